@@ -1,0 +1,169 @@
+// Package testenv finds what tests need from outside the module: the models and data sets that never ship with the
+// project, ONNX Runtime, and the native ops library.
+//
+// A test that asks for something absent is skipped with a message naming the file and what would bring it.
+// The environment variable COSETQ_REQUIRE, a comma-separated list, turns those skips into failures, so that a continuous
+// integration run cannot pass by skipping: "data" for models and data sets, "ort" for ONNX Runtime, "ops" for the native
+// library. The word "slow" in the same list asks for the long form of tests that have one (see [Slow]).
+//
+// It is for tests only and imports nothing of the module.
+package testenv
+
+import (
+	"compress/gzip"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// Environment variables that override where things are looked for.
+const (
+	EnvData    = "COSETQ_DATA"        // folder of the test models and data
+	EnvORT     = "COSETQ_ORT_LIBRARY" // ONNX Runtime shared library
+	EnvOps     = "COSETQ_OPS_LIBRARY" // native ops library
+	EnvRequire = "COSETQ_REQUIRE"     // what must not be skipped: data, ort, ops, slow
+)
+
+// Require tells whether COSETQ_REQUIRE lists what.
+func Require(what string) bool {
+	return slices.ContainsFunc(strings.Split(os.Getenv(EnvRequire), ","), func(s string) bool {
+		return strings.TrimSpace(s) == what
+	})
+}
+
+// Slow tells whether the long form of a test was asked for (COSETQ_REQUIRE=slow).
+func Slow() bool { return Require("slow") }
+
+// Root is the repository root: the nearest folder upwards from the working directory that holds go.mod.
+func Root(t testing.TB) string {
+	t.Helper()
+	dir, err := os.Getwd()
+	if err != nil {
+		t.Fatalf("testenv: no working directory: %v", err)
+	}
+	for {
+		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
+			return dir
+		}
+		parent := filepath.Dir(dir)
+		if parent == dir {
+			t.Fatal("testenv: no go.mod above the working directory; run the tests inside the checkout")
+		}
+		dir = parent
+	}
+}
+
+// Data is the path of a file or folder of the test data, given relative to the data folder ("models/x.onnx").
+// The data folder is COSETQ_DATA or, without it, shared/data beside the repository.
+func Data(t testing.TB, rel string) string {
+	t.Helper()
+	dir := os.Getenv(EnvData)
+	if dir == "" {
+		dir = filepath.Join(Root(t), "..", "shared", "data")
+	}
+	path := filepath.Join(dir, filepath.FromSlash(rel))
+	if _, err := os.Stat(path); err != nil {
+		missing(t, "data", "%v; set %s to the folder of the test data", err, EnvData)
+	}
+	return path
+}
+
+// ORT is the path of the ONNX Runtime shared library: COSETQ_ORT_LIBRARY or build/ort/libonnxruntime.so of the checkout.
+func ORT(t testing.TB) string {
+	t.Helper()
+	return library(t, "ort", EnvORT, "build/ort/libonnxruntime.so*", "make setup")
+}
+
+// Ops is the path of the native ops library: COSETQ_OPS_LIBRARY or build/ops/libcosetq.so of the checkout.
+func Ops(t testing.TB) string {
+	t.Helper()
+	return library(t, "ops", EnvOps, "build/ops/libcosetq.so", "make build")
+}
+
+func library(t testing.TB, what, env, glob, remedy string) string {
+	t.Helper()
+	if path := os.Getenv(env); path != "" {
+		if _, err := os.Stat(path); err != nil {
+			missing(t, what, "%s is set but unusable: %v", env, err)
+		}
+		return path
+	}
+	pattern := filepath.Join(Root(t), filepath.FromSlash(glob))
+	found, err := filepath.Glob(pattern)
+	if err != nil || len(found) == 0 {
+		missing(t, what, "no %s; run `%s` or set %s", pattern, remedy, env)
+		return ""
+	}
+	return found[0]
+}
+
+var llamaOnce sync.Mutex
+
+// Llama is the path of the unpacked byte-level Llama (models/novel_llama_24m.onnx.gz, 97 MB), kept in the user's cache
+// folder between runs.
+func Llama(t testing.TB) string {
+	t.Helper()
+	packed := Data(t, "models/novel_llama_24m.onnx.gz")
+	info, err := os.Stat(packed)
+	if err != nil {
+		t.Fatalf("testenv: %v", err)
+	}
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		cache = os.TempDir()
+	}
+	// The packed size stands in the name, so that a changed model is never served from an old cache.
+	path := filepath.Join(cache, "cosetq-test", fmt.Sprintf("novel_llama_24m-%d.onnx", info.Size()))
+	llamaOnce.Lock()
+	defer llamaOnce.Unlock()
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		if err := gunzip(path, packed); err != nil {
+			t.Fatalf("testenv: unpack %s: %v", packed, err)
+		}
+	}
+	return path
+}
+
+// gunzip writes under a temporary name and renames, since test binaries of several packages run at once.
+func gunzip(dst, src string) (err error) {
+	in, err := os.Open(src)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	z, err := gzip.NewReader(in)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(dst), 0o755); err != nil {
+		return err
+	}
+	out, err := os.CreateTemp(filepath.Dir(dst), "unpack-*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(out.Name()) // fails harmlessly once renamed
+	if _, err := io.Copy(out, z); err != nil {
+		return errors.Join(err, out.Close())
+	}
+	if err := out.Close(); err != nil {
+		return err
+	}
+	return os.Rename(out.Name(), dst)
+}
+
+func missing(t testing.TB, what, format string, args ...any) {
+	t.Helper()
+	msg := fmt.Sprintf(format, args...)
+	if Require(what) {
+		t.Fatalf("%s requires %q: %s", EnvRequire, what, msg)
+	}
+	t.Skip(msg)
+}
