@@ -1,0 +1,99 @@
+package tensor_test
+
+import (
+	"fmt"
+	"math"
+	"testing"
+
+	"github.com/cosetq/cosetq/tensor"
+)
+
+func ExampleOf() {
+	t := tensor.Of([]float32{1, 2, 3, 4, 5, 6}, 2, 3)
+	row := make([]float64, 3)
+	if err := t.Floats(row, 3, 6); err != nil {
+		panic(err)
+	}
+	fmt.Println(t.Type, tensor.FormatShape(t.Shape), row)
+	// Output: float32 [2,3] [4 5 6]
+}
+
+func TestFloat16EveryValueRoundTrips(t *testing.T) {
+	for bits := range 1 << 16 {
+		h := tensor.Float16(bits)
+		v := h.Float32()
+		if math.IsNaN(float64(v)) {
+			if !math.IsNaN(float64(tensor.ToFloat16(v).Float32())) {
+				t.Fatalf("%04x: a NaN became a number", bits)
+			}
+			continue
+		}
+		if back := tensor.ToFloat16(v); back != h {
+			t.Fatalf("%04x is %g, which became %04x", bits, v, uint16(back))
+		}
+		b := tensor.BFloat16(bits)
+		if w := b.Float32(); !math.IsNaN(float64(w)) && tensor.ToBFloat16(w) != b {
+			t.Fatalf("bfloat16 %04x became %04x", bits, uint16(tensor.ToBFloat16(w)))
+		}
+	}
+}
+
+func TestFloat16Rounding(t *testing.T) {
+	for _, c := range []struct {
+		in     float32
+		want   tensor.Float16
+		reason string
+	}{
+		{1, 0x3c00, "exact"},
+		{1 + 1.0/2048, 0x3c00, "tie to even, down"},
+		{1 + 3.0/2048, 0x3c02, "tie to even, up"},
+		{65519, 0x7bff, "below the overflow threshold"},
+		{65520, 0x7c00, "overflow"},
+		{-65520, 0xfc00, "negative overflow"},
+		{float32(math.Inf(1)), 0x7c00, "infinity"},
+		{math.SmallestNonzeroFloat32, 0, "underflow"},
+		{1.0 / (1 << 24), 1, "smallest subnormal"},
+		{1.0 / (1 << 25), 0, "half of it, tie to even"},
+		{float32(math.Copysign(0, -1)), 0x8000, "negative zero"},
+	} {
+		if got := tensor.ToFloat16(c.in); got != c.want {
+			t.Errorf("%s: %g became %04x, want %04x", c.reason, c.in, uint16(got), uint16(c.want))
+		}
+	}
+}
+
+func TestNewChecksShape(t *testing.T) {
+	if _, err := tensor.New(tensor.Float32, 2, -1); err == nil {
+		t.Error("negative dimension accepted")
+	}
+	if _, err := tensor.New(tensor.Float32, 1<<40, 1<<40); err == nil {
+		t.Error("overflowing shape accepted")
+	}
+	if _, err := tensor.New(tensor.String, 1); err == nil {
+		t.Error("string tensor accepted")
+	}
+	empty, err := tensor.New(tensor.Int64, 0, 5)
+	if err != nil || empty.Count() != 0 || empty.Check() != nil {
+		t.Errorf("empty tensor: %v, %v", empty, err)
+	}
+	scalar, err := tensor.New(tensor.Float64)
+	if err != nil || len(scalar.Data) != 8 {
+		t.Errorf("scalar: %v, %v", scalar, err)
+	}
+}
+
+func TestViewRefusesAnotherType(t *testing.T) {
+	if _, err := tensor.View[int32](tensor.Of([]float32{1}, 1)); err == nil {
+		t.Error("float32 seen as int32")
+	}
+}
+
+func TestSpec(t *testing.T) {
+	s := tensor.Spec{Name: "ids", Type: tensor.Int64, Ranked: true, Shape: []tensor.Dim{{Size: -1, Name: "batch"}, {Size: 4}, {Size: -1}}}
+	if got := s.String(); got != "ids int64[batch,4,?]" {
+		t.Error(got)
+	}
+	if !s.Accepts(tensor.Int64, []int64{7, 4, 9}) || s.Accepts(tensor.Int64, []int64{7, 5, 9}) || s.Accepts(tensor.Int32, []int64{7, 4, 9}) {
+		t.Error("Accepts judges wrongly")
+	}
+}
