@@ -71,12 +71,11 @@ func (m *Matrix) Validate() error {
 }
 
 const (
-	groupSize  = 8
 	maxTile    = 64
 	scaleTable = 16
 )
 
-func groupsOf(k int) int { return (k + groupSize - 1) / groupSize }
+func groupsOf(k int) int { return (k + lattice.GroupSize - 1) / lattice.GroupSize }
 
 // tileFor returns the largest tile of at most 64 rows that wastes at most
 // 0.2 % of the rows, else the one that wastes least.

@@ -1,0 +1,127 @@
+package quant
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math"
+
+	"github.com/x448/float16"
+
+	"github.com/cosetq/cosetq/lattice"
+)
+
+// packer writes rows of digits and gain indices to the bytes of a matrix.
+// Different rows may be put from different goroutines: a row shares no byte
+// with another.
+type packer struct {
+	m      *Matrix
+	layout *Layout
+	shift  []int // of each slot in its element
+}
+
+func newPacker(m *Matrix) *packer {
+	l := LayoutOf(m.Codec)
+	m.Codes = make([]byte, m.Tiles()*m.Groups*l.Elements*l.ElementBytes*m.Tile)
+	m.Gains = []byte{0}
+	if len(l.GainValues) > 1 {
+		m.Gains = make([]byte, m.Tiles()*l.GainBytes(m.Groups)*m.Tile)
+	}
+	p := &packer{m: m, layout: l}
+	for _, s := range l.Slots {
+		p.shift = append(p.shift, int(math.Log2(float64(s.Divisor))))
+	}
+	return p
+}
+
+// element returns the index in Codes, in elements, of element e of group g of row r.
+func (m *Matrix) element(l *Layout, r, g, e int) int {
+	return ((r/m.Tile*m.Groups+g)*l.Elements+e)*m.Tile + r%m.Tile
+}
+
+// gainByte returns the index in Gains of the byte that holds the gain of group g of row r, and its place in the byte.
+func (m *Matrix) gainByte(l *Layout, r, g int) (at, place int) {
+	per := len(l.GainDivisors)
+	return (r/m.Tile*l.GainBytes(m.Groups)+g/per)*m.Tile + r%m.Tile, g % per
+}
+
+// putRow stores the digits [G][level][block] and the gain indices [G] of row r.
+func (p *packer) putRow(r int, indices []uint16, gains []uint8) {
+	l, m := p.layout, p.m
+	for g := range m.Groups {
+		digits := indices[g*len(l.Slots):][:len(l.Slots)]
+		for s, slot := range l.Slots {
+			at := m.element(l, r, g, slot.Element)
+			if l.ElementBytes == 1 {
+				m.Codes[at] |= byte(digits[s] << p.shift[s])
+				continue
+			}
+			v := binary.LittleEndian.Uint16(m.Codes[2*at:]) | digits[s]<<p.shift[s]
+			binary.LittleEndian.PutUint16(m.Codes[2*at:], v)
+		}
+		if len(l.GainDivisors) > 1 {
+			at, place := m.gainByte(l, r, g)
+			m.Gains[at] |= gains[g] << (8 / len(l.GainDivisors) * place)
+		}
+	}
+}
+
+// DecodeRows writes the weights of rows n0 … n1−1, [(n1−n0) × K] row-major.
+func (m *Matrix) DecodeRows(dst []float32, n0, n1 int) error {
+	if n0 < 0 || n1 < n0 || n1 > m.N || len(dst) != (n1-n0)*m.K {
+		return fmt.Errorf("quant: decode rows %d to %d of %d into %d numbers, want %d", n0, n1, m.N, len(dst), (n1-n0)*m.K)
+	}
+	l := LayoutOf(m.Codec)
+	var w [lattice.GroupSize]float32
+	for r := n0; r < n1; r++ {
+		scale := m.Scale(r)
+		row := dst[(r-n0)*m.K:][:m.K]
+		for g := range m.Groups {
+			m.decodeGroup(&w, l, r, g)
+			for j, v := range w {
+				if c := j*m.Groups + g; c < m.K {
+					row[c] = float32(scale * v)
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// Scale returns the scale of row r, 2^e included.
+func (m *Matrix) Scale(r int) float32 {
+	i := r
+	if len(m.Scales) != m.N || len(m.ScaleIndex) != 1 {
+		i = int(m.ScaleIndex[r/2]>>(4*(r%2))) & 15
+	}
+	return float32(math.Ldexp(float64(float16.Frombits(m.Scales[i]).Float32()), m.Exponent))
+}
+
+// decodeGroup writes gain·(v − centre) of group g of row r.
+func (m *Matrix) decodeGroup(w *[lattice.GroupSize]float32, l *Layout, r, g int) {
+	for j := range w {
+		w[j] = -l.Centre[j]
+	}
+	blocks := lattice.GroupSize / l.Dim
+	for s, slot := range l.Slots {
+		at := m.element(l, r, g, slot.Element)
+		var v int
+		if l.ElementBytes == 1 {
+			v = int(m.Codes[at])
+		} else {
+			v = int(binary.LittleEndian.Uint16(m.Codes[2*at:]))
+		}
+		entry := l.Codebook[(v/slot.Divisor%slot.Modulus+slot.Base)*l.Dim:][:l.Dim]
+		level, block := s/blocks, s%blocks
+		for j, x := range entry {
+			w[block*l.Dim+j] += float32(l.LevelWeights[level] * float32(x))
+		}
+	}
+	at, place, gain := 0, 0, l.GainValues[0]
+	if len(l.GainDivisors) > 1 {
+		at, place = m.gainByte(l, r, g)
+		gain = l.GainValues[int(m.Gains[at])/int(l.GainDivisors[place])%len(l.GainValues)]
+	}
+	for j := range w {
+		w[j] = float32(w[j] * gain)
+	}
+}

@@ -1,0 +1,173 @@
+package quant_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"math"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/cosetq/cosetq/lattice"
+	"github.com/cosetq/cosetq/quant"
+)
+
+// dense is a weight held in memory.
+type dense struct {
+	n, k int
+	w    []float32
+}
+
+func (d dense) Dims() (n, k int) { return d.n, d.k }
+func (d dense) Rows(dst []float32, n0, n1 int) error {
+	copy(dst, d.w[n0*d.k:n1*d.k])
+	return nil
+}
+
+func gaussian(n, k int, seed uint64) dense {
+	r := rand.New(rand.NewPCG(seed, 1))
+	d := dense{n, k, make([]float32, n*k)}
+	for i := range d.w {
+		d.w[i] = float32(r.NormFloat64())
+	}
+	return d
+}
+
+func codec(t testing.TB, s string) *lattice.Codec {
+	t.Helper()
+	c, err := lattice.ParseCodec(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func quantize(t testing.TB, src quant.Source, c *lattice.Codec, threads int) *quant.Result {
+	t.Helper()
+	res, err := quant.Quantize(context.Background(), src, quant.Options{Codec: c, Threads: threads})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return res
+}
+
+// The presets on N(0,1), every stored bit counted, the codebook too.
+func TestPresetsOnGaussian(t *testing.T) {
+	const n, k = 64, 16384 // 2^20 weights
+	src := gaussian(n, k, 7)
+	for _, c := range []struct {
+		bits      int
+		mse, rate float64
+	}{{4, 0.0056, 4.26}, {3, 0.0215, 3.26}, {2, 0.079, 2.26}} {
+		preset, err := lattice.Preset(c.bits)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res := quantize(t, src, preset, 0)
+		mse := res.SumSquaredError / res.SumSquares
+		rate := 8 * float64(res.Matrix.Bytes()+int64(len(quant.LayoutOf(preset).Codebook))) / (n * k)
+		t.Logf("%v: MSE %.5f at %.4f bits per weight, MSE·4^R = %.2f", preset, mse, rate, mse*math.Pow(4, rate))
+		if mse > c.mse || rate > c.rate {
+			t.Errorf("%v: MSE %.5f at %.4f bits, want at most %.4f at %.2f", preset, mse, rate, c.mse, c.rate)
+		}
+		if mse*math.Pow(4, rate) < 1 {
+			t.Errorf("%v: MSE %.5f at %.4f bits beats the rate-distortion bound: something is not counted", preset, mse, rate)
+		}
+	}
+}
+
+// What is stored decodes to what the encoder said it would lose, for odd sizes and every kind of layout.
+func TestDecodeMatchesReportedError(t *testing.T) {
+	for _, name := range []string{
+		"d4:4,4:g2,3,4,6", "d4:2,4:g3,4,5,7", "d4:4", "d4:3,3:g1,2", "e8:2,2:g2,3", "e8:3", "z2:4,4:g2,3,5", "z1:16",
+		"d4:8:g3,4,5,7", "d4:2,8:g1,2,3,4,5",
+	} {
+		c := codec(t, name)
+		for _, size := range [][2]int{{1, 1}, {3, 17}, {65, 40}, {200, 100}, {130, 2000}} {
+			src := gaussian(size[0], size[1], 3)
+			res := quantize(t, src, c, 2)
+			back := make([]float32, len(src.w))
+			if err := res.Matrix.DecodeRows(back, 0, src.n); err != nil {
+				t.Fatal(err)
+			}
+			var sse float64
+			for i, w := range src.w {
+				sse += float64(w-back[i]) * float64(w-back[i])
+			}
+			// The reported error also holds what the padding columns lost.
+			if sse > res.SumSquaredError*1.001+1e-6 || (size[1]%8 == 0 && sse < res.SumSquaredError*0.999) {
+				t.Errorf("%s %v: decoded error %v, reported %v", name, size, sse, res.SumSquaredError)
+			}
+		}
+	}
+}
+
+// The bytes do not depend on the number of threads.
+func TestThreadsDoNotMatter(t *testing.T) {
+	src := gaussian(300, 192, 5)
+	c := codec(t, "d4:4,4:g2,3,4,6")
+	a, b := quantize(t, src, c, 1).Matrix, quantize(t, src, c, 7).Matrix
+	if !bytes.Equal(a.Codes, b.Codes) || !bytes.Equal(a.Gains, b.Gains) || !bytes.Equal(a.ScaleIndex, b.ScaleIndex) || a.Exponent != b.Exponent {
+		t.Error("1 and 7 threads gave different bytes")
+	}
+}
+
+func TestRowsOfZerosAndTinyRows(t *testing.T) {
+	src := gaussian(100, 64, 9)
+	for i := range src.w {
+		switch r := i / 64; {
+		case r%3 == 0:
+			src.w[i] = 0
+		case r%3 == 1:
+			src.w[i] *= 1e-4
+		}
+	}
+	res := quantize(t, src, codec(t, "d4:4,4:g2,3,4,6"), 0)
+	back := make([]float32, len(src.w))
+	if err := res.Matrix.DecodeRows(back, 0, src.n); err != nil {
+		t.Fatal(err)
+	}
+	for r := range src.n {
+		var e, s float64
+		for j := r * 64; j < (r+1)*64; j++ {
+			e += float64(src.w[j]-back[j]) * float64(src.w[j]-back[j])
+			s += float64(src.w[j]) * float64(src.w[j])
+		}
+		if e > 0.02*s {
+			t.Errorf("row %d: relative error %v", r, e/s)
+		}
+	}
+	if b := quantize(t, dense{8, 8, make([]float32, 64)}, codec(t, "e8:2,2"), 0); b.SumSquaredError != 0 {
+		t.Errorf("a matrix of zeros loses %v", b.SumSquaredError)
+	}
+}
+
+func TestNonFiniteWeightIsNamed(t *testing.T) {
+	src := gaussian(40, 16, 1)
+	src.w[33*16+5] = float32(math.NaN())
+	_, err := quant.Quantize(context.Background(), src, quant.Options{Codec: codec(t, "d4:4")})
+	var bad *quant.NonFiniteError
+	if !errors.As(err, &bad) || bad.Row != 33 || bad.Column != 5 {
+		t.Errorf("error = %v, want one that names [33, 5]", err)
+	}
+}
+
+func TestCancel(t *testing.T) {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if _, err := quant.Quantize(ctx, gaussian(64, 64, 1), quant.Options{Codec: codec(t, "d4:4")}); !errors.Is(err, context.Canceled) {
+		t.Errorf("error = %v, want context.Canceled", err)
+	}
+}
+
+func BenchmarkQuantize(b *testing.B) {
+	src := gaussian(512, 512, 2)
+	c, err := lattice.Preset(4)
+	if err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		quantize(b, src, c, 1)
+	}
+	b.ReportMetric(float64(b.N)*512*512/b.Elapsed().Seconds()/1e6, "Mweights/s")
+}
