@@ -1,0 +1,145 @@
+package calib
+
+import (
+	"math"
+	"slices"
+	"strings"
+
+	"github.com/cosetq/cosetq/tensor"
+)
+
+// chooseInput finds the model input that the recipe feeds: the one it names, or the only one that is not in filled,
+// which lists inputs that the reader fills on its own.
+func (r *Recipe) chooseInput(inputs []tensor.Spec, filled func(name string) bool) (tensor.Spec, error) {
+	var names, open []string
+	var found tensor.Spec
+	for _, s := range inputs {
+		names = append(names, s.Name)
+		if s.Name == r.Input {
+			found = s
+		}
+		if r.Input == "" && (filled == nil || !filled(s.Name)) || r.Input != "" && s.Name != r.Input && (filled == nil || !filled(s.Name)) {
+			open = append(open, s.Name)
+		}
+	}
+	switch {
+	case r.Input != "" && found.Name == "":
+		return found, r.fail("input", "the model has no input %q%s", r.Input, didYouMean(r.Input, names))
+	case r.Input != "" && len(open) > 0:
+		return found, r.fail("input", "the model also needs %s, which this kind of data cannot give; export the model with one input", strings.Join(open, ", "))
+	case r.Input == "" && len(open) == 0:
+		return found, r.fail("input", "the model has no input for this data, only %s", strings.Join(names, ", "))
+	case r.Input == "" && len(open) > 1:
+		return found, r.fail("input", "the model has the inputs %s; name the one that the data is for", strings.Join(open, ", "))
+	case r.Input == "":
+		for _, s := range inputs {
+			if s.Name == open[0] {
+				found = s
+			}
+		}
+	}
+	return found, nil
+}
+
+// checkFit refuses data of a shape that the model does not take; key is the recipe's key to blame.
+func (r *Recipe) checkFit(key string, in tensor.Spec, shape []int64) error {
+	fed := append([]int64{}, shape...)
+	if in.Ranked && len(in.Shape) > 0 && in.Shape[0].Size > 1 && len(fed) == len(in.Shape) && fed[0] == 1 {
+		fed[0] = in.Shape[0].Size // samples are joined to the fixed batch
+	}
+	if !in.Accepts(in.Type, fed) {
+		return r.fail(key, "the data gives %s per sample, and the model's input is %s; change the recipe (shape, layout, seq or crop) or take another model",
+			tensor.FormatShape(shape), in)
+	}
+	return nil
+}
+
+// encode turns values into a tensor of the type that the input has.
+func (r *Recipe) encode(values []float32, t tensor.Type, shape []int64) (*tensor.Tensor, error) {
+	switch t {
+	case tensor.Float32:
+		return tensor.Of(values, shape...), nil
+	case tensor.Float64:
+		return tensor.Of(convert(values, func(v float32) float64 { return float64(v) }), shape...), nil
+	case tensor.Float16Type:
+		return tensor.Of(convert(values, tensor.ToFloat16), shape...), nil
+	case tensor.BFloat16Type:
+		return tensor.Of(convert(values, tensor.ToBFloat16), shape...), nil
+	case tensor.Uint8:
+		return encodeWhole[uint8](r, values, t, shape, 0, math.MaxUint8)
+	case tensor.Int8:
+		return encodeWhole[int8](r, values, t, shape, math.MinInt8, math.MaxInt8)
+	case tensor.Int32:
+		return encodeWhole[int32](r, values, t, shape, -1<<24, 1<<24)
+	case tensor.Int64:
+		return encodeWhole[int64](r, values, t, shape, -1<<24, 1<<24)
+	}
+	return nil, r.fail("", "the model's input has type %s, which this kind of data cannot give", t)
+}
+
+func convert[T tensor.Element](values []float32, f func(float32) T) []T {
+	out := make([]T, len(values))
+	for i, v := range values {
+		out[i] = f(v)
+	}
+	return out
+}
+
+// encodeWhole refuses to round or clip: the recipe's scale and the model's type disagree then.
+func encodeWhole[T uint8 | int8 | int32 | int64](r *Recipe, values []float32, t tensor.Type, shape []int64, low, high float32) (*tensor.Tensor, error) {
+	out := make([]T, len(values))
+	for i, v := range values {
+		if v != float32(math.Trunc(float64(v))) || v < low || v > high {
+			return nil, r.fail("pixel", "gives %g, and the model's input has type %s; leave scale, mean and std out for a model that takes raw pixels", v, t)
+		}
+		out[i] = T(v)
+	}
+	return tensor.Of(out, shape...), nil
+}
+
+// scaler turns stored values into inputs, channel by channel.
+type scaler struct {
+	scale     float64
+	mean, std []float64 // one per channel
+}
+
+// newScaler checks that mean and std fit the number of channels.
+func (r *Recipe) newScaler(channels int64) (scaler, error) {
+	spread := func(key string, list []float64, otherwise float64) ([]float64, error) {
+		switch int64(len(list)) {
+		case channels:
+			return list, nil
+		case 0:
+			list = []float64{otherwise}
+			fallthrough
+		case 1:
+			return slices.Repeat(list, int(channels)), nil
+		}
+		return nil, r.fail(key, "has %d values, and the data %d channels; give one per channel, or one for all", len(list), channels)
+	}
+	s := scaler{scale: 1}
+	if r.Pixel.Scale != nil {
+		s.scale = *r.Pixel.Scale
+	}
+	var err error
+	if s.mean, err = spread("pixel.mean", r.Pixel.Mean, 0); err != nil {
+		return s, err
+	}
+	s.std, err = spread("pixel.std", r.Pixel.Std, 1)
+	return s, err
+}
+
+func (s scaler) apply(v float64, channel int) float32 {
+	return float32((v*s.scale - s.mean[channel]) / s.std[channel])
+}
+
+// table lists what each byte becomes in each channel.
+func (s scaler) table() [][256]float32 {
+	t := make([][256]float32, len(s.mean))
+	for c := range t {
+		for v := range t[c] {
+			t[c][v] = s.apply(float64(v), c)
+		}
+	}
+	return t
+}

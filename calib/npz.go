@@ -1,0 +1,147 @@
+package calib
+
+import (
+	"errors"
+
+	"github.com/cosetq/cosetq/tensor"
+)
+
+// npzReader reads an array of a NumPy archive, one sample per entry of its first dimension.
+//
+// An array of bytes shaped [N, H, W] or [N, H, W, C] with at most 4 channels holds images and is laid out as the recipe's
+// pixel.layout says. Any other array is fed as it is stored, [N, ...], with scale, mean[0] and std[0] applied.
+type npzReader struct {
+	recipe *Recipe
+	in     tensor.Spec
+	array  *npyArray
+	count  int
+	labels []int
+	size   int64 // elements of one sample
+	shape  []int64
+
+	images bool
+	pixels int64 // of one image
+	scale  scaler
+}
+
+func openNPZ(r *Recipe, inputs []tensor.Spec, o Options) (Reader, error) {
+	in, err := r.chooseInput(inputs, nil)
+	if err != nil {
+		return nil, err
+	}
+	arc, err := openArchive(r.resolve(r.File))
+	if err != nil {
+		return nil, r.fail("file", "%w", err)
+	}
+	defer arc.Close()
+	array, err := arc.array(r.Array)
+	if err != nil {
+		return nil, r.fail("array", "%w", err)
+	}
+	n := &npzReader{recipe: r, in: in, array: array}
+	if err := n.prepare(arc, o); err != nil {
+		return nil, errors.Join(err, array.Close())
+	}
+	return n, nil
+}
+
+func (n *npzReader) prepare(arc *archive, o Options) (err error) {
+	r, shape := n.recipe, n.array.shape
+	if len(shape) == 0 || n.array.typ == tensor.Bool {
+		return r.fail("array", "of type %s and shape %s holds no samples; it needs numbers, with the samples along its first dimension",
+			n.array.typ, tensor.FormatShape(shape))
+	}
+	n.count = limited(shape[0], o)
+	if n.size, err = tensor.Count(shape[1:]); err != nil {
+		return r.fail("array", "%w", err)
+	}
+	channels := int64(1)
+	natural := append([]int64{1}, shape[1:]...)
+	n.images = n.array.typ == tensor.Uint8 && (len(shape) == 3 || len(shape) == 4 && shape[3] <= 4)
+	if n.images {
+		if len(shape) == 4 {
+			channels = shape[3]
+		}
+		n.pixels = shape[1] * shape[2]
+		natural = r.imageShape(shape[1], shape[2], channels)
+	} else if r.Pixel.Layout != "" {
+		return r.fail("pixel.layout", "is for images: an array of uint8 shaped [N,H,W,C]; this one is %s%s", n.array.typ, tensor.FormatShape(shape))
+	}
+	if n.scale, err = r.newScaler(channels); err != nil {
+		return err
+	}
+	if n.shape, err = r.sampleShape(n.size, natural); err != nil {
+		return err
+	}
+	if err := r.checkFit("array", n.in, n.shape); err != nil {
+		return err
+	}
+	if r.Labels == "" {
+		return nil
+	}
+	labels, err := arc.array(r.Labels)
+	if err != nil {
+		return r.fail("labels", "%w", err)
+	}
+	defer labels.Close()
+	if n.labels, err = labels.ints(); err != nil {
+		return r.fail("labels", "array %s %w", r.Labels, err)
+	}
+	if int64(len(n.labels)) != shape[0] {
+		return r.fail("labels", "array %s holds %d labels for %d samples", r.Labels, len(n.labels), shape[0])
+	}
+	return nil
+}
+
+func (n *npzReader) Len() int     { return n.count }
+func (n *npzReader) Random() bool { return false }
+func (n *npzReader) Close() error { return n.array.Close() }
+
+func (n *npzReader) Sample(i int) (*Sample, error) {
+	raw, err := n.array.read(int64(i)*n.size, int64(i+1)*n.size)
+	if err != nil {
+		return nil, n.recipe.fail("file", "sample %d of %s: %w", i, n.recipe.File, err)
+	}
+	var values []float32
+	if n.images {
+		values = n.recipe.layOut(raw.Data, n.pixels, n.scale.table())
+	} else {
+		stored := make([]float64, n.size)
+		if err := raw.Floats(stored, 0, n.size); err != nil {
+			return nil, n.recipe.fail("array", "%w", err)
+		}
+		values = make([]float32, n.size)
+		for j, v := range stored {
+			values[j] = n.scale.apply(v, 0)
+		}
+	}
+	t, err := n.recipe.encode(values, n.in.Type, n.shape)
+	if err != nil {
+		return nil, err
+	}
+	return &Sample{Inputs: map[string]*tensor.Tensor{n.in.Name: t}, Label: labelOf(n.labels, i)}, nil
+}
+
+// imageShape is the shape of one image in the recipe's layout.
+func (r *Recipe) imageShape(height, width, channels int64) []int64 {
+	if r.Pixel.Layout == "nhwc" {
+		return []int64{1, height, width, channels}
+	}
+	return []int64{1, channels, height, width}
+}
+
+// layOut scales interleaved bytes and puts them in the recipe's layout.
+func (r *Recipe) layOut(raw []byte, pixels int64, table [][256]float32) []float32 {
+	channels := len(table)
+	values := make([]float32, len(raw))
+	for p := range int(pixels) {
+		for c := range channels {
+			to := p*channels + c
+			if r.Pixel.Layout != "nhwc" {
+				to = c*int(pixels) + p
+			}
+			values[to] = table[c][raw[p*channels+c]]
+		}
+	}
+	return values
+}

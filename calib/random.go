@@ -1,0 +1,97 @@
+package calib
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"strings"
+
+	"github.com/cosetq/cosetq/tensor"
+)
+
+// What random data uses where a model leaves a size open, and the bound of random ids.
+const (
+	RandomBatch = 1  // a dynamic first dimension, and dimensions named after a batch
+	RandomSize  = 16 // other dynamic dimensions; 0 for those named after a past (an empty key-value cache)
+	RandomIDs   = 32 // integers are uniform in [0, RandomIDs)
+)
+
+// randomReader makes inputs up.
+type randomReader struct {
+	count  int
+	seed   uint64
+	inputs []tensor.Spec
+	shapes [][]int64
+}
+
+// NewRandom makes up count samples for a model with the given inputs: floats from N(0,1), integers uniform below
+// [RandomIDs], true for booleans; attention masks, segment and position ids of language models get their usual values.
+// They say how well two models agree, not how good either is, and its Random method says so.
+func NewRandom(count int, inputs []tensor.Spec, seed uint64) (Reader, error) {
+	r := &randomReader{count: count, seed: seed, inputs: inputs}
+	for _, in := range inputs {
+		if !in.Ranked {
+			return nil, &RecipeError{Msg: fmt.Sprintf("random data needs to know how many dimensions input %s has, and the model does not say; use a recipe", in)}
+		}
+		if !in.Type.Float() && !in.Type.Integer() && in.Type != tensor.Bool {
+			return nil, &RecipeError{Msg: fmt.Sprintf("random data cannot be made for input %s; use a recipe", in)}
+		}
+		shape := make([]int64, len(in.Shape))
+		for i, d := range in.Shape {
+			shape[i] = randomDim(i, d)
+		}
+		if t, err := tensor.New(in.Type, shape...); err != nil || t.Count() > 1<<30 {
+			return nil, &RecipeError{Msg: fmt.Sprintf("random data for input %s would be too large; use a recipe", in)}
+		}
+		r.shapes = append(r.shapes, shape)
+	}
+	return r, nil
+}
+
+func randomDim(i int, d tensor.Dim) int64 {
+	name := strings.ToLower(d.Name)
+	switch {
+	case d.Fixed():
+		return d.Size
+	case strings.HasPrefix(name, "past"):
+		return 0
+	case i == 0, strings.Contains(name, "batch"):
+		return RandomBatch
+	}
+	return RandomSize
+}
+
+func (r *randomReader) Len() int     { return r.count }
+func (r *randomReader) Random() bool { return true }
+func (r *randomReader) Close() error { return nil }
+
+func (r *randomReader) Sample(i int) (*Sample, error) {
+	rng := source(r.seed, uint64(i))
+	s := &Sample{Inputs: map[string]*tensor.Tensor{}, Label: -1}
+	for k, in := range r.inputs {
+		t, err := randomInput(rng, in, r.shapes[k])
+		if err != nil {
+			return nil, err
+		}
+		s.Inputs[in.Name] = t
+	}
+	return s, nil
+}
+
+func randomInput(rng *rand.Rand, in tensor.Spec, shape []int64) (*tensor.Tensor, error) {
+	normal := func(int64) float64 { return rng.NormFloat64() }
+	switch {
+	case isExtra(in.Name) && len(shape) > 0 && shape[len(shape)-1] > 0:
+		return extraInput(in, shape)
+	case in.Type == tensor.Bool:
+		return integers(in, shape, func(int64) int64 { return 1 })
+	case in.Type.Integer():
+		return integers(in, shape, func(int64) int64 { return rng.Int64N(RandomIDs) })
+	case in.Type == tensor.Float64:
+		return fill(shape, normal), nil
+	case in.Type == tensor.Float16Type:
+		return fill(shape, func(j int64) tensor.Float16 { return tensor.ToFloat16(float32(normal(j))) }), nil
+	case in.Type == tensor.BFloat16Type:
+		return fill(shape, func(j int64) tensor.BFloat16 { return tensor.ToBFloat16(float32(normal(j))) }), nil
+	}
+	return fill(shape, func(j int64) float32 { return float32(normal(j)) }), nil
+}

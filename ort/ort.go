@@ -1,0 +1,83 @@
+// Package ort runs ONNX models in ONNX Runtime, with or without the native ops library.
+//
+// It is a thin layer over github.com/yalue/onnxruntime_go, whose types stay inside, and the only package of the module
+// that needs cgo. Built without cgo (or for a system other than Linux) everything compiles and [Open] answers
+// [ErrUnavailable]. It does not read, change or judge models, and it knows nothing of quantization.
+//
+// A process has one runtime: [Open] finds and loads the shared library once, sessions are made from it.
+package ort
+
+import (
+	"errors"
+	"time"
+
+	"github.com/cosetq/cosetq/tensor"
+)
+
+// ErrUnavailable says that ONNX Runtime cannot be used: this build has no cgo, the shared library was not found, or it
+// is too old. The error that wraps it says which, and the remedy.
+var ErrUnavailable = errors.New("ONNX Runtime is not available")
+
+// ErrModel says that ONNX Runtime refused to load a model.
+var ErrModel = errors.New("ONNX Runtime refused the model")
+
+// ErrInput says that a value given to [Session.Run] does not fit the model.
+var ErrInput = errors.New("input does not fit the model")
+
+// MinVersion is the oldest ONNX Runtime that can be driven from Go: the binding asks for C API version 29.
+// The native ops library itself works from 1.24 on.
+const MinVersion = "1.29"
+
+// Options say which ONNX Runtime to load.
+type Options struct {
+	// Library is the path of the shared library. Empty: see [FindLibrary].
+	Library string
+}
+
+// OptimizationLevel is how much ONNX Runtime may change a graph when it loads it.
+type OptimizationLevel int
+
+// The levels of ONNX Runtime. The zero value is All, its own default.
+const (
+	OptimizeAll OptimizationLevel = iota
+	OptimizeDisabled
+	OptimizeBasic
+	OptimizeExtended
+)
+
+// String is the name that the command line uses.
+func (l OptimizationLevel) String() string {
+	return [...]string{"all", "disabled", "basic", "extended"}[l]
+}
+
+// SessionOptions say how to load a model. The zero value is ONNX Runtime's own defaults without the native ops library.
+type SessionOptions struct {
+	// Threads is the number of threads within one operator; 0 lets ONNX Runtime use every core.
+	Threads int
+	// Optimization is the graph optimization level.
+	Optimization OptimizationLevel
+	// OpsLibrary is the path of the native ops library. Empty: quantized nodes run as their portable function bodies.
+	OpsLibrary string
+	// ProfilePrefix, when not empty, makes ONNX Runtime write PREFIX_<time>.json when the session is closed.
+	ProfilePrefix string
+	// Config holds session configuration entries, such as "session.intra_op.allow_spinning": "0".
+	Config map[string]string
+}
+
+// NodeRun says how one node of a loaded graph ran.
+type NodeRun struct {
+	Node     string        // node name after ONNX Runtime's graph optimizations
+	Op       string        // operator type, such as MatMul or HNLQLinear
+	Provider string        // execution provider, such as CPUExecutionProvider
+	Calls    int           // how often it ran
+	Time     time.Duration // in its kernel, all calls together
+}
+
+// byName pairs names with values.
+func byName(names []string, values []*tensor.Tensor) map[string]*tensor.Tensor {
+	m := make(map[string]*tensor.Tensor, len(names))
+	for i, n := range names {
+		m[n] = values[i]
+	}
+	return m
+}

@@ -1,0 +1,78 @@
+//go:build cgo && linux
+
+package ort
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/cosetq/cosetq/tensor"
+)
+
+// Placement loads a model, runs it once, and tells which nodes ran as which operator on which provider, in the order of
+// their first run. It shows whether quantized nodes ran as the native op or as their portable function bodies.
+func (r *Runtime) Placement(ctx context.Context, path string, o SessionOptions, inputs map[string]*tensor.Tensor) ([]NodeRun, error) {
+	dir, err := os.MkdirTemp("", "cosetq-profile-")
+	if err != nil {
+		return nil, fmt.Errorf("placement of %s: %w", path, err)
+	}
+	defer os.RemoveAll(dir)
+	o.ProfilePrefix = filepath.Join(dir, "run")
+	s, err := r.NewSession(path, o)
+	if err != nil {
+		return nil, err
+	}
+	_, err = s.Run(ctx, inputs)
+	if err := errors.Join(err, s.Close()); err != nil {
+		return nil, err
+	}
+	found, err := filepath.Glob(o.ProfilePrefix + "*.json")
+	if err != nil || len(found) != 1 {
+		return nil, fmt.Errorf("placement of %s: ONNX Runtime wrote %d profiles instead of one", path, len(found))
+	}
+	data, err := os.ReadFile(found[0])
+	if err != nil {
+		return nil, fmt.Errorf("placement of %s: %w", path, err)
+	}
+	return parseProfile(data)
+}
+
+// parseProfile reads the kernel events of a profile in Chrome's trace format.
+func parseProfile(data []byte) ([]NodeRun, error) {
+	var events []struct {
+		Category     string `json:"cat"`
+		Name         string `json:"name"`
+		Microseconds int64  `json:"dur"`
+		Args         struct {
+			Op       string `json:"op_name"`
+			Provider string `json:"provider"`
+		} `json:"args"`
+	}
+	if err := json.Unmarshal(data, &events); err != nil {
+		return nil, fmt.Errorf("profile of ONNX Runtime: %w", err)
+	}
+	var runs []NodeRun
+	at := map[string]int{}
+	for _, e := range events {
+		node, isKernel := strings.CutSuffix(e.Name, "_kernel_time")
+		if e.Category != "Node" || !isKernel {
+			continue
+		}
+		key := node + "\x00" + e.Args.Op
+		i, seen := at[key]
+		if !seen {
+			i = len(runs)
+			at[key] = i
+			runs = append(runs, NodeRun{Node: node, Op: e.Args.Op, Provider: e.Args.Provider})
+		}
+		runs[i].Calls++
+		runs[i].Time += time.Duration(e.Microseconds) * time.Microsecond
+	}
+	return runs, nil
+}

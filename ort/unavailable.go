@@ -1,0 +1,53 @@
+//go:build !cgo || !linux
+
+package ort
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+
+	"github.com/cosetq/cosetq/tensor"
+)
+
+func unavailable() error {
+	return fmt.Errorf("%w: this program was built for %s without cgo support for it; build it on Linux with CGO_ENABLED=1 and a C compiler (`make build`)",
+		ErrUnavailable, runtime.GOOS)
+}
+
+// Runtime is a loaded ONNX Runtime; this build cannot make one.
+type Runtime struct{}
+
+// Open answers [ErrUnavailable].
+func Open(Options) (*Runtime, error) { return nil, unavailable() }
+
+// Version is empty.
+func (*Runtime) Version() string { return "" }
+
+// Library is empty.
+func (*Runtime) Library() string { return "" }
+
+// NewSession answers [ErrUnavailable].
+func (*Runtime) NewSession(string, SessionOptions) (*Session, error) { return nil, unavailable() }
+
+// Placement answers [ErrUnavailable].
+func (*Runtime) Placement(context.Context, string, SessionOptions, map[string]*tensor.Tensor) ([]NodeRun, error) {
+	return nil, unavailable()
+}
+
+// Session is a loaded model; this build cannot make one.
+type Session struct{}
+
+// Inputs is empty.
+func (*Session) Inputs() []tensor.Spec { return nil }
+
+// Outputs is empty.
+func (*Session) Outputs() []tensor.Spec { return nil }
+
+// Run answers [ErrUnavailable].
+func (*Session) Run(context.Context, map[string]*tensor.Tensor) (map[string]*tensor.Tensor, error) {
+	return nil, unavailable()
+}
+
+// Close does nothing.
+func (*Session) Close() error { return nil }
