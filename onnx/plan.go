@@ -1,0 +1,147 @@
+package onnx
+
+import (
+	"fmt"
+	"strconv"
+	"unsafe"
+)
+
+// plan decides where the data of every tensor go and encodes the model.
+func (s *saver) plan() error {
+	s.docs = make(map[*document]bool)
+	if s.m.doc != nil {
+		s.docs[s.m.doc] = true
+	}
+	hasExternal := false
+	err := s.m.Walk(func(sc *Scope) error {
+		var err error
+		sc.tensors(func(r TensorRef) bool {
+			hasExternal = hasExternal || r.Tensor.IsExternal()
+			err = s.checkTensor(r)
+			return err == nil
+		})
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	external := false
+	switch s.opt.External {
+	case ExternalAlways:
+		external = true
+	case ExternalAuto:
+		if external = hasExternal; !external {
+			s.enc.message(s.m)
+			if s.enc.size < autoLimit {
+				return nil
+			}
+			external = true
+		}
+	}
+	s.enc = encoder{replace: make(map[*Tensor]*Tensor)}
+	shared := make(map[view]int64)
+	for r := range s.m.Tensors() {
+		t := r.Tensor
+		if s.enc.replace[t] != nil || t.DataType == String || !t.DataType.known() {
+			continue
+		}
+		switch {
+		case external && s.goesOut(r):
+			if err := s.moveOut(t, shared); err != nil {
+				return err
+			}
+		case t.IsExternal():
+			b, err := t.RawBytes()
+			if err != nil {
+				return err
+			}
+			in := *t
+			in.RawData, in.ExternalData, in.DataLocation = b, nil, LocationDefault
+			s.enc.replace[t] = &in
+		}
+	}
+	s.enc.message(s.m)
+	return nil
+}
+
+// checkTensor refuses to write a tensor whose data are not what it says.
+func (s *saver) checkTensor(r TensorRef) error {
+	t := r.Tensor
+	if t.doc != nil {
+		s.docs[t.doc] = true
+	}
+	if t.DataType != String && !t.DataType.known() {
+		if t.IsExternal() || t.Data != nil {
+			return fmt.Errorf("%s: %w %v: its data cannot be copied", r.Where(), ErrDataType, t.DataType)
+		}
+		return nil // of the future: kept as it is
+	}
+	if err := t.Validate(); err != nil {
+		return fmt.Errorf("%s: %w", r.Where(), err)
+	}
+	return nil
+}
+
+// goesOut tells whether a tensor is stored beside the model when data are.
+func (s *saver) goesOut(r TensorRef) bool {
+	if r.Tensor.IsExternal() {
+		return true
+	}
+	if r.Role != RoleInitializer {
+		return false
+	}
+	threshold := s.opt.ExternalThreshold
+	if threshold == 0 {
+		threshold = defaultThreshold
+	}
+	size, err := r.Tensor.ByteSize()
+	return err == nil && size > 0 && size >= threshold
+}
+
+// view identifies bytes in memory; tensors that share theirs go on doing so.
+type view struct {
+	at   *byte
+	size int64
+}
+
+// moveOut gives t a place in the external file and encodes it as a reference there.
+func (s *saver) moveOut(t *Tensor, shared map[view]int64) error {
+	size, err := t.ByteSize()
+	if err != nil {
+		return err
+	}
+	offset, found := int64(0), false
+	if b, err := t.rawBytes(); err == nil && size > 0 {
+		v := view{unsafe.SliceData(b), size}
+		if offset, found = shared[v]; !found {
+			shared[v] = alignUp(s.dataEnd)
+		}
+	}
+	if !found {
+		offset = alignUp(s.dataEnd)
+		s.entries = append(s.entries, dataEntry{t, offset, size})
+		s.dataEnd = offset + size
+	}
+	out := *t
+	out.Data, out.RawData = nil, nil
+	out.FloatData, out.Int32Data, out.Int64Data = Packed[float32]{}, Packed[int32]{}, Packed[int64]{}
+	out.DoubleData, out.Uint64Data = Packed[float64]{}, Packed[uint64]{}
+	out.DataLocation = LocationExternal
+	out.ExternalData = []*Property{
+		{Key: "location", Value: s.dataName},
+		{Key: "offset", Value: strconv.FormatInt(offset, 10)},
+		{Key: "length", Value: strconv.FormatInt(size, 10)},
+	}
+	for _, p := range t.ExternalData {
+		switch {
+		case p == nil, p.Key == "location", p.Key == "offset", p.Key == "length", p.Key == "checksum":
+			// The checksum is one of the whole old file.
+		default:
+			out.ExternalData = append(out.ExternalData, p)
+		}
+	}
+	s.enc.replace[t] = &out
+	return nil
+}
+
+func alignUp(n int64) int64 { return (n + dataAlign - 1) / dataAlign * dataAlign }

@@ -1,0 +1,336 @@
+package onnx
+
+import (
+	"bufio"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+)
+
+// SaveOptions says how [Model.Save] lays out a model. The zero value is good.
+type SaveOptions struct {
+	// External decides which tensors go to the file beside the model.
+	External ExternalMode
+	// ExternalThreshold is the size in bytes from which a tensor goes there; 0
+	// stands for 1024. Tensors that are external already go there at any size.
+	ExternalThreshold int64
+	// DataName is the name of that file; "" stands for the name of the model
+	// with ".data" appended.
+	DataName string
+	// Overwrite allows to replace existing files.
+	Overwrite bool
+	// Context cancels the writing; nil stands for never.
+	Context context.Context
+	// Progress, if set, is called now and then with the bytes written so far
+	// and the bytes in all.
+	Progress func(written, total int64)
+}
+
+// ExternalMode decides which tensors are stored beside the model.
+type ExternalMode int
+
+const (
+	// ExternalAuto is ExternalAlways when the model has external data already or
+	// would be 1 GiB or more in one piece, half of what protobuf allows, and
+	// leaves the data in the model otherwise.
+	ExternalAuto ExternalMode = iota
+	// ExternalAlways moves initializers from the threshold on to one file beside
+	// the model. Tensors in attributes stay, as few runtimes look for their data elsewhere.
+	ExternalAlways
+	// ExternalNever writes one file, which must stay below 2 GiB.
+	ExternalNever
+)
+
+const (
+	defaultThreshold = 1 << 10
+	autoLimit        = 1 << 30
+	protobufLimit    = 1<<31 - 1
+	// dataAlign is the alignment of tensors in the external file: that of memory
+	// pages, so that runtimes can use them from a mapping.
+	dataAlign = 4096
+)
+
+// SavedFile is a file written by [Model.Save].
+type SavedFile struct {
+	Path   string
+	Bytes  int64
+	SHA256 string // in hexadecimal
+}
+
+// Save writes the model to path and, where the options ask for it, the data of
+// its tensors to one file beside it, in which each tensor starts at a multiple
+// of 4096 bytes. It returns the files written, the model first. The model in
+// memory is not changed.
+//
+// Data are streamed: the heap needed does not grow with the weights. Both files
+// are written under temporary names in the folder of path, flushed to disk,
+// opened again and verified, and only then renamed, the data first. On any error
+// nothing is left behind and existing files are as they were.
+//
+// Errors wrap [fs.ErrExist] when a file exists and Overwrite is not set,
+// [ErrSameFile] when the model is being read from a file it would replace (write
+// to another name, then rename), [ErrTooLarge], [ErrVerify], the error of the
+// context, or that of the operating system, such as syscall.ENOSPC.
+func (m *Model) Save(path string, opt SaveOptions) ([]SavedFile, error) {
+	s := &saver{m: m, opt: opt, path: path, dir: filepath.Dir(path), ctx: opt.Context}
+	files, err := s.save()
+	if err != nil {
+		return nil, fmt.Errorf("onnx: cannot save %s: %w", path, err)
+	}
+	return files, nil
+}
+
+// saver is one run of Save.
+type saver struct {
+	m        *Model
+	opt      SaveOptions
+	ctx      context.Context
+	path     string
+	dir      string
+	dataName string
+
+	enc     encoder
+	entries []dataEntry // in the order of their offsets
+	dataEnd int64
+	docs    map[*document]bool // files that tensors are read from
+
+	written, total int64
+}
+
+// dataEntry is a tensor in the external file.
+type dataEntry struct {
+	tensor *Tensor
+	offset int64
+	size   int64
+}
+
+func (s *saver) save() (files []SavedFile, err error) {
+	if s.ctx == nil {
+		s.ctx = context.Background()
+	}
+	if s.dataName = s.opt.DataName; s.dataName == "" {
+		s.dataName = filepath.Base(s.path) + ".data"
+	}
+	if filepath.Base(s.dataName) != s.dataName || s.dataName == filepath.Base(s.path) || !filepath.IsLocal(s.dataName) {
+		return nil, fmt.Errorf("DataName %q must be a plain file name other than that of the model", s.dataName)
+	}
+	if err := s.plan(); err != nil {
+		return nil, err
+	}
+	if s.enc.size > protobufLimit {
+		return nil, fmt.Errorf("%w: %d bytes without external data; use ExternalAlways or a lower ExternalThreshold", ErrTooLarge, s.enc.size)
+	}
+	s.total = s.enc.size + s.dataEnd
+	if err := s.checkTarget(s.path); err != nil {
+		return nil, err
+	}
+	var outs []*output
+	defer func() {
+		for _, o := range outs {
+			o.discard()
+		}
+	}()
+	model, err := s.create(s.path)
+	if err != nil {
+		return nil, err
+	}
+	outs = append(outs, model)
+	var data *output
+	if len(s.entries) > 0 {
+		dataPath := filepath.Join(s.dir, s.dataName)
+		if err := s.checkTarget(dataPath); err != nil {
+			return nil, err
+		}
+		if data, err = s.create(dataPath); err != nil {
+			return nil, err
+		}
+		outs = append(outs, data)
+		if err := data.finish(s.writeData(data)); err != nil {
+			return nil, err
+		}
+	}
+	if err := model.finish(s.writeModel(model)); err != nil {
+		return nil, err
+	}
+	if err := s.verify(model, data); err != nil {
+		return nil, err
+	}
+	if err := s.ctx.Err(); err != nil {
+		return nil, err
+	}
+	if err := s.place(model, data); err != nil {
+		return nil, err
+	}
+	for _, o := range outs {
+		files = append(files, SavedFile{Path: o.path, Bytes: o.n, SHA256: hex.EncodeToString(o.sum)})
+	}
+	return files, nil
+}
+
+// checkTarget refuses to replace what must not be replaced.
+func (s *saver) checkTarget(path string) error {
+	info, err := os.Stat(path)
+	if err != nil {
+		// A dangling link would be replaced by renaming as a file would.
+		if _, lerr := os.Lstat(path); lerr == nil && !s.opt.Overwrite {
+			return fmt.Errorf("%s: %w", path, fs.ErrExist)
+		}
+		return nil
+	}
+	if info.IsDir() {
+		return fmt.Errorf("%s is a directory", path)
+	}
+	for d := range s.docs {
+		if d.reads(info) {
+			return fmt.Errorf("%s: %w; write to another name", path, ErrSameFile)
+		}
+	}
+	if !s.opt.Overwrite {
+		return fmt.Errorf("%s: %w; choose another name or set Overwrite", path, fs.ErrExist)
+	}
+	return nil
+}
+
+// reads reports whether the document maps the file.
+func (d *document) reads(info os.FileInfo) bool {
+	if d.info != nil && os.SameFile(d.info, info) {
+		return true
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, mp := range d.external {
+		if os.SameFile(mp.info, info) {
+			return true
+		}
+	}
+	return false
+}
+
+// tempFile is what Save needs of a file.
+type tempFile interface {
+	io.Writer
+	Sync() error
+	Close() error
+}
+
+// createFile makes a new file. It is a variable so that tests can fill the disk.
+var createFile = func(path string) (tempFile, error) {
+	// The permissions are those of any new file, not the narrow ones of os.CreateTemp.
+	return os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
+}
+
+// output is a file being written under a temporary name.
+type output struct {
+	s    *saver
+	f    tempFile
+	path string // the name it is to have
+	tmp  string // the name it has, "" when it has been renamed or removed
+	hash hash.Hash
+	sum  []byte
+	n    int64
+}
+
+func (s *saver) create(path string) (*output, error) {
+	for try := 0; ; try++ {
+		tmp := filepath.Join(s.dir, fmt.Sprintf(".%s.%08x.tmp", filepath.Base(path), rand.Uint32()))
+		f, err := createFile(tmp)
+		if errors.Is(err, fs.ErrExist) && try < 100 {
+			continue
+		}
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("the folder %s does not exist: %w", s.dir, err)
+		}
+		if err != nil {
+			return nil, err
+		}
+		return &output{s: s, f: f, path: path, tmp: tmp, hash: sha256.New()}, nil
+	}
+}
+
+// Write adds to the file, its checksum and the progress.
+func (o *output) Write(b []byte) (int, error) {
+	if err := o.s.ctx.Err(); err != nil {
+		return 0, err
+	}
+	n, err := o.f.Write(b)
+	o.hash.Write(b[:n])
+	o.n += int64(n)
+	o.s.written += int64(n)
+	if o.s.opt.Progress != nil {
+		o.s.opt.Progress(o.s.written, o.s.total)
+	}
+	return n, err
+}
+
+// finish flushes the file to disk and closes it, unless err says that writing failed.
+func (o *output) finish(err error) error {
+	if err == nil {
+		err = o.f.Sync()
+	}
+	if cerr := o.f.Close(); err == nil {
+		err = cerr
+	}
+	o.f = nil
+	o.sum = o.hash.Sum(nil)
+	return err
+}
+
+// discard removes the file if it still has its temporary name.
+func (o *output) discard() {
+	if o.f != nil {
+		o.f.Close()
+	}
+	if o.tmp != "" {
+		os.Remove(o.tmp)
+	}
+}
+
+// writeData streams the external file.
+func (s *saver) writeData(o *output) error {
+	w := bufio.NewWriterSize(o, 256<<10)
+	var at int64
+	zero := make([]byte, dataAlign)
+	for _, e := range s.entries {
+		n, err := w.Write(zero[:e.offset-at])
+		if err != nil {
+			return err
+		}
+		at += int64(n)
+		size, err := e.tensor.WriteRaw(w)
+		if err != nil {
+			return fmt.Errorf("tensor %q: %w", e.tensor.Name, err)
+		}
+		if size != e.size {
+			return fmt.Errorf("tensor %q: %w: %d bytes written, %d planned", e.tensor.Name, ErrTensorSize, size, e.size)
+		}
+		at += size
+		s.release(e.tensor)
+	}
+	return w.Flush()
+}
+
+// writeModel streams the protobuf file.
+func (s *saver) writeModel(o *output) error {
+	w := bufio.NewWriterSize(o, 256<<10)
+	if _, err := s.enc.writeTo(w); err != nil {
+		return err
+	}
+	return w.Flush()
+}
+
+// release lets the system drop the pages of a tensor that has been written.
+func (s *saver) release(t *Tensor) {
+	if b, err := t.rawBytes(); err == nil {
+		for d := range s.docs {
+			d.release(b)
+		}
+	}
+}
