@@ -86,9 +86,22 @@ func NewCodec(l Lattice, radices, gains []int) (*Codec, error) {
 	for j, m := range mean {
 		c.centre[j] = float32(m)
 	}
+	if !c.holdsCentre() {
+		return nil, fmt.Errorf("lattice: codec of %v with radices %v does not hold the point nearest to its centre", l, radices)
+	}
 	c.packed = newPackedD4(c)
 	c.nominal = sync.OnceValue(c.measureNominalStep)
 	return c, nil
+}
+
+// holdsCentre reports whether the point nearest to the centre is in the code, as clamp relies on.
+func (c *Codec) holdsCentre() bool {
+	var y [MaxDim]float32
+	var v [MaxDim]int32
+	var class [MaxLevels]uint16
+	copy(y[:], c.centre)
+	c.nearest(&v, &y)
+	return c.digits(&class, &v)
 }
 
 func checkGains(gains []int) error {

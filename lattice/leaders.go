@@ -53,7 +53,7 @@ func (l Lattice) Leaders(q int) (*Leaders, error) {
 }
 
 // checkRadix fails unless q >= 2 and q^d <= limit.
-func (l Lattice) checkRadix(q, limit int) error {
+func (l Lattice) checkRadix(q int, limit uint64) error {
 	if !l.Valid() {
 		return fmt.Errorf("lattice: no lattice given: want z1 to z8, d4 or e8")
 	}
@@ -67,13 +67,13 @@ func (l Lattice) checkRadix(q, limit int) error {
 }
 
 // classes returns q^d, or false when it exceeds limit.
-func (l Lattice) classes(q, limit int) (int, bool) {
-	n := 1
+func (l Lattice) classes(q int, limit uint64) (uint64, bool) {
+	n := uint64(1)
 	for range l.Dim() {
-		if n > limit/q {
+		if n > limit/uint64(q) {
 			return 0, false
 		}
-		n *= q
+		n *= uint64(q)
 	}
 	return n, true
 }
@@ -81,10 +81,10 @@ func (l Lattice) classes(q, limit int) (int, bool) {
 func buildLeaders(l Lattice, q int) *Leaders {
 	d := l.Dim()
 	classes, _ := l.classes(q, MaxClasses)
-	t := &Leaders{lattice: l, radix: q, points: make([]int32, classes*d)}
+	t := &Leaders{lattice: l, radix: q, points: make([]int32, int(classes)*d)}
 	sum := crc32.NewIEEE()
 	bytes := make([]byte, 4*d)
-	for k := range classes {
+	for k := range t.Len() {
 		leader := t.At(k)
 		l.leaderOf(leader, uint32(k), q)
 		for j, c := range leader {

@@ -153,7 +153,7 @@ func (c *Codec) EncodeMatrix(w []float32, rows, cols int, steps []float32, threa
 		return nil, nil, fmt.Errorf("lattice: encode matrix of %d × %d: have %d weights and %d steps", rows, cols, len(w), len(steps))
 	}
 	sse := make([]float64, rows)
-	err = parallelRows(rows, threads, func(r int) (err error) {
+	err = parallel("row", rows, threads, func(r int) (err error) {
 		indices, gains := codes.Row(r)
 		sse[r], err = c.EncodeRow(indices, gains, w[r*cols:(r+1)*cols], steps[r])
 		return err
@@ -173,31 +173,32 @@ func (c *Codec) DecodeMatrix(w []float32, codes *Codes, steps []float32, threads
 		return fmt.Errorf("lattice: decode matrix of %d × %d with %v: have %d weights, %d steps, %d gains and %d indices",
 			rows, cols, c, len(w), len(steps), len(codes.Gains), len(codes.Indices))
 	}
-	return parallelRows(rows, threads, func(r int) error {
+	return parallel("row", rows, threads, func(r int) error {
 		indices, gains := codes.Row(r)
 		return c.DecodeRow(w[r*cols:(r+1)*cols], indices, gains, steps[r])
 	})
 }
 
-// parallelRows calls do for every row on several goroutines and returns the error of the lowest row that failed.
-func parallelRows(rows, threads int, do func(row int) error) error {
+// parallel calls do(0) … do(n−1) on several goroutines (0: one per CPU) and returns the error of the lowest that failed, saying
+// what it is.
+func parallel(what string, n, threads int, do func(i int) error) error {
 	if threads <= 0 {
 		threads = runtime.GOMAXPROCS(0)
 	}
-	errs := make([]error, rows)
+	errs := make([]error, n)
 	var next atomic.Int64
 	var wg sync.WaitGroup
-	for range min(threads, rows) {
+	for range min(threads, n) {
 		wg.Go(func() {
-			for r := int(next.Add(1)) - 1; r < rows; r = int(next.Add(1)) - 1 {
-				errs[r] = do(r)
+			for i := int(next.Add(1)) - 1; i < n; i = int(next.Add(1)) - 1 {
+				errs[i] = do(i)
 			}
 		})
 	}
 	wg.Wait()
-	for r, err := range errs {
+	for i, err := range errs {
 		if err != nil {
-			return fmt.Errorf("row %d: %w", r, err)
+			return fmt.Errorf("%s %d: %w", what, i, err)
 		}
 	}
 	return nil
