@@ -96,8 +96,9 @@ func (s *saver) verifySum(o *output) error {
 func (s *saver) place(model, data *output) error {
 	undo := func() {}
 	if data != nil {
-		backup := ""
+		backup, existed := "", false
 		if _, err := os.Lstat(data.path); err == nil {
+			existed = true
 			// The old data belong to the old model, which stays if renaming the new one fails.
 			backup = data.tmp + ".old"
 			if os.Link(data.path, backup) != nil {
@@ -111,9 +112,10 @@ func (s *saver) place(model, data *output) error {
 			return err
 		}
 		undo = func() {
-			if backup != "" {
+			switch {
+			case backup != "":
 				os.Rename(backup, data.path)
-			} else {
+			case !existed:
 				os.Remove(data.path)
 			}
 		}
