@@ -17,7 +17,6 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"strconv"
 	"strings"
 
 	"github.com/cosetq/cosetq/tensor"
@@ -52,21 +51,18 @@ type Options struct {
 	Seed uint64
 }
 
-// Open reads the recipe at path (or the spelling random:N, see [NewRandom]) and prepares its data for a model with the
+// Open reads the recipe at path (or the spelling random:N, see [NewRandom]; nothing else ever makes data up) and prepares its data for a model with the
 // given inputs. Problems of the recipe and its data come back as a [*RecipeError].
 func Open(path string, inputs []tensor.Spec, o Options) (Reader, error) {
 	if o.Limit < 0 {
 		return nil, &RecipeError{Msg: fmt.Sprintf("a limit of %d samples was asked for; give a positive number, or 0 for all", o.Limit)}
 	}
 	if count, ok := strings.CutPrefix(path, "random:"); ok {
-		n, err := strconv.Atoi(count)
-		if err != nil || n < 1 {
-			return nil, &RecipeError{Msg: fmt.Sprintf("%q needs a positive number of samples, as in random:16", path)}
+		n, given, err := parseRandom(count)
+		if err != nil {
+			return nil, err
 		}
-		if o.Limit > 0 {
-			n = min(n, o.Limit)
-		}
-		return NewRandom(n, inputs, o.Seed)
+		return NewRandom(limited(int64(n), o), inputs, given, o.Seed)
 	}
 	r, err := ReadRecipe(path)
 	if err != nil {

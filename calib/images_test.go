@@ -1,0 +1,100 @@
+package calib
+
+import (
+	"image"
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+// The pictures in testdata: source.png is a drawn pattern; jpeg4xx.jpg is it saved by Pillow 13.0 at quality 90 with that
+// chroma subsampling, jpeg4xx.png what Pillow decodes from it; the other .png are Pillow's resize and convert("L") of it.
+
+func picture(t *testing.T, name string) bitmap {
+	t.Helper()
+	f, err := os.Open(filepath.Join("testdata", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	m, _, err := image.Decode(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return rgb(m)
+}
+
+// differences gives the largest and the mean absolute difference.
+func differences(t *testing.T, got, want bitmap) (largest int, mean float64) {
+	t.Helper()
+	if got.width != want.width || got.height != want.height || len(got.pix) != len(want.pix) {
+		t.Fatalf("%d×%d×%d, want %d×%d×%d", got.width, got.height, got.channels, want.width, want.height, want.channels)
+	}
+	for i, w := range want.pix {
+		d := int(got.pix[i]) - int(w)
+		d = max(d, -d)
+		largest = max(largest, d)
+		mean += float64(d)
+	}
+	return largest, mean / float64(len(want.pix))
+}
+
+func TestResizeIsPillows(t *testing.T) {
+	for _, c := range []struct {
+		golden, filter string
+		width, height  int
+	}{
+		{"bicubic28x20.png", "bicubic", 28, 20},
+		{"bicubic97x83.png", "bicubic", 97, 83},
+		{"bilinear28x20.png", "bilinear", 28, 20},
+	} {
+		got := resize(picture(t, "source.png"), c.width, c.height, filters[c.filter], true)
+		if largest, _ := differences(t, got, picture(t, c.golden)); largest != 0 {
+			t.Errorf("%s: differs from Pillow by up to %d", c.golden, largest)
+		}
+	}
+}
+
+func TestWithoutAntialiasOnlyNeighboursCount(t *testing.T) {
+	b := bitmap{width: 8, height: 1, channels: 1, pix: []byte{0, 0, 0, 0, 0, 0, 0, 255}}
+	got := resize(b, 1, 1, filters["bilinear"], false)
+	if got.pix[0] != 0 {
+		t.Errorf("a far pixel counts: %d", got.pix[0])
+	}
+	if got = resize(b, 1, 1, filters["bilinear"], true); got.pix[0] == 0 {
+		t.Error("with antialias it should count")
+	}
+}
+
+// Decoders may differ in the last bit of their cosine transform, but not in how they spread colours.
+func TestJPEGIsPillows(t *testing.T) {
+	for _, name := range []string{"jpeg444", "jpeg422", "jpeg420"} {
+		largest, mean := differences(t, picture(t, name+".jpg"), picture(t, name+".png"))
+		t.Logf("%s: largest difference %d, mean %.3f", name, largest, mean)
+		if largest > 4 || mean > 0.2 {
+			t.Errorf("%s: differs from Pillow by up to %d, %.3f on average", name, largest, mean)
+		}
+	}
+}
+
+func TestGrayIsPillows(t *testing.T) {
+	want := picture(t, "gray.png")
+	got := recolour(picture(t, "source.png"), "gray")
+	for i, v := range got.pix {
+		if w := want.pix[3*i]; v != w {
+			t.Fatalf("pixel %d is %d, Pillow says %d", i, v, w)
+		}
+	}
+}
+
+func TestCropTakesTheCentre(t *testing.T) {
+	b := bitmap{width: 5, height: 4, channels: 1, pix: make([]byte, 20)}
+	for i := range b.pix {
+		b.pix[i] = byte(i)
+	}
+	got := crop(b, 2)
+	if want := []byte{7, 8, 12, 13}; string(got.pix) != string(want) {
+		// 1.5 columns to spare on each side round to the even number 2
+		t.Errorf("got %v, want %v", got.pix, want)
+	}
+}
