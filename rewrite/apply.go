@@ -1,0 +1,141 @@
+package rewrite
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/cosetq/cosetq/cudaops"
+	"github.com/cosetq/cosetq/onnx"
+	"github.com/cosetq/cosetq/quant"
+)
+
+// minIRVersion is the first that has model-local functions.
+const minIRVersion = 8
+
+// Keys of the metadata that Apply writes.
+const (
+	MetadataVersion = "cosetq.version"
+	MetadataCodec   = "cosetq.codec"
+	MetadataNote    = "cosetq.note"
+)
+
+// note tells whoever opens the file how to run it fast.
+const note = "Weights quantized by cosetq (https://github.com/cosetq/cosetq). The file runs as it is in any ONNX runtime with model-local functions. " +
+	"For speed, load " + cudaops.LibraryName + " with RegisterCustomOpsLibrary (`cosetq export --ops-dir DIR` writes it with snippets); " +
+	"`cosetq export` turns the file back into plain ONNX."
+
+// Replacement is a site and the code of its weight. Sites with the same Weight should get the same Matrix: a Matrix is
+// stored once, however many sites use it.
+type Replacement struct {
+	Site   Site
+	Matrix *quant.Matrix
+}
+
+// Result says what [Apply] did.
+type Result struct {
+	Nodes    int   // nodes replaced
+	Matrices int   // weights stored
+	Weights  int64 // numbers in them, N·K summed
+	Bytes    int64 // what they take, the codebooks included
+	Removed  []string
+}
+
+// BitsPerWeight is 8·Bytes/Weights: everything stored for the weights.
+func (r *Result) BitsPerWeight() float64 { return 8 * float64(r.Bytes) / float64(r.Weights) }
+
+// Apply replaces the sites, which must come from FindSites on the unchanged m, by HNLQLinear nodes: it adds their tensors,
+// the function, the opset import and the metadata, and removes the tensors and nodes that nothing uses any more. version is
+// the version of cosetq to record. After an error m is unchanged. The matrices must not be changed before m is written.
+// All sites of m become stale.
+func Apply(m *onnx.Model, replacements []Replacement, version string) (*Result, error) {
+	if len(replacements) == 0 {
+		return nil, errors.New("rewrite: no site to replace")
+	}
+	opset, ok := m.Opset("")
+	if !ok {
+		return nil, errors.New("rewrite: the model imports no opset of the default domain; it is damaged or needs none of its operators")
+	}
+	function, err := newFunction(opset)
+	if err != nil {
+		return nil, err
+	}
+	if v, ok := m.Opset(cudaops.Domain); ok && v != cudaops.OpVersion {
+		return nil, fmt.Errorf("rewrite: the model imports version %d of %s; this program writes version %d: use the program that quantized it", v, cudaops.Domain, cudaops.OpVersion)
+	}
+	for i := range replacements {
+		if err := check(&replacements[i]); err != nil {
+			return nil, err
+		}
+	}
+
+	e := newEditor(m, opset)
+	for i := range replacements {
+		if err := e.prepare(&replacements[i]); err != nil {
+			return nil, err
+		}
+	}
+	for i := range replacements {
+		e.replace(&replacements[i])
+	}
+	e.finish()
+
+	if !hasFunction(m) {
+		m.Functions = append(m.Functions, function)
+	}
+	m.SetOpset(cudaops.Domain, cudaops.OpVersion)
+	raiseIRVersion(m)
+	m.SetMetadata(MetadataVersion, version)
+	m.SetMetadata(MetadataCodec, e.codecNames())
+	m.SetMetadata(MetadataNote, note)
+	e.result.Removed = prune(m, e.dropped)
+	return &e.result, nil
+}
+
+// check makes sure that a replacement can be done, before anything is changed.
+func check(r *Replacement) error {
+	s := &r.Site
+	if s.Status != Candidate || s.linear == nil {
+		return fmt.Errorf("rewrite: site %q is %s %s, so it cannot be replaced", s.Name, s.Status, s.Reason)
+	}
+	if r.Matrix == nil {
+		return fmt.Errorf("rewrite: site %q comes without a matrix", s.Name)
+	}
+	if r.Matrix.N != s.N || r.Matrix.K != s.K {
+		return fmt.Errorf("rewrite: site %q has a weight of %d × %d, its matrix is %d × %d", s.Name, s.N, s.K, r.Matrix.N, r.Matrix.K)
+	}
+	if err := r.Matrix.Validate(); err != nil {
+		return fmt.Errorf("rewrite: site %q: %w", s.Name, err)
+	}
+	return nil
+}
+
+func hasFunction(m *onnx.Model) bool {
+	for _, f := range m.Functions {
+		if f.Domain == cudaops.Domain && f.Name == cudaops.OpName {
+			return true
+		}
+	}
+	return false
+}
+
+// raiseIRVersion makes room for functions. Below version 4 initializers are listed among the inputs without being
+// overridable; from 4 on the listing would make them so, and is dropped.
+func raiseIRVersion(m *onnx.Model) {
+	if m.IRVersion < 4 {
+		for _, s := range newValues(m).scopes {
+			if s.graph == nil {
+				continue
+			}
+			var inputs []*onnx.ValueInfo
+			for _, in := range s.graph.Inputs {
+				if s.names[in.Name].initializer == nil {
+					inputs = append(inputs, in)
+				}
+			}
+			if len(inputs) != len(s.graph.Inputs) {
+				s.graph.Inputs = inputs
+			}
+		}
+	}
+	m.IRVersion = max(m.IRVersion, minIRVersion)
+}

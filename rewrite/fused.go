@@ -1,0 +1,37 @@
+package rewrite
+
+import (
+	"slices"
+
+	"github.com/cosetq/cosetq/onnx"
+)
+
+// fusedOps lists operators of other domains and tools that multiply by matrices they hold themselves. Their nodes are
+// reported, so that a model which another tool has fused or quantized before does not look like one without weights.
+var fusedOps = []string{
+	"Attention", "DecoderAttention", "DecoderMaskedMultiHeadAttention", "DecoderMaskedSelfAttention", "DynamicQuantizeLSTM",
+	"DynamicQuantizeMatMul", "EmbedLayerNormalization", "FusedGemm", "FusedMatMul", "FusedMatMulActivation",
+	"GatherBlockQuantized", "GemmFastGelu", "GemmFloat8", "LongformerAttention", "MatMulBnb4", "MatMulFpQ4",
+	"MatMulInteger", "MatMulInteger16", "MatMulIntegerToFloat", "MatMulNBits", "MoE", "PackedAttention", "QAttention",
+	"QEmbedLayerNormalization", "QGemm", "QLinearMatMul", "QMoE", "QOrderedAttention", "QOrderedMatMul",
+	"SkipLayerNormalization", "TransposeMatMul",
+}
+
+func holdsWeights(n *onnx.Node) bool { return slices.Contains(fusedOps, n.OpType) }
+
+// describeFused describes a node of fusedOps by its largest constant matrix; without one the node holds no weights and
+// ok is false.
+func (vs *values) describeFused(site *Site, n *onnx.Node) (ok bool) {
+	for i := range n.Inputs {
+		c, err := vs.constant(vs.input(n, i))
+		if err != nil || len(c.dims) < 2 || c.size() <= site.Weights {
+			continue
+		}
+		site.root, site.Initializer, site.DType, site.Weights = c.root, c.root.name, c.dtype, c.size()
+	}
+	if site.root == nil {
+		return false
+	}
+	site.skip(FusedOp, "%s holds its weight itself; export the model again without fusing or quantizing, or start from the float model", n.OpType)
+	return true
+}

@@ -1,0 +1,177 @@
+package rewrite
+
+import (
+	"github.com/cosetq/cosetq/onnx"
+)
+
+// linear is how a node multiplies by its constant: Y = T?(T?(A)·Wᵀ) + beta·C, where T? is an optional transposition of
+// the last two axes, and how a following Add may join it.
+type linear struct {
+	node       *onnx.Node
+	scope      *scope
+	side       int // left or right: the input that is the weight
+	activation *value
+	weight     *Weight
+	// turnIn and turnOut transpose the last two axes of A and of the product.
+	turnIn, turnOut bool
+	// rank is the number of axes of A and of the product, known whenever one of them is turned.
+	rank int
+	// bias is a constant folded into the node, biasScale its factor. Nil when there is none.
+	bias      *constant
+	biasScale float32
+	// addend is a C that cannot be folded: it is added behind, times addendScale.
+	addend      *value
+	addendScale float32
+	// add is the following Add whose constant became bias; its output takes the place of the node's.
+	add *onnx.Node
+}
+
+// sides of a product: the position of the constant among the node's inputs.
+const (
+	left  = 0
+	right = 1
+)
+
+// linear reads a MatMul or Gemm. The error is a *notConstant, or names why the form is unsupported; c, the constant
+// factor, is returned with it as far as it is known.
+func (vs *values) linear(n *onnx.Node) (*linear, *constant, error) {
+	side := right
+	c, err := vs.constant(vs.input(n, right))
+	if err != nil {
+		// The reason of the right side is told unless the left one is the weight.
+		if l, lerr := vs.constant(vs.input(n, left)); lerr == nil {
+			side, c, err = left, l, nil
+		}
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	l := &linear{node: n, scope: vs.of[n], side: side, activation: vs.input(n, 1-side), biasScale: 1, addendScale: 1}
+	if l.activation == nil {
+		return nil, c, unsupported("its input %d is missing", 1-side)
+	}
+	switch c.dtype {
+	case onnx.Float, onnx.Float16:
+	default:
+		return nil, c, &notConstant{DType, "the weight is " + c.dtype.String() + "; float32 and float16 can be coded"}
+	}
+	if n.OpType == "Gemm" {
+		err = vs.gemm(l, c, side)
+	} else {
+		err = vs.matMul(l, c, side)
+	}
+	return l, c, err
+}
+
+// weightUse returns the input through which the node reads its weight.
+func (l *linear) weightUse() use { return use{l.node, l.side} }
+
+// matMul completes l for a MatMul with constant c.
+func (vs *values) matMul(l *linear, c *constant, side int) error {
+	if r := len(c.dims); r > 2 {
+		if product(c.dims[:r-2]) != 1 {
+			return rankError("the weight is a batch of matrices %s", dimsText(c.dims))
+		}
+		// Leading ones do not change the result, unless they lengthen its shape.
+		if a, ok := vs.rank(l.activation); !ok || a < r {
+			return rankError("the weight is %s and may lengthen the shape of the result", dimsText(c.dims))
+		}
+		c.dims, c.strides = c.dims[r-2:], c.strides[r-2:]
+	}
+	if len(c.dims) != 2 {
+		return rankError("the weight has rank %d, not 2", len(c.dims))
+	}
+	if side == right {
+		l.weight = newWeight(c, false, 1)
+		return nil
+	}
+	// W·B = (Bᵀ·Wᵀ)ᵀ. The transpositions must name all axes of B.
+	rank, ok := vs.rank(l.activation)
+	if !ok || rank == 0 {
+		return rankError("the weight is on the left and the rank of the other factor is not known")
+	}
+	l.weight, l.rank = newWeight(c, true, 1), rank
+	l.turnIn, l.turnOut = rank > 1, rank > 1
+	return nil
+}
+
+// gemm completes l for a Gemm with constant c: Y = alpha·A'·B' + beta·C.
+func (vs *values) gemm(l *linear, c *constant, side int) error {
+	n := l.node
+	if len(c.dims) != 2 {
+		return rankError("the weight has rank %d, not 2", len(c.dims))
+	}
+	transposed := [2]bool{n.Int("transA", 0) != 0, n.Int("transB", 0) != 0}
+	alpha := n.Float("alpha", 1)
+	l.rank = 2
+	if side == right {
+		l.weight = newWeight(c, transposed[right], alpha)
+		l.turnIn = transposed[left]
+	} else {
+		// A'·B' = (B'ᵀ·A'ᵀ)ᵀ, and W = A'.
+		l.weight = newWeight(c, !transposed[left], alpha)
+		l.turnIn, l.turnOut = !transposed[right], true
+	}
+	beta := n.Float("beta", 1)
+	addend := vs.input(n, 2)
+	if addend == nil || beta == 0 {
+		return nil
+	}
+	if bias, err := vs.constant(addend); err == nil && l.foldable(bias, 2) {
+		l.bias, l.biasScale = bias, beta
+	} else {
+		l.addend, l.addendScale = addend, beta
+	}
+	return nil
+}
+
+// foldable reports whether adding c to the result is adding a bias to every row of A·Wᵀ: c has one element, or N of them
+// along the axis that W's rows become. It must not lengthen the shape of the result, which has the given rank, or 0 where
+// that is not known.
+func (l *linear) foldable(c *constant, rank int) bool {
+	rank = max(rank, 1) // what is known: a product has at least one axis
+	if c.dtype != l.weight.dtype {
+		return false
+	}
+	n, r := int64(l.weight.n), len(c.dims)
+	if c.size() == 1 {
+		return r <= rank
+	}
+	if c.size() != n {
+		return false
+	}
+	if l.turnOut { // [.., N, 1]
+		return r >= 2 && r <= rank && c.dims[r-2] == n
+	}
+	return r >= 1 && r <= rank && c.dims[r-1] == n
+}
+
+// foldAdd joins the Add that follows, when its other side is a constant bias and nobody else sees the product.
+func (vs *values) foldAdd(l *linear) {
+	if l.bias != nil || l.addend != nil || len(l.node.Outputs) == 0 {
+		return
+	}
+	y := l.scope.names[l.node.Outputs[0]]
+	if y == nil || y.kept || len(y.uses) != 1 {
+		return
+	}
+	add := y.uses[0].node
+	if !standard(add, "Add") || vs.of[add] != l.scope || len(add.Inputs) != 2 || len(add.Outputs) != 1 {
+		return
+	}
+	other := vs.input(add, 1-y.uses[0].input)
+	if other == nil || other == y {
+		return
+	}
+	c, err := vs.constant(other)
+	if err != nil {
+		return
+	}
+	rank := l.rank
+	if rank == 0 { // a MatMul with the weight on the right: the result has the rank of A
+		rank, _ = vs.rank(l.activation)
+	}
+	if l.foldable(c, rank) {
+		l.bias, l.add = c, add
+	}
+}

@@ -1,0 +1,252 @@
+package rewrite
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/cosetq/cosetq/cudaops"
+	"github.com/cosetq/cosetq/onnx"
+)
+
+// Status says what can be done with a site.
+type Status string
+
+// The statuses of a [Site].
+const (
+	Candidate Status = "candidate" // its weight can be coded
+	Skipped   Status = "skipped"   // stays as it is; Reason says why
+	Quantized Status = "quantized" // it is an HNLQLinear already
+)
+
+// Reason is the code of why a site is skipped. The codes are part of the JSON that scripts read.
+type Reason string
+
+// The reasons of a skipped [Site].
+const (
+	DynamicB        Reason = "dynamic-b"         // no side is a constant that can be followed
+	Rank            Reason = "rank"              // the constant is a vector or a batch of matrices
+	TooSmall        Reason = "too-small"         // fewer than MinWeights weights or MinColumns columns
+	Excluded        Reason = "excluded"          // by Options.Include or Exclude
+	FusedOp         Reason = "fused-op"          // an operator of another tool that holds the weights
+	DType           Reason = "dtype"             // activations other than float32 and float16
+	SharedWithFloat Reason = "shared-with-float" // something else needs the float weight, so it would be stored twice
+	UnsupportedAttr Reason = "unsupported-attr"  // a form this package does not rewrite
+)
+
+// Below these sizes the codebook, the scales and the padding of the code outweigh what it saves.
+const (
+	MinWeights = 1024
+	MinColumns = 16
+)
+
+// Options of [FindSites]. The zero value takes every weight that can be coded.
+type Options struct {
+	// Include, unless empty, and Exclude hold patterns; see [Pattern].
+	Include, Exclude []string
+}
+
+// Site is a node that multiplies by a matrix, or holds one.
+type Site struct {
+	// Index is the position in the list, which index: patterns name. Name is the node's name, or Op_Index where that is
+	// empty, made unique by #Index.
+	Index int
+	Name  string
+	Op    string
+	// Initializer is the name of the stored tensor behind the weight: an initializer or the output of a Constant node.
+	Initializer string
+	// Activation is the value that is multiplied by the weight, "" unless there is a Weight.
+	Activation string
+	// K and N are the columns and rows of the weight as coded, 0 when it is no matrix. Weights is the number of constant
+	// weights; sites that share a weight report it each.
+	K, N    int
+	Weights int64
+	DType   onnx.DataType // of the weight as it reaches the node
+	Status  Status
+	Reason  Reason // "" unless skipped
+	Detail  string // a sentence for people
+	// Weight is nil unless the node is a MatMul or Gemm with a constant matrix.
+	Weight *Weight
+
+	linear *linear
+	node   *onnx.Node
+	root   *value
+}
+
+// FindSites lists every MatMul and Gemm of m, in every graph and function, and the nodes of other operators known to
+// hold weights, each exactly once and in the order of the model. The weights it returns are views into m. It fails with a
+// *PatternError when a pattern is malformed or matches nothing.
+func FindSites(m *onnx.Model, opts Options) ([]Site, error) {
+	vs := newValues(m)
+	sites := vs.sites()
+	if err := choose(sites, opts); err != nil {
+		return nil, err
+	}
+	vs.dropShared(sites)
+	return sites, nil
+}
+
+func (vs *values) sites() []Site {
+	var sites []Site
+	for _, s := range vs.scopes {
+		if s.function != nil && s.function.Domain == cudaops.Domain {
+			continue // the body that decodes our own weights
+		}
+		for _, n := range s.nodes() {
+			if site, ok := vs.site(n); ok {
+				site.node = n
+				sites = append(sites, site)
+			}
+		}
+	}
+	name(sites)
+	shareWeights(sites)
+	for i := range sites {
+		checkSize(&sites[i])
+	}
+	return sites
+}
+
+// site describes n; ok is false when it is of no interest.
+func (vs *values) site(n *onnx.Node) (site Site, ok bool) {
+	site = Site{Op: n.OpType, Status: Candidate}
+	switch {
+	case standard(n, "MatMul"), standard(n, "Gemm"):
+		vs.describeLinear(&site, n)
+		return site, true
+	case n.Domain == cudaops.Domain && n.OpType == cudaops.OpName:
+		site.Status, site.Detail = Quantized, "coded already, with "+n.Str(cudaops.AttrCodec, "")
+		site.K, site.N = int(n.Int(cudaops.AttrK, 0)), int(n.Int(cudaops.AttrN, 0))
+		site.Weights = int64(site.K) * int64(site.N)
+		site.DType = onnx.DataType(n.Int(cudaops.AttrComputeType, 0))
+		if len(n.Inputs) > 1 {
+			site.Initializer = n.Inputs[1]
+		}
+		return site, true
+	case holdsWeights(n):
+		return site, vs.describeFused(&site, n)
+	}
+	return site, false
+}
+
+func (s *Site) skip(r Reason, format string, args ...any) {
+	s.Status, s.Reason, s.Detail = Skipped, r, fmt.Sprintf(format, args...)
+}
+
+func (vs *values) describeLinear(site *Site, n *onnx.Node) {
+	l, c, err := vs.linear(n)
+	if c != nil {
+		site.root, site.Initializer, site.DType, site.Weights = c.root, c.root.name, c.dtype, c.size()
+	}
+	var no *notConstant
+	if errors.As(err, &no) {
+		site.skip(no.reason, "%s", no.why)
+		return
+	}
+	w := l.weight
+	site.Weight, site.linear, site.Activation = w, l, l.activation.name
+	site.N, site.K = w.Dims()
+	switch s := vs.of[n]; {
+	case s.inFunction():
+		site.skip(UnsupportedAttr, "it is inside a model-local function; inline the functions first")
+	case len(n.Outputs) != 1 || n.Outputs[0] == "":
+		site.skip(UnsupportedAttr, "it has %d outputs, not 1", len(n.Outputs))
+	default:
+		vs.foldAdd(l)
+	}
+}
+
+// name gives every site a name of its own.
+func name(sites []Site) {
+	taken := map[string]bool{}
+	for _, unnamed := range []bool{false, true} { // names of the model first: they may look like ours
+		for i := range sites {
+			s := &sites[i]
+			s.Index = i
+			if (s.node.Name == "") != unnamed {
+				continue
+			}
+			s.Name = s.node.Name
+			if unnamed {
+				s.Name = fmt.Sprintf("%s_%d", s.Op, i)
+			}
+			if taken[s.Name] {
+				s.Name = fmt.Sprintf("%s#%d", s.Name, i)
+			}
+			for taken[s.Name] {
+				s.Name += "'"
+			}
+			taken[s.Name] = true
+		}
+	}
+}
+
+// shareWeights makes sites that multiply by the same matrix hold the same *Weight.
+func shareWeights(sites []Site) {
+	first := map[string]*Weight{}
+	for i := range sites {
+		s := &sites[i]
+		if s.Weight == nil {
+			continue
+		}
+		if w := first[s.Weight.recipe]; w != nil {
+			s.Weight, s.linear.weight = w, w
+		} else {
+			first[s.Weight.recipe] = s.Weight
+		}
+	}
+}
+
+func checkSize(s *Site) {
+	if s.Status == Candidate && (s.Weights < MinWeights || s.K < MinColumns) {
+		s.skip(TooSmall, "%d × %d weights; coding pays from %d weights and %d columns", s.N, s.K, MinWeights, MinColumns)
+	}
+}
+
+// choose applies the patterns.
+func choose(sites []Site, opts Options) error {
+	include, err := compile(opts.Include, sites)
+	if err != nil {
+		return err
+	}
+	exclude, err := compile(opts.Exclude, sites)
+	if err != nil {
+		return err
+	}
+	for i := range sites {
+		s := &sites[i]
+		if s.Status != Candidate {
+			continue
+		}
+		if p := firstMatch(exclude, s); p != nil {
+			s.skip(Excluded, "excluded by %q", p.text)
+		} else if len(include) > 0 && firstMatch(include, s) == nil {
+			s.skip(Excluded, "no include pattern matches it")
+		}
+	}
+	return nil
+}
+
+// Coverage is the share of the constant weights of MatMul and Gemm that a selection of sites holds. A weight that several
+// sites share counts once. It is 0 when there are no weights.
+func Coverage(sites []Site, selected func(*Site) bool) float64 {
+	var all, taken int64
+	total, got := map[*value]bool{}, map[*value]bool{}
+	for i := range sites {
+		s := &sites[i]
+		if s.root == nil {
+			continue
+		}
+		if !total[s.root] {
+			total[s.root] = true
+			all += s.Weights
+		}
+		if selected(s) && !got[s.root] {
+			got[s.root] = true
+			taken += s.Weights
+		}
+	}
+	if all == 0 {
+		return 0
+	}
+	return float64(taken) / float64(all)
+}

@@ -1,0 +1,102 @@
+package rewrite
+
+import (
+	"math"
+
+	"github.com/cosetq/cosetq/cudaops"
+	"github.com/cosetq/cosetq/onnx"
+	"github.com/cosetq/cosetq/quant"
+)
+
+// maxShapeRows is the end of a Slice that keeps all rows: float32 holds it exactly, and no weight has as many.
+const maxShapeRows = 1 << 24
+
+// store adds the tensors of m to the graph that owns the weight w, once.
+func (e *editor) store(m *quant.Matrix, w *Weight) *codedWeight {
+	if c := e.coded[m]; c != nil {
+		return c
+	}
+	layout := quant.LayoutOf(m.Codec)
+	owner, base := w.root.scope.graph, w.Name()
+	tiles, tile, groups := int64(m.Tiles()), int64(m.Tile), int64(m.Groups)
+
+	codeType := onnx.Uint8
+	if layout.ElementBytes == 2 {
+		codeType = onnx.Uint16
+	}
+	gainDims := []int64{1, 1, 1}
+	if len(layout.GainDivisors) > 1 {
+		gainDims = []int64{tiles, int64(layout.GainBytes(m.Groups)), tile}
+	}
+	scaleDims, scaleDivisors := []int64{1, int64(m.N)}, []float32{1}
+	if len(m.Scales) == cudaops.ScaleTableSize && len(m.ScaleIndex) == (m.N+1)/2 {
+		scaleDims, scaleDivisors = []int64{cudaops.ScaleTableSize, 1}, []float32{1, 16}
+	}
+	scales := onnx.NewTensor("", scaleDims, m.Scales)
+	scales.DataType = onnx.Float16
+
+	c := &codedWeight{
+		codes:      e.addInitializer(owner, base+".codes", onnx.NewRawTensor("", codeType, []int64{tiles, groups, int64(layout.Elements), tile}, m.Codes)),
+		scales:     e.addInitializer(owner, base+".scales", scales),
+		scaleIndex: e.addInitializer(owner, base+".scale_index", onnx.NewRawTensor("", onnx.Uint8, []int64{int64(len(m.ScaleIndex))}, m.ScaleIndex)),
+		gains:      e.addInitializer(owner, base+".gains", onnx.NewRawTensor("", onnx.Uint8, gainDims, m.Gains)),
+	}
+	codec := m.Codec.String()
+	if e.books[codec] == "" {
+		entries := int64(len(layout.Codebook) / layout.Dim)
+		e.books[codec] = e.addInitializer(e.model.Graph, "cosetq.codebook."+codec,
+			onnx.NewTensor("", []int64{entries, int64(layout.Dim)}, layout.Codebook))
+		e.result.Bytes += int64(len(layout.Codebook))
+	}
+	c.codebook = e.books[codec]
+	c.attributes = e.attributes(m, layout, scaleDivisors)
+	e.coded[m] = c
+	e.result.Matrices++
+	e.result.Weights += int64(m.N) * int64(m.K)
+	e.result.Bytes += m.Bytes()
+	return c
+}
+
+// attributes returns all attributes of the node but compute_type.
+func (e *editor) attributes(m *quant.Matrix, layout *quant.Layout, scaleDivisors []float32) []*onnx.Attribute {
+	floats := func(name string, v []float32) *onnx.Attribute {
+		return onnx.TensorAttr(name, onnx.NewTensor("", []int64{int64(len(v))}, v))
+	}
+	slots := int64(len(layout.Slots))
+	where := make([]float32, cudaops.SlotFields*slots)
+	for i, s := range layout.Slots {
+		for field, v := range [...]int{cudaops.SlotElement: s.Element, cudaops.SlotDivisor: s.Divisor, cudaops.SlotModulus: s.Modulus, cudaops.SlotBase: s.Base} {
+			where[int64(field)*slots+int64(i)] = float32(v)
+		}
+	}
+	n, k, groups := int64(m.N), int64(m.K), int64(m.Groups)
+	attributes := []*onnx.Attribute{
+		onnx.IntAttr(cudaops.AttrK, k),
+		onnx.IntAttr(cudaops.AttrN, n),
+		onnx.StringAttr(cudaops.AttrCodec, m.Codec.String()),
+		onnx.TensorAttr(cudaops.AttrSlots, onnx.NewTensor("", []int64{cudaops.SlotFields, slots}, where)),
+		floats(cudaops.AttrLevelWeights, scaled(layout.LevelWeights, m.Exponent)),
+		floats(cudaops.AttrCentre, scaled(layout.Centre[:], m.Exponent)),
+		floats(cudaops.AttrGainValues, layout.GainValues),
+		floats(cudaops.AttrGainDivisors, layout.GainDivisors),
+		floats(cudaops.AttrScaleDivisors, scaleDivisors),
+	}
+	if e.opset >= 10 {
+		return append(attributes,
+			floats(cudaops.AttrShape, []float32{float32(n), float32(k)}),
+			floats(cudaops.AttrShapeGroups, []float32{maxShapeRows, float32(groups)}))
+	}
+	return append(attributes,
+		onnx.IntsAttr(cudaops.AttrShapeInts, n, k),
+		onnx.IntsAttr(cudaops.AttrRowsInts, n),
+		onnx.IntsAttr(cudaops.AttrShapeGroupsInts, maxShapeRows, groups))
+}
+
+// scaled returns v · 2^e.
+func scaled(v []float32, e int) []float32 {
+	out := make([]float32, len(v))
+	for i, x := range v {
+		out[i] = float32(math.Ldexp(float64(x), e))
+	}
+	return out
+}
