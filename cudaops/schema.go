@@ -1,0 +1,105 @@
+// Package cudaops holds the contract of the operator ai.coset::HNLQLinear and finds the native library that runs it.
+//
+// schema.go is the single definition of the operator's names; `go generate` writes the C++ header from it. The native
+// sources live in subfolders without Go files (src, include, test, bench) and are built by build.mk with g++ alone; this
+// package itself needs no cgo. docs/ops.md describes the operator, docs/format.md the bytes of its tensors.
+package cudaops
+
+//go:generate go run ./internal/genheader -o include/cosetq/schema.h
+
+// Identity of the operator.
+const (
+	Domain    = "ai.coset"
+	OpName    = "HNLQLinear"
+	OpVersion = 1
+)
+
+// APIVersion is the version of ONNX Runtime's C API that the library is compiled against. Version 24 holds everything the
+// library needs, so that one file runs on ONNX Runtime 1.24 and all later ones.
+const APIVersion = 24
+
+// MinORTVersion is the oldest ONNX Runtime that offers [APIVersion].
+const MinORTVersion = "1.24"
+
+// LibraryName is the file name of the native library.
+const LibraryName = "libcosetq.so"
+
+// RegisterSymbol is the function that ONNX Runtime looks for in a custom-op library.
+const RegisterSymbol = "RegisterCustomOps"
+
+// EnvISA names the environment variable that forces one of [ISAs] instead of the best one the processor has.
+const EnvISA = "COSETQ_ISA"
+
+// ISAs lists the instruction sets with kernels of their own, slowest first.
+var ISAs = []string{"portable", "avx2", "avx512"}
+
+// MaxTile is the largest number of rows in one tile of codes, GroupSize the number of weights in a group and MaxGains the
+// longest list of gains.
+const (
+	MaxTile   = 64
+	GroupSize = 8
+	MaxGains  = 16
+)
+
+// ScaleTableSize is the number of scales of a weight whose rows index a table.
+const ScaleTableSize = 16
+
+// Inputs in order. All but the first are constant initializers.
+const (
+	InputA          = "A"
+	InputCodes      = "codes"
+	InputScales     = "scales"
+	InputScaleIndex = "scale_index"
+	InputCodebook   = "codebook"
+	InputGains      = "gains"
+	InputBias       = "bias"
+)
+
+// OutputY is the only output.
+const OutputY = "Y"
+
+// Inputs returns the input names in order.
+func Inputs() []string {
+	return []string{InputA, InputCodes, InputScales, InputScaleIndex, InputCodebook, InputGains, InputBias}
+}
+
+// Attributes that the kernels read.
+const (
+	AttrK             = "K"
+	AttrN             = "N"
+	AttrCodec         = "codec"
+	AttrSlots         = "slots"
+	AttrLevelWeights  = "level_weights"
+	AttrCentre        = "centre"
+	AttrGainValues    = "gain_values"
+	AttrGainDivisors  = "gain_divisors"
+	AttrScaleDivisors = "scale_divisors"
+	AttrComputeType   = "compute_type"
+)
+
+// Attributes that only the function body reads; the last three take the place of the first two in opsets 7 to 9.
+const (
+	AttrShape           = "shape"
+	AttrShapeGroups     = "shape_groups"
+	AttrShapeInts       = "shape_ints"
+	AttrRowsInts        = "rows_ints"
+	AttrShapeGroupsInts = "shape_groups_ints"
+)
+
+// Attributes returns the names of all attributes, those of the kernels first.
+func Attributes() []string {
+	return []string{
+		AttrK, AttrN, AttrCodec, AttrSlots, AttrLevelWeights, AttrCentre, AttrGainValues, AttrGainDivisors,
+		AttrScaleDivisors, AttrComputeType,
+		AttrShape, AttrShapeGroups, AttrShapeInts, AttrRowsInts, AttrShapeGroupsInts,
+	}
+}
+
+// Rows of the attribute slots: where a digit stands and which row of the codebook it names.
+const (
+	SlotElement = iota
+	SlotDivisor
+	SlotModulus
+	SlotBase
+	SlotFields // number of rows
+)

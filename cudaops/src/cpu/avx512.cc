@@ -1,0 +1,97 @@
+// AVX-512 with BW, VBMI and VNNI. Built with its own flags; reached only through dispatch.cc.
+
+#include <immintrin.h>
+#include <stdint.h>
+
+namespace cosetq {
+namespace {
+
+typedef float Vec __attribute__((vector_size(64)));
+inline Vec MulAdd(Vec a, Vec b, Vec c) { return _mm512_fmadd_ps(a, b, c); }
+
+}  // namespace
+}  // namespace cosetq
+
+#include "avx512_lookup.h"
+#include "generic.h"
+
+namespace cosetq {
+namespace {
+
+void ToFloat(const uint16_t* from, float* to, int64_t count) {
+  for (int64_t i = 0; i < count; i += 16) {
+    const __mmask16 mask = count - i < 16 ? static_cast<__mmask16>((1u << (count - i)) - 1) : __mmask16{0xffff};
+    _mm512_mask_storeu_ps(to + i, mask, _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask, from + i)));
+  }
+}
+
+void ToHalf(const float* from, uint16_t* to, int64_t count) {
+  for (int64_t i = 0; i < count; i += 16) {
+    const __mmask16 mask = count - i < 16 ? static_cast<__mmask16>((1u << (count - i)) - 1) : __mmask16{0xffff};
+    _mm256_mask_storeu_epi16(to + i, mask,
+                             _mm512_cvtps_ph(_mm512_maskz_loadu_ps(mask, from + i), _MM_FROUND_TO_NEAREST_INT));
+  }
+}
+
+// Writes gain * (v * unit - centre) for the 64 bytes v of one coordinate.
+inline void StoreCoordinate(__m512i v, float unit, float centre, const __m512* gain, float* out) {
+  const __m512 units = _mm512_set1_ps(unit), centres = _mm512_set1_ps(centre);
+  const __m128i quarter[4] = {_mm512_castsi512_si128(v), _mm512_extracti32x4_epi32(v, 1),
+                              _mm512_extracti32x4_epi32(v, 2), _mm512_extracti32x4_epi32(v, 3)};
+  for (int i = 0; i < 4; ++i) {
+    const __m512 value = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(quarter[i]));
+    _mm512_store_ps(out + 16 * i, _mm512_mul_ps(_mm512_fmsub_ps(value, units, centres), gain[i]));
+  }
+}
+
+// Coordinates are looked up for 64 rows at a time in tables of integers that already carry the level's weight.
+template <Form kForm>
+void DecodeForm(const WeightView& w, int64_t tile, int64_t first, int64_t count, float* panel) {
+  const FormTables& t = *w.tables;
+  const __mmask64 rows = TileMask(w);
+  const uint8_t* codes = static_cast<const uint8_t*>(w.codes) + (tile * w.groups + first) * w.elements * w.tile;
+  const float unit = w.level_weights[0];
+  for (int64_t g = 0; g < count; ++g, codes += w.elements * w.tile) {
+    alignas(64) float gains[kTile];
+    ReadGains(w, tile, first + g, gains);
+    __m512 gain[4];
+    for (int i = 0; i < 4; ++i) gain[i] = _mm512_load_ps(gains + 16 * i);
+
+    float* out = panel + g * kGroup * kTile;
+    __m512i element[4];
+    for (int e = 0; e < w.elements; ++e) element[e] = _mm512_maskz_loadu_epi8(rows, codes + e * w.tile);
+    for (int block = 0; block < 2; ++block) {
+      for (int j = 0; j < 4; ++j) {
+        __m512i v;
+        if constexpr (kForm == Form::kNibbleByte) {
+          v = _mm512_add_epi8(Lookup16(t.digits[0][j], Nibbles(element[0], block)),
+                              Lookup256(t.digits[1][j], element[1 + block]));
+        } else {
+          v = Lookup256(t.digits[0][j], element[block]);
+          if constexpr (kForm == Form::kTwoByte) {
+            v = _mm512_add_epi8(v, Lookup256(t.digits[1][j], element[2 + block]));
+          }
+        }
+        const int column = 4 * block + j;
+        StoreCoordinate(v, unit, w.centre[column], gain, out + column * kTile);
+      }
+    }
+  }
+}
+
+void DecodeD4(const WeightView& w, int64_t tile, int64_t first, int64_t count, float* panel) {
+  switch (w.form) {
+    case Form::kOneByte: return DecodeForm<Form::kOneByte>(w, tile, first, count, panel);
+    case Form::kTwoByte: return DecodeForm<Form::kTwoByte>(w, tile, first, count, panel);
+    case Form::kNibbleByte: return DecodeForm<Form::kNibbleByte>(w, tile, first, count, panel);
+    case Form::kGeneral: return DecodeGeneric(w, tile, first, count, panel);
+  }
+}
+
+}  // namespace
+
+const Kernels kAvx512Kernels = {
+    "avx512", ToFloat, ToHalf, DecodeGeneric, DecodeD4, MultiplyGeneric, nullptr, nullptr, nullptr,
+};
+
+}  // namespace cosetq

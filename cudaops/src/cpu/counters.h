@@ -1,0 +1,25 @@
+// How often each kernel path ran, so that a test can tell when one silently gives way to another.
+
+#ifndef COSETQ_CPU_COUNTERS_H_
+#define COSETQ_CPU_COUNTERS_H_
+
+#include <cstdint>
+
+namespace cosetq {
+
+enum class Path {
+  kGeneral,  // decode to float by the general kernel, multiply
+  kD4,       // decode to float by table look-up in registers, multiply
+  kLookup,   // value look-up tables
+};
+constexpr int kPathCount = 3;
+
+const char* PathName(Path path);
+void CountCall(const char* isa, Path path);
+
+// Calls of "isa.path" since the library was loaded, such as "avx512.lookup"; -1 for a name that does not exist.
+int64_t CallCount(const char* name);
+
+}  // namespace cosetq
+
+#endif  // COSETQ_CPU_COUNTERS_H_

@@ -1,0 +1,90 @@
+#include "dispatch.h"
+
+#include <atomic>
+#include <cstdlib>
+
+namespace cosetq {
+namespace {
+
+struct Candidate {
+  const Kernels* kernels;
+  bool (*supported)();
+};
+
+// Slowest first.
+const Candidate kCandidates[] = {
+    {&kPortableKernels, [] { return true; }},
+#if defined(__x86_64__)
+    {&kAvx2Kernels,
+     [] {
+       return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+     }},
+    {&kAvx512Kernels,
+     [] {
+       return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+              __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+              __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vnni");
+     }},
+#endif
+};
+
+std::atomic<const Kernels*> active{nullptr};
+
+const Kernels* Best() {
+  const Kernels* best = nullptr;
+  for (const Candidate& c : kCandidates) {
+    if (c.supported()) best = c.kernels;
+  }
+  return best;
+}
+
+}  // namespace
+
+const Kernels& ActiveKernels() {
+  const Kernels* kernels = active.load(std::memory_order_acquire);
+  if (kernels == nullptr) {
+    kernels = Best();
+    active.store(kernels, std::memory_order_release);
+  }
+  return *kernels;
+}
+
+bool SelectIsa(const std::string& name, std::string* error) {
+  if (name.empty()) {
+    active.store(Best(), std::memory_order_release);
+    return true;
+  }
+  std::string known;
+  for (const Candidate& c : kCandidates) {
+    known += std::string(known.empty() ? "" : ", ") + c.kernels->name;
+    if (name != c.kernels->name) continue;
+    if (!c.supported()) {
+      *error = "this processor lacks the instruction set " + name;
+      return false;
+    }
+    active.store(c.kernels, std::memory_order_release);
+    return true;
+  }
+  *error = "unknown instruction set " + name + ", have " + known;
+  return false;
+}
+
+bool SelectIsaFromEnvironment(std::string* error) {
+  const char* name = std::getenv(schema::kEnvIsa);
+  if (name == nullptr || *name == 0) return true;
+  if (SelectIsa(name, error)) return true;
+  *error = std::string(schema::kEnvIsa) + ": " + *error;
+  return false;
+}
+
+const char* const* AvailableIsas(int* count) {
+  static const char* names[sizeof kCandidates / sizeof kCandidates[0]];
+  int n = 0;
+  for (const Candidate& c : kCandidates) {
+    if (c.supported()) names[n++] = c.kernels->name;
+  }
+  *count = n;
+  return names;
+}
+
+}  // namespace cosetq

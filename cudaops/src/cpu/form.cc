@@ -1,0 +1,111 @@
+// Recognises the codecs with kernels of their own from their data alone: the codec's name is never trusted.
+
+#include <cmath>
+#include <cstdlib>
+#include <cstring>
+
+#include "weight.h"
+
+namespace cosetq {
+namespace {
+
+bool Matches(const Slot& slot, int element, int divisor, int modulus) {
+  return slot.element == element && slot.divisor == divisor && slot.modulus == modulus;
+}
+
+Form SlotForm(const WeightView& v) {
+  if (v.dim != 4 || v.code_bytes != 1 || v.levels > 2) return Form::kGeneral;
+  for (int m = 0; m < v.levels; ++m) {
+    if (v.slots[2 * m].base != v.slots[2 * m + 1].base) return Form::kGeneral;
+  }
+  const auto bytes = [&](int slot, int element) { return Matches(v.slots[slot], element, 1, 256); };
+  if (v.levels == 1) {
+    return v.elements == 2 && bytes(0, 0) && bytes(1, 1) ? Form::kOneByte : Form::kGeneral;
+  }
+  if (v.elements == 4 && bytes(0, 0) && bytes(1, 1) && bytes(2, 2) && bytes(3, 3)) return Form::kTwoByte;
+  if (v.elements == 3 && Matches(v.slots[0], 0, 1, 16) && Matches(v.slots[1], 0, 16, 16) && bytes(2, 1) && bytes(3, 2)) {
+    return Form::kNibbleByte;
+  }
+  return Form::kGeneral;
+}
+
+int Coordinate(const WeightView& v, int level, int digit, int j) {
+  const int32_t word = v.words[v.slots[2 * level].base + digit];
+  return static_cast<int8_t>(static_cast<uint32_t>(word) >> (8 * j));
+}
+
+int Digits(Form form, int level) { return form == Form::kNibbleByte && level == 0 ? 16 : 256; }
+
+// Splits the centre between the levels. Any split gives the same sums; each coarse level takes the mean of its own table,
+// and the finest takes what is left. Levels with one table in common take equal shares, so that one centred table serves both.
+void SplitCentre(const WeightView& v, Form form, FormTables* t) {
+  const double fine = v.level_weights[0];
+  t->shared = form == Form::kTwoByte && v.slots[0].base == v.slots[2].base;
+  double longest = 0;
+  for (int level = v.levels - 1; level >= 0; --level) {
+    double norms[256] = {};
+    for (int j = 0; j < 4; ++j) {
+      double share;
+      if (t->shared) {
+        share = v.centre[j] / (fine + v.level_weights[1]);
+      } else if (level == 1) {
+        double sum = 0;
+        for (int c = 0; c < 256; ++c) sum += Coordinate(v, level, c, j);
+        share = sum / 256;
+      } else {
+        double rest = v.centre[j];
+        if (v.levels == 2) rest -= (Coordinate(v, 1, 0, j) - t->centred[1][j][0]) * v.level_weights[1];
+        share = rest / fine;
+      }
+      for (int c = 0; c < Digits(form, level); ++c) {
+        const double x = Coordinate(v, level, c, j) - share;
+        t->centred[level][j][c] = static_cast<float>(x);
+        norms[c] += x * x;
+      }
+    }
+    for (double norm : norms) longest = std::fmax(longest, norm);
+  }
+  t->longest = static_cast<float>(std::sqrt(longest));
+}
+
+}  // namespace
+
+Form RecogniseForm(const WeightView& v, FormTables* t) {
+  const Form form = SlotForm(v);
+  if (form == Form::kGeneral || !(v.level_weights[0] > 0)) return Form::kGeneral;
+  // The two blocks of a group are one lattice and must have one centre.
+  if (std::memcmp(v.centre, v.centre + 4, 4 * sizeof(float)) != 0) return Form::kGeneral;
+  int ratio = 1;
+  std::memset(t, 0, sizeof *t);
+  if (v.levels == 2) {
+    for (t->ratio_log2 = 1; t->ratio_log2 <= 4; ++t->ratio_log2) {
+      ratio = 1 << t->ratio_log2;
+      if (v.level_weights[1] == v.level_weights[0] * static_cast<float>(ratio)) break;
+    }
+    if (t->ratio_log2 > 4) return Form::kGeneral;
+  }
+  int largest[2] = {0, 0};
+  for (int level = 0; level < v.levels; ++level) {
+    for (int j = 0; j < 4; ++j) {
+      for (int c = 0; c < Digits(form, level); ++c) {
+        const int x = Coordinate(v, level, c, j) * (level == 0 ? 1 : ratio);
+        largest[level] = std::max(largest[level], std::abs(x));
+        t->digits[level][j][c] = static_cast<int8_t>(x);
+      }
+    }
+  }
+  if (largest[0] + largest[1] > 127) return Form::kGeneral;
+  SplitCentre(v, form, t);
+
+  const int gains = v.gains == nullptr ? 1 : 1 << v.gain_bits;
+  t->integer_gains = true;
+  for (int i = 0; i < 64; ++i) {
+    const float gain = v.gain_values[i % gains];
+    const bool fits = gain == std::floor(gain) && gain >= 0 && gain <= 16;
+    t->integer_gains = t->integer_gains && fits;
+    t->gain_bytes[i] = fits ? static_cast<uint8_t>(gain) : 0;
+  }
+  return form;
+}
+
+}  // namespace cosetq

@@ -1,0 +1,80 @@
+// A coded weight as the kernels see it: plain pointers, no ownership, no standard library.
+//
+// Files compiled for one instruction set include only this header, kernels.h and C headers. An inline function of the
+// standard library compiled there could be the copy that the linker keeps for everyone, and would then crash on processors
+// without that instruction set.
+
+#ifndef COSETQ_CPU_WEIGHT_VIEW_H_
+#define COSETQ_CPU_WEIGHT_VIEW_H_
+
+#include <stdint.h>
+
+#include "cosetq/schema.h"
+
+namespace cosetq {
+
+constexpr int kTile = schema::kMaxTile;  // rows of a tile, and the stride of every buffer indexed by row
+constexpr int kGroup = schema::kGroup;   // columns of a group
+
+// Where one digit stands and which codebook row it names: codes[element] / divisor % modulus + base.
+struct Slot {
+  int32_t element;
+  int32_t divisor;
+  int32_t modulus;
+  int32_t base;
+};
+
+// Shapes with kernels of their own: blocks of four columns, whole-byte digits, integer level weights.
+enum class Form {
+  kGeneral,
+  kOneByte,     // one level, a byte per digit
+  kTwoByte,     // two levels, a byte per digit
+  kNibbleByte,  // two levels, fine digits of four bits
+};
+
+// Tables of a weight whose form is not kGeneral. Level 0 is the finest; a table of four-bit digits uses 16 entries.
+struct FormTables {
+  // Codebook coordinates as integers in units of level_weights[0], [level][coordinate][digit].
+  alignas(64) int8_t digits[2][4][256];
+  // The same less the level's share of the centre, in units of the level's own weight.
+  alignas(64) float centred[2][4][256];
+  // Norm of the longest centred codeword of all levels.
+  float longest;
+  // Both levels use the same centred table.
+  bool shared;
+  // level_weights[1] / level_weights[0] as a power of two.
+  int ratio_log2;
+  // The gains as bytes, repeated to 64 entries; valid when integer_gains.
+  alignas(64) uint8_t gain_bytes[64];
+  bool integer_gains;
+};
+
+struct WeightView {
+  int64_t rows;
+  int64_t cols;
+  int64_t groups;    // ceil(cols / kGroup)
+  int64_t tiles;     // ceil(rows / tile)
+  int32_t tile;      // rows per tile
+  int32_t elements;  // of one group of one row
+  int32_t code_bytes;
+  int32_t dim;  // of the lattice
+  int32_t levels;
+  int32_t slot_count;
+  const void* codes;     // [tiles, groups, elements, tile]
+  const int32_t* words;  // codebook, a codeword in one word (dim <= 4) or two, low byte first
+  const Slot* slots;
+  const float* level_weights;
+  float centre[kGroup];
+  const uint8_t* gains;  // [tiles, ceil(groups / gains_per_byte), tile]; null with a single gain
+  int32_t gains_per_byte;
+  int32_t gain_bits;
+  float gain_values[schema::kMaxGains];
+  const float* row_scales;  // [tiles * tile], zero past the last row
+  const float* bias;        // [tiles * tile]; null for none
+  Form form;
+  const FormTables* tables;  // null when form is kGeneral
+};
+
+}  // namespace cosetq
+
+#endif  // COSETQ_CPU_WEIGHT_VIEW_H_

@@ -1,0 +1,136 @@
+#include <cstdint>
+#include <vector>
+
+#include "cpu/dispatch.h"
+#include "cpu/linear.h"
+#include "linear_kernel.h"
+#include "linear_op.h"
+
+namespace cosetq {
+namespace {
+
+// The session's threads and memory, for one call.
+class OrtHost : public Host {
+ public:
+  explicit OrtHost(OrtKernelContext* context) : context_(context) {}
+  ~OrtHost() override {
+    for (void* block : blocks_) allocator_->Free(allocator_.get(), block);
+    if (status_ != nullptr) ort->ReleaseStatus(status_);
+  }
+  OrtHost(const OrtHost&) = delete;
+  OrtHost& operator=(const OrtHost&) = delete;
+
+  OrtStatus* Open() {
+    OrtMemoryInfo* raw = nullptr;
+    COSETQ_RETURN_IF_ERROR(ort->CreateCpuMemoryInfo(OrtArenaAllocator, OrtMemTypeDefault, &raw));
+    OrtOwner<OrtMemoryInfo> info(raw);
+    OrtAllocator* allocator = nullptr;
+    COSETQ_RETURN_IF_ERROR(ort->KernelContext_GetAllocator(context_, raw, &allocator));
+    allocator_.reset(allocator);
+    return nullptr;
+  }
+
+  // As many batches as pieces: threads then take the next piece when they are done with one.
+  bool ParallelFor(void (*body)(void*, size_t), size_t total, void* data) override {
+    status_ = ort->KernelContext_ParallelFor(context_, body, total, total, data);
+    return status_ == nullptr;
+  }
+
+  void* Allocate(size_t bytes) override {
+    constexpr size_t kAlign = 64;
+    blocks_.reserve(blocks_.size() + 1);
+    void* block = allocator_->Alloc(allocator_.get(), bytes + kAlign);
+    if (block == nullptr) return nullptr;
+    blocks_.push_back(block);
+    const uintptr_t at = reinterpret_cast<uintptr_t>(block);
+    return static_cast<char*>(block) + (kAlign - at % kAlign) % kAlign;
+  }
+
+  OrtStatus* TakeStatus() {
+    OrtStatus* status = status_;
+    status_ = nullptr;
+    return status;
+  }
+
+ private:
+  OrtKernelContext* context_;
+  OrtOwner<OrtAllocator> allocator_;
+  std::vector<void*> blocks_;
+  OrtStatus* status_ = nullptr;
+};
+
+}  // namespace
+
+OrtStatus* ComputeLinear(void* kernel, OrtKernelContext* context) {
+  const LinearKernel& k = *static_cast<LinearKernel*>(kernel);
+  const WeightView& w = k.weight->view();
+  const OrtValue* a = nullptr;
+  COSETQ_RETURN_IF_ERROR(ort->KernelContext_GetInput(context, schema::kInputA, &a));
+  OrtTensorTypeAndShapeInfo* raw = nullptr;
+  COSETQ_RETURN_IF_ERROR(ort->GetTensorTypeAndShape(a, &raw));
+  OrtOwner<OrtTensorTypeAndShapeInfo> info(raw);
+  size_t rank = 0;
+  COSETQ_RETURN_IF_ERROR(ort->GetDimensionsCount(raw, &rank));
+  std::vector<int64_t> shape(rank);
+  COSETQ_RETURN_IF_ERROR(ort->GetDimensions(raw, shape.data(), rank));
+  if (rank == 0 || shape.back() != w.cols) {
+    return Invalid("input A must have " + std::to_string(w.cols) + " (K) as its last dimension, has " +
+                   (rank == 0 ? "none" : std::to_string(shape.back())));
+  }
+  LinearCall call;
+  call.batch = 1;
+  for (size_t i = 0; i + 1 < rank; ++i) call.batch *= shape[i];
+  shape.back() = w.rows;
+  OrtValue* y = nullptr;
+  COSETQ_RETURN_IF_ERROR(ort->KernelContext_GetOutput(context, 0, shape.data(), rank, &y));
+  if (call.batch == 0) return nullptr;
+  void* in = nullptr;
+  void* out = nullptr;
+  COSETQ_RETURN_IF_ERROR(ort->GetTensorMutableData(const_cast<OrtValue*>(a), &in));
+  COSETQ_RETURN_IF_ERROR(ort->GetTensorMutableData(y, &out));
+  if (k.half) {
+    call.a_half = static_cast<const uint16_t*>(in);
+    call.y_half = static_cast<uint16_t*>(out);
+  } else {
+    call.a = static_cast<const float*>(in);
+    call.y = static_cast<float*>(out);
+  }
+  OrtHost host(context);
+  COSETQ_RETURN_IF_ERROR(host.Open());
+  switch (RunLinear(*k.weight, ActiveKernels(), call, &host)) {
+    case Outcome::kDone: return nullptr;
+    case Outcome::kNoMemory: return ort->CreateStatus(ORT_FAIL, "ai.coset::HNLQLinear: out of memory");
+    case Outcome::kNoThreads: return host.TakeStatus();
+  }
+  return nullptr;
+}
+
+OrtStatus* InferLinearShape(OrtShapeInferContext* context) {
+  OrtTensorTypeAndShapeInfo* in = nullptr;  // belongs to the context
+  COSETQ_RETURN_IF_ERROR(ort->ShapeInferContext_GetInputTypeShape(context, schema::kInputA, &in));
+  size_t rank = 0;
+  COSETQ_RETURN_IF_ERROR(ort->GetDimensionsCount(in, &rank));
+  if (rank == 0) return nullptr;  // unknown: leave Y unknown as well
+  std::vector<int64_t> shape(rank);
+  std::vector<const char*> symbols(rank);
+  ONNXTensorElementDataType type;
+  COSETQ_RETURN_IF_ERROR(ort->GetDimensions(in, shape.data(), rank));
+  COSETQ_RETURN_IF_ERROR(ort->GetSymbolicDimensions(in, symbols.data(), rank));
+  COSETQ_RETURN_IF_ERROR(ort->GetTensorElementType(in, &type));
+  const OrtOpAttr* attribute = nullptr;
+  COSETQ_RETURN_IF_ERROR(ort->ShapeInferContext_GetAttribute(context, schema::kAttrN, &attribute));
+  int64_t rows = 0;
+  size_t length = 0;
+  COSETQ_RETURN_IF_ERROR(ort->ReadOpAttr(attribute, ORT_OP_ATTR_INT, &rows, sizeof rows, &length));
+  shape.back() = rows;
+  symbols.back() = "";
+  OrtTensorTypeAndShapeInfo* raw = nullptr;
+  COSETQ_RETURN_IF_ERROR(ort->CreateTensorTypeAndShapeInfo(&raw));
+  OrtOwner<OrtTensorTypeAndShapeInfo> out(raw);
+  COSETQ_RETURN_IF_ERROR(ort->SetTensorElementType(raw, type));
+  COSETQ_RETURN_IF_ERROR(ort->SetDimensions(raw, shape.data(), rank));
+  COSETQ_RETURN_IF_ERROR(ort->SetSymbolicDimensions(raw, symbols.data(), rank));
+  return ort->ShapeInferContext_SetOutputTypeShape(context, 0, raw);
+}
+
+}  // namespace cosetq

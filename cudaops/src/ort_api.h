@@ -1,0 +1,38 @@
+// ONNX Runtime's C API as the library uses it: the table of functions, and owners for what it hands out.
+
+#ifndef COSETQ_ORT_API_H_
+#define COSETQ_ORT_API_H_
+
+#include <memory>
+#include <string>
+
+#include "cosetq/schema.h"
+#include "onnxruntime_c_api.h"
+
+namespace cosetq {
+
+// Set by RegisterCustomOps before any kernel exists.
+extern const OrtApi* ort;
+
+inline OrtStatus* Invalid(const std::string& message) {
+  return ort->CreateStatus(ORT_INVALID_ARGUMENT, (std::string(schema::kDomain) + "::" + schema::kOpName + ": " + message).c_str());
+}
+
+struct OrtReleaser {
+  void operator()(OrtTensorTypeAndShapeInfo* p) const { ort->ReleaseTensorTypeAndShapeInfo(p); }
+  void operator()(OrtValue* p) const { ort->ReleaseValue(p); }
+  void operator()(OrtMemoryInfo* p) const { ort->ReleaseMemoryInfo(p); }
+  void operator()(OrtAllocator* p) const { ort->ReleaseAllocator(p); }
+};
+
+template <typename T>
+using OrtOwner = std::unique_ptr<T, OrtReleaser>;
+
+}  // namespace cosetq
+
+#define COSETQ_RETURN_IF_ERROR(expression)                              \
+  do {                                                                  \
+    if (OrtStatus* status_of_call = (expression)) return status_of_call; \
+  } while (false)
+
+#endif  // COSETQ_ORT_API_H_
