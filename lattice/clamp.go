@@ -79,10 +79,14 @@ func (c *Codec) clamp(code *block, y *[MaxDim]float32) {
 }
 
 // refine moves v by one minimal vector that brings it nearer to y and keeps it in the code, if there is one. With the
-// coordinates in descending order of |r_j|, r = y − v (lowest j first among equals), and every step taken in the
-// direction of r_j, the vectors are tried in this order: Z^n: one coordinate by 1, the first, the second, …; D4: two
-// coordinates by 1, the first and second, first and third, …, second and third, …; E8 (doubled): all coordinates by 1,
-// the last one against r_j if the sum of the steps is not 0 mod 4, then two coordinates by 2 as in D4.
+// coordinates in descending order of |r_j|, r = y − v (lowest j first among equals), the vectors are tried in this order,
+// each only if it shortens r:
+//
+//	Z^n: one coordinate by 1 in the direction of its r_j: the first, the second, …
+//	D4: two coordinates by 1 in the direction of their r_j: first and second, first and third, …, second and third, …;
+//	then one in that direction and a later one against it: first and last, first and last but one, …, second and last, …
+//	E8 (doubled): all coordinates by 1, the last one against r_j if the sum of the steps is not 0 mod 4; then two
+//	coordinates by 2, as in D4.
 func (c *Codec) refine(code *block, v *[MaxDim]int32, y *[MaxDim]float32) bool {
 	d := c.dim
 	var size [MaxDim]float32
@@ -145,6 +149,20 @@ func (c *Codec) refine(code *block, v *[MaxDim]int32, y *[MaxDim]float32) bool {
 			w := *v
 			w[i] += step * sign[i]
 			w[j] += step * sign[j]
+			if try(w) {
+				return true
+			}
+		}
+	}
+	for n, i := range order[:d] {
+		for m := d - 1; m > n; m-- {
+			j := order[m]
+			if size[i]-size[j] <= float32(step) {
+				break
+			}
+			w := *v
+			w[i] += step * sign[i]
+			w[j] -= step * sign[j]
 			if try(w) {
 				return true
 			}

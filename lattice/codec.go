@@ -90,7 +90,7 @@ func NewCodec(l Lattice, radices, gains []int) (*Codec, error) {
 		return nil, fmt.Errorf("lattice: codec of %v with radices %v does not hold the point nearest to its centre", l, radices)
 	}
 	c.packed = newPackedD4(c)
-	c.nominal = sync.OnceValue(c.measureNominalStep)
+	c.nominal = sync.OnceValue(c.nominalStep)
 	return c, nil
 }
 

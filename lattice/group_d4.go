@@ -204,5 +204,17 @@ func (t *packedD4) refine(classes *uint64, point uint64, key *[4]uint64) (moved 
 			}
 		}
 	}
+	for i := range 3 {
+		for j := 3; j > i; j-- {
+			if keySize(key[i])-keySize(key[j]) <= 1 {
+				break
+			}
+			moved = point + keyStep(key[i]) - keyStep(key[j])
+			if k, in := t.digits(moved); in {
+				*classes = k
+				return moved, true
+			}
+		}
+	}
 	return point, false
 }

@@ -8,7 +8,7 @@ import (
 // nominalSteps holds the optimal steps of the presets for N(0,1), as measureNominalStep finds them.
 var nominalSteps = map[string]float64{
 	"d4:4:g3,4,5,7":   0.19069976884306727,
-	"d4:2,4:g3,4,5,7": 0.10397978627042102,
+	"d4:2,4:g3,4,5,7": 0.09743777501486481,
 	"d4:4,4:g2,3,4,5": 0.06964917141224328,
 }
 
@@ -16,11 +16,16 @@ var nominalSteps = map[string]float64{
 // the step of a row starts at NominalStep times the row's root mean square.
 func (c *Codec) NominalStep() float32 { return float32(c.nominal()) }
 
-// measureNominalStep minimizes the distortion of a fixed sample over steps 2^(i/64).
-func (c *Codec) measureNominalStep() float64 {
+// nominalStep looks the step up or measures it.
+func (c *Codec) nominalStep() float64 {
 	if step, ok := nominalSteps[c.String()]; ok {
 		return step
 	}
+	return c.measureNominalStep()
+}
+
+// measureNominalStep minimizes the distortion of a fixed sample over steps 2^(i/64).
+func (c *Codec) measureNominalStep() float64 {
 	rng := rand.New(rand.NewPCG(2505, 13164))
 	sample := make([]float32, 1<<14)
 	for i := range sample {
