@@ -5,12 +5,14 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"reflect"
 	"slices"
 	"strings"
 
 	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
 	"github.com/goccy/go-yaml/parser"
+	"github.com/goccy/go-yaml/token"
 )
 
 // Recipe says where data lies and how to turn it into model inputs. Which fields count depends on Kind.
@@ -62,7 +64,7 @@ var keysOf = map[string][]string{
 }
 
 // maxRecipe bounds the size of a recipe file; real ones have ten lines.
-const maxRecipe = 1 << 20
+const maxRecipe = 1 << 14
 
 // ReadRecipe reads and checks a recipe file. It does not touch the data that the recipe names.
 func ReadRecipe(path string) (*Recipe, error) {
@@ -101,12 +103,37 @@ func ParseRecipe(path string, text []byte) (r *Recipe, err error) {
 		return nil, err
 	}
 	if err := yaml.NodeToValue(file.Docs[0].Body, r); err != nil {
-		return nil, r.fail("", "%s", yaml.FormatError(err, false, true))
+		return nil, r.wrongType(err)
 	}
 	if err := r.checkKeys(keys); err != nil {
 		return nil, err
 	}
 	return r, r.checkValues()
+}
+
+// wrongType says in the recipe's words what the YAML library says in Go's.
+func (r *Recipe) wrongType(err error) error {
+	blame := func(at *token.Token, want string) error {
+		return &RecipeError{Path: r.Path, Line: at.Position.Line, Msg: fmt.Sprintf("holds %q where %s belongs", at.Value, want), Err: err}
+	}
+	var typ *yaml.TypeError
+	var node *yaml.UnexpectedNodeTypeError
+	switch {
+	case errors.As(err, &typ) && typ.Token != nil:
+		want := "text"
+		switch typ.DstType.Kind() {
+		case reflect.Int, reflect.Int64, reflect.Float64:
+			want = "a number"
+		case reflect.Bool:
+			want = "true or false"
+		case reflect.Slice:
+			want = "a list of numbers, as [1, 2],"
+		}
+		return blame(typ.Token, want)
+	case errors.As(err, &node) && node.Token != nil:
+		return blame(node.Token, "a mapping, as {scale: 1},")
+	}
+	return r.fail("", "%s", yaml.FormatError(err, false, true))
 }
 
 func kinds() []string {
