@@ -126,8 +126,8 @@ func (n *Node) Float(name string, otherwise float32) float32 {
 	return otherwise
 }
 
-// String returns a string attribute, or otherwise when the node has none of that name and type.
-func (n *Node) String(name, otherwise string) string {
+// Str returns a string attribute, or otherwise when the node has none of that name and type.
+func (n *Node) Str(name, otherwise string) string {
 	if a := n.Attr(name); a.is(AttrString) {
 		return string(a.S)
 	}

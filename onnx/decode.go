@@ -104,7 +104,7 @@ func (d *decoder) merge(tab []field, single []piece, depth int) error {
 				continue
 			}
 			if !merged {
-				b, merged = append([]byte(nil), b...), true
+				b, merged = append([]byte{}, b...), true
 			}
 			b = append(b, p.b...)
 		}

@@ -75,7 +75,7 @@ func (c *orderCheck) scope(s *Scope) {
 		}
 		c.problems = append(c.problems, &Problem{where, fmt.Errorf("%w: %q", err, name)})
 	}
-	unsorted := false
+	unsorted := -1 // the first such problem of the scope
 	for i, n := range s.Nodes() {
 		if n == nil {
 			continue
@@ -88,10 +88,10 @@ func (c *orderCheck) scope(s *Scope) {
 			case nowhere:
 				report(ErrUndefined, n, i, name)
 			case later:
-				if !unsorted {
+				if unsorted < 0 {
+					unsorted = len(c.problems)
 					report(ErrOrder, n, i, name)
 				}
-				unsorted = true
 			}
 		}
 	}
@@ -100,10 +100,10 @@ func (c *orderCheck) scope(s *Scope) {
 			report(ErrUndefined, nil, 0, name)
 		}
 	}
-	if unsorted {
+	if unsorted >= 0 {
 		// Say whether sorting would help.
 		if _, err := sorted(s); err != nil {
-			c.problems[len(c.problems)-1] = &Problem{s.Path, err}
+			c.problems[unsorted] = &Problem{s.Path, err}
 		}
 	}
 }

@@ -62,7 +62,11 @@ func (p *printer) graph(g *Graph) {
 		p.line("init   %s", t.text())
 	}
 	for _, s := range g.SparseInitializers {
-		p.line("sparse %q %v", s.Values.Name, s.Dims)
+		name := ""
+		if s.Values != nil {
+			name = s.Values.Name
+		}
+		p.line("sparse %s %s", name, dimsText(s.Dims))
 	}
 	p.nodes(g.Nodes)
 	for _, v := range g.Outputs {
