@@ -1,0 +1,112 @@
+# cosetq: what a person or a script calls. `make help` lists it.
+#
+# Needs Go, g++ and make, and once, for ONNX Runtime, either Python 3 with pip or npm. Everything that is fetched or
+# built lies in build/ and bin/; after `make setup` (and for the tests `make test` once) no network is needed.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+# The steps of a target run in order; the native build is parallel in itself.
+.NOTPARALLEL:
+
+GO ?= go
+JOBS ?= $(shell nproc 2>/dev/null || echo 2)
+# How long each fuzz target runs in `make test`.
+FUZZTIME ?= 10s
+# Packages that start goroutines of their own, tested again under the race detector.
+RACE ?= ./calib/... ./eval/... ./lattice/... ./models/... ./quant/...
+# Passed on to every `go test`.
+TESTFLAGS ?= -count=1
+
+# Version control stamps fail in checkouts that belong to another user; the version is stamped below instead.
+export GOFLAGS := $(strip $(GOFLAGS) -buildvcs=false)
+export ORT_SHA256
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+native := $(MAKE) --no-print-directory -j$(JOBS) -f cudaops/build.mk
+stage := scripts/stage
+staticcheck := build/tools/staticcheck
+
+.PHONY: help setup setup-ort-versions setup-python build quickstart test lint bench clean distclean
+.PHONY: tools-present fmt vet staticcheck generated nocgo unit race native-test native-asan fuzz
+
+help: ## list the targets
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 26
+
+setup: tools-present ## fetch what is needed and check it: Go modules, ONNX Runtime into build/ort
+	@$(GO) mod download
+	@cd scripts/tools && $(GO) mod download
+	@$(GO) run ./scripts/setup ort
+
+setup-ort-versions: tools-present ## fetch the older ONNX Runtimes of the compatibility test
+	@$(GO) run ./scripts/setup ort-versions
+
+setup-python: tools-present ## make build/venv, in which the Python snippet is tested
+	@$(GO) run ./scripts/setup python
+
+build: setup ## build the native library and bin/cosetq
+	@$(native) all
+	@mkdir -p bin
+	CGO_ENABLED=1 $(GO) build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/cosetq ./cmd/cosetq
+
+quickstart: build ## build everything, then quantize and judge a small model
+	bin/cosetq quickstart
+
+test: build ## run all tests
+	@rm -f build/stages
+	@$(MAKE) --no-print-directory lint generated nocgo unit race native-test native-asan fuzz
+	@echo "all tests passed"
+
+lint: fmt vet staticcheck ## check the form of the Go code
+
+bench: build ## run the benchmarks
+	$(GO) test -run '^$$' -bench . -benchmem ./...
+	$(native) bench
+
+clean: ## remove what was built, not what was fetched
+	rm -rf bin build/ops build/tools build/stages
+
+distclean: clean ## remove what was fetched as well
+	rm -rf build
+
+# The parts of `make test`.
+
+tools-present:
+	@for tool in $(GO) g++; do command -v $$tool >/dev/null || { \
+	  echo "make: $$tool is not installed; cosetq needs Go 1.26 or later, g++ 11 or later, and make" >&2; exit 1; }; done
+
+fmt:
+	@$(stage) gofmt scripts/formatted
+
+vet:
+	@$(stage) "go vet" $(GO) vet ./...
+
+staticcheck: $(staticcheck)
+	@$(stage) staticcheck $(staticcheck) ./...
+
+$(staticcheck): scripts/tools/go.mod scripts/tools/go.sum
+	@mkdir -p $(@D)
+	@cd scripts/tools && CGO_ENABLED=0 $(GO) build -o ../../$@ honnef.co/go/tools/cmd/staticcheck
+
+generated:
+	@$(stage) "generated files" scripts/generated
+
+# The library part builds without cgo, and where there is no mmap.
+nocgo:
+	@$(stage) "build without cgo" env CGO_ENABLED=0 $(GO) build ./...
+	@$(stage) "build for windows" env CGO_ENABLED=0 GOOS=windows GOARCH=arm64 $(GO) build ./...
+
+unit:
+	@$(stage) "go test" $(GO) test $(TESTFLAGS) -shuffle=on ./...
+
+race:
+	@$(stage) "go test -race" env CGO_ENABLED=1 $(GO) test $(TESTFLAGS) -race -short $(RACE)
+
+native-test:
+	@$(stage) "native tests" $(native) check
+
+native-asan:
+	@$(stage) "native tests, sanitized" $(native) asan
+
+fuzz:
+	@$(stage) fuzz scripts/fuzz $(FUZZTIME)
