@@ -70,12 +70,19 @@ func Apply(m *onnx.Model, replacements []Replacement, version string) (*Result, 
 
 	e := newEditor(m, opset)
 	for i := range replacements {
-		if err := e.prepare(&replacements[i]); err != nil {
+		if err := e.prepare(&replacements[i].Site); err != nil {
 			return nil, err
 		}
 	}
 	for i := range replacements {
-		e.replace(&replacements[i])
+		r := &replacements[i]
+		w := e.store(r.Matrix, r.Site.Weight)
+		e.replace(&r.Site, func(activation, bias, output string) []*onnx.Node {
+			if bias == "" {
+				bias = e.noBias(r.Site.DType)
+			}
+			return []*onnx.Node{w.node(activation, bias, output, r.Site.DType)}
+		})
 	}
 	e.finish()
 

@@ -5,7 +5,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/cosetq/cosetq/cudaops"
 	"github.com/cosetq/cosetq/onnx"
 	"github.com/cosetq/cosetq/quant"
 )
@@ -25,12 +24,6 @@ type editor struct {
 	result    Result
 }
 
-// codedWeight names the tensors of one matrix and holds the attributes that read them.
-type codedWeight struct {
-	codes, scales, scaleIndex, codebook, gains string
-	attributes                                 []*onnx.Attribute
-}
-
 func newEditor(m *onnx.Model, opset int64) *editor {
 	return &editor{
 		model: m, opset: opset, names: newNames(m), coded: map[*quant.Matrix]*codedWeight{}, books: map[string]string{},
@@ -45,30 +38,33 @@ func (e *editor) addInitializer(g *onnx.Graph, want string, t *onnx.Tensor) stri
 	return t.Name
 }
 
-// prepare does for r what may fail, reading the bias, without changing the model.
-func (e *editor) prepare(r *Replacement) error {
-	l := r.Site.linear
+// prepare does for a site what may fail, reading the bias, without changing the model.
+func (e *editor) prepare(site *Site) error {
+	l := site.linear
 	if !slices.Contains(l.scope.nodes(), l.node) {
-		return fmt.Errorf("rewrite: site %q is not in the model any more; find the sites again after every change", r.Site.Name)
+		return fmt.Errorf("rewrite: site %q is not in the model any more; find the sites again after every change", site.Name)
 	}
 	if l.bias == nil || l.storedBias() != "" {
 		return nil
 	}
 	values, err := l.bias.readAll(int64(l.weight.n))
 	if err != nil {
-		return fmt.Errorf("rewrite: site %q: read the bias: %w", r.Site.Name, err)
+		return fmt.Errorf("rewrite: site %q: read the bias: %w", site.Name, err)
 	}
 	bias := make([]float32, l.weight.n)
 	for i := range bias {
 		bias[i] = l.biasScale * values[i%len(values)]
 	}
-	dims := []int64{int64(len(bias))}
-	t := onnx.NewTensor("", dims, bias)
-	if l.weight.dtype == onnx.Float16 {
-		t = onnx.NewFloat16Tensor("", dims, bias)
-	}
-	e.newBiases[l] = t
+	e.newBiases[l] = newFloats(l.weight.dtype, []int64{int64(len(bias))}, bias)
 	return nil
+}
+
+// newFloats returns an unnamed tensor of v as float32 or float16.
+func newFloats(dt onnx.DataType, dims []int64, v []float32) *onnx.Tensor {
+	if dt == onnx.Float16 {
+		return onnx.NewFloat16Tensor("", dims, v)
+	}
+	return onnx.NewTensor("", dims, v)
 }
 
 // storedBias returns the name of the bias if it is stored in just the form that the node takes.
@@ -81,14 +77,19 @@ func (l *linear) storedBias() string {
 	return ""
 }
 
-func (e *editor) biasOf(l *linear, owner *onnx.Graph) string {
+// biasOf names the bias of l, or "" if it has none.
+func (e *editor) biasOf(l *linear) string {
 	if t := e.newBiases[l]; t != nil {
-		return e.addInitializer(owner, l.bias.root.name+".bias", t)
+		return e.addInitializer(l.scope.graph, l.bias.root.name+".bias", t)
 	}
 	if l.bias != nil {
 		return l.storedBias()
 	}
-	dt := l.weight.dtype
+	return ""
+}
+
+// noBias names a bias of one zero, which all nodes without a bias share.
+func (e *editor) noBias(dt onnx.DataType) string {
 	if e.zeros[dt] == "" {
 		zero := onnx.NewRawTensor("", dt, []int64{1}, make([]byte, dt.Bits()/8))
 		e.zeros[dt] = e.addInitializer(e.model.Graph, "cosetq.no_bias", zero)
@@ -96,17 +97,18 @@ func (e *editor) biasOf(l *linear, owner *onnx.Graph) string {
 	return e.zeros[dt]
 }
 
-// replace puts the HNLQLinear, and what it needs around it, in the place of the node of r.
-func (e *editor) replace(r *Replacement) {
-	l := r.Site.linear
-	g := l.scope.graph
-	e.touch(g)
-	w := e.store(r.Matrix, l.weight)
-	base := r.Site.Name
+// core writes the nodes that compute output = activation·Wᵀ + bias, where bias may be "". The first takes the identity of
+// the node it replaces.
+type core func(activation, bias, output string) []*onnx.Node
+
+// replace puts the core, and what the form of the site needs around it, in the place of the site's nodes.
+func (e *editor) replace(site *Site, core core) {
+	l := site.linear
+	e.touch(l.scope.graph)
 	var nodes []*onnx.Node
 	add := func(op, output string, inputs []string, attrs ...*onnx.Attribute) string {
 		n := onnx.NewNode(op, inputs, []string{output}, attrs...)
-		n.Name = e.names.unique(base + "." + strings.ToLower(op))
+		n.Name = e.names.unique(site.Name + "." + strings.ToLower(op))
 		nodes = append(nodes, n)
 		return output
 	}
@@ -124,14 +126,9 @@ func (e *editor) replace(r *Replacement) {
 	if l.turnOut || l.addend != nil {
 		product = e.names.unique(output + ".product")
 	}
-	linear := &onnx.Node{
-		OpType: cudaops.OpName, Domain: cudaops.Domain, Name: l.node.Name, DocString: l.node.DocString,
-		MetadataProps: l.node.MetadataProps,
-		Inputs:        []string{activation, w.codes, w.scales, w.scaleIndex, w.codebook, w.gains, e.biasOf(l, g)},
-		Outputs:       []string{product},
-		Attributes:    append(slices.Clone(w.attributes), onnx.IntAttr(cudaops.AttrComputeType, int64(l.weight.dtype))),
-	}
-	nodes = append(nodes, linear)
+	main := core(activation, e.biasOf(l), product)
+	main[0].Name, main[0].DocString, main[0].MetadataProps = l.node.Name, l.node.DocString, l.node.MetadataProps
+	nodes = append(nodes, main...)
 	if l.turnOut {
 		turned := output
 		if l.addend != nil {
@@ -142,24 +139,30 @@ func (e *editor) replace(r *Replacement) {
 	if l.addend != nil {
 		addend := l.addend.name
 		if l.addendScale != 1 {
-			dt := l.weight.dtype
-			beta := onnx.NewTensor("", nil, []float32{l.addendScale})
-			if dt == onnx.Float16 {
-				beta = onnx.NewFloat16Tensor("", nil, []float32{l.addendScale})
-			}
-			factor := e.addInitializer(g, base+".beta", beta)
+			beta := newFloats(l.weight.dtype, nil, []float32{l.addendScale})
+			factor := e.addInitializer(l.scope.graph, site.Name+".beta", beta)
 			addend = add("Mul", e.names.unique(addend+".scaled"), []string{addend, factor})
 		}
 		add("Add", output, []string{product, addend})
 	}
 	e.swap[l.node] = nodes
-	e.dropped = append(e.dropped, refTo(l.scope.lookup(l.node.Inputs[l.side])))
+
+	e.drop(l.scope, l.node.Inputs[l.side])
 	if l.add != nil {
-		e.dropped = append(e.dropped, refTo(l.scope.lookup(l.add.Inputs[0])), refTo(l.scope.lookup(l.add.Inputs[1])))
+		e.drop(l.scope, l.add.Inputs...)
 	} else if l.bias != nil {
-		e.dropped = append(e.dropped, refTo(l.scope.lookup(l.node.Inputs[2])))
+		e.drop(l.scope, l.node.Inputs[2])
 	}
 	e.result.Nodes++
+}
+
+// drop notes values that a node read which is gone.
+func (e *editor) drop(s *scope, names ...string) {
+	for _, name := range names {
+		if v := s.lookup(name); v != nil {
+			e.dropped = append(e.dropped, refTo(v))
+		}
+	}
 }
 
 // swapLast is the perm of a Transpose that exchanges the last two axes.

@@ -2,6 +2,7 @@ package rewrite
 
 import (
 	"math"
+	"slices"
 
 	"github.com/cosetq/cosetq/cudaops"
 	"github.com/cosetq/cosetq/onnx"
@@ -10,6 +11,12 @@ import (
 
 // maxShapeRows is the end of a Slice that keeps all rows: float32 holds it exactly, and no weight has as many.
 const maxShapeRows = 1 << 24
+
+// codedWeight names the tensors of one matrix and holds the attributes that read them.
+type codedWeight struct {
+	codes, scales, scaleIndex, codebook, gains string
+	attributes                                 []*onnx.Attribute
+}
 
 // store adds the tensors of m to the graph that owns the weight w, once.
 func (e *editor) store(m *quant.Matrix, w *Weight) *codedWeight {
@@ -28,9 +35,10 @@ func (e *editor) store(m *quant.Matrix, w *Weight) *codedWeight {
 	if len(layout.GainDivisors) > 1 {
 		gainDims = []int64{tiles, int64(layout.GainBytes(m.Groups)), tile}
 	}
-	scaleDims, scaleDivisors := []int64{1, int64(m.N)}, []float32{1}
-	if len(m.Scales) == cudaops.ScaleTableSize && len(m.ScaleIndex) == (m.N+1)/2 {
-		scaleDims, scaleDivisors = []int64{cudaops.ScaleTableSize, 1}, []float32{1, 16}
+	direct := len(m.Scales) == m.N && len(m.ScaleIndex) == 1
+	scaleDims := []int64{cudaops.ScaleTableSize, 1}
+	if direct {
+		scaleDims = []int64{1, int64(m.N)}
 	}
 	scales := onnx.NewTensor("", scaleDims, m.Scales)
 	scales.DataType = onnx.Float16
@@ -49,7 +57,7 @@ func (e *editor) store(m *quant.Matrix, w *Weight) *codedWeight {
 		e.result.Bytes += int64(len(layout.Codebook))
 	}
 	c.codebook = e.books[codec]
-	c.attributes = e.attributes(m, layout, scaleDivisors)
+	c.attributes = e.attributes(m, layout, direct)
 	e.coded[m] = c
 	e.result.Matrices++
 	e.result.Weights += int64(m.N) * int64(m.K)
@@ -57,16 +65,23 @@ func (e *editor) store(m *quant.Matrix, w *Weight) *codedWeight {
 	return c
 }
 
+// node returns the HNLQLinear that multiplies by the weight, for activations of type dt.
+func (c *codedWeight) node(activation, bias, output string, dt onnx.DataType) *onnx.Node {
+	n := onnx.NewNode(cudaops.OpName, []string{activation, c.codes, c.scales, c.scaleIndex, c.codebook, c.gains, bias}, []string{output},
+		append(slices.Clone(c.attributes), onnx.IntAttr(cudaops.AttrComputeType, int64(dt)))...)
+	n.Domain = cudaops.Domain
+	return n
+}
+
 // attributes returns all attributes of the node but compute_type.
-func (e *editor) attributes(m *quant.Matrix, layout *quant.Layout, scaleDivisors []float32) []*onnx.Attribute {
+func (e *editor) attributes(m *quant.Matrix, layout *quant.Layout, direct bool) []*onnx.Attribute {
 	floats := func(name string, v []float32) *onnx.Attribute {
 		return onnx.TensorAttr(name, onnx.NewTensor("", []int64{int64(len(v))}, v))
 	}
-	slots := int64(len(layout.Slots))
-	where := make([]float32, cudaops.SlotFields*slots)
-	for i, s := range layout.Slots {
-		for field, v := range [...]int{cudaops.SlotElement: s.Element, cudaops.SlotDivisor: s.Divisor, cudaops.SlotModulus: s.Modulus, cudaops.SlotBase: s.Base} {
-			where[int64(field)*slots+int64(i)] = float32(v)
+	where := make([]float32, 0, cudaops.SlotFields*len(layout.Slots))
+	for field := range cudaops.SlotFields {
+		for _, s := range layout.Slots {
+			where = append(where, float32(slotField(s, field)))
 		}
 	}
 	n, k, groups := int64(m.N), int64(m.K), int64(m.Groups)
@@ -74,12 +89,12 @@ func (e *editor) attributes(m *quant.Matrix, layout *quant.Layout, scaleDivisors
 		onnx.IntAttr(cudaops.AttrK, k),
 		onnx.IntAttr(cudaops.AttrN, n),
 		onnx.StringAttr(cudaops.AttrCodec, m.Codec.String()),
-		onnx.TensorAttr(cudaops.AttrSlots, onnx.NewTensor("", []int64{cudaops.SlotFields, slots}, where)),
+		onnx.TensorAttr(cudaops.AttrSlots, onnx.NewTensor("", []int64{cudaops.SlotFields, int64(len(layout.Slots))}, where)),
 		floats(cudaops.AttrLevelWeights, scaled(layout.LevelWeights, m.Exponent)),
 		floats(cudaops.AttrCentre, scaled(layout.Centre[:], m.Exponent)),
 		floats(cudaops.AttrGainValues, layout.GainValues),
 		floats(cudaops.AttrGainDivisors, layout.GainDivisors),
-		floats(cudaops.AttrScaleDivisors, scaleDivisors),
+		floats(cudaops.AttrScaleDivisors, scaleDivisors(direct)),
 	}
 	if e.opset >= 10 {
 		return append(attributes,
@@ -90,6 +105,21 @@ func (e *editor) attributes(m *quant.Matrix, layout *quant.Layout, scaleDivisors
 		onnx.IntsAttr(cudaops.AttrShapeInts, n, k),
 		onnx.IntsAttr(cudaops.AttrRowsInts, n),
 		onnx.IntsAttr(cudaops.AttrShapeGroupsInts, maxShapeRows, groups))
+}
+
+// scaleDivisors unpack the index of a row's scale from its byte: two to a byte, or the single zero of the direct form.
+func scaleDivisors(direct bool) []float32 {
+	if direct {
+		return []float32{1}
+	}
+	return []float32{1, 16}
+}
+
+// slotField returns one row of the attribute slots.
+func slotField(s quant.Slot, field int) int {
+	return [cudaops.SlotFields]int{
+		cudaops.SlotElement: s.Element, cudaops.SlotDivisor: s.Divisor, cudaops.SlotModulus: s.Modulus, cudaops.SlotBase: s.Base,
+	}[field]
 }
 
 // scaled returns v · 2^e.

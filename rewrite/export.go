@@ -1,0 +1,213 @@
+package rewrite
+
+import (
+	"encoding/binary"
+	"fmt"
+	"io"
+	"math"
+	"slices"
+	"strings"
+
+	"github.com/cosetq/cosetq/cudaops"
+	"github.com/cosetq/cosetq/onnx"
+	"github.com/cosetq/cosetq/quant"
+)
+
+// Format is what [Export] writes in place of the coded weights.
+type Format string
+
+// The formats of [Export].
+const (
+	// FP32 stores the weights in the type the graph computes in: float32, and float16 in a float16 graph.
+	FP32 Format = "fp32"
+	// FP16 stores them in float16; a float32 graph gets a Cast behind each, so that inputs, outputs and all other tensors keep
+	// their type.
+	FP16 Format = "fp16"
+	// MatMulNBits stores them as 4-bit integers for com.microsoft::MatMulNBits, quantized a second time.
+	MatMulNBits Format = "matmulnbits"
+)
+
+// ExportOptions of [Export].
+type ExportOptions struct {
+	Format Format
+	NBits  NBitsOptions // of the format MatMulNBits
+}
+
+// ExportResult says what [Export] did.
+type ExportResult struct {
+	Nodes    int // nodes replaced
+	Matrices int // weights stored
+}
+
+// Export replaces every HNLQLinear of m by standard operators with plain weights and removes the function, the opset
+// import and the metadata of cosetq. The weights are decoded when m is written, a part at a time. It fails, with m
+// unchanged, when a node cannot be read.
+func Export(m *onnx.Model, opts ExportOptions) (*ExportResult, error) {
+	if !slices.Contains([]Format{FP32, FP16, MatMulNBits}, opts.Format) {
+		return nil, fmt.Errorf("rewrite: unknown export format %q: want %s, %s or %s", opts.Format, FP32, FP16, MatMulNBits)
+	}
+	if err := opts.NBits.check(); err != nil {
+		return nil, err
+	}
+	linears, err := ReadLinears(m)
+	if err != nil {
+		return nil, err
+	}
+	if len(linears) == 0 {
+		return nil, fmt.Errorf("rewrite: the model has no %s::%s to export", cudaops.Domain, cudaops.OpName)
+	}
+	opset, _ := m.Opset("")
+	e := newEditor(m, opset)
+	x := &exporter{editor: e, opts: opts, weights: map[string]string{}, blocks: map[string]*blockWeight{}}
+	for _, l := range linears {
+		e.touch(l.scope.graph)
+		e.swap[l.Node] = x.plain(l)
+		for i := 1; i < len(l.Node.Inputs); i++ {
+			e.drop(l.scope, l.Node.Inputs[i])
+		}
+	}
+	e.finish()
+	m.Functions = slices.DeleteFunc(m.Functions, func(f *onnx.Function) bool {
+		return f.Domain == cudaops.Domain && f.Name == cudaops.OpName
+	})
+	m.OpsetImports = slices.DeleteFunc(m.OpsetImports, func(o *onnx.OpsetImport) bool { return o.Domain == cudaops.Domain })
+	m.MetadataProps = slices.DeleteFunc(m.MetadataProps, func(p *onnx.Property) bool { return strings.HasPrefix(p.Key, "cosetq.") })
+	if opts.Format == MatMulNBits {
+		m.SetOpset(microsoft, 1)
+	}
+	prune(m, e.dropped)
+	return &ExportResult{Nodes: len(linears), Matrices: len(x.weights) + len(x.blocks)}, nil
+}
+
+// exporter writes nodes with plain weights.
+type exporter struct {
+	editor  *editor
+	opts    ExportOptions
+	weights map[string]string       // key of the coded weight to the value that holds the plain one
+	blocks  map[string]*blockWeight // the same for MatMulNBits
+}
+
+// plain returns the nodes that stand in for l: the product, and an Add when there is a bias.
+func (x *exporter) plain(l *Linear) []*onnx.Node {
+	e, n := x.editor, l.Node
+	bias := ""
+	if l.Bias != nil {
+		bias = n.Inputs[6]
+	}
+	owner := l.stored[1].scope.graph
+	base := strings.TrimSuffix(l.stored[1].name, ".codes")
+	var nodes []*onnx.Node
+	if x.opts.Format == MatMulNBits {
+		w := x.blocks[l.key]
+		if w == nil {
+			w = e.storeBlocks(codedRows{l.Matrix}, owner, base, l.DType, x.opts.NBits)
+			x.blocks[l.key] = w
+		}
+		nodes = e.nbitsNodes(w, l.Activation, bias, n.Outputs[0])
+		nodes[0].Name = n.Name
+		return nodes
+	}
+	stored := l.DType
+	if x.opts.Format == FP16 {
+		stored = onnx.Float16
+	}
+	weight := x.weights[l.key]
+	if weight == "" {
+		data := &decoded{l: l, dtype: stored}
+		weight = e.addInitializer(owner, base, onnx.NewStreamTensor("", stored, []int64{int64(l.Matrix.K), int64(l.Matrix.N)}, data))
+		x.weights[l.key] = weight
+	}
+	if stored != l.DType {
+		// Each node has its own Cast: one in an outer graph could stand behind the node that needs it.
+		cast := onnx.NewNode("Cast", []string{weight}, []string{e.names.unique(weight + ".float")}, onnx.IntAttr("to", int64(l.DType)))
+		cast.Name = e.names.unique(weight + ".cast")
+		nodes = append(nodes, cast)
+		weight = cast.Outputs[0]
+	}
+	product := n.Outputs[0]
+	if bias != "" {
+		product = e.names.unique(product + ".product")
+	}
+	matMul := onnx.NewNode("MatMul", []string{l.Activation, weight}, []string{product})
+	matMul.Name, matMul.DocString, matMul.MetadataProps = n.Name, n.DocString, n.MetadataProps
+	nodes = append(nodes, matMul)
+	if bias != "" {
+		nodes = append(nodes, e.addBias(n.Name, product, bias, n.Outputs[0]))
+	}
+	return nodes
+}
+
+// addBias returns output = product + bias.
+func (e *editor) addBias(name, product, bias, output string) *onnx.Node {
+	add := onnx.NewNode("Add", []string{product, bias}, []string{output})
+	add.Name = e.names.unique(name + ".bias")
+	return add
+}
+
+// codedRows is a coded weight as a quant.Source.
+type codedRows struct{ *quant.Matrix }
+
+func (c codedRows) Dims() (n, k int) { return c.N, c.K }
+
+func (c codedRows) Rows(dst []float32, n0, n1 int) error { return c.DecodeRows(dst, n0, n1) }
+
+// decoded is Wᵀ [K × N] of a coded weight, as raw data of float32 or float16.
+type decoded struct {
+	l     *Linear
+	dtype onnx.DataType
+}
+
+// decodedBuffer bounds the numbers held while Wᵀ is written: the rows of W are decoded once for every stretch of columns
+// that fits.
+const decodedBuffer = 1 << 24
+
+// Size returns the number of bytes.
+func (d *decoded) Size() int64 {
+	return int64(d.l.Matrix.N) * int64(d.l.Matrix.K) * int64(d.dtype.Bits()/8)
+}
+
+// WriteTo decodes the weight and writes it.
+func (d *decoded) WriteTo(w io.Writer) (int64, error) {
+	m := d.l.Matrix
+	stretch := min(max(decodedBuffer/m.N, 1), m.K)
+	rows := make([]float32, min(m.Tile, m.N)*m.K)
+	turned := make([]float32, stretch*m.N) // [columns of the stretch × N]
+	var out []byte
+	var written int64
+	for k0 := 0; k0 < m.K; k0 += stretch {
+		count := min(stretch, m.K-k0)
+		for n0 := 0; n0 < m.N; n0 += m.Tile {
+			n1 := min(n0+m.Tile, m.N)
+			if err := m.DecodeRows(rows[:(n1-n0)*m.K], n0, n1); err != nil {
+				return written, err
+			}
+			for j := range count {
+				column := turned[j*m.N+n0 : j*m.N+n1]
+				for r := range column {
+					column[r] = rows[r*m.K+k0+j]
+				}
+			}
+		}
+		for j := range count {
+			out = appendFloats(out[:0], d.dtype, turned[j*m.N:(j+1)*m.N])
+			n, err := w.Write(out)
+			written += int64(n)
+			if err != nil {
+				return written, err
+			}
+		}
+	}
+	return written, nil
+}
+
+// appendFloats appends the raw form of v in float32 or float16.
+func appendFloats(b []byte, dt onnx.DataType, v []float32) []byte {
+	for _, x := range v {
+		if dt == onnx.Float16 {
+			b = binary.LittleEndian.AppendUint16(b, onnx.Float16FromFloat32(x))
+		} else {
+			b = binary.LittleEndian.AppendUint32(b, math.Float32bits(x))
+		}
+	}
+	return b
+}
