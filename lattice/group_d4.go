@@ -57,14 +57,14 @@ func newPackedD4(c *Codec) *packedD4 {
 func (t *packedD4) digits(point uint64) (classes uint64, ok bool) {
 	for m := range t.levels {
 		level := &t.levels[m]
-		mask, shift := level.mask, level.shift
+		mask, shift := level.mask, level.shift&15 // the mask spares the shifts their overflow checks
 		// b = G⁻¹·p mod q (see Coordinates); the bias vanishes modulo q.
 		half := point * packedOnes >> 49
 		x3 := point >> 48
 		b0, b1, b2, b3 := -half&mask, (point-half)&mask, -(point>>32+x3)&mask, -x3&mask
-		k := b0 | b1<<shift | b2<<(2*shift) | b3<<(3*shift)
+		k := b0 | b1<<shift | b2<<(2*shift&63) | b3<<(3*shift&63)
 		point = (point - level.leaders[k]) >> shift
-		classes |= k << (16 * uint(m))
+		classes |= k << (16 * uint(m) & 63)
 	}
 	return classes, point == t.levels[len(t.levels)-1].zero
 }
@@ -77,7 +77,7 @@ func residualKey(r float32, j uint64) uint64 {
 }
 
 // keyStep returns the packed step of one, in the residual's direction, in the key's coordinate.
-func keyStep(key uint64) uint64 { return (1 - 2*(key&1)) << (16 * (3 - key>>1&3)) }
+func keyStep(key uint64) uint64 { return (1 - 2*(key&1)) << (16 * (3 - key>>1&3) & 63) }
 
 // keySize returns the magnitude of the key's residual.
 func keySize(key uint64) float32 { return math.Float32frombits(uint32(key >> 3)) }
@@ -188,10 +188,10 @@ func (c *Codec) clampD4(y *[MaxDim]float32) (classes uint64, err float32) {
 
 // refine is Codec.refine on a packed point with the keys of its residuals, which it sorts.
 func (t *packedD4) refine(classes *uint64, point uint64, key *[4]uint64) (moved uint64, ok bool) {
-	for _, pair := range [5][2]int{{0, 1}, {2, 3}, {0, 2}, {1, 3}, {1, 2}} {
-		i, j := pair[0], pair[1]
-		key[i], key[j] = max(key[i], key[j]), min(key[i], key[j])
-	}
+	k0, k1 := max(key[0], key[1]), min(key[0], key[1])
+	k2, k3 := max(key[2], key[3]), min(key[2], key[3])
+	k1, k2, k0, k3 = max(k1, k3), min(k0, k2), max(k0, k2), min(k1, k3)
+	*key = [4]uint64{k0, max(k1, k2), min(k1, k2), k3}
 	for i := range 3 {
 		for j := i + 1; j < 4; j++ {
 			if keySize(key[i])+keySize(key[j]) <= 1 {

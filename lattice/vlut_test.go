@@ -154,4 +154,5 @@ func ExampleCodec_NewQueryTable() {
 	dot, err := table.Dot(codes.Indices, codes.Gains, 0.07)
 	fmt.Printf("%.3f %v\n", dot, err) // the float row gives 5.9
 	// Output:
+	// 5.887 <nil>
 }
