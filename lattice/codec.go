@@ -33,8 +33,9 @@ type Codec struct {
 	radices []int
 	gains   []int
 	leaders []*Leaders
-	weights []int32   // Π of the radices below each level
-	centre  []float32 // [d], integer coordinates
+	weights []int32     // Π of the radices below each level
+	centre  []float32   // [d], integer coordinates
+	centres [][]float32 // [level][d]: the centre of the levels from this one up, the last being 0
 	dim     int
 	reach   reach
 	packed  *packedD4 // the fast path, nil when it does not apply
@@ -61,10 +62,8 @@ func NewCodec(l Lattice, radices, gains []int) (*Codec, error) {
 		lattice: l,
 		radices: slices.Clone(radices),
 		gains:   slices.Clone(gains),
-		centre:  make([]float32, l.Dim()),
 		dim:     l.Dim(),
 	}
-	mean := make([]float64, l.Dim())
 	product := 1
 	for _, q := range radices {
 		t, err := l.Leaders(q)
@@ -76,22 +75,36 @@ func NewCodec(l Lattice, radices, gains []int) (*Codec, error) {
 		one, two := t.maxAbs()
 		c.reach.one += float32(product) * float32(one)
 		c.reach.two += float32(product) * float32(two)
-		for j, m := range t.Mean() {
-			mean[j] += float64(product) * m
-		}
 		if product *= q; product > maxRadixProduct {
 			return nil, fmt.Errorf("lattice: codec radices %v multiply to more than %d", radices, maxRadixProduct)
 		}
 	}
-	for j, m := range mean {
-		c.centre[j] = float32(m)
-	}
+	c.setCentres()
 	if !c.holdsCentre() {
 		return nil, fmt.Errorf("lattice: codec of %v with radices %v does not hold the point nearest to its centre", l, radices)
 	}
 	c.packed = newPackedD4(c)
 	c.nominal = sync.OnceValue(c.nominalStep)
 	return c, nil
+}
+
+// setCentres sums the means of the leaders from the coarsest level down.
+func (c *Codec) setCentres() {
+	c.centres = make([][]float32, len(c.leaders)+1)
+	sum := make([]float64, c.dim)
+	for m := len(c.leaders); ; m-- {
+		c.centres[m] = make([]float32, c.dim)
+		for j, x := range sum {
+			c.centres[m][j] = float32(x)
+		}
+		if m == 0 {
+			break
+		}
+		for j, x := range c.leaders[m-1].Mean() {
+			sum[j] += float64(float64(c.weights[m-1]) * x)
+		}
+	}
+	c.centre = c.centres[0]
 }
 
 // holdsCentre reports whether the point nearest to the centre is in the code, as clamp relies on.

@@ -148,12 +148,15 @@ func (c *Codec) digits(class *[MaxLevels]uint16, v *[MaxDim]int32) bool {
 }
 
 // Points writes to v the integer coordinates of a coded group.
-func (c *Codec) Points(v *[GroupSize]int32, indices []uint16) {
+func (c *Codec) Points(v *[GroupSize]int32, indices []uint16) { c.coarsePoints(v, indices, 0) }
+
+// coarsePoints is Points from the levels at and above from.
+func (c *Codec) coarsePoints(v *[GroupSize]int32, indices []uint16, from int) {
 	d, blocks := c.dim, c.Blocks()
 	*v = [GroupSize]int32{}
-	for m, t := range c.leaders {
+	for m := from; m < len(c.leaders); m++ {
 		for b := range blocks {
-			for j, leader := range t.At(int(indices[m*blocks+b])) {
+			for j, leader := range c.leaders[m].At(int(indices[m*blocks+b])) {
 				v[b*d+j] += c.weights[m] * leader
 			}
 		}
@@ -163,11 +166,18 @@ func (c *Codec) Points(v *[GroupSize]int32, indices []uint16) {
 // DecodeGroup writes to w the weights of a coded group: (step·gain)·(v_j − centre_j), in float32.
 // Indices and gain must be those of the codec: class indices below q^d, the gain index below the number of gains.
 func (e *Encoder) DecodeGroup(w *[GroupSize]float32, indices []uint16, gain uint8) {
+	e.DecodeGroupCoarse(w, indices, gain, 0)
+}
+
+// DecodeGroupCoarse is DecodeGroup from the coarse levels alone (successive refinement): the indices of the levels below from,
+// which must be in 0 … Levels, are not read, and each such level counts with its mean.
+func (e *Encoder) DecodeGroupCoarse(w *[GroupSize]float32, indices []uint16, gain uint8, from int) {
 	c := e.codec
 	var v [GroupSize]int32
-	c.Points(&v, indices)
+	c.coarsePoints(&v, indices, from)
 	scale := float32(e.step * float32(c.gains[gain]))
+	centre := c.centres[from]
 	for j := range w {
-		w[j] = float32(scale * float32(float32(v[j])-c.centre[j%c.dim]))
+		w[j] = float32(scale * float32(float32(v[j])-centre[j%c.dim]))
 	}
 }

@@ -235,3 +235,30 @@ func encoderFingerprint(t *testing.T, codec string) (hash uint64, sum float32) {
 	}
 	return hash, sum
 }
+
+// A codec's coarse levels alone decode to a coarser version, and no level at all to 0.
+func TestDecodeGroupCoarse(t *testing.T) {
+	c := mustCodec(t, "d4:4,4:g2,3,4,5")
+	e := mustEncoder(t, c, c.NominalStep())
+	row := gaussianRow(17, 80_000)
+	indices := make([]uint16, c.GroupIndices())
+	var mse [3]float64
+	for i := 0; i < len(row); i += GroupSize {
+		x := (*[GroupSize]float32)(row[i:])
+		gain, _ := e.EncodeGroup(indices, x)
+		for from := range mse {
+			var w [GroupSize]float32
+			for i := range from * c.Blocks() {
+				indices[i] = 9999 // not to be read
+			}
+			e.DecodeGroupCoarse(&w, indices, gain, from)
+			for j := range w {
+				d := float64(x[j]) - float64(w[j])
+				mse[from] += d * d / float64(len(row))
+			}
+		}
+	}
+	if mse[0] > 0.0056 || mse[1] < 8*mse[0] || mse[1] > 24*mse[0] || math.Abs(mse[2]-1) > 0.02 {
+		t.Errorf("MSE from 2, 1 and 0 levels is %.4f: want about 0.0053, 16 times that, and 1", mse)
+	}
+}

@@ -1,5 +1,9 @@
 package lattice
 
+// The tests name the checkable facts of HNLQ that they verify: 1 to 3 and 14 to 15 of lattices and limits, 4 to 6 of leaders and
+// code books, 7 to 9 of overload, 10 of look-up tables, 11 to 13 of distortion, 17 of rates. Fact 16, on error feedback
+// (LDLQ), belongs to the package that does it.
+
 import (
 	"math"
 	"math/rand/v2"
