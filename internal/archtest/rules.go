@@ -1,0 +1,62 @@
+package archtest
+
+// A rule says what the packages of one folder may import besides the standard library and each other.
+type rule struct {
+	project []string // folders of this module
+	modules []string // other modules, or packages of them
+}
+
+// anything, as the project part of a rule, allows every folder.
+const anything = "*"
+
+// rules has an entry for every folder that holds packages; the nearest folder upwards counts. The pipeline runs
+//
+//	onnx → calib → quant → rewrite → ort → eval
+//
+// and each stage knows the data it consumes (onnx, tensor, lattice), never the stages around it in time.
+// Tests may import what they like, except cmd.
+var rules = map[string]rule{
+	// Data and mathematics: they know nobody.
+	"lattice": {},
+	"tensor":  {},
+	"onnx":    {modules: []string{"golang.org/x/sys", "google.golang.org/protobuf/encoding/protowire"}},
+
+	// The stages.
+	"calib": {
+		project: []string{"internal/suggest", "onnx", "tensor"},
+		modules: []string{"github.com/goccy/go-yaml", "github.com/sbinet/npyio", "golang.org/x/image"},
+	},
+	"quant":    {project: []string{"lattice"}, modules: []string{"github.com/x448/float16"}},
+	"finetune": {project: []string{"lattice", "onnx", "quant", "tensor"}},
+	"rewrite":  {project: []string{"cudaops", "internal/suggest", "lattice", "onnx", "quant"}},
+	"cudaops":  {},
+	"ort":      {project: []string{"onnx", "tensor"}, modules: []string{"github.com/yalue/onnxruntime_go"}},
+	"eval":     {project: []string{"calib", "internal/suggest", "onnx", "tensor"}},
+
+	"models": {project: []string{"finetune", "onnx"}, modules: []string{"golang.org/x/image"}},
+
+	// The command line joins the stages.
+	"cmd/cosetq": {
+		project: []string{anything},
+		modules: []string{"github.com/schollz/progressbar", "github.com/spf13/cobra", "github.com/spf13/pflag",
+			"golang.org/x/sys", "golang.org/x/term"},
+	},
+	"examples": {project: []string{anything}},
+
+	"internal/archtest": {},
+	"internal/suggest":  {},
+	"internal/testenv":  {},
+	"scripts":           {},
+}
+
+// cgoFolder is the only one with C in it. A C++ file beside Go files elsewhere breaks the build when cgo is on.
+const cgoFolder = "ort"
+
+// testOnly are the folders that only tests may import.
+var testOnly = []string{"internal/archtest", "internal/testenv"}
+
+// vagueNames say nothing about what a package is for.
+var vagueNames = []string{"common", "helper", "helpers", "manager", "misc", "shared", "util", "utils"}
+
+// maxLines is the longest that a Go file written by hand may be. Under 400 is what we aim for.
+const maxLines = 1000
