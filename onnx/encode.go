@@ -331,7 +331,9 @@ func accepts(p any, typ protowire.Type) bool {
 // for large ones.
 func (m *Model) Marshal() ([]byte, error) {
 	var e encoder
-	e.message(m)
+	if err := e.model(m); err != nil {
+		return nil, err
+	}
 	if e.size > math.MaxInt {
 		return nil, ErrTooLarge
 	}
@@ -352,6 +354,17 @@ func (s *sliceWriter) Write(b []byte) (int, error) {
 // written byte for byte.
 func (m *Model) WriteTo(w io.Writer) (int64, error) {
 	var e encoder
-	e.message(m)
+	if err := e.model(m); err != nil {
+		return 0, err
+	}
 	return e.writeTo(w)
+}
+
+// model encodes m after checking that no graph contains itself, which would not end.
+func (e *encoder) model(m *Model) error {
+	if err := m.Walk(func(*Scope) error { return nil }); err != nil {
+		return err
+	}
+	e.message(m)
+	return nil
 }

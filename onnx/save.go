@@ -120,7 +120,7 @@ func (s *saver) save() (files []SavedFile, err error) {
 		s.dataName = filepath.Base(s.path) + ".data"
 	}
 	if filepath.Base(s.dataName) != s.dataName || s.dataName == filepath.Base(s.path) || !filepath.IsLocal(s.dataName) {
-		return nil, fmt.Errorf("DataName %q must be a plain file name other than that of the model", s.dataName)
+		return nil, fmt.Errorf("%w: DataName %q must be a plain file name other than that of the model", ErrLocation, s.dataName)
 	}
 	if err := s.plan(); err != nil {
 		return nil, err

@@ -68,7 +68,7 @@ func (m *Model) Walk(f func(*Scope) error) error {
 
 func walk(s *Scope, depth int, f func(*Scope) error) error {
 	if depth > maxNesting/3 {
-		return &FormatError{Offset: -1, Where: s.Path, Err: fmt.Errorf("%w: more than %d subgraphs inside each other", ErrTooDeep, maxNesting/3)}
+		return &FormatError{Offset: -1, Where: clip(s.Path), Err: fmt.Errorf("%w: more than %d subgraphs inside each other", ErrTooDeep, maxNesting/3)}
 	}
 	if err := f(s); err != nil {
 		return err
