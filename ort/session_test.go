@@ -1,0 +1,298 @@
+//go:build cgo && linux
+
+package ort_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/cosetq/cosetq/internal/testenv"
+	"github.com/cosetq/cosetq/onnx"
+	"github.com/cosetq/cosetq/ort"
+	"github.com/cosetq/cosetq/tensor"
+)
+
+func openORT(t testing.TB) *ort.Runtime {
+	t.Helper()
+	r, err := ort.Open(ort.Options{Library: testenv.ORT(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// value describes a graph input or output; strings are symbolic dimensions, and no dims at all a scalar.
+func value(name string, dt onnx.DataType, dims ...any) *onnx.ValueInfo {
+	shape := &onnx.Shape{}
+	for _, d := range dims {
+		switch d := d.(type) {
+		case int:
+			shape.Dims = append(shape.Dims, &onnx.Dim{Value: int64(d), HasValue: true})
+		case string:
+			shape.Dims = append(shape.Dims, &onnx.Dim{Param: d})
+		}
+	}
+	return &onnx.ValueInfo{Name: name, Type: &onnx.Type{Tensor: &onnx.TensorType{ElemType: dt, Shape: shape}}}
+}
+
+// model writes a model with one float input x [batch,3] and returns its path.
+func model(t testing.TB, build func(g *onnx.Graph)) string {
+	t.Helper()
+	m := onnx.NewModel(8, 17, "test")
+	m.Graph.Inputs = []*onnx.ValueInfo{value("x", onnx.Float, "batch", 3)}
+	build(m.Graph)
+	data, err := m.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "model.onnx")
+	if err := os.WriteFile(path, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func session(t testing.TB, path string, o ort.SessionOptions) *ort.Session {
+	t.Helper()
+	s, err := openORT(t).NewSession(path, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+func run(t testing.TB, s *ort.Session, x *tensor.Tensor) map[string]*tensor.Tensor {
+	t.Helper()
+	out, err := s.Run(context.Background(), map[string]*tensor.Tensor{"x": x})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+func TestEveryElementTypeComesOut(t *testing.T) {
+	types := []onnx.DataType{onnx.Float, onnx.Double, onnx.Float16, onnx.BFloat16, onnx.Int8, onnx.Int16, onnx.Int32, onnx.Int64,
+		onnx.Uint8, onnx.Uint16, onnx.Uint32, onnx.Uint64, onnx.Bool}
+	path := model(t, func(g *onnx.Graph) {
+		for _, dt := range types {
+			g.Nodes = append(g.Nodes, onnx.NewNode("Cast", []string{"x"}, []string{dt.String()}, &onnx.Attribute{Name: "to", Type: onnx.AttrInt, I: int64(dt)}))
+			g.Outputs = append(g.Outputs, value(dt.String(), dt, "batch", 3))
+		}
+	})
+	s := session(t, path, ort.SessionOptions{Threads: 1})
+	for _, batch := range []int64{2, 0, 1} {
+		x := make([]float32, batch*3)
+		for i := range x {
+			x[i] = float32(i % 2)
+		}
+		out := run(t, s, tensor.Of(x, batch, 3))
+		for _, spec := range s.Outputs() {
+			y := out[spec.Name]
+			if y == nil || y.Type != spec.Type || fmt.Sprint(y.Shape) != fmt.Sprint([]int64{batch, 3}) {
+				t.Fatalf("%s: got %+v", spec, y)
+			}
+			got := make([]float64, len(x))
+			if err := y.Floats(got, 0, int64(len(x))); err != nil {
+				t.Fatal(err)
+			}
+			for i, v := range got {
+				if v != float64(x[i]) {
+					t.Errorf("%s element %d is %g, want %g", spec, i, v, x[i])
+				}
+			}
+		}
+	}
+}
+
+func TestScalarsAndFloat16GoInAndOut(t *testing.T) {
+	path := model(t, func(g *onnx.Graph) {
+		g.Inputs = []*onnx.ValueInfo{value("x", onnx.Float16, "n"), value("s", onnx.Float16)}
+		g.Nodes = []*onnx.Node{
+			onnx.NewNode("Mul", []string{"x", "s"}, []string{"m"}),
+			onnx.NewNode("ReduceSum", []string{"m"}, []string{"y"}, &onnx.Attribute{Name: "keepdims", Type: onnx.AttrInt, I: 0}),
+		}
+		g.Outputs = []*onnx.ValueInfo{value("y", onnx.Float16)}
+	})
+	half := func(v float32) tensor.Float16 { return tensor.ToFloat16(v) }
+	out, err := session(t, path, ort.SessionOptions{}).Run(context.Background(), map[string]*tensor.Tensor{
+		"x": tensor.Of([]tensor.Float16{half(1), half(2), half(3)}, 3), "s": tensor.Of([]tensor.Float16{half(0.5)})})
+	if err != nil {
+		t.Fatal(err)
+	}
+	y, err := tensor.View[tensor.Float16](out["y"])
+	if err != nil || len(out["y"].Shape) != 0 || y[0].Float32() != 3 {
+		t.Errorf("got %+v, %v", out["y"], err)
+	}
+}
+
+func TestSignatureKeepsSymbolicNames(t *testing.T) {
+	path := model(t, func(g *onnx.Graph) {
+		g.Inputs = append(g.Inputs, value("w", onnx.Float, 3))
+		g.Initializers = []*onnx.Tensor{onnx.NewTensor("w", []int64{3}, []float32{1, 2, 3})}
+		g.Nodes = []*onnx.Node{onnx.NewNode("Add", []string{"x", "w"}, []string{"y"})}
+		g.Outputs = []*onnx.ValueInfo{value("y", onnx.Float, "batch", 3)}
+	})
+	s := session(t, path, ort.SessionOptions{})
+	if got := fmt.Sprint(s.Inputs(), s.Outputs()); got != "[x float32[batch,3]] [y float32[batch,3]]" {
+		t.Errorf("an initializer that is listed as an input is none: %s", got)
+	}
+	y, err := tensor.View[float32](run(t, s, tensor.Of([]float32{1, 1, 1}, 1, 3))["y"])
+	if err != nil || y[2] != 4 {
+		t.Errorf("%v, %v", y, err)
+	}
+}
+
+// identity is a model that answers what it is given.
+func identity(t testing.TB) string {
+	return model(t, func(g *onnx.Graph) {
+		g.Nodes = []*onnx.Node{onnx.NewNode("Identity", []string{"x"}, []string{"y"})}
+		g.Outputs = []*onnx.ValueInfo{value("y", onnx.Float, "batch", 3)}
+	})
+}
+
+func TestInputErrors(t *testing.T) {
+	s := session(t, identity(t), ort.SessionOptions{})
+	ok := tensor.Of([]float32{1, 2, 3}, 1, 3)
+	for _, c := range []struct {
+		in   map[string]*tensor.Tensor
+		want string
+	}{
+		{nil, "x float32[batch,3] was not given"},
+		{map[string]*tensor.Tensor{"x": ok, "z": ok}, `no input "z"`},
+		{map[string]*tensor.Tensor{"x": tensor.Of([]int64{1, 2, 3}, 1, 3)}, "int64[1,3] was given"},
+		{map[string]*tensor.Tensor{"x": tensor.Of([]float32{1, 2}, 1, 2)}, "float32[1,2] was given"},
+		{map[string]*tensor.Tensor{"x": {Type: tensor.Float32, Shape: []int64{1, 3}, Data: make([]byte, 8)}}, "8 bytes do not fill"},
+	} {
+		if _, err := s.Run(context.Background(), c.in); !errors.Is(err, ort.ErrInput) || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%v, want %q", err, c.want)
+		}
+	}
+}
+
+func TestOutputsThatAreNoTensors(t *testing.T) {
+	path := model(t, func(g *onnx.Graph) {
+		g.Nodes = []*onnx.Node{onnx.NewNode("SequenceConstruct", []string{"x"}, []string{"y"})}
+		g.Outputs = []*onnx.ValueInfo{{Name: "y", Type: &onnx.Type{Sequence: &onnx.SequenceType{ElemType: value("", onnx.Float).Type}}}}
+	})
+	_, err := session(t, path, ort.SessionOptions{}).Run(context.Background(), map[string]*tensor.Tensor{"x": tensor.Of([]float32{1, 2, 3}, 1, 3)})
+	if err == nil || !strings.Contains(err.Error(), "tensors only") {
+		t.Errorf("a sequence output gave %v", err)
+	}
+}
+
+func TestModelsThatDoNotLoad(t *testing.T) {
+	r := openORT(t)
+	unknown := model(t, func(g *onnx.Graph) {
+		g.Nodes = []*onnx.Node{onnx.NewNode("NoSuchOp", []string{"x"}, []string{"y"})}
+		g.Outputs = []*onnx.ValueInfo{value("y", onnx.Float, "batch", 3)}
+	})
+	if _, err := r.NewSession(unknown, ort.SessionOptions{}); !errors.Is(err, ort.ErrModel) || !strings.Contains(err.Error(), "NoSuchOp") {
+		t.Errorf("unknown operator: %v", err)
+	}
+	if _, err := r.NewSession(filepath.Join(t.TempDir(), "none.onnx"), ort.SessionOptions{}); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("missing file: %v", err)
+	}
+	if _, err := r.NewSession(identity(t), ort.SessionOptions{OpsLibrary: "none.so"}); !errors.Is(err, ort.ErrUnavailable) {
+		t.Errorf("missing ops library: %v", err)
+	}
+	if _, err := r.NewSession(identity(t), ort.SessionOptions{OpsLibrary: r.Library()}); !errors.Is(err, ort.ErrUnavailable) {
+		t.Errorf("a library that is no ops library: %v", err)
+	}
+}
+
+func TestRunsStopWithTheirContext(t *testing.T) {
+	s := session(t, identity(t), ort.SessionOptions{})
+	in := map[string]*tensor.Tensor{"x": tensor.Of([]float32{1, 2, 3}, 1, 3)}
+	ctx, cancel := context.WithCancel(context.Background())
+	if _, err := s.Run(ctx, in); err != nil {
+		t.Errorf("a live context: %v", err)
+	}
+	cancel()
+	if _, err := s.Run(ctx, in); !errors.Is(err, context.Canceled) {
+		t.Errorf("a dead context: %v", err)
+	}
+}
+
+func TestALongRunIsCancelled(t *testing.T) {
+	// A loop that would run for hours.
+	path := model(t, func(g *onnx.Graph) {
+		body := &onnx.Graph{Name: "body", Inputs: []*onnx.ValueInfo{value("i", onnx.Int64), value("c", onnx.Bool), value("v", onnx.Float, "batch", 3)},
+			Nodes: []*onnx.Node{
+				onnx.NewNode("Identity", []string{"c"}, []string{"c2"}),
+				onnx.NewNode("Cos", []string{"v"}, []string{"v2"}),
+			},
+			Outputs: []*onnx.ValueInfo{value("c2", onnx.Bool), value("v2", onnx.Float, "batch", 3)}}
+		g.Initializers = []*onnx.Tensor{onnx.NewTensor("n", []int64{}, []int64{1 << 40})}
+		g.Nodes = []*onnx.Node{onnx.NewNode("Loop", []string{"n", "", "x"}, []string{"y"}, &onnx.Attribute{Name: "body", Type: onnx.AttrGraph, G: body})}
+		g.Outputs = []*onnx.ValueInfo{value("y", onnx.Float, "batch", 3)}
+	})
+	s := session(t, path, ort.SessionOptions{Threads: 1})
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error)
+	go func() {
+		_, err := s.Run(ctx, map[string]*tensor.Tensor{"x": tensor.Of([]float32{1, 2, 3}, 1, 3)})
+		done <- err
+	}()
+	time.Sleep(100 * time.Millisecond) // well inside the loop
+	cancel()
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		t.Errorf("%v, want %v", err, context.Canceled)
+	}
+}
+
+func TestConcurrentRunsAndClose(t *testing.T) {
+	s := session(t, identity(t), ort.SessionOptions{Threads: 1})
+	var wg sync.WaitGroup
+	for i := range 8 {
+		wg.Go(func() {
+			y, err := tensor.View[float32](run(t, s, tensor.Of([]float32{float32(i), 0, 0}, 1, 3))["y"])
+			if err != nil || y[0] != float32(i) {
+				t.Errorf("run %d answered %v, %v", i, y, err)
+			}
+		})
+	}
+	wg.Wait()
+	if err := errors.Join(s.Close(), s.Close()); err != nil {
+		t.Error(err)
+	}
+	if _, err := s.Run(context.Background(), nil); err == nil {
+		t.Error("a closed session ran")
+	}
+}
+
+func TestPlacement(t *testing.T) {
+	path := model(t, func(g *onnx.Graph) {
+		a, b := onnx.NewNode("Cos", []string{"x"}, []string{"m"}), onnx.NewNode("Sin", []string{"m"}, []string{"y"})
+		a.Name, b.Name = "first", "second"
+		g.Nodes = []*onnx.Node{a, b}
+		g.Outputs = []*onnx.ValueInfo{value("y", onnx.Float, "batch", 3)}
+	})
+	got, err := openORT(t).Placement(context.Background(), path, ort.SessionOptions{}, map[string]*tensor.Tensor{"x": tensor.Of([]float32{1, 2, 3}, 1, 3)})
+	if err != nil || len(got) != 2 || got[0].Node != "first" || got[0].Op != "Cos" || got[1].Op != "Sin" || got[1].Provider != "CPUExecutionProvider" || got[1].Calls != 1 {
+		t.Errorf("%+v, %v", got, err)
+	}
+}
+
+func ExampleOpen() {
+	r, err := ort.Open(ort.Options{})
+	if err != nil {
+		fmt.Println(err) // says what was looked for, where, and the command that mends it
+		return
+	}
+	s, err := r.NewSession("model.onnx", ort.SessionOptions{Threads: 2})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer s.Close()
+	out, err := s.Run(context.Background(), map[string]*tensor.Tensor{"x": tensor.Of([]float32{1, 2, 3}, 1, 3)})
+	fmt.Println(out, err)
+}
