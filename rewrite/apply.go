@@ -3,6 +3,7 @@ package rewrite
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/cosetq/cosetq/cudaops"
 	"github.com/cosetq/cosetq/onnx"
@@ -129,18 +130,11 @@ func hasFunction(m *onnx.Model) bool {
 // overridable; from 4 on the listing would make them so, and is dropped.
 func raiseIRVersion(m *onnx.Model) {
 	if m.IRVersion < 4 {
-		for _, s := range newValues(m).scopes {
-			if s.graph == nil {
-				continue
-			}
-			var inputs []*onnx.ValueInfo
-			for _, in := range s.graph.Inputs {
-				if s.names[in.Name].initializer == nil {
-					inputs = append(inputs, in)
-				}
-			}
-			if len(inputs) != len(s.graph.Inputs) {
-				s.graph.Inputs = inputs
+		for _, s := range m.Scopes() {
+			if s.Graph != nil {
+				s.Graph.Inputs = slices.DeleteFunc(s.Graph.Inputs, func(in *onnx.ValueInfo) bool {
+					return s.Graph.Initializer(in.Name) != nil
+				})
 			}
 		}
 	}

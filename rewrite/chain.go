@@ -21,8 +21,8 @@ type constant struct {
 	dims     []int64
 	strides  []int64 // of each dimension, in elements
 	dtype    onnx.DataType
-	root     *value // where the data lie: an initializer, or the output of a Constant node
-	recipe   string // what was done to which stored tensor: equal recipes mean equal constants
+	root     *onnx.Value // where the data lie: an initializer, or the output of a Constant node
+	recipe   string      // what was done to which stored tensor: equal recipes mean equal constants
 }
 
 // notConstant says why a value is no weight.
@@ -57,22 +57,22 @@ func isFoldable(n *onnx.Node) bool {
 
 // constant follows v up to stored data. The error is a *notConstant when v is not constant, or is computed in a way
 // this package does not follow.
-func (vs *values) constant(v *value) (*constant, error) { return vs.follow(v, 0) }
+func (vs *values) constant(v *onnx.Value) (*constant, error) { return vs.follow(v, 0) }
 
-func (vs *values) follow(v *value, depth int) (*constant, error) {
+func (vs *values) follow(v *onnx.Value, depth int) (*constant, error) {
 	switch {
 	case v == nil:
 		return nil, dynamic("an input is missing")
 	case depth > maxChain:
 		return nil, unsupported("more than %d nodes stand between it and the stored weight", maxChain)
-	case v.overridable:
-		return nil, dynamic("%q is also a graph input, so a caller may replace it; remove it from the inputs to fix its value", v.name)
-	case v.initializer != nil:
-		return stored(v.initializer, v)
-	case v.producer == nil:
-		return nil, dynamic("%q is an input of the graph", v.name)
+	case vs.overridable(v):
+		return nil, dynamic("%q is also a graph input, so a caller may replace it; remove it from the inputs to fix its value", v.Name)
+	case v.Initializer != nil:
+		return stored(v.Initializer, v)
+	case v.Node == nil:
+		return nil, dynamic("%q is an input of the graph", v.Name)
 	}
-	n := v.producer
+	n := v.Node
 	if standard(n, "Constant") {
 		t, err := constantTensor(n)
 		if err != nil {
@@ -81,7 +81,7 @@ func (vs *values) follow(v *value, depth int) (*constant, error) {
 		return stored(t, v)
 	}
 	if !isFoldable(n) {
-		return nil, dynamic("%q is computed by %s", v.name, n.OpType)
+		return nil, dynamic("%q is computed by %s", v.Name, n.OpType)
 	}
 	c, err := vs.follow(vs.input(n, 0), depth+1)
 	if err != nil {
@@ -126,13 +126,13 @@ func (vs *values) fold(c *constant, n *onnx.Node, depth int) error {
 }
 
 // stored starts a constant from a tensor of the model.
-func stored(t *onnx.Tensor, root *value) (*constant, error) {
+func stored(t *onnx.Tensor, root *onnx.Value) (*constant, error) {
 	n, err := t.NumElements()
 	if err != nil {
-		return nil, unsupported("tensor %q: %v", root.name, err)
+		return nil, unsupported("tensor %q: %v", root.Name, err)
 	}
 	if n == 0 {
-		return nil, unsupported("tensor %q is empty", root.name)
+		return nil, unsupported("tensor %q is empty", root.Name)
 	}
 	return &constant{
 		elements: tensorElements{t}, dims: slices.Clone(t.Dims), strides: contiguous(t.Dims),

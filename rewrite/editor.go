@@ -12,8 +12,9 @@ import (
 // editor collects the changes to one model and makes them.
 type editor struct {
 	model     *onnx.Model
+	index     *onnx.Index // of the model as it was
 	opset     int64
-	names     names
+	names     *onnx.Names
 	coded     map[*quant.Matrix]*codedWeight
 	books     map[string]string           // codec to the name of its codebook
 	zeros     map[onnx.DataType]string    // type to the name of its zero bias
@@ -26,14 +27,14 @@ type editor struct {
 
 func newEditor(m *onnx.Model, opset int64) *editor {
 	return &editor{
-		model: m, opset: opset, names: newNames(m), coded: map[*quant.Matrix]*codedWeight{}, books: map[string]string{},
+		model: m, index: onnx.NewIndex(m), opset: opset, names: onnx.NewNames(m), coded: map[*quant.Matrix]*codedWeight{}, books: map[string]string{},
 		zeros: map[onnx.DataType]string{}, newBiases: map[*linear]*onnx.Tensor{}, swap: map[*onnx.Node][]*onnx.Node{},
 	}
 }
 
 // addInitializer gives t a name of its own, close to want, and stores it in g.
 func (e *editor) addInitializer(g *onnx.Graph, want string, t *onnx.Tensor) string {
-	t.Name = e.names.unique(want)
+	t.Name = e.names.Unique(want)
 	g.Initializers = append(g.Initializers, t)
 	return t.Name
 }
@@ -41,7 +42,7 @@ func (e *editor) addInitializer(g *onnx.Graph, want string, t *onnx.Tensor) stri
 // prepare does for a site what may fail, reading the bias, without changing the model.
 func (e *editor) prepare(site *Site) error {
 	l := site.linear
-	if !slices.Contains(l.scope.nodes(), l.node) {
+	if !slices.Contains(l.scope.Nodes(), l.node) {
 		return fmt.Errorf("rewrite: site %q is not in the model any more; find the sites again after every change", site.Name)
 	}
 	if l.bias == nil || l.storedBias() != "" {
@@ -70,9 +71,9 @@ func newFloats(dt onnx.DataType, dims []int64, v []float32) *onnx.Tensor {
 // storedBias returns the name of the bias if it is stored in just the form that the node takes.
 func (l *linear) storedBias() string {
 	b := l.bias
-	plain := b.root.initializer != nil && b.recipe == fmt.Sprintf("%p", b.root.initializer)
+	plain := b.root.Initializer != nil && b.recipe == fmt.Sprintf("%p", b.root.Initializer)
 	if plain && l.biasScale == 1 && len(b.dims) == 1 && b.dims[0] == int64(l.weight.n) {
-		return b.root.name
+		return b.root.Name
 	}
 	return ""
 }
@@ -80,7 +81,7 @@ func (l *linear) storedBias() string {
 // biasOf names the bias of l, or "" if it has none.
 func (e *editor) biasOf(l *linear) string {
 	if t := e.newBiases[l]; t != nil {
-		return e.addInitializer(l.scope.graph, l.bias.root.name+".bias", t)
+		return e.addInitializer(l.scope.Graph, l.bias.root.Name+".bias", t)
 	}
 	if l.bias != nil {
 		return l.storedBias()
@@ -104,18 +105,18 @@ type core func(activation, bias, output string) []*onnx.Node
 // replace puts the core, and what the form of the site needs around it, in the place of the site's nodes.
 func (e *editor) replace(site *Site, core core) {
 	l := site.linear
-	e.touch(l.scope.graph)
+	e.touch(l.scope.Graph)
 	var nodes []*onnx.Node
 	add := func(op, output string, inputs []string, attrs ...*onnx.Attribute) string {
 		n := onnx.NewNode(op, inputs, []string{output}, attrs...)
-		n.Name = e.names.unique(site.Name + "." + strings.ToLower(op))
+		n.Name = e.names.Unique(site.Name + "." + strings.ToLower(op))
 		nodes = append(nodes, n)
 		return output
 	}
 
-	activation := l.activation.name
+	activation := l.activation.Name
 	if l.turnIn {
-		activation = add("Transpose", e.names.unique(activation+".transposed"), []string{activation}, swapLast(l.rank))
+		activation = add("Transpose", e.names.Unique(activation+".transposed"), []string{activation}, swapLast(l.rank))
 	}
 	output := l.node.Outputs[0]
 	if l.add != nil {
@@ -124,7 +125,7 @@ func (e *editor) replace(site *Site, core core) {
 	}
 	product := output
 	if l.turnOut || l.addend != nil {
-		product = e.names.unique(output + ".product")
+		product = e.names.Unique(output + ".product")
 	}
 	main := core(activation, e.biasOf(l), product)
 	main[0].Name, main[0].DocString, main[0].MetadataProps = l.node.Name, l.node.DocString, l.node.MetadataProps
@@ -132,16 +133,16 @@ func (e *editor) replace(site *Site, core core) {
 	if l.turnOut {
 		turned := output
 		if l.addend != nil {
-			turned = e.names.unique(output + ".turned")
+			turned = e.names.Unique(output + ".turned")
 		}
 		product = add("Transpose", turned, []string{product}, swapLast(l.rank))
 	}
 	if l.addend != nil {
-		addend := l.addend.name
+		addend := l.addend.Name
 		if l.addendScale != 1 {
 			beta := newFloats(l.weight.dtype, nil, []float32{l.addendScale})
-			factor := e.addInitializer(l.scope.graph, site.Name+".beta", beta)
-			addend = add("Mul", e.names.unique(addend+".scaled"), []string{addend, factor})
+			factor := e.addInitializer(l.scope.Graph, site.Name+".beta", beta)
+			addend = add("Mul", e.names.Unique(addend+".scaled"), []string{addend, factor})
 		}
 		add("Add", output, []string{product, addend})
 	}
@@ -157,10 +158,10 @@ func (e *editor) replace(site *Site, core core) {
 }
 
 // drop notes values that a node read which is gone.
-func (e *editor) drop(s *scope, names ...string) {
+func (e *editor) drop(s *onnx.Scope, names ...string) {
 	for _, name := range names {
-		if v := s.lookup(name); v != nil {
-			e.dropped = append(e.dropped, refTo(v))
+		if v := e.index.Lookup(e.index.GraphScope(s.Graph), name); v != nil {
+			e.dropped = append(e.dropped, valueRef{v.Scope.Graph, v.Name})
 		}
 	}
 }

@@ -78,7 +78,7 @@ func (c *constant) ordered() elements {
 // readAll returns all elements of c in row-major order, when there are at most limit.
 func (c *constant) readAll(limit int64) ([]float32, error) {
 	if c.size() > limit {
-		return nil, fmt.Errorf("tensor %q has %d elements, more than the %d expected here", c.root.name, c.size(), limit)
+		return nil, fmt.Errorf("tensor %q has %d elements, more than the %d expected here", c.root.Name, c.size(), limit)
 	}
 	dst := make([]float32, c.size())
 	return dst, c.ordered().read(dst, 0)

@@ -60,7 +60,7 @@ func Export(m *onnx.Model, opts ExportOptions) (*ExportResult, error) {
 	e := newEditor(m, opset)
 	x := &exporter{editor: e, opts: opts, weights: map[string]string{}, blocks: map[string]*blockWeight{}}
 	for _, l := range linears {
-		e.touch(l.scope.graph)
+		e.touch(l.scope.Graph)
 		e.swap[l.Node] = x.plain(l)
 		for i := 1; i < len(l.Node.Inputs); i++ {
 			e.drop(l.scope, l.Node.Inputs[i])
@@ -94,8 +94,8 @@ func (x *exporter) plain(l *Linear) []*onnx.Node {
 	if l.Bias != nil {
 		bias = n.Inputs[6]
 	}
-	owner := l.stored[1].scope.graph
-	base := strings.TrimSuffix(l.stored[1].name, ".codes")
+	owner := l.stored[1].Scope.Graph
+	base := strings.TrimSuffix(l.stored[1].Name, ".codes")
 	var nodes []*onnx.Node
 	if x.opts.Format == MatMulNBits {
 		w := x.blocks[l.key]
@@ -119,14 +119,14 @@ func (x *exporter) plain(l *Linear) []*onnx.Node {
 	}
 	if stored != l.DType {
 		// Each node has its own Cast: one in an outer graph could stand behind the node that needs it.
-		cast := onnx.NewNode("Cast", []string{weight}, []string{e.names.unique(weight + ".float")}, onnx.IntAttr("to", int64(l.DType)))
-		cast.Name = e.names.unique(weight + ".cast")
+		cast := onnx.NewNode("Cast", []string{weight}, []string{e.names.Unique(weight + ".float")}, onnx.IntAttr("to", int64(l.DType)))
+		cast.Name = e.names.Unique(weight + ".cast")
 		nodes = append(nodes, cast)
 		weight = cast.Outputs[0]
 	}
 	product := n.Outputs[0]
 	if bias != "" {
-		product = e.names.unique(product + ".product")
+		product = e.names.Unique(product + ".product")
 	}
 	matMul := onnx.NewNode("MatMul", []string{l.Activation, weight}, []string{product})
 	matMul.Name, matMul.DocString, matMul.MetadataProps = n.Name, n.DocString, n.MetadataProps
@@ -140,7 +140,7 @@ func (x *exporter) plain(l *Linear) []*onnx.Node {
 // addBias returns output = product + bias.
 func (e *editor) addBias(name, product, bias, output string) *onnx.Node {
 	add := onnx.NewNode("Add", []string{product, bias}, []string{output})
-	add.Name = e.names.unique(name + ".bias")
+	add.Name = e.names.Unique(name + ".bias")
 	return add
 }
 

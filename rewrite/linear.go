@@ -8,9 +8,9 @@ import (
 // the last two axes, and how a following Add may join it.
 type linear struct {
 	node       *onnx.Node
-	scope      *scope
+	scope      *onnx.Scope
 	side       int // left or right: the input that is the weight
-	activation *value
+	activation *onnx.Value
 	weight     *Weight
 	// turnIn and turnOut transpose the last two axes of A and of the product.
 	turnIn, turnOut bool
@@ -20,7 +20,7 @@ type linear struct {
 	bias      *constant
 	biasScale float32
 	// addend is a C that cannot be folded: it is added behind, times addendScale.
-	addend      *value
+	addend      *onnx.Value
 	addendScale float32
 	// add is the following Add whose constant became bias; its output takes the place of the node's.
 	add *onnx.Node
@@ -46,7 +46,7 @@ func (vs *values) linear(n *onnx.Node) (*linear, *constant, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	l := &linear{node: n, scope: vs.of[n], side: side, activation: vs.input(n, 1-side), biasScale: 1, addendScale: 1}
+	l := &linear{node: n, scope: vs.scopeOf[n], side: side, activation: vs.input(n, 1-side), biasScale: 1, addendScale: 1}
 	if l.activation == nil {
 		return nil, c, unsupported("its input %d is missing", 1-side)
 	}
@@ -64,7 +64,7 @@ func (vs *values) linear(n *onnx.Node) (*linear, *constant, error) {
 }
 
 // weightUse returns the input through which the node reads its weight.
-func (l *linear) weightUse() use { return use{l.node, l.side} }
+func (l *linear) weightUse() onnx.Use { return onnx.Use{Scope: l.scope, Node: l.node, Input: l.side} }
 
 // matMul completes l for a MatMul with constant c.
 func (vs *values) matMul(l *linear, c *constant, side int) error {
@@ -151,15 +151,15 @@ func (vs *values) foldAdd(l *linear) {
 	if l.bias != nil || l.addend != nil || len(l.node.Outputs) == 0 {
 		return
 	}
-	y := l.scope.names[l.node.Outputs[0]]
-	if y == nil || y.kept || len(y.uses) != 1 {
+	y := vs.local(l.scope, l.node.Outputs[0])
+	if y == nil || vs.isOutput(y) || len(y.Uses) != 1 {
 		return
 	}
-	add := y.uses[0].node
-	if !standard(add, "Add") || vs.of[add] != l.scope || len(add.Inputs) != 2 || len(add.Outputs) != 1 {
+	add := y.Uses[0].Node
+	if !standard(add, "Add") || vs.scopeOf[add] != l.scope || len(add.Inputs) != 2 || len(add.Outputs) != 1 {
 		return
 	}
-	other := vs.input(add, 1-y.uses[0].input)
+	other := vs.input(add, 1-y.Uses[0].Input)
 	if other == nil || other == y {
 		return
 	}

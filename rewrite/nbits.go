@@ -64,7 +64,7 @@ func ExportNBits(m *onnx.Model, sites []Site, opts NBitsOptions) (*ExportResult,
 	for _, s := range chosen {
 		w := stored[s.Weight]
 		if w == nil {
-			w = e.storeBlocks(s.Weight, s.Weight.root.scope.graph, s.Weight.Name(), s.DType, opts)
+			w = e.storeBlocks(s.Weight, s.Weight.root.Scope.Graph, s.Weight.Name(), s.DType, opts)
 			stored[s.Weight] = w
 		}
 		e.replace(s, func(activation, bias, output string) []*onnx.Node {
@@ -102,7 +102,7 @@ func (e *editor) storeBlocks(src quant.Source, owner *onnx.Graph, base string, d
 func (e *editor) nbitsNodes(w *blockWeight, activation, bias, output string) []*onnx.Node {
 	product := output
 	if bias != "" {
-		product = e.names.unique(output + ".product")
+		product = e.names.Unique(output + ".product")
 	}
 	n := onnx.NewNode("MatMulNBits", []string{activation, w.packed, w.scales}, []string{product},
 		onnx.IntAttr("K", int64(w.k)), onnx.IntAttr("N", int64(w.n)), onnx.IntAttr("bits", 4),

@@ -3,9 +3,9 @@ package rewrite
 import "github.com/cosetq/cosetq/onnx"
 
 // rank returns the number of axes of v, where the model declares it or a few simple operators imply it.
-func (vs *values) rank(v *value) (int, bool) { return vs.rankOf(v, 0) }
+func (vs *values) rank(v *onnx.Value) (int, bool) { return vs.rankOf(v, 0) }
 
-func (vs *values) rankOf(v *value, depth int) (int, bool) {
+func (vs *values) rankOf(v *onnx.Value, depth int) (int, bool) {
 	if v == nil || depth > maxChain {
 		return 0, false
 	}
@@ -20,14 +20,14 @@ func (vs *values) rankOf(v *value, depth int) (int, bool) {
 	return r, ok
 }
 
-func (vs *values) inferRank(v *value, depth int) (int, bool) {
-	if v.initializer != nil {
-		return len(v.initializer.Dims), true
+func (vs *values) inferRank(v *onnx.Value, depth int) (int, bool) {
+	if v.Initializer != nil {
+		return len(v.Initializer.Dims), true
 	}
-	if _, dims, ok := v.info.TensorType(); ok && dims != nil {
+	if _, dims, ok := vs.infos[v].TensorType(); ok && dims != nil {
 		return len(dims), true
 	}
-	n := v.producer
+	n := v.Node
 	if n == nil || (n.Domain != "" && n.Domain != "ai.onnx") {
 		return 0, false
 	}

@@ -20,9 +20,9 @@ type Linear struct {
 	Bias  []float32
 	DType onnx.DataType // of A and Y
 
-	scope  *scope
-	stored [cudaInputs]*value // by input
-	key    string             // equal for nodes with the same weight
+	scope  *onnx.Scope
+	stored [cudaInputs]*onnx.Value // by input
+	key    string                  // equal for nodes with the same weight
 }
 
 // cudaInputs is the number of inputs of the node.
@@ -39,8 +39,8 @@ func ReadLinear(m *onnx.Model, n *onnx.Node) (*Linear, error) { return newValues
 func ReadLinears(m *onnx.Model) ([]*Linear, error) {
 	vs := newValues(m)
 	var all []*Linear
-	for _, s := range vs.scopes {
-		for _, n := range s.nodes() {
+	for _, s := range vs.inferenceScopes() {
+		for _, n := range s.Nodes() {
 			if !isCoded(n) {
 				continue
 			}
@@ -66,7 +66,7 @@ func (vs *values) readLinear(n *onnx.Node) (*Linear, error) {
 }
 
 func (vs *values) parseLinear(n *onnx.Node) (*Linear, error) {
-	s := vs.of[n]
+	s := vs.scopeOf[n]
 	switch version, _ := vs.model.Opset(cudaops.Domain); {
 	case s == nil:
 		return nil, fmt.Errorf("the node is not in the model")
@@ -232,9 +232,9 @@ func (r *linearReader) readBias() error {
 	if err != nil {
 		return err
 	}
-	t := v.initializer
+	t := v.Initializer
 	if t.DataType != r.linear.DType || len(t.Dims) != 1 || (t.Dims[0] != r.n && t.Dims[0] != 1) {
-		return fmt.Errorf("its bias %q is %v %v, want %v [%d] or [1]", v.name, t.DataType, t.Dims, r.linear.DType, r.n)
+		return fmt.Errorf("its bias %q is %v %v, want %v [%d] or [1]", v.Name, t.DataType, t.Dims, r.linear.DType, r.n)
 	}
 	bias, err := t.Float32s()
 	if err != nil {
@@ -257,21 +257,21 @@ func (r *linearReader) input(i int, dt onnx.DataType, dims ...int64) ([]byte, []
 	if err != nil {
 		return nil, nil, err
 	}
-	t := v.initializer
+	t := v.Initializer
 	fits := t.DataType == dt && len(t.Dims) == len(dims)
 	for j := range dims {
 		fits = fits && (dims[j] < 0 || t.Dims[j] == dims[j])
 	}
 	if !fits {
-		return nil, nil, fmt.Errorf("its %s %q is %v %v, want %v %v", cudaops.Inputs()[i], v.name, t.DataType, t.Dims, dt, dims)
+		return nil, nil, fmt.Errorf("its %s %q is %v %v, want %v %v", cudaops.Inputs()[i], v.Name, t.DataType, t.Dims, dt, dims)
 	}
 	b, err := t.Bytes()
 	return b, t.Dims, err
 }
 
-func (r *linearReader) initializer(i int) (*value, error) {
+func (r *linearReader) initializer(i int) (*onnx.Value, error) {
 	v := r.values.input(r.linear.Node, i)
-	if v == nil || v.initializer == nil || v.overridable {
+	if v == nil || v.Initializer == nil || r.values.overridable(v) {
 		return nil, fmt.Errorf("its %s %q is no constant initializer", cudaops.Inputs()[i], r.linear.Node.Inputs[i])
 	}
 	r.linear.stored[i] = v

@@ -10,7 +10,7 @@ import (
 // or a graph output. Coding such a weight would add to the file and remove nothing from it. Since every site that is
 // skipped becomes such a reader, this is repeated until nothing changes.
 func (vs *values) dropShared(sites []Site) {
-	coded := map[use]bool{} // the inputs whose float value will not be needed
+	coded := map[onnx.Use]bool{} // the inputs whose float value will not be needed
 	for i := range sites {
 		if sites[i].Status == Candidate {
 			coded[sites[i].linear.weightUse()] = true
@@ -23,8 +23,8 @@ func (vs *values) dropShared(sites []Site) {
 			if s.Status != Candidate {
 				continue
 			}
-			if reader := vs.floatReader(s.root, coded, map[*value]bool{}); reader != "" {
-				s.skip(SharedWithFloat, "%s also needs %q in float, so its codes would come on top", reader, s.root.name)
+			if reader := vs.floatReader(s.root, coded, map[*onnx.Value]bool{}); reader != "" {
+				s.skip(SharedWithFloat, "%s also needs %q in float, so its codes would come on top", reader, s.root.Name)
 				delete(coded, s.linear.weightUse())
 				changed = true
 			}
@@ -33,23 +33,23 @@ func (vs *values) dropShared(sites []Site) {
 }
 
 // floatReader names something that reads v, or a constant derived from v, other than the given uses; "" if nothing does.
-func (vs *values) floatReader(v *value, coded map[use]bool, seen map[*value]bool) string {
+func (vs *values) floatReader(v *onnx.Value, coded map[onnx.Use]bool, seen map[*onnx.Value]bool) string {
 	if seen[v] {
 		return ""
 	}
 	seen[v] = true
-	if v.kept {
+	if vs.isOutput(v) {
 		return "the output of the graph"
 	}
-	for _, u := range v.uses {
+	for _, u := range v.Uses {
 		if coded[u] {
 			continue
 		}
-		if !isFoldable(u.node) || u.input != 0 {
-			return describe(u.node)
+		if !isFoldable(u.Node) || u.Input != 0 {
+			return describe(u.Node)
 		}
-		for _, out := range u.node.Outputs {
-			if derived := vs.of[u.node].names[out]; derived != nil {
+		for _, out := range u.Node.Outputs {
+			if derived := vs.local(u.Scope, out); derived != nil {
 				if reader := vs.floatReader(derived, coded, seen); reader != "" {
 					return reader
 				}

@@ -69,7 +69,7 @@ type Site struct {
 
 	linear *linear
 	node   *onnx.Node
-	root   *value
+	root   *onnx.Value
 }
 
 // FindSites lists every MatMul and Gemm of m, in every graph and function, and the nodes of other operators known to
@@ -87,11 +87,11 @@ func FindSites(m *onnx.Model, opts Options) ([]Site, error) {
 
 func (vs *values) sites() []Site {
 	var sites []Site
-	for _, s := range vs.scopes {
-		if s.function != nil && s.function.Domain == cudaops.Domain {
+	for _, s := range vs.inferenceScopes() {
+		if s.Function != nil && s.Function.Domain == cudaops.Domain {
 			continue // the body that decodes our own weights
 		}
-		for _, n := range s.nodes() {
+		for _, n := range s.Nodes() {
 			if site, ok := vs.site(n); ok {
 				site.node = n
 				sites = append(sites, site)
@@ -135,7 +135,7 @@ func (s *Site) skip(r Reason, format string, args ...any) {
 func (vs *values) describeLinear(site *Site, n *onnx.Node) {
 	l, c, err := vs.linear(n)
 	if c != nil {
-		site.root, site.Initializer, site.DType, site.Weights = c.root, c.root.name, c.dtype, c.size()
+		site.root, site.Initializer, site.DType, site.Weights = c.root, c.root.Name, c.dtype, c.size()
 	}
 	var no *notConstant
 	if errors.As(err, &no) {
@@ -143,10 +143,10 @@ func (vs *values) describeLinear(site *Site, n *onnx.Node) {
 		return
 	}
 	w := l.weight
-	site.Weight, site.linear, site.Activation = w, l, l.activation.name
+	site.Weight, site.linear, site.Activation = w, l, l.activation.Name
 	site.N, site.K = w.Dims()
-	switch s := vs.of[n]; {
-	case s.inFunction():
+	switch s := vs.scopeOf[n]; {
+	case outermost(s).Function != nil:
 		site.skip(UnsupportedAttr, "it is inside a model-local function; inline the functions first")
 	case len(n.Outputs) != 1 || n.Outputs[0] == "":
 		site.skip(UnsupportedAttr, "it has %d outputs, not 1", len(n.Outputs))
@@ -230,7 +230,7 @@ func choose(sites []Site, opts Options) error {
 // sites share counts once. It is 0 when there are no weights.
 func Coverage(sites []Site, selected func(*Site) bool) float64 {
 	var all, taken int64
-	total, got := map[*value]bool{}, map[*value]bool{}
+	total, got := map[*onnx.Value]bool{}, map[*onnx.Value]bool{}
 	for i := range sites {
 		s := &sites[i]
 		if s.root == nil {

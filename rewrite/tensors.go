@@ -24,7 +24,7 @@ func (e *editor) store(m *quant.Matrix, w *Weight) *codedWeight {
 		return c
 	}
 	layout := quant.LayoutOf(m.Codec)
-	owner, base := w.root.scope.graph, w.Name()
+	owner, base := w.root.Scope.Graph, w.Name()
 	tiles, tile, groups := int64(m.Tiles()), int64(m.Tile), int64(m.Groups)
 
 	codeType := onnx.Uint8

@@ -14,7 +14,7 @@ type Weight struct {
 	elements elements
 	columns  bool // elements hold Wᵀ [K × N]
 	alpha    float32
-	root     *value
+	root     *onnx.Value
 	dtype    onnx.DataType
 	recipe   string
 }
@@ -23,7 +23,7 @@ type Weight struct {
 func (w *Weight) Dims() (n, k int) { return w.n, w.k }
 
 // Name returns the name of the initializer, or of the output of the Constant node, that holds the data.
-func (w *Weight) Name() string { return w.root.name }
+func (w *Weight) Name() string { return w.root.Name }
 
 // DType returns the type in which W reaches the node.
 func (w *Weight) DType() onnx.DataType { return w.dtype }
