@@ -17,19 +17,21 @@ type Batch struct {
 	Inputs map[string]*tensor.Tensor
 }
 
-// BatchSize is the number of samples to feed a model at once: the fixed batch that its inputs declare, or want when the
-// first dimension of all of them is dynamic.
-func BatchSize(inputs []tensor.Spec, want int) int {
-	size := max(want, 1)
+// BatchSize is the number of samples to feed a model at once, judged by its inputs and one sample: want where the first
+// dimension of every input is dynamic, the declared number where it is fixed (then the batch must always be full, as
+// fixed says), and 1 where the samples are no batches of one, so that they cannot be joined.
+func BatchSize(inputs []tensor.Spec, sample *Sample, want int) (size int, fixed bool) {
+	size = max(want, 1)
 	for _, s := range inputs {
-		if !s.Ranked || len(s.Shape) == 0 {
-			return 1
+		t := sample.Inputs[s.Name]
+		if t == nil || !s.Ranked || len(s.Shape) == 0 || len(t.Shape) == 0 || t.Shape[0] != 1 || s.Shape[0].Size == 1 {
+			return 1, false
 		}
 		if s.Shape[0].Fixed() {
-			return max(int(s.Shape[0].Size), 1)
+			size, fixed = int(s.Shape[0].Size), true
 		}
 	}
-	return size
+	return size, fixed
 }
 
 // Batches gives the samples of a reader in order, size at a time, reading them as they are asked for.

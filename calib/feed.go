@@ -15,11 +15,14 @@ func (r *Recipe) chooseInput(inputs []tensor.Spec, filled func(name string) bool
 	var found tensor.Spec
 	for _, s := range inputs {
 		names = append(names, s.Name)
-		if s.Name == r.Input {
+		switch {
+		case s.Name == r.Input:
 			found = s
-		}
-		if r.Input == "" && (filled == nil || !filled(s.Name)) || r.Input != "" && s.Name != r.Input && (filled == nil || !filled(s.Name)) {
+		case filled == nil || !filled(s.Name):
 			open = append(open, s.Name)
+			if r.Input == "" {
+				found = s
+			}
 		}
 	}
 	switch {
@@ -31,12 +34,6 @@ func (r *Recipe) chooseInput(inputs []tensor.Spec, filled func(name string) bool
 		return found, r.fail("input", "the model has no input for this data, only %s", strings.Join(names, ", "))
 	case r.Input == "" && len(open) > 1:
 		return found, r.fail("input", "the model has the inputs %s; name the one that the data is for", strings.Join(open, ", "))
-	case r.Input == "":
-		for _, s := range inputs {
-			if s.Name == open[0] {
-				found = s
-			}
-		}
 	}
 	return found, nil
 }

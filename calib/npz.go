@@ -22,6 +22,7 @@ type npzReader struct {
 	images bool
 	pixels int64 // of one image
 	scale  scaler
+	table  [][256]float32
 }
 
 func openNPZ(r *Recipe, inputs []tensor.Spec, o Options) (Reader, error) {
@@ -70,6 +71,7 @@ func (n *npzReader) prepare(arc *archive, o Options) (err error) {
 	if n.scale, err = r.newScaler(channels); err != nil {
 		return err
 	}
+	n.table = n.scale.table()
 	if n.shape, err = r.sampleShape(n.size, natural); err != nil {
 		return err
 	}
@@ -104,7 +106,7 @@ func (n *npzReader) Sample(i int) (*Sample, error) {
 	}
 	var values []float32
 	if n.images {
-		values = n.recipe.layOut(raw.Data, n.pixels, n.scale.table())
+		values = n.recipe.layOut(raw.Data, n.pixels, n.table)
 	} else {
 		stored := make([]float64, n.size)
 		if err := raw.Floats(stored, 0, n.size); err != nil {

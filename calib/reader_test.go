@@ -310,7 +310,24 @@ func TestBatches(t *testing.T) {
 			t.Errorf("a fixed batch is not filled up: %v %v", err, b.Inputs["ids"].Shape)
 		}
 	}
-	if n := calib.BatchSize([]tensor.Spec{input("a", tensor.Int64, -1, 3), input("b", tensor.Int64, 1)}, 8); n != 1 {
-		t.Errorf("batch %d for a fixed batch of 1", n)
+}
+
+func TestBatchSize(t *testing.T) {
+	one := &calib.Sample{Inputs: map[string]*tensor.Tensor{"a": tensor.Of(make([]int64, 3), 1, 3), "b": tensor.Of(make([]int64, 4), 4), "c": tensor.Of([]int64{1})}}
+	for _, c := range []struct {
+		inputs []tensor.Spec
+		size   int
+		fixed  bool
+		reason string
+	}{
+		{[]tensor.Spec{input("a", tensor.Int64, -1, 3)}, 8, false, "dynamic"},
+		{[]tensor.Spec{input("a", tensor.Int64, 1, 3)}, 1, false, "fixed at one"},
+		{[]tensor.Spec{input("a", tensor.Int64, 4, 3)}, 4, true, "fixed at four"},
+		{[]tensor.Spec{input("a", tensor.Int64, -1, 3), input("b", tensor.Int64, 4)}, 1, false, "one input has no batch"},
+		{[]tensor.Spec{input("a", tensor.Int64, -1, 3), input("c", tensor.Int64)}, 1, false, "one input is a scalar"},
+	} {
+		if size, fixed := calib.BatchSize(c.inputs, one, 8); size != c.size || fixed != c.fixed {
+			t.Errorf("%s: %d, %v", c.reason, size, fixed)
+		}
 	}
 }

@@ -8,6 +8,7 @@ package eval
 import (
 	"context"
 	"fmt"
+	"math"
 	"strings"
 	"time"
 
@@ -106,10 +107,11 @@ func Run(ctx context.Context, name string, models []Model, data calib.Reader, o 
 		hint := suggest.DidYouMean(name, Tasks())
 		return nil, fmt.Errorf("unknown task %q%s; the tasks are %s", name, hint, strings.Join(Tasks(), ", "))
 	}
-	for _, m := range models {
-		size = calib.BatchSize(m.Inputs, size)
+	size, full, err := batchSize(models, data, size)
+	if err != nil {
+		return nil, err
 	}
-	seconds, err := drive(ctx, t, models, data, size, o.Progress)
+	seconds, err := drive(ctx, t, models, data, size, full, o.Progress)
 	if err != nil {
 		return nil, err
 	}
@@ -120,15 +122,39 @@ func Run(ctx context.Context, name string, models []Model, data calib.Reader, o 
 	return report, nil
 }
 
+// batchSize is the largest batch up to want that every model takes, and whether batches must be filled up to it.
+func batchSize(models []Model, data calib.Reader, want int) (size int, full bool, err error) {
+	if data.Len() == 0 {
+		return 0, false, &calib.RecipeError{Msg: "holds no samples; there is nothing to evaluate"}
+	}
+	first, err := data.Sample(0)
+	if err != nil {
+		return 0, false, err
+	}
+	const dynamic = math.MaxInt
+	size = dynamic
+	for _, m := range models {
+		s, fixed := calib.BatchSize(m.Inputs, first, dynamic)
+		if s != dynamic && size != dynamic && s != size {
+			return 0, false, fmt.Errorf("%s takes batches of %d samples and a model before it batches of %d; evaluate them apart", m.Path, s, size)
+		}
+		size, full = min(size, s), full || fixed
+	}
+	if size == dynamic {
+		size = max(want, 1)
+	}
+	return size, full, nil
+}
+
 // drive runs every batch through every model and hands the outputs to the task.
-func drive(ctx context.Context, t task, models []Model, data calib.Reader, size int, progress func(done, total int)) ([]time.Duration, error) {
+func drive(ctx context.Context, t task, models []Model, data calib.Reader, size int, full bool, progress func(done, total int)) ([]time.Duration, error) {
 	spent := make([]time.Duration, len(models))
-	for b, err := range calib.Batches(data, size, padded(models)) {
+	for b, err := range calib.Batches(data, size, full) {
 		if err != nil {
 			return nil, err
 		}
 		joined := &batch{Batch: b, size: len(b.Samples)}
-		if padded(models) {
+		if full {
 			joined.size = size
 		}
 		for i, m := range models {
@@ -147,16 +173,4 @@ func drive(ctx context.Context, t task, models []Model, data calib.Reader, size 
 		}
 	}
 	return spent, nil
-}
-
-// padded tells whether batches must be filled up: a model declares a fixed batch of more than one.
-func padded(models []Model) bool {
-	for _, m := range models {
-		for _, in := range m.Inputs {
-			if in.Ranked && len(in.Shape) > 0 && in.Shape[0].Size > 1 {
-				return true
-			}
-		}
-	}
-	return false
 }

@@ -179,6 +179,33 @@ func TestErrors(t *testing.T) {
 	}
 }
 
+func TestModelsShareABatch(t *testing.T) {
+	for _, c := range []struct {
+		batches []int64
+		want    string
+	}{
+		{[]int64{-1, 4}, "[4 4]"}, {[]int64{4, -1}, "[4 4]"}, {[]int64{1, -1}, "[1 1 1 1 1]"}, {[]int64{-1, 1}, "[1 1 1 1 1]"},
+		{[]int64{4, 1}, "error"}, {[]int64{1, 4}, "error"},
+	} {
+		var models []eval.Model
+		f := constant(1, 0)
+		for i, b := range c.batches {
+			g := constant(1, 0)
+			if i == 0 {
+				g = f
+			}
+			models = append(models, g.model("m", b))
+		}
+		got := "error"
+		if _, err := eval.Run(context.Background(), eval.TaskClassification, models, table{labels: make([]int, 5)}, eval.Options{}); err == nil {
+			got = fmt.Sprint(f.sizes)
+		}
+		if got != c.want {
+			t.Errorf("declared batches %v ran as %s, want %s", c.batches, got, c.want)
+		}
+	}
+}
+
 func TestProgress(t *testing.T) {
 	var seen []string
 	o := eval.Options{Batch: 2, Progress: func(done, total int) { seen = append(seen, fmt.Sprintf("%d/%d", done, total)) }}
