@@ -116,7 +116,12 @@ func (e *editor) replace(site *Site, core core) {
 
 	activation := l.activation.Name
 	if l.turnIn {
-		activation = add("Transpose", e.names.Unique(activation+".transposed"), []string{activation}, swapLast(l.rank))
+		if x := untransposed(l); x != "" {
+			e.drop(l.scope, activation)
+			activation = x
+		} else {
+			activation = add("Transpose", e.names.Unique(activation+".transposed"), []string{activation}, swapLast(l.rank))
+		}
 	}
 	output := l.node.Outputs[0]
 	if l.add != nil {
@@ -164,6 +169,19 @@ func (e *editor) drop(s *onnx.Scope, names ...string) {
 			e.dropped = append(e.dropped, valueRef{v.Scope.Graph, v.Name})
 		}
 	}
+}
+
+// untransposed returns what the activation of l is the transpose of, if it comes from a Transpose that turning it would
+// only undo; else "".
+func untransposed(l *linear) string {
+	n := l.activation.Node
+	if n == nil || !standard(n, "Transpose") || l.activation.Scope != l.scope {
+		return ""
+	}
+	if perm := n.Ints("perm"); slices.Equal(perm, swapLast(l.rank).Ints) || perm == nil && l.rank == 2 {
+		return n.Inputs[0]
+	}
+	return ""
 }
 
 // swapLast is the perm of a Transpose that exchanges the last two axes.

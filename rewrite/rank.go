@@ -40,11 +40,16 @@ func (vs *values) inferRank(v *onnx.Value, depth int) (int, bool) {
 			return len(t.Dims), true
 		}
 	case "Relu", "LeakyRelu", "Elu", "Selu", "Sigmoid", "Tanh", "Gelu", "Erf", "Sqrt", "Exp", "Log", "Neg", "Abs", "Clip", "Cast",
-		"Identity", "Dropout", "Softmax", "LogSoftmax", "LayerNormalization", "BatchNormalization", "Slice", "Transpose",
+		"Identity", "Dropout", "Softmax", "LogSoftmax", "LayerNormalization", "BatchNormalization", "Slice",
 		"Conv", "MaxPool", "AveragePool", "GlobalAveragePool", "Pad", "Concat", "Softplus", "Reciprocal", "Not":
 		return first()
 	case "Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "Where":
 		return vs.widest(n, depth)
+	case "Transpose":
+		if perm := n.Ints("perm"); perm != nil {
+			return len(perm), true
+		}
+		return first()
 	case "MatMul":
 		a, aok := first()
 		b, bok := vs.rankOf(vs.input(n, 1), depth+1)

@@ -1,0 +1,142 @@
+package rewrite_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/cosetq/cosetq/internal/testenv"
+	"github.com/cosetq/cosetq/onnx"
+	"github.com/cosetq/cosetq/quant"
+	"github.com/cosetq/cosetq/tensor"
+)
+
+// gemmForm is one way of writing Y = alpha·A'·B' + beta·C with a constant on one side.
+type gemmForm struct {
+	left           bool // the constant is A
+	transA, transB bool
+	alpha, beta    float32
+	addend         string // the form of C
+}
+
+// addends are the forms of C: constant unless marked dynamic. Y is [M × N].
+var addends = []string{"none", "scalar", "[1]", "[N]", "[1,N]", "[M,1]", "[M,N]", "dynamic [N]", "dynamic [M,N]"}
+
+// Rows, columns and the other side of the products in these tests.
+const formN, formK, formP = 40, 37, 3
+
+func (f gemmForm) String() string {
+	return fmt.Sprintf("left=%v,transA=%v,transB=%v,alpha=%v,beta=%v,C=%s", f.left, f.transA, f.transB, f.alpha, f.beta, f.addend)
+}
+
+// model builds the form around a weight that is w/alpha, so that its code is that of w.
+func (f gemmForm) model(rng *rand.Rand, w rows) (*onnx.Model, map[string]*tensor.Tensor) {
+	g := &onnx.Graph{}
+	inputs := map[string]*tensor.Tensor{}
+	feed := func(name string, dims ...int64) {
+		size := int64(1)
+		list := make([]any, len(dims))
+		for i, d := range dims {
+			size *= d
+			list[i] = d
+		}
+		g.Inputs = append(g.Inputs, onnx.NewValueInfo(name, onnx.Float, list...))
+		inputs[name] = tensor.Of(normal(rng, int(size)), dims...)
+	}
+	stored := w.times(1 / f.alpha)
+	m, n := int64(formP), int64(formN)
+	if f.left {
+		m, n = n, m
+		dims, v := []int64{formN, formK}, stored.v
+		if f.transA {
+			dims, v = []int64{formK, formN}, stored.transposed()
+		}
+		g.Initializers = append(g.Initializers, floats("A", dims, v))
+		if f.transB {
+			feed("B", formP, formK)
+		} else {
+			feed("B", formK, formP)
+		}
+	} else {
+		dims, v := []int64{formK, formN}, stored.transposed()
+		if f.transB {
+			dims, v = []int64{formN, formK}, stored.v
+		}
+		g.Initializers = append(g.Initializers, floats("B", dims, v))
+		if f.transA {
+			feed("A", formK, formP)
+		} else {
+			feed("A", formP, formK)
+		}
+	}
+	names := []string{"A", "B", "C"}
+	constant := func(dims ...int64) {
+		size := int64(1)
+		for _, d := range dims {
+			size *= d
+		}
+		g.Initializers = append(g.Initializers, floats("C", dims, normal(rng, int(size))))
+	}
+	switch f.addend {
+	case "none":
+		names = names[:2]
+	case "scalar":
+		constant()
+	case "[1]":
+		constant(1)
+	case "[N]":
+		constant(n)
+	case "[1,N]":
+		constant(1, n)
+	case "[M,1]":
+		constant(m, 1)
+	case "[M,N]":
+		constant(m, n)
+	case "dynamic [N]":
+		feed("C", n)
+	case "dynamic [M,N]":
+		feed("C", m, n)
+	}
+	flag := func(b bool) int64 {
+		if b {
+			return 1
+		}
+		return 0
+	}
+	g.Nodes = []*onnx.Node{node("gemm", "Gemm", names, []string{"Y"},
+		onnx.IntAttr("transA", flag(f.transA)), onnx.IntAttr("transB", flag(f.transB)),
+		onnx.FloatAttr("alpha", f.alpha), onnx.FloatAttr("beta", f.beta))}
+	g.Outputs = []*onnx.ValueInfo{onnx.NewValueInfo("Y", onnx.Float, m, n)}
+	return newModel(8, 13, g), inputs
+}
+
+func TestEveryFormOfGemm(t *testing.T) {
+	testenv.ORT(t)
+	rng := rand.New(rand.NewPCG(1, 2))
+	matrix, w := onGrid(t, rng, "d4:4,4:g2,3,4,6", formN, formK)
+	for _, left := range []bool{false, true} {
+		for _, trans := range []int{0, 1, 2, 3} {
+			for _, addend := range addends {
+				for _, scale := range [][2]float32{{1, 1}, {0.5, -2}, {-4, 0}} {
+					f := gemmForm{left, trans&1 != 0, trans&2 != 0, scale[0], scale[1], addend}
+					t.Run(f.String(), func(t *testing.T) { f.check(t, rng, matrix, w) })
+				}
+			}
+		}
+	}
+}
+
+func (f gemmForm) check(t *testing.T, rng *rand.Rand, matrix *quant.Matrix, w rows) {
+	m, inputs := f.model(rng, w)
+	before := onnx.Clone(m)
+	apply(t, m, matrix)
+	if count(m, "Gemm") != 0 || count(m, "HNLQLinear") != 1 {
+		t.Fatalf("not replaced:\n%s", dump(t, m))
+	}
+	// A constant C with one number per output channel, or one number in all, needs no Add of its own.
+	perChannel := map[string]bool{"none": true, "scalar": true, "[1]": true, "[N]": !f.left, "[1,N]": !f.left, "[M,1]": f.left}
+	if want := perChannel[f.addend] || f.beta == 0; (count(m, "Add") == 0) != want {
+		t.Errorf("folded: %v, want %v\n%s", !want, want, dump(t, m))
+	}
+	sameOutputs(t, before, m, inputs, 2e-6)
+}
