@@ -5,6 +5,8 @@ package eval_test
 import (
 	"context"
 	"math"
+	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/cosetq/cosetq/calib"
@@ -85,5 +87,46 @@ func TestFloatPerplexity(t *testing.T) {
 	t.Logf("%+v, %.1f s", got, r.Models[0].Seconds)
 	if math.Abs(got.BitsPerToken-want) > 1e-3 {
 		t.Errorf("%.4f bits per byte, want %.4f", got.BitsPerToken, want)
+	}
+}
+
+// Every test model runs on random inputs, and ONNX Runtime's optimizations do not change its answers.
+func TestEveryModelAgreesWithItself(t *testing.T) {
+	rt, err := ort.Open(ort.Options{Library: testenv.ORT(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	paths, err := filepath.Glob(filepath.Join(testenv.Data(t, "models"), "*.onnx"))
+	if err != nil || len(paths) == 0 {
+		t.Fatalf("no models: %v", err)
+	}
+	for _, path := range paths {
+		t.Run(filepath.Base(path), func(t *testing.T) {
+			spelling := "random:2"
+			if strings.Contains(path, "silero") {
+				spelling = "random:2,sequence=576,sr=16000"
+			}
+			var models []eval.Model
+			for _, level := range []ort.OptimizationLevel{ort.OptimizeDisabled, ort.OptimizeAll} {
+				s, err := rt.NewSession(path, ort.SessionOptions{Threads: 1, Optimization: level})
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer s.Close()
+				models = append(models, eval.Model{Path: level.String(), Runner: s, Inputs: s.Inputs(), Outputs: s.Outputs()})
+			}
+			data, err := calib.Open(spelling, models[0].Inputs, calib.Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			r, err := eval.Run(context.Background(), eval.TaskAgreement, models, data, eval.Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := r.Models[1].Metrics.(eval.Agreement)
+			if !r.Random || got.SQNR < 80 || got.Top1 != 1 {
+				t.Errorf("%+v", got)
+			}
+		})
 	}
 }
