@@ -1,10 +1,11 @@
 package lattice
 
 // reach bounds the points of a code: no coordinate exceeds one in magnitude, and no two coordinates' magnitudes sum to
-// more than two.
+// more than two. Each is the sum over the levels of q_0·…·q_{m−1} times the largest value that a leader has.
 type reach struct{ one, two float32 }
 
-// excess returns by how much y[:d] exceeds the reach, 0 where it does not.
+// excess returns by how much y[:d] exceeds the reach: its largest magnitude less one, and the sum of its two largest
+// magnitudes less two, or 0 where that is negative.
 func (r reach) excess(y *[MaxDim]float32, d int) (one, two float32) {
 	var first, second float32
 	for _, c := range y[:d] {
@@ -26,13 +27,14 @@ func (r reach) beyond(y *[MaxDim]float32, d int) bool {
 	return false
 }
 
-// bound returns a lower bound on the squared distance from y[:d] to the code: that to the half-spaces of the reach.
+// bound returns a lower bound on the squared distance from y[:d] to the code: max(e², f²/2) with the excesses e and f.
 func (r reach) bound(y *[MaxDim]float32, d int) float32 {
 	one, two := r.excess(y, d)
 	return max(float32(one*one), float32(float32(two*two)*0.5))
 }
 
-// shrink returns the factor that brings y[:d] within the reach (as seen from 0), at most 1.
+// shrink returns the factor that brings y[:d] within the reach as seen from 0, at most 1: the smaller of one/(one + e) and
+// two/(two + f) with the excesses e and f; the former alone if d = 1.
 func (r reach) shrink(y *[MaxDim]float32, d int) float32 {
 	one, two := r.excess(y, d)
 	s := r.one / (r.one + one)

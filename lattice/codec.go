@@ -47,7 +47,8 @@ type Codec struct {
 // radices multiply to more than 4096, or the gains are not distinct, ascending and in 1 … MaxGain.
 func NewCodec(l Lattice, radices, gains []int) (*Codec, error) {
 	if !l.Valid() || GroupSize%l.Dim() != 0 {
-		return nil, fmt.Errorf("lattice: codec lattice %v does not tile a group of %d weights: want z1, z2, z4, z8, d4 or e8", l, GroupSize)
+		return nil, fmt.Errorf("lattice: codec lattice %v does not tile a group of %d weights: want z1, z2, z4, z8, d4 or e8",
+			l, GroupSize)
 	}
 	if len(radices) == 0 || len(radices) > MaxLevels {
 		return nil, fmt.Errorf("lattice: codec has %d radices: want 1 to %d", len(radices), MaxLevels)
@@ -66,6 +67,12 @@ func NewCodec(l Lattice, radices, gains []int) (*Codec, error) {
 	}
 	product := 1
 	for _, q := range radices {
+		if err := l.checkRadix(q, MaxClasses); err != nil {
+			return nil, err
+		}
+		if q > maxRadixProduct/product {
+			return nil, fmt.Errorf("lattice: codec radices %v multiply to more than %d", radices, maxRadixProduct)
+		}
 		t, err := l.Leaders(q)
 		if err != nil {
 			return nil, err
@@ -75,9 +82,7 @@ func NewCodec(l Lattice, radices, gains []int) (*Codec, error) {
 		one, two := t.maxAbs()
 		c.reach.one += float32(product) * float32(one)
 		c.reach.two += float32(product) * float32(two)
-		if product *= q; product > maxRadixProduct {
-			return nil, fmt.Errorf("lattice: codec radices %v multiply to more than %d", radices, maxRadixProduct)
-		}
+		product *= q
 	}
 	c.setCentres()
 	if !c.holdsCentre() {

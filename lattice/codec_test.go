@@ -211,6 +211,7 @@ func TestDigitsOfAnyPoint(t *testing.T) {
 
 // Fact 8: the code holds every point strictly inside q^M(1−r)V and none outside q^M(1+r)V, q^M·r = (q^M − q)/(q − 1).
 func TestOverloadRegion(t *testing.T) {
+	skipMonteCarlo(t)
 	for _, test := range []struct {
 		lattice   Lattice
 		q, levels int

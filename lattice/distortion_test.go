@@ -31,6 +31,7 @@ func distortion(tb testing.TB, q *Quantizer, x []float64) (mse float64, codes []
 
 // Facts 11 and 13: fixed-rate centred codes on N(0,1); and fact 14, no code beats 4^-R.
 func TestFixedRateDistortion(t *testing.T) {
+	skipMonteCarlo(t)
 	for _, test := range []struct {
 		lattice   Lattice
 		q, levels int
@@ -66,6 +67,7 @@ func TestFixedRateDistortion(t *testing.T) {
 
 // Fact 13: without centring, half of a symmetric source overloads at q = 2.
 func TestCentringMatters(t *testing.T) {
+	skipMonteCarlo(t)
 	for _, test := range []struct {
 		lattice Lattice
 		beta    float64
@@ -79,6 +81,7 @@ func TestCentringMatters(t *testing.T) {
 
 // Fact 12: the paper's geometric scaling.
 func TestGeometricScaling(t *testing.T) {
+	skipMonteCarlo(t)
 	q := mustQuantizer(t, Config{Lattice: D4, Radices: Uniform(4, 2), Beta: 0.194, Uncentred: true, TieDither: true})
 	mse, codes, _ := distortion(t, q, gaussianVectors(12, 400_000))
 	scaled := 0
@@ -103,6 +106,7 @@ func TestGeometricScaling(t *testing.T) {
 
 // Gains in the general code: best of K scales, as in NestQuant (theory 3.4, E8 (4,1) and (16,1) with K = 4).
 func TestQuantizerGains(t *testing.T) {
+	skipMonteCarlo(t)
 	for _, test := range []struct {
 		q         int
 		beta, mse float64
@@ -141,6 +145,7 @@ func scalarDistortion(levels []float64) (mse float64, centroids []float64) {
 
 // Fact 15: scalar references, and z1 codes are exactly the uniform quantizer.
 func TestScalarReferences(t *testing.T) {
+	skipMonteCarlo(t)
 	for _, test := range []struct {
 		levels                   int
 		lloydMax, uniform, space float64

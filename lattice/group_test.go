@@ -131,6 +131,7 @@ func TestCodeWordsRoundTrip(t *testing.T) {
 
 // Clamping to d4:4 costs at most two percent over the nearest of all 256 code words, however far out a block is.
 func TestClampIsNearlyOptimal(t *testing.T) {
+	skipMonteCarlo(t)
 	c := mustCodec(t, "d4:4")
 	rng := rand.New(rand.NewPCG(5, 5))
 	for _, sigma := range []float64{1, 2, 4, 16} {
@@ -238,6 +239,7 @@ func encoderFingerprint(t *testing.T, codec string) (hash uint64, sum float32) {
 
 // A codec's coarse levels alone decode to a coarser version, and no level at all to 0.
 func TestDecodeGroupCoarse(t *testing.T) {
+	skipMonteCarlo(t)
 	c := mustCodec(t, "d4:4,4:g2,3,4,5")
 	e := mustEncoder(t, c, c.NominalStep())
 	row := gaussianRow(17, 80_000)

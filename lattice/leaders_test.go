@@ -167,14 +167,21 @@ func TestLeadersErrors(t *testing.T) {
 }
 
 func TestLeadersAreBuiltFast(t *testing.T) {
+	if testing.Short() {
+		t.Skip("times a table, skipped by -short")
+	}
 	for _, test := range []struct {
 		lattice Lattice
 		q       int
 	}{{E8, 4}, {D4, 16}} {
-		start := time.Now()
-		buildLeaders(test.lattice, test.q)
-		if took := time.Since(start); took > 500*time.Millisecond {
-			t.Errorf("%v q=%d took %v", test.lattice, test.q, took)
+		least := time.Hour
+		for range 3 {
+			start := time.Now()
+			buildLeaders(test.lattice, test.q)
+			least = min(least, time.Since(start))
+		}
+		if least > 500*time.Millisecond {
+			t.Errorf("%v q=%d took %v", test.lattice, test.q, least)
 		}
 	}
 }

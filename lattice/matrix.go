@@ -179,8 +179,8 @@ func (c *Codec) DecodeMatrix(w []float32, codes *Codes, steps []float32, threads
 	})
 }
 
-// parallel calls do(0) … do(n−1) on several goroutines (0: one per CPU) and returns the error of the lowest that failed, saying
-// what it is.
+// parallel calls do(0) … do(n−1) on several goroutines (0: one per CPU) and returns the error of the lowest that failed,
+// saying what it is.
 func parallel(what string, n, threads int, do func(i int) error) error {
 	if threads <= 0 {
 		threads = runtime.GOMAXPROCS(0)

@@ -146,6 +146,7 @@ func TestEncodeGroupDoesNotAllocate(t *testing.T) {
 
 // The bars of the presets on N(0,1) with 10^6 samples at the optimal step, and fact 14: no code beats 4^-R.
 func TestPresetDistortion(t *testing.T) {
+	skipMonteCarlo(t)
 	const rows, cols = 250, 4000
 	rng := rand.New(rand.NewPCG(2026, 11))
 	w := make([]float32, rows*cols)
@@ -180,6 +181,7 @@ func TestPresetDistortion(t *testing.T) {
 
 // NominalStep is at the bottom of the distortion, for presets (tabulated) and other codecs (measured).
 func TestNominalStep(t *testing.T) {
+	skipMonteCarlo(t)
 	row := gaussianRow(12, 1<<17)
 	for _, s := range []string{"d4:4,4:g2,3,4,5", "d4:2,4:g3,4,5,7", "d4:4:g3,4,5,7", "d4:4,4", "e8:2,2", "z1:16"} {
 		c := mustCodec(t, s)

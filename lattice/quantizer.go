@@ -228,8 +228,8 @@ func (q *Quantizer) fits(code *Code, x []float64, offset *[MaxDim]float64, shrin
 	return ok
 }
 
-// encodeShrunk writes the classes of the point nearest to shrink·x/scale + offset, and reports whether that point is in the code, and
-// whether it could be rounded at all. x is divided before the offset is added, so that scaling leaves dither and centre alone.
+// encodeShrunk writes the classes of the point nearest to shrink·x/scale + offset, and reports whether that point is in the
+// code, and whether it could be rounded at all. x is divided before the offset is added, so that scaling leaves dither and centre alone.
 func (q *Quantizer) encodeShrunk(code *Code, x []float64, offset *[MaxDim]float64, shrink float64) (ok, inRange bool) {
 	scale := q.scale(code)
 	var y [MaxDim]float64

@@ -127,6 +127,7 @@ func TestOverload(t *testing.T) {
 
 // The dither makes the error uniform on the cell and independent of the source: here, of a constant one.
 func TestDither(t *testing.T) {
+	skipMonteCarlo(t)
 	q := mustQuantizer(t, Config{Lattice: D4, Radices: Uniform(4, 2), Beta: 0.5, Dither: true, Seed: 3})
 	x := make([]float64, 4*20_000)
 	for i := range x {
@@ -147,6 +148,7 @@ func TestDither(t *testing.T) {
 
 // Successive refinement: each level left out costs about q² in distortion (theory 1.9).
 func TestSuccessiveRefinement(t *testing.T) {
+	skipMonteCarlo(t)
 	for _, test := range []struct {
 		lattice            Lattice
 		beta, full, coarse float64
