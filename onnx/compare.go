@@ -5,6 +5,7 @@ import (
 	"math"
 	"reflect"
 	"slices"
+	"sync"
 )
 
 // Equal reports whether a and b, of the same type, say the same: all known
@@ -74,8 +75,12 @@ func sameFields(a, b Message, same func(a, b Message) bool) bool {
 	if t, ok := a.(*Tensor); ok && t.Data != b.(*Tensor).Data {
 		return false
 	}
-	var bufA, bufB [18]field
-	fa, fb := a.fields(bufA[:0]), b.fields(bufB[:0])
+	buf := schemas.Get().(*[2 * maxFields]field)
+	defer func() {
+		clear(buf[:]) // keep no message alive
+		schemas.Put(buf)
+	}()
+	fa, fb := a.fields(buf[:0:maxFields]), b.fields(buf[maxFields:maxFields])
 	for i := range fa {
 		if !sameField(&fa[i], &fb[i], same) {
 			return false
@@ -83,6 +88,13 @@ func sameFields(a, b Message, same func(a, b Message) bool) bool {
 	}
 	return true
 }
+
+// maxFields is the most fields a message has.
+const maxFields = 18
+
+// schemas are scratch buffers for two schemas: comparing is what writing a model
+// does most, and would leave much garbage.
+var schemas = sync.Pool{New: func() any { return new([2 * maxFields]field) }}
 
 func sameField(a, b *field, same func(a, b Message) bool) bool {
 	if a.has != nil && (*a.has || !isZero(a)) != (*b.has || !isZero(b)) {

@@ -35,15 +35,14 @@ func Float16FromFloat32(f float32) uint16 {
 // Float16ToFloat32 converts IEEE 754 binary16 exactly.
 func Float16ToFloat32(h uint16) float32 {
 	sign := uint32(h&0x8000) << 16
-	exp, mant := uint32(h>>10&0x1f), uint32(h&0x3ff)
-	switch exp {
-	case 0x1f:
-		return math.Float32frombits(sign | 0x7f800000 | mant<<13)
-	case 0:
-		f := float32(mant) * (1.0 / (1 << 24))
-		return math.Float32frombits(sign | math.Float32bits(f))
+	bits := uint32(h&0x7fff) << 13
+	if bits >= 0x1f<<23 { // infinity and NaN
+		return math.Float32frombits(sign | 0xff<<23 | bits)
 	}
-	return math.Float32frombits(sign | (exp+112)<<23 | mant<<13)
+	// Read as a float32 the exponent is 112 too small; multiplying by a power of
+	// two repairs that exactly, for subnormals too.
+	f := math.Float32frombits(bits) * 0x1p112
+	return math.Float32frombits(sign | math.Float32bits(f))
 }
 
 // BFloat16FromFloat32 rounds f to bfloat16, to nearest, ties to even. A NaN
