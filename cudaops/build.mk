@@ -18,7 +18,7 @@ link := -shared -static-libstdc++ -static-libgcc -s -Wl,--version-script=$(here)
 machine := $(shell $(CXX) -dumpmachine)
 kernels := weight form activations linear dispatch counters portable
 ifneq (,$(findstring x86_64,$(machine)))
-kernels += avx2 avx512
+kernels += avx2 avx512 avx512_lookup
 endif
 # GCC 12 takes the deliberately undefined operands inside its own intrinsics for a mistake.
 isa_avx2 := -mavx2 -mfma -mf16c -Wno-maybe-uninitialized
@@ -37,7 +37,7 @@ sanitize := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-o
 
 $(release)/cpu/%.o: $(here)/src/cpu/%.cc
 	@mkdir -p $(@D)
-	$(CXX) $(flags) $(isa_$*) -MMD -MP -c $< -o $@
+	$(CXX) $(flags) $(isa_$(firstword $(subst _, ,$*))) -MMD -MP -c $< -o $@
 
 $(release)/ort/%.o: $(here)/src/%.cc
 	@mkdir -p $(@D)
@@ -49,11 +49,11 @@ $(release)/test/%.o: $(here)/test/%.cc
 
 $(release)/bench/%.o: $(here)/bench/%.cc
 	@mkdir -p $(@D)
-	$(CXX) $(flags) -MMD -MP -c $< -o $@
+	$(CXX) $(flags) -I$(here)/test -MMD -MP -c $< -o $@
 
 $(sanitized)/cpu/%.o: $(here)/src/cpu/%.cc
 	@mkdir -p $(@D)
-	$(CXX) $(flags) $(isa_$*) $(sanitize) -MMD -MP -c $< -o $@
+	$(CXX) $(flags) $(isa_$(firstword $(subst _, ,$*))) $(sanitize) -MMD -MP -c $< -o $@
 
 $(sanitized)/test/%.o: $(here)/test/%.cc
 	@mkdir -p $(@D)
@@ -70,12 +70,12 @@ $(release)/cosetq_test: $(call objects,$(release)) $(addprefix $(release)/test/,
 $(sanitized)/cosetq_test: $(call objects,$(sanitized)) $(addprefix $(sanitized)/test/,$(addsuffix .o,$(tests)))
 	$(CXX) $(sanitize) $^ -pthread -o $@
 
-$(release)/cosetq_bench: $(call objects,$(release)) $(release)/bench/bench.o
+$(release)/cosetq_bench: $(call objects,$(release)) $(release)/bench/bench.o $(release)/test/sample.o
 	$(CXX) $^ -pthread -o $@
 
 # A weak symbol in a file built for one instruction set could replace everyone's copy of an inline function.
 check: $(release)/cosetq_test
-	@! nm $(filter %/avx2.o %/avx512.o,$(call objects,$(release))) | grep ' [WwVu] ' || \
+	@! nm $(filter %/avx2.o %/avx512.o %/avx512_lookup.o,$(call objects,$(release))) | grep ' [WwVu] ' || \
 	  { echo "inline functions leak out of the files of one instruction set"; exit 1; }
 	$(release)/cosetq_test
 

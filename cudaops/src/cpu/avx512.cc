@@ -44,6 +44,24 @@ inline void StoreCoordinate(__m512i v, float unit, float centre, const __m512* g
   }
 }
 
+// Gains of 64 rows for one group.
+inline void LoadGains(const WeightView& w, __mmask64 rows, int64_t tile, int64_t group, __m512* gain) {
+  if (w.gains == nullptr) {
+    for (int i = 0; i < 4; ++i) gain[i] = _mm512_set1_ps(w.gain_values[0]);
+    return;
+  }
+  const __m512i packed = _mm512_maskz_loadu_epi8(rows, GainBytes(w, tile, group));
+  const __m128i shift = _mm_cvtsi32_si128(w.gain_bits * static_cast<int>(group % w.gains_per_byte));
+  const __m512i mask = _mm512_set1_epi32((1 << w.gain_bits) - 1);
+  const __m512 values = _mm512_loadu_ps(w.gain_values);
+  const __m128i quarter[4] = {_mm512_castsi512_si128(packed), _mm512_extracti32x4_epi32(packed, 1),
+                              _mm512_extracti32x4_epi32(packed, 2), _mm512_extracti32x4_epi32(packed, 3)};
+  for (int i = 0; i < 4; ++i) {
+    const __m512i index = _mm512_and_si512(_mm512_srl_epi32(_mm512_cvtepu8_epi32(quarter[i]), shift), mask);
+    gain[i] = _mm512_permutexvar_ps(index, values);
+  }
+}
+
 // Coordinates are looked up for 64 rows at a time in tables of integers that already carry the level's weight.
 template <Form kForm>
 void DecodeForm(const WeightView& w, int64_t tile, int64_t first, int64_t count, float* panel) {
@@ -52,11 +70,8 @@ void DecodeForm(const WeightView& w, int64_t tile, int64_t first, int64_t count,
   const uint8_t* codes = static_cast<const uint8_t*>(w.codes) + (tile * w.groups + first) * w.elements * w.tile;
   const float unit = w.level_weights[0];
   for (int64_t g = 0; g < count; ++g, codes += w.elements * w.tile) {
-    alignas(64) float gains[kTile];
-    ReadGains(w, tile, first + g, gains);
     __m512 gain[4];
-    for (int i = 0; i < 4; ++i) gain[i] = _mm512_load_ps(gains + 16 * i);
-
+    LoadGains(w, rows, tile, first + g, gain);
     float* out = panel + g * kGroup * kTile;
     __m512i element[4];
     for (int e = 0; e < w.elements; ++e) element[e] = _mm512_maskz_loadu_epi8(rows, codes + e * w.tile);
@@ -91,7 +106,8 @@ void DecodeD4(const WeightView& w, int64_t tile, int64_t first, int64_t count, f
 }  // namespace
 
 const Kernels kAvx512Kernels = {
-    "avx512", ToFloat, ToHalf, DecodeGeneric, DecodeD4, MultiplyGeneric, nullptr, nullptr, nullptr,
+    "avx512", ToFloat, ToHalf, DecodeGeneric, DecodeD4, MultiplyGeneric,
+    Avx512LookupBuild, Avx512Lookup, Avx512LookupRows,
 };
 
 }  // namespace cosetq

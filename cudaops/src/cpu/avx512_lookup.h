@@ -1,4 +1,4 @@
-// Table look-ups of 64 bytes at once. For files built with AVX-512 VBMI only.
+// Table look-ups of 64 bytes at once, and the value look-up kernels. For files built with AVX-512 VBMI only.
 
 #ifndef COSETQ_CPU_AVX512_LOOKUP_H_
 #define COSETQ_CPU_AVX512_LOOKUP_H_
@@ -8,6 +8,13 @@
 #include "weight_view.h"
 
 namespace cosetq {
+
+// See LookupBuildFn, LookupFn and LookupRowsFn in kernels.h.
+void Avx512LookupBuild(const WeightView& w, const float* a, int64_t pair, int64_t count, uint8_t* tables, float* steps);
+void Avx512Lookup(const WeightView& w, int64_t tile, int64_t pair, int64_t count, const uint8_t* tables,
+                  const float* steps, float* lanes);
+void Avx512LookupRows(const float* lanes, float* sums);
+
 namespace {
 
 // Rows of a tile; a load under this mask reads no byte past the tile and gives zero digits to the missing rows.

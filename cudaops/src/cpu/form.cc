@@ -61,6 +61,7 @@ void SplitCentre(const WeightView& v, Form form, FormTables* t) {
         const double x = Coordinate(v, level, c, j) - share;
         t->centred[level][j][c] = static_cast<float>(x);
         norms[c] += x * x;
+        t->largest[j] = std::fmax(t->largest[j], std::fabs(t->centred[level][j][c]));
       }
     }
     for (double norm : norms) longest = std::fmax(longest, norm);

@@ -46,13 +46,18 @@ inline void AddWords(const int32_t* words, const int32_t* entry, int stride, int
   }
 }
 
+// The gain indices of a group, one byte per row, shared with the other groups of those bytes.
+inline const uint8_t* GainBytes(const WeightView& w, int64_t tile, int64_t group) {
+  const int64_t packed = (w.groups + w.gains_per_byte - 1) / w.gains_per_byte;
+  return w.gains + (tile * packed + group / w.gains_per_byte) * w.tile;
+}
+
 inline void ReadGains(const WeightView& w, int64_t tile, int64_t group, float* gain) {
   if (w.gains == nullptr) {
     for (int r = 0; r < kTile; ++r) gain[r] = w.gain_values[0];
     return;
   }
-  const int64_t packed = (w.groups + w.gains_per_byte - 1) / w.gains_per_byte;
-  const uint8_t* bytes = w.gains + (tile * packed + group / w.gains_per_byte) * w.tile;
+  const uint8_t* bytes = GainBytes(w, tile, group);
   const int shift = w.gain_bits * static_cast<int>(group % w.gains_per_byte);
   const int mask = (1 << w.gain_bits) - 1;
   for (int r = 0; r < w.tile; ++r) gain[r] = w.gain_values[(bytes[r] >> shift) & mask];

@@ -10,7 +10,7 @@
 namespace cosetq {
 
 constexpr int kColumns = 6;      // activation columns (rows of A) that a product step keeps in registers
-constexpr int kDepthGroups = 16;  // groups decoded at a time: 16 * 8 columns * 64 rows of float are 32 KB, the first-level cache
+constexpr int kDepthGroups = 4;  // groups decoded at a time: 16 * 8 columns * 64 rows of float are 32 KB, the first-level cache
 
 // Decodes groups [first, first + count) of a tile without the row scales: panel[(g - first) * kGroup + j][row].
 using DecodeFn = void (*)(const WeightView& w, int64_t tile, int64_t first, int64_t count, float* panel);

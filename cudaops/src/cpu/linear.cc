@@ -169,10 +169,10 @@ Outcome RunLookup(Job* job, Host* host, bool serial) {
 
 Path ChoosePath(const WeightView& w, const Kernels& kernels, int64_t batch) {
   if (w.form == Form::kGeneral || kernels.decode_d4 == nullptr) return Path::kGeneral;
-  if (kernels.lookup != nullptr && w.tables->integer_gains && batch <= kLookupBatch && w.tiles >= kLookupTiles) {
-    return Path::kLookup;
-  }
-  return Path::kD4;
+  const bool one_table = w.form != Form::kTwoByte || w.tables->shared;
+  const bool gains = w.gains == nullptr || w.tables->integer_gains;
+  const bool worth = batch <= kLookupBatch && w.tiles >= kLookupTiles;
+  return kernels.lookup != nullptr && one_table && gains && worth ? Path::kLookup : Path::kD4;
 }
 
 Outcome RunLinear(const Weight& weight, const Kernels& kernels, const LinearCall& call, Host* host) {

@@ -38,8 +38,9 @@ struct FormTables {
   alignas(64) int8_t digits[2][4][256];
   // The same less the level's share of the centre, in units of the level's own weight.
   alignas(64) float centred[2][4][256];
-  // Norm of the longest centred codeword of all levels.
+  // Norm of the longest centred codeword of all levels, and the largest size of each coordinate.
   float longest;
+  float largest[4];
   // Both levels use the same centred table.
   bool shared;
   // level_weights[1] / level_weights[0] as a power of two.

@@ -1,0 +1,68 @@
+// Times of the CPU kernels alone, one thread, best of many: per instruction set, codec and batch.
+//
+//   cosetq_bench [rows cols]
+
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <memory>
+
+#include "cpu/dispatch.h"
+#include "sample.h"
+
+namespace cosetq::test {
+namespace {
+
+double Seconds() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+// Best time of one call, for about half a second.
+double BestTime(const Weight& weight, const Kernels& kernels, int64_t batch) {
+  const WeightView& w = weight.view();
+  std::vector<float> a(static_cast<size_t>(batch * w.cols), 0.5f), y(static_cast<size_t>(batch * w.rows));
+  LinearCall call;
+  call.batch = batch;
+  call.a = a.data();
+  call.y = y.data();
+  double best = 1e9;
+  const double end = Seconds() + 0.5;
+  do {
+    TestHost host;
+    const double start = Seconds();
+    RunLinear(weight, kernels, call, &host);
+    best = std::min(best, Seconds() - start);
+  } while (Seconds() < end);
+  return best;
+}
+
+void Bench(int64_t rows, int64_t cols) {
+  std::printf("%ld x %ld, one thread, best time in ms\n", rows, cols);
+  std::printf("%-10s %-8s %5s %-8s %9s %12s\n", "isa", "codec", "batch", "path", "ms", "Gweights/s");
+  for (const char* name : {"d4:4,4", "d4:2,4", "d4:4", "e8:2,2"}) {
+    Sample sample(CodecNamed(name), rows, cols, Options{}, 1);
+    std::string error;
+    const std::unique_ptr<Weight> weight = Weight::Create(sample.spec(), &error);
+    int isas = 0;
+    const char* const* names = AvailableIsas(&isas);
+    for (int i = isas - 1; i >= 0; --i) {
+      SelectIsa(names[i], &error);
+      const Kernels& kernels = ActiveKernels();
+      for (int64_t batch : {1, 2, 4, 16, 128}) {
+        const double t = BestTime(*weight, kernels, batch);
+        std::printf("%-10s %-8s %5ld %-8s %9.3f %12.2f\n", names[i], name, batch,
+                    PathName(ChoosePath(weight->view(), kernels, batch)), t * 1e3,
+                    static_cast<double>(rows * cols * batch) / t * 1e-9);
+        std::fflush(stdout);
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace cosetq::test
+
+int main(int argc, char** argv) {
+  const bool given = argc == 3;
+  cosetq::test::Bench(given ? std::atol(argv[1]) : 1024, given ? std::atol(argv[2]) : 4096);
+}

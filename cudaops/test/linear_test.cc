@@ -1,0 +1,191 @@
+// Random weights of every codec against their decoding in double precision, on every instruction set of this machine.
+
+#include <cmath>
+#include <cstring>
+#include <memory>
+
+#include "check.h"
+#include "cpu/counters.h"
+#include "cpu/dispatch.h"
+#include "cpu/half.h"
+#include "sample.h"
+
+namespace cosetq::test {
+namespace {
+
+// Largest relative error of the whole output.
+constexpr double kFloatBudget = 2e-6;
+constexpr double kLookupBudget = 1e-4;
+constexpr double kHalfBudget = 5e-4;  // of the rounding of Y to float16
+
+constexpr float kGuard = 12345.0f;
+constexpr size_t kGuardSize = 64;
+
+struct Activations {
+  std::vector<float> values;
+  std::vector<uint16_t> halves;
+};
+
+// Normal numbers with some large columns, rounded to float16 so that both types see the same.
+Activations MakeActivations(int64_t batch, int64_t cols, uint64_t seed) {
+  std::mt19937_64 random(seed);
+  std::normal_distribution<float> normal;
+  Activations a;
+  for (int64_t i = 0; i < batch * cols; ++i) {
+    const float v = normal(random) * (i % cols % 97 == 5 ? 30.0f : 1.0f);
+    a.halves.push_back(FloatToHalf(v));
+    a.values.push_back(HalfToFloat(a.halves.back()));
+  }
+  return a;
+}
+
+// Runs the kernel with a guard band on both sides of Y. Empty when a guard was hurt.
+std::vector<double> Run(const Weight& weight, const Kernels& kernels, const Activations& a, int64_t batch, bool half,
+                        bool reverse) {
+  const size_t size = static_cast<size_t>(batch * weight.view().rows);
+  std::vector<float> y(half ? 0 : size + 2 * kGuardSize, kGuard);
+  std::vector<uint16_t> y_half(half ? size + 2 * kGuardSize : 0, FloatToHalf(kGuard));
+  TestHost host(reverse);
+  LinearCall call;
+  call.batch = batch;
+  if (half) {
+    call.a_half = a.halves.data();
+    call.y_half = y_half.data() + kGuardSize;
+  } else {
+    call.a = a.values.data();
+    call.y = y.data() + kGuardSize;
+  }
+  if (RunLinear(weight, kernels, call, &host) != Outcome::kDone) return {};
+  std::vector<double> out(size);
+  for (size_t i = 0; i < kGuardSize; ++i) {
+    const size_t after = kGuardSize + size + i;
+    if (half ? y_half[i] != FloatToHalf(kGuard) || y_half[after] != FloatToHalf(kGuard)
+             : y[i] != kGuard || y[after] != kGuard) {
+      return {};
+    }
+  }
+  for (size_t i = 0; i < size; ++i) out[i] = half ? HalfToFloat(y_half[kGuardSize + i]) : y[kGuardSize + i];
+  return out;
+}
+
+std::vector<double> Reference(const Sample& sample, const std::vector<double>& w, const Activations& a, int64_t batch,
+                              int64_t rows, int64_t cols) {
+  std::vector<double> out(static_cast<size_t>(batch * rows));
+  for (int64_t b = 0; b < batch; ++b) {
+    for (int64_t n = 0; n < rows; ++n) {
+      double sum = sample.Bias(n);
+      const float* x = a.values.data() + b * cols;
+      const double* row = w.data() + n * cols;
+      for (int64_t k = 0; k < cols; ++k) sum += x[k] * row[k];
+      out[static_cast<size_t>(b * rows + n)] = sum;
+    }
+  }
+  return out;
+}
+
+double RelativeError(const std::vector<double>& got, const std::vector<double>& want) {
+  double error = 0, size = 0;
+  for (size_t i = 0; i < want.size(); ++i) {
+    error += (got[i] - want[i]) * (got[i] - want[i]);
+    size += want[i] * want[i];
+  }
+  return size == 0 ? std::sqrt(error) : std::sqrt(error / size);
+}
+
+void CheckWeight(const Codec& codec, int64_t rows, int64_t cols, const Options& options, uint64_t seed) {
+  Sample sample(codec, rows, cols, options, seed);
+  std::string error;
+  const std::unique_ptr<Weight> weight = Weight::Create(sample.spec(), &error);
+  const std::string name = std::string(codec.name) + " " + std::to_string(rows) + "x" + std::to_string(cols) + " gains " +
+                           std::to_string(options.gains.size()) + (options.half ? " half" : "");
+  if (!Check(weight != nullptr, name + ": refused: " + error)) return;
+  const std::vector<double> w = sample.Decode();
+  int isas = 0;
+  const char* const* names = AvailableIsas(&isas);
+  for (int64_t batch : {0, 1, 2, 3, 5, 17, 64}) {
+    const Activations a = MakeActivations(batch, cols, seed + static_cast<uint64_t>(batch));
+    const std::vector<double> want = Reference(sample, w, a, batch, rows, cols);
+    for (int i = 0; i < isas; ++i) {
+      SelectIsa(names[i], &error);
+      const Kernels& kernels = ActiveKernels();
+      const Path path = ChoosePath(weight->view(), kernels, batch);
+      const std::string counter = std::string(names[i]) + "." + PathName(path);
+      const std::string what = name + " batch " + std::to_string(batch) + " " + counter;
+      const int64_t before = CallCount(counter.c_str());
+      const std::vector<double> got = Run(*weight, kernels, a, batch, options.half, false);
+      if (!Check(got.size() == want.size(), what + ": wrote outside Y")) continue;
+      const double budget = options.half ? kHalfBudget : path == Path::kLookup ? kLookupBudget : kFloatBudget;
+      const double off = RelativeError(got, want);
+      Check(off <= budget, what + ": relative error " + std::to_string(off * 1e6) + "e-6");
+      Check(got == Run(*weight, kernels, a, batch, options.half, true), what + ": depends on the order of the pieces");
+      Check(CallCount(counter.c_str()) == before + (batch == 0 ? 0 : 2), what + ": another path ran");
+    }
+  }
+  SelectIsa("", &error);
+}
+
+}  // namespace
+
+void TestLinear(bool brief) {
+  const std::vector<int64_t> all_rows = {1, 10, 50, 63, 64, 65, 200, 257, 1000};
+  const std::vector<int64_t> all_cols = {1, 7, 8, 9, 63, 100, 192, 512};
+  std::vector<Options> options(5);
+  options[1].gains = {1};
+  options[1].direct_scales = true;
+  options[2].gains = {1.5, 2.25};
+  options[2].bias = false;
+  options[3].gains = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16};
+  options[4].half = true;
+  uint64_t seed = 1;
+  for (const Codec& codec : Codecs()) {
+    for (int64_t rows : all_rows) {
+      for (int64_t cols : all_cols) {
+        // Every option meets every codec and size in turn; all combinations would take minutes.
+        ++seed;
+        if (brief && seed % 5 != 0) continue;
+        CheckWeight(codec, rows, cols, options[seed % options.size()], seed);
+      }
+    }
+  }
+  // The fast forms at sizes that choose look-up tables, with every option.
+  for (const char* name : {"d4:4,4", "d4:2,4", "d4:4", "d4:4,4 apart"}) {
+    for (const Options& o : options) {
+      for (int64_t cols : {8, 15, 72, 136}) CheckWeight(CodecNamed(name), 513, cols, o, ++seed);
+    }
+  }
+}
+
+void TestLookupAccuracy() {
+  std::string error;
+  SelectIsa("", &error);
+  const Kernels& kernels = ActiveKernels();
+  if (kernels.lookup == nullptr) return;
+  Options options;
+  options.bias = false;
+  for (const char* name : {"d4:4,4", "d4:2,4", "d4:4"}) {
+    Sample sample(CodecNamed(name), 1024, 1024, options, 77);
+    const std::unique_ptr<Weight> weight = Weight::Create(sample.spec(), &error);
+    const std::vector<double> w = sample.Decode();
+    for (float scale : {1.0f, 1e-12f, 1e12f}) {
+      // One activation a thousand times the others sets the error of its own pair of groups alone.
+      for (float outlier : {1.0f, 1000.0f}) {
+        Activations a = MakeActivations(1, 1024, 5);
+        for (float& v : a.values) v *= scale;
+        a.values[123] *= outlier;
+        const double off = RelativeError(Run(*weight, kernels, a, 1, false, false), Reference(sample, w, a, 1, 1024, 1024));
+        Check(off <= kLookupBudget, std::string("look-up accuracy ") + name + " scale " + std::to_string(scale) +
+                                        " outlier " + std::to_string(outlier) + ": " + std::to_string(off * 1e6) + "e-6");
+      }
+    }
+    Activations a = MakeActivations(1, 1024, 6);
+    a.values.assign(1024, 0.0f);
+    Check(Run(*weight, kernels, a, 1, false, false) == std::vector<double>(1024, 0.0), "look-up of zeros");
+    a.values[7] = NAN;
+    const std::vector<double> got = Run(*weight, kernels, a, 1, false, false);
+    int numbers = 0;
+    for (double v : got) numbers += !std::isnan(v);
+    Check(numbers == 0, "look-up hides a NaN");
+  }
+}
+
+}  // namespace cosetq::test
