@@ -41,7 +41,7 @@ func (r roundedElements) read(dst []float32, start int64) error {
 
 // permutedElements reads a constant whose order differs from the order it is stored in, one element at a time. Only
 // what lies between a Transpose and a DequantizeLinear takes this path.
-type permutedElements struct{ c *constant }
+type permutedElements struct{ c constant }
 
 func (p permutedElements) read(dst []float32, start int64) error {
 	at := make([]int64, len(p.c.dims))
@@ -72,7 +72,7 @@ func (c *constant) ordered() elements {
 	if c.isContiguous() {
 		return c.elements
 	}
-	return permutedElements{c}
+	return permutedElements{*c} // a copy: what is done to c next lies above this
 }
 
 // readAll returns all elements of c in row-major order, when there are at most limit.
