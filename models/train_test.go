@@ -12,20 +12,27 @@ func TestTrainingLearns(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for step := range 60 {
+	steps := 60
+	if testing.Short() {
+		steps = 3 // enough for the race detector to see everything
+	}
+	for step := range steps {
 		batch, err := draw(seedTrain, step*batchSize, batchSize)
 		if err != nil {
 			t.Fatal(err)
 		}
 		trainer.step(batch, learnRate)
 	}
-	if got := trainer.model.Correct(test); got < 100 {
-		t.Errorf("%d of 200 right after 60 steps", got)
+	if got := trainer.model.Correct(test); !testing.Short() && got < 100 {
+		t.Errorf("%d of 200 right after %d steps", got, steps)
 	}
 }
 
 // The gradient that one step applies is the derivative of the loss, measured by moving single weights.
 func TestGradient(t *testing.T) {
+	if testing.Short() {
+		t.Skip("many forward passes; a matter of arithmetic, not of concurrency")
+	}
 	batch, err := draw(seedTrain, 0, batchSize)
 	if err != nil {
 		t.Fatal(err)
