@@ -1,0 +1,224 @@
+package rewrite_test
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"testing"
+
+	"github.com/cosetq/cosetq/onnx"
+	"github.com/cosetq/cosetq/rewrite"
+)
+
+// zoo returns one graph with a site for every reason, and a few of every other kind.
+func zoo() *onnx.Model {
+	w := func(name string, dims ...int64) *onnx.Tensor {
+		size := int64(1)
+		for _, d := range dims {
+			size *= d
+		}
+		return floats(name, dims, make([]float32, size))
+	}
+	double := onnx.NewTensor("double", []int64{64, 32}, make([]float64, 64*32))
+	g := &onnx.Graph{
+		Inputs: []*onnx.ValueInfo{
+			onnx.NewValueInfo("x", onnx.Float, "batch", 64), onnx.NewValueInfo("xd", onnx.Double, "batch", 64),
+			onnx.NewValueInfo("given", onnx.Float, 64, 32), onnx.NewValueInfo("overridable", onnx.Float, 64, 32),
+			onnx.NewValueInfo("ids", onnx.Int64, "batch"),
+		},
+		Initializers: []*onnx.Tensor{
+			w("good", 64, 32), w("overridable", 64, 32), w("vector", 64), w("batch", 2, 64, 32), w("tiny", 64, 8), w("narrow", 8, 4096),
+			double, w("tied", 64, 32), w("shown", 64, 32), w("moved", 32, 64), w("fused", 64, 32), w("excluded", 64, 32),
+			w("b", 64), onnx.NewTensor("shape", []int64{2}, []int64{64, 32}),
+		},
+		Nodes: []*onnx.Node{
+			node("fc", "MatMul", []string{"x", "good"}, []string{"y0"}),
+			node("", "MatMul", []string{"x", "given"}, []string{"y1"}),
+			node("fc", "MatMul", []string{"x", "overridable"}, []string{"y2"}),
+			node("", "MatMul", []string{"x", "vector"}, []string{"y3"}),
+			node("", "MatMul", []string{"x", "batch"}, []string{"y4"}),
+			node("MatMul_1", "MatMul", []string{"x", "tiny"}, []string{"y5"}),
+			node("wide", "Gemm", []string{"y5", "narrow"}, []string{"y6"}),
+			node("double", "MatMul", []string{"xd", "double"}, []string{"y7"}),
+			node("tied", "MatMul", []string{"x", "tied"}, []string{"y8"}),
+			node("embed", "Gather", []string{"tied", "ids"}, []string{"y9"}),
+			node("shown", "MatMul", []string{"x", "shown"}, []string{"y10"}),
+			node("t", "Transpose", []string{"moved"}, []string{"turned"}),
+			node("r", "Reshape", []string{"turned", "shape"}, []string{"y11"}), // a legal no-op
+			node("computed", "Relu", []string{"good2"}, []string{"positive"}),
+			node("moved", "Gemm", []string{"x", "y11"}, []string{"y12"}),
+			node("late", "MatMul", []string{"x", "positive"}, []string{"y13"}),
+			node("skip me", "MatMul", []string{"x", "excluded"}, []string{"y14"}),
+		},
+	}
+	g.Initializers = append(g.Initializers, w("good2", 64, 32))
+	fused := node("fused", "FusedMatMul", []string{"x", "fused"}, []string{"y15"})
+	fused.Domain = "com.microsoft"
+	g.Nodes = append(g.Nodes, fused)
+	for _, n := range g.Nodes {
+		for _, out := range n.Outputs {
+			if strings.HasPrefix(out, "y") && out != "y5" && out != "y11" {
+				g.Outputs = append(g.Outputs, onnx.NewValueInfo(out, onnx.Float, onnx.UnknownRank))
+			}
+		}
+	}
+	g.Outputs = append(g.Outputs, onnx.NewValueInfo("shown", onnx.Float, 64, 32))
+	return newModel(8, 17, g)
+}
+
+func TestReasons(t *testing.T) {
+	sites, err := rewrite.FindSites(zoo(), rewrite.Options{Exclude: []string{"skip*"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{
+		"fc MatMul good 64x32 candidate",
+		"MatMul_1#1 MatMul  0x0 skipped dynamic-b",
+		"fc#2 MatMul  0x0 skipped dynamic-b",
+		"MatMul_3 MatMul vector 0x0 skipped rank",
+		"MatMul_4 MatMul batch 0x0 skipped rank",
+		"MatMul_1 MatMul tiny 64x8 skipped too-small",
+		"wide Gemm narrow 8x4096 skipped too-small",
+		"double MatMul double 0x0 skipped dtype",
+		"tied MatMul tied 64x32 skipped shared-with-float",
+		"shown MatMul shown 64x32 skipped shared-with-float",
+		"moved Gemm moved 64x32 candidate",
+		"late MatMul  0x0 skipped dynamic-b",
+		"skip me MatMul excluded 64x32 skipped excluded",
+		"fused FusedMatMul fused 0x0 skipped fused-op",
+	}
+	for i, s := range sites {
+		got := strings.TrimSpace(fmt.Sprintf("%s %s %s %dx%d %s %s", s.Name, s.Op, s.Initializer, s.K, s.N, s.Status, s.Reason))
+		if i >= len(want) || got != want[i] {
+			t.Errorf("site %d: %s", i, got)
+		}
+		if s.Index != i || s.Status == rewrite.Skipped && s.Detail == "" {
+			t.Errorf("site %d: index %d, detail %q", i, s.Index, s.Detail)
+		}
+	}
+	if len(sites) != len(want) {
+		t.Errorf("%d sites, want %d", len(sites), len(want))
+	}
+	candidate := func(s *rewrite.Site) bool { return s.Status == rewrite.Candidate }
+	// good, moved of good, batch (twice the size), tied, shown, moved, excluded, fused, double, narrow (16 times), tiny (¼), vector
+	if got := rewrite.Coverage(sites, candidate); got < 0.05 || got > 0.2 {
+		t.Errorf("coverage %v", got)
+	}
+}
+
+// TestSkippedSharerMakesOthersFloat leaves a weight alone when one of its sites is excluded.
+func TestSkippedSharerMakesOthersFloat(t *testing.T) {
+	build := func() *onnx.Model {
+		return newModel(8, 17, &onnx.Graph{
+			Inputs:       []*onnx.ValueInfo{onnx.NewValueInfo("x", onnx.Float, "batch", 64)},
+			Initializers: []*onnx.Tensor{floats("w", []int64{64, 64}, normal(rand.New(rand.NewPCG(1, 1)), 4096))},
+			Nodes: []*onnx.Node{
+				node("a", "MatMul", []string{"x", "w"}, []string{"y"}), node("b", "MatMul", []string{"y", "w"}, []string{"z"}),
+				node("c", "Gemm", []string{"z", "w"}, []string{"out"}, onnx.IntAttr("transB", 1)),
+			},
+			Outputs: []*onnx.ValueInfo{onnx.NewValueInfo("out", onnx.Float, "batch", 64)},
+		})
+	}
+	sites, err := rewrite.FindSites(build(), rewrite.Options{Exclude: []string{"b"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []rewrite.Reason{rewrite.SharedWithFloat, rewrite.Excluded, rewrite.SharedWithFloat} {
+		if sites[i].Reason != want {
+			t.Errorf("%s: %q, want %q", sites[i].Name, sites[i].Reason, want)
+		}
+	}
+	// Without the exclusion a and b share one code, c has one of the transposed matrix.
+	m := build()
+	sites = find(t, m)
+	if sites[0].Weight != sites[1].Weight || sites[0].Weight == sites[2].Weight {
+		t.Error("a and b should share a weight, and c have another")
+	}
+	if r := apply(t, m); r.Nodes != 3 || r.Matrices != 2 || m.Graph.Initializer("w") != nil {
+		t.Errorf("%+v\n%s", r, dump(t, m))
+	}
+}
+
+func TestPatterns(t *testing.T) {
+	for _, c := range []struct {
+		include, exclude string
+		want             string // names of the candidates
+		problem          string // part of the error
+	}{
+		{want: "fc moved skip me"},
+		{include: "fc", want: "fc"},
+		{include: "*e*", want: "moved skip me"},
+		{include: "good", want: "fc"},
+		{include: "init:goo?", want: "fc"},
+		{include: "re:^m.*d$", want: "moved"},
+		{include: "op:Gemm", want: "moved"},
+		{include: "index:10-12", want: "moved skip me"},
+		{include: "shape:64x*", exclude: "[fs]*", want: "moved"},
+		{exclude: "shape:64x32", want: ""},
+		{exclude: "skip mee", problem: `did you mean "skip me"`},
+		{exclude: "op:Gem", problem: `did you mean "Gemm"`},
+		{exclude: "re:(", problem: "missing closing"},
+		{exclude: "index:3-1", problem: "range"},
+		{exclude: "index:99", problem: "there are 14"},
+		{exclude: "shape:64", problem: "KxN"},
+		{exclude: "", want: "fc moved skip me"},
+	} {
+		var opts rewrite.Options
+		if c.include != "" {
+			opts.Include = []string{c.include}
+		}
+		if c.exclude != "" {
+			opts.Exclude = []string{c.exclude}
+		}
+		sites, err := rewrite.FindSites(zoo(), opts)
+		if c.problem != "" {
+			var pe *rewrite.PatternError
+			if !errors.As(err, &pe) || !strings.Contains(err.Error(), c.problem) {
+				t.Errorf("include %q exclude %q: error %v, want one with %q", c.include, c.exclude, err, c.problem)
+			}
+			continue
+		}
+		if err != nil {
+			t.Errorf("include %q exclude %q: %v", c.include, c.exclude, err)
+			continue
+		}
+		var names []string
+		for _, s := range sites {
+			if s.Status == rewrite.Candidate {
+				names = append(names, s.Name)
+			}
+		}
+		if got := strings.Join(names, " "); got != c.want {
+			t.Errorf("include %q exclude %q: %s, want %s", c.include, c.exclude, got, c.want)
+		}
+	}
+}
+
+// TestQuantizedAgain leaves coded nodes alone and codes the rest with them.
+func TestQuantizedAgain(t *testing.T) {
+	rng := rand.New(rand.NewPCG(20, 21))
+	_, w := onGrid(t, rng, "d4:4,4", 40, 64)
+	_, w2 := onGrid(t, rng, "d4:4,4", 33, 40)
+	m, _ := chainModel(17, onnx.Float, w, w2)
+	sites, err := rewrite.FindSites(m, rewrite.Options{Exclude: []string{"index:1"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, _ := onGrid(t, rng, "d4:4,4", 40, 64)
+	if _, err := rewrite.Apply(m, []rewrite.Replacement{{Site: sites[0], Matrix: first}}, "test"); err != nil {
+		t.Fatal(err)
+	}
+	m = reopen(t, m)
+	sites = find(t, m)
+	if sites[0].Status != rewrite.Quantized || sites[0].K != 64 || sites[0].N != 40 || sites[1].Status != rewrite.Candidate {
+		t.Fatalf("sites %+v", sites)
+	}
+	apply(t, m)
+	if count(m, "HNLQLinear") != 2 || len(m.Functions) != 1 {
+		t.Errorf("not both coded:\n%s", dump(t, m))
+	}
+	if _, err := rewrite.ReadLinears(m); err != nil {
+		t.Error(err)
+	}
+}
