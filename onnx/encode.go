@@ -21,6 +21,7 @@ type encoder struct {
 	size    int64
 	replace map[*Tensor]*Tensor // tensors to write instead of others
 	scratch decoder
+	err     error // of the first message that cannot be encoded
 }
 
 type part struct {
@@ -119,14 +120,19 @@ func (c *countingWriter) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// writeBytes writes in pieces, so that a cancelled writer stops soon.
+// writeBytes writes in pieces, so that a cancelled writer stops soon and one
+// that releases what it has seen keeps little in memory.
 func writeBytes(w io.Writer, b []byte) (int64, error) {
+	r, _ := w.(interface{ done([]byte) })
 	var total int64
 	for len(b) > 0 {
 		n, err := w.Write(b[:min(len(b), 4<<20)])
 		total += int64(n)
 		if err != nil {
 			return total, err
+		}
+		if r != nil {
+			r.done(b[:n])
 		}
 		b = b[n:]
 	}
@@ -135,6 +141,10 @@ func writeBytes(w io.Writer, b []byte) (int64, error) {
 
 // message encodes the body of m.
 func (e *encoder) message(m Message) {
+	if doc := m.src().doc; doc != nil && doc.isClosed() {
+		e.err = ErrClosed // its bytes are gone
+		return
+	}
 	if e.untouched(m) {
 		e.prependView(m.src().raw)
 		return
@@ -366,5 +376,5 @@ func (e *encoder) model(m *Model) error {
 		return err
 	}
 	e.message(m)
-	return nil
+	return e.err
 }

@@ -150,3 +150,23 @@ func TestExternalDataOfParsedModel(t *testing.T) {
 		t.Errorf("after Close: %v", err)
 	}
 }
+
+func TestClosedModelIsNotWritten(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "m.onnx")
+	save(t, weightModel(), path, SaveOptions{})
+	closed := open(t, path)
+	other := tinyModel()
+	other.Graph.Nodes = append(other.Graph.Nodes, closed.Graph.Nodes...)
+	closed.Close()
+	for _, m := range []*Model{closed, other} {
+		if _, err := m.Marshal(); !errors.Is(err, ErrClosed) {
+			t.Errorf("Marshal: %v", err)
+		}
+		if _, err := m.Save(path+".new", SaveOptions{}); !errors.Is(err, ErrClosed) {
+			t.Errorf("Save: %v", err)
+		}
+	}
+	if err := closed.Close(); err != nil {
+		t.Errorf("closing twice: %v", err)
+	}
+}

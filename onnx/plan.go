@@ -32,8 +32,8 @@ func (s *saver) plan() error {
 	case ExternalAuto:
 		if external = hasExternal; !external {
 			s.enc.message(s.m)
-			if s.enc.size < autoLimit {
-				return nil
+			if s.enc.err != nil || s.enc.size < autoLimit {
+				return s.enc.err
 			}
 			external = true
 		}
@@ -61,7 +61,7 @@ func (s *saver) plan() error {
 		}
 	}
 	s.enc.message(s.m)
-	return nil
+	return s.enc.err
 }
 
 // checkTensor refuses to write a tensor whose data are not what it says.

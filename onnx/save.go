@@ -25,7 +25,8 @@ type SaveOptions struct {
 	// DataName is the name of that file; "" stands for the name of the model
 	// with ".data" appended.
 	DataName string
-	// Overwrite allows to replace existing files.
+	// Overwrite allows to replace existing files. A data file that an older model
+	// of the same name had, and the new one does not need, is left alone.
 	Overwrite bool
 	// Context cancels the writing; nil stands for never.
 	Context context.Context
@@ -295,7 +296,7 @@ func (o *output) discard() {
 
 // writeData streams the external file.
 func (s *saver) writeData(o *output) error {
-	w := bufio.NewWriterSize(o, 256<<10)
+	w := &pageDropper{bufio.NewWriterSize(o, 256<<10), s.docs}
 	var at int64
 	zero := make([]byte, dataAlign)
 	for _, e := range s.entries {
@@ -312,25 +313,28 @@ func (s *saver) writeData(o *output) error {
 			return fmt.Errorf("tensor %q: %w: %d bytes written, %d planned", e.tensor.Name, ErrTensorSize, size, e.size)
 		}
 		at += size
-		s.release(e.tensor)
 	}
 	return w.Flush()
 }
 
 // writeModel streams the protobuf file.
 func (s *saver) writeModel(o *output) error {
-	w := bufio.NewWriterSize(o, 256<<10)
+	w := &pageDropper{bufio.NewWriterSize(o, 256<<10), s.docs}
 	if _, err := s.enc.writeTo(w); err != nil {
 		return err
 	}
 	return w.Flush()
 }
 
-// release lets the system drop the pages of a tensor that has been written.
-func (s *saver) release(t *Tensor) {
-	if b, err := t.rawBytes(); err == nil {
-		for d := range s.docs {
-			d.release(b)
-		}
+// pageDropper buffers small writes and lets the system drop the pages of mapped
+// files that have been written, so that saving a model does not pile it up in memory.
+type pageDropper struct {
+	*bufio.Writer
+	docs map[*document]bool
+}
+
+func (p *pageDropper) done(b []byte) {
+	for d := range p.docs {
+		d.release(b)
 	}
 }
