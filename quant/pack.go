@@ -125,3 +125,21 @@ func (m *Matrix) decodeGroup(w *[lattice.GroupSize]float32, l *Layout, r, g int)
 		w[j] = float32(w[j] * gain)
 	}
 }
+
+// PlannedBytes returns what Matrix.Bytes will be for a weight of n × k, before it is coded. Whether a matrix has a row of
+// zeros or not does not matter.
+func PlannedBytes(c *lattice.Codec, n, k int) int64 {
+	l := LayoutOf(c)
+	m := Matrix{N: n, K: k, Codec: c, Tile: tileFor(n), Groups: groupsOf(k)}
+	rows := int64(m.Tiles() * m.Tile)
+	b := rows*int64(m.Groups*l.Elements*l.ElementBytes) + 1
+	if len(l.GainValues) > 1 {
+		b += rows * int64(l.GainBytes(m.Groups))
+	} else {
+		b++
+	}
+	if sharesScales(n, k) {
+		return b + 2*scaleTable + int64(n+1)/2
+	}
+	return b + 2*int64(n) + 1
+}

@@ -79,9 +79,8 @@ type scales struct {
 // since the error of a row grows with its energy and with the square of the
 // relative change of its step. A row of zeros needs an entry 0.
 func newScaleTable(steps []float32, energy []float64, k int) *scales {
-	n := len(steps)
 	t := &scales{exponent: exponentFor(steps)}
-	if 16*n <= 16*scaleTable+4*n || 16 <= directBits*float64(k) {
+	if !sharesScales(len(steps), k) {
 		return t
 	}
 	type point struct{ x, w float64 }
@@ -140,6 +139,10 @@ func newScaleTable(steps []float32, energy []float64, k int) *scales {
 	}
 	return t
 }
+
+// sharesScales reports whether the rows of an n × k matrix share 16 scales: when that is smaller and a scale of its own would
+// cost a row more than directBits per weight.
+func sharesScales(n, k int) bool { return 16*n > 16*scaleTable+4*n && 16 > directBits*float64(k) }
 
 // directBits is the cost in bits per weight up to which every row has a float16 scale of its own.
 const directBits = 0.01

@@ -1,0 +1,82 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/schollz/progressbar/v3"
+	"golang.org/x/term"
+)
+
+// console is where a command writes: results on out, progress and logs on err.
+type console struct {
+	out, err    io.Writer
+	json, quiet bool
+	bar         *progressbar.ProgressBar
+}
+
+// printJSON writes the one object of --json.
+func (c *console) printJSON(v any) error {
+	enc := json.NewEncoder(c.out)
+	enc.SetEscapeHTML(false)
+	return enc.Encode(v)
+}
+
+// table starts an aligned table on out; the caller flushes it.
+func (c *console) table() *tabwriter.Writer { return tabwriter.NewWriter(c.out, 0, 4, 2, ' ', 0) }
+
+// logf writes a line to err unless --quiet.
+func (c *console) logf(format string, args ...any) {
+	if !c.quiet {
+		c.clearProgress()
+		fmt.Fprintf(c.err, format+"\n", args...)
+	}
+}
+
+// progress starts a bar of n steps on err when that is a terminal, and returns
+// the function that advances it.
+func (c *console) progress(n int, what string) func(step int) {
+	f, ok := c.err.(*os.File)
+	if c.quiet || !ok || !term.IsTerminal(int(f.Fd())) {
+		return func(int) {}
+	}
+	c.bar = progressbar.NewOptions(n,
+		progressbar.OptionSetWriter(f), progressbar.OptionSetDescription(what), progressbar.OptionSetWidth(30),
+		progressbar.OptionShowCount(), progressbar.OptionSetPredictTime(true),
+		progressbar.OptionThrottle(100*time.Millisecond), progressbar.OptionClearOnFinish(),
+		progressbar.OptionEnableColorCodes(os.Getenv("NO_COLOR") == ""))
+	return func(step int) { _ = c.bar.Add(step) }
+}
+
+func (c *console) clearProgress() {
+	if c.bar != nil {
+		_ = c.bar.Clear()
+		c.bar = nil
+	}
+}
+
+// megabytes prints a size as people read it, in decimal units.
+func megabytes(n int64) string {
+	switch {
+	case n < 1000:
+		return fmt.Sprintf("%d B", n)
+	case n < 1e6:
+		return fmt.Sprintf("%.1f kB", float64(n)/1e3)
+	case n < 1e9:
+		return fmt.Sprintf("%.2f MB", float64(n)/1e6)
+	}
+	return fmt.Sprintf("%.2f GB", float64(n)/1e9)
+}
+
+// shorten cuts the middle out of a long name.
+func shorten(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	return s[:n/2-1] + "…" + strings.ToValidUTF8(s[len(s)-n/2:], "")
+}

@@ -1,0 +1,122 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/cosetq/cosetq/calib"
+	"github.com/cosetq/cosetq/eval"
+)
+
+func newEval(con *console) *cobra.Command {
+	var (
+		run   runFlags
+		task  string
+		data  string
+		limit int
+		seed  uint64
+		batch int
+	)
+	cmd := &cobra.Command{
+		Use:   "eval MODEL [MODEL...] --task TASK --data RECIPE",
+		Short: "Measure accuracy, perplexity or agreement of models, side by side",
+		Long: `eval runs models over the same data and prints their metrics side by side.
+
+Tasks:
+  classification  share of samples whose largest output is at their label
+  perplexity      how well each next token is predicted (bits per byte for byte data)
+  agreement       how near the outputs are to those of the first model; needs no labels
+
+--data is a recipe (YAML), or random:N for N made-up samples (agreement only makes sense then).`,
+		Example: "  cosetq eval model.onnx model.q.onnx --task perplexity --data eval.yaml --limit 100",
+		Args:    cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, paths []string) error {
+			if err := oneOf("task", task, eval.Tasks()...); err != nil {
+				return err
+			}
+			if data == "" {
+				return usage(fmt.Errorf("--data is missing"), "give a data recipe, or random:N for made-up inputs")
+			}
+			if limit < 0 {
+				return usage(fmt.Errorf("--limit %d is negative", limit), "0 takes all samples")
+			}
+			options, err := run.options(con)
+			if err != nil {
+				return err
+			}
+			models, err := openSessions(cmd.Context(), paths, options)
+			if err != nil {
+				return err
+			}
+			defer closeAll(models)
+			reader, err := calib.Open(data, models[0].inputs, calib.Options{Limit: limit, Seed: seed})
+			if err != nil {
+				return err
+			}
+			defer reader.Close()
+			report, err := evaluate(cmd, con, task, models, reader, batch)
+			if err != nil {
+				return err
+			}
+			if con.json {
+				return con.printJSON(report)
+			}
+			return printEval(con, report)
+		},
+	}
+	run.add(cmd)
+	cmd.Flags().StringVar(&task, "task", "", "classification, perplexity or agreement")
+	cmd.Flags().StringVar(&data, "data", "", "data recipe, or random:N")
+	cmd.Flags().IntVar(&limit, "limit", 0, "number of samples (0: all); token windows are spread evenly")
+	cmd.Flags().Uint64Var(&seed, "seed", 0, "seed of random data")
+	cmd.Flags().IntVar(&batch, "batch", 0, "samples per run where the model allows it (0: chosen by task)")
+	return cmd
+}
+
+// evaluate runs a task over opened models with a progress bar.
+func evaluate(cmd *cobra.Command, con *console, task string, models []*opened, reader calib.Reader, batch int) (*eval.Report, error) {
+	var list []eval.Model
+	for _, m := range models {
+		list = append(list, eval.Model{Path: m.path, Runner: m.session, Inputs: m.inputs, Outputs: m.outputs})
+	}
+	step := con.progress(reader.Len(), task)
+	done := 0
+	report, err := eval.Run(cmd.Context(), task, list, reader, eval.Options{Batch: batch, Progress: func(d, _ int) {
+		step(d - done)
+		done = d
+	}})
+	con.clearProgress()
+	return report, err
+}
+
+func printEval(con *console, r *eval.Report) error {
+	if r.Random {
+		con.logf("note: the data was made up (random inputs)")
+	}
+	t := con.table()
+	first := r.Models[0].Metrics
+	switch base := first.(type) {
+	case eval.Classification:
+		fmt.Fprintf(t, "model\ttop-1\tcorrect\tdifference\tseconds\n")
+		for _, m := range r.Models {
+			c := m.Metrics.(eval.Classification)
+			fmt.Fprintf(t, "%s\t%.2f %%\t%d / %d\t%+.2f pt\t%.2f\n", m.Path, 100*c.Top1, c.Correct, c.Count, 100*(c.Top1-base.Top1), m.Seconds)
+		}
+	case eval.Perplexity:
+		fmt.Fprintf(t, "model\tperplexity\tbits/token\tdifference\ttokens\tseconds\n")
+		for _, m := range r.Models {
+			p := m.Metrics.(eval.Perplexity)
+			fmt.Fprintf(t, "%s\t%.4f\t%.4f\t%+.4f\t%d\t%.2f\n", m.Path, p.Perplexity, p.BitsPerToken, p.BitsPerToken-base.BitsPerToken, p.Tokens, m.Seconds)
+		}
+	case eval.Agreement:
+		fmt.Fprintf(t, "model\ttop-1 agreement\tKL\tcosine\tSQNR dB\tmax abs err\tseconds\n")
+		for _, m := range r.Models {
+			a := m.Metrics.(eval.Agreement)
+			fmt.Fprintf(t, "%s\t%.2f %%\t%.3g\t%.6f\t%.1f\t%.3g\t%.2f\n", m.Path, 100*a.Top1, a.KL, a.Cosine, float64(a.SQNR), a.MaxAbsErr, m.Seconds)
+		}
+	default:
+		return fmt.Errorf("metrics of an unknown type %T", first)
+	}
+	return t.Flush()
+}

@@ -1,0 +1,131 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"github.com/cosetq/cosetq/calib"
+	"github.com/cosetq/cosetq/cudaops"
+	"github.com/cosetq/cosetq/eval"
+	"github.com/cosetq/cosetq/models"
+	"github.com/cosetq/cosetq/ort"
+)
+
+// quickstartRow is one line of the table that quickstart ends in.
+type quickstartRow struct {
+	Name          string  `json:"name"`
+	Path          string  `json:"path"`
+	Library       bool    `json:"native_library"`
+	Bytes         int64   `json:"bytes"`
+	BitsPerWeight float64 `json:"bits_per_weight"`
+	Top1          float64 `json:"top1"`
+	Correct       int     `json:"correct"`
+	Count         int     `json:"count"`
+	Seconds       float64 `json:"seconds"`
+}
+
+func newQuickstart(con *console) *cobra.Command {
+	var dir string
+	cmd := &cobra.Command{
+		Use:   "quickstart",
+		Short: "Quantize and evaluate an embedded model, end to end",
+		Long: `quickstart writes a small digits classifier and its test images, quantizes it to 4, 3
+and 2 bits, and evaluates float against quantized, with the native library and without.
+It needs no network and no files.`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			rows, err := quickstart(cmd.Context(), con, dir)
+			if err != nil {
+				return err
+			}
+			if con.json {
+				return con.printJSON(map[string]any{"schema": "cosetq/v1/quickstart", "folder": dir, "rows": rows})
+			}
+			t := con.table()
+			fmt.Fprintln(t, "model\truns on\tsize\tbits/weight\ttop-1\tcorrect\tseconds")
+			for _, r := range rows {
+				on := "ONNX Runtime alone"
+				if r.Library {
+					on = "with native library"
+				}
+				fmt.Fprintf(t, "%s\t%s\t%s\t%.2f\t%.2f %%\t%d / %d\t%.3f\n", r.Name, on, megabytes(r.Bytes), r.BitsPerWeight, 100*r.Top1, r.Correct, r.Count, r.Seconds)
+			}
+			if err := t.Flush(); err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(con.out, "\nEverything is in %s; try:\n  cosetq inspect %s --layers\n", dir, filepath.Join(dir, "digits.onnx"))
+			return err
+		},
+	}
+	cmd.Flags().StringVar(&dir, "dir", "quickstart", "folder for the models and data")
+	return cmd
+}
+
+// quickstart quantizes the embedded model at every preset and evaluates all of them, with the library and without.
+func quickstart(ctx context.Context, con *console, dir string) ([]quickstartRow, error) {
+	lib, err := cudaops.FindLibrary("")
+	if err != nil {
+		return nil, withCode(exitRuntime, err, "run `cosetq doctor` to see what is missing")
+	}
+	if _, err := ort.Open(ort.Options{}); err != nil {
+		return nil, err
+	}
+	files, err := models.WriteQuickstart(dir)
+	if err != nil {
+		return nil, usage(err, "choose another folder with --dir")
+	}
+	info, err := os.Stat(files.Model)
+	if err != nil {
+		return nil, err
+	}
+	rows := []quickstartRow{{Name: "float32", Path: files.Model, Bytes: info.Size(), BitsPerWeight: 32}}
+	for _, bits := range []int{4, 3, 2} {
+		out := filepath.Join(dir, fmt.Sprintf("digits.q%d.onnx", bits))
+		f := &quantizeFlags{output: out, bits: bits, method: "rtn", force: true}
+		r, err := f.run(ctx, con, files.Model, true)
+		if err != nil {
+			return nil, err
+		}
+		for _, library := range []bool{true, false} {
+			rows = append(rows, quickstartRow{Name: fmt.Sprintf("%d bits", bits), Path: out, Library: library, Bytes: r.Bytes, BitsPerWeight: r.BitsPerWeight})
+		}
+	}
+	for i := range rows {
+		if err := rows[i].evaluate(ctx, files.Data, lib); err != nil {
+			return nil, err
+		}
+	}
+	return rows, nil
+}
+
+// evaluate fills in accuracy and time.
+func (r *quickstartRow) evaluate(ctx context.Context, data, lib string) error {
+	o := ort.SessionOptions{}
+	if r.Library {
+		o.OpsLibrary = lib
+	}
+	m, err := openSession(r.Path, o)
+	if err != nil {
+		return err
+	}
+	defer m.session.Close()
+	reader, err := calib.Open(data, m.inputs, calib.Options{})
+	if err != nil {
+		return err
+	}
+	defer reader.Close()
+	report, err := eval.Run(ctx, eval.TaskClassification, []eval.Model{{Path: r.Path, Runner: m.session, Inputs: m.inputs, Outputs: m.outputs}}, reader, eval.Options{Batch: 64})
+	if err != nil {
+		return err
+	}
+	c, ok := report.Models[0].Metrics.(eval.Classification)
+	if !ok {
+		return errors.New("the classification task gave other metrics")
+	}
+	r.Top1, r.Correct, r.Count, r.Seconds = c.Top1, c.Correct, c.Count, report.Models[0].Seconds
+	return nil
+}

@@ -1,0 +1,169 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/cosetq/cosetq/cudaops"
+	"github.com/cosetq/cosetq/internal/suggest"
+	"github.com/cosetq/cosetq/onnx"
+	"github.com/cosetq/cosetq/ort"
+	"github.com/cosetq/cosetq/tensor"
+)
+
+// runFlags say how to run models.
+type runFlags struct {
+	ops, device, optimization string
+	threads                   int
+}
+
+func (f *runFlags) add(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&f.ops, "ops", "auto", "auto: use the native library; none: the portable path that runs anywhere")
+	cmd.Flags().StringVar(&f.device, "device", "cpu", "cpu or cuda")
+	cmd.Flags().StringVar(&f.optimization, "optimization", "all", "ONNX Runtime graph optimizations: disabled, basic, extended or all")
+	cmd.Flags().IntVar(&f.threads, "threads", 0, "threads within one operator (0: all cores)")
+}
+
+// oneOf checks a flag that has a few values.
+func oneOf(flag, value string, allowed ...string) error {
+	for _, a := range allowed {
+		if a == value {
+			return nil
+		}
+	}
+	return usage(fmt.Errorf("--%s %q%s", flag, value, suggest.DidYouMean(value, allowed)), "it is one of: %s", strings.Join(allowed, ", "))
+}
+
+var optimizationLevels = []ort.OptimizationLevel{ort.OptimizeAll, ort.OptimizeDisabled, ort.OptimizeBasic, ort.OptimizeExtended}
+
+// options resolves the flags for a model, telling the user when the native library should be there and is not.
+func (f *runFlags) options(con *console) (ort.SessionOptions, error) {
+	var o ort.SessionOptions
+	o.Threads = f.threads
+	if f.threads < 0 {
+		return o, usage(fmt.Errorf("--threads %d is negative", f.threads), "0 takes all cores")
+	}
+	if err := oneOf("device", f.device, "cpu", "cuda"); err != nil {
+		return o, err
+	}
+	if f.device == "cuda" {
+		return o, withCode(exitRuntime, errors.New("--device cuda: this version runs on the CPU only"), "leave --device out")
+	}
+	var names []string
+	found := false
+	for _, level := range optimizationLevels {
+		names = append(names, level.String())
+		if level.String() == f.optimization {
+			o.Optimization, found = level, true
+		}
+	}
+	if !found {
+		return o, oneOf("optimization", f.optimization, names...)
+	}
+	if err := oneOf("ops", f.ops, "auto", "none"); err != nil {
+		return o, err
+	}
+	if f.ops == "auto" {
+		lib, err := cudaops.FindLibrary("")
+		if err != nil {
+			con.logf("warning: the native library is not there, quantized models run on the portable path: %v", err)
+		}
+		o.OpsLibrary = lib
+	}
+	return o, nil
+}
+
+// opened is a model that is ready to run.
+type opened struct {
+	path            string
+	session         *ort.Session
+	inputs, outputs []tensor.Spec
+}
+
+// openSession loads a model for running. A model that cannot be read is an error of the model, whatever ONNX Runtime says of it.
+func openSession(path string, o ort.SessionOptions) (*opened, error) {
+	inputs, outputs, err := signature(path)
+	if err != nil {
+		return nil, err
+	}
+	rt, err := ort.Open(ort.Options{})
+	if err != nil {
+		return nil, err
+	}
+	s, err := rt.NewSession(path, o)
+	if err != nil {
+		if errors.Is(err, ort.ErrModel) {
+			return nil, withCode(exitModel, err, "`cosetq inspect %s` shows what is in it", path)
+		}
+		return nil, err
+	}
+	return &opened{path: path, session: s, inputs: inputs, outputs: outputs}, nil
+}
+
+// signature reads a model's inputs and outputs without loading it.
+func signature(path string) (inputs, outputs []tensor.Spec, err error) {
+	m, err := openModel(path)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer m.Close()
+	inputs, outputs, err = ort.Signature(m)
+	if err != nil {
+		return nil, nil, withCode(exitModel, err, "")
+	}
+	return inputs, outputs, nil
+}
+
+// openModel opens a model; whatever keeps it from being read is an error of the model.
+func openModel(path string) (*onnx.Model, error) {
+	m, err := onnx.Open(path)
+	switch {
+	case err == nil:
+		return m, nil
+	case errors.Is(err, os.ErrNotExist):
+		return nil, withCode(exitModel, err, "check the path")
+	}
+	return nil, withCode(exitModel, err, "")
+}
+
+// checkModel makes it an error when a model is not well formed.
+func checkModel(m *onnx.Model) error {
+	problems := onnx.Check(m)
+	if len(problems) == 0 {
+		return nil
+	}
+	err := fmt.Errorf("%s: %w", m.Path(), problems[0])
+	if more := len(problems) - 1; more > 0 {
+		err = fmt.Errorf("%w (and %d more problems)", err, more)
+	}
+	return withCode(exitModel, err, "the model is damaged or was edited wrongly; export it again")
+}
+
+// closeAll closes the sessions of models.
+func closeAll(models []*opened) {
+	for _, m := range models {
+		_ = m.session.Close()
+	}
+}
+
+// openSessions loads several models with the same options.
+func openSessions(ctx context.Context, paths []string, o ort.SessionOptions) ([]*opened, error) {
+	var models []*opened
+	for _, p := range paths {
+		m, err := openSession(p, o)
+		if err == nil {
+			err = ctx.Err()
+		}
+		if err != nil {
+			closeAll(models)
+			return nil, err
+		}
+		models = append(models, m)
+	}
+	return models, nil
+}
