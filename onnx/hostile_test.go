@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/cosetq/cosetq/internal/testenv"
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
@@ -200,5 +202,41 @@ func TestManyNodesInAChain(t *testing.T) {
 	}
 	if err := m.CheckOrder(); err != nil {
 		t.Error(err)
+	}
+}
+
+// Real models with random damage: an error or a model, never a panic.
+func TestDamagedRealModels(t *testing.T) {
+	path := testenv.Data(t, "models/optimum_tests_tiny.onnx")
+	good, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := rand.New(rand.NewPCG(1, 2))
+	parsed := 0
+	for range 60 {
+		b := bytes.Clone(good)
+		for range 1 + r.IntN(4) {
+			switch i := r.IntN(len(b)); r.IntN(3) {
+			case 0:
+				b[i] ^= 1 << r.IntN(8)
+			case 1:
+				b[i] = 0xff
+			case 2:
+				b = append(b[:i:i], b[min(len(b), i+1+r.IntN(9)):]...)
+			}
+		}
+		m, err := Parse(b)
+		if err != nil {
+			continue
+		}
+		parsed++
+		readEverything(t, m)
+		if got, err := m.Marshal(); err != nil || !bytes.Equal(got, b) {
+			t.Fatalf("not written as it was (%v)", err)
+		}
+	}
+	if parsed == 0 {
+		t.Error("no damaged model parsed; the test is not looking at much")
 	}
 }
