@@ -193,7 +193,7 @@ func Preset(bits int) (*Codec, error) {
 	case 3:
 		return ParseCodec("d4:2,4:g3,4,5,7")
 	case 4:
-		return ParseCodec("d4:4,4:g2,3,4,5")
+		return ParseCodec("d4:4,4:g3,4,5,6")
 	}
 	return nil, fmt.Errorf("lattice: no preset for %d bits: want 2, 3 or 4", bits)
 }

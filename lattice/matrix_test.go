@@ -183,7 +183,7 @@ func TestPresetDistortion(t *testing.T) {
 func TestNominalStep(t *testing.T) {
 	skipMonteCarlo(t)
 	row := gaussianRow(12, 1<<17)
-	for _, s := range []string{"d4:4,4:g2,3,4,5", "d4:2,4:g3,4,5,7", "d4:4:g3,4,5,7", "d4:4,4", "e8:2,2", "z1:16"} {
+	for _, s := range []string{"d4:4,4:g3,4,5,6", "d4:2,4:g3,4,5,7", "d4:4:g3,4,5,7", "d4:4,4", "e8:2,2", "z1:16"} {
 		c := mustCodec(t, s)
 		if measured := c.measureNominalStep(); nominalSteps[s] != 0 && nominalSteps[s] != measured {
 			t.Errorf("%v: tabulated step %v, measured %v", c, nominalSteps[s], measured)

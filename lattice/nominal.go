@@ -9,7 +9,7 @@ import (
 var nominalSteps = map[string]float64{
 	"d4:4:g3,4,5,7":   0.19069976884306727,
 	"d4:2,4:g3,4,5,7": 0.09743777501486481,
-	"d4:4,4:g2,3,4,5": 0.06964917141224328,
+	"d4:4,4:g3,4,5,6": 0.054882880011665608,
 }
 
 // NominalStep returns the step that minimizes the mean squared error of the codec on N(0,1), to about 1 %. A search for
