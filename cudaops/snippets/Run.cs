@@ -6,7 +6,7 @@ using System;
 using Microsoft.ML.OnnxRuntime;
 
 using var options = new SessionOptions();
-options.RegisterCustomOpLibraryV2(args[1], out var library);  // libcosetq.so, runs the ops of the domain ai.coset
+options.RegisterCustomOpLibrary(args[1]);  // libcosetq.so, runs the ops of the domain ai.coset
 using var session = new InferenceSession(args[0], options);
 foreach (var (name, input) in session.InputMetadata)
 {

@@ -12,7 +12,7 @@ inline Vec MulAdd(Vec a, Vec b, Vec c) { return _mm256_fmadd_ps(a, b, c); }
 }  // namespace
 }  // namespace cosetq
 
-#include "generic.h"
+#include "generic_d4.h"
 
 namespace cosetq {
 namespace {
@@ -37,7 +37,7 @@ void ToHalf(const float* from, uint16_t* to, int64_t count) {
 }  // namespace
 
 const Kernels kAvx2Kernels = {
-    "avx2", ToFloat, ToHalf, DecodeGeneric, nullptr, MultiplyGeneric, nullptr, nullptr, nullptr,
+    "avx2", ToFloat, ToHalf, DecodeGeneral, DecodeD4, MultiplyGeneral, nullptr, nullptr, nullptr,
 };
 
 }  // namespace cosetq

@@ -99,14 +99,14 @@ void DecodeD4(const WeightView& w, int64_t tile, int64_t first, int64_t count, f
     case Form::kOneByte: return DecodeForm<Form::kOneByte>(w, tile, first, count, panel);
     case Form::kTwoByte: return DecodeForm<Form::kTwoByte>(w, tile, first, count, panel);
     case Form::kNibbleByte: return DecodeForm<Form::kNibbleByte>(w, tile, first, count, panel);
-    case Form::kGeneral: return DecodeGeneric(w, tile, first, count, panel);
+    case Form::kGeneral: return DecodeGeneral(w, tile, first, count, panel);
   }
 }
 
 }  // namespace
 
 const Kernels kAvx512Kernels = {
-    "avx512", ToFloat, ToHalf, DecodeGeneric, DecodeD4, MultiplyGeneric,
+    "avx512", ToFloat, ToHalf, DecodeGeneral, DecodeD4, MultiplyGeneral,
     Avx512LookupBuild, Avx512Lookup, Avx512LookupRows,
 };
 

@@ -92,6 +92,7 @@ Form RecogniseForm(const WeightView& v, FormTables* t) {
         const int x = Coordinate(v, level, c, j) * (level == 0 ? 1 : ratio);
         largest[level] = std::max(largest[level], std::abs(x));
         t->digits[level][j][c] = static_cast<int8_t>(x);
+        t->weighted[level][c][j] = v.level_weights[0] * static_cast<float>(x);
       }
     }
   }

@@ -93,7 +93,7 @@ void DecodeCodes(const WeightView& w, int64_t tile, int64_t first, int64_t count
   }
 }
 
-void DecodeGeneric(const WeightView& w, int64_t tile, int64_t first, int64_t count, float* panel) {
+void DecodeGeneral(const WeightView& w, int64_t tile, int64_t first, int64_t count, float* panel) {
   if (w.code_bytes == 1) {
     DecodeCodes<uint8_t>(w, tile, first, count, panel);
   } else {
@@ -138,7 +138,7 @@ void MultiplyColumns(const float* panel, const float* a, int64_t depth, int rows
   if (r < rows) MultiplyBlock<1, Columns>(panel + r, a, depth, sums + r);
 }
 
-void MultiplyGeneric(const float* panel, const float* a, int64_t depth, int columns, int rows, float* sums) {
+void MultiplyGeneral(const float* panel, const float* a, int64_t depth, int columns, int rows, float* sums) {
   static_assert(kColumns == 6);
   switch (columns) {
     case 1: return MultiplyColumns<1>(panel, a, depth, rows, sums);

@@ -39,7 +39,7 @@ struct Kernels {
   ToFloatFn to_float;
   ToHalfFn to_half;
   DecodeFn decode;     // any codec
-  DecodeFn decode_d4;  // forms other than kGeneral; null for none
+  DecodeFn decode_d4;  // forms other than kGeneral
   MultiplyFn multiply;
   LookupBuildFn lookup_build;  // null for none
   LookupFn lookup;

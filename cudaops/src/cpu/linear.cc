@@ -168,7 +168,7 @@ Outcome RunLookup(Job* job, Host* host, bool serial) {
 }  // namespace
 
 Path ChoosePath(const WeightView& w, const Kernels& kernels, int64_t batch) {
-  if (w.form == Form::kGeneral || kernels.decode_d4 == nullptr) return Path::kGeneral;
+  if (w.form == Form::kGeneral) return Path::kGeneral;
   const bool one_table = w.form != Form::kTwoByte || w.tables->shared;
   const bool gains = w.gains == nullptr || w.tables->integer_gains;
   const bool worth = batch <= kLookupBatch && w.tiles >= kLookupTiles;

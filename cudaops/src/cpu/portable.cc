@@ -11,7 +11,7 @@ inline Vec MulAdd(Vec a, Vec b, Vec c) { return a * b + c; }
 }  // namespace
 }  // namespace cosetq
 
-#include "generic.h"
+#include "generic_d4.h"
 
 namespace cosetq {
 namespace {
@@ -27,7 +27,7 @@ void ToHalf(const float* from, uint16_t* to, int64_t count) {
 }  // namespace
 
 const Kernels kPortableKernels = {
-    "portable", ToFloat, ToHalf, DecodeGeneric, nullptr, MultiplyGeneric, nullptr, nullptr, nullptr,
+    "portable", ToFloat, ToHalf, DecodeGeneral, DecodeD4, MultiplyGeneral, nullptr, nullptr, nullptr,
 };
 
 }  // namespace cosetq

@@ -80,6 +80,9 @@ bool Weight::SetShape(const WeightSpec& spec, std::string* error) {
   v.elements = static_cast<int32_t>(shape[2]);
   v.code_bytes = spec.code_bytes;
   v.codes = spec.codes.data;
+  if (reinterpret_cast<uintptr_t>(v.codes) % static_cast<uintptr_t>(v.code_bytes) != 0) {
+    return Fail(error, "input codes stands at an odd address");
+  }
   return CheckShape("codes", spec.codes, {v.tiles, v.groups, v.elements, v.tile}, error);
 }
 

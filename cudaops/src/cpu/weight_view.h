@@ -24,7 +24,7 @@ struct Slot {
   int32_t base;
 };
 
-// Shapes with kernels of their own: blocks of four columns, whole-byte digits, integer level weights.
+// Codecs with kernels of their own: blocks of four columns, whole-byte digits, integer level weights.
 enum class Form {
   kGeneral,
   kOneByte,     // one level, a byte per digit
@@ -36,7 +36,9 @@ enum class Form {
 struct FormTables {
   // Codebook coordinates as integers in units of level_weights[0], [level][coordinate][digit].
   alignas(64) int8_t digits[2][4][256];
-  // The same less the level's share of the centre, in units of the level's own weight.
+  // Codewords in float with the level's weight, [level][digit].
+  alignas(64) float weighted[2][256][4];
+  // Codebook coordinates less the level's share of the centre, in units of the level's own weight.
   alignas(64) float centred[2][4][256];
   // Norm of the longest centred codeword of all levels, and the largest size of each coordinate.
   float longest;
