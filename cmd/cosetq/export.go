@@ -1,6 +1,8 @@
 package main
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -138,8 +140,9 @@ func writeOps(dir string, force bool) ([]fileReport, error) {
 	if content[cudaops.LibraryName], err = os.ReadFile(lib); err != nil {
 		return nil, err
 	}
-	if err := readSnippets(content); err != nil {
-		return nil, err
+	content["cosetq.h"] = cudaops.PublicHeader()
+	for _, s := range cudaops.Snippets() {
+		content[s.Name] = s.Text
 	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, usage(err, "choose another --ops-dir")
