@@ -226,27 +226,28 @@ func choose(sites []Site, opts Options) error {
 	return nil
 }
 
-// Coverage is the share of the constant weights of MatMul and Gemm that a selection of sites holds. A weight that several
-// sites share counts once. It is 0 when there are no weights.
-func Coverage(sites []Site, selected func(*Site) bool) float64 {
-	var all, taken int64
-	total, got := map[*onnx.Value]bool{}, map[*onnx.Value]bool{}
+// Coverage counts the constant weights of all sites, those that several sites share once, and returns the share of them
+// whose site is a Candidate or Quantized already; 0 when there are none.
+func Coverage(sites []Site) (weights int64, share float64) {
+	var taken int64
+	total, got := map[any]bool{}, map[any]bool{}
 	for i := range sites {
 		s := &sites[i]
+		var key any = s.root
 		if s.root == nil {
-			continue
+			key = s.Initializer
 		}
-		if !total[s.root] {
-			total[s.root] = true
-			all += s.Weights
+		if !total[key] {
+			total[key] = true
+			weights += s.Weights
 		}
-		if selected(s) && !got[s.root] {
-			got[s.root] = true
+		if s.Status != Skipped && !got[key] {
+			got[key] = true
 			taken += s.Weights
 		}
 	}
-	if all == 0 {
-		return 0
+	if weights > 0 {
+		share = float64(taken) / float64(weights)
 	}
-	return float64(taken) / float64(all)
+	return weights, share
 }

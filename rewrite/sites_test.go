@@ -100,9 +100,8 @@ func TestReasons(t *testing.T) {
 	if len(sites) != len(want) {
 		t.Errorf("%d sites, want %d", len(sites), len(want))
 	}
-	candidate := func(s *rewrite.Site) bool { return s.Status == rewrite.Candidate }
 	// good, moved of good, batch (twice the size), tied, shown, moved, excluded, fused, double, narrow (16 times), tiny (¼), vector
-	if got := rewrite.Coverage(sites, candidate); got < 0.05 || got > 0.2 {
+	if _, got := rewrite.Coverage(sites); got < 0.05 || got > 0.2 {
 		t.Errorf("coverage %v", got)
 	}
 }

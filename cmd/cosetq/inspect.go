@@ -97,29 +97,8 @@ func inspect(m *onnx.Model, opts rewrite.Options) (*inspectReport, error) {
 		r.Nodes = append(r.Nodes, nodeReport{Node: s.Name, Op: s.Op, Initializer: s.Initializer, K: s.K, N: s.N,
 			DType: s.DType.String(), Status: string(s.Status), Reason: string(s.Reason), Detail: s.Detail})
 	}
-	r.Weights, r.Coverage = coverage(sites, rewrite.Candidate)
+	r.Weights, r.Coverage = rewrite.Coverage(sites)
 	return r, nil
-}
-
-// coverage returns the constant weights of all sites, shared ones counted once, and the share of them with a status.
-func coverage(sites []rewrite.Site, status rewrite.Status) (weights int64, share float64) {
-	seen := map[string]bool{}
-	var with int64
-	for i := range sites {
-		s := &sites[i]
-		if s.Weights == 0 || s.Initializer != "" && seen[s.Initializer] {
-			continue
-		}
-		seen[s.Initializer] = true
-		weights += s.Weights
-		if s.Status == status || s.Status == rewrite.Quantized {
-			with += s.Weights
-		}
-	}
-	if weights > 0 {
-		share = float64(with) / float64(weights)
-	}
-	return weights, share
 }
 
 func printInspect(con *console, r *inspectReport, layers bool) error {

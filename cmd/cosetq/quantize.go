@@ -168,7 +168,7 @@ func (f *quantizeFlags) run(ctx context.Context, con *console, input string, bit
 
 // enough makes it an error when nothing, or less than was asked for, could be quantized.
 func (f *quantizeFlags) enough(r *quantizeReport, sites []rewrite.Site) error {
-	_, share := coverage(sites, rewrite.Candidate)
+	_, share := rewrite.Coverage(sites)
 	if share > 0 && share >= f.minCoverage {
 		return nil
 	}
@@ -216,7 +216,7 @@ func (f *quantizeFlags) plan(r *quantizeReport, codec *lattice.Codec, sites []re
 		bytes += int64(len(quant.LayoutOf(codec).Codebook))
 		r.BitsPerWeight = 8 * float64(bytes) / float64(weights)
 	}
-	_, r.Coverage = coverage(sites, rewrite.Candidate)
+	_, r.Coverage = rewrite.Coverage(sites)
 	r.Bytes = r.InputBytes - floats + bytes
 }
 
@@ -244,7 +244,7 @@ func (f *quantizeFlags) write(ctx context.Context, con *console, r *quantizeRepo
 		}
 		r.Layers = append(r.Layers, layer)
 	}
-	_, r.Coverage = coverage(sites, rewrite.Candidate)
+	_, r.Coverage = rewrite.Coverage(sites)
 	if err := f.enough(r, sites); err != nil {
 		return err
 	}
