@@ -31,7 +31,11 @@ func TestNoNativeSourcesBesideGo(t *testing.T) {
 	}
 	for _, dir := range folders {
 		gos, _ := filepath.Glob(filepath.Join(dir, "*.go"))
-		native, _ := filepath.Glob(filepath.Join(dir, "*.c*"))
+		var native []string
+		for _, pattern := range []string{"*.c", "*.cc", "*.cpp", "*.cxx"} {
+			found, _ := filepath.Glob(filepath.Join(dir, pattern))
+			native = append(native, found...)
+		}
 		if len(gos) > 0 && len(native) > 0 {
 			t.Errorf("%s holds both Go files and %v", dir, native)
 		}

@@ -20,7 +20,8 @@ double Seconds() {
 // Best time of one call, for about half a second.
 double BestTime(const Weight& weight, const Kernels& kernels, int64_t batch) {
   const WeightView& w = weight.view();
-  std::vector<float> a(static_cast<size_t>(batch * w.cols), 0.5f), y(static_cast<size_t>(batch * w.rows));
+  std::vector<float> a(static_cast<size_t>(batch * w.cols), 0.5f),
+      y(static_cast<size_t>(batch * w.rows));
   LinearCall call;
   call.batch = batch;
   call.a = a.data();
@@ -38,7 +39,8 @@ double BestTime(const Weight& weight, const Kernels& kernels, int64_t batch) {
 
 void Bench(int64_t rows, int64_t cols) {
   std::printf("%ld x %ld, one thread, best time in ms\n", rows, cols);
-  std::printf("%-10s %-8s %5s %-8s %9s %12s\n", "isa", "codec", "batch", "path", "ms", "Gweights/s");
+  std::printf("%-10s %-8s %5s %-8s %9s %12s\n", "isa", "codec", "batch", "path", "ms",
+              "Gweights/s");
   for (const char* name : {"d4:4,4", "d4:2,4", "d4:4", "e8:2,2"}) {
     Sample sample(CodecNamed(name), rows, cols, Options{}, 1);
     std::string error;

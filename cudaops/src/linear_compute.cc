@@ -74,7 +74,8 @@ OrtStatus* ComputeLinear(void* kernel, OrtKernelContext* context) {
   std::vector<int64_t> shape(rank);
   COSETQ_RETURN_IF_ERROR(ort->GetDimensions(raw, shape.data(), rank));
   if (rank == 0 || shape.back() != w.cols) {
-    return Invalid("input A must have " + std::to_string(w.cols) + " (K) as its last dimension, has " +
+    return Invalid("input A must have " + std::to_string(w.cols) +
+                   " (K) as its last dimension, has " +
                    (rank == 0 ? "none" : std::to_string(shape.back())));
   }
   LinearCall call;
@@ -98,9 +99,12 @@ OrtStatus* ComputeLinear(void* kernel, OrtKernelContext* context) {
   OrtHost host(context);
   COSETQ_RETURN_IF_ERROR(host.Open());
   switch (RunLinear(*k.weight, ActiveKernels(), call, &host)) {
-    case Outcome::kDone: return nullptr;
-    case Outcome::kNoMemory: return ort->CreateStatus(ORT_FAIL, "ai.coset::HNLQLinear: out of memory");
-    case Outcome::kNoThreads: return host.TakeStatus();
+    case Outcome::kDone:
+      return nullptr;
+    case Outcome::kNoMemory:
+      return ort->CreateStatus(ORT_FAIL, "ai.coset::HNLQLinear: out of memory");
+    case Outcome::kNoThreads:
+      return host.TakeStatus();
   }
   return nullptr;
 }

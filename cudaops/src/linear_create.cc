@@ -8,7 +8,8 @@
 namespace cosetq {
 namespace {
 
-OrtStatus* TensorShape(const OrtValue* value, ONNXTensorElementDataType* type, std::vector<int64_t>* shape) {
+OrtStatus* TensorShape(const OrtValue* value, ONNXTensorElementDataType* type,
+                       std::vector<int64_t>* shape) {
   OrtTensorTypeAndShapeInfo* raw = nullptr;
   COSETQ_RETURN_IF_ERROR(ort->GetTensorTypeAndShape(value, &raw));
   OrtOwner<OrtTensorTypeAndShapeInfo> info(raw);
@@ -19,12 +20,15 @@ OrtStatus* TensorShape(const OrtValue* value, ONNXTensorElementDataType* type, s
   return ort->GetDimensions(raw, shape->data(), rank);
 }
 
-OrtStatus* ConstantInput(const OrtKernelInfo* info, int index, ONNXTensorElementDataType want, TensorSpec* tensor) {
+OrtStatus* ConstantInput(const OrtKernelInfo* info, int index, ONNXTensorElementDataType want,
+                         TensorSpec* tensor) {
   const std::string name = schema::kInputNames[index];
   int is_constant = 0;
   const OrtValue* value = nullptr;
-  COSETQ_RETURN_IF_ERROR(ort->KernelInfoGetConstantInput_tensor(info, static_cast<size_t>(index), &is_constant, &value));
-  if (is_constant == 0 || value == nullptr) return Invalid("input " + name + " must be a constant initializer");
+  COSETQ_RETURN_IF_ERROR(ort->KernelInfoGetConstantInput_tensor(info, static_cast<size_t>(index),
+                                                                &is_constant, &value));
+  if (is_constant == 0 || value == nullptr)
+    return Invalid("input " + name + " must be a constant initializer");
   ONNXTensorElementDataType type;
   COSETQ_RETURN_IF_ERROR(TensorShape(value, &type, &tensor->shape));
   if (type != want) return Invalid("input " + name + " has the wrong element type");
@@ -46,7 +50,8 @@ OrtStatus* FloatAttribute(const OrtKernelInfo* info, const char* name, std::vect
   OrtOwner<OrtValue> value(raw);
   ONNXTensorElementDataType type;
   COSETQ_RETURN_IF_ERROR(TensorShape(raw, &type, shape));
-  if (type != ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT) return Invalid(std::string("attribute ") + name + " must hold floats");
+  if (type != ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT)
+    return Invalid(std::string("attribute ") + name + " must hold floats");
   size_t count = 1;
   for (int64_t d : *shape) count *= static_cast<size_t>(d);
   void* data = nullptr;
@@ -78,9 +83,11 @@ OrtStatus* ReadSpec(const LinearOp& op, const OrtKernelInfo* info, WeightSpec* s
   COSETQ_RETURN_IF_ERROR(IntAttribute(info, schema::kAttrN, &spec->rows));
   COSETQ_RETURN_IF_ERROR(IntAttribute(info, schema::kAttrComputeType, &compute_type));
   if (compute_type != op.activation) {
-    return Invalid("attribute " + std::string(schema::kAttrComputeType) + " differs from the type of input A");
+    return Invalid("attribute " + std::string(schema::kAttrComputeType) +
+                   " differs from the type of input A");
   }
-  COSETQ_RETURN_IF_ERROR(FloatAttribute(info, schema::kAttrSlots, &spec->slots_shape, &spec->slots));
+  COSETQ_RETURN_IF_ERROR(
+      FloatAttribute(info, schema::kAttrSlots, &spec->slots_shape, &spec->slots));
   COSETQ_RETURN_IF_ERROR(ListAttribute(info, schema::kAttrLevelWeights, &spec->level_weights));
   COSETQ_RETURN_IF_ERROR(ListAttribute(info, schema::kAttrCentre, &spec->centre));
   COSETQ_RETURN_IF_ERROR(ListAttribute(info, schema::kAttrGainValues, &spec->gain_values));
@@ -94,14 +101,16 @@ OrtStatus* ReadSpec(const LinearOp& op, const OrtKernelInfo* info, WeightSpec* s
   COSETQ_RETURN_IF_ERROR(ConstantInput(info, schema::kInputCodes, op.code, &spec->codes));
   COSETQ_RETURN_IF_ERROR(ConstantInput(info, schema::kInputScales, kHalf, &spec->scales));
   COSETQ_RETURN_IF_ERROR(ConstantInput(info, schema::kInputScaleIndex, kByte, &spec->scale_index));
-  COSETQ_RETURN_IF_ERROR(ConstantInput(info, schema::kInputCodebook, ONNX_TENSOR_ELEMENT_DATA_TYPE_INT8, &spec->codebook));
+  COSETQ_RETURN_IF_ERROR(ConstantInput(info, schema::kInputCodebook,
+                                       ONNX_TENSOR_ELEMENT_DATA_TYPE_INT8, &spec->codebook));
   COSETQ_RETURN_IF_ERROR(ConstantInput(info, schema::kInputGains, kByte, &spec->gains));
   return ConstantInput(info, schema::kInputBias, op.activation, &spec->bias);
 }
 
 }  // namespace
 
-OrtStatus* CreateLinear(const LinearOp& op, const OrtApi&, const OrtKernelInfo* info, void** kernel) {
+OrtStatus* CreateLinear(const LinearOp& op, const OrtApi&, const OrtKernelInfo* info,
+                        void** kernel) {
   WeightSpec spec;
   COSETQ_RETURN_IF_ERROR(ReadSpec(op, info, &spec));
   std::string error;

@@ -14,7 +14,8 @@ struct LinearOp : OrtCustomOp {
 };
 
 // Reads and checks the constant inputs and attributes.
-OrtStatus* CreateLinear(const LinearOp& op, const OrtApi& api, const OrtKernelInfo* info, void** kernel);
+OrtStatus* CreateLinear(const LinearOp& op, const OrtApi& api, const OrtKernelInfo* info,
+                        void** kernel);
 OrtStatus* ComputeLinear(void* kernel, OrtKernelContext* context);
 void DestroyLinear(void* kernel);
 

@@ -1,4 +1,5 @@
-// ONNX Runtime's C API as the library uses it: the table of functions, and owners for what it hands out.
+// ONNX Runtime's C API as the library uses it: the table of functions, and owners for what it hands
+// out.
 
 #ifndef COSETQ_ORT_API_H_
 #define COSETQ_ORT_API_H_
@@ -15,7 +16,9 @@ namespace cosetq {
 extern const OrtApi* ort;
 
 inline OrtStatus* Invalid(const std::string& message) {
-  return ort->CreateStatus(ORT_INVALID_ARGUMENT, (std::string(schema::kDomain) + "::" + schema::kOpName + ": " + message).c_str());
+  return ort->CreateStatus(
+      ORT_INVALID_ARGUMENT,
+      (std::string(schema::kDomain) + "::" + schema::kOpName + ": " + message).c_str());
 }
 
 struct OrtReleaser {
@@ -30,8 +33,8 @@ using OrtOwner = std::unique_ptr<T, OrtReleaser>;
 
 }  // namespace cosetq
 
-#define COSETQ_RETURN_IF_ERROR(expression)                              \
-  do {                                                                  \
+#define COSETQ_RETURN_IF_ERROR(expression)                               \
+  do {                                                                   \
     if (OrtStatus* status_of_call = (expression)) return status_of_call; \
   } while (false)
 

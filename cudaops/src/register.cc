@@ -1,4 +1,5 @@
-// The entry point that ONNX Runtime calls, and the table of callbacks of every variant of the operator.
+// The entry point that ONNX Runtime calls, and the table of callbacks of every variant of the
+// operator.
 
 #include <cstring>
 #include <exception>
@@ -30,15 +31,21 @@ const LinearOp& Self(const OrtCustomOp* op) { return *static_cast<const LinearOp
 ONNXTensorElementDataType InputType(const LinearOp& op, size_t index) {
   switch (index) {
     case schema::kInputA:
-    case schema::kInputBias: return op.activation;
-    case schema::kInputCodes: return op.code;
-    case schema::kInputScales: return ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16;
-    case schema::kInputCodebook: return ONNX_TENSOR_ELEMENT_DATA_TYPE_INT8;
-    default: return ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8;
+    case schema::kInputBias:
+      return op.activation;
+    case schema::kInputCodes:
+      return op.code;
+    case schema::kInputScales:
+      return ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16;
+    case schema::kInputCodebook:
+      return ONNX_TENSOR_ELEMENT_DATA_TYPE_INT8;
+    default:
+      return ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8;
   }
 }
 
-// ORT calls most entries without looking, so all but the version-1 twins of the V2 callbacks are filled.
+// ORT calls most entries without looking, so all but the version-1 twins of the V2 callbacks are
+// filled.
 LinearOp MakeOp(ONNXTensorElementDataType activation, ONNXTensorElementDataType code) {
   LinearOp op = {};
   op.activation = activation;
@@ -47,7 +54,9 @@ LinearOp MakeOp(ONNXTensorElementDataType activation, ONNXTensorElementDataType 
   op.GetName = [](const OrtCustomOp*) { return schema::kOpName; };
   op.GetExecutionProviderType = [](const OrtCustomOp*) -> const char* { return nullptr; };
   op.GetInputTypeCount = [](const OrtCustomOp*) { return size_t{schema::kInputCount}; };
-  op.GetInputType = [](const OrtCustomOp* self, size_t index) { return InputType(Self(self), index); };
+  op.GetInputType = [](const OrtCustomOp* self, size_t index) {
+    return InputType(Self(self), index);
+  };
   op.GetOutputTypeCount = [](const OrtCustomOp*) { return size_t{1}; };
   op.GetOutputType = [](const OrtCustomOp* self, size_t) { return Self(self).activation; };
   op.GetInputCharacteristic = [](const OrtCustomOp*, size_t) { return INPUT_OUTPUT_REQUIRED; };
@@ -59,7 +68,8 @@ LinearOp MakeOp(ONNXTensorElementDataType activation, ONNXTensorElementDataType 
   op.GetVariadicOutputHomogeneity = [](const OrtCustomOp*) { return 0; };
   op.GetStartVersion = [](const OrtCustomOp*) { return schema::kOpVersion; };
   op.GetEndVersion = [](const OrtCustomOp*) { return schema::kOpVersion; };
-  op.CreateKernelV2 = [](const OrtCustomOp* self, const OrtApi* api, const OrtKernelInfo* info, void** kernel) {
+  op.CreateKernelV2 = [](const OrtCustomOp* self, const OrtApi* api, const OrtKernelInfo* info,
+                         void** kernel) {
     return Guard([&] { return CreateLinear(Self(self), *api, info, kernel); });
   };
   op.KernelComputeV2 = [](void* kernel, OrtKernelContext* context) {
@@ -100,8 +110,9 @@ extern "C" OrtStatus* RegisterCustomOps(OrtSessionOptions* options, const OrtApi
   using namespace cosetq;
   const OrtApi* api = base->GetApi(schema::kApiVersion);
   if (api == nullptr) {
-    const std::string message = std::string("libcosetq needs ONNX Runtime ") + schema::kMinOrtVersion +
-                                " or later; this is " + base->GetVersionString();
+    const std::string message = std::string("libcosetq needs ONNX Runtime ") +
+                                schema::kMinOrtVersion + " or later; this is " +
+                                base->GetVersionString();
     // Creating a status is the second function of every version of the table.
     return base->GetApi(1)->CreateStatus(ORT_FAIL, message.c_str());
   }

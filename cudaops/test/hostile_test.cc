@@ -9,15 +9,18 @@
 namespace cosetq::test {
 namespace {
 
-void Refused(const char* names, const std::function<void(WeightSpec*)>& spoil, const char* codec = "d4:2,4",
-             const Options& options = {}) {
+void Refused(const char* names, const std::function<void(WeightSpec*)>& spoil,
+             const char* codec = "d4:2,4", const Options& options = {}) {
   Sample sample(CodecNamed(codec), 65, 100, options, 3);
   std::string error;
-  if (!Check(Weight::Create(sample.spec(), &error) != nullptr, "hostile: unspoilt weight refused: " + error)) return;
+  if (!Check(Weight::Create(sample.spec(), &error) != nullptr,
+             "hostile: unspoilt weight refused: " + error))
+    return;
   spoil(&sample.spec());
   const bool refused = Weight::Create(sample.spec(), &error) == nullptr;
-  Check(refused && error.find(names) != std::string::npos,
-        std::string("hostile: want an error about ") + names + ", got " + (refused ? error : "none"));
+  Check(
+      refused && error.find(names) != std::string::npos,
+      std::string("hostile: want an error about ") + names + ", got " + (refused ? error : "none"));
 }
 
 void RefusedSlot(int field, float value) {

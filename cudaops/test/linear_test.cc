@@ -1,4 +1,5 @@
-// Random weights of every codec against their decoding in double precision, on every instruction set of this machine.
+// Random weights of every codec against their decoding in double precision, on every instruction
+// set of this machine.
 
 #include <cmath>
 #include <cstring>
@@ -40,8 +41,8 @@ Activations MakeActivations(int64_t batch, int64_t cols, uint64_t seed) {
 }
 
 // Runs the kernel with a guard band on both sides of Y. Empty when a guard was hurt.
-std::vector<double> Run(const Weight& weight, const Kernels& kernels, const Activations& a, int64_t batch, bool half,
-                        bool reverse) {
+std::vector<double> Run(const Weight& weight, const Kernels& kernels, const Activations& a,
+                        int64_t batch, bool half, bool reverse) {
   const size_t size = static_cast<size_t>(batch * weight.view().rows);
   std::vector<float> y(half ? 0 : size + 2 * kGuardSize, kGuard);
   std::vector<uint16_t> y_half(half ? size + 2 * kGuardSize : 0, FloatToHalf(kGuard));
@@ -64,12 +65,13 @@ std::vector<double> Run(const Weight& weight, const Kernels& kernels, const Acti
       return {};
     }
   }
-  for (size_t i = 0; i < size; ++i) out[i] = half ? HalfToFloat(y_half[kGuardSize + i]) : y[kGuardSize + i];
+  for (size_t i = 0; i < size; ++i)
+    out[i] = half ? HalfToFloat(y_half[kGuardSize + i]) : y[kGuardSize + i];
   return out;
 }
 
-std::vector<double> Reference(const Sample& sample, const std::vector<double>& w, const Activations& a, int64_t batch,
-                              int64_t rows, int64_t cols) {
+std::vector<double> Reference(const Sample& sample, const std::vector<double>& w,
+                              const Activations& a, int64_t batch, int64_t rows, int64_t cols) {
   std::vector<double> out(static_cast<size_t>(batch * rows));
   for (int64_t b = 0; b < batch; ++b) {
     for (int64_t n = 0; n < rows; ++n) {
@@ -92,12 +94,14 @@ double RelativeError(const std::vector<double>& got, const std::vector<double>& 
   return size == 0 ? std::sqrt(error) : std::sqrt(error / size);
 }
 
-void CheckWeight(const Codec& codec, int64_t rows, int64_t cols, const Options& options, uint64_t seed) {
+void CheckWeight(const Codec& codec, int64_t rows, int64_t cols, const Options& options,
+                 uint64_t seed) {
   Sample sample(codec, rows, cols, options, seed);
   std::string error;
   const std::unique_ptr<Weight> weight = Weight::Create(sample.spec(), &error);
-  const std::string name = std::string(codec.name) + " " + std::to_string(rows) + "x" + std::to_string(cols) + " gains " +
-                           std::to_string(options.gains.size()) + (options.half ? " half" : "");
+  const std::string name = std::string(codec.name) + " " + std::to_string(rows) + "x" +
+                           std::to_string(cols) + " gains " + std::to_string(options.gains.size()) +
+                           (options.half ? " half" : "");
   if (!Check(weight != nullptr, name + ": refused: " + error)) return;
   const std::vector<double> w = sample.Decode();
   int isas = 0;
@@ -114,11 +118,15 @@ void CheckWeight(const Codec& codec, int64_t rows, int64_t cols, const Options& 
       const int64_t before = CallCount(counter.c_str());
       const std::vector<double> got = Run(*weight, kernels, a, batch, options.half, false);
       if (!Check(got.size() == want.size(), what + ": wrote outside Y")) continue;
-      const double budget = options.half ? kHalfBudget : path == Path::kLookup ? kLookupBudget : kFloatBudget;
+      const double budget = options.half            ? kHalfBudget
+                            : path == Path::kLookup ? kLookupBudget
+                                                    : kFloatBudget;
       const double off = RelativeError(got, want);
       Check(off <= budget, what + ": relative error " + std::to_string(off * 1e6) + "e-6");
-      Check(got == Run(*weight, kernels, a, batch, options.half, true), what + ": depends on the order of the pieces");
-      Check(CallCount(counter.c_str()) == before + (batch == 0 ? 0 : 2), what + ": another path ran");
+      Check(got == Run(*weight, kernels, a, batch, options.half, true),
+            what + ": depends on the order of the pieces");
+      Check(CallCount(counter.c_str()) == before + (batch == 0 ? 0 : 2),
+            what + ": another path ran");
     }
   }
   SelectIsa("", &error);
@@ -172,14 +180,17 @@ void TestLookupAccuracy() {
         Activations a = MakeActivations(1, 1024, 5);
         for (float& v : a.values) v *= scale;
         a.values[123] *= outlier;
-        const double off = RelativeError(Run(*weight, kernels, a, 1, false, false), Reference(sample, w, a, 1, 1024, 1024));
-        Check(off <= kLookupBudget, std::string("look-up accuracy ") + name + " scale " + std::to_string(scale) +
-                                        " outlier " + std::to_string(outlier) + ": " + std::to_string(off * 1e6) + "e-6");
+        const double off = RelativeError(Run(*weight, kernels, a, 1, false, false),
+                                         Reference(sample, w, a, 1, 1024, 1024));
+        Check(off <= kLookupBudget,
+              std::string("look-up accuracy ") + name + " scale " + std::to_string(scale) +
+                  " outlier " + std::to_string(outlier) + ": " + std::to_string(off * 1e6) + "e-6");
       }
     }
     Activations a = MakeActivations(1, 1024, 6);
     a.values.assign(1024, 0.0f);
-    Check(Run(*weight, kernels, a, 1, false, false) == std::vector<double>(1024, 0.0), "look-up of zeros");
+    Check(Run(*weight, kernels, a, 1, false, false) == std::vector<double>(1024, 0.0),
+          "look-up of zeros");
     a.values[7] = NAN;
     const std::vector<double> got = Run(*weight, kernels, a, 1, false, false);
     int numbers = 0;

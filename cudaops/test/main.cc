@@ -2,9 +2,9 @@
 //
 //   cosetq_test [--short]
 
-#include "check.h"
-
 #include <cstring>
+
+#include "check.h"
 
 int main(int argc, char** argv) {
   const bool brief = argc > 1 && std::strcmp(argv[1], "--short") == 0;

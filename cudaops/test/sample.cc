@@ -10,19 +10,53 @@ namespace cosetq::test {
 
 const std::vector<Codec>& Codecs() {
   static const std::vector<Codec> codecs = {
-      {"d4:4,4", 4, 4, 1, 256, {1, 4}, {{0, 1, 2, 3}, {1, 1, 1, 1}, {256, 256, 256, 256}, {0, 0, 0, 0}}},
-      {"d4:2,4", 4, 3, 1, 272, {1, 2}, {{0, 0, 1, 2}, {1, 16, 1, 1}, {16, 16, 256, 256}, {256, 256, 0, 0}}},
+      {"d4:4,4",
+       4,
+       4,
+       1,
+       256,
+       {1, 4},
+       {{0, 1, 2, 3}, {1, 1, 1, 1}, {256, 256, 256, 256}, {0, 0, 0, 0}}},
+      {"d4:2,4",
+       4,
+       3,
+       1,
+       272,
+       {1, 2},
+       {{0, 0, 1, 2}, {1, 16, 1, 1}, {16, 16, 256, 256}, {256, 256, 0, 0}}},
       {"d4:4", 4, 2, 1, 256, {1}, {{0, 1}, {1, 1}, {256, 256}, {0, 0}}},
       // Two tables where d4:4,4 has one: decoded like it, but not by shared look-up tables.
-      {"d4:4,4 apart", 4, 4, 1, 512, {1, 4}, {{0, 1, 2, 3}, {1, 1, 1, 1}, {256, 256, 256, 256}, {0, 0, 256, 256}}},
+      {"d4:4,4 apart",
+       4,
+       4,
+       1,
+       512,
+       {1, 4},
+       {{0, 1, 2, 3}, {1, 1, 1, 1}, {256, 256, 256, 256}, {0, 0, 256, 256}}},
       {"d4:3,3", 4, 4, 1, 81, {1, 3}, {{0, 1, 2, 3}, {1, 1, 1, 1}, {81, 81, 81, 81}, {0, 0, 0, 0}}},
       {"d4:16", 4, 2, 2, 65536, {1}, {{0, 1}, {1, 1}, {65536, 65536}, {0, 0}}},
       {"e8:2,2", 8, 2, 1, 256, {0.5, 1}, {{0, 1}, {1, 1}, {256, 256}, {0, 0}}},
       {"e8:2,3", 8, 2, 2, 6817, {0.5, 1}, {{0, 1}, {1, 1}, {256, 6561}, {0, 256}}},
-      {"z2:3,3", 2, 4, 1, 9, {1, 3}, {{0, 0, 1, 1, 2, 2, 3, 3}, {1, 16, 1, 16, 1, 16, 1, 16},
-                                      {9, 9, 9, 9, 9, 9, 9, 9}, {0, 0, 0, 0, 0, 0, 0, 0}}},
-      {"z1:4", 1, 2, 1, 4, {1}, {{0, 0, 0, 0, 1, 1, 1, 1}, {1, 4, 16, 64, 1, 4, 16, 64},
-                                 {4, 4, 4, 4, 4, 4, 4, 4}, {0, 0, 0, 0, 0, 0, 0, 0}}},
+      {"z2:3,3",
+       2,
+       4,
+       1,
+       9,
+       {1, 3},
+       {{0, 0, 1, 1, 2, 2, 3, 3},
+        {1, 16, 1, 16, 1, 16, 1, 16},
+        {9, 9, 9, 9, 9, 9, 9, 9},
+        {0, 0, 0, 0, 0, 0, 0, 0}}},
+      {"z1:4",
+       1,
+       2,
+       1,
+       4,
+       {1},
+       {{0, 0, 0, 0, 1, 1, 1, 1},
+        {1, 4, 16, 64, 1, 4, 16, 64},
+        {4, 4, 4, 4, 4, 4, 4, 4},
+        {0, 0, 0, 0, 0, 0, 0, 0}}},
   };
   return codecs;
 }
@@ -63,7 +97,8 @@ const T* Sample::Fill(TensorSpec* tensor, std::vector<int64_t> shape, int64_t lo
   return reinterpret_cast<const T*>(tensor->data);
 }
 
-Sample::Sample(const Codec& codec, int64_t rows, int64_t cols, const Options& options, uint64_t seed)
+Sample::Sample(const Codec& codec, int64_t rows, int64_t cols, const Options& options,
+               uint64_t seed)
     : codec_(codec), options_(options), random_(seed) {
   WeightSpec& s = spec_;
   const int64_t groups = (cols + 7) / 8, tile = TileFor(rows), tiles = (rows + tile - 1) / tile;
@@ -83,7 +118,8 @@ Sample::Sample(const Codec& codec, int64_t rows, int64_t cols, const Options& op
   for (float w : codec.level_weights) s.level_weights.push_back(w * 0x1p-9f);
   std::uniform_real_distribution<float> unit(-1, 1);
   for (int j = 0; j < kGroup; ++j) {
-    s.centre.push_back(j < codec.dim ? unit(random_) * 0x1p-10f : s.centre[static_cast<size_t>(j - codec.dim)]);
+    s.centre.push_back(j < codec.dim ? unit(random_) * 0x1p-10f
+                                     : s.centre[static_cast<size_t>(j - codec.dim)]);
   }
 
   s.gain_values = options.gains;
@@ -92,7 +128,8 @@ Sample::Sample(const Codec& codec, int64_t rows, int64_t cols, const Options& op
     s.gain_divisors = {1};
     Fill<uint8_t>(&s.gains, {1, 1, 1}, 0, 0);
   } else {
-    for (int64_t i = 0; i < per_byte; ++i) s.gain_divisors.push_back(static_cast<float>(1 << (i * 8 / per_byte)));
+    for (int64_t i = 0; i < per_byte; ++i)
+      s.gain_divisors.push_back(static_cast<float>(1 << (i * 8 / per_byte)));
     Fill<uint8_t>(&s.gains, {tiles, (groups + per_byte - 1) / per_byte, tile}, 0, 255);
   }
   const int64_t low = FloatToHalf(0.01f), high = FloatToHalf(1.0f);
@@ -129,10 +166,13 @@ std::vector<double> Sample::Decode() const {
     for (int64_t g = 0; g < groups; ++g) {
       double v[kGroup] = {};
       for (size_t i = 0; i < slots; ++i) {
-        const int64_t code_at = ((t * groups + g) * codec_.elements + static_cast<int64_t>(codec_.slots[0][i])) * tile + r;
+        const int64_t code_at =
+            ((t * groups + g) * codec_.elements + static_cast<int64_t>(codec_.slots[0][i])) * tile +
+            r;
         const int code = s.code_bytes == 1 ? static_cast<const uint8_t*>(s.codes.data)[code_at]
                                            : static_cast<const uint16_t*>(s.codes.data)[code_at];
-        const int digit = code / static_cast<int>(codec_.slots[1][i]) % static_cast<int>(codec_.slots[2][i]);
+        const int digit =
+            code / static_cast<int>(codec_.slots[1][i]) % static_cast<int>(codec_.slots[2][i]);
         const int entry = digit + static_cast<int>(codec_.slots[3][i]);
         const size_t per_level = static_cast<size_t>(kGroup / codec_.dim);
         for (int j = 0; j < codec_.dim; ++j) {
@@ -142,15 +182,18 @@ std::vector<double> Sample::Decode() const {
       }
       double gain = s.gain_values[0];
       if (s.gain_values.size() > 1) {
-        const int64_t byte = gains[(t * ((groups + per_byte - 1) / per_byte) + g / per_byte) * tile + r];
-        const auto divisor = static_cast<int64_t>(s.gain_divisors[static_cast<size_t>(g % per_byte)]);
+        const int64_t byte =
+            gains[(t * ((groups + per_byte - 1) / per_byte) + g / per_byte) * tile + r];
+        const auto divisor =
+            static_cast<int64_t>(s.gain_divisors[static_cast<size_t>(g % per_byte)]);
         gain = s.gain_values[static_cast<size_t>(byte / divisor) % s.gain_values.size()];
       }
       for (int64_t j = 0; j < kGroup; ++j) {
         const int64_t column = j * groups + g;
         if (column >= s.cols) continue;
         out[static_cast<size_t>(n * s.cols + column)] =
-            HalfToFloat(scales[at]) * gain * (v[j] - static_cast<double>(s.centre[static_cast<size_t>(j)]));
+            HalfToFloat(scales[at]) * gain *
+            (v[j] - static_cast<double>(s.centre[static_cast<size_t>(j)]));
       }
     }
   }

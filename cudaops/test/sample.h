@@ -35,8 +35,8 @@ struct Options {
   bool half = false;  // activations, bias and output
 };
 
-// A spec together with the memory it points to. Every tensor ends where its memory ends, so that the address sanitizer
-// sees a read past it.
+// A spec together with the memory it points to. Every tensor ends where its memory ends, so that
+// the address sanitizer sees a read past it.
 class Sample {
  public:
   Sample(const Codec& codec, int64_t rows, int64_t cols, const Options& options, uint64_t seed);
@@ -59,7 +59,8 @@ class Sample {
   WeightSpec spec_;
 };
 
-// Threads and memory for tests: pieces run in reverse order when that is asked for, standing in for another thread count.
+// Threads and memory for tests: pieces run in reverse order when that is asked for, standing in for
+// another thread count.
 class TestHost : public Host {
  public:
   explicit TestHost(bool reverse = false) : reverse_(reverse) {}

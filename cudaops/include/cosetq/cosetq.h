@@ -1,7 +1,9 @@
-/* The C interface of libcosetq, the custom-op library that runs cosetq's quantized models in ONNX Runtime.
+/* The C interface of libcosetq, the custom-op library that runs cosetq's quantized models in ONNX
+ * Runtime.
  *
- * Most programs need none of this: they give the path of the library to ONNX Runtime's session options
- * (RegisterCustomOpsLibrary_V2 in C, register_custom_ops_library in Python), which calls RegisterCustomOps. */
+ * Most programs need none of this: they give the path of the library to ONNX Runtime's session
+ * options (RegisterCustomOpsLibrary_V2 in C, register_custom_ops_library in Python), which calls
+ * RegisterCustomOps. */
 
 #ifndef COSETQ_COSETQ_H_
 #define COSETQ_COSETQ_H_
@@ -22,8 +24,10 @@ struct OrtSessionOptions;
 struct OrtApiBase;
 struct OrtStatus;
 
-/* Adds the domain ai.coset to the session options. Needs ONNX Runtime 1.24 or later; returns a status on an older one. */
-COSETQ_EXPORT struct OrtStatus* RegisterCustomOps(struct OrtSessionOptions* options, const struct OrtApiBase* base);
+/* Adds the domain ai.coset to the session options. Needs ONNX Runtime 1.24 or later; returns a
+ * status on an older one. */
+COSETQ_EXPORT struct OrtStatus* RegisterCustomOps(struct OrtSessionOptions* options,
+                                                  const struct OrtApiBase* base);
 
 /* The version of the operator that this library runs. */
 COSETQ_EXPORT int cosetq_op_version(void);
@@ -31,12 +35,13 @@ COSETQ_EXPORT int cosetq_op_version(void);
 /* The instruction set in use: "portable", "avx2" or "avx512". */
 COSETQ_EXPORT const char* cosetq_isa(void);
 
-/* Chooses the instruction set from now on; null or "" chooses the best one. Returns 0, or -1 when there is no such
- * instruction set here. The environment variable COSETQ_ISA does the same when the library is registered. */
+/* Chooses the instruction set from now on; null or "" chooses the best one. Returns 0, or -1 when
+ * there is no such instruction set here. The environment variable COSETQ_ISA does the same when the
+ * library is registered. */
 COSETQ_EXPORT int cosetq_set_isa(const char* name);
 
-/* How often a kernel ran since the library was loaded: "avx512.lookup", "avx512.d4", "avx2.general" and so on, an
- * instruction set and a path. -1 for a name that does not exist. */
+/* How often a kernel ran since the library was loaded: "avx512.lookup", "avx512.d4", "avx2.general"
+ * and so on, an instruction set and a path. -1 for a name that does not exist. */
 COSETQ_EXPORT int64_t cosetq_kernel_calls(const char* name);
 
 #ifdef __cplusplus

@@ -4,8 +4,8 @@
 
 namespace cosetq {
 
-void PackBlock(const WeightView& w, const Kernels& kernels, const LinearCall& call, int64_t first, int64_t count,
-               float* row, float* packed) {
+void PackBlock(const WeightView& w, const Kernels& kernels, const LinearCall& call, int64_t first,
+               int64_t count, float* row, float* packed) {
   std::memset(packed, 0, static_cast<size_t>(PackedDepth(w) * count) * sizeof(float));
   for (int64_t c = 0; c < count; ++c) {
     const int64_t at = (first + c) * w.cols;

@@ -1,7 +1,8 @@
 // Packed activations: columns in the order of the codes, several rows of A side by side.
 //
-// The rows of A are cut into blocks of at most kColumns. Block i holds packed[k][c] for its rows c, where k = g * kGroup + j
-// stands for column j * groups + g of A. Columns past the last, and groups added to make their number even, are zero.
+// The rows of A are cut into blocks of at most kColumns. Block i holds packed[k][c] for its rows c,
+// where k = g * kGroup + j stands for column j * groups + g of A. Columns past the last, and groups
+// added to make their number even, are zero.
 
 #ifndef COSETQ_CPU_ACTIVATIONS_H_
 #define COSETQ_CPU_ACTIVATIONS_H_
@@ -17,8 +18,8 @@ namespace cosetq {
 inline int64_t PackedDepth(const WeightView& w) { return (w.groups + 1) / 2 * 2 * kGroup; }
 
 // Packs rows [first, first + count) of A as one block. row is scratch for one row of float.
-void PackBlock(const WeightView& w, const Kernels& kernels, const LinearCall& call, int64_t first, int64_t count,
-               float* row, float* packed);
+void PackBlock(const WeightView& w, const Kernels& kernels, const LinearCall& call, int64_t first,
+               int64_t count, float* row, float* packed);
 
 }  // namespace cosetq
 

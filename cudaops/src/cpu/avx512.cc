@@ -20,16 +20,19 @@ namespace {
 
 void ToFloat(const uint16_t* from, float* to, int64_t count) {
   for (int64_t i = 0; i < count; i += 16) {
-    const __mmask16 mask = count - i < 16 ? static_cast<__mmask16>((1u << (count - i)) - 1) : __mmask16{0xffff};
+    const __mmask16 mask =
+        count - i < 16 ? static_cast<__mmask16>((1u << (count - i)) - 1) : __mmask16{0xffff};
     _mm512_mask_storeu_ps(to + i, mask, _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask, from + i)));
   }
 }
 
 void ToHalf(const float* from, uint16_t* to, int64_t count) {
   for (int64_t i = 0; i < count; i += 16) {
-    const __mmask16 mask = count - i < 16 ? static_cast<__mmask16>((1u << (count - i)) - 1) : __mmask16{0xffff};
-    _mm256_mask_storeu_epi16(to + i, mask,
-                             _mm512_cvtps_ph(_mm512_maskz_loadu_ps(mask, from + i), _MM_FROUND_TO_NEAREST_INT));
+    const __mmask16 mask =
+        count - i < 16 ? static_cast<__mmask16>((1u << (count - i)) - 1) : __mmask16{0xffff};
+    _mm256_mask_storeu_epi16(
+        to + i, mask,
+        _mm512_cvtps_ph(_mm512_maskz_loadu_ps(mask, from + i), _MM_FROUND_TO_NEAREST_INT));
   }
 }
 
@@ -45,7 +48,8 @@ inline void StoreCoordinate(__m512i v, float unit, float centre, const __m512* g
 }
 
 // Gains of 64 rows for one group.
-inline void LoadGains(const WeightView& w, __mmask64 rows, int64_t tile, int64_t group, __m512* gain) {
+inline void LoadGains(const WeightView& w, __mmask64 rows, int64_t tile, int64_t group,
+                      __m512* gain) {
   if (w.gains == nullptr) {
     for (int i = 0; i < 4; ++i) gain[i] = _mm512_set1_ps(w.gain_values[0]);
     return;
@@ -55,26 +59,31 @@ inline void LoadGains(const WeightView& w, __mmask64 rows, int64_t tile, int64_t
   const __m512i mask = _mm512_set1_epi32((1 << w.gain_bits) - 1);
   const __m512 values = _mm512_loadu_ps(w.gain_values);
   const __m128i quarter[4] = {_mm512_castsi512_si128(packed), _mm512_extracti32x4_epi32(packed, 1),
-                              _mm512_extracti32x4_epi32(packed, 2), _mm512_extracti32x4_epi32(packed, 3)};
+                              _mm512_extracti32x4_epi32(packed, 2),
+                              _mm512_extracti32x4_epi32(packed, 3)};
   for (int i = 0; i < 4; ++i) {
-    const __m512i index = _mm512_and_si512(_mm512_srl_epi32(_mm512_cvtepu8_epi32(quarter[i]), shift), mask);
+    const __m512i index =
+        _mm512_and_si512(_mm512_srl_epi32(_mm512_cvtepu8_epi32(quarter[i]), shift), mask);
     gain[i] = _mm512_permutexvar_ps(index, values);
   }
 }
 
-// Coordinates are looked up for 64 rows at a time in tables of integers that already carry the level's weight.
+// Coordinates are looked up for 64 rows at a time in tables of integers that already carry the
+// level's weight.
 template <Form kForm>
 void DecodeForm(const WeightView& w, int64_t tile, int64_t first, int64_t count, float* panel) {
   const FormTables& t = *w.tables;
   const __mmask64 rows = TileMask(w);
-  const uint8_t* codes = static_cast<const uint8_t*>(w.codes) + (tile * w.groups + first) * w.elements * w.tile;
+  const uint8_t* codes =
+      static_cast<const uint8_t*>(w.codes) + (tile * w.groups + first) * w.elements * w.tile;
   const float unit = w.level_weights[0];
   for (int64_t g = 0; g < count; ++g, codes += w.elements * w.tile) {
     __m512 gain[4];
     LoadGains(w, rows, tile, first + g, gain);
     float* out = panel + g * kGroup * kTile;
     __m512i element[4];
-    for (int e = 0; e < w.elements; ++e) element[e] = _mm512_maskz_loadu_epi8(rows, codes + e * w.tile);
+    for (int e = 0; e < w.elements; ++e)
+      element[e] = _mm512_maskz_loadu_epi8(rows, codes + e * w.tile);
     for (int block = 0; block < 2; ++block) {
       for (int j = 0; j < 4; ++j) {
         __m512i v;
@@ -96,18 +105,22 @@ void DecodeForm(const WeightView& w, int64_t tile, int64_t first, int64_t count,
 
 void DecodeD4(const WeightView& w, int64_t tile, int64_t first, int64_t count, float* panel) {
   switch (w.form) {
-    case Form::kOneByte: return DecodeForm<Form::kOneByte>(w, tile, first, count, panel);
-    case Form::kTwoByte: return DecodeForm<Form::kTwoByte>(w, tile, first, count, panel);
-    case Form::kNibbleByte: return DecodeForm<Form::kNibbleByte>(w, tile, first, count, panel);
-    case Form::kGeneral: return DecodeGeneral(w, tile, first, count, panel);
+    case Form::kOneByte:
+      return DecodeForm<Form::kOneByte>(w, tile, first, count, panel);
+    case Form::kTwoByte:
+      return DecodeForm<Form::kTwoByte>(w, tile, first, count, panel);
+    case Form::kNibbleByte:
+      return DecodeForm<Form::kNibbleByte>(w, tile, first, count, panel);
+    case Form::kGeneral:
+      return DecodeGeneral(w, tile, first, count, panel);
   }
 }
 
 }  // namespace
 
 const Kernels kAvx512Kernels = {
-    "avx512", ToFloat, ToHalf, DecodeGeneral, DecodeD4, MultiplyGeneral,
-    Avx512LookupBuild, Avx512Lookup, Avx512LookupRows,
+    "avx512",        ToFloat,           ToHalf,       DecodeGeneral,    DecodeD4,
+    MultiplyGeneral, Avx512LookupBuild, Avx512Lookup, Avx512LookupRows,
 };
 
 }  // namespace cosetq

@@ -1,17 +1,20 @@
 // Value look-up tables in registers, AVX-512 VBMI.
 //
-// A digit stands for four weights, so its product with the four activations at its place is one of 256 numbers. Those are
-// written once per call as 16-bit integers in two byte tables, low and high, and every digit of every row then costs a
-// look-up instead of four products: 64 rows at a time, whatever the lattice.
+// A digit stands for four weights, so its product with the four activations at its place is one of
+// 256 numbers. Those are written once per call as 16-bit integers in two byte tables, low and high,
+// and every digit of every row then costs a look-up instead of four products: 64 rows at a time,
+// whatever the lattice.
 //
-// Two groups share one step, the value of the integer 1, chosen so that the sum of two products fits 16 bits. The rounding
-// error is then about 5e-5 of the result, and one large activation spoils no more than its own pair of groups.
+// Two groups share one step, the value of the integer 1, chosen so that the sum of two products
+// fits 16 bits. The rounding error is then about 5e-5 of the result, and one large activation
+// spoils no more than its own pair of groups.
+
+#include "avx512_lookup.h"
 
 #include <immintrin.h>
 #include <math.h>
 #include <stdint.h>
 
-#include "avx512_lookup.h"
 #include "kernels.h"
 
 namespace cosetq {
@@ -40,7 +43,8 @@ inline __m512i EvenWords() {
 }
 
 // Products of the 64 codewords from `first` on with four activations in units of the step.
-inline void BuildEntries(const float (*centred)[256], int first, const float* a, uint8_t* low, uint8_t* high) {
+inline void BuildEntries(const float (*centred)[256], int first, const float* a, uint8_t* low,
+                         uint8_t* high) {
   __m512i value[4];
   for (int i = 0; i < 4; ++i) {
     __m512 sum = _mm512_mul_ps(_mm512_load_ps(centred[0] + first + 16 * i), _mm512_set1_ps(a[0]));
@@ -53,7 +57,8 @@ inline void BuildEntries(const float (*centred)[256], int first, const float* a,
   const __m512i w0 = _mm512_permutex2var_epi16(value[0], words, value[1]);
   const __m512i w1 = _mm512_permutex2var_epi16(value[2], words, value[3]);
   _mm512_store_si512(low, _mm512_permutex2var_epi8(w0, bytes, w1));
-  _mm512_store_si512(high, _mm512_permutex2var_epi8(w0, _mm512_or_si512(bytes, _mm512_set1_epi8(1)), w1));
+  _mm512_store_si512(high,
+                     _mm512_permutex2var_epi8(w0, _mm512_or_si512(bytes, _mm512_set1_epi8(1)), w1));
 }
 
 // The 16 products of a four-bit digit.
@@ -67,12 +72,15 @@ inline void BuildNibble(const float (*centred)[256], const float* a, uint8_t* lo
   }
 }
 
-// 64 products as 16-bit words: words[0] holds bytes 0 to 7 of every 128-bit lane, words[1] bytes 8 to 15.
+// 64 products as 16-bit words: words[0] holds bytes 0 to 7 of every 128-bit lane, words[1] bytes 8
+// to 15.
 struct Words {
   __m512i half[2];
 };
 
-inline Words Join(__m512i low, __m512i high) { return {{_mm512_unpacklo_epi8(low, high), _mm512_unpackhi_epi8(low, high)}}; }
+inline Words Join(__m512i low, __m512i high) {
+  return {{_mm512_unpacklo_epi8(low, high), _mm512_unpackhi_epi8(low, high)}};
+}
 
 inline Words Products256(const uint8_t* table, __m512i digits) {
   return Join(Lookup256(table, digits), Lookup256(table + 256, digits));
@@ -86,8 +94,8 @@ inline Words Add(Words a, Words b) {
   return {{_mm512_add_epi16(a.half[0], b.half[0]), _mm512_add_epi16(a.half[1], b.half[1])}};
 }
 
-// Quarter q of the rows as 32-bit lanes, the first group in the low word and the second in the high word. Lane 4 * l + i of
-// quarter q is row 16 * l + 4 * q + i.
+// Quarter q of the rows as 32-bit lanes, the first group in the low word and the second in the high
+// word. Lane 4 * l + i of quarter q is row 16 * l + 4 * q + i.
 inline __m512i Interleave(const Words& first, const Words& second, int q) {
   return q % 2 == 0 ? _mm512_unpacklo_epi16(first.half[q / 2], second.half[q / 2])
                     : _mm512_unpackhi_epi16(first.half[q / 2], second.half[q / 2]);
@@ -96,10 +104,12 @@ inline __m512i Interleave(const Words& first, const Words& second, int q) {
 // Gains of the two groups of a pair in the same arrangement.
 class PairGains {
  public:
-  PairGains(const WeightView& w, __mmask64 rows, int64_t tile, int64_t pair) : present_(w.gains != nullptr) {
+  PairGains(const WeightView& w, __mmask64 rows, int64_t tile, int64_t pair)
+      : present_(w.gains != nullptr) {
     if (!present_) return;
     const int64_t packed = (w.groups + w.gains_per_byte - 1) / w.gains_per_byte;
-    bytes_ = _mm512_maskz_loadu_epi8(rows, w.gains + (tile * packed + 2 * pair / w.gains_per_byte) * w.tile);
+    bytes_ = _mm512_maskz_loadu_epi8(
+        rows, w.gains + (tile * packed + 2 * pair / w.gains_per_byte) * w.tile);
     table_ = _mm512_load_si512(w.tables->gain_bytes);
     const int low = w.gain_bits * static_cast<int>(2 * pair % w.gains_per_byte);
     shift_ = _mm512_set1_epi32(low | (low + w.gain_bits) << 16);
@@ -107,10 +117,12 @@ class PairGains {
 
   __m512i Quarter(int q) const {
     if (!present_) return _mm512_set1_epi16(1);
-    // The byte of each row fills its whole lane; each word then shifts its group's index down. Look-ups use the low six bits
-    // of a byte, and the table repeats the gains, so the bits above an index do no harm.
-    const __m512i place = _mm512_broadcast_i32x4(_mm_add_epi8(_mm_set_epi32(0x03030303, 0x02020202, 0x01010101, 0),
-                                                             _mm_set1_epi8(static_cast<char>(4 * q))));
+    // The byte of each row fills its whole lane; each word then shifts its group's index down.
+    // Look-ups use the low six bits of a byte, and the table repeats the gains, so the bits above
+    // an index do no harm.
+    const __m512i place =
+        _mm512_broadcast_i32x4(_mm_add_epi8(_mm_set_epi32(0x03030303, 0x02020202, 0x01010101, 0),
+                                            _mm_set1_epi8(static_cast<char>(4 * q))));
     const __m512i index = _mm512_srlv_epi16(_mm512_shuffle_epi8(bytes_, place), shift_);
     return _mm512_maskz_permutexvar_epi8(0x5555555555555555, index, table_);
   }
@@ -121,11 +133,12 @@ class PairGains {
 };
 
 template <Form kForm>
-void LookupForm(const WeightView& w, int64_t tile, int64_t pair, int64_t count, const uint8_t* tables,
-                const float* steps, float* lanes) {
+void LookupForm(const WeightView& w, int64_t tile, int64_t pair, int64_t count,
+                const uint8_t* tables, const float* steps, float* lanes) {
   const __mmask64 rows = TileMask(w);
   const int64_t group_bytes = static_cast<int64_t>(w.elements) * w.tile;
-  const uint8_t* codes = static_cast<const uint8_t*>(w.codes) + (tile * w.groups + 2 * pair) * group_bytes;
+  const uint8_t* codes =
+      static_cast<const uint8_t*>(w.codes) + (tile * w.groups + 2 * pair) * group_bytes;
   const __m128i ratio = _mm_cvtsi32_si128(w.tables->ratio_log2);
   __m512 sum[4];
   for (int q = 0; q < 4; ++q) sum[q] = _mm512_load_ps(lanes + 16 * q);
@@ -141,11 +154,13 @@ void LookupForm(const WeightView& w, int64_t tile, int64_t pair, int64_t count, 
       const uint8_t* t1 = t0 + kBlockTable;
       if constexpr (kForm == Form::kNibbleByte) {
         const uint8_t* n0 = tables + 4 * kBlockTable + 2 * u * kNibbleTable;
-        fine[u] = Add(Products16(n0, Nibbles(e[0], 0)), Products16(n0 + kNibbleTable, Nibbles(e[0], 1)));
+        fine[u] =
+            Add(Products16(n0, Nibbles(e[0], 0)), Products16(n0 + kNibbleTable, Nibbles(e[0], 1)));
         coarse[u] = Add(Products256(t0, e[1]), Products256(t1, e[2]));
       } else {
         fine[u] = Add(Products256(t0, e[0]), Products256(t1, e[1]));
-        if constexpr (kForm == Form::kTwoByte) coarse[u] = Add(Products256(t0, e[2]), Products256(t1, e[3]));
+        if constexpr (kForm == Form::kTwoByte)
+          coarse[u] = Add(Products256(t0, e[2]), Products256(t1, e[3]));
       }
     }
     const PairGains gains(w, rows, tile, pair + p);
@@ -154,7 +169,8 @@ void LookupForm(const WeightView& w, int64_t tile, int64_t pair, int64_t count, 
       const __m512i gain = gains.Quarter(q);
       __m512i total = _mm512_madd_epi16(Interleave(fine[0], fine[1], q), gain);
       if constexpr (kForm != Form::kOneByte) {
-        total = _mm512_dpwssd_epi32(total, Interleave(coarse[0], coarse[1], q), _mm512_sll_epi16(gain, ratio));
+        total = _mm512_dpwssd_epi32(total, Interleave(coarse[0], coarse[1], q),
+                                    _mm512_sll_epi16(gain, ratio));
       }
       sum[q] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(total), step, sum[q]);
     }
@@ -175,8 +191,8 @@ static double ProductBound(const FormTables& t, const float* a) {
   return by_norm < coordinates ? by_norm : coordinates;
 }
 
-void Avx512LookupBuild(const WeightView& w, const float* a, int64_t pair, int64_t count, uint8_t* tables,
-                       float* steps) {
+void Avx512LookupBuild(const WeightView& w, const float* a, int64_t pair, int64_t count,
+                       uint8_t* tables, float* steps) {
   const FormTables& t = *w.tables;
   const bool nibbles = w.form == Form::kNibbleByte;
   const auto* centred = t.centred[nibbles ? 1 : 0];
@@ -201,17 +217,22 @@ void Avx512LookupBuild(const WeightView& w, const float* a, int64_t pair, int64_
       }
     }
     if (!nibbles) continue;
-    for (int b = 0; b < 4; ++b) BuildNibble(t.centred[0], scaled + 4 * b, tables + 4 * kBlockTable + b * kNibbleTable);
+    for (int b = 0; b < 4; ++b)
+      BuildNibble(t.centred[0], scaled + 4 * b, tables + 4 * kBlockTable + b * kNibbleTable);
   }
 }
 
-void Avx512Lookup(const WeightView& w, int64_t tile, int64_t pair, int64_t count, const uint8_t* tables,
-                  const float* steps, float* lanes) {
+void Avx512Lookup(const WeightView& w, int64_t tile, int64_t pair, int64_t count,
+                  const uint8_t* tables, const float* steps, float* lanes) {
   switch (w.form) {
-    case Form::kOneByte: return LookupForm<Form::kOneByte>(w, tile, pair, count, tables, steps, lanes);
-    case Form::kTwoByte: return LookupForm<Form::kTwoByte>(w, tile, pair, count, tables, steps, lanes);
-    case Form::kNibbleByte: return LookupForm<Form::kNibbleByte>(w, tile, pair, count, tables, steps, lanes);
-    case Form::kGeneral: return;
+    case Form::kOneByte:
+      return LookupForm<Form::kOneByte>(w, tile, pair, count, tables, steps, lanes);
+    case Form::kTwoByte:
+      return LookupForm<Form::kTwoByte>(w, tile, pair, count, tables, steps, lanes);
+    case Form::kNibbleByte:
+      return LookupForm<Form::kNibbleByte>(w, tile, pair, count, tables, steps, lanes);
+    case Form::kGeneral:
+      return;
   }
 }
 

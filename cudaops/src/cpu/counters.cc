@@ -27,7 +27,8 @@ int64_t CallCount(const char* name) {
   if (name == nullptr) return -1;
   for (int i = 0; i < 3; ++i) {
     for (int p = 0; p < kPathCount; ++p) {
-      if (name == std::string(kIsas[i]) + "." + kPaths[p]) return calls[i][p].load(std::memory_order_relaxed);
+      if (name == std::string(kIsas[i]) + "." + kPaths[p])
+        return calls[i][p].load(std::memory_order_relaxed);
     }
   }
   return -1;

@@ -17,7 +17,8 @@ constexpr int kPathCount = 3;
 const char* PathName(Path path);
 void CountCall(const char* isa, Path path);
 
-// Calls of "isa.path" since the library was loaded, such as "avx512.lookup"; -1 for a name that does not exist.
+// Calls of "isa.path" since the library was loaded, such as "avx512.lookup"; -1 for a name that
+// does not exist.
 int64_t CallCount(const char* name);
 
 }  // namespace cosetq

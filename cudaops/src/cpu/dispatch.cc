@@ -17,7 +17,8 @@ const Candidate kCandidates[] = {
 #if defined(__x86_64__)
     {&kAvx2Kernels,
      [] {
-       return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+       return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+              __builtin_cpu_supports("f16c");
      }},
     {&kAvx512Kernels,
      [] {

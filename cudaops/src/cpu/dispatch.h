@@ -9,11 +9,12 @@
 
 namespace cosetq {
 
-// The kernels in use: the best this processor has, unless the environment variable COSETQ_ISA or SelectIsa said otherwise.
+// The kernels in use: the best this processor has, unless the environment variable COSETQ_ISA or
+// SelectIsa said otherwise.
 const Kernels& ActiveKernels();
 
-// Chooses an instruction set by name; an empty name chooses the best. Fails on an unknown name and on one that this
-// processor or build lacks.
+// Chooses an instruction set by name; an empty name chooses the best. Fails on an unknown name and
+// on one that this processor or build lacks.
 bool SelectIsa(const std::string& name, std::string* error);
 
 // Applies COSETQ_ISA once. Fails as SelectIsa does, every time it is called.

@@ -1,4 +1,5 @@
-// Recognises the codecs with kernels of their own from their data alone: the codec's name is never trusted.
+// Recognises the codecs with kernels of their own from their data alone: the codec's name is never
+// trusted.
 
 #include <cmath>
 #include <cstdlib>
@@ -22,8 +23,10 @@ Form SlotForm(const WeightView& v) {
   if (v.levels == 1) {
     return v.elements == 2 && bytes(0, 0) && bytes(1, 1) ? Form::kOneByte : Form::kGeneral;
   }
-  if (v.elements == 4 && bytes(0, 0) && bytes(1, 1) && bytes(2, 2) && bytes(3, 3)) return Form::kTwoByte;
-  if (v.elements == 3 && Matches(v.slots[0], 0, 1, 16) && Matches(v.slots[1], 0, 16, 16) && bytes(2, 1) && bytes(3, 2)) {
+  if (v.elements == 4 && bytes(0, 0) && bytes(1, 1) && bytes(2, 2) && bytes(3, 3))
+    return Form::kTwoByte;
+  if (v.elements == 3 && Matches(v.slots[0], 0, 1, 16) && Matches(v.slots[1], 0, 16, 16) &&
+      bytes(2, 1) && bytes(3, 2)) {
     return Form::kNibbleByte;
   }
   return Form::kGeneral;
@@ -36,8 +39,9 @@ int Coordinate(const WeightView& v, int level, int digit, int j) {
 
 int Digits(Form form, int level) { return form == Form::kNibbleByte && level == 0 ? 16 : 256; }
 
-// Splits the centre between the levels. Any split gives the same sums; each coarse level takes the mean of its own table,
-// and the finest takes what is left. Levels with one table in common take equal shares, so that one centred table serves both.
+// Splits the centre between the levels. Any split gives the same sums; each coarse level takes the
+// mean of its own table, and the finest takes what is left. Levels with one table in common take
+// equal shares, so that one centred table serves both.
 void SplitCentre(const WeightView& v, Form form, FormTables* t) {
   const double fine = v.level_weights[0];
   t->shared = form == Form::kTwoByte && v.slots[0].base == v.slots[2].base;
@@ -54,7 +58,8 @@ void SplitCentre(const WeightView& v, Form form, FormTables* t) {
         share = sum / 256;
       } else {
         double rest = v.centre[j];
-        if (v.levels == 2) rest -= (Coordinate(v, 1, 0, j) - t->centred[1][j][0]) * v.level_weights[1];
+        if (v.levels == 2)
+          rest -= (Coordinate(v, 1, 0, j) - t->centred[1][j][0]) * v.level_weights[1];
         share = rest / fine;
       }
       for (int c = 0; c < Digits(form, level); ++c) {

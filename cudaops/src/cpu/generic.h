@@ -1,5 +1,6 @@
-// Kernels for any processor and any codec, written so that the compiler vectorises them for the instruction set that the
-// including file is built for. Everything has internal linkage, see weight_view.h.
+// Kernels for any processor and any codec, written so that the compiler vectorises them for the
+// instruction set that the including file is built for. Everything has internal linkage, see
+// weight_view.h.
 //
 // Before including, a file defines Vec, a GCC vector of floats, and MulAdd(Vec, Vec, Vec).
 
@@ -14,13 +15,16 @@
 namespace cosetq {
 namespace {
 
-// Codebook row of each digit of a slot. Divisions run in float, which is exact here (numbers below 2^17) and vectorises.
+// Codebook row of each digit of a slot. Divisions run in float, which is exact here (numbers below
+// 2^17) and vectorises.
 template <typename Code>
 inline void ReadDigits(const Code* codes, const Slot& slot, int rows, int32_t* entry) {
-  const float divisor = static_cast<float>(slot.divisor), modulus = static_cast<float>(slot.modulus);
+  const float divisor = static_cast<float>(slot.divisor),
+              modulus = static_cast<float>(slot.modulus);
   for (int r = 0; r < rows; ++r) entry[r] = codes[r];
   if (slot.divisor > 1) {
-    for (int r = 0; r < rows; ++r) entry[r] = static_cast<int32_t>(static_cast<float>(entry[r]) / divisor);
+    for (int r = 0; r < rows; ++r)
+      entry[r] = static_cast<int32_t>(static_cast<float>(entry[r]) / divisor);
   }
   constexpr int32_t kRange = 1 << (8 * sizeof(Code));
   if (slot.modulus <= (kRange - 1) / slot.divisor) {
@@ -33,14 +37,15 @@ inline void ReadDigits(const Code* codes, const Slot& slot, int rows, int32_t* e
 }
 
 // values[j][row] += weight * coordinate j, for coordinates j < count of a word of the codebook.
-inline void AddWords(const int32_t* words, const int32_t* entry, int stride, int rows, int count, float weight,
-                     float* values) {
+inline void AddWords(const int32_t* words, const int32_t* entry, int stride, int rows, int count,
+                     float weight, float* values) {
   int32_t word[kTile];
   for (int r = 0; r < rows; ++r) word[r] = words[entry[r] * stride];
   for (int j = 0; j < count; ++j) {
     const int shift = 24 - 8 * j;
     for (int r = 0; r < rows; ++r) {
-      const int32_t coordinate = static_cast<int32_t>(static_cast<uint32_t>(word[r]) << shift) >> 24;
+      const int32_t coordinate =
+          static_cast<int32_t>(static_cast<uint32_t>(word[r]) << shift) >> 24;
       values[j * kTile + r] += weight * static_cast<float>(coordinate);
     }
   }
@@ -68,7 +73,8 @@ template <typename Code>
 void DecodeCodes(const WeightView& w, int64_t tile, int64_t first, int64_t count, float* panel) {
   const int blocks = kGroup / w.dim;
   const int stride = w.dim == 8 ? 2 : 1;
-  const Code* codes = static_cast<const Code*>(w.codes) + (tile * w.groups + first) * w.elements * w.tile;
+  const Code* codes =
+      static_cast<const Code*>(w.codes) + (tile * w.groups + first) * w.elements * w.tile;
   for (int64_t g = 0; g < count; ++g) {
     float* values = panel + g * kGroup * kTile;
     memset(values, 0, kGroup * kTile * sizeof(float));
@@ -103,8 +109,9 @@ void DecodeGeneral(const WeightView& w, int64_t tile, int64_t first, int64_t cou
 
 constexpr int kLanes = sizeof(Vec) / sizeof(float);
 
-// Vecs * kLanes rows by Columns columns, all sums in registers. Every sum adds its products in the order of k, so a result
-// depends neither on the number of columns done together nor on the number of threads.
+// Vecs * kLanes rows by Columns columns, all sums in registers. Every sum adds its products in the
+// order of k, so a result depends neither on the number of columns done together nor on the number
+// of threads.
 template <int Vecs, int Columns>
 inline void MultiplyBlock(const float* panel, const float* a, int64_t depth, float* sums) {
   Vec sum[Columns][Vecs];
@@ -128,25 +135,34 @@ template <int Columns>
 void MultiplyColumns(const float* panel, const float* a, int64_t depth, int rows, float* sums) {
   int r = 0;
   if constexpr (kLanes == 16) {
-    for (; r + 3 * kLanes < rows; r += 4 * kLanes) MultiplyBlock<4, Columns>(panel + r, a, depth, sums + r);
+    for (; r + 3 * kLanes < rows; r += 4 * kLanes)
+      MultiplyBlock<4, Columns>(panel + r, a, depth, sums + r);
     if (r + 2 * kLanes < rows) {
       MultiplyBlock<3, Columns>(panel + r, a, depth, sums + r);
       r += 3 * kLanes;
     }
   }
-  for (; r + kLanes < rows; r += 2 * kLanes) MultiplyBlock<2, Columns>(panel + r, a, depth, sums + r);
+  for (; r + kLanes < rows; r += 2 * kLanes)
+    MultiplyBlock<2, Columns>(panel + r, a, depth, sums + r);
   if (r < rows) MultiplyBlock<1, Columns>(panel + r, a, depth, sums + r);
 }
 
-void MultiplyGeneral(const float* panel, const float* a, int64_t depth, int columns, int rows, float* sums) {
+void MultiplyGeneral(const float* panel, const float* a, int64_t depth, int columns, int rows,
+                     float* sums) {
   static_assert(kColumns == 6);
   switch (columns) {
-    case 1: return MultiplyColumns<1>(panel, a, depth, rows, sums);
-    case 2: return MultiplyColumns<2>(panel, a, depth, rows, sums);
-    case 3: return MultiplyColumns<3>(panel, a, depth, rows, sums);
-    case 4: return MultiplyColumns<4>(panel, a, depth, rows, sums);
-    case 5: return MultiplyColumns<5>(panel, a, depth, rows, sums);
-    default: return MultiplyColumns<6>(panel, a, depth, rows, sums);
+    case 1:
+      return MultiplyColumns<1>(panel, a, depth, rows, sums);
+    case 2:
+      return MultiplyColumns<2>(panel, a, depth, rows, sums);
+    case 3:
+      return MultiplyColumns<3>(panel, a, depth, rows, sums);
+    case 4:
+      return MultiplyColumns<4>(panel, a, depth, rows, sums);
+    case 5:
+      return MultiplyColumns<5>(panel, a, depth, rows, sums);
+    default:
+      return MultiplyColumns<6>(panel, a, depth, rows, sums);
   }
 }
 

@@ -10,7 +10,8 @@ namespace cosetq {
 
 // static: every file keeps its own copy, see weight_view.h.
 static inline float HalfToFloat(uint16_t half) {
-  // Shifting the fields into place leaves the exponent 112 too small; the multiplication mends it, subnormals included.
+  // Shifting the fields into place leaves the exponent 112 too small; the multiplication mends it,
+  // subnormals included.
   const uint32_t magnitude = static_cast<uint32_t>(half & 0x7fff) << 13;
   uint32_t bits = magnitude;
   float value;
@@ -29,9 +30,9 @@ static inline uint16_t FloatToHalf(float value) {
   memcpy(&bits, &value, sizeof bits);
   const uint16_t sign = static_cast<uint16_t>((bits >> 16) & 0x8000);
   bits &= 0x7fffffffu;
-  if (bits > 0x7f800000u) return sign | 0x7e00;       // NaN
-  if (bits >= 0x477ff000u) return sign | 0x7c00;      // rounds to infinity
-  if (bits < 0x38800000u) {                           // subnormal: let the adder round at 2^-24
+  if (bits > 0x7f800000u) return sign | 0x7e00;   // NaN
+  if (bits >= 0x477ff000u) return sign | 0x7c00;  // rounds to infinity
+  if (bits < 0x38800000u) {                       // subnormal: let the adder round at 2^-24
     float magnitude;
     memcpy(&magnitude, &bits, sizeof magnitude);
     magnitude += 0.5f;

@@ -9,27 +9,35 @@
 
 namespace cosetq {
 
-constexpr int kColumns = 6;      // activation columns (rows of A) that a product step keeps in registers
-constexpr int kDepthGroups = 4;  // groups decoded at a time: 16 * 8 columns * 64 rows of float are 32 KB, the first-level cache
+constexpr int kColumns =
+    6;  // activation columns (rows of A) that a product step keeps in registers
+constexpr int kDepthGroups = 4;  // groups decoded at a time: 16 * 8 columns * 64 rows of float are
+                                 // 32 KB, the first-level cache
 
-// Decodes groups [first, first + count) of a tile without the row scales: panel[(g - first) * kGroup + j][row].
-using DecodeFn = void (*)(const WeightView& w, int64_t tile, int64_t first, int64_t count, float* panel);
+// Decodes groups [first, first + count) of a tile without the row scales: panel[(g - first) *
+// kGroup + j][row].
+using DecodeFn = void (*)(const WeightView& w, int64_t tile, int64_t first, int64_t count,
+                          float* panel);
 
-// sums[c][row] += sum over k < depth of panel[k][row] * a[k][c], for columns c of 1 to kColumns; a has that many to a row.
-using MultiplyFn = void (*)(const float* panel, const float* a, int64_t depth, int columns, int rows, float* sums);
+// sums[c][row] += sum over k < depth of panel[k][row] * a[k][c], for columns c of 1 to kColumns; a
+// has that many to a row.
+using MultiplyFn = void (*)(const float* panel, const float* a, int64_t depth, int columns,
+                            int rows, float* sums);
 
 using ToFloatFn = void (*)(const uint16_t* from, float* to, int64_t count);
 using ToHalfFn = void (*)(const float* from, uint16_t* to, int64_t count);
 
-// Value look-up tables for one column of activations: for every pair of groups [pair, pair + count) and every digit position
-// the products of all codewords with the activations there, as 16-bit integers times one step per pair.
-// a is the column in packed order (see activations.h), padded with zeros to a whole pair.
-using LookupBuildFn = void (*)(const WeightView& w, const float* a, int64_t pair, int64_t count, uint8_t* tables,
-                               float* steps);
+// Value look-up tables for one column of activations: for every pair of groups [pair, pair + count)
+// and every digit position the products of all codewords with the activations there, as 16-bit
+// integers times one step per pair. a is the column in packed order (see activations.h), padded
+// with zeros to a whole pair.
+using LookupBuildFn = void (*)(const WeightView& w, const float* a, int64_t pair, int64_t count,
+                               uint8_t* tables, float* steps);
 
-// lanes[64] += the products of pairs [pair, pair + count) of a tile. Rows stand in the order of lanes, not of the tile.
-using LookupFn = void (*)(const WeightView& w, int64_t tile, int64_t pair, int64_t count, const uint8_t* tables,
-                          const float* steps, float* lanes);
+// lanes[64] += the products of pairs [pair, pair + count) of a tile. Rows stand in the order of
+// lanes, not of the tile.
+using LookupFn = void (*)(const WeightView& w, int64_t tile, int64_t pair, int64_t count,
+                          const uint8_t* tables, const float* steps, float* lanes);
 
 // sums[row] of lanes[64].
 using LookupRowsFn = void (*)(const float* lanes, float* sums);
@@ -53,8 +61,8 @@ extern const Kernels kAvx512Kernels;
 #endif
 
 // Bytes of the tables of one pair of groups.
-inline constexpr int64_t kBlockTable = 512;   // 256 low bytes, 256 high bytes
-inline constexpr int64_t kNibbleTable = 32;   // 16 low bytes, 16 high bytes
+inline constexpr int64_t kBlockTable = 512;  // 256 low bytes, 256 high bytes
+inline constexpr int64_t kNibbleTable = 32;  // 16 low bytes, 16 high bytes
 static inline int64_t PairTableBytes(const WeightView& w) {
   return 4 * (kBlockTable + (w.form == Form::kNibbleByte ? kNibbleTable : 0));
 }

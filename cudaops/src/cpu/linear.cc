@@ -8,17 +8,18 @@
 namespace cosetq {
 namespace {
 
-constexpr int64_t kMaxBlocks = 32;         // blocks of activation columns that share one decoding of a tile
-constexpr int64_t kMinBlocks = 4;          // fewer are not worth decoding a tile again on another thread
-constexpr int64_t kManyUnits = 16;         // enough pieces of work for the threads to finish together
-constexpr int64_t kSerialWork = 1 << 18;   // products below this stay on the calling thread
-constexpr int64_t kUnitWork = 1 << 16;     // products worth handing to a thread
-constexpr int64_t kDecodeWork = 8;         // decoding a weight costs about as much as this many products
-constexpr int64_t kLookupBatch = 3;        // larger batches decode
-constexpr int64_t kLookupTiles = 8;        // fewer do not repay the tables
-constexpr int64_t kLookupUnit = 4;         // tiles that share the tables in the first-level cache
-constexpr int64_t kLookupPairs = 4;        // pairs of groups whose tables fit there
-constexpr int64_t kBuildPairs = 16;        // pairs of groups in one piece of table building
+constexpr int64_t kMaxBlocks =
+    32;                            // blocks of activation columns that share one decoding of a tile
+constexpr int64_t kMinBlocks = 4;  // fewer are not worth decoding a tile again on another thread
+constexpr int64_t kManyUnits = 16;  // enough pieces of work for the threads to finish together
+constexpr int64_t kSerialWork = 1 << 18;  // products below this stay on the calling thread
+constexpr int64_t kUnitWork = 1 << 16;    // products worth handing to a thread
+constexpr int64_t kDecodeWork = 8;   // decoding a weight costs about as much as this many products
+constexpr int64_t kLookupBatch = 3;  // larger batches decode
+constexpr int64_t kLookupTiles = 8;  // fewer do not repay the tables
+constexpr int64_t kLookupUnit = 4;   // tiles that share the tables in the first-level cache
+constexpr int64_t kLookupPairs = 4;  // pairs of groups whose tables fit there
+constexpr int64_t kBuildPairs = 16;  // pairs of groups in one piece of table building
 
 int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -37,7 +38,9 @@ struct Job {
   int64_t pairs;
 
   float* Packed(int64_t block) const { return packed + block * kColumns * PackedDepth(*w); }
-  int64_t Columns(int64_t block) const { return std::min<int64_t>(kColumns, call->batch - block * kColumns); }
+  int64_t Columns(int64_t block) const {
+    return std::min<int64_t>(kColumns, call->batch - block * kColumns);
+  }
   int64_t TileUnits() const { return CeilDiv(w->tiles, tiles_per_unit); }
 };
 
@@ -70,10 +73,12 @@ void PackUnit(void* data, size_t i) {
   const Job& job = *static_cast<const Job*>(data);
   const int64_t block = static_cast<int64_t>(i);
   float* row = job.row == nullptr ? nullptr : job.row + block * job.w->cols;
-  PackBlock(*job.w, *job.kernels, *job.call, block * kColumns, job.Columns(block), row, job.Packed(block));
+  PackBlock(*job.w, *job.kernels, *job.call, block * kColumns, job.Columns(block), row,
+            job.Packed(block));
 }
 
-// Decodes some tiles a slice of columns at a time and multiplies every slice with some blocks of activations.
+// Decodes some tiles a slice of columns at a time and multiplies every slice with some blocks of
+// activations.
 void MultiplyUnit(void* data, size_t i) {
   const Job& job = *static_cast<const Job*>(data);
   const WeightView& w = *job.w;
@@ -93,8 +98,9 @@ void MultiplyUnit(void* data, size_t i) {
       job.decode(w, tile, g, groups, panel);
       for (int64_t b = first_block; b < last_block; ++b) {
         const int64_t count = job.Columns(b);
-        job.kernels->multiply(panel, job.Packed(b) + g * kGroup * count, groups * kGroup, static_cast<int>(count),
-                              w.tile, sums + (b - first_block) * kColumns * kTile);
+        job.kernels->multiply(panel, job.Packed(b) + g * kGroup * count, groups * kGroup,
+                              static_cast<int>(count), w.tile,
+                              sums + (b - first_block) * kColumns * kTile);
       }
     }
     for (int64_t c = 0; c < columns; ++c) Store(job, tile, first_column + c, sums + c * kTile);
@@ -105,9 +111,11 @@ Outcome RunDecoded(Job* job, Host* host, bool serial) {
   const WeightView& w = *job->w;
   // Blocks are spread over units only as far as the tiles alone do not give enough of them.
   const int64_t wanted = std::max(CeilDiv(job->blocks, kMaxBlocks), CeilDiv(kManyUnits, w.tiles));
-  const int64_t most = std::max<int64_t>(CeilDiv(job->blocks, kMaxBlocks), job->blocks / kMinBlocks);
+  const int64_t most =
+      std::max<int64_t>(CeilDiv(job->blocks, kMaxBlocks), job->blocks / kMinBlocks);
   job->blocks_per_unit = CeilDiv(job->blocks, std::max<int64_t>(1, std::min(wanted, most)));
-  const int64_t tile_work = w.tile * w.groups * kGroup * (job->blocks_per_unit * kColumns + kDecodeWork);
+  const int64_t tile_work =
+      w.tile * w.groups * kGroup * (job->blocks_per_unit * kColumns + kDecodeWork);
   job->tiles_per_unit = std::max<int64_t>(1, kUnitWork / tile_work);
   if (!Run(host, serial, PackUnit, job->blocks, job)) return Outcome::kNoThreads;
   const int64_t units = job->TileUnits() * CeilDiv(job->blocks, job->blocks_per_unit);
@@ -121,8 +129,8 @@ void BuildUnit(void* data, size_t i) {
   const int64_t pair = static_cast<int64_t>(i) % units * kBuildPairs;
   const int64_t at = column * job.pairs + pair;
   job.kernels->lookup_build(*job.w, job.packed + column * PackedDepth(*job.w), pair,
-                            std::min(kBuildPairs, job.pairs - pair), job.tables + at * PairTableBytes(*job.w),
-                            job.steps + at);
+                            std::min(kBuildPairs, job.pairs - pair),
+                            job.tables + at * PairTableBytes(*job.w), job.steps + at);
 }
 
 void LookupUnit(void* data, size_t i) {
@@ -154,15 +162,19 @@ Outcome RunLookup(Job* job, Host* host, bool serial) {
   const WeightView& w = *job->w;
   const int64_t batch = job->call->batch;
   job->pairs = PackedDepth(w) / (2 * kGroup);
-  job->tables = static_cast<uint8_t*>(host->Allocate(static_cast<size_t>(batch * job->pairs * PairTableBytes(w))));
-  job->steps = static_cast<float*>(host->Allocate(static_cast<size_t>(batch * job->pairs) * sizeof(float)));
+  job->tables = static_cast<uint8_t*>(
+      host->Allocate(static_cast<size_t>(batch * job->pairs * PairTableBytes(w))));
+  job->steps =
+      static_cast<float*>(host->Allocate(static_cast<size_t>(batch * job->pairs) * sizeof(float)));
   if (job->tables == nullptr || job->steps == nullptr) return Outcome::kNoMemory;
   for (int64_t c = 0; c < batch; ++c) {
     PackBlock(w, *job->kernels, *job->call, c, 1, job->row, job->packed + c * PackedDepth(w));
   }
   job->tiles_per_unit = std::min(kLookupUnit, std::max<int64_t>(1, w.tiles / kManyUnits));
-  if (!Run(host, serial, BuildUnit, batch * CeilDiv(job->pairs, kBuildPairs), job)) return Outcome::kNoThreads;
-  return Run(host, serial, LookupUnit, job->TileUnits(), job) ? Outcome::kDone : Outcome::kNoThreads;
+  if (!Run(host, serial, BuildUnit, batch * CeilDiv(job->pairs, kBuildPairs), job))
+    return Outcome::kNoThreads;
+  return Run(host, serial, LookupUnit, job->TileUnits(), job) ? Outcome::kDone
+                                                              : Outcome::kNoThreads;
 }
 
 }  // namespace
@@ -175,7 +187,8 @@ Path ChoosePath(const WeightView& w, const Kernels& kernels, int64_t batch) {
   return kernels.lookup != nullptr && one_table && gains && worth ? Path::kLookup : Path::kD4;
 }
 
-Outcome RunLinear(const Weight& weight, const Kernels& kernels, const LinearCall& call, Host* host) {
+Outcome RunLinear(const Weight& weight, const Kernels& kernels, const LinearCall& call,
+                  Host* host) {
   const WeightView& w = weight.view();
   if (call.batch == 0) return Outcome::kDone;
   const Path path = ChoosePath(w, kernels, call.batch);
@@ -185,10 +198,12 @@ Outcome RunLinear(const Weight& weight, const Kernels& kernels, const LinearCall
   job.call = &call;
   job.decode = path == Path::kGeneral ? kernels.decode : kernels.decode_d4;
   job.blocks = CeilDiv(call.batch, kColumns);
-  job.packed = static_cast<float*>(host->Allocate(static_cast<size_t>(PackedDepth(w) * call.batch) * sizeof(float)));
+  job.packed = static_cast<float*>(
+      host->Allocate(static_cast<size_t>(PackedDepth(w) * call.batch) * sizeof(float)));
   if (job.packed == nullptr) return Outcome::kNoMemory;
   if (call.a == nullptr) {
-    job.row = static_cast<float*>(host->Allocate(static_cast<size_t>(job.blocks * w.cols) * sizeof(float)));
+    job.row = static_cast<float*>(
+        host->Allocate(static_cast<size_t>(job.blocks * w.cols) * sizeof(float)));
     if (job.row == nullptr) return Outcome::kNoMemory;
   }
   CountCall(kernels.name, path);

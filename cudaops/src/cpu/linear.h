@@ -1,4 +1,5 @@
-// Y = A * W^T + bias for a coded weight W: packs the activations, chooses a kernel path and splits the work.
+// Y = A * W^T + bias for a coded weight W: packs the activations, chooses a kernel path and splits
+// the work.
 
 #ifndef COSETQ_CPU_LINEAR_H_
 #define COSETQ_CPU_LINEAR_H_
@@ -12,11 +13,13 @@
 
 namespace cosetq {
 
-// What a call needs from its surroundings; ONNX Runtime's thread pool and allocator in the library, plain ones in tests.
+// What a call needs from its surroundings; ONNX Runtime's thread pool and allocator in the library,
+// plain ones in tests.
 class Host {
  public:
   virtual ~Host() = default;
-  // Calls body(data, i) for i < total, in any order, on any threads, and returns when all are done. False: could not.
+  // Calls body(data, i) for i < total, in any order, on any threads, and returns when all are done.
+  // False: could not.
   virtual bool ParallelFor(void (*body)(void* data, size_t i), size_t total, void* data) = 0;
   // Memory on a 64-byte boundary, given back when the host goes; null when there is none.
   virtual void* Allocate(size_t bytes) = 0;

@@ -28,12 +28,14 @@ bool Fail(std::string* error, const Parts&... parts) {
   return false;
 }
 
-bool CheckShape(const char* name, const TensorSpec& tensor, const std::vector<int64_t>& want, std::string* error) {
+bool CheckShape(const char* name, const TensorSpec& tensor, const std::vector<int64_t>& want,
+                std::string* error) {
   if (tensor.shape == want && tensor.data != nullptr) return true;
   return Fail(error, "input ", name, " has shape ", Text(tensor.shape), ", want ", Text(want));
 }
 
-bool CheckList(const char* name, const std::vector<float>& got, const std::vector<float>& want, std::string* error) {
+bool CheckList(const char* name, const std::vector<float>& got, const std::vector<float>& want,
+               std::string* error) {
   if (got == want) return true;
   std::ostringstream list;
   for (float v : want) list << " " << v;
@@ -42,7 +44,8 @@ bool CheckList(const char* name, const std::vector<float>& got, const std::vecto
 
 bool CheckFinite(const char* name, const std::vector<float>& values, std::string* error) {
   for (float v : values) {
-    if (!std::isfinite(v)) return Fail(error, "attribute ", name, " holds a value that is not finite");
+    if (!std::isfinite(v))
+      return Fail(error, "attribute ", name, " holds a value that is not finite");
   }
   return true;
 }
@@ -66,12 +69,18 @@ std::unique_ptr<Weight> Weight::Create(const WeightSpec& spec, std::string* erro
 
 bool Weight::SetShape(const WeightSpec& spec, std::string* error) {
   WeightView& v = view_;
-  if (spec.rows < 1 || spec.rows >= kMaxDimension) return Fail(error, "attribute N is ", spec.rows, ", want 1 to 2^31 - 1");
-  if (spec.cols < 1 || spec.cols >= kMaxDimension) return Fail(error, "attribute K is ", spec.cols, ", want 1 to 2^31 - 1");
+  if (spec.rows < 1 || spec.rows >= kMaxDimension)
+    return Fail(error, "attribute N is ", spec.rows, ", want 1 to 2^31 - 1");
+  if (spec.cols < 1 || spec.cols >= kMaxDimension)
+    return Fail(error, "attribute K is ", spec.cols, ", want 1 to 2^31 - 1");
   const std::vector<int64_t>& shape = spec.codes.shape;
-  if (shape.size() != 4) return Fail(error, "input codes has shape ", Text(shape), ", want [tiles, groups, elements, rows]");
-  if (shape[3] < 1 || shape[3] > kTile) return Fail(error, "input codes has tiles of ", shape[3], " rows, want 1 to ", kTile);
-  if (shape[2] < 1 || shape[2] > 1024) return Fail(error, "input codes has ", shape[2], " elements per group, want 1 to 1024");
+  if (shape.size() != 4)
+    return Fail(error, "input codes has shape ", Text(shape),
+                ", want [tiles, groups, elements, rows]");
+  if (shape[3] < 1 || shape[3] > kTile)
+    return Fail(error, "input codes has tiles of ", shape[3], " rows, want 1 to ", kTile);
+  if (shape[2] < 1 || shape[2] > 1024)
+    return Fail(error, "input codes has ", shape[2], " elements per group, want 1 to 1024");
   v.rows = spec.rows;
   v.cols = spec.cols;
   v.groups = (v.cols + kGroup - 1) / kGroup;
@@ -99,7 +108,9 @@ bool Weight::SetSlots(const WeightSpec& spec, std::string* error) {
   if (levels < 1 || levels > kMaxLevels) {
     return Fail(error, "attribute level_weights has ", levels, " values, want 1 to ", kMaxLevels);
   }
-  if (!CheckFinite("level_weights", spec.level_weights, error) || !CheckFinite("slots", spec.slots, error)) return false;
+  if (!CheckFinite("level_weights", spec.level_weights, error) ||
+      !CheckFinite("slots", spec.slots, error))
+    return false;
   const int64_t count = static_cast<int64_t>(levels) * kGroup / dim;
   if (spec.slots_shape != std::vector<int64_t>{schema::kSlotFields, count} ||
       spec.slots.size() != static_cast<size_t>(schema::kSlotFields * count)) {
@@ -111,25 +122,29 @@ bool Weight::SetSlots(const WeightSpec& spec, std::string* error) {
     double field[schema::kSlotFields];
     for (int f = 0; f < schema::kSlotFields; ++f) {
       field[f] = spec.slots[static_cast<size_t>(f * count + s)];
-      if (field[f] != std::floor(field[f])) return Fail(error, "attribute slots: column ", s, " holds a fraction");
+      if (field[f] != std::floor(field[f]))
+        return Fail(error, "attribute slots: column ", s, " holds a fraction");
     }
     const double element = field[schema::kSlotElement], divisor = field[schema::kSlotDivisor];
     const double modulus = field[schema::kSlotModulus], base = field[schema::kSlotBase];
     if (element < 0 || element >= view_.elements) {
-      return Fail(error, "attribute slots: column ", s, " names element ", element, " of ", view_.elements);
+      return Fail(error, "attribute slots: column ", s, " names element ", element, " of ",
+                  view_.elements);
     }
     if (divisor < 1 || divisor > code_range) {
-      return Fail(error, "attribute slots: column ", s, " has divisor ", divisor, ", want 1 to ", code_range);
+      return Fail(error, "attribute slots: column ", s, " has divisor ", divisor, ", want 1 to ",
+                  code_range);
     }
     if (modulus < 1 || modulus > code_range) {
-      return Fail(error, "attribute slots: column ", s, " has modulus ", modulus, ", want 1 to ", code_range);
+      return Fail(error, "attribute slots: column ", s, " has modulus ", modulus, ", want 1 to ",
+                  code_range);
     }
     if (base < 0 || base + modulus > static_cast<double>(book[0])) {
-      return Fail(error, "attribute slots: column ", s, " reads codebook rows ", base, " to ", base + modulus - 1, ", but there are ",
-                  book[0]);
+      return Fail(error, "attribute slots: column ", s, " reads codebook rows ", base, " to ",
+                  base + modulus - 1, ", but there are ", book[0]);
     }
-    slots_.push_back({static_cast<int32_t>(element), static_cast<int32_t>(divisor), static_cast<int32_t>(modulus),
-                      static_cast<int32_t>(base)});
+    slots_.push_back({static_cast<int32_t>(element), static_cast<int32_t>(divisor),
+                      static_cast<int32_t>(modulus), static_cast<int32_t>(base)});
   }
   level_weights_ = spec.level_weights;
   view_.dim = static_cast<int32_t>(dim);
@@ -152,7 +167,8 @@ bool Weight::SetCodebook(const WeightSpec& spec, std::string* error) {
   const size_t entries = static_cast<size_t>(spec.codebook.shape[0]);
   const size_t dim = static_cast<size_t>(view_.dim);
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
-  // A codebook of whole words already looks as the kernels want it. It can be large, so it is not copied.
+  // A codebook of whole words already looks as the kernels want it. It can be large, so it is not
+  // copied.
   if (dim >= 4 && reinterpret_cast<uintptr_t>(bytes) % alignof(int32_t) == 0) {
     view_.words = reinterpret_cast<const int32_t*>(bytes);
     return true;
@@ -172,14 +188,24 @@ bool Weight::SetCodebook(const WeightSpec& spec, std::string* error) {
 bool Weight::SetGains(const WeightSpec& spec, std::string* error) {
   const size_t count = spec.gain_values.size();
   if (!CheckFinite("gain_values", spec.gain_values, error)) return false;
-  for (size_t i = 0; i < count && i < schema::kMaxGains; ++i) view_.gain_values[i] = spec.gain_values[i];
+  for (size_t i = 0; i < count && i < schema::kMaxGains; ++i)
+    view_.gain_values[i] = spec.gain_values[i];
   std::vector<float> divisors;
   switch (count) {
-    case 1: divisors = {1}; break;
-    case 2: divisors = {1, 2, 4, 8, 16, 32, 64, 128}; break;
-    case 4: divisors = {1, 4, 16, 64}; break;
-    case 16: divisors = {1, 16}; break;
-    default: return Fail(error, "attribute gain_values has ", count, " values, want 1, 2, 4 or 16");
+    case 1:
+      divisors = {1};
+      break;
+    case 2:
+      divisors = {1, 2, 4, 8, 16, 32, 64, 128};
+      break;
+    case 4:
+      divisors = {1, 4, 16, 64};
+      break;
+    case 16:
+      divisors = {1, 16};
+      break;
+    default:
+      return Fail(error, "attribute gain_values has ", count, " values, want 1, 2, 4 or 16");
   }
   if (!CheckList("gain_divisors", spec.gain_divisors, divisors, error)) return false;
   if (count == 1) return CheckShape("gains", spec.gains, {1, 1, 1}, error);

@@ -39,8 +39,9 @@ struct WeightSpec {
   std::vector<float> scale_divisors;
 };
 
-// A checked weight. Once made, no byte of codes or gains can lead a kernel out of bounds. Codes, gains and most codebooks
-// stay where they are and must outlive the Weight; everything small is copied.
+// A checked weight. Once made, no byte of codes or gains can lead a kernel out of bounds. Codes,
+// gains and most codebooks stay where they are and must outlive the Weight; everything small is
+// copied.
 class Weight {
  public:
   // Returns null and says in error what is wrong, naming the attribute or tensor.

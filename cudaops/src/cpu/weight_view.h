@@ -1,8 +1,8 @@
 // A coded weight as the kernels see it: plain pointers, no ownership, no standard library.
 //
-// Files compiled for one instruction set include only this header, kernels.h and C headers. An inline function of the
-// standard library compiled there could be the copy that the linker keeps for everyone, and would then crash on processors
-// without that instruction set.
+// Files compiled for one instruction set include only this header, kernels.h and C headers. An
+// inline function of the standard library compiled there could be the copy that the linker keeps
+// for everyone, and would then crash on processors without that instruction set.
 
 #ifndef COSETQ_CPU_WEIGHT_VIEW_H_
 #define COSETQ_CPU_WEIGHT_VIEW_H_
@@ -13,10 +13,12 @@
 
 namespace cosetq {
 
-constexpr int kTile = schema::kMaxTile;  // rows of a tile, and the stride of every buffer indexed by row
-constexpr int kGroup = schema::kGroup;   // columns of a group
+constexpr int kTile =
+    schema::kMaxTile;  // rows of a tile, and the stride of every buffer indexed by row
+constexpr int kGroup = schema::kGroup;  // columns of a group
 
-// Where one digit stands and which codebook row it names: codes[element] / divisor % modulus + base.
+// Where one digit stands and which codebook row it names: codes[element] / divisor % modulus +
+// base.
 struct Slot {
   int32_t element;
   int32_t divisor;
@@ -24,7 +26,8 @@ struct Slot {
   int32_t base;
 };
 
-// Codecs with kernels of their own: blocks of four columns, whole-byte digits, integer level weights.
+// Codecs with kernels of their own: blocks of four columns, whole-byte digits, integer level
+// weights.
 enum class Form {
   kGeneral,
   kOneByte,     // one level, a byte per digit
@@ -32,7 +35,8 @@ enum class Form {
   kNibbleByte,  // two levels, fine digits of four bits
 };
 
-// Tables of a weight whose form is not kGeneral. Level 0 is the finest; a table of four-bit digits uses 16 entries.
+// Tables of a weight whose form is not kGeneral. Level 0 is the finest; a table of four-bit digits
+// uses 16 entries.
 struct FormTables {
   // Codebook coordinates as integers in units of level_weights[0], [level][coordinate][digit].
   alignas(64) int8_t digits[2][4][256];
