@@ -77,10 +77,9 @@ const (
 	AttrComputeType   = "compute_type"
 )
 
-// Attributes that only the function body reads; the last three take the place of the first two in opsets 7 to 9.
+// Attributes that only the function body reads: shape from opset 10 on, the others in opsets 7 to 9, whose Slice has attributes.
 const (
 	AttrShape           = "shape"
-	AttrShapeGroups     = "shape_groups"
 	AttrShapeInts       = "shape_ints"
 	AttrRowsInts        = "rows_ints"
 	AttrShapeGroupsInts = "shape_groups_ints"
@@ -91,7 +90,7 @@ func Attributes() []string {
 	return []string{
 		AttrK, AttrN, AttrCodec, AttrSlots, AttrLevelWeights, AttrCentre, AttrGainValues, AttrGainDivisors,
 		AttrScaleDivisors, AttrComputeType,
-		AttrShape, AttrShapeGroups, AttrShapeInts, AttrRowsInts, AttrShapeGroupsInts,
+		AttrShape, AttrShapeInts, AttrRowsInts, AttrShapeGroupsInts,
 	}
 }
 

@@ -108,7 +108,7 @@ func functionAttributes(opset int64) []string {
 	var names []string
 	for _, name := range cudaops.Attributes() {
 		switch name {
-		case cudaops.AttrShape, cudaops.AttrShapeGroups:
+		case cudaops.AttrShape:
 			if opset >= 10 {
 				names = append(names, name)
 			}
@@ -130,7 +130,7 @@ func (b *body) constants() {
 	if b.opset >= 10 {
 		b.ints("origin", 0, 0)
 		b.integerParameter("size", cudaops.AttrShape, onnx.Int64)
-		b.integerParameter("group_size", cudaops.AttrShapeGroups, onnx.Int64)
+		b.ints("all_rows", maxShapeRows)
 	}
 }
 
@@ -185,6 +185,9 @@ func (b *body) gains() {
 	b.binary("Gather", "gain_width", "gain_shape", "two", onnx.IntAttr("axis", 0))
 	b.op("Concat", "gain_rows", []string{"any", "gain_width"}, onnx.IntAttr("axis", 0))
 	b.binary("Reshape", "gain_by_row", "gain_by_tile", "gain_rows")
+	if b.opset >= 10 {
+		b.op("Concat", "group_size", []string{"all_rows", "groups"}, onnx.IntAttr("axis", 0))
+	}
 	b.head("gain_exact", "gain_by_row", "group_size", cudaops.AttrShapeGroupsInts)
 	b.ints("append_to_row", 0, -1, 1)
 	b.binary("Reshape", "gain", "gain_exact", "append_to_row")

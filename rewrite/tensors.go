@@ -97,9 +97,7 @@ func (e *editor) attributes(m *quant.Matrix, layout *quant.Layout, direct bool) 
 		floats(cudaops.AttrScaleDivisors, scaleDivisors(direct)),
 	}
 	if e.opset >= 10 {
-		return append(attributes,
-			floats(cudaops.AttrShape, []float32{float32(n), float32(k)}),
-			floats(cudaops.AttrShapeGroups, []float32{maxShapeRows, float32(groups)}))
+		return append(attributes, floats(cudaops.AttrShape, []float32{float32(n), float32(k)}))
 	}
 	return append(attributes,
 		onnx.IntsAttr(cudaops.AttrShapeInts, n, k),

@@ -50,7 +50,6 @@ constexpr char kAttrGainDivisors[] = "gain_divisors";
 constexpr char kAttrScaleDivisors[] = "scale_divisors";
 constexpr char kAttrComputeType[] = "compute_type";
 constexpr char kAttrShape[] = "shape";
-constexpr char kAttrShapeGroups[] = "shape_groups";
 constexpr char kAttrShapeInts[] = "shape_ints";
 constexpr char kAttrRowsInts[] = "rows_ints";
 constexpr char kAttrShapeGroupsInts[] = "shape_groups_ints";
