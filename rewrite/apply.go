@@ -26,7 +26,7 @@ const note = "Weights quantized by cosetq (https://github.com/cosetq/cosetq). Th
 	"`cosetq export` turns the file back into plain ONNX."
 
 // Replacement is a site and the code of its weight. Sites with the same Weight should get the same Matrix: a Matrix is
-// stored once, however many sites use it.
+// stored once in each graph that uses it.
 type Replacement struct {
 	Site   Site
 	Matrix *quant.Matrix
@@ -35,9 +35,9 @@ type Replacement struct {
 // Result says what [Apply] did.
 type Result struct {
 	Nodes    int   // nodes replaced
-	Matrices int   // weights stored
+	Matrices int   // different weights coded
 	Weights  int64 // numbers in them, N·K summed
-	Bytes    int64 // what they take, the codebooks included
+	Bytes    int64 // what they take, the codebooks and copies in several graphs included
 	Removed  []string
 }
 
@@ -77,10 +77,10 @@ func Apply(m *onnx.Model, replacements []Replacement, version string) (*Result, 
 	}
 	for i := range replacements {
 		r := &replacements[i]
-		w := e.store(r.Matrix, r.Site.Weight)
+		w := e.store(r.Matrix, r.Site.linear)
 		e.replace(&r.Site, func(activation, bias, output string) []*onnx.Node {
 			if bias == "" {
-				bias = e.noBias(r.Site.DType)
+				bias = e.noBias(r.Site.linear.scope.Graph, r.Site.DType)
 			}
 			return []*onnx.Node{w.node(activation, bias, output, r.Site.DType)}
 		})

@@ -13,8 +13,8 @@
 //
 // An initializer, or a Constant node, seen through any chain of Identity, Cast, Transpose, Reshape, Squeeze, Unsqueeze,
 // Flatten and DequantizeLinear. It may stand on either side of a MatMul or Gemm, belong to an outer graph, and be shared
-// by several nodes: nodes that use it in the same orientation and with the same alpha share one [Weight] and one set of
-// codes. The same tensor used both as W and as Wᵀ is coded twice, because the codes run along the columns.
+// by several nodes: nodes that use it in the same orientation and with the same alpha share one [Weight] and, within a graph,
+// one set of codes. The same tensor used both as W and as Wᵀ is coded twice, because the codes run along the columns.
 //
 // A Weight is a view. Nothing is materialised before [Weight.Rows] asks for rows, and then only those.
 //

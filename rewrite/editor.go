@@ -15,20 +15,30 @@ type editor struct {
 	index     *onnx.Index // of the model as it was
 	opset     int64
 	names     *onnx.Names
-	coded     map[*quant.Matrix]*codedWeight
-	books     map[string]string           // codec to the name of its codebook
-	zeros     map[onnx.DataType]string    // type to the name of its zero bias
-	newBiases map[*linear]*onnx.Tensor    // those that are not stored in the form the node takes
-	swap      map[*onnx.Node][]*onnx.Node // what stands in for a node; none for one that is dropped
+	coded     map[placed[*quant.Matrix]]*codedWeight
+	counted   map[*quant.Matrix]bool
+	books     map[placed[string]]string        // codec to the name of its codebook
+	zeros     map[placed[onnx.DataType]]string // type to the name of its zero bias
+	newBiases map[*linear]*onnx.Tensor         // those that are not stored in the form the node takes
+	swap      map[*onnx.Node][]*onnx.Node      // what stands in for a node; none for one that is dropped
 	touched   []*onnx.Graph
 	dropped   []valueRef // what the replaced nodes read, and may be of no use now
 	result    Result
 }
 
+// placed is something stored in a graph. The constant inputs of an HNLQLinear stand in the node's own graph, because
+// ONNX Runtime before 1.30 does not tell the kernels of a subgraph that a value of the outer graph is constant. So what
+// several graphs share is stored in each of them.
+type placed[T comparable] struct {
+	what  T
+	graph *onnx.Graph
+}
+
 func newEditor(m *onnx.Model, opset int64) *editor {
 	return &editor{
-		model: m, index: onnx.NewIndex(m), opset: opset, names: onnx.NewNames(m), coded: map[*quant.Matrix]*codedWeight{}, books: map[string]string{},
-		zeros: map[onnx.DataType]string{}, newBiases: map[*linear]*onnx.Tensor{}, swap: map[*onnx.Node][]*onnx.Node{},
+		model: m, index: onnx.NewIndex(m), opset: opset, names: onnx.NewNames(m),
+		coded: map[placed[*quant.Matrix]]*codedWeight{}, counted: map[*quant.Matrix]bool{}, books: map[placed[string]]string{},
+		zeros: map[placed[onnx.DataType]]string{}, newBiases: map[*linear]*onnx.Tensor{}, swap: map[*onnx.Node][]*onnx.Node{},
 	}
 }
 
@@ -68,10 +78,10 @@ func newFloats(dt onnx.DataType, dims []int64, v []float32) *onnx.Tensor {
 	return onnx.NewTensor("", dims, v)
 }
 
-// storedBias returns the name of the bias if it is stored in just the form that the node takes.
+// storedBias returns the name of the bias if it is stored in just the form, and in the graph, that the node takes it from.
 func (l *linear) storedBias() string {
 	b := l.bias
-	plain := b.root.Initializer != nil && b.recipe == fmt.Sprintf("%p", b.root.Initializer)
+	plain := b.root.Initializer != nil && b.root.Scope == l.scope && b.recipe == fmt.Sprintf("%p", b.root.Initializer)
 	if plain && l.biasScale == 1 && len(b.dims) == 1 && b.dims[0] == int64(l.weight.n) {
 		return b.root.Name
 	}
@@ -89,13 +99,14 @@ func (e *editor) biasOf(l *linear) string {
 	return ""
 }
 
-// noBias names a bias of one zero, which all nodes without a bias share.
-func (e *editor) noBias(dt onnx.DataType) string {
-	if e.zeros[dt] == "" {
+// noBias names a bias of one zero, which all nodes of g without a bias share.
+func (e *editor) noBias(g *onnx.Graph, dt onnx.DataType) string {
+	key := placed[onnx.DataType]{dt, g}
+	if e.zeros[key] == "" {
 		zero := onnx.NewRawTensor("", dt, []int64{1}, make([]byte, dt.Bits()/8))
-		e.zeros[dt] = e.addInitializer(e.model.Graph, "cosetq.no_bias", zero)
+		e.zeros[key] = e.addInitializer(g, "cosetq.no_bias", zero)
 	}
-	return e.zeros[dt]
+	return e.zeros[key]
 }
 
 // core writes the nodes that compute output = activation·Wᵀ + bias, where bias may be "". The first takes the identity of
@@ -219,8 +230,8 @@ func (e *editor) finish() {
 func (e *editor) codecNames() string {
 	var codecs []string
 	for c := range e.books {
-		codecs = append(codecs, c)
+		codecs = append(codecs, c.what)
 	}
 	slices.Sort(codecs)
-	return strings.Join(codecs, " ")
+	return strings.Join(slices.Compact(codecs), " ")
 }

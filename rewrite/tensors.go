@@ -18,13 +18,13 @@ type codedWeight struct {
 	attributes                                 []*onnx.Attribute
 }
 
-// store adds the tensors of m to the graph that owns the weight w, once.
-func (e *editor) store(m *quant.Matrix, w *Weight) *codedWeight {
-	if c := e.coded[m]; c != nil {
+// store adds the tensors of m, the code of l's weight, to the graph of l, once.
+func (e *editor) store(m *quant.Matrix, l *linear) *codedWeight {
+	owner, base := l.scope.Graph, l.weight.Name()
+	if c := e.coded[placed[*quant.Matrix]{m, owner}]; c != nil {
 		return c
 	}
 	layout := quant.LayoutOf(m.Codec)
-	owner, base := w.root.Scope.Graph, w.Name()
 	tiles, tile, groups := int64(m.Tiles()), int64(m.Tile), int64(m.Groups)
 
 	codeType := onnx.Uint8
@@ -50,18 +50,22 @@ func (e *editor) store(m *quant.Matrix, w *Weight) *codedWeight {
 		gains:      e.addInitializer(owner, base+".gains", onnx.NewRawTensor("", onnx.Uint8, gainDims, m.Gains)),
 	}
 	codec := m.Codec.String()
-	if e.books[codec] == "" {
+	book := placed[string]{codec, owner}
+	if e.books[book] == "" {
 		entries := int64(len(layout.Codebook) / layout.Dim)
-		e.books[codec] = e.addInitializer(e.model.Graph, "cosetq.codebook."+codec,
+		e.books[book] = e.addInitializer(owner, "cosetq.codebook."+codec,
 			onnx.NewTensor("", []int64{entries, int64(layout.Dim)}, layout.Codebook))
 		e.result.Bytes += int64(len(layout.Codebook))
 	}
-	c.codebook = e.books[codec]
+	c.codebook = e.books[book]
 	c.attributes = e.attributes(m, layout, direct)
-	e.coded[m] = c
-	e.result.Matrices++
-	e.result.Weights += int64(m.N) * int64(m.K)
+	e.coded[placed[*quant.Matrix]{m, owner}] = c
 	e.result.Bytes += m.Bytes()
+	if !e.counted[m] {
+		e.counted[m] = true
+		e.result.Matrices++
+		e.result.Weights += int64(m.N) * int64(m.K)
+	}
 	return c
 }
 
