@@ -82,7 +82,7 @@ void DecodeForm(const WeightView& w, int64_t tile, int64_t first, int64_t count,
     LoadGains(w, rows, tile, first + g, gain);
     float* out = panel + g * kGroup * kTile;
     __m512i element[4];
-    for (int e = 0; e < w.elements; ++e)
+    for (int e = 0; e < FormElements(kForm); ++e)
       element[e] = _mm512_maskz_loadu_epi8(rows, codes + e * w.tile);
     for (int block = 0; block < 2; ++block) {
       for (int j = 0; j < 4; ++j) {

@@ -62,14 +62,15 @@ inline void BuildEntries(const float (*centred)[256], int first, const float* a,
 }
 
 // The 16 products of a four-bit digit.
-inline void BuildNibble(const float (*centred)[256], const float* a, uint8_t* low) {
-  for (int c = 0; c < 16; ++c) {
-    float sum = 0;
-    for (int j = 0; j < 4; ++j) sum += centred[j][c] * a[j];
-    const int value = _mm_cvtss_si32(_mm_set_ss(sum));
-    low[c] = static_cast<uint8_t>(value);
-    low[c + 16] = static_cast<uint8_t>(value >> 8);
+inline void BuildNibble(const float (*centred)[256], const float* a, uint8_t* table) {
+  __m512 sum = _mm512_mul_ps(_mm512_load_ps(centred[0]), _mm512_set1_ps(a[0]));
+  for (int j = 1; j < 4; ++j) {
+    sum = _mm512_fmadd_ps(_mm512_load_ps(centred[j]), _mm512_set1_ps(a[j]), sum);
   }
+  const __m512i value = _mm512_cvtps_epi32(sum);
+  _mm_store_si128(reinterpret_cast<__m128i*>(table), _mm512_cvtepi32_epi8(value));
+  _mm_store_si128(reinterpret_cast<__m128i*>(table + 16),
+                  _mm512_cvtepi32_epi8(_mm512_srai_epi32(value, 8)));
 }
 
 // 64 products as 16-bit words: words[0] holds bytes 0 to 7 of every 128-bit lane, words[1] bytes 8
@@ -107,11 +108,12 @@ class PairGains {
   PairGains(const WeightView& w, __mmask64 rows, int64_t tile, int64_t pair)
       : present_(w.gains != nullptr) {
     if (!present_) return;
-    const int64_t packed = (w.groups + w.gains_per_byte - 1) / w.gains_per_byte;
-    bytes_ = _mm512_maskz_loadu_epi8(
-        rows, w.gains + (tile * packed + 2 * pair / w.gains_per_byte) * w.tile);
+    const int log2 = __builtin_ctz(static_cast<unsigned>(w.gains_per_byte));
+    const int64_t packed = (w.groups + w.gains_per_byte - 1) >> log2;
+    const int64_t at = tile * packed + (2 * pair >> log2);
+    bytes_ = _mm512_maskz_loadu_epi8(rows, w.gains + at * w.tile);
     table_ = _mm512_load_si512(w.tables->gain_bytes);
-    const int low = w.gain_bits * static_cast<int>(2 * pair % w.gains_per_byte);
+    const int low = w.gain_bits * static_cast<int>(2 * pair & (w.gains_per_byte - 1));
     shift_ = _mm512_set1_epi32(low | (low + w.gain_bits) << 16);
   }
 
@@ -148,7 +150,8 @@ void LookupForm(const WeightView& w, int64_t tile, int64_t pair, int64_t count,
       // The tables of a group past the last are zero; any codes will do.
       if (2 * (pair + p) + u == w.groups) codes -= group_bytes;
       __m512i e[4];
-      for (int i = 0; i < w.elements; ++i) e[i] = _mm512_maskz_loadu_epi8(rows, codes + i * w.tile);
+      for (int i = 0; i < FormElements(kForm); ++i)
+        e[i] = _mm512_maskz_loadu_epi8(rows, codes + i * w.tile);
       codes += group_bytes;
       const uint8_t* t0 = tables + 2 * u * kBlockTable;
       const uint8_t* t1 = t0 + kBlockTable;
@@ -159,8 +162,9 @@ void LookupForm(const WeightView& w, int64_t tile, int64_t pair, int64_t count,
         coarse[u] = Add(Products256(t0, e[1]), Products256(t1, e[2]));
       } else {
         fine[u] = Add(Products256(t0, e[0]), Products256(t1, e[1]));
-        if constexpr (kForm == Form::kTwoByte)
+        if constexpr (kForm == Form::kTwoByte) {
           coarse[u] = Add(Products256(t0, e[2]), Products256(t1, e[3]));
+        }
       }
     }
     const PairGains gains(w, rows, tile, pair + p);

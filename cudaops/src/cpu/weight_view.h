@@ -35,6 +35,14 @@ enum class Form {
   kNibbleByte,  // two levels, fine digits of four bits
 };
 
+// Elements of one group of one row.
+constexpr int FormElements(Form form) {
+  return form == Form::kOneByte      ? 2
+         : form == Form::kTwoByte    ? 4
+         : form == Form::kNibbleByte ? 3
+                                     : 0;
+}
+
 // Tables of a weight whose form is not kGeneral. Level 0 is the finest; a table of four-bit digits
 // uses 16 entries.
 struct FormTables {
