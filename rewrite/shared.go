@@ -39,7 +39,7 @@ func (vs *values) floatReader(v *onnx.Value, coded map[onnx.Use]bool, seen map[*
 	}
 	seen[v] = true
 	if vs.isOutput(v) {
-		return "the output of the graph"
+		return "an output, an annotation or the training information"
 	}
 	for _, u := range v.Uses {
 		if coded[u] {
