@@ -4,6 +4,7 @@ package ort
 
 import (
 	"fmt"
+	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -41,6 +42,9 @@ func Open(o Options) (*Runtime, error) {
 		}
 		return loaded, nil
 	}
+	if err := withoutTelemetry(); err != nil {
+		return nil, err
+	}
 	version, err := libraryVersion(path)
 	switch {
 	case err != nil && path == systemLibrary:
@@ -57,6 +61,18 @@ func Open(o Options) (*Runtime, error) {
 	}
 	loaded = &Runtime{library: path, version: version}
 	return loaded, nil
+}
+
+// envTelemetry names the environment variable by which ONNX Runtime's own telemetry is turned off. From 1.30 on its Linux
+// builds otherwise report usage to Microsoft when they are loaded, and keep an identifier of the machine in the user's cache.
+const envTelemetry = "ORT_DISABLE_TELEMETRY"
+
+// withoutTelemetry keeps ONNX Runtime from reporting, unless the user has decided about it.
+func withoutTelemetry() error {
+	if _, decided := os.LookupEnv(envTelemetry); decided {
+		return nil
+	}
+	return os.Setenv(envTelemetry, "1")
 }
 
 // Version is the version of the loaded ONNX Runtime, such as 1.30.0.

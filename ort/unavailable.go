@@ -51,3 +51,15 @@ func (*Session) Run(context.Context, map[string]*tensor.Tensor) (map[string]*ten
 
 // Close does nothing.
 func (*Session) Close() error { return nil }
+
+// OpsLibrary is the native ops library; this build cannot load it.
+type OpsLibrary struct{}
+
+// OpenOps answers [ErrUnavailable].
+func OpenOps(string) (*OpsLibrary, error) { return nil, unavailable() }
+
+// ISA is empty.
+func (*OpsLibrary) ISA() string { return "" }
+
+// KernelCalls is −1.
+func (*OpsLibrary) KernelCalls(string) int64 { return -1 }

@@ -76,12 +76,16 @@ func classify(err error) (int, string) {
 		return exit.code, exit.hint
 	case errors.Is(err, context.Canceled):
 		return exitInterrupted, "nothing was written"
-	case errors.Is(err, syscall.ENOSPC):
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT), errors.Is(err, syscall.EFBIG):
 		return exitResources, "free some disk space, or choose another folder with -o; nothing was left behind"
 	case errors.Is(err, syscall.ENOMEM):
 		return exitResources, "close other programs or use a machine with more memory"
 	case errors.Is(err, fs.ErrExist):
 		return exitUsage, "choose another -o, or pass --force to replace it"
+	case errors.Is(err, onnx.ErrSameFile):
+		return exitUsage, "choose another -o"
+	case errors.Is(err, fs.ErrPermission), errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.EROFS), errors.Is(err, syscall.ENOTDIR):
+		return exitUsage, "choose a folder that is there and that you may write to"
 	case errors.As(err, &recipe), errors.As(err, &pattern):
 		return exitUsage, ""
 	case errors.As(err, &format):

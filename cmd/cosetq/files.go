@@ -51,7 +51,9 @@ func outputPath(flag, input, ending string, force bool) (string, error) {
 			return "", usage(fmt.Errorf("-o %s is the input itself", out), "models are never changed in place; choose another name")
 		}
 	}
-	if _, err := os.Stat(out); err == nil && !force {
+	if info, err := os.Stat(out); err == nil && info.IsDir() {
+		return "", usage(fmt.Errorf("-o %s is a folder", out), "name a file in it")
+	} else if err == nil && !force {
 		return "", fmt.Errorf("%s: %w", out, fs.ErrExist)
 	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return "", usage(err, "choose another -o")

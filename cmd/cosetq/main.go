@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -36,6 +37,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if ctx.Err() != nil {
 		err = interrupted(err)
 	}
+	con.json = con.json || slices.Contains(args, "--json") // flags after a wrong one were not read
 	return con.fail(err)
 }
 

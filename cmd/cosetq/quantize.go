@@ -133,8 +133,11 @@ func (f *quantizeFlags) run(ctx context.Context, con *console, input string, bit
 	if err := oneOf("method", f.method, "rtn"); err != nil {
 		return nil, err
 	}
-	if f.threads < 0 || f.minCoverage < 0 || f.minCoverage > 1 {
-		return nil, usage(errors.New("--threads must not be negative and --min-coverage lies between 0 and 1"), "")
+	if f.threads < 0 {
+		return nil, usage(fmt.Errorf("--threads %d is negative", f.threads), "0 takes all cores")
+	}
+	if !(f.minCoverage >= 0 && f.minCoverage <= 1) { // not even NaN
+		return nil, usage(fmt.Errorf("--min-coverage %v is no share", f.minCoverage), "it lies between 0 and 1")
 	}
 	m, err := openModel(input)
 	if err != nil {
@@ -169,16 +172,25 @@ func (f *quantizeFlags) run(ctx context.Context, con *console, input string, bit
 // enough makes it an error when nothing, or less than was asked for, could be quantized.
 func (f *quantizeFlags) enough(r *quantizeReport, sites []rewrite.Site) error {
 	_, share := rewrite.Coverage(sites)
-	if share > 0 && share >= f.minCoverage {
-		return nil
-	}
 	reasons := map[string]int{}
+	candidates, done := 0, 0
 	for i := range sites {
-		if c := string(sites[i].Reason); c != "" {
-			reasons[c]++
+		switch s := &sites[i]; s.Status {
+		case rewrite.Candidate:
+			candidates++
+		case rewrite.Quantized:
+			done++
+		default:
+			reasons[string(s.Reason)]++
 		}
 	}
+	if candidates > 0 && share >= f.minCoverage {
+		return nil
+	}
 	var text []string
+	if done > 0 {
+		text = append(text, fmt.Sprintf("%d quantized already", done))
+	}
 	for _, c := range sortedKeys(reasons) {
 		text = append(text, fmt.Sprintf("%d %s (%s)", reasons[c], c, reasonTexts[c]))
 	}
@@ -186,7 +198,7 @@ func (f *quantizeFlags) enough(r *quantizeReport, sites []rewrite.Site) error {
 	if what == "" {
 		what = "it has no MatMul and no Gemm"
 	}
-	if share == 0 {
+	if candidates == 0 {
 		return withCode(exitNothing, fmt.Errorf("%s: nothing to quantize: %s", r.Input, what), "`cosetq inspect %s --layers` lists every node", r.Input)
 	}
 	return withCode(exitNothing, fmt.Errorf("%s: only %.1f %% of the weights can be quantized, --min-coverage asks for %.1f %%: %s",

@@ -1,0 +1,38 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"time"
+)
+
+// interruptWhileMapped waits until the started command has file mapped and works on it, sends SIGINT and returns the exit code.
+func interruptWhileMapped(cmd *exec.Cmd, file string) (int, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	stop := context.AfterFunc(ctx, func() { _ = cmd.Process.Kill() })
+	defer stop()
+	maps := fmt.Sprintf("/proc/%d/maps", cmd.Process.Pid)
+	for mapped := false; !mapped; time.Sleep(5 * time.Millisecond) {
+		text, err := os.ReadFile(maps)
+		if err != nil || ctx.Err() != nil {
+			return 0, errors.Join(fmt.Errorf("%s was never mapped: %w", file, err), cmd.Wait())
+		}
+		mapped = strings.Contains(string(text), file)
+	}
+	time.Sleep(200 * time.Millisecond)
+	if err := cmd.Process.Signal(os.Interrupt); err != nil {
+		return 0, err
+	}
+	var exit *exec.ExitError
+	if err := cmd.Wait(); errors.As(err, &exit) {
+		return exit.ExitCode(), nil
+	} else if err != nil {
+		return 0, err
+	}
+	return 0, nil
+}

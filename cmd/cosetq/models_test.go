@@ -1,0 +1,174 @@
+package main
+
+import (
+	"math"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/cosetq/cosetq/onnx"
+)
+
+// modelKinds write the models that scripts ask for, good ones first.
+var modelKinds = map[string]func(path string) error{
+	"mlp": func(path string) error { return save(path, mlp(96, 64, 32), onnx.SaveOptions{}) },
+	"external": func(path string) error {
+		return save(path, mlp(256, 256, 64), onnx.SaveOptions{External: onnx.ExternalAlways})
+	},
+	// Its weights lie where the data of another model, q.onnx, would go.
+	"squatter": func(path string) error {
+		return save(path, mlp(256, 256, 64), onnx.SaveOptions{External: onnx.ExternalAlways, DataName: "q.onnx.data"})
+	},
+	"medium":   func(path string) error { return save(path, mlp(256, 256, 64), onnx.SaveOptions{}) },
+	"large":    func(path string) error { return save(path, mlp(2048, 2048, 2048), onnx.SaveOptions{}) },
+	"mixed":    func(path string) error { return save(path, mixed(), onnx.SaveOptions{}) },
+	"nan":      func(path string) error { return save(path, withNaN(), onnx.SaveOptions{}) },
+	"all-nan":  func(path string) error { return save(path, allNaN(), onnx.SaveOptions{}) },
+	"small":    func(path string) error { return save(path, mlp(4, 3), onnx.SaveOptions{}) },
+	"no-layer": func(path string) error { return save(path, relu(), onnx.SaveOptions{}) },
+
+	"truncated": func(path string) error { return damaged(path, func(b []byte) []byte { return b[:len(b)/2] }) },
+	"garbage":   func(path string) error { return os.WriteFile(path, garbage(5000), 0o644) },
+	"empty":     func(path string) error { return os.WriteFile(path, nil, 0o644) },
+	"cyclic":    func(path string) error { return marshal(path, cyclic()) },
+	"lying":     func(path string) error { return marshal(path, resized(func(d []int64) { d[0]++ })) },
+	"huge":      func(path string) error { return marshal(path, resized(func(d []int64) { d[0], d[1] = 1<<40, 1<<40 })) },
+	"negative":  func(path string) error { return marshal(path, resized(func(d []int64) { d[0] = -d[0] })) },
+	"outside":   func(path string) error { return marshal(path, elsewhere("../../secret.bin")) },
+	"no-data":   func(path string) error { return marshal(path, elsewhere("missing.bin")) },
+	"short-data": func(path string) error {
+		if err := os.WriteFile(filepath.Join(filepath.Dir(path), "short.bin"), make([]byte, 100), 0o644); err != nil {
+			return err
+		}
+		return marshal(path, elsewhere("short.bin"))
+	},
+}
+
+func cmdModel(ts *testscript.TestScript, neg bool, args []string) {
+	need(ts, neg, args, 2, "model KIND FILE")
+	write := modelKinds[args[0]]
+	if write == nil {
+		ts.Fatalf("no kind of model %q", args[0])
+	}
+	ts.Check(write(ts.MkAbs(args[1])))
+}
+
+func save(path string, m *onnx.Model, o onnx.SaveOptions) error {
+	_, err := m.Save(path, o)
+	return err
+}
+
+// marshal writes a model that Save would refuse.
+func marshal(path string, m *onnx.Model) error {
+	b, err := m.Marshal()
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(path, b, 0o644)
+}
+
+func damaged(path string, damage func([]byte) []byte) error {
+	b, err := mlp(96, 64, 32).Marshal()
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(path, damage(b), 0o644)
+}
+
+func garbage(n int) []byte {
+	rng := rand.New(rand.NewPCG(1, 2))
+	b := make([]byte, n)
+	for i := range b {
+		b[i] = byte(rng.Uint32())
+	}
+	return b
+}
+
+func weight(name string, rows, cols int) *onnx.Tensor {
+	rng := rand.New(rand.NewPCG(uint64(rows), uint64(cols)))
+	v := make([]float32, rows*cols)
+	for i := range v {
+		v[i] = float32(rng.NormFloat64() / math.Sqrt(float64(rows)))
+	}
+	return onnx.NewTensor(name, []int64{int64(rows), int64(cols)}, v)
+}
+
+// mlp is a chain of MatMul nodes fc0, fc1, … with weights w0, w1, … and Relu between them.
+func mlp(widths ...int) *onnx.Model {
+	m := onnx.NewModel(10, 17, "mlp")
+	g := m.Graph
+	g.Inputs = []*onnx.ValueInfo{onnx.NewValueInfo("x", onnx.Float, "batch", widths[0])}
+	value := "x"
+	for i, width := range widths[1:] {
+		name := string(rune('0' + i))
+		g.Initializers = append(g.Initializers, weight("w"+name, widths[i], width))
+		n := onnx.NewNode("MatMul", []string{value, "w" + name}, []string{"h" + name})
+		n.Name = "fc" + name
+		g.Nodes = append(g.Nodes, n, onnx.NewNode("Relu", []string{"h" + name}, []string{"y" + name}))
+		value = "y" + name
+	}
+	g.Outputs = []*onnx.ValueInfo{onnx.NewValueInfo(value, onnx.Float, "batch", widths[len(widths)-1])}
+	return m
+}
+
+// mixed is an mlp with a layer that is too small and a MatMul of two activations.
+func mixed() *onnx.Model {
+	m := mlp(96, 64, 32, 4)
+	g := m.Graph
+	g.Nodes = append(g.Nodes,
+		onnx.NewNode("Transpose", []string{"y2"}, []string{"t"}),
+		onnx.NewNode("MatMul", []string{"y2", "t"}, []string{"gram"}))
+	g.Outputs = []*onnx.ValueInfo{onnx.NewValueInfo("gram", onnx.Float, "batch", "batch")}
+	return m
+}
+
+func withNaN() *onnx.Model {
+	m := mlp(96, 64, 32)
+	poison(m.Graph, "w1")
+	return m
+}
+
+func allNaN() *onnx.Model {
+	m := withNaN()
+	poison(m.Graph, "w0")
+	return m
+}
+
+func poison(g *onnx.Graph, name string) {
+	t := g.Initializer(name)
+	for i, b := range onnx.RawFloat32([]float32{float32(math.NaN())}) {
+		t.RawData[4*7+i] = b
+	}
+}
+
+func relu() *onnx.Model {
+	m := onnx.NewModel(10, 17, "relu")
+	m.Graph.Inputs = []*onnx.ValueInfo{onnx.NewValueInfo("x", onnx.Float, 4)}
+	m.Graph.Outputs = []*onnx.ValueInfo{onnx.NewValueInfo("y", onnx.Float, 4)}
+	m.Graph.Nodes = []*onnx.Node{onnx.NewNode("Relu", []string{"x"}, []string{"y"})}
+	return m
+}
+
+// cyclic feeds the second layer's output to the first.
+func cyclic() *onnx.Model {
+	m := mlp(64, 64, 64)
+	m.Graph.Nodes[0].Inputs[0] = "y1"
+	return m
+}
+
+func resized(change func(dims []int64)) *onnx.Model {
+	m := mlp(96, 64, 32)
+	change(m.Graph.Initializer("w0").Dims)
+	return m
+}
+
+// elsewhere has its first weight in an external file.
+func elsewhere(location string) *onnx.Model {
+	m := mlp(96, 64, 32)
+	w := m.Graph.Initializer("w0")
+	w.RawData, w.DataLocation = nil, onnx.LocationExternal
+	w.ExternalData = []*onnx.Property{{Key: "location", Value: location}, {Key: "offset", Value: "0"}, {Key: "length", Value: "24576"}}
+	return m
+}

@@ -1,0 +1,56 @@
+//go:build cgo && linux
+
+package ort
+
+/*
+#include <dlfcn.h>
+#include <stdint.h>
+#include <stdlib.h>
+
+typedef const char *(*textFn)(void);
+typedef int64_t (*countFn)(const char *);
+static const char *call_text(void *f) { return ((textFn)f)(); }
+static int64_t call_count(void *f, const char *name) { return ((countFn)f)(name); }
+*/
+import "C"
+
+import (
+	"fmt"
+	"unsafe"
+)
+
+// OpsLibrary is the native ops library, asked about itself. Sessions that have it registered share it with this view.
+type OpsLibrary struct {
+	isa, calls unsafe.Pointer
+}
+
+// OpenOps loads the native ops library, which then stays loaded.
+func OpenOps(path string) (*OpsLibrary, error) {
+	name := C.CString(path)
+	defer C.free(unsafe.Pointer(name))
+	handle := C.dlopen(name, C.RTLD_NOW)
+	if handle == nil {
+		return nil, fmt.Errorf("%w: native ops library: %s", ErrUnavailable, C.GoString(C.dlerror()))
+	}
+	symbol := func(name string) unsafe.Pointer {
+		s := C.CString(name)
+		defer C.free(unsafe.Pointer(s))
+		return C.dlsym(handle, s)
+	}
+	l := &OpsLibrary{isa: symbol("cosetq_isa"), calls: symbol("cosetq_kernel_calls")}
+	if l.isa == nil || l.calls == nil {
+		return nil, fmt.Errorf("%w: native ops library %s tells nothing about itself; build it anew with `make build`", ErrUnavailable, path)
+	}
+	return l, nil
+}
+
+// ISA is the instruction set whose kernels run: portable, avx2 or avx512.
+func (l *OpsLibrary) ISA() string { return C.GoString(C.call_text(l.isa)) }
+
+// KernelCalls counts the runs of a kernel since the library was loaded, such as avx512.lookup; −1 when there is none of
+// that name.
+func (l *OpsLibrary) KernelCalls(name string) int64 {
+	s := C.CString(name)
+	defer C.free(unsafe.Pointer(s))
+	return int64(C.call_count(l.calls, s))
+}
