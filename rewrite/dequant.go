@@ -1,6 +1,8 @@
 package rewrite
 
 import (
+	"sync"
+
 	"github.com/cosetq/cosetq/onnx"
 )
 
@@ -10,8 +12,10 @@ const maxDequantScales = 1 << 26
 // dequantElements computes (x − zero point) · scale. The elements are x[outer][axis][inner]; block consecutive places of
 // the axis share one of the scales [outer / outerBlock = outer][axisBlocks][inner].
 type dequantElements struct {
-	x            elements
-	scale, zero  []float32 // zero is nil when every zero point is 0
+	x elements
+	// parameters reads the scales and the zero points, which are nil when all are 0, at the first use: listing the sites of
+	// a model loads no weights, and these can be a thirtieth of them.
+	parameters   func() (scale, zero []float32, err error)
 	axis, inner  int64
 	block        int64 // places of the axis that share a scale
 	shared       bool  // one scale along outer and inner, as in the forms that are not blocked
@@ -19,8 +23,18 @@ type dequantElements struct {
 }
 
 func (d *dequantElements) read(dst []float32, start int64) error {
+	scale, zero, err := d.parameters()
+	if err != nil {
+		return err
+	}
 	if err := d.x.read(dst, start); err != nil {
 		return err
+	}
+	dequantize := func(x float32, s int64) float32 {
+		if zero != nil {
+			x -= zero[s]
+		}
+		return x * scale[s]
 	}
 	for i := int64(0); i < int64(len(dst)); {
 		at := start + i
@@ -31,22 +45,31 @@ func (d *dequantElements) read(dst []float32, start int64) error {
 		if d.shared {
 			// The run up to the next place of the axis has one scale.
 			for end := min(int64(len(dst)), i+d.inner-inner); i < end; i++ {
-				dst[i] = d.dequantize(dst[i], s)
+				dst[i] = dequantize(dst[i], s)
 			}
 			continue
 		}
 		s = (outer*d.scalesOnAxis+s)*d.inner + inner
-		dst[i] = d.dequantize(dst[i], s)
+		dst[i] = dequantize(dst[i], s)
 		i++
 	}
 	return nil
 }
 
-func (d *dequantElements) dequantize(x float32, s int64) float32 {
-	if d.zero != nil {
-		x -= d.zero[s]
+// onceParameters reads scale and zero, which may be nil, when the result is first called.
+func onceParameters(scale, zero *constant) func() (s, z []float32, err error) {
+	type parameters struct{ scale, zero []float32 }
+	load := sync.OnceValues(func() (p parameters, err error) {
+		if p.scale, err = scale.readAll(maxDequantScales); err != nil || zero == nil {
+			return p, err
+		}
+		p.zero, err = zero.readAll(maxDequantScales)
+		return p, err
+	})
+	return func() ([]float32, []float32, error) {
+		p, err := load()
+		return p.scale, p.zero, err
 	}
-	return x * d.scale[s]
 }
 
 // dequantize turns c, input 0 of the DequantizeLinear n, into its output: scales per tensor, per axis, or per block of
@@ -86,23 +109,18 @@ func (vs *values) dequantize(c *constant, n *onnx.Node, depth int) error {
 			return unsupported("DequantizeLinear %q has scales %v for a tensor %v and block_size %d", n.Name, scale.dims, c.dims, block)
 		}
 	}
-	if d.scale, err = scale.readAll(maxDequantScales); err != nil {
-		return unsupported("the scale of DequantizeLinear %q: %v", n.Name, err)
-	}
+	var zero *constant
 	zeroRecipe := ""
 	if v := vs.input(n, 2); v != nil {
-		zero, err := vs.follow(v, depth+parameterDepth)
-		if err != nil {
+		if zero, err = vs.follow(v, depth+parameterDepth); err != nil {
 			return unsupported("the zero point of DequantizeLinear %q is not constant", n.Name)
 		}
 		if zero.size() != scale.size() {
 			return unsupported("DequantizeLinear %q has %d zero points for %d scales", n.Name, zero.size(), scale.size())
 		}
-		if d.zero, err = zero.readAll(maxDequantScales); err != nil {
-			return unsupported("the zero point of DequantizeLinear %q: %v", n.Name, err)
-		}
 		zeroRecipe = zero.recipe
 	}
+	d.parameters = onceParameters(scale, zero)
 	out := onnx.DataType(n.Int("output_dtype", 0))
 	if out == onnx.Undefined {
 		out = scale.dtype

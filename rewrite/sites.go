@@ -54,8 +54,10 @@ type Site struct {
 	Op    string
 	// Initializer is the name of the stored tensor behind the weight: an initializer or the output of a Constant node.
 	Initializer string
-	// Activation is the value that is multiplied by the weight, "" unless there is a Weight.
+	// Activation is the value that is multiplied by the weight, "" unless there is a Weight. Its last axis has the K columns;
+	// when Transposed is set, its last but one (or only) axis has.
 	Activation string
+	Transposed bool
 	// K and N are the columns and rows of the weight as coded, 0 when it is no matrix. Weights is the number of constant
 	// weights; sites that share a weight report it each.
 	K, N    int
@@ -143,7 +145,7 @@ func (vs *values) describeLinear(site *Site, n *onnx.Node) {
 		return
 	}
 	w := l.weight
-	site.Weight, site.linear, site.Activation = w, l, l.activation.Name
+	site.Weight, site.linear, site.Activation, site.Transposed = w, l, l.activation.Name, l.turnIn
 	site.N, site.K = w.Dims()
 	switch s := vs.scopeOf[n]; {
 	case outermost(s).Function != nil:
