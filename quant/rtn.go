@@ -22,6 +22,12 @@ type Source interface {
 // Options of [Quantize].
 type Options struct {
 	Codec *lattice.Codec
+	// Hessian, if set, selects LDLQ: errors are weighed by what they cost at
+	// the output, and the error of one group is made up for by the others.
+	Hessian *Hessian
+	// Damping is λ: λ·mean(diag H) is added to the diagonal of the Hessian. 0
+	// means 0.01.
+	Damping float64
 	// Threads is the number of goroutines; 0 means one per CPU. The result
 	// does not depend on it.
 	Threads int
@@ -34,6 +40,24 @@ type Result struct {
 	Matrix *Matrix
 	// SumSquares is Σw² and SumSquaredError Σ(w−ŵ)², both of the stored form.
 	SumSquares, SumSquaredError float64
+	// Feedback is what the Hessian did; nil when there was none, and for rounding to nearest.
+	Feedback *Feedback
+	// Fallback says why a weight with a Hessian was rounded to nearest all the
+	// same: a *HessianError, or nil.
+	Fallback error
+}
+
+// Feedback is the outcome of LDLQ, in losses at the output of the layer
+// relative to its energy, tr(E·H·Eᵀ)/tr(W·H·Wᵀ) with E = W − Ŵ and H as given,
+// undamped.
+type Feedback struct {
+	// Nearest is the loss of rounding to nearest, Loss that of the result.
+	Nearest, Loss float64
+	// Damping is the λ that was used.
+	Damping float64
+	// Bias is (W − Ŵ)·E[x] [N]: added to the layer's output, it takes away the
+	// mean of the error. Nil when the mean of the inputs is not known.
+	Bias []float64
 }
 
 // SQNR returns the signal-to-quantization-noise ratio in dB, +Inf when nothing was lost.
@@ -49,7 +73,11 @@ func (e *NonFiniteError) Error() string {
 	return fmt.Sprintf("weight [%d, %d] is %v", e.Row, e.Column, e.Value)
 }
 
-// Quantize rounds a weight to nearest codewords, with a searched step per row.
+// Quantize codes a weight: by LDLQ if opt has a Hessian, else by rounding to
+// nearest, both with a searched step per row. A Hessian that cannot be used,
+// or says nothing because it is a multiple of the identity, leaves rounding to
+// nearest; Result.Fallback then says why.
+//
 // It fails with a *NonFiniteError on NaN or infinite weights, and with ctx's
 // error when that is cancelled.
 func Quantize(ctx context.Context, src Source, opt Options) (*Result, error) {
@@ -57,10 +85,37 @@ func Quantize(ctx context.Context, src Source, opt Options) (*Result, error) {
 	if n <= 0 || k <= 0 {
 		return nil, fmt.Errorf("quant: a weight of %d × %d has nothing to code", n, k)
 	}
-	q := &rtn{ctx: ctx, src: src, opt: opt, n: n, k: k, groups: groupsOf(k), tile: tileFor(n)}
-	steps := make([]float32, n)
-	energy := make([]float64, n)
-	if err := q.tiles(func(t *tileWork) error {
+	q := &run{ctx: ctx, src: src, opt: opt, n: n, k: k, groups: groupsOf(k)}
+	h := opt.Hessian
+	if h == nil {
+		return q.nearest()
+	}
+	if h.K != k {
+		return nil, fmt.Errorf("quant: the Hessian is of %d columns, the weight of %d", h.K, k)
+	}
+	f, err := newFactors(h, opt.Codec.Lattice().Dim(), opt.Damping)
+	if err == nil && !h.isotropic() {
+		return q.ldlq(f, defaultPlan)
+	}
+	res, failure := q.nearest()
+	if failure == nil {
+		res.Fallback = err
+	}
+	return res, failure
+}
+
+// run is one run of Quantize.
+type run struct {
+	ctx          context.Context
+	src          Source
+	opt          Options
+	n, k, groups int
+}
+
+// rowSteps returns the step of least squared error and the energy Σw² of every row.
+func (q *run) rowSteps() (steps []float32, energy []float64, err error) {
+	steps, energy = make([]float32, q.n), make([]float64, q.n)
+	err = q.chunks(func(t *rows) error {
 		for r := t.first; r < t.last; r++ {
 			row, err := t.row(r)
 			if err != nil {
@@ -70,70 +125,76 @@ func Quantize(ctx context.Context, src Source, opt Options) (*Result, error) {
 			steps[r] = q.searchStep(row, energy[r])
 		}
 		return nil
-	}); err != nil {
+	})
+	return steps, energy, err
+}
+
+// newMatrix returns the matrix without its codes and scales.
+func (q *run) newMatrix(exponent int) *Matrix {
+	return &Matrix{N: q.n, K: q.k, Codec: q.opt.Codec, Tile: tileFor(q.n), Groups: q.groups, Exponent: exponent}
+}
+
+// nearest rounds to nearest.
+func (q *run) nearest() (*Result, error) {
+	steps, energy, err := q.rowSteps()
+	if err != nil {
 		return nil, err
 	}
-
-	m := &Matrix{N: n, K: k, Codec: opt.Codec, Tile: q.tile, Groups: q.groups}
-	table := newScaleTable(steps, energy, k)
-	m.Exponent = table.exponent
+	table := newScaleTable(steps, energy, q.k)
+	m := q.newMatrix(table.exponent)
 	p := newPacker(m)
-	chosen := make([]uint16, n) // float16 scale of each row
-	lost := make([]float64, n)
-	if err := q.tiles(func(t *tileWork) error {
+	chosen := make([]uint16, q.n) // float16 scale of each row
+	lost := make([]float64, q.n)
+	if err := q.chunks(func(t *rows) error {
 		for r := t.first; r < t.last; r++ {
 			row, err := t.row(r)
 			if err != nil {
 				return err
 			}
-			scale, err := table.choose(opt.Codec, row, steps[r])
+			scale, err := table.choose(q.opt.Codec, row, steps[r])
 			if err != nil {
 				return err
 			}
 			chosen[r] = scale
-			if lost[r], err = opt.Codec.EncodeRow(t.indices, t.gains, row, table.step(scale)); err != nil {
+			if lost[r], err = q.opt.Codec.EncodeRow(t.indices, t.gains, row, table.step(scale)); err != nil {
 				return err
 			}
 			p.putRow(r, t.indices, t.gains)
 		}
-		if opt.Progress != nil {
-			opt.Progress(t.last - t.first)
-		}
+		q.progress(t)
 		return nil
 	}); err != nil {
 		return nil, err
 	}
 	table.store(m, chosen)
 	res := &Result{Matrix: m}
-	for r := range n {
+	for r := range q.n {
 		res.SumSquares += energy[r]
 		res.SumSquaredError += lost[r]
 	}
 	return res, m.Validate()
 }
 
-// rtn is one run of Quantize.
-type rtn struct {
-	ctx          context.Context
-	src          Source
-	opt          Options
-	n, k, groups int
-	tile         int
+func (q *run) progress(t *rows) {
+	if q.opt.Progress != nil {
+		q.opt.Progress(t.last - t.first)
+	}
 }
 
-// tileWork is the scratch of one goroutine and the tile it is at.
-type tileWork struct {
-	q           *rtn
+// rows is the scratch of one goroutine and the chunk of rows it is at.
+type rows struct {
+	q           *run
 	first, last int
-	raw         []float32 // [tile × K] as read
+	raw         []float32 // [chunkRows × K] as read
 	grouped     []float32 // one row in group order, [8·G]
 	indices     []uint16
 	gains       []uint8
+	chunk       *chunk // of LDLQ
 }
 
-// tiles calls do for every tile of rows, on several goroutines, and returns the error of the first tile that failed.
-func (q *rtn) tiles(do func(*tileWork) error) error {
-	count := (q.n + q.tile - 1) / q.tile
+// chunks calls do for chunks of rows, on several goroutines, and returns the error of the first chunk that failed.
+func (q *run) chunks(do func(*rows) error) error {
+	count := (q.n + chunkRows - 1) / chunkRows
 	threads := q.opt.Threads
 	if threads <= 0 {
 		threads = runtime.GOMAXPROCS(0)
@@ -144,12 +205,12 @@ func (q *rtn) tiles(do func(*tileWork) error) error {
 	var wg sync.WaitGroup
 	for range min(threads, count) {
 		wg.Go(func() {
-			w := &tileWork{
-				q: q, raw: make([]float32, q.tile*q.k), grouped: make([]float32, q.groups*lattice.GroupSize),
+			w := &rows{
+				q: q, raw: make([]float32, min(chunkRows, q.n)*q.k), grouped: make([]float32, q.groups*lattice.GroupSize),
 				indices: make([]uint16, q.groups*q.opt.Codec.GroupIndices()), gains: make([]uint8, q.groups),
 			}
 			for i := int(next.Add(1)) - 1; i < count && !failed.Load(); i = int(next.Add(1)) - 1 {
-				w.first, w.last = i*q.tile, min((i+1)*q.tile, q.n)
+				w.first, w.last = i*chunkRows, min((i+1)*chunkRows, q.n)
 				err := q.ctx.Err()
 				if err == nil {
 					err = q.src.Rows(w.raw[:(w.last-w.first)*q.k], w.first, w.last)
@@ -174,7 +235,7 @@ func (q *rtn) tiles(do func(*tileWork) error) error {
 }
 
 // row returns row r in group order, zeros in place of the columns past K. It is valid until the next call.
-func (t *tileWork) row(r int) ([]float32, error) {
+func (t *rows) row(r int) ([]float32, error) {
 	raw := t.raw[(r-t.first)*t.q.k:][:t.q.k]
 	g := t.q.groups
 	for c, v := range raw {

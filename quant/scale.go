@@ -19,7 +19,7 @@ const (
 // searchStep returns the step of least squared error for a row in group order:
 // first on a coarse grid around the nominal step and on a sample of groups,
 // then on neighbouring grid points and the whole row.
-func (q *rtn) searchStep(row []float32, energy float64) float32 {
+func (q *run) searchStep(row []float32, energy float64) float32 {
 	if energy == 0 {
 		return 0
 	}
@@ -39,7 +39,7 @@ func (q *rtn) searchStep(row []float32, energy float64) float32 {
 }
 
 // distortion is the squared error of a row at a step, +Inf where the step cannot code it.
-func (q *rtn) distortion(row []float32, step float32) float64 {
+func (q *run) distortion(row []float32, step float32) float64 {
 	d, err := q.opt.Codec.Distortion(row, step)
 	if err != nil {
 		return math.Inf(1)
