@@ -82,6 +82,8 @@ func classify(err error) (int, string) {
 		return exitResources, "close other programs or use a machine with more memory"
 	case errors.Is(err, fs.ErrExist):
 		return exitUsage, "choose another -o, or pass --force to replace it"
+	case errors.Is(err, ort.ErrInput):
+		return exitUsage, "`cosetq inspect MODEL` shows the inputs; the recipe must give values of that type and shape"
 	case errors.Is(err, onnx.ErrSameFile):
 		return exitUsage, "choose another -o"
 	case errors.Is(err, fs.ErrPermission), errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.EROFS), errors.Is(err, syscall.ENOTDIR):

@@ -88,6 +88,9 @@ func (f *exportFlags) model(cmd *cobra.Command, con *console, r *exportReport, i
 	if err := oneOf("format", f.format, string(rewrite.FP32), string(rewrite.FP16), string(rewrite.MatMulNBits)); err != nil {
 		return err
 	}
+	if f.block < 16 || f.block > 256 || f.block&(f.block-1) != 0 {
+		return usage(fmt.Errorf("--block %d is no power of two from 16 to 256", f.block), "32 and 128 are usual")
+	}
 	m, err := openModel(input)
 	if err != nil {
 		return err

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -35,8 +34,10 @@ func newRun(con *console) *cobra.Command {
 			if data == "" {
 				return usage(errors.New("--data is missing"), "give a data recipe, or random:1 for made-up inputs")
 			}
-			if _, err := os.Stat(output); output != "" && err == nil && !force {
-				return fmt.Errorf("%s: %w", output, fs.ErrExist)
+			if output != "" {
+				if _, err := outputPath(output, args[0], "", force); err != nil {
+					return err
+				}
 			}
 			options, err := run.options(con)
 			if err != nil {
