@@ -21,12 +21,12 @@ type Linear struct {
 	DType onnx.DataType // of A and Y
 
 	scope  *onnx.Scope
-	stored [cudaInputs]*onnx.Value // by input
+	stored [inputCount]*onnx.Value // by input
 	key    string                  // equal for nodes with the same weight
 }
 
-// cudaInputs is the number of inputs of the node.
-const cudaInputs = 7
+// inputCount is the number of inputs of the node.
+const inputCount = 7
 
 // maxSide bounds K and N: the function body counts rows and columns in float32.
 const maxSide = 1 << 24
@@ -74,8 +74,8 @@ func (vs *values) parseLinear(n *onnx.Node) (*Linear, error) {
 		return nil, fmt.Errorf("it is no %s::%s", cudaops.Domain, cudaops.OpName)
 	case version != cudaops.OpVersion:
 		return nil, fmt.Errorf("the model imports version %d of %s, this program reads version %d: use the program that wrote it", version, cudaops.Domain, cudaops.OpVersion)
-	case len(n.Inputs) != cudaInputs || len(n.Outputs) != 1:
-		return nil, fmt.Errorf("it has %d inputs and %d outputs, want %d and 1", len(n.Inputs), len(n.Outputs), cudaInputs)
+	case len(n.Inputs) != inputCount || len(n.Outputs) != 1:
+		return nil, fmt.Errorf("it has %d inputs and %d outputs, want %d and 1", len(n.Inputs), len(n.Outputs), inputCount)
 	}
 	l := &Linear{Node: n, Activation: n.Inputs[0], DType: onnx.DataType(n.Int(cudaops.AttrComputeType, 0)), scope: s}
 	if l.DType != onnx.Float && l.DType != onnx.Float16 {
