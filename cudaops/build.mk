@@ -16,7 +16,7 @@ flags := -std=c++17 -O3 -fPIC -fvisibility=hidden -ffp-contract=off -Wall -Wextr
 link := -shared -static-libstdc++ -static-libgcc -s -Wl,--version-script=$(here)/src/exports.map -Wl,--no-undefined -Wl,-z,relro,-z,now -pthread
 
 machine := $(shell $(CXX) -dumpmachine)
-kernels := weight form activations linear dispatch counters portable
+kernels := weight form activations linear dispatch counters portable observe observe_registry
 ifneq (,$(findstring x86_64,$(machine)))
 kernels += avx2 avx512 avx512_lookup
 endif
@@ -24,7 +24,7 @@ endif
 isa_avx2 := -mavx2 -mfma -mf16c -Wno-maybe-uninitialized
 isa_avx512 := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vbmi -mavx512vnni -mfma -mf16c \
   -mprefer-vector-width=512 -Wno-maybe-uninitialized
-ort_parts := register linear_create linear_compute introspect
+ort_parts := register linear_create linear_compute introspect observe_op observe_export
 
 objects = $(addprefix $1/cpu/,$(addsuffix .o,$(kernels)))
 

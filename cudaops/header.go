@@ -43,6 +43,11 @@ func Header() string {
 	for _, name := range Attributes() {
 		text("kAttr"+camel(name), name)
 	}
+	text("kObserveName", ObserveName)
+	text("kAttrTag", AttrTag)
+	text("kAttrMode", AttrMode)
+	text("kModeFull", ModeFull)
+	text("kModeDiagonal", ModeDiagonal)
 	enum("SlotField", []string{"kSlotElement", "kSlotDivisor", "kSlotModulus", "kSlotBase", "kSlotFields"})
 	b.WriteString("\n}  // namespace cosetq::schema\n\n#endif  // COSETQ_SCHEMA_H_\n")
 	return b.String()

@@ -4,6 +4,7 @@
 #ifndef COSETQ_ORT_API_H_
 #define COSETQ_ORT_API_H_
 
+#include <exception>
 #include <memory>
 #include <string>
 
@@ -19,6 +20,18 @@ inline OrtStatus* Invalid(const std::string& message) {
   return ort->CreateStatus(
       ORT_INVALID_ARGUMENT,
       (std::string(schema::kDomain) + "::" + schema::kOpName + ": " + message).c_str());
+}
+
+// No exception may cross the C interface.
+template <typename Body>
+OrtStatus* Guard(Body body) {
+  try {
+    return body();
+  } catch (const std::exception& e) {
+    return Invalid(e.what());
+  } catch (...) {
+    return Invalid("unknown exception");
+  }
 }
 
 struct OrtReleaser {

@@ -2,29 +2,17 @@
 // operator.
 
 #include <cstring>
-#include <exception>
 
 #include "cosetq/cosetq.h"
 #include "cpu/dispatch.h"
 #include "linear_op.h"
+#include "observe_op.h"
 
 namespace cosetq {
 
 const OrtApi* ort = nullptr;
 
 namespace {
-
-// No exception may cross the C interface.
-template <typename Body>
-OrtStatus* Guard(Body body) {
-  try {
-    return body();
-  } catch (const std::exception& e) {
-    return Invalid(e.what());
-  } catch (...) {
-    return Invalid("unknown exception");
-  }
-}
 
 const LinearOp& Self(const OrtCustomOp* op) { return *static_cast<const LinearOp*>(op); }
 
@@ -96,6 +84,8 @@ OrtStatus* Register(OrtSessionOptions* options) {
   static OrtStatus* (*make_domain)() = []() -> OrtStatus* {
     COSETQ_RETURN_IF_ERROR(ort->CreateCustomOpDomain(schema::kDomain, &domain));
     for (LinearOp& op : ops) COSETQ_RETURN_IF_ERROR(ort->CustomOpDomain_Add(domain, &op));
+    for (auto type : {ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16})
+      COSETQ_RETURN_IF_ERROR(ort->CustomOpDomain_Add(domain, ObserveOpFor(type)));
     return nullptr;
   };
   static OrtStatus* failure = make_domain();

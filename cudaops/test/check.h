@@ -19,6 +19,7 @@ void TestDispatch();
 void TestHostileWeights();
 void TestLinear(bool brief);
 void TestLookupAccuracy();
+void TestObserve();
 
 }  // namespace cosetq::test
 

@@ -14,6 +14,7 @@ int main(int argc, char** argv) {
   TestHostileWeights();
   TestLinear(brief);
   TestLookupAccuracy();
+  TestObserve();
   std::printf("%ld passed, %ld failed\n", Passed(), Failed());
   return Failed() == 0 ? 0 : 1;
 }

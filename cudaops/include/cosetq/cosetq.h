@@ -44,6 +44,34 @@ COSETQ_EXPORT int cosetq_set_isa(const char* name);
  * and so on, an instruction set and a path. -1 for a name that does not exist. */
 COSETQ_EXPORT int64_t cosetq_kernel_calls(const char* name);
 
+/* Calibration. The operator ai.coset::Observe adds the rows of its input to what is kept here under
+ * its tag, whatever session it runs in. The functions below may be called from any thread; those
+ * that return int return 0, or -1 for an unknown tag, a bad range or want of memory. */
+
+struct cosetq_observation {
+  int64_t columns;         /* K */
+  int64_t rows;            /* added up */
+  int64_t bad_rows;        /* left out because of NaN or infinity */
+  int32_t full;            /* 1: the moments are a matrix, 0: its diagonal */
+  double minimum, maximum; /* of all numbers; 0 before the first row */
+};
+
+/* Writes all tags in order, each closed by a NUL, if they fit. Returns the bytes they take, or -1
+ * for want of memory. */
+COSETQ_EXPORT int64_t cosetq_observe_tags(char* out, int64_t capacity);
+
+COSETQ_EXPORT int cosetq_observe_get(const char* tag, struct cosetq_observation* out);
+
+/* The sum of the rows, K numbers. */
+COSETQ_EXPORT int cosetq_observe_sums(const char* tag, double* out);
+
+/* The sum of a aT over the rows a: rows first ... last-1 of the matrix, row i as its K-i columns from
+ * the diagonal on; or entries first ... last-1 of the diagonal, where that is all there is. */
+COSETQ_EXPORT int cosetq_observe_moments(const char* tag, int64_t first, int64_t last, double* out);
+
+/* Forgets one tag, or all for null. */
+COSETQ_EXPORT void cosetq_observe_reset(const char* tag);
+
 #ifdef __cplusplus
 }
 #endif

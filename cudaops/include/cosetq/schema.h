@@ -53,6 +53,11 @@ constexpr char kAttrShape[] = "shape";
 constexpr char kAttrShapeInts[] = "shape_ints";
 constexpr char kAttrRowsInts[] = "rows_ints";
 constexpr char kAttrShapeGroupsInts[] = "shape_groups_ints";
+constexpr char kObserveName[] = "Observe";
+constexpr char kAttrTag[] = "tag";
+constexpr char kAttrMode[] = "mode";
+constexpr char kModeFull[] = "full";
+constexpr char kModeDiagonal[] = "diagonal";
 
 enum SlotField : int {
   kSlotElement,

@@ -87,6 +87,25 @@ inline Words Products256(const uint8_t* table, __m512i digits) {
   return Join(Lookup256(table, digits), Lookup256(table + 256, digits));
 }
 
+// Products of two vectors of digits by one table. Its registers are loaded once for both: left to
+// itself the compiler loads them again, and loads limit this kernel.
+inline void Products256(const uint8_t* table, __m512i a, __m512i b, Words* of_a, Words* of_b) {
+  const __mmask64 high_a = _mm512_movepi8_mask(a), high_b = _mm512_movepi8_mask(b);
+  __m512i byte_a[2], byte_b[2];
+  for (int i = 0; i < 2; ++i) {
+    const __m512i* t = reinterpret_cast<const __m512i*>(table + 256 * i);
+    __m512i t0 = _mm512_load_si512(t), t1 = _mm512_load_si512(t + 1);
+    __m512i t2 = _mm512_load_si512(t + 2), t3 = _mm512_load_si512(t + 3);
+    __asm__("" : "+v"(t0), "+v"(t1), "+v"(t2), "+v"(t3));
+    byte_a[i] = _mm512_mask_blend_epi8(high_a, _mm512_permutex2var_epi8(t0, a, t1),
+                                       _mm512_permutex2var_epi8(t2, a, t3));
+    byte_b[i] = _mm512_mask_blend_epi8(high_b, _mm512_permutex2var_epi8(t0, b, t1),
+                                       _mm512_permutex2var_epi8(t2, b, t3));
+  }
+  *of_a = Join(byte_a[0], byte_a[1]);
+  *of_b = Join(byte_b[0], byte_b[1]);
+}
+
 inline Words Products16(const uint8_t* table, __m512i digits) {
   return Join(Lookup16(table, digits), Lookup16(table + 16, digits));
 }
@@ -160,11 +179,14 @@ void LookupForm(const WeightView& w, int64_t tile, int64_t pair, int64_t count,
         fine[u] =
             Add(Products16(n0, Nibbles(e[0], 0)), Products16(n0 + kNibbleTable, Nibbles(e[0], 1)));
         coarse[u] = Add(Products256(t0, e[1]), Products256(t1, e[2]));
+      } else if constexpr (kForm == Form::kTwoByte) {
+        Words fine1, coarse1;
+        Products256(t0, e[0], e[2], &fine[u], &coarse[u]);
+        Products256(t1, e[1], e[3], &fine1, &coarse1);
+        fine[u] = Add(fine[u], fine1);
+        coarse[u] = Add(coarse[u], coarse1);
       } else {
         fine[u] = Add(Products256(t0, e[0]), Products256(t1, e[1]));
-        if constexpr (kForm == Form::kTwoByte) {
-          coarse[u] = Add(Products256(t0, e[2]), Products256(t1, e[3]));
-        }
       }
     }
     const PairGains gains(w, rows, tile, pair + p);

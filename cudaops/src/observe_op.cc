@@ -1,0 +1,140 @@
+#include "observe_op.h"
+
+#include <cstdint>
+#include <memory>
+#include <new>
+#include <string>
+#include <vector>
+
+#include "cpu/dispatch.h"
+#include "cpu/observe_registry.h"
+
+namespace cosetq {
+namespace {
+
+struct ObserveKernel {
+  std::string tag;
+  bool full = true;
+};
+
+OrtStatus* Refuse(const std::string& message) {
+  return ort->CreateStatus(
+      ORT_INVALID_ARGUMENT,
+      (std::string(schema::kDomain) + "::" + schema::kObserveName + ": " + message).c_str());
+}
+
+OrtStatus* StringAttribute(const OrtKernelInfo* info, const char* name, std::string* value) {
+  size_t size = 0;
+  if (OrtStatus* status = ort->KernelInfoGetAttribute_string(info, name, nullptr, &size)) {
+    ort->ReleaseStatus(status);
+    return Refuse(std::string("attribute ") + name + " is missing or not a string");
+  }
+  value->resize(size);
+  COSETQ_RETURN_IF_ERROR(ort->KernelInfoGetAttribute_string(info, name, value->data(), &size));
+  value->resize(size - 1);  // size counts the closing NUL
+  return nullptr;
+}
+
+OrtStatus* CreateObserve(const OrtKernelInfo* info, void** kernel) {
+  auto made = std::make_unique<ObserveKernel>();
+  std::string mode;
+  COSETQ_RETURN_IF_ERROR(StringAttribute(info, schema::kAttrTag, &made->tag));
+  COSETQ_RETURN_IF_ERROR(StringAttribute(info, schema::kAttrMode, &mode));
+  if (mode != schema::kModeFull && mode != schema::kModeDiagonal)
+    return Refuse("attribute mode is " + mode + ", neither full nor diagonal");
+  made->full = mode == schema::kModeFull;
+  *kernel = made.release();
+  return nullptr;
+}
+
+OrtStatus* ComputeObserve(const ObserveKernel& k, OrtKernelContext* context) {
+  const OrtValue* a = nullptr;
+  COSETQ_RETURN_IF_ERROR(ort->KernelContext_GetInput(context, 0, &a));
+  OrtTensorTypeAndShapeInfo* raw = nullptr;
+  COSETQ_RETURN_IF_ERROR(ort->GetTensorTypeAndShape(a, &raw));
+  OrtOwner<OrtTensorTypeAndShapeInfo> info(raw);
+  size_t rank = 0;
+  ONNXTensorElementDataType type;
+  COSETQ_RETURN_IF_ERROR(ort->GetTensorElementType(raw, &type));
+  COSETQ_RETURN_IF_ERROR(ort->GetDimensionsCount(raw, &rank));
+  std::vector<int64_t> shape(rank);
+  COSETQ_RETURN_IF_ERROR(ort->GetDimensions(raw, shape.data(), rank));
+  if (rank == 0 || shape.back() <= 0) return Refuse("input A of " + k.tag + " has no columns");
+  ObservedRows rows;
+  rows.rows = 1;
+  for (size_t i = 0; i + 1 < rank; ++i) rows.rows *= shape[i];
+  void* data = nullptr;
+  COSETQ_RETURN_IF_ERROR(ort->GetTensorMutableData(const_cast<OrtValue*>(a), &data));
+  if (type == ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16) {
+    rows.a_half = static_cast<const uint16_t*>(data);
+  } else {
+    rows.a = static_cast<const float*>(data);
+  }
+
+  const int64_t one = 1;
+  OrtValue* y = nullptr;
+  void* out = nullptr;
+  COSETQ_RETURN_IF_ERROR(ort->KernelContext_GetOutput(context, 0, &one, 1, &y));
+  COSETQ_RETURN_IF_ERROR(ort->GetTensorMutableData(y, &out));
+
+  std::string error;
+  std::shared_ptr<TaggedObservation> tagged;
+  try {
+    tagged = ObservationFor(k.tag, shape.back(), k.full, &error);
+  } catch (const std::bad_alloc&) {
+    error = "out of memory for the second moments of " + k.tag + ", " +
+            std::to_string(shape.back()) + " columns";
+  }
+  if (tagged == nullptr) return Refuse(error);
+  OrtStatus* failure = nullptr;
+  const ParallelFor parallel = [&](void (*body)(void*, size_t), size_t total, void* argument) {
+    failure = ort->KernelContext_ParallelFor(context, body, total, total, argument);
+    return failure == nullptr;
+  };
+  std::lock_guard<std::mutex> lock(tagged->mutex);
+  if (!tagged->observation.Add(ActiveKernels(), rows, parallel)) return failure;
+  *static_cast<float*>(out) = static_cast<float>(tagged->observation.rows());
+  return nullptr;
+}
+
+struct ObserveOp : OrtCustomOp {
+  ONNXTensorElementDataType input;
+};
+
+}  // namespace
+
+OrtCustomOp* ObserveOpFor(ONNXTensorElementDataType input) {
+  static ObserveOp single = {}, half = {};
+  ObserveOp& op = input == ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16 ? half : single;
+  if (op.version != 0) return &op;
+  op.input = input;
+  op.version = schema::kApiVersion;
+  op.GetName = [](const OrtCustomOp*) { return schema::kObserveName; };
+  op.GetExecutionProviderType = [](const OrtCustomOp*) -> const char* { return nullptr; };
+  op.GetInputTypeCount = [](const OrtCustomOp*) { return size_t{1}; };
+  op.GetInputType = [](const OrtCustomOp* self, size_t) {
+    return static_cast<const ObserveOp*>(self)->input;
+  };
+  op.GetOutputTypeCount = [](const OrtCustomOp*) { return size_t{1}; };
+  op.GetOutputType = [](const OrtCustomOp*, size_t) { return ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT; };
+  op.GetInputCharacteristic = [](const OrtCustomOp*, size_t) { return INPUT_OUTPUT_REQUIRED; };
+  op.GetOutputCharacteristic = [](const OrtCustomOp*, size_t) { return INPUT_OUTPUT_REQUIRED; };
+  op.GetInputMemoryType = [](const OrtCustomOp*, size_t) { return OrtMemTypeDefault; };
+  op.GetVariadicInputMinArity = [](const OrtCustomOp*) { return 0; };
+  op.GetVariadicInputHomogeneity = [](const OrtCustomOp*) { return 0; };
+  op.GetVariadicOutputMinArity = [](const OrtCustomOp*) { return 0; };
+  op.GetVariadicOutputHomogeneity = [](const OrtCustomOp*) { return 0; };
+  op.GetStartVersion = [](const OrtCustomOp*) { return schema::kOpVersion; };
+  op.GetEndVersion = [](const OrtCustomOp*) { return schema::kOpVersion; };
+  op.CreateKernelV2 = [](const OrtCustomOp*, const OrtApi*, const OrtKernelInfo* info,
+                         void** kernel) {
+    return Guard([&] { return CreateObserve(info, kernel); });
+  };
+  op.KernelComputeV2 = [](void* kernel, OrtKernelContext* context) {
+    return Guard([&] { return ComputeObserve(*static_cast<ObserveKernel*>(kernel), context); });
+  };
+  op.KernelDestroy = [](void* kernel) { delete static_cast<ObserveKernel*>(kernel); };
+  return &op;
+}
+
+}  // namespace cosetq
