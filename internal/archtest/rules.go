@@ -43,10 +43,11 @@ var rules = map[string]rule{
 	},
 	"examples": {project: []string{anything}},
 
-	"internal/archtest": {},
-	"internal/suggest":  {},
-	"internal/testenv":  {},
-	"scripts":           {},
+	"internal/archtest":    {},
+	"internal/conformance": {},
+	"internal/suggest":     {},
+	"internal/testenv":     {},
+	"scripts":              {},
 }
 
 // cgoFolder is the only one with C in it. A C++ file beside Go files elsewhere breaks the build when cgo is on.
