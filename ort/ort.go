@@ -73,6 +73,16 @@ type NodeRun struct {
 	Time     time.Duration // in its kernel, all calls together
 }
 
+// Observation says what an ai.coset::Observe node has seen, apart from the moments themselves.
+type Observation struct {
+	Columns int   // K
+	Rows    int64 // added up
+	BadRows int64 // left out because of NaN or infinity
+	Full    bool  // the moments are a matrix; otherwise its diagonal
+	// Min and Max bound all numbers seen; 0 before the first row.
+	Min, Max float64
+}
+
 // byName pairs names with values.
 func byName(names []string, values []*tensor.Tensor) map[string]*tensor.Tensor {
 	m := make(map[string]*tensor.Tensor, len(names))

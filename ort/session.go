@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"reflect"
 	"slices"
@@ -15,6 +16,7 @@ import (
 
 	binding "github.com/yalue/onnxruntime_go"
 
+	"github.com/cosetq/cosetq/onnx"
 	"github.com/cosetq/cosetq/tensor"
 )
 
@@ -34,18 +36,56 @@ func (r *Runtime) NewSession(path string, o SessionOptions) (*Session, error) {
 	if err != nil {
 		return nil, fmt.Errorf("load %s: %w", path, err)
 	}
-	s := &Session{inputs: inputs, outputs: outputs, inNames: names(inputs), outNames: names(outputs)}
-	opts, err := bindingOptions(o)
+	s, err := newSession(inputs, outputs, o, func(in, out []string, opts *binding.SessionOptions) (*binding.DynamicAdvancedSession, error) {
+		return binding.NewDynamicAdvancedSession(path, in, out, opts)
+	})
 	if err != nil {
 		return nil, fmt.Errorf("load %s: %w", path, err)
 	}
-	defer opts.Destroy()
-	s.binding, err = binding.NewDynamicAdvancedSession(path, s.inNames, s.outNames, opts)
+	return s, nil
+}
+
+// configDataFolder is the session configuration entry that says where the external data of a model in memory lie.
+const configDataFolder = "session.model_external_initializers_file_folder_path"
+
+// NewSessionFromBytes loads an encoded model; external data is looked for in the folder dir. ONNX Runtime keeps no
+// reference to the bytes.
+func (r *Runtime) NewSessionFromBytes(model []byte, dir string, o SessionOptions) (*Session, error) {
+	m, err := onnx.Parse(model)
 	if err != nil {
-		return nil, fmt.Errorf("load %s: %w: %s", path, ErrModel, reason(err))
+		return nil, fmt.Errorf("load a model of %d bytes: %w", len(model), err)
+	}
+	inputs, outputs, err := Signature(m)
+	if err != nil {
+		return nil, fmt.Errorf("load a model of %d bytes: %w", len(model), err)
+	}
+	o.Config = maps.Clone(o.Config)
+	if o.Config == nil {
+		o.Config = map[string]string{}
+	}
+	o.Config[configDataFolder] = dir
+	s, err := newSession(inputs, outputs, o, func(in, out []string, opts *binding.SessionOptions) (*binding.DynamicAdvancedSession, error) {
+		return binding.NewDynamicAdvancedSessionWithONNXData(model, in, out, opts)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("load a model of %d bytes: %w", len(model), err)
+	}
+	return s, nil
+}
+
+// newSession makes the session that load gives.
+func newSession(inputs, outputs []tensor.Spec, o SessionOptions, load func(in, out []string, opts *binding.SessionOptions) (*binding.DynamicAdvancedSession, error)) (*Session, error) {
+	s := &Session{inputs: inputs, outputs: outputs, inNames: names(inputs), outNames: names(outputs)}
+	opts, err := bindingOptions(o)
+	if err != nil {
+		return nil, err
+	}
+	defer opts.Destroy()
+	if s.binding, err = load(s.inNames, s.outNames, opts); err != nil {
+		return nil, fmt.Errorf("%w: %s", ErrModel, reason(err))
 	}
 	if err := s.open(); err != nil {
-		return nil, errors.Join(fmt.Errorf("load %s: %w", path, err), s.binding.Destroy())
+		return nil, errors.Join(err, s.binding.Destroy())
 	}
 	return s, nil
 }

@@ -30,6 +30,11 @@ func (*Runtime) Library() string { return "" }
 // NewSession answers [ErrUnavailable].
 func (*Runtime) NewSession(string, SessionOptions) (*Session, error) { return nil, unavailable() }
 
+// NewSessionFromBytes answers [ErrUnavailable].
+func (*Runtime) NewSessionFromBytes([]byte, string, SessionOptions) (*Session, error) {
+	return nil, unavailable()
+}
+
 // Placement answers [ErrUnavailable].
 func (*Runtime) Placement(context.Context, string, SessionOptions, map[string]*tensor.Tensor) ([]NodeRun, error) {
 	return nil, unavailable()
@@ -63,3 +68,27 @@ func (*OpsLibrary) ISA() string { return "" }
 
 // KernelCalls is −1.
 func (*OpsLibrary) KernelCalls(string) int64 { return -1 }
+
+// Observations reads what Observe nodes gathered; this build cannot make one.
+type Observations struct{}
+
+// OpenObservations answers [ErrUnavailable].
+func OpenObservations(string) (*Observations, error) { return nil, unavailable() }
+
+// Tags is empty.
+func (*Observations) Tags() ([]string, error) { return nil, unavailable() }
+
+// Get answers [ErrUnavailable].
+func (*Observations) Get(string) (Observation, error) { return Observation{}, unavailable() }
+
+// Sums answers [ErrUnavailable].
+func (*Observations) Sums(string, []float64) error { return unavailable() }
+
+// Moments answers [ErrUnavailable].
+func (*Observations) Moments(string, int, int, []float64) error { return unavailable() }
+
+// Reset does nothing.
+func (*Observations) Reset(string) {}
+
+// ResetAll does nothing.
+func (*Observations) ResetAll() {}

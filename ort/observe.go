@@ -1,0 +1,158 @@
+//go:build cgo && linux
+
+package ort
+
+/*
+#include <dlfcn.h>
+#include <stdint.h>
+#include <stdlib.h>
+
+// As cosetq/cosetq.h declares them.
+struct cosetq_observation { int64_t columns, rows, bad_rows; int32_t full; double minimum, maximum; };
+typedef struct {
+  int64_t (*tags)(char *, int64_t);
+  int (*get)(const char *, struct cosetq_observation *);
+  int (*sums)(const char *, double *);
+  int (*moments)(const char *, int64_t, int64_t, double *);
+  void (*reset)(const char *);
+} observe_functions;
+
+// open_observations finds the functions in a library that is loaded already. The handle keeps it loaded.
+static void *open_observations(const char *path, observe_functions *f, const char **error) {
+  void *lib = dlopen(path, RTLD_NOW | RTLD_NOLOAD);
+  if (!lib) { *error = "it is not loaded"; return NULL; }
+  f->tags = (int64_t (*)(char *, int64_t))dlsym(lib, "cosetq_observe_tags");
+  f->get = (int (*)(const char *, struct cosetq_observation *))dlsym(lib, "cosetq_observe_get");
+  f->sums = (int (*)(const char *, double *))dlsym(lib, "cosetq_observe_sums");
+  f->moments = (int (*)(const char *, int64_t, int64_t, double *))dlsym(lib, "cosetq_observe_moments");
+  f->reset = (void (*)(const char *))dlsym(lib, "cosetq_observe_reset");
+  if (f->tags && f->get && f->sums && f->moments && f->reset) return lib;
+  *error = "it is older than this program and cannot observe";
+  dlclose(lib);
+  return NULL;
+}
+
+static int64_t call_tags(observe_functions *f, char *out, int64_t n) { return f->tags(out, n); }
+static int call_get(observe_functions *f, const char *tag, struct cosetq_observation *o) { return f->get(tag, o); }
+static int call_sums(observe_functions *f, const char *tag, double *out) { return f->sums(tag, out); }
+static int call_moments(observe_functions *f, const char *tag, int64_t first, int64_t last, double *out) {
+  return f->moments(tag, first, last, out);
+}
+static void call_reset(observe_functions *f, const char *tag) { f->reset(tag); }
+*/
+import "C"
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"unsafe"
+)
+
+// Observations reads what the ai.coset::Observe nodes of all sessions of this process have gathered in the native ops
+// library. It may be used from several goroutines.
+type Observations struct {
+	functions C.observe_functions
+}
+
+// OpenObservations reaches into the native ops library at path, which a session must have loaded; from then on it stays
+// loaded, and what was gathered with it, whether or not a session is open.
+func OpenObservations(path string) (*Observations, error) {
+	p := C.CString(path)
+	defer C.free(unsafe.Pointer(p))
+	o := &Observations{}
+	var msg *C.char
+	if C.open_observations(p, &o.functions, &msg) == nil {
+		return nil, fmt.Errorf("%w: native ops library %s: %s; build it anew with `make build`", ErrUnavailable, path, C.GoString(msg))
+	}
+	return o, nil
+}
+
+var errNoMemory = errors.New("observations: out of memory")
+
+// Tags lists what was observed, in order.
+func (o *Observations) Tags() ([]string, error) {
+	for size := C.int64_t(0); ; {
+		buffer := make([]byte, size+1)
+		got := C.call_tags(&o.functions, (*C.char)(unsafe.Pointer(&buffer[0])), size)
+		switch {
+		case got < 0:
+			return nil, errNoMemory
+		case got == 0:
+			return nil, nil
+		case got <= size:
+			return strings.Split(string(buffer[:got-1]), "\x00"), nil
+		}
+		size = got
+	}
+}
+
+func unknownTag(tag string) error {
+	return fmt.Errorf("observations: nothing under the tag %q, or out of memory", tag)
+}
+
+// Get describes the observation of that tag. Reading ends the panel of rows being filled; rows may follow all the same.
+func (o *Observations) Get(tag string) (Observation, error) {
+	t := C.CString(tag)
+	defer C.free(unsafe.Pointer(t))
+	var c C.struct_cosetq_observation
+	if C.call_get(&o.functions, t, &c) != 0 {
+		return Observation{}, unknownTag(tag)
+	}
+	return Observation{
+		Columns: int(c.columns), Rows: int64(c.rows), BadRows: int64(c.bad_rows), Full: c.full != 0,
+		Min: float64(c.minimum), Max: float64(c.maximum),
+	}, nil
+}
+
+// Sums writes the sum of the rows to dst [K].
+func (o *Observations) Sums(tag string, dst []float64) error {
+	about, err := o.Get(tag)
+	if err != nil {
+		return err
+	}
+	if len(dst) != about.Columns {
+		return fmt.Errorf("observations: %d sums of %q asked for, there are %d", len(dst), tag, about.Columns)
+	}
+	t := C.CString(tag)
+	defer C.free(unsafe.Pointer(t))
+	if C.call_sums(&o.functions, t, (*C.double)(unsafe.SliceData(dst))) != 0 {
+		return unknownTag(tag)
+	}
+	return nil
+}
+
+// Moments writes rows first … last−1 of the matrix Σ a·aᵀ, of row i the K−i columns from the diagonal on, one row after the
+// other; or entries first … last−1 of its diagonal where that is all there is. dst must have just that length.
+func (o *Observations) Moments(tag string, first, last int, dst []float64) error {
+	about, err := o.Get(tag)
+	if err != nil {
+		return err
+	}
+	want := last - first
+	if about.Full {
+		want = (last - first) * (2*about.Columns - first - last + 1) / 2
+	}
+	if first < 0 || last < first || last > about.Columns || len(dst) != want {
+		return fmt.Errorf("observations: rows %d to %d of %q [%d] asked for into %d numbers", first, last, tag, about.Columns, len(dst))
+	}
+	if want == 0 {
+		return nil
+	}
+	t := C.CString(tag)
+	defer C.free(unsafe.Pointer(t))
+	if C.call_moments(&o.functions, t, C.int64_t(first), C.int64_t(last), (*C.double)(unsafe.SliceData(dst))) != 0 {
+		return unknownTag(tag)
+	}
+	return nil
+}
+
+// Reset forgets the observation of that tag.
+func (o *Observations) Reset(tag string) {
+	t := C.CString(tag)
+	defer C.free(unsafe.Pointer(t))
+	C.call_reset(&o.functions, t)
+}
+
+// ResetAll forgets all observations.
+func (o *Observations) ResetAll() { C.call_reset(&o.functions, nil) }
