@@ -31,6 +31,9 @@ func storedDigits(t *testing.T, stem string) Digits {
 // The stored data sets are what the code draws. They are compared unpacked: how well gzip packs may change with the
 // version of Go.
 func TestStoredData(t *testing.T) {
+	if testing.Short() {
+		t.Skip("draws thousands of images; the tests of the training draw some")
+	}
 	for _, part := range []struct {
 		stem string
 		draw func() (Digits, error)

@@ -35,7 +35,7 @@ func (f goFile) isTest() bool   { return strings.HasSuffix(f.path, "_test.go") }
 func walk(t *testing.T, visit func(path string)) {
 	t.Helper()
 	root := testenv.Root(t)
-	skipped := []string{".git", ".cache", "bin", "build"} // as .gitignore says
+	skipped := []string{".git", ".cache", "bin", "build"} // as .gitignore says, and below
 	err := filepath.WalkDir(root, func(name string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -47,7 +47,8 @@ func walk(t *testing.T, visit func(path string)) {
 		if d.IsDir() && slices.Contains(skipped, rel) {
 			return filepath.SkipDir
 		}
-		if d.Type().IsRegular() {
+		ignored := slices.Contains([]string{".test", ".prof"}, path.Ext(rel))
+		if d.Type().IsRegular() && !ignored {
 			visit(filepath.ToSlash(rel))
 		}
 		return nil

@@ -26,7 +26,10 @@ var rules = map[string]rule{
 		project: []string{"internal/suggest", "onnx", "tensor"},
 		modules: []string{"github.com/goccy/go-yaml", "github.com/sbinet/npyio", "golang.org/x/image"},
 	},
-	"quant":    {project: []string{"lattice"}, modules: []string{"github.com/x448/float16"}},
+	"quant": {
+		project: []string{"lattice"},
+		modules: []string{"github.com/x448/float16", "gonum.org/v1/gonum"}, // gonum: Cholesky factors
+	},
 	"finetune": {project: []string{"lattice", "onnx", "quant", "tensor"}},
 	"rewrite":  {project: []string{"cudaops", "internal/suggest", "lattice", "onnx", "quant"}},
 	"cudaops":  {},
