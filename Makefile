@@ -50,7 +50,7 @@ build: setup ## build the native library and bin/cosetq
 	CGO_ENABLED=1 $(GO) build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/cosetq ./cmd/cosetq
 
 quickstart: build ## build everything, then quantize and judge a small model
-	bin/cosetq quickstart
+	bin/cosetq quickstart --dir build/quickstart
 
 test: build ## run all tests
 	@rm -f build/stages
@@ -64,7 +64,7 @@ bench: build ## run the benchmarks
 	$(native) bench
 
 clean: ## remove what was built, not what was fetched
-	rm -rf bin build/ops build/tools build/stages
+	rm -rf bin build/ops build/tools build/stages build/quickstart
 
 distclean: clean ## remove what was fetched as well
 	rm -rf build
