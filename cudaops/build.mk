@@ -13,7 +13,7 @@ ort_include ?= $(shell cd $(here) && $(GO) list -m -f '{{.Dir}}' github.com/yalu
 
 flags := -std=c++17 -O3 -fPIC -fvisibility=hidden -ffp-contract=off -Wall -Wextra -I$(here)/include -I$(here)/src \
   -ffile-prefix-map=$(here)=cudaops
-link := -shared -static-libstdc++ -static-libgcc -s -Wl,--version-script=$(here)/src/exports.map -Wl,--no-undefined -Wl,-z,relro,-z,now -pthread
+link := -shared -static-libstdc++ -static-libgcc -s -Wl,--gc-sections -Wl,--version-script=$(here)/src/exports.map -Wl,--no-undefined -Wl,-z,relro,-z,now -pthread
 
 machine := $(shell $(CXX) -dumpmachine)
 kernels := weight form activations linear dispatch counters portable observe observe_registry
