@@ -1,0 +1,250 @@
+package calib
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+)
+
+// Statistics is what calibration learned of a model: the moments of the activations that its weights are multiplied by.
+type Statistics struct {
+	Model        string // file name of the model, for people
+	Fingerprint  string // of the model, see [Fingerprint]
+	Program      string // the version of cosetq that made them
+	Data         []DataUsed
+	Observations []*Observation
+}
+
+// DataUsed says what data a model was run on.
+type DataUsed struct {
+	Recipe  string `json:"recipe"` // file name of the recipe, or random:N
+	Kind    string `json:"kind"`   // of the recipe, or random
+	Samples int    `json:"samples"`
+	Random  bool   `json:"random,omitempty"` // the data was made up
+}
+
+// Observation holds the statistics of one activation A [..., K] over all rows of all samples.
+type Observation struct {
+	Tag        string   // names it within the model
+	Activation string   // the name of the value
+	Weights    []string // the initializers it is multiplied by
+	Columns    int      // K
+	Rows       int64    // how many rows were seen; 0 for a value that was never reached
+	BadRows    int64    // rows left out because of NaN or infinity
+	Full       bool     // Moments is a matrix; otherwise its diagonal
+	Min, Max   float64  // of all numbers
+	Moments    Moments
+}
+
+// Moments gives the mean of an activation and its second moments E[x xᵀ] piece by piece, so that they need not be in
+// memory. It may be used by several goroutines at once.
+type Moments interface {
+	// Mean writes E[x] to dst [K].
+	Mean(dst []float32) error
+	// Rows writes rows first … last−1 of E[x xᵀ], of row i the K−i columns from the diagonal on, one row after the other;
+	// or entries first … last−1 of its diagonal where that is all there is. dst has just that length.
+	Rows(dst []float32, first, last int) error
+}
+
+// rowNumbers is how many numbers rows first … last−1 of an observation have.
+func rowNumbers(full bool, columns, first, last int) int64 {
+	if !full {
+		return int64(last - first)
+	}
+	return int64(last-first) * int64(2*columns-first-last+1) / 2
+}
+
+// Find returns the observation of that tag, or nil.
+func (s *Statistics) Find(tag string) *Observation {
+	for _, o := range s.Observations {
+		if o.Tag == tag {
+			return o
+		}
+	}
+	return nil
+}
+
+// Matrix returns E[x xᵀ] [K × K], symmetric and row-major. It is an error when only the diagonal is known.
+func (o *Observation) Matrix() ([]float64, error) {
+	if !o.Full {
+		return nil, fmt.Errorf("statistics: only the diagonal of %q is known", o.Tag)
+	}
+	k := o.Columns
+	m := make([]float64, k*k)
+	row := make([]float32, k)
+	for i := range k {
+		if err := o.Moments.Rows(row[:k-i], i, i+1); err != nil {
+			return nil, err
+		}
+		for j := i; j < k; j++ {
+			m[i*k+j], m[j*k+i] = float64(row[j-i]), float64(row[j-i])
+		}
+	}
+	return m, nil
+}
+
+// Diagonal returns E[x²] [K].
+func (o *Observation) Diagonal() ([]float64, error) {
+	d, row := make([]float64, o.Columns), make([]float32, o.Columns)
+	if !o.Full {
+		if err := o.Moments.Rows(row, 0, o.Columns); err != nil {
+			return nil, err
+		}
+		for i, v := range row {
+			d[i] = float64(v)
+		}
+		return d, nil
+	}
+	for i := range d {
+		if err := o.Moments.Rows(row[:o.Columns-i], i, i+1); err != nil {
+			return nil, err
+		}
+		d[i] = float64(row[0])
+	}
+	return d, nil
+}
+
+// Mean returns E[x] [K].
+func (o *Observation) Mean() ([]float64, error) {
+	v, mean := make([]float32, o.Columns), make([]float64, o.Columns)
+	if err := o.Moments.Mean(v); err != nil {
+		return nil, err
+	}
+	for i, x := range v {
+		mean[i] = float64(x)
+	}
+	return mean, nil
+}
+
+// ErrFingerprint says that statistics belong to another model.
+var ErrFingerprint = errors.New("the statistics belong to another model")
+
+// Merge joins the statistics of runs of one model over different data, each weighted with its rows. The result reads from
+// its parts, which must stay open while it is used. An activation that only some runs reached counts for those. The error
+// wraps ErrFingerprint when the models differ.
+func Merge(parts ...*Statistics) (*Statistics, error) {
+	if len(parts) == 0 {
+		return nil, errors.New("statistics: nothing to merge")
+	}
+	first := parts[0]
+	merged := &Statistics{Model: first.Model, Fingerprint: first.Fingerprint, Program: first.Program}
+	at := map[string]int{}
+	var members [][]*Observation
+	for _, p := range parts {
+		if p.Fingerprint != first.Fingerprint {
+			return nil, fmt.Errorf("%w: %s (%s) and %s (%s)", ErrFingerprint, first.Model, shortPrint(first.Fingerprint), p.Model, shortPrint(p.Fingerprint))
+		}
+		merged.Data = append(merged.Data, p.Data...)
+		for _, o := range p.Observations {
+			i, ok := at[o.Tag]
+			if !ok {
+				i = len(members)
+				at[o.Tag], members = i, append(members, nil)
+			}
+			members[i] = append(members[i], o)
+		}
+	}
+	for _, list := range members {
+		o, err := mergeObservations(list)
+		if err != nil {
+			return nil, err
+		}
+		merged.Observations = append(merged.Observations, o)
+	}
+	return merged, nil
+}
+
+// shortPrint is enough of a fingerprint to tell two apart.
+func shortPrint(f string) string { return f[:min(len(f), len(fingerprintPrefix)+12)] }
+
+func mergeObservations(list []*Observation) (*Observation, error) {
+	merged := *list[0]
+	merged.Weights = slices.Clone(merged.Weights)
+	merged.Rows, merged.BadRows = 0, 0
+	var sum sumMoments
+	for _, o := range list {
+		if o.Columns != merged.Columns || o.Full != merged.Full {
+			return nil, fmt.Errorf("statistics: %q is [%d] in one part and [%d], or in another form, in the next", o.Tag, merged.Columns, o.Columns)
+		}
+		for _, w := range o.Weights {
+			if !slices.Contains(merged.Weights, w) {
+				merged.Weights = append(merged.Weights, w)
+			}
+		}
+		merged.BadRows += o.BadRows
+		if o.Rows == 0 {
+			continue
+		}
+		if merged.Rows == 0 {
+			merged.Min, merged.Max = o.Min, o.Max
+		}
+		merged.Min, merged.Max = math.Min(merged.Min, o.Min), math.Max(merged.Max, o.Max)
+		merged.Rows += o.Rows
+		sum = append(sum, weightedMoments{o.Moments, float64(o.Rows)})
+	}
+	for i := range sum {
+		sum[i].share /= float64(merged.Rows)
+	}
+	merged.Moments = sum
+	return &merged, nil
+}
+
+// weightedMoments is one part of a sum.
+type weightedMoments struct {
+	Moments
+	share float64
+}
+
+// sumMoments adds the moments of several runs; of none, it is zero.
+type sumMoments []weightedMoments
+
+func (s sumMoments) Mean(dst []float32) error {
+	return s.add(dst, func(m Moments, part []float32) error { return m.Mean(part) })
+}
+
+func (s sumMoments) Rows(dst []float32, first, last int) error {
+	return s.add(dst, func(m Moments, part []float32) error { return m.Rows(part, first, last) })
+}
+
+func (s sumMoments) add(dst []float32, read func(m Moments, part []float32) error) error {
+	part, sum := make([]float32, len(dst)), make([]float64, len(dst))
+	for _, m := range s {
+		if err := read(m.Moments, part); err != nil {
+			return err
+		}
+		for i, v := range part {
+			sum[i] += m.share * float64(v)
+		}
+	}
+	for i, v := range sum {
+		dst[i] = float32(v)
+	}
+	return nil
+}
+
+// Unreached lists the weights whose activations were never reached.
+func (s *Statistics) Unreached() []string {
+	var names []string
+	for _, o := range s.Observations {
+		if o.Rows == 0 {
+			names = append(names, o.Weights...)
+		}
+	}
+	return names
+}
+
+// Random reports whether any of the data was made up.
+func (s *Statistics) Random() bool {
+	return slices.ContainsFunc(s.Data, func(d DataUsed) bool { return d.Random })
+}
+
+// String tells in one line what the statistics are of.
+func (s *Statistics) String() string {
+	var data []string
+	for _, d := range s.Data {
+		data = append(data, fmt.Sprintf("%d samples of %s", d.Samples, d.Recipe))
+	}
+	return fmt.Sprintf("%s on %s", s.Model, strings.Join(data, ", "))
+}

@@ -1,0 +1,336 @@
+package calib
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"io/fs"
+	"math"
+	"os"
+	"path/filepath"
+)
+
+// A statistics file (.cqs) holds, all numbers little-endian:
+//
+//	header   40 bytes: the magic "cosetqs\x00", uint32 version, uint32 CRC-32C of the index, uint64 offset and uint64 length
+//	         of the index, 8 zero bytes
+//	payload  per observation, back to back: E[x] as float32 [K], then the upper triangle of E[x xᵀ] by rows as float32
+//	         [K(K+1)/2], or its diagonal [K]
+//	index    JSON, to the end of the file: statisticsIndex
+//
+// The moments are summed up in float64 and stored in float32, which halves the file: rounding them to 24 bits moves an
+// eigenvalue by 10⁻⁷ of the largest, and whoever inverts the matrix adds 10⁻² of its mean diagonal first.
+const (
+	statisticsMagic   = "cosetqs\x00"
+	statisticsVersion = 1
+	headerSize        = 40
+)
+
+// Bounds that no honest file exceeds, so that a hostile one cannot ask for memory.
+const (
+	maxIndex   = 1 << 26 // bytes
+	maxColumns = 1 << 24
+)
+
+// ErrNotStatistics says that a file is no statistics file.
+var ErrNotStatistics = errors.New("not a statistics file")
+
+// ErrCorrupt says that a statistics file is damaged.
+var ErrCorrupt = errors.New("the statistics file is damaged")
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// statisticsIndex is the JSON of the index.
+type statisticsIndex struct {
+	Model        string             `json:"model"`
+	Fingerprint  string             `json:"fingerprint"`
+	Program      string             `json:"program"`
+	Data         []DataUsed         `json:"data"`
+	Observations []observationIndex `json:"observations"`
+}
+
+type observationIndex struct {
+	Tag        string   `json:"tag"`
+	Activation string   `json:"activation"`
+	Weights    []string `json:"weights"`
+	Columns    int      `json:"columns"`
+	Rows       int64    `json:"rows"`
+	BadRows    int64    `json:"bad_rows,omitempty"`
+	Full       bool     `json:"full"`
+	Min        float64  `json:"min"`
+	Max        float64  `json:"max"`
+	Offset     int64    `json:"offset"` // in the file
+	CRC        uint32   `json:"crc32c"` // of the payload
+}
+
+// payload is the size in bytes of what is stored of an observation.
+func (o *observationIndex) payload() int64 {
+	return 4 * (int64(o.Columns) + rowNumbers(o.Full, o.Columns, 0, o.Columns))
+}
+
+// IsStatisticsFile reports whether the file at path starts like a statistics file.
+func IsStatisticsFile(path string) bool {
+	f, err := os.Open(path)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	start := make([]byte, len(statisticsMagic))
+	_, err = io.ReadFull(f, start)
+	return err == nil && string(start) == statisticsMagic
+}
+
+// Save writes the statistics to path, one row of moments at a time, and returns the size of the file. It appears whole or
+// not at all; the error wraps fs.ErrExist when there is a file and overwrite is not set.
+func (s *Statistics) Save(path string, overwrite bool) (size int64, err error) {
+	if _, err := os.Lstat(path); err == nil && !overwrite {
+		return 0, fmt.Errorf("%s: %w", path, fs.ErrExist)
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
+	if err != nil {
+		return 0, err
+	}
+	defer func() {
+		if err != nil {
+			_ = f.Close()
+			_ = os.Remove(f.Name())
+			err = fmt.Errorf("write %s: %w", path, err)
+		}
+	}()
+	if size, err = s.write(f); err != nil {
+		return 0, err
+	}
+	if err = errors.Join(f.Chmod(0o644), f.Sync(), f.Close()); err != nil {
+		return 0, err
+	}
+	return size, os.Rename(f.Name(), path)
+}
+
+// write writes the file from the start of f.
+func (s *Statistics) write(f *os.File) (int64, error) {
+	index := statisticsIndex{Model: s.Model, Fingerprint: s.Fingerprint, Program: s.Program, Data: s.Data}
+	w := bufio.NewWriterSize(f, 1<<18)
+	if _, err := w.Write(make([]byte, headerSize)); err != nil {
+		return 0, err
+	}
+	offset := int64(headerSize)
+	for _, o := range s.Observations {
+		entry := observationIndex{Tag: o.Tag, Activation: o.Activation, Weights: o.Weights, Columns: o.Columns, Rows: o.Rows,
+			BadRows: o.BadRows, Full: o.Full, Min: o.Min, Max: o.Max, Offset: offset}
+		sum := crc32.New(castagnoli)
+		if err := o.writePayload(io.MultiWriter(w, sum)); err != nil {
+			return 0, fmt.Errorf("observation %q: %w", o.Tag, err)
+		}
+		entry.CRC = sum.Sum32()
+		offset += entry.payload()
+		index.Observations = append(index.Observations, entry)
+	}
+	text, err := json.Marshal(index)
+	if err != nil {
+		return 0, err
+	}
+	if len(text) > maxIndex {
+		return 0, fmt.Errorf("an index of %d bytes is larger than %d", len(text), maxIndex)
+	}
+	if _, err := w.Write(text); err != nil {
+		return 0, err
+	}
+	if err := w.Flush(); err != nil {
+		return 0, err
+	}
+	header := make([]byte, 0, headerSize)
+	header = append(header, statisticsMagic...)
+	header = binary.LittleEndian.AppendUint32(header, statisticsVersion)
+	header = binary.LittleEndian.AppendUint32(header, crc32.Checksum(text, castagnoli))
+	header = binary.LittleEndian.AppendUint64(header, uint64(offset))
+	header = binary.LittleEndian.AppendUint64(header, uint64(len(text)))
+	header = header[:headerSize]
+	if _, err := f.WriteAt(header, 0); err != nil {
+		return 0, err
+	}
+	return offset + int64(len(text)), nil
+}
+
+// writePayload writes the mean and the moments.
+func (o *Observation) writePayload(w io.Writer) error {
+	row := make([]float32, o.Columns)
+	var raw []byte
+	put := func(v []float32) error {
+		raw = raw[:0]
+		for _, x := range v {
+			raw = binary.LittleEndian.AppendUint32(raw, math.Float32bits(x))
+		}
+		_, err := w.Write(raw)
+		return err
+	}
+	if err := o.Moments.Mean(row); err != nil {
+		return err
+	}
+	if err := put(row); err != nil {
+		return err
+	}
+	if !o.Full {
+		if err := o.Moments.Rows(row, 0, o.Columns); err != nil {
+			return err
+		}
+		return put(row)
+	}
+	for i := range o.Columns {
+		if err := o.Moments.Rows(row[:o.Columns-i], i, i+1); err != nil {
+			return err
+		}
+		if err := put(row[:o.Columns-i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// StatisticsFile is an open statistics file. Moments are read from it when they are asked for.
+type StatisticsFile struct {
+	Statistics
+	Path string
+	Size int64
+
+	file *os.File
+	sums map[*Observation]uint32
+}
+
+// OpenStatistics opens and checks the file at path. The error wraps ErrNotStatistics or ErrCorrupt, or is that of the
+// operating system.
+func OpenStatistics(path string) (*StatisticsFile, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = ErrNotStatistics
+	}
+	s := &StatisticsFile{Path: path, file: f, sums: map[*Observation]uint32{}}
+	if err == nil {
+		s.Size = info.Size()
+		err = s.read(f, s.Size)
+	}
+	if err != nil {
+		_ = f.Close()
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return s, nil
+}
+
+// Close closes the file; its moments cannot be read any more.
+func (s *StatisticsFile) Close() error { return s.file.Close() }
+
+func corrupt(format string, args ...any) error {
+	return fmt.Errorf("%w: "+format, append([]any{ErrCorrupt}, args...)...)
+}
+
+// read reads header and index, and believes nothing in them.
+func (s *StatisticsFile) read(r io.ReaderAt, size int64) error {
+	header := make([]byte, headerSize)
+	if n, _ := r.ReadAt(header, 0); n < len(statisticsMagic) || string(header[:len(statisticsMagic)]) != statisticsMagic {
+		return fmt.Errorf("%w; `cosetq calibrate` writes them", ErrNotStatistics)
+	} else if n < headerSize {
+		return corrupt("it ends within its header")
+	}
+	if v := binary.LittleEndian.Uint32(header[8:]); v != statisticsVersion {
+		return fmt.Errorf("%w of a version that this program reads: version %d, not %d", ErrNotStatistics, v, statisticsVersion)
+	}
+	offset, length := int64(binary.LittleEndian.Uint64(header[16:])), int64(binary.LittleEndian.Uint64(header[24:]))
+	if offset < headerSize || length < 0 || length > maxIndex || offset > size-length || offset+length != size {
+		return corrupt("its index is said to be at %d, %d bytes long, in a file of %d", offset, length, size)
+	}
+	text := make([]byte, length)
+	if _, err := r.ReadAt(text, offset); err != nil {
+		return corrupt("its index: %v", err)
+	}
+	if crc32.Checksum(text, castagnoli) != binary.LittleEndian.Uint32(header[12:]) {
+		return corrupt("the checksum of its index is wrong")
+	}
+	var index statisticsIndex
+	d := json.NewDecoder(bytes.NewReader(text))
+	if err := d.Decode(&index); err != nil {
+		return corrupt("its index: %v", err)
+	}
+	s.Statistics = Statistics{Model: index.Model, Fingerprint: index.Fingerprint, Program: index.Program, Data: index.Data}
+	end := int64(headerSize)
+	tags := map[string]bool{}
+	for i := range index.Observations {
+		e := &index.Observations[i]
+		switch {
+		case e.Columns < 1 || e.Columns > maxColumns:
+			return corrupt("observation %q has %d columns", e.Tag, e.Columns)
+		case e.Rows < 0 || e.BadRows < 0:
+			return corrupt("observation %q has %d rows", e.Tag, e.Rows)
+		case tags[e.Tag]:
+			return corrupt("observation %q stands there twice", e.Tag)
+		case e.Offset != end || e.payload() > offset-end:
+			return corrupt("observation %q lies at %d, %d bytes long", e.Tag, e.Offset, e.payload())
+		}
+		tags[e.Tag] = true
+		end += e.payload()
+		o := &Observation{Tag: e.Tag, Activation: e.Activation, Weights: e.Weights, Columns: e.Columns, Rows: e.Rows,
+			BadRows: e.BadRows, Full: e.Full, Min: e.Min, Max: e.Max,
+			Moments: storedMoments{r, e.Offset, e.Columns, e.Full}}
+		s.Observations = append(s.Observations, o)
+		s.sums[o] = e.CRC
+	}
+	if end != offset {
+		return corrupt("%d bytes belong to no observation", offset-end)
+	}
+	return nil
+}
+
+// Verify reads an observation of the file whole and checks it against its checksum, and that it holds numbers.
+func (s *StatisticsFile) Verify(o *Observation) error {
+	want, ok := s.sums[o]
+	if !ok {
+		return fmt.Errorf("%s: observation %q is not of this file", s.Path, o.Tag)
+	}
+	sum := crc32.New(castagnoli)
+	if err := o.writePayload(sum); err != nil {
+		return fmt.Errorf("%s: %w", s.Path, err)
+	}
+	if sum.Sum32() != want {
+		return fmt.Errorf("%s: %w", s.Path, corrupt("the checksum of observation %q is wrong", o.Tag))
+	}
+	return nil
+}
+
+// storedMoments reads moments from a file.
+type storedMoments struct {
+	r       io.ReaderAt
+	offset  int64
+	columns int
+	full    bool
+}
+
+func (m storedMoments) Mean(dst []float32) error { return m.read(dst, 0, int64(m.columns)) }
+
+func (m storedMoments) Rows(dst []float32, first, last int) error {
+	if first < 0 || last < first || last > m.columns {
+		return fmt.Errorf("statistics: rows %d to %d of %d asked for", first, last, m.columns)
+	}
+	return m.read(dst, int64(m.columns)+rowNumbers(m.full, m.columns, 0, first), rowNumbers(m.full, m.columns, first, last))
+}
+
+// read reads count numbers, the first being number at of the payload.
+func (m storedMoments) read(dst []float32, at, count int64) error {
+	if int64(len(dst)) != count {
+		return fmt.Errorf("statistics: %d numbers asked for into %d", count, len(dst))
+	}
+	raw := make([]byte, 4*count)
+	if n, err := m.r.ReadAt(raw, m.offset+4*at); n < len(raw) {
+		return corrupt("%v", err)
+	}
+	for i := range dst {
+		dst[i] = math.Float32frombits(binary.LittleEndian.Uint32(raw[4*i:]))
+	}
+	return nil
+}

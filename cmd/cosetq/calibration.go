@@ -1,0 +1,225 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+
+	"github.com/cosetq/cosetq/calib"
+	"github.com/cosetq/cosetq/cudaops"
+	"github.com/cosetq/cosetq/onnx"
+	"github.com/cosetq/cosetq/ort"
+	"github.com/cosetq/cosetq/rewrite"
+	"github.com/cosetq/cosetq/tensor"
+)
+
+// defaultSamples is how much data calibration takes unless told otherwise: more changes little.
+const defaultSamples = 128
+
+// calibrationBatch is how many samples run at once where the model allows it. The statistics do not depend on it.
+const calibrationBatch = 8
+
+// calibration is a float model that is ready to be run with observers on the inputs of its weights.
+type calibration struct {
+	model        string // path
+	fingerprint  string
+	inputs       []tensor.Spec
+	observations []rewrite.Observation
+	session      *ort.Session
+	gathered     *ort.Observations
+}
+
+// newCalibration loads the model at path with an observer on the input of every candidate. No file is written: ONNX Runtime
+// gets the changed graph from memory, and the weights from where they are.
+func newCalibration(path string, patterns rewrite.Options, threads int) (*calibration, error) {
+	library, err := cudaops.FindLibrary("")
+	if err != nil {
+		return nil, withCode(exitRuntime, fmt.Errorf("calibration runs in the native library: %w", err), "run `make build`, or `cosetq doctor` to see what is missing")
+	}
+	m, err := openModel(path)
+	if err != nil {
+		return nil, err
+	}
+	defer m.Close()
+	if err := checkModel(m); err != nil {
+		return nil, err
+	}
+	c := &calibration{model: path}
+	if c.inputs, _, err = ort.Signature(m); err != nil {
+		return nil, withCode(exitModel, err, "")
+	}
+	if c.fingerprint, err = calib.Fingerprint(m); err != nil {
+		return nil, withCode(exitModel, err, "")
+	}
+	sites, err := rewrite.FindSites(m, patterns)
+	if err != nil {
+		return nil, err
+	}
+	if c.observations, err = rewrite.Observe(m, sites); err != nil {
+		return nil, withCode(exitNothing, fmt.Errorf("%s: %w", path, err), "`cosetq inspect %s --layers` lists every node", path)
+	}
+	return c, c.load(m, library, threads)
+}
+
+// load opens a session of the observed model.
+func (c *calibration) load(m *onnx.Model, library string, threads int) error {
+	rt, err := ort.Open(ort.Options{})
+	if err != nil {
+		return err
+	}
+	m.ReferToFile(pageSize)
+	encoded, err := m.Marshal()
+	if err != nil {
+		return withCode(exitModel, err, "")
+	}
+	folder, err := filepath.Abs(filepath.Dir(c.model))
+	if err != nil {
+		return err
+	}
+	c.session, err = rt.NewSessionFromBytes(encoded, folder, ort.SessionOptions{OpsLibrary: library, Threads: threads})
+	if err != nil {
+		if errors.Is(err, ort.ErrModel) {
+			return withCode(exitModel, err, "`cosetq inspect %s` shows what is in it", c.model)
+		}
+		return err
+	}
+	if c.gathered, err = ort.OpenObservations(library); err != nil {
+		c.close()
+		return err
+	}
+	c.gathered.ResetAll()
+	return nil
+}
+
+func (c *calibration) close() {
+	if c.session != nil {
+		_ = c.session.Close()
+		c.session = nil
+	}
+}
+
+// gather runs the model over data and returns what was learned, which stays readable when the calibration is closed.
+func (c *calibration) gather(ctx context.Context, con *console, data string, o calib.Options) (*calib.Statistics, error) {
+	reader, err := calib.Open(data, c.inputs, o)
+	if err != nil {
+		return nil, err
+	}
+	defer reader.Close()
+	samples, err := c.run(ctx, con, reader)
+	if err != nil {
+		return nil, err
+	}
+	return c.statistics(dataUsed(data, reader, samples))
+}
+
+// run feeds all samples and returns the number of them. Where the model asks for batches of a fixed size, samples that do
+// not fill the last one are left out, unless it is the only one.
+func (c *calibration) run(ctx context.Context, con *console, reader calib.Reader) (int, error) {
+	if reader.Len() == 0 {
+		return 0, usage(errors.New("the data holds no samples"), "give a recipe with data")
+	}
+	first, err := reader.Sample(0)
+	if err != nil {
+		return 0, err
+	}
+	want := calibrationBatch
+	if first.Targets != nil {
+		want = 1 // a window of tokens fills the machine by itself
+	}
+	size, fixed := calib.BatchSize(c.inputs, first, want)
+	step := con.progress(reader.Len(), "calibrating")
+	defer con.clearProgress()
+	done := 0
+	for b, err := range calib.Batches(reader, size, fixed) {
+		if err != nil {
+			return done, err
+		}
+		if fixed && len(b.Samples) < size && b.First > 0 {
+			break // what fills it up would count twice
+		}
+		if _, err := c.session.Run(ctx, b.Inputs); err != nil {
+			return done, err
+		}
+		done += len(b.Samples)
+		step(len(b.Samples))
+	}
+	return done, nil
+}
+
+// statistics returns what was gathered, read from the native library as it is asked for.
+func (c *calibration) statistics(data calib.DataUsed) (*calib.Statistics, error) {
+	s := &calib.Statistics{Model: filepath.Base(c.model), Fingerprint: c.fingerprint, Program: version, Data: []calib.DataUsed{data}}
+	tags, err := c.gathered.Tags()
+	if err != nil {
+		return nil, err
+	}
+	reached := map[string]bool{}
+	for _, tag := range tags {
+		reached[tag] = true
+	}
+	for i := range c.observations {
+		o := &c.observations[i]
+		entry := &calib.Observation{Tag: o.Tag, Activation: o.Activation, Weights: o.Weights, Columns: o.Columns, Full: o.Full}
+		moments := gatheredMoments{from: c.gathered, tag: o.Tag}
+		if reached[o.Tag] {
+			about, err := c.gathered.Get(o.Tag)
+			if err != nil {
+				return nil, err
+			}
+			if about.Columns != o.Columns {
+				return nil, withCode(exitModel, fmt.Errorf("activation %q has %d columns, its weight %d", o.Activation, about.Columns, o.Columns), "")
+			}
+			entry.Rows, entry.BadRows, entry.Min, entry.Max = about.Rows, about.BadRows, about.Min, about.Max
+			moments.rows = about.Rows
+		}
+		entry.Moments = moments
+		s.Observations = append(s.Observations, entry)
+	}
+	return s, nil
+}
+
+// dataUsed identifies the data of a run: random:N or a recipe.
+func dataUsed(data string, reader calib.Reader, samples int) calib.DataUsed {
+	used := calib.DataUsed{Recipe: data, Kind: "random", Samples: samples, Random: reader.Random()}
+	if strings.HasPrefix(data, "random:") {
+		return used
+	}
+	used.Recipe = filepath.Base(data)
+	used.Kind = ""
+	if r, err := calib.ReadRecipe(data); err == nil { // it was read before; the kind is for people
+		used.Kind = r.Kind
+	}
+	return used
+}
+
+// gatheredMoments reads means from the sums that the native library holds.
+type gatheredMoments struct {
+	from *ort.Observations
+	tag  string
+	rows int64 // 0: nothing was gathered, all is zero
+}
+
+func (g gatheredMoments) Mean(dst []float32) error {
+	return g.divide(dst, func(sums []float64) error { return g.from.Sums(g.tag, sums) })
+}
+
+func (g gatheredMoments) Rows(dst []float32, first, last int) error {
+	return g.divide(dst, func(sums []float64) error { return g.from.Moments(g.tag, first, last, sums) })
+}
+
+func (g gatheredMoments) divide(dst []float32, read func(sums []float64) error) error {
+	if g.rows == 0 {
+		clear(dst)
+		return nil
+	}
+	sums := make([]float64, len(dst))
+	if err := read(sums); err != nil {
+		return err
+	}
+	for i, v := range sums {
+		dst[i] = float32(v / float64(g.rows))
+	}
+	return nil
+}

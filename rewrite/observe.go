@@ -1,0 +1,148 @@
+package rewrite
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/cosetq/cosetq/cudaops"
+	"github.com/cosetq/cosetq/onnx"
+)
+
+// MaxFullColumns is the widest activation of which all second moments are taken; of wider ones, where the matrix would
+// need more than half a GiB while it is summed up, only the diagonal.
+const MaxFullColumns = 8192
+
+// Observation is an activation that one or more sites multiply by their weights. Its second moments guide the coding of
+// those weights.
+type Observation struct {
+	// Tag names it: the name of the value, made unique by #2 and so on. The same model gives the same tags, whatever
+	// patterns chose the sites.
+	Tag        string
+	Activation string // the name of the value
+	Columns    int    // K of the sites
+	Full       bool   // all second moments; otherwise the diagonal
+	Sites      []int  // positions in the list of sites, candidates or not
+	// Weights names the initializers of the candidates among them, each once; none when nothing needs the observation.
+	Weights []string
+
+	value  *onnx.Value
+	turned bool // the columns lie along the last axis but one
+	linear *linear
+}
+
+// Observations lists the activations of sites, those with a Weight, in the order of the model. Sites that read the same
+// value, as the query, key and value projections of a transformer do, share one.
+func Observations(sites []Site) []Observation {
+	type point struct {
+		value  *onnx.Value
+		turned bool
+	}
+	var list []Observation
+	at := map[point]int{}
+	taken := map[string]bool{}
+	for i := range sites {
+		l := sites[i].linear
+		if l == nil || outermost(l.scope).Function != nil {
+			continue
+		}
+		p := point{l.activation, l.turnIn}
+		n, ok := at[p]
+		if !ok {
+			n = len(list)
+			at[p] = n
+			tag := l.activation.Name
+			for serial := 2; taken[tag]; serial++ {
+				tag = fmt.Sprintf("%s#%d", l.activation.Name, serial)
+			}
+			taken[tag] = true
+			list = append(list, Observation{Tag: tag, Activation: l.activation.Name, Columns: sites[i].K,
+				Full: sites[i].K <= MaxFullColumns, value: l.activation, turned: l.turnIn, linear: l})
+		}
+		o := &list[n]
+		o.Sites = append(o.Sites, i)
+		if sites[i].Status == Candidate && !slices.Contains(o.Weights, sites[i].Initializer) {
+			o.Weights = append(o.Weights, sites[i].Initializer)
+		}
+	}
+	return list
+}
+
+// Observe turns m into a model for calibration: an ai.coset::Observe node sits on every activation that a candidate of
+// sites multiplies by its weight, and the outputs of m are theirs, one count each. Nodes that only the former outputs
+// needed are gone. The sites must come from FindSites on the unchanged m, and become stale. It returns the observations
+// made, and fails, with m unchanged, when there are none.
+//
+// An activation is observed in the graph that defines it. In a subgraph an Observe node has no reader, and counts on the
+// runtime to run it all the same, as ONNX Runtime does.
+func Observe(m *onnx.Model, sites []Site) ([]Observation, error) {
+	list := slices.DeleteFunc(Observations(sites), func(o Observation) bool { return len(o.Weights) == 0 })
+	if len(list) == 0 {
+		return nil, fmt.Errorf("rewrite: no site to observe")
+	}
+	names := onnx.NewNames(m)
+	roots := map[*onnx.Node]bool{} // in the main graph: observers, and nodes with observers inside
+	var outputs []*onnx.ValueInfo
+	// ONNX Runtime runs the last leaf of a graph first, with all it needs. Observers at the end, the first activation's
+	// last, so run in the order of the model, and no activation waits for its observer.
+	for i := range slices.Backward(list) {
+		nodes, count := list[i].nodes(names)
+		scope := list[i].value.Scope
+		scope.SetNodes(append(scope.Nodes(), nodes...))
+		if scope.Parent == nil {
+			outputs = append(outputs, onnx.NewValueInfo(count, onnx.Float, 1))
+			roots[nodes[len(nodes)-1]] = true
+			continue
+		}
+		for scope.Parent.Parent != nil {
+			scope = scope.Parent
+		}
+		roots[scope.Node] = true
+	}
+	if len(outputs) > 0 {
+		slices.Reverse(outputs)
+		m.Graph.Outputs = outputs
+		keepOnly(m.Graph, roots)
+	}
+	m.SetOpset(cudaops.Domain, cudaops.OpVersion)
+	return list, nil
+}
+
+// nodes returns the Observe node of o, last, and what it needs before it, and the name of its output.
+func (o *Observation) nodes(names *onnx.Names) (nodes []*onnx.Node, count string) {
+	input := o.value.Name
+	if o.turned {
+		if x := untransposed(o.linear); x != "" {
+			input = x
+		} else {
+			turned := names.Unique(input + ".transposed")
+			nodes = append(nodes, onnx.NewNode("Transpose", []string{input}, []string{turned}, swapLast(o.linear.rank)))
+			input = turned
+		}
+	}
+	mode := cudaops.ModeFull
+	if !o.Full {
+		mode = cudaops.ModeDiagonal
+	}
+	count = names.Unique(o.value.Name + ".observed")
+	n := onnx.NewNode(cudaops.ObserveName, []string{input}, []string{count},
+		onnx.StringAttr(cudaops.AttrTag, o.Tag), onnx.StringAttr(cudaops.AttrMode, mode))
+	n.Domain, n.Name = cudaops.Domain, count
+	return append(nodes, n), count
+}
+
+// keepOnly drops the nodes of g that no root needs.
+func keepOnly(g *onnx.Graph, roots map[*onnx.Node]bool) {
+	wanted := map[string]bool{}
+	var kept []*onnx.Node
+	for _, n := range slices.Backward(g.Nodes) { // what a node reads comes before it
+		if !roots[n] && !slices.ContainsFunc(n.Outputs, func(out string) bool { return out != "" && wanted[out] }) {
+			continue
+		}
+		kept = append(kept, n)
+		for _, in := range append(n.Captures(), n.Inputs...) {
+			wanted[in] = true
+		}
+	}
+	slices.Reverse(kept)
+	g.Nodes = kept
+}
