@@ -30,6 +30,9 @@ const note = "Weights quantized by cosetq (https://github.com/cosetq/cosetq). Th
 type Replacement struct {
 	Site   Site
 	Matrix *quant.Matrix
+	// Correction [N], if set, is added to the bias of the site: W·E[x] less what the code makes of it. A site without a
+	// bias does without, because a new one would cost 32/K bits per weight.
+	Correction []float32
 }
 
 // Result says what [Apply] did.
@@ -71,7 +74,7 @@ func Apply(m *onnx.Model, replacements []Replacement, version string) (*Result, 
 
 	e := newEditor(m, opset)
 	for i := range replacements {
-		if err := e.prepare(&replacements[i].Site); err != nil {
+		if err := e.prepare(&replacements[i].Site, replacements[i].Correction); err != nil {
 			return nil, err
 		}
 	}
@@ -110,6 +113,9 @@ func check(r *Replacement) error {
 	}
 	if r.Matrix.N != s.N || r.Matrix.K != s.K {
 		return fmt.Errorf("rewrite: site %q has a weight of %d × %d, its matrix is %d × %d", s.Name, s.N, s.K, r.Matrix.N, r.Matrix.K)
+	}
+	if r.Correction != nil && len(r.Correction) != s.N {
+		return fmt.Errorf("rewrite: site %q has %d outputs, its correction %d", s.Name, s.N, len(r.Correction))
 	}
 	if err := r.Matrix.Validate(); err != nil {
 		return fmt.Errorf("rewrite: site %q: %w", s.Name, err)

@@ -49,13 +49,14 @@ func (e *editor) addInitializer(g *onnx.Graph, want string, t *onnx.Tensor) stri
 	return t.Name
 }
 
-// prepare does for a site what may fail, reading the bias, without changing the model.
-func (e *editor) prepare(site *Site) error {
+// prepare does for a site what may fail, reading the bias, without changing the model. The correction, if any, is added to
+// a bias that is there.
+func (e *editor) prepare(site *Site, correction []float32) error {
 	l := site.linear
 	if !slices.Contains(l.scope.Nodes(), l.node) {
 		return fmt.Errorf("rewrite: site %q is not in the model any more; find the sites again after every change", site.Name)
 	}
-	if l.bias == nil || l.storedBias() != "" {
+	if l.bias == nil || correction == nil && l.storedBias() != "" {
 		return nil
 	}
 	values, err := l.bias.readAll(int64(l.weight.n))
@@ -65,6 +66,9 @@ func (e *editor) prepare(site *Site) error {
 	bias := make([]float32, l.weight.n)
 	for i := range bias {
 		bias[i] = l.biasScale * values[i%len(values)]
+		if correction != nil {
+			bias[i] += correction[i]
+		}
 	}
 	e.newBiases[l] = newFloats(l.weight.dtype, []int64{int64(len(bias))}, bias)
 	return nil

@@ -52,7 +52,7 @@ func ExportNBits(m *onnx.Model, sites []Site, opts NBitsOptions) (*ExportResult,
 		if sites[i].Status != Candidate {
 			continue
 		}
-		if err := e.prepare(&sites[i]); err != nil {
+		if err := e.prepare(&sites[i], nil); err != nil {
 			return nil, err
 		}
 		chosen = append(chosen, &sites[i])

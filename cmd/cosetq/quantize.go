@@ -30,6 +30,7 @@ type quantizeFlags struct {
 	minCoverage           float64
 	seed                  uint64
 	dryRun, force, layers bool
+	calibration           calibrationFlags
 	patterns              rewrite.Options
 }
 
@@ -43,6 +44,10 @@ type layerReport struct {
 	Codec         string   `json:"codec,omitempty"`
 	BitsPerWeight float64  `json:"bits_per_weight,omitempty"`
 	SQNR          *float64 `json:"sqnr_db,omitempty"`
+	Method        string   `json:"method,omitempty"`
+	Fallback      string   `json:"fallback,omitempty"`        // why it is not the method asked for
+	Loss          *float64 `json:"output_loss,omitempty"`     // at the layer's output, relative to its energy
+	NearestLoss   *float64 `json:"output_loss_rtn,omitempty"` // of rounding to nearest
 	Status        string   `json:"status"`
 	Reason        string   `json:"reason,omitempty"`
 	Detail        string   `json:"detail,omitempty"`
@@ -94,7 +99,11 @@ accounted for: quantized, or skipped with a reason.
 	fs.StringVarP(&f.output, "output", "o", "", "file to write (default: the input's name ending in .q.onnx)")
 	fs.IntVar(&f.bits, "bits", 4, "preset: 2, 3 or 4 bits per weight (and a quarter for the gains)")
 	fs.StringVar(&f.codec, "codec", "", "codec instead of a preset, as in d4:4,4:g3,4,5,6")
-	fs.StringVar(&f.method, "method", "rtn", "rtn: round to nearest, needs no data")
+	fs.StringVar(&f.method, "method", "", "rtn: round to nearest, needs no data; ldlq: round for the outputs that the data gives (default with data)")
+	fs.StringVar(&f.calibration.data, "data", "", "calibrate on this data first: a recipe, or random:N")
+	fs.StringVar(&f.calibration.file, "calib", "", "use the statistics that `cosetq calibrate` wrote")
+	fs.IntVar(&f.calibration.samples, "samples", defaultSamples, "number of samples of --data (0: all), also called --limit")
+	fs.SetNormalizeFunc(limitIsSamples)
 	fs.Float64Var(&f.minCoverage, "min-coverage", 0, "fail with exit code 4 when a smaller share of the weights can be quantized")
 	fs.Uint64Var(&f.seed, "seed", 0, "recorded in the report; rtn draws no random numbers")
 	fs.IntVar(&f.threads, "threads", 0, "threads (0: all cores); the result does not depend on it")
@@ -130,7 +139,7 @@ func (f *quantizeFlags) run(ctx context.Context, con *console, input string, bit
 	if err != nil {
 		return nil, err
 	}
-	if err := oneOf("method", f.method, "rtn"); err != nil {
+	if err := f.chooseMethod(); err != nil {
 		return nil, err
 	}
 	if f.threads < 0 {
@@ -239,7 +248,14 @@ func layerOf(s *rewrite.Site) layerReport {
 
 // write quantizes all candidates, rewrites the model and saves it.
 func (f *quantizeFlags) write(ctx context.Context, con *console, r *quantizeReport, m *onnx.Model, codec *lattice.Codec, sites []rewrite.Site, output string) error {
-	results, err := f.quantizeAll(ctx, con, codec, sites)
+	h, err := f.openHessians(ctx, con, m, sites)
+	if err != nil {
+		return err
+	}
+	if h != nil {
+		defer h.close()
+	}
+	results, err := f.quantizeAll(ctx, con, codec, sites, h)
 	if err != nil {
 		return err
 	}
@@ -248,7 +264,8 @@ func (f *quantizeFlags) write(ctx context.Context, con *console, r *quantizeRepo
 		s := &sites[i]
 		layer := layerOf(s)
 		if res := results[s.Weight]; s.Status == rewrite.Candidate && res != nil {
-			replacements = append(replacements, rewrite.Replacement{Site: *s, Matrix: res.Matrix})
+			replacements = append(replacements, rewrite.Replacement{Site: *s, Matrix: res.Matrix, Correction: h.correction(s.Weight, res)})
+			h.describe(&layer, s.Weight, res)
 			layer.Status, layer.Codec, layer.BitsPerWeight = string(rewrite.Quantized), codec.String(), res.Matrix.BitsPerWeight()
 			if db := res.SQNR(); !math.IsInf(db, 0) && !math.IsNaN(db) {
 				layer.SQNR = &db
@@ -281,7 +298,7 @@ func (f *quantizeFlags) write(ctx context.Context, con *console, r *quantizeRepo
 }
 
 // quantizeAll codes every weight of the candidates once. A weight that is not finite turns its sites into skipped ones.
-func (f *quantizeFlags) quantizeAll(ctx context.Context, con *console, codec *lattice.Codec, sites []rewrite.Site) (map[*rewrite.Weight]*quant.Result, error) {
+func (f *quantizeFlags) quantizeAll(ctx context.Context, con *console, codec *lattice.Codec, sites []rewrite.Site, h *hessians) (map[*rewrite.Weight]*quant.Result, error) {
 	rows := 0
 	var weights []*rewrite.Weight
 	seen := map[*rewrite.Weight]bool{}
@@ -296,7 +313,11 @@ func (f *quantizeFlags) quantizeAll(ctx context.Context, con *console, codec *la
 	defer con.clearProgress()
 	results := map[*rewrite.Weight]*quant.Result{}
 	for _, w := range weights {
-		res, err := quant.Quantize(ctx, w, quant.Options{Codec: codec, Threads: f.threads, Progress: step})
+		hessian, err := h.of(w)
+		if err != nil {
+			return nil, err
+		}
+		res, err := quant.Quantize(ctx, w, quant.Options{Codec: codec, Hessian: hessian, Threads: f.threads, Progress: step})
 		var bad *quant.NonFiniteError
 		switch {
 		case errors.As(err, &bad):
@@ -353,6 +374,7 @@ func printQuantize(con *console, r *quantizeReport, layers bool) error {
 	}
 	fmt.Fprintf(con.out, "%s %d of %d MatMul and Gemm nodes, %.1f %% of their weights, with %s\n", verb, quantized, len(r.Layers), 100*r.Coverage, r.Codec)
 	printReasons(con, reasons)
+	printFallbacks(con, r.Layers)
 	fmt.Fprintf(con.out, "%s -> %s   %.3f bits per weight, everything counted", megabytes(r.InputBytes), megabytes(r.Bytes), r.BitsPerWeight)
 	if worst >= 0 {
 		fmt.Fprintf(con.out, "   worst SQNR %.1f dB (%s)", *r.Layers[worst].SQNR, r.Layers[worst].Node)

@@ -1,0 +1,203 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/cosetq/cosetq/calib"
+	"github.com/cosetq/cosetq/onnx"
+	"github.com/cosetq/cosetq/quant"
+	"github.com/cosetq/cosetq/rewrite"
+)
+
+// methods of rounding, the default without data first.
+const (
+	methodRTN  = "rtn"
+	methodLDLQ = "ldlq"
+)
+
+// calibrationFlags say where quantize takes its statistics from.
+type calibrationFlags struct {
+	data, file string
+	samples    int
+}
+
+// chooseMethod fills in the default method and refuses combinations that make no sense.
+func (f *quantizeFlags) chooseMethod() error {
+	given := f.calibration.data != "" || f.calibration.file != ""
+	switch f.method {
+	case "":
+		f.method = methodRTN
+		if given {
+			f.method = methodLDLQ
+		}
+	case methodLDLQ:
+		if !given {
+			return usage(errors.New("--method ldlq needs data"), "give --data RECIPE, or --calib with a file that `cosetq calibrate` wrote")
+		}
+	}
+	switch {
+	case f.calibration.data != "" && f.calibration.file != "":
+		return usage(errors.New("--data and --calib are both given"), "leave one of them out")
+	case f.calibration.samples < 0:
+		return usage(fmt.Errorf("--samples %d is negative", f.calibration.samples), "0 takes all samples")
+	}
+	return oneOf("method", f.method, methodRTN, methodLDLQ)
+}
+
+// hessians knows what statistics say of the inputs of each weight. A nil one knows nothing.
+type hessians struct {
+	statistics *calib.Statistics
+	inputs     map[*rewrite.Weight][]*calib.Observation // those there are; a weight used in several places may have several
+	close      func() error
+}
+
+// openHessians reads the statistics file, or gathers statistics from data, for the sites of m. It returns nil when the
+// method needs none.
+func (f *quantizeFlags) openHessians(ctx context.Context, con *console, m *onnx.Model, sites []rewrite.Site) (*hessians, error) {
+	if f.method != methodLDLQ {
+		return nil, nil
+	}
+	h := &hessians{inputs: map[*rewrite.Weight][]*calib.Observation{}, close: func() error { return nil }}
+	var err error
+	if f.calibration.file != "" {
+		err = h.open(f.calibration.file, m)
+	} else {
+		err = h.gather(ctx, con, f, m.Path())
+	}
+	if err != nil {
+		return nil, err
+	}
+	if h.statistics.Random() {
+		con.logf("note: the calibration data was made up; weights are rounded for inputs that mean nothing")
+	}
+	for _, point := range rewrite.Observations(sites) {
+		o := h.statistics.Find(point.Tag)
+		if o == nil || o.Rows == 0 || o.Columns != point.Columns {
+			continue
+		}
+		seen := map[*rewrite.Weight]bool{}
+		for _, i := range point.Sites {
+			if w := sites[i].Weight; !seen[w] {
+				seen[w] = true
+				h.inputs[w] = append(h.inputs[w], o)
+			}
+		}
+	}
+	return h, nil
+}
+
+// open reads a statistics file and makes sure that it is of this model.
+func (h *hessians) open(path string, m *onnx.Model) error {
+	file, err := openStatistics(path)
+	if err != nil {
+		return err
+	}
+	fingerprint, err := calib.Fingerprint(m)
+	if err == nil && fingerprint != file.Fingerprint {
+		err = usage(fmt.Errorf("%s: %w: it was made from %s, which differs from %s in its graph or its weights", path, calib.ErrFingerprint, file.Model, m.Path()),
+			"run `cosetq calibrate %s` again", m.Path())
+	}
+	if err != nil {
+		_ = file.Close()
+		return err
+	}
+	h.statistics, h.close = &file.Statistics, file.Close
+	return nil
+}
+
+// gather calibrates the model at path.
+func (h *hessians) gather(ctx context.Context, con *console, f *quantizeFlags, path string) error {
+	c, err := newCalibration(path, f.patterns, f.threads)
+	if err != nil {
+		return err
+	}
+	defer c.close()
+	h.statistics, err = c.gather(ctx, con, f.calibration.data, calib.Options{Limit: f.calibration.samples, Seed: f.seed})
+	h.close = func() error {
+		c.gathered.ResetAll()
+		return nil
+	}
+	return err
+}
+
+// of returns the Hessian of the inputs of a weight, nil when there is none. The moments of several inputs are weighed by how
+// many rows each had; one of which only the diagonal is known makes the whole diagonal.
+func (h *hessians) of(w *rewrite.Weight) (*quant.Hessian, error) {
+	if h == nil || len(h.inputs[w]) == 0 {
+		return nil, nil
+	}
+	inputs := h.inputs[w]
+	result := &quant.Hessian{K: inputs[0].Columns}
+	full := true
+	for _, o := range inputs {
+		full = full && o.Full
+		result.Samples += o.Rows
+	}
+	for _, o := range inputs {
+		share := float64(o.Rows) / float64(result.Samples)
+		moments, target := o.Diagonal, &result.Diagonal
+		if full {
+			moments, target = o.Matrix, &result.Moments
+		}
+		if err := addScaled(target, moments, share); err != nil {
+			return nil, err
+		}
+		if err := addScaled(&result.Mean, o.Mean, share); err != nil {
+			return nil, err
+		}
+	}
+	return result, nil
+}
+
+// correction is what to add to the bias of a layer, or nil. Where a weight has several inputs there is no one correction.
+func (h *hessians) correction(w *rewrite.Weight, res *quant.Result) []float32 {
+	if h == nil || len(h.inputs[w]) != 1 || res.Feedback == nil || res.Feedback.Bias == nil {
+		return nil
+	}
+	c := make([]float32, len(res.Feedback.Bias))
+	for i, v := range res.Feedback.Bias {
+		c[i] = float32(v)
+	}
+	return c
+}
+
+// describe reports how a weight was rounded.
+func (h *hessians) describe(layer *layerReport, w *rewrite.Weight, res *quant.Result) {
+	layer.Method = methodRTN
+	switch {
+	case h == nil:
+	case res.Feedback != nil:
+		layer.Method = methodLDLQ
+		layer.Loss, layer.NearestLoss = &res.Feedback.Loss, &res.Feedback.Nearest
+	case res.Fallback != nil:
+		layer.Fallback = res.Fallback.Error()
+	case len(h.inputs[w]) == 0:
+		layer.Fallback = "no statistics: the data never reached it, or it was left out of the calibration"
+	}
+}
+
+// printFallbacks tells which layers were rounded to nearest although there was data.
+func printFallbacks(con *console, layers []layerReport) {
+	for _, l := range layers {
+		if l.Fallback != "" {
+			fmt.Fprintf(con.out, "  nearest  %s: %s\n", shorten(l.Node, 60), l.Fallback)
+		}
+	}
+}
+
+// addScaled adds share times what read gives to sum.
+func addScaled(sum *[]float64, read func() ([]float64, error), share float64) error {
+	v, err := read()
+	if err != nil {
+		return err
+	}
+	if *sum == nil {
+		*sum = make([]float64, len(v))
+	}
+	for i, x := range v {
+		(*sum)[i] += share * x
+	}
+	return nil
+}
