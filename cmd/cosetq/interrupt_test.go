@@ -6,21 +6,25 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"time"
 )
 
-// interruptWhileMapped waits until the started command has file mapped and works on it, sends SIGINT and returns the exit code.
+// interruptWhileMapped waits until the started command has mapped a file (its model, a library), lets it work, sends SIGINT and returns the exit code.
 func interruptWhileMapped(cmd *exec.Cmd, file string) (int, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() { _ = cmd.Process.Kill() })
 	defer stop()
+	if real, err := filepath.EvalSymlinks(file); err == nil {
+		file = real
+	}
 	maps := fmt.Sprintf("/proc/%d/maps", cmd.Process.Pid)
 	for mapped := false; !mapped; time.Sleep(5 * time.Millisecond) {
 		text, err := os.ReadFile(maps)
-		if err != nil || ctx.Err() != nil {
-			return 0, errors.Join(fmt.Errorf("%s was never mapped: %w", file, err), cmd.Wait())
+		if err != nil || len(text) == 0 || ctx.Err() != nil { // no maps: it has ended
+			return 0, errors.Join(fmt.Errorf("%s was never mapped", file), err, cmd.Wait())
 		}
 		mapped = strings.Contains(string(text), file)
 	}

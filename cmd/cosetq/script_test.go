@@ -32,7 +32,7 @@ func TestMain(m *testing.M) {
 //	field FILE PATH WANT       a value in JSON: a type, =text, <=number or >=number, absent; PATH as a.0.b
 //	model KIND FILE            write a model of models_test.go
 //	snapshot, unchanged        no file in the work folder came, went or changed since
-//	interrupts MODEL ARGS...   run cosetq, stop it by SIGINT while it works on MODEL; it exits 130
+//	interrupts FILE ARGS...    run cosetq, stop it by SIGINT soon after it has mapped FILE; it exits 130
 func TestScripts(t *testing.T) {
 	if testenv.Require("ort") {
 		testenv.ORT(t)
@@ -236,9 +236,12 @@ func cmdUnchanged(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 func cmdInterrupts(ts *testscript.TestScript, neg bool, args []string) {
-	need(ts, neg, args, 2, "interrupts MODEL cosetq-ARGS...")
+	need(ts, neg, args, 2, "interrupts FILE ARGS...")
 	cmd := exec.Command("cosetq", args[1:]...)
-	cmd.Dir = ts.MkAbs(".")
+	cmd.Dir, cmd.Env = ts.MkAbs("."), os.Environ()
+	for _, name := range []string{"HOME", "TMPDIR", ort.EnvLibrary, cudaops.EnvLibrary} {
+		cmd.Env = append(cmd.Env, name+"="+ts.Getenv(name))
+	}
 	var out, errOut bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errOut
 	ts.Check(cmd.Start())
