@@ -35,6 +35,7 @@ var rules = map[string]rule{
 	"cudaops":  {},
 	"ort":      {project: []string{"onnx", "tensor"}, modules: []string{"github.com/yalue/onnxruntime_go"}},
 	"eval":     {project: []string{"calib", "internal/suggest", "onnx", "tensor"}},
+	"bench":    {project: []string{"eval", "tensor"}},
 
 	"models": {project: []string{"finetune", "onnx"}, modules: []string{"golang.org/x/image"}},
 

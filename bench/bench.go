@@ -1,0 +1,89 @@
+// Package bench times models side by side. Runs are interleaved, one of each model in turn, so that whatever slows the machine
+// down slows all of them, and times are reported as medians with their spread.
+//
+// It takes anything that can run a model (eval.Runner) and knows neither files nor runtimes.
+package bench
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/cosetq/cosetq/eval"
+	"github.com/cosetq/cosetq/tensor"
+)
+
+// Model is a model to time, with the inputs of one run.
+type Model struct {
+	Name   string
+	Runner eval.Runner
+	Inputs map[string]*tensor.Tensor
+}
+
+// Options say how long to measure. The zero value is fine.
+type Options struct {
+	// Warmup is how many rounds are not counted; 0 means 3.
+	Warmup int
+	// Rounds is how many are counted; 0 means 30, or fewer when Budget is used up. At least 5 are made.
+	Rounds int
+	// Budget bounds the time of all counted rounds; 0 means 20 s.
+	Budget time.Duration
+	// Progress, when not nil, is called after every counted round.
+	Progress func(round int)
+}
+
+// Timing is how long one run of a model took. Quantiles are over the counted rounds.
+type Timing struct {
+	Name                  string
+	Rounds                int
+	Min, P10, Median, P90 time.Duration
+}
+
+const leastRounds = 5
+
+// Run times the models and returns one Timing for each, in their order.
+func Run(ctx context.Context, models []Model, o Options) ([]Timing, error) {
+	if o.Warmup == 0 {
+		o.Warmup = 3
+	}
+	if o.Rounds == 0 {
+		o.Rounds = 30
+	}
+	if o.Budget == 0 {
+		o.Budget = 20 * time.Second
+	}
+	times := make([][]time.Duration, len(models))
+	var began time.Time
+	for round := -o.Warmup; round < o.Rounds; round++ {
+		if round == 0 {
+			began = time.Now()
+		}
+		if round >= leastRounds && time.Since(began) > o.Budget {
+			break
+		}
+		for i, m := range models {
+			start := time.Now()
+			if _, err := m.Runner.Run(ctx, m.Inputs); err != nil {
+				return nil, fmt.Errorf("bench: %s: %w", m.Name, err)
+			}
+			if d := time.Since(start); round >= 0 {
+				times[i] = append(times[i], d)
+			}
+		}
+		if o.Progress != nil && round >= 0 {
+			o.Progress(round)
+		}
+	}
+	timings := make([]Timing, len(models))
+	for i, m := range models {
+		timings[i] = summarize(m.Name, times[i])
+	}
+	return timings, nil
+}
+
+func summarize(name string, d []time.Duration) Timing {
+	slices.Sort(d)
+	at := func(percent int) time.Duration { return d[(len(d)-1)*percent/100] }
+	return Timing{Name: name, Rounds: len(d), Min: d[0], P10: at(10), Median: at(50), P90: at(90)}
+}
