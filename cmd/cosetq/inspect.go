@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/cosetq/cosetq/calib"
 	"github.com/cosetq/cosetq/onnx"
 	"github.com/cosetq/cosetq/rewrite"
 )
@@ -42,10 +43,13 @@ func newInspect(con *console) *cobra.Command {
 		layers bool
 	)
 	cmd := &cobra.Command{
-		Use:   "inspect MODEL",
-		Short: "Show what is in a model and what can be quantized",
+		Use:   "inspect MODEL|STATISTICS",
+		Short: "Show what is in a model and what can be quantized, or what is in a statistics file",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
+			if calib.IsStatisticsFile(args[0]) {
+				return inspectStatistics(con, args[0], layers)
+			}
 			m, err := openModel(args[0])
 			if err != nil {
 				return err
@@ -61,7 +65,7 @@ func newInspect(con *console) *cobra.Command {
 			return printInspect(con, r, layers)
 		},
 	}
-	cmd.Flags().BoolVar(&layers, "layers", false, "list every MatMul and Gemm")
+	cmd.Flags().BoolVar(&layers, "layers", false, "list every MatMul and Gemm, or every activation observed")
 	addPatterns(cmd, &opts)
 	return cmd
 }
