@@ -65,7 +65,7 @@ func (b *body) integerParameter(out, name string, to onnx.DataType) string {
 	return b.cast(out, b.parameter(out+"_f", name), to)
 }
 
-// head keeps the first rows and columns of a matrix: the sizes stand in the attribute sizes or, before opset 10, ints.
+// head keeps the first columns of a matrix: the sizes are the value sizes or, before opset 10, the attribute ints.
 func (b *body) head(out, in, sizes, ints string) string {
 	if b.opset >= 10 {
 		return b.op("Slice", out, []string{in, "origin", sizes})
@@ -73,24 +73,50 @@ func (b *body) head(out, in, sizes, ints string) string {
 	return b.unary("Slice", out, in, onnx.IntsAttr("starts", 0, 0), onnx.RefAttr("ends", ints, onnx.AttrInts))
 }
 
+// crop keeps the first K rows and N columns of a matrix. The sizes stand in the attribute as (N, K).
+func (b *body) crop(out, in string) string {
+	if b.opset >= 10 {
+		return b.op("Slice", out, []string{in, "origin", "size", "column_axis_first"})
+	}
+	return b.unary("Slice", out, in, onnx.IntsAttr("starts", 0, 0), onnx.IntsAttr("axes", 1, 0),
+		onnx.RefAttr("ends", cudaops.AttrShapeInts, onnx.AttrInts))
+}
+
+// sum adds along one axis, which it removes. The axis is the constant value axis from opset 13 on.
+func (b *body) sum(out, in, axisValue string, axis int64) string {
+	if b.opset >= 13 {
+		return b.binary("ReduceSum", out, in, axisValue, onnx.IntAttr("keepdims", 0))
+	}
+	return b.unary("ReduceSum", out, in, onnx.IntsAttr("axes", axis), onnx.IntAttr("keepdims", 0))
+}
+
 // mod is x mod y of whole numbers that are not negative.
 func (b *body) mod(out, x, y string) string {
+	if b.opset >= 10 {
+		return b.binary("Mod", out, x, y)
+	}
 	quotient := b.binary("Div", out+"_quotient", x, y)
 	return b.binary("Sub", out, x, b.binary("Mul", out+"_whole", quotient, y))
 }
 
 // newFunction returns the model-local function ai.coset::HNLQLinear for models of the given opset: the decoder of
-// docs/format.md in standard operators, then MatMul and Add. Every value is shrunk, or replaced by a narrower one, as early
-// as possible, since runtimes that fold constants hold each of them once.
+// docs/format.md in standard operators, then MatMul and Add.
+//
+// Memory while loading is what shapes it. ONNX Runtime folds the decoders of all nodes in one pass and keeps every value
+// that it computed until the pass is over. So all that can be done on the small tables is done there: level weights and
+// centre are worked into one table, whose rows the digits then name, and gains are unpacked by a table of all bytes. What
+// is left of values as large as the weight, in bytes per weight for two levels of D4: digits 9, leaders 8, and 4 for each
+// of sum, gain, transposition, reshape, crop, scale and cast.
 func newFunction(opset int64) (*onnx.Function, error) {
 	if opset < MinOpset || opset > MaxOpset {
 		return nil, fmt.Errorf("rewrite: the model uses opset %d; the decoder is written for %d to %d: convert the model to one of these", opset, MinOpset, MaxOpset)
 	}
 	b := &body{opset: opset}
 	b.constants()
-	b.points()
 	b.gains()
+	b.points()
 	b.weight()
+	b.unary("Cast", "weight", "scaled", onnx.RefAttr("to", cudaops.AttrComputeType, onnx.AttrInt))
 	b.op("MatMul", "product", []string{cudaops.InputA, "weight"})
 	b.op("Add", cudaops.OutputY, []string{"product", cudaops.InputBias})
 	f := &onnx.Function{
@@ -125,81 +151,108 @@ func functionAttributes(opset int64) []string {
 
 func (b *body) constants() {
 	b.ints("any", -1)
-	b.ints("two", 2)
+	b.ints("zero", 0)
+	b.ints("one", 1)
+	b.ints("three", 3)
 	b.ints("column", -1, 1)
+	b.ints("last_pair", 1, 1)
 	if b.opset >= 10 {
 		b.ints("origin", 0, 0)
-		b.integerParameter("size", cudaops.AttrShape, onnx.Int64)
+		b.ints("column_axis_first", 1, 0)
 		b.ints("all_rows", maxShapeRows)
+		b.integerParameter("size", cudaops.AttrShape, onnx.Int64) // (N, K)
 	}
-}
-
-// points decodes the digits: value "centred", [rows', G, 8], where rows' counts the rows of whole tiles.
-func (b *body) points() {
-	b.unary("Transpose", "by_row", cudaops.InputCodes, onnx.IntsAttr("perm", 0, 3, 1, 2)) // [tiles, T, G, E]
-	elements := b.cast("elements", "by_row", onnx.Int32)
-	b.integerParameter("slots", cudaops.AttrSlots, onnx.Int32)
-	field := func(name string, row int64) string {
-		return b.binary("Gather", name, "slots", b.index(name+"_row", row), onnx.IntAttr("axis", 0))
-	}
-	element := b.binary("Gather", "element", elements, field("slot_element", cudaops.SlotElement), onnx.IntAttr("axis", 3)) // [tiles, T, G, S]
-	shifted := b.binary("Div", "shifted", element, field("slot_divisor", cudaops.SlotDivisor))
-	digit := b.mod("digit", shifted, field("slot_modulus", cudaops.SlotModulus))
-	entry := b.binary("Add", "entry", digit, field("slot_base", cudaops.SlotBase))
-	b.binary("Gather", "leaders", cudaops.InputCodebook, entry, onnx.IntAttr("axis", 0)) // [tiles, T, G, S, d]
-
-	b.unary("Shape", "by_row_shape", "by_row")
-	b.binary("Gather", "groups", "by_row_shape", "two", onnx.IntAttr("axis", 0))
 	b.parameter("level_weights", cudaops.AttrLevelWeights)
 	b.unary("Shape", "levels", "level_weights")
-	b.ints("eight", 8)
-	b.op("Concat", "level_shape", []string{"any", "groups", "levels", "eight"}, onnx.IntAttr("axis", 0))
-	b.binary("Reshape", "leaders_by_level", "leaders", "level_shape") // [rows', G, M, 8]
-	b.cast("leaders_float", "leaders_by_level", onnx.Float)
-	b.binary("Reshape", "level_column", "level_weights", "column")
-	b.binary("Mul", "weighted", "leaders_float", "level_column")
-	if b.opset >= 13 {
-		b.binary("ReduceSum", "point", "weighted", "two", onnx.IntAttr("keepdims", 0))
-	} else {
-		b.unary("ReduceSum", "point", "weighted", onnx.IntsAttr("axes", 2), onnx.IntAttr("keepdims", 0))
-	}
-	b.parameter("centre", cudaops.AttrCentre)
-	b.binary("Sub", "centred", "point", "centre")
 }
 
-// gains unpacks the gain of every group: value "gain", [rows', G, 1], or [1, 1, 1] with a single gain.
+// table builds the value "table", [M·rows, d]: row r of the codebook as level m uses it, times the level's weight and less
+// its part of the centre, stands at m·rows + r.
+func (b *body) table() {
+	b.unary("Shape", "codebook_shape", cudaops.InputCodebook)
+	b.binary("Gather", "rows", "codebook_shape", "zero", onnx.IntAttr("axis", 0))
+	b.binary("Gather", "dimension", "codebook_shape", "one", onnx.IntAttr("axis", 0))
+	b.cast("codebook_float", cudaops.InputCodebook, onnx.Float)
+	b.ints("level_axis", -1, 1, 1)
+	b.binary("Mul", "weighted", b.binary("Reshape", "level_weights_3", "level_weights", "level_axis"), "codebook_float") // [M, rows, d]
+	b.op("Concat", "centre_shape", []string{"any", "dimension"}, onnx.IntAttr("axis", 0))
+	b.binary("Reshape", "centres", b.parameter("centre", cudaops.AttrCentre), "centre_shape") // every block has the same
+	b.binary("Gather", "block_centre", "centres", "zero", onnx.IntAttr("axis", 0))
+	b.binary("Div", "centre_part", "block_centre", b.cast("levels_float", "levels", onnx.Float))
+	b.binary("Sub", "table_by_level", "weighted", "centre_part")
+	b.binary("Reshape", "table", "table_by_level", "centre_shape")
+	// The number of a level is the number of smaller level weights.
+	b.binary("Reshape", "level_column", "level_weights", "column")
+	b.cast("smaller_float", b.binary("Greater", "smaller", "level_column", "level_weights"), onnx.Float)
+	b.sum("level_number", "smaller_float", "one", 1)
+	b.binary("Mul", "level_start_float", "level_number", b.cast("rows_float", "rows", onnx.Float))
+	b.cast("level_start", b.binary("Reshape", "level_start_column", "level_start_float", "column"), onnx.Int32) // [M, 1]
+}
+
+// points decodes the digits: value "centred", [tiles, T, G, 8/d, d].
+func (b *body) points() {
+	b.table()
+	b.unary("Transpose", "by_row", cudaops.InputCodes, onnx.IntsAttr("perm", 0, 3, 1, 2)) // [tiles, T, G, E]
+	b.integerParameter("slots", cudaops.AttrSlots, onnx.Int32)
+	b.op("Concat", "slots_shape", []string{b.ints("slot_fields", cudaops.SlotFields), "levels", "any"}, onnx.IntAttr("axis", 0))
+	b.binary("Reshape", "slots_by_level", "slots", "slots_shape") // [4, M, 8/d]
+	field := func(name string, row int64) string {
+		return b.binary("Gather", name, "slots_by_level", b.index(name+"_row", row), onnx.IntAttr("axis", 0))
+	}
+	b.cast("slot_element_long", field("slot_element", cudaops.SlotElement), onnx.Int64)
+	b.binary("Gather", "element_byte", "by_row", "slot_element_long", onnx.IntAttr("axis", 3)) // [tiles, T, G, M, 8/d]
+	b.cast("element", "element_byte", onnx.Int32)
+	b.binary("Div", "shifted", "element", field("slot_divisor", cudaops.SlotDivisor))
+	b.mod("digit", "shifted", field("slot_modulus", cudaops.SlotModulus))
+	b.binary("Add", "slot_start", field("slot_base", cudaops.SlotBase), "level_start")
+	b.binary("Add", "entry", "digit", "slot_start")
+	b.binary("Gather", "parts", "table", "entry", onnx.IntAttr("axis", 0)) // [tiles, T, G, M, 8/d, d]
+	b.sum("centred", "parts", "three", 3)
+}
+
+// gains unpacks the gain of every group: value "gain", [tiles, T, G, 1, 1], or all ones with a single gain.
 func (b *body) gains() {
-	b.unary("Transpose", "gains_by_row", cudaops.InputGains, onnx.IntsAttr("perm", 0, 2, 1)) // [tiles, T, bytes]
-	b.cast("gain_bytes", "gains_by_row", onnx.Int32)
-	b.ints("append_axis", 0, 0, -1, 1)
-	b.binary("Reshape", "gain_bytes_column", "gain_bytes", "append_axis")
+	bytes := make([]int64, 256)
+	for i := range bytes {
+		bytes[i] = int64(i)
+	}
+	b.cast("every_byte", b.binary("Reshape", "every_byte_column", b.ints("every_byte_long", bytes...), "column"), onnx.Int32)
 	b.integerParameter("gain_divisors", cudaops.AttrGainDivisors, onnx.Int32)
-	b.binary("Div", "gain_shifted", "gain_bytes_column", "gain_divisors") // [tiles, T, bytes, p]
+	b.binary("Div", "gain_shifted", "every_byte", "gain_divisors")
 	b.parameter("gain_values", cudaops.AttrGainValues)
 	b.cast("gain_count", b.unary("Shape", "gain_values_shape", "gain_values"), onnx.Int32)
 	b.mod("gain_index", "gain_shifted", "gain_count")
-	b.binary("Gather", "gain_unpacked", "gain_values", "gain_index", onnx.IntAttr("axis", 0))
-	b.ints("merge_last", 0, 0, -1)
-	b.binary("Reshape", "gain_by_tile", "gain_unpacked", "merge_last") // [tiles, T, bytes·p]
-	b.unary("Shape", "gain_shape", "gain_by_tile")
-	b.binary("Gather", "gain_width", "gain_shape", "two", onnx.IntAttr("axis", 0))
+	b.binary("Gather", "gains_of_byte", "gain_values", "gain_index", onnx.IntAttr("axis", 0)) // [256, p]
+
+	b.unary("Transpose", "gains_by_row", cudaops.InputGains, onnx.IntsAttr("perm", 0, 2, 1)) // [tiles, T, bytes]
+	b.unary("Shape", "gain_byte_shape", "gains_by_row")
+	b.cast("gain_bytes", "gains_by_row", onnx.Int32)
+	b.binary("Gather", "gain_unpacked", "gains_of_byte", "gain_bytes", onnx.IntAttr("axis", 0)) // [tiles, T, bytes, p]
+	b.unary("Shape", "gain_divisor_count", "gain_divisors")
+	b.ints("two", 2)
+	b.binary("Gather", "gain_width_bytes", "gain_byte_shape", "two", onnx.IntAttr("axis", 0))
+	b.binary("Mul", "gain_width", "gain_width_bytes", "gain_divisor_count")
 	b.op("Concat", "gain_rows", []string{"any", "gain_width"}, onnx.IntAttr("axis", 0))
-	b.binary("Reshape", "gain_by_row", "gain_by_tile", "gain_rows")
+	b.binary("Reshape", "gain_by_row", "gain_unpacked", "gain_rows")
+	b.unary("Shape", "codes_shape", cudaops.InputCodes)
+	b.binary("Gather", "groups", "codes_shape", "one", onnx.IntAttr("axis", 0))
 	if b.opset >= 10 {
 		b.op("Concat", "group_size", []string{"all_rows", "groups"}, onnx.IntAttr("axis", 0))
 	}
 	b.head("gain_exact", "gain_by_row", "group_size", cudaops.AttrShapeGroupsInts)
-	b.ints("append_to_row", 0, -1, 1)
-	b.binary("Reshape", "gain", "gain_exact", "append_to_row")
+	b.binary("Gather", "gain_tiles", "gain_byte_shape", b.ints("first_two", 0, 1), onnx.IntAttr("axis", 0))
+	b.op("Concat", "gain_shape", []string{"gain_tiles", "any", "last_pair"}, onnx.IntAttr("axis", 0))
+	b.binary("Reshape", "gain", "gain_exact", "gain_shape")
 }
 
-// weight puts the groups back into columns, drops the padding and scales the rows: value "weight", [K, N].
+// weight puts the groups back into rows of Wᵀ, drops the padding and scales the columns: value "scaled", [K, N].
 func (b *body) weight() {
 	b.binary("Mul", "grouped", "centred", "gain")
-	b.unary("Transpose", "columns", "grouped", onnx.IntsAttr("perm", 0, 2, 1)) // group g holds columns g, g+G, …
-	b.ints("flat_rows", 0, -1)
-	b.binary("Reshape", "padded", "columns", "flat_rows")
-	b.head("unscaled", "padded", "size", cudaops.AttrShapeInts)
+	b.unary("Transpose", "turned", "grouped", onnx.IntsAttr("perm", 3, 4, 2, 0, 1)) // group g holds columns g, g+G, …
+	b.binary("Mul", "padded_columns", "groups", b.ints("eight", cudaops.GroupSize))
+	b.op("Concat", "padded_shape", []string{"padded_columns", "any"}, onnx.IntAttr("axis", 0))
+	b.binary("Reshape", "padded", "turned", "padded_shape") // [8·G, tiles·T]
+	b.crop("unscaled", "padded")
 
 	b.cast("scale_bytes", cudaops.InputScaleIndex, onnx.Int32)
 	b.binary("Reshape", "scale_bytes_column", "scale_bytes", "column")
@@ -209,16 +262,13 @@ func (b *body) weight() {
 	b.mod("scale_entry", "scale_shifted", "table_size")
 	b.cast("scales_float", cudaops.InputScales, onnx.Float)
 	b.binary("Gather", "scale_gathered", "scales_float", "scale_entry", onnx.IntAttr("axis", 0))
-	b.binary("Reshape", "scale_column", "scale_gathered", "column") // [N or N+1, 1]
+	b.binary("Reshape", "scale_all", "scale_gathered", "any") // N, or N+1 of them
 	if b.opset >= 10 {
-		b.ints("zero", 0)
-		b.binary("Gather", "rows", "size", "zero", onnx.IntAttr("axis", 0))
-		b.op("Slice", "scale", []string{"scale_column", "zero", "rows"})
+		b.binary("Gather", "matrix_rows", "size", "zero", onnx.IntAttr("axis", 0))
+		b.op("Slice", "scale", []string{"scale_all", "zero", "matrix_rows"})
 	} else {
-		b.unary("Slice", "scale", "scale_column", onnx.IntsAttr("starts", 0), onnx.IntsAttr("axes", 0),
+		b.unary("Slice", "scale", "scale_all", onnx.IntsAttr("starts", 0), onnx.IntsAttr("axes", 0),
 			onnx.RefAttr("ends", cudaops.AttrRowsInts, onnx.AttrInts))
 	}
 	b.binary("Mul", "scaled", "unscaled", "scale")
-	b.unary("Transpose", "weight_float", "scaled", onnx.IntsAttr("perm", 1, 0))
-	b.unary("Cast", "weight", "weight_float", onnx.RefAttr("to", cudaops.AttrComputeType, onnx.AttrInt))
 }
