@@ -287,7 +287,7 @@ func (s *StatisticsFile) read(r io.ReaderAt, size int64) error {
 	return nil
 }
 
-// Verify reads an observation of the file whole and checks it against its checksum, and that it holds numbers.
+// Verify reads an observation of the file whole and checks it against its checksum.
 func (s *StatisticsFile) Verify(o *Observation) error {
 	want, ok := s.sums[o]
 	if !ok {
