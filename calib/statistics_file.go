@@ -197,7 +197,7 @@ type StatisticsFile struct {
 	Path string
 	Size int64
 
-	file *os.File
+	file *os.File // nil when read from elsewhere
 	sums map[*Observation]uint32
 }
 
@@ -212,20 +212,35 @@ func OpenStatistics(path string) (*StatisticsFile, error) {
 	if err == nil && !info.Mode().IsRegular() {
 		err = ErrNotStatistics
 	}
-	s := &StatisticsFile{Path: path, file: f, sums: map[*Observation]uint32{}}
+	var s *StatisticsFile
 	if err == nil {
-		s.Size = info.Size()
-		err = s.read(f, s.Size)
+		s, err = ReadStatistics(f, info.Size())
 	}
 	if err != nil {
 		_ = f.Close()
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
+	s.Path, s.file = path, f
+	return s, nil
+}
+
+// ReadStatistics checks a statistics file of the given size and reads all but the moments. The error wraps ErrNotStatistics
+// or ErrCorrupt.
+func ReadStatistics(r io.ReaderAt, size int64) (*StatisticsFile, error) {
+	s := &StatisticsFile{Size: size, sums: map[*Observation]uint32{}}
+	if err := s.read(r, size); err != nil {
+		return nil, err
+	}
 	return s, nil
 }
 
 // Close closes the file; its moments cannot be read any more.
-func (s *StatisticsFile) Close() error { return s.file.Close() }
+func (s *StatisticsFile) Close() error {
+	if s.file == nil {
+		return nil
+	}
+	return s.file.Close()
+}
 
 func corrupt(format string, args ...any) error {
 	return fmt.Errorf("%w: "+format, append([]any{ErrCorrupt}, args...)...)
