@@ -204,7 +204,7 @@ func TestCalibrateHalvesMerge(t *testing.T) {
 // Ten times the samples take no more memory.
 func TestCalibrateMemoryIsFlat(t *testing.T) {
 	model := filepath.Join(t.TempDir(), "m.onnx")
-	if err := save(model, mlp(1024, 1024, 64), onnx.SaveOptions{}); err != nil {
+	if err := save(model, mlp(2048, 2048, 64), onnx.SaveOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	_, few := calibrated(t, model, "random:300", "--samples", "0")
