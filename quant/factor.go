@@ -1,6 +1,7 @@
 package quant
 
 import (
+	"cmp"
 	"slices"
 
 	"gonum.org/v1/gonum/blas"
@@ -22,29 +23,33 @@ const (
 // factors is a damped Hessian in the order in which groups are coded, ready
 // for feedback: H' = L·D·Lᵀ with 8×8 blocks, L block unit-lower. Places
 // p = 8·position + j run over the P = 8·G places of a row; positions are coded
-// last to first.
+// last to first. H is scaled to a mean diagonal of 1.
 type factors struct {
 	places int
-	// order is the group at each position.
-	order []int
+	// order is the group at each position, column the column at each place, −1
+	// for dead columns and those past K.
+	order, column []int
 	// h is H' and l is L, both [P × P] row-major; nil for a diagonal H.
 	h, l []float32
 	// conditional is the metric D_k of each position: what an error costs once
 	// all positions coded later make the best of it. own is H'_kk: what it
 	// costs when the others stay as they are.
 	conditional, own []metric
-	// solve is the inverse of each H'_kk, [G][8 × 8].
+	// solve is the inverse of each H'_kk, [G][8 × 8]; nil for a diagonal H.
 	solve [][size * size]float32
-	// excess is H'_pp − H_pp, [P]: damping, and all of it where the column is
+	// excess is H'_pp − H_pp, [P]: damping, and all of H'_pp where the column is
 	// dead or does not exist. The loss in H is that in H' less Σ excess·error².
 	excess []float64
 	// damping is the λ that was needed.
 	damping float64
 }
 
-// newFactors checks a Hessian and factors it for groups coded in blocks of d places.
-// It fails with a *HessianError if that is not possible at any damping up to
-// maxDamping.
+// newFactors checks a Hessian and factors it for groups coded in blocks of d
+// places. It fails with a *HessianError if that is not possible at any damping
+// up to maxDamping.
+//
+// A dead column, whose input was zero throughout, keeps its weights: they are
+// rounded to nearest, for the day its input is not zero.
 func newFactors(h *Hessian, d int, damping float64) (*factors, error) {
 	if err := h.Validate(); err != nil {
 		return nil, err
@@ -53,38 +58,33 @@ func newFactors(h *Hessian, d int, damping float64) (*factors, error) {
 		damping = defaultDamping
 	}
 	groups := groupsOf(h.K)
-	f := &factors{places: groups * size}
-	f.order = codingOrder(h, groups)
-	column := make([]int, f.places) // −1 for dead columns and those past K
+	f := &factors{places: groups * size, order: codingOrder(h, groups), damping: damping}
+	f.column = make([]int, f.places)
+	f.excess = make([]float64, f.places)
 	var trace float64
 	live := 0
-	for p := range column {
+	for p := range f.column {
 		c := p%size*groups + f.order[p/size]
 		if c >= h.K || h.at(c, c) == 0 {
-			column[p] = -1
+			f.column[p] = -1
 			continue
 		}
-		column[p] = c
+		f.column[p] = c
 		trace += h.at(c, c)
 		live++
 	}
-	mean := trace / float64(live)
-	for ; damping <= maxDamping; damping *= 10 {
-		f.damping = damping
-		var ok bool
-		if h.Moments == nil {
-			ok = f.diagonal(h, column, mean)
-		} else {
-			ok = f.full(h, column, mean, d)
-		}
-		if ok {
+	scale := float64(live) / trace
+	for ; f.damping <= maxDamping; f.damping *= 10 {
+		if h.Moments == nil && f.diagonal(h, scale) || h.Moments != nil && f.full(h, scale, d) {
 			return f, nil
 		}
 	}
 	return nil, badHessian("not positive definite, even with %v of its mean diagonal added", maxDamping)
 }
 
-// codingOrder returns the group at each position.
+// codingOrder returns the group at each position: those of the loudest columns
+// come last and are coded first, while all others can still make up for their
+// errors. The file does not hold this order, so it is free.
 func codingOrder(h *Hessian, groups int) []int {
 	order := make([]int, groups)
 	energy := make([]float64, groups)
@@ -94,42 +94,26 @@ func codingOrder(h *Hessian, groups int) []int {
 			energy[g] += h.at(c, c)
 		}
 	}
-	if orderMode == 1 {
-		slices.SortStableFunc(order, func(a, b int) int {
-			switch {
-			case energy[a] < energy[b]:
-				return -1
-			case energy[a] > energy[b]:
-				return 1
-			}
-			return 0
-		})
-	}
+	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(energy[a], energy[b]) })
 	return order
 }
 
-var orderMode = 1
-
-// damped returns H'_pp.
-func (f *factors) damped(h *Hessian, column []int, mean float64, p int) float64 {
-	if column[p] < 0 {
-		return mean
+// damped returns H'_pp and notes its excess.
+func (f *factors) damped(h *Hessian, scale float64, p int) float64 {
+	if f.column[p] < 0 {
+		f.excess[p] = 1
+		return 1
 	}
-	return h.at(column[p], column[p]) + f.damping*mean
+	f.excess[p] = f.damping
+	return scale*h.at(f.column[p], f.column[p]) + f.damping
 }
 
-func (f *factors) diagonal(h *Hessian, column []int, mean float64) bool {
-	f.excess = make([]float64, f.places)
+func (f *factors) diagonal(h *Hessian, scale float64) bool {
 	f.own = make([]metric, len(f.order))
 	for k := range f.own {
 		var m [size * size]float64
 		for j := range size {
-			p := k*size + j
-			m[j*size+j] = f.damped(h, column, mean, p)
-			f.excess[p] = m[j*size+j]
-			if c := column[p]; c >= 0 {
-				f.excess[p] -= h.at(c, c)
-			}
+			m[j*size+j] = f.damped(h, scale, k*size+j)
 		}
 		f.own[k], _ = newMetric(&m, size)
 	}
@@ -137,26 +121,20 @@ func (f *factors) diagonal(h *Hessian, column []int, mean float64) bool {
 	return true
 }
 
-func (f *factors) full(h *Hessian, column []int, mean float64, d int) bool {
+func (f *factors) full(h *Hessian, scale float64, d int) bool {
 	n := f.places
-	a := make([]float64, n*n) // H', then its Cholesky factor C, then L
-	f.h = make([]float32, n*n)
-	f.excess = make([]float64, n)
-	for p := range n {
-		if column[p] >= 0 {
-			for q, c := range column {
-				if c >= 0 {
-					a[p*n+q] = h.at(column[p], c)
+	a := make([]float64, n*n)
+	for p, c := range f.column {
+		if c >= 0 {
+			for q, other := range f.column {
+				if other >= 0 {
+					a[p*n+q] = scale * h.at(c, other)
 				}
 			}
 		}
-		v := f.damped(h, column, mean, p)
-		f.excess[p] = v - a[p*n+p]
-		a[p*n+p] = v
+		a[p*n+p] = f.damped(h, scale, p)
 	}
-	for i, v := range a {
-		f.h[i] = float32(v)
-	}
+	f.h = narrow(a)
 	f.own = make([]metric, len(f.order))
 	f.solve = make([][size * size]float32, len(f.order))
 	for k := range f.own {
@@ -167,23 +145,36 @@ func (f *factors) full(h *Hessian, column []int, mean float64, d int) bool {
 		}
 		f.solve[k] = inverse(&m)
 	}
-	if _, ok := lapack64.Potrf(blas64.Symmetric{Uplo: blas.Lower, N: n, Data: a, Stride: n}); !ok {
+	blocks, ok := factorize(a, n)
+	if !ok {
 		return false
 	}
 	f.conditional = make([]metric, len(f.order))
 	for k := range f.conditional {
+		if f.conditional[k], ok = newMetric(&blocks[k], d); !ok {
+			return false
+		}
+	}
+	f.l = narrow(a)
+	return true
+}
+
+// factorize replaces the positive definite a [n × n] by L and returns the
+// blocks of D, a = L·D·Lᵀ, L block unit-lower with 8×8 blocks. What it leaves
+// in the diagonal blocks and above them is of no use.
+func factorize(a []float64, n int) (d [][size * size]float64, ok bool) {
+	if _, ok := lapack64.Potrf(blas64.Symmetric{Uplo: blas.Lower, N: n, Data: a, Stride: n}); !ok {
+		return nil, false
+	}
+	d = make([][size * size]float64, n/size)
+	for k := range d {
 		c := block(a, n, k) // C_kk, lower
-		var m [size * size]float64
 		for i := range size {
 			for j := range size {
 				for l := range min(i, j) + 1 {
-					m[i*size+j] += c[i*size+l] * c[j*size+l]
+					d[k][i*size+j] += c[i*size+l] * c[j*size+l]
 				}
 			}
-		}
-		var ok bool
-		if f.conditional[k], ok = newMetric(&m, d); !ok {
-			return false
 		}
 		if rest := n - (k+1)*size; rest > 0 { // L_{>k,k} = C_{>k,k}·C_kk⁻¹
 			blas64.Trsm(blas.Right, blas.NoTrans, 1,
@@ -191,23 +182,25 @@ func (f *factors) full(h *Hessian, column []int, mean float64, d int) bool {
 				blas64.General{Rows: rest, Cols: size, Data: a[(k+1)*size*n+k*size:], Stride: n})
 		}
 	}
-	f.l = make([]float32, n*n)
-	for i, v := range a {
-		if p, q := i/n, i%n; p/size > q/size {
-			f.l[i] = float32(v)
-		}
-	}
-	return true
+	return d, true
 }
 
-// inOrder returns a vector [K] with an entry for every place, nil for nil.
+func narrow(a []float64) []float32 {
+	out := make([]float32, len(a))
+	for i, v := range a {
+		out[i] = float32(v)
+	}
+	return out
+}
+
+// inOrder returns a vector [K] with an entry for every place, 0 where the column is dead; nil for nil.
 func (f *factors) inOrder(v []float64) []float64 {
 	if v == nil {
 		return nil
 	}
 	out := make([]float64, f.places)
-	for p := range out {
-		if c := p%size*len(f.order) + f.order[p/size]; c < len(v) {
+	for p, c := range f.column {
+		if c >= 0 {
 			out[p] = v[c]
 		}
 	}

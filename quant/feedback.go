@@ -56,28 +56,29 @@ type chunk struct {
 	f           *factors
 	codec       *lattice.Codec
 	single      *lattice.Codec // without gains
-	how         plan
-	count       int          // rows in use
-	w           []float32    // [rows × P]
-	product     []float32    // [rows × 8·batchGroups]
-	grad        []float32    // E·H', [rows × P]
-	coders      []groupCoder // of each row
+	count       int            // rows in use
+	w           []float32      // [rows × P]
+	product     []float32      // [rows × 8·batchGroups]
+	grad        []float32      // E·H', [rows × P]
+	coders      []groupCoder   // of each row
 	best, trial *coding
 }
 
-func newChunk(f *factors, codec, single *lattice.Codec, how plan) *chunk {
+func newChunk(f *factors, codec, single *lattice.Codec) *chunk {
 	return &chunk{
-		f: f, codec: codec, single: single, how: how,
+		f: f, codec: codec, single: single,
 		w: make([]float32, chunkRows*f.places), product: make([]float32, chunkRows*batchGroups*size),
 		grad: make([]float32, chunkRows*f.places), coders: make([]groupCoder, chunkRows),
 		best: newCoding(codec, f.places), trial: newCoding(codec, f.places),
 	}
 }
 
-// setRow sets a row from one in group order.
-func (c *chunk) setRow(r int, grouped []float32) {
+// setRow sets a row from one in group order, divided by unit.
+func (c *chunk) setRow(r int, grouped []float32, unit float64) {
 	for k, g := range c.f.order {
-		copy(c.w[r*c.f.places+k*size:][:size], grouped[g*size:])
+		for j, v := range grouped[g*size : (g+1)*size] {
+			c.w[r*c.f.places+k*size+j] = float32(float64(v) / unit)
+		}
 	}
 }
 
@@ -150,9 +151,6 @@ func (c *chunk) subtractExcess(loss []float64, errs []float32) {
 	}
 }
 
-// farSteps is the largest magnitude, in steps, that feedback may push a weight to; the encoder takes up to 2^40.
-const farSteps = 1 << 36
-
 // ldlq codes all rows with the steps given, rounding errors fed back (BlockLDLQ
 // of QuIP#, arXiv 2402.04396). A row that runs away has a loss of +Inf.
 func (c *chunk) ldlq(out *coding, step func(h uint16) float32) error {
@@ -167,30 +165,17 @@ func (c *chunk) ldlq(out *coding, step func(h uint16) float32) error {
 	c.feedback(out.errs, func(k, r int, moved *[size]float32) {
 		coder := &c.coders[r]
 		var x, v [size]float32
-		at := r*n + k*size
-		far := float32(farSteps * coder.step)
+		at, g := r*n+k*size, r*groups+k
 		for j := range x {
 			x[j] = c.w[at+j] + moved[j]
-			if !(x[j] <= far && x[j] >= -far) {
-				out.loss[r] = math.Inf(1)
-				x[j] = c.w[at+j]
-			}
 		}
-		g := r*groups + k
-		indices := out.indices[g*slots:][:slots]
-		m := &c.f.conditional[k]
-		if c.how.metric {
-			var l float32
-			out.gains[g], l = coder.code(indices, &v, &x, m)
-			out.loss[r] += float64(l)
-		} else {
-			out.gains[g] = coder.nearest(indices, &v, &x)
-			var e [size]float32
-			for j := range e {
-				e[j] = x[j] - v[j]
-			}
-			out.loss[r] += float64(m.of(&e))
+		if !coder.reaches(&x) {
+			out.loss[r] = math.Inf(1)
+			x = [size]float32(c.w[at:])
 		}
+		var l float32
+		out.gains[g], l = coder.code(out.indices[g*slots:][:slots], &v, &x, &c.f.conditional[k])
+		out.loss[r] += float64(l)
 		for j := range v {
 			out.errs[at+j] = c.w[at+j] - v[j]
 		}

@@ -48,9 +48,12 @@ func newMetric(m *[size * size]float64, d int) (mt metric, ok bool) {
 }
 
 // of returns e·M·eᵀ.
-func (m *metric) of(e *[size]float32) float32 {
+func (m *metric) of(e *[size]float32) float32 { return m.columns(e, 0, size) }
+
+// columns returns the part of ‖e·C‖² in some columns, which reads e from the first of them on.
+func (m *metric) columns(e *[size]float32, from, to int) float32 {
 	var s float32
-	for j := range size {
+	for j := from; j < to; j++ {
 		var y float32
 		for i := j; i < size; i++ {
 			y += float32(e[i] * m.chol[i*size+j])
@@ -59,6 +62,9 @@ func (m *metric) of(e *[size]float32) float32 {
 	}
 	return s
 }
+
+// maxIndices is the largest number of class indices of a group.
+const maxIndices = lattice.MaxLevels * size
 
 // groupCoder codes groups of one row in a metric.
 type groupCoder struct {
@@ -90,6 +96,20 @@ func (c *groupCoder) setStep(codec, single *lattice.Codec, step float32) error {
 	return nil
 }
 
+// farSteps is the largest magnitude, in steps, that feedback may push a weight to; the encoder takes up to 2^40.
+const farSteps = 1 << 36
+
+// reaches reports whether x is finite and near enough to be coded.
+func (c *groupCoder) reaches(x *[size]float32) bool {
+	far := float32(farSteps * c.step)
+	for _, v := range x {
+		if !(v <= far && v >= -far) {
+			return false
+		}
+	}
+	return true
+}
+
 // nearest codes x by squared error, whatever the metric.
 func (c *groupCoder) nearest(indices []uint16, w, x *[size]float32) (gain uint8) {
 	gain, _ = c.all.EncodeGroup(indices, x)
@@ -99,36 +119,40 @@ func (c *groupCoder) nearest(indices []uint16, w, x *[size]float32) (gain uint8)
 
 // code codes x, writes the class indices and the weights w, and returns the
 // gain with the least loss (x − w)·M·(x − w)ᵀ, and that loss. With each gain,
-// blocks are coded last to first, the error of one moving the earlier ones.
+// blocks are coded last to first, the error of one moving the earlier ones. A
+// gain is given up once the blocks coded so far lose too much.
 func (c *groupCoder) code(indices []uint16, w, x *[size]float32, m *metric) (gain uint8, loss float32) {
 	loss = float32(math.Inf(1))
 	blocks := c.codec.Blocks()
 	d := size / blocks
-	trial := c.trial
 	for g := range c.gains {
 		y := *x
-		var v, final, e [size]float32
-		var kept [64]uint16
-		for b := blocks - 1; b >= 0; b-- {
-			c.one[g].EncodeGroup(trial, &y)
-			c.one[g].DecodeGroup(&v, trial, 0)
-			for i := b; i < len(trial); i += blocks {
-				kept[i] = trial[i]
+		var v, e [size]float32
+		var kept [maxIndices]uint16
+		var l float32
+		for b := blocks - 1; b >= 0 && l < loss; b-- {
+			c.one[g].EncodeGroup(c.trial, &y)
+			c.one[g].DecodeGroup(&v, c.trial, 0)
+			for i := b; i < len(c.trial); i += blocks {
+				kept[i] = c.trial[i]
 			}
 			for i := b * d; i < (b+1)*d; i++ {
-				final[i] = v[i]
 				e[i] = x[i] - v[i]
 			}
+			l += m.columns(&e, b*d, (b+1)*d)
 			for i := b * d; i < (b+1)*d; i++ {
 				for j := range b * d {
 					y[j] += float32(e[i] * m.feed[i*size+j])
 				}
 			}
 		}
-		if l := m.of(&e); l < loss {
-			loss, gain = l, uint8(g)
-			copy(indices, kept[:len(trial)])
-			*w = final
+		if l >= loss {
+			continue
+		}
+		loss, gain = l, uint8(g)
+		copy(indices, kept[:len(c.trial)])
+		for i := range w {
+			w[i] = x[i] - e[i]
 		}
 	}
 	return gain, loss

@@ -4,7 +4,10 @@ import (
 	"gonum.org/v1/gonum/blas"
 )
 
-// gradient computes F·H' of every row.
+// leastGain is the relative drop of a group's loss for which it changes: more than what rounding in float32 feigns.
+const leastGain = 1e-5
+
+// gradient computes E·H' of every row.
 func (c *chunk) gradient(errs []float32) {
 	n := c.f.places
 	if c.f.h == nil {
@@ -27,7 +30,7 @@ func (c *chunk) gradient(errs []float32) {
 }
 
 // refine codes every group once more, all others kept: the best place for a
-// group is Ŵ_k + (F·H')_k·H'_kk⁻¹, and the metric around it is H'_kk. A new
+// group is Ŵ_k + (E·H')_k·H'_kk⁻¹, and the metric around it is H'_kk. A new
 // code is taken if the loss drops. c.grad must be that of out.errs, and is kept up
 // to date.
 func (c *chunk) refine(out *coding, step func(h uint16) float32) error {
@@ -46,31 +49,18 @@ func (c *chunk) refine(out *coding, step func(h uint16) float32) error {
 			at := r*n + k*size
 			grad, f := c.grad[at:][:size], out.errs[at:][:size]
 			var x, v, e [size]float32
-			far := float32(farSteps * coder.step)
-			ok := true
 			for j := range e {
 				for i, g := range grad {
 					e[j] += float32(g * solve[i*size+j])
 				}
 				x[j] = c.w[at+j] - f[j] + e[j]
-				ok = ok && x[j] <= far && x[j] >= -far
 			}
-			if !ok {
+			if !coder.reaches(&x) {
 				continue
 			}
+			gain, after := coder.code(indices, &v, &x, m)
 			before := m.of(&e)
-			var gain uint8
-			var after float32
-			if c.how.metric {
-				gain, after = coder.code(indices, &v, &x, m)
-			} else {
-				gain = coder.nearest(indices, &v, &x)
-				for j := range e {
-					e[j] = x[j] - v[j]
-				}
-				after = m.of(&e)
-			}
-			if !(after < before*(1-1e-5)) {
+			if !(after < before*(1-leastGain)) {
 				continue
 			}
 			g := r*groups + k
