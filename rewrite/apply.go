@@ -59,17 +59,22 @@ func Apply(m *onnx.Model, replacements []Replacement, version string) (*Result, 
 	if !ok {
 		return nil, errors.New("rewrite: the model imports no opset of the default domain; it is damaged or needs none of its operators")
 	}
-	function, err := newFunction(opset)
-	if err != nil {
-		return nil, err
-	}
-	if v, ok := m.Opset(cudaops.Domain); ok && v != cudaops.OpVersion {
-		return nil, fmt.Errorf("rewrite: the model imports version %d of %s; this program writes version %d: use the program that quantized it", v, cudaops.Domain, cudaops.OpVersion)
+	var needed forms
+	if hasFunction(m) {
+		needed = forms{padded: true, packed: true} // the nodes that are there already count as well
 	}
 	for i := range replacements {
 		if err := check(&replacements[i]); err != nil {
 			return nil, err
 		}
+		needed = needed.or(formsOf(replacements[i].Matrix))
+	}
+	function, err := newFunction(opset, needed)
+	if err != nil {
+		return nil, err
+	}
+	if v, ok := m.Opset(cudaops.Domain); ok && v != cudaops.OpVersion {
+		return nil, fmt.Errorf("rewrite: the model imports version %d of %s; this program writes version %d: use the program that quantized it", v, cudaops.Domain, cudaops.OpVersion)
 	}
 
 	e := newEditor(m, opset)
@@ -90,9 +95,7 @@ func Apply(m *onnx.Model, replacements []Replacement, version string) (*Result, 
 	}
 	e.finish()
 
-	if !hasFunction(m) {
-		m.Functions = append(m.Functions, function)
-	}
+	m.Functions = append(slices.DeleteFunc(m.Functions, isOurs), function)
 	m.SetOpset(cudaops.Domain, cudaops.OpVersion)
 	raiseIRVersion(m)
 	m.SetMetadata(MetadataVersion, version)
@@ -123,14 +126,9 @@ func check(r *Replacement) error {
 	return nil
 }
 
-func hasFunction(m *onnx.Model) bool {
-	for _, f := range m.Functions {
-		if f.Domain == cudaops.Domain && f.Name == cudaops.OpName {
-			return true
-		}
-	}
-	return false
-}
+func hasFunction(m *onnx.Model) bool { return slices.ContainsFunc(m.Functions, isOurs) }
+
+func isOurs(f *onnx.Function) bool { return f.Domain == cudaops.Domain && f.Name == cudaops.OpName }
 
 // raiseIRVersion makes room for functions. Below version 4 initializers are listed among the inputs without being
 // overridable; from 4 on the listing would make them so, and is dropped.

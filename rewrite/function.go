@@ -4,7 +4,9 @@ import (
 	"fmt"
 
 	"github.com/cosetq/cosetq/cudaops"
+	"github.com/cosetq/cosetq/lattice"
 	"github.com/cosetq/cosetq/onnx"
+	"github.com/cosetq/cosetq/quant"
 )
 
 // The opsets of the default domain that the function body is written for.
@@ -18,8 +20,28 @@ const (
 // from 13, and a Constant of integers exists from 9.
 type body struct {
 	opset int64
+	forms forms
 	nodes []*onnx.Node
 }
+
+// forms says which forms of codes a function must be able to read. What none of its nodes needs is left out, since each
+// step costs memory while loading.
+type forms struct {
+	padded bool // rows or columns past the end of a matrix
+	packed bool // digits that share an element, or do not use all its values
+}
+
+// formsOf returns what the codes of a matrix need.
+func formsOf(m *quant.Matrix) forms {
+	l := quant.LayoutOf(m.Codec)
+	f := forms{padded: m.Tiles()*m.Tile != m.N || m.Groups*lattice.GroupSize != m.K}
+	for _, s := range l.Slots {
+		f.packed = f.packed || s.Divisor != 1 || s.Modulus != 1<<(8*l.ElementBytes)
+	}
+	return f
+}
+
+func (f forms) or(g forms) forms { return forms{f.padded || g.padded, f.packed || g.packed} }
 
 func (b *body) op(op, out string, inputs []string, attrs ...*onnx.Attribute) string {
 	b.nodes = append(b.nodes, onnx.NewNode(op, inputs, []string{out}, attrs...))
@@ -105,13 +127,13 @@ func (b *body) mod(out, x, y string) string {
 // Memory while loading is what shapes it. ONNX Runtime folds the decoders of all nodes in one pass and keeps every value
 // that it computed until the pass is over. So all that can be done on the small tables is done there: level weights and
 // centre are worked into one table, whose rows the digits then name, and gains are unpacked by a table of all bytes. What
-// is left of values as large as the weight, in bytes per weight for two levels of D4: digits 9, leaders 8, and 4 for each
-// of sum, gain, transposition, reshape, crop, scale and cast.
-func newFunction(opset int64) (*onnx.Function, error) {
+// is left of values as large as the weight, in bytes per weight for two levels of D4: digits 5, leaders 8, and 4 for each
+// of sum, gain and scale, transposition and reshape; packed digits cost 4 more, padding 8.
+func newFunction(opset int64, f forms) (*onnx.Function, error) {
 	if opset < MinOpset || opset > MaxOpset {
 		return nil, fmt.Errorf("rewrite: the model uses opset %d; the decoder is written for %d to %d: convert the model to one of these", opset, MinOpset, MaxOpset)
 	}
-	b := &body{opset: opset}
+	b := &body{opset: opset, forms: f}
 	b.constants()
 	b.gains()
 	b.points()
@@ -119,14 +141,14 @@ func newFunction(opset int64) (*onnx.Function, error) {
 	b.unary("Cast", "weight", "scaled", onnx.RefAttr("to", cudaops.AttrComputeType, onnx.AttrInt))
 	b.op("MatMul", "product", []string{cudaops.InputA, "weight"})
 	b.op("Add", cudaops.OutputY, []string{"product", cudaops.InputBias})
-	f := &onnx.Function{
+	fn := &onnx.Function{
 		Domain: cudaops.Domain, Name: cudaops.OpName,
 		Inputs: cudaops.Inputs(), Outputs: []string{cudaops.OutputY},
 		Attributes: functionAttributes(opset), Nodes: b.nodes,
 		DocString: "Y = A * transpose(W) + bias with W decoded from nested-lattice codes; the native kernel of the same name replaces it.",
 	}
-	f.SetOpset("", opset)
-	return f, nil
+	fn.SetOpset("", opset)
+	return fn, nil
 }
 
 // functionAttributes leaves out the shape attributes that the other opsets need.
@@ -202,10 +224,13 @@ func (b *body) points() {
 	b.cast("slot_element_long", field("slot_element", cudaops.SlotElement), onnx.Int64)
 	b.binary("Gather", "element_byte", "by_row", "slot_element_long", onnx.IntAttr("axis", 3)) // [tiles, T, G, M, 8/d]
 	b.cast("element", "element_byte", onnx.Int32)
-	b.binary("Div", "shifted", "element", field("slot_divisor", cudaops.SlotDivisor))
-	b.mod("digit", "shifted", field("slot_modulus", cudaops.SlotModulus))
+	digit := "element"
+	if b.forms.packed {
+		b.binary("Div", "shifted", "element", field("slot_divisor", cudaops.SlotDivisor))
+		digit = b.mod("digit", "shifted", field("slot_modulus", cudaops.SlotModulus))
+	}
 	b.binary("Add", "slot_start", field("slot_base", cudaops.SlotBase), "level_start")
-	b.binary("Add", "entry", "digit", "slot_start")
+	b.binary("Add", "entry", digit, "slot_start")
 	b.binary("Gather", "parts", "table", "entry", onnx.IntAttr("axis", 0)) // [tiles, T, G, M, 8/d, d]
 	b.sum("centred", "parts", "three", 3)
 }
@@ -247,13 +272,27 @@ func (b *body) gains() {
 
 // weight puts the groups back into rows of Wᵀ, drops the padding and scales the columns: value "scaled", [K, N].
 func (b *body) weight() {
-	b.binary("Mul", "grouped", "centred", "gain")
+	b.scales()
+	factor := "gain"
+	if !b.forms.padded { // one scale for every row of the tiles: work it into the gains, which are smaller than the weight
+		b.op("Concat", "tile_shape", []string{"gain_tiles", "last_pair", "one"}, onnx.IntAttr("axis", 0))
+		factor = b.binary("Mul", "factor", "gain", b.binary("Reshape", "scale_by_tile", "scale", "tile_shape"))
+	}
+	b.binary("Mul", "grouped", "centred", factor)
 	b.unary("Transpose", "turned", "grouped", onnx.IntsAttr("perm", 3, 4, 2, 0, 1)) // group g holds columns g, g+G, …
 	b.binary("Mul", "padded_columns", "groups", b.ints("eight", cudaops.GroupSize))
 	b.op("Concat", "padded_shape", []string{"padded_columns", "any"}, onnx.IntAttr("axis", 0))
-	b.binary("Reshape", "padded", "turned", "padded_shape") // [8·G, tiles·T]
+	if !b.forms.padded {
+		b.binary("Reshape", "scaled", "turned", "padded_shape") // [8·G, tiles·T] = [K, N]
+		return
+	}
+	b.binary("Reshape", "padded", "turned", "padded_shape")
 	b.crop("unscaled", "padded")
+	b.binary("Mul", "scaled", "unscaled", "scale")
+}
 
+// scales unpacks the scales of the rows: value "scale", [N].
+func (b *body) scales() {
 	b.cast("scale_bytes", cudaops.InputScaleIndex, onnx.Int32)
 	b.binary("Reshape", "scale_bytes_column", "scale_bytes", "column")
 	b.integerParameter("scale_divisors", cudaops.AttrScaleDivisors, onnx.Int32)
@@ -270,5 +309,4 @@ func (b *body) weight() {
 		b.unary("Slice", "scale", "scale_all", onnx.IntsAttr("starts", 0), onnx.IntsAttr("axes", 0),
 			onnx.RefAttr("ends", cudaops.AttrRowsInts, onnx.AttrInts))
 	}
-	b.binary("Mul", "scaled", "unscaled", "scale")
 }
