@@ -1,0 +1,147 @@
+//go:build cgo && linux
+
+package ort_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"github.com/cosetq/cosetq/cudaops"
+	"github.com/cosetq/cosetq/internal/testenv"
+	"github.com/cosetq/cosetq/onnx"
+	"github.com/cosetq/cosetq/ort"
+	"github.com/cosetq/cosetq/tensor"
+)
+
+// observer is a model that observes its input x [batch,3].
+func observer(t *testing.T, tag, mode string) []byte {
+	t.Helper()
+	m := onnx.NewModel(8, 17, "test")
+	m.Graph.Inputs = []*onnx.ValueInfo{value("x", onnx.Float, "batch", 3)}
+	n := onnx.NewNode(cudaops.ObserveName, []string{"x"}, []string{"count"}, onnx.StringAttr(cudaops.AttrTag, tag), onnx.StringAttr(cudaops.AttrMode, mode))
+	n.Domain = cudaops.Domain
+	m.Graph.Nodes = []*onnx.Node{n}
+	m.Graph.Outputs = []*onnx.ValueInfo{value("count", onnx.Float, 1)}
+	m.SetOpset(cudaops.Domain, cudaops.OpVersion)
+	b, err := m.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func TestObservations(t *testing.T) {
+	library := testenv.Ops(t)
+	rt := openORT(t)
+	s, err := rt.NewSessionFromBytes(observer(t, "tag", cudaops.ModeFull), "", ort.SessionOptions{OpsLibrary: library})
+	if err != nil {
+		t.Fatal(err)
+	}
+	o, err := ort.OpenObservations(library)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.ResetAll()
+	if tags, err := o.Tags(); err != nil || len(tags) != 0 {
+		t.Fatalf("tags %v, %v", tags, err)
+	}
+	for range 2 {
+		if _, err := s.Run(context.Background(), map[string]*tensor.Tensor{"x": tensor.Of([]float32{1, 2, 3, 0, -1, 0.5}, 2, 3)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Close(); err != nil { // what was gathered stays
+		t.Fatal(err)
+	}
+	if tags, err := o.Tags(); err != nil || !slices.Equal(tags, []string{"tag"}) {
+		t.Errorf("tags %v, %v", tags, err)
+	}
+	about, err := o.Get("tag")
+	if err != nil || about != (ort.Observation{Columns: 3, Rows: 4, Full: true, Min: -1, Max: 3}) {
+		t.Errorf("got %+v, %v", about, err)
+	}
+	sums, moments := make([]float64, 3), make([]float64, 6)
+	if err := o.Sums("tag", sums); err != nil || !slices.Equal(sums, []float64{2, 2, 7}) {
+		t.Errorf("sums %v, %v", sums, err)
+	}
+	if err := o.Moments("tag", 0, 3, moments); err != nil || !slices.Equal(moments, []float64{2, 4, 6, 10, 11, 18.5}) {
+		t.Errorf("moments %v, %v", moments, err)
+	}
+	if err := o.Moments("tag", 1, 2, moments[:2]); err != nil || !slices.Equal(moments[:2], []float64{10, 11}) {
+		t.Errorf("row 1: %v, %v", moments[:2], err)
+	}
+	for name, err := range map[string]error{
+		"too few sums":    o.Sums("tag", sums[:2]),
+		"too few moments": o.Moments("tag", 0, 3, moments[:5]),
+		"past the end":    o.Moments("tag", 2, 4, moments[:1]),
+		"negative":        o.Moments("tag", -1, 0, nil),
+		"unknown tag":     o.Sums("other", sums),
+	} {
+		if err == nil {
+			t.Errorf("%s: no error", name)
+		}
+	}
+	o.Reset("tag")
+	if _, err := o.Get("tag"); err == nil {
+		t.Error("a tag that was reset is still there")
+	}
+}
+
+func TestObserveRefusesAnUnknownMode(t *testing.T) {
+	library := testenv.Ops(t)
+	_, err := openORT(t).NewSessionFromBytes(observer(t, "tag", "half"), "", ort.SessionOptions{OpsLibrary: library})
+	if !errors.Is(err, ort.ErrModel) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestOpenObservationsNeedsALoadedLibrary(t *testing.T) {
+	openORT(t)
+	path := filepath.Join(t.TempDir(), "libcosetq.so")
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ort.OpenObservations(path); !errors.Is(err, ort.ErrUnavailable) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// A model in memory finds external data in the folder it is told, and the model file can be that data.
+func TestSessionFromBytesMapsTheModelFile(t *testing.T) {
+	path := model(t, func(g *onnx.Graph) {
+		g.Initializers = []*onnx.Tensor{onnx.NewTensor("w", []int64{3}, []float32{10, 20, 30})}
+		g.Nodes = []*onnx.Node{onnx.NewNode("Add", []string{"x", "w"}, []string{"y"})}
+		g.Outputs = []*onnx.ValueInfo{value("y", onnx.Float, "batch", 3)}
+	})
+	m, err := onnx.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	if n := m.ReferToFile(12); n != 1 {
+		t.Errorf("%d tensors", n)
+	}
+	b, err := m.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := openORT(t).NewSessionFromBytes(b, filepath.Dir(path), ort.SessionOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	out, err := s.Run(context.Background(), map[string]*tensor.Tensor{"x": tensor.Of([]float32{1, 2, 3}, 1, 3)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if y, err := tensor.View[float32](out["y"]); err != nil || !slices.Equal(y, []float32{11, 22, 33}) {
+		t.Errorf("got %v, %v", y, err)
+	}
+	if _, err := openORT(t).NewSessionFromBytes([]byte("no model"), "", ort.SessionOptions{}); err == nil {
+		t.Error("garbage was loaded")
+	}
+}
