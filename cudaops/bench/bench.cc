@@ -1,10 +1,13 @@
-// Times of the CPU kernels alone, one thread, best of many: per instruction set, codec and batch.
+// Times of the CPU kernels alone, one thread, best of many: per instruction set, codec, accuracy
+// and batch.
 //
-//   cosetq_bench [rows cols]
+//   cosetq_bench [rows cols [isa]]
 
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <memory>
 
 #include "cpu/dispatch.h"
@@ -17,17 +20,21 @@ double Seconds() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
-// Best time of one call, for about half a second.
-double BestTime(const Weight& weight, const Kernels& kernels, int64_t batch) {
+// Best time of one call, for about a third of a second.
+double BestTime(const Weight& weight, const Kernels& kernels, int64_t batch, Accuracy accuracy) {
   const WeightView& w = weight.view();
-  std::vector<float> a(static_cast<size_t>(batch * w.cols), 0.5f),
+  std::vector<float> a(static_cast<size_t>(batch * w.cols)),
       y(static_cast<size_t>(batch * w.rows));
+  std::mt19937_64 random(1);
+  std::normal_distribution<float> normal;
+  for (float& v : a) v = normal(random);
   LinearCall call;
   call.batch = batch;
   call.a = a.data();
   call.y = y.data();
+  call.accuracy = accuracy;
   double best = 1e9;
-  const double end = Seconds() + 0.5;
+  const double end = Seconds() + 0.3;
   do {
     TestHost host;
     const double start = Seconds();
@@ -37,7 +44,7 @@ double BestTime(const Weight& weight, const Kernels& kernels, int64_t batch) {
   return best;
 }
 
-void Bench(int64_t rows, int64_t cols) {
+void Bench(int64_t rows, int64_t cols, const char* only) {
   std::printf("%ld x %ld, one thread, best time in ms\n", rows, cols);
   std::printf("%-10s %-8s %5s %-8s %9s %12s\n", "isa", "codec", "batch", "path", "ms",
               "Gweights/s");
@@ -48,14 +55,20 @@ void Bench(int64_t rows, int64_t cols) {
     int isas = 0;
     const char* const* names = AvailableIsas(&isas);
     for (int i = isas - 1; i >= 0; --i) {
+      if (only != nullptr && std::strcmp(only, names[i]) != 0) continue;
       SelectIsa(names[i], &error);
       const Kernels& kernels = ActiveKernels();
-      for (int64_t batch : {1, 2, 4, 16, 128}) {
-        const double t = BestTime(*weight, kernels, batch);
-        std::printf("%-10s %-8s %5ld %-8s %9.3f %12.2f\n", names[i], name, batch,
-                    PathName(ChoosePath(weight->view(), kernels, batch)), t * 1e3,
-                    static_cast<double>(rows * cols * batch) / t * 1e-9);
-        std::fflush(stdout);
+      for (int64_t batch : {1, 2, 3, 4, 16, 128}) {
+        const Path accurate = ChoosePath(weight->view(), kernels, batch, Accuracy::kAccurate);
+        for (Accuracy accuracy : {Accuracy::kAccurate, Accuracy::kFast}) {
+          const Path path = ChoosePath(weight->view(), kernels, batch, accuracy);
+          if (accuracy == Accuracy::kFast && path == accurate) continue;
+          const double t = BestTime(*weight, kernels, batch, accuracy);
+          std::printf("%-10s %-8s %5ld %-8s %9.3f %12.2f\n", names[i], name, batch,
+                      PathName(path), t * 1e3,
+                      static_cast<double>(rows * cols * batch) / t * 1e-9);
+          std::fflush(stdout);
+        }
       }
     }
   }
@@ -65,6 +78,7 @@ void Bench(int64_t rows, int64_t cols) {
 }  // namespace cosetq::test
 
 int main(int argc, char** argv) {
-  const bool given = argc == 3;
-  cosetq::test::Bench(given ? std::atol(argv[1]) : 1024, given ? std::atol(argv[2]) : 4096);
+  const bool given = argc >= 3;
+  cosetq::test::Bench(given ? std::atol(argv[1]) : 1024, given ? std::atol(argv[2]) : 4096,
+                      argc > 3 ? argv[3] : nullptr);
 }

@@ -18,7 +18,7 @@ void TestHalf();
 void TestDispatch();
 void TestHostileWeights();
 void TestLinear(bool brief);
-void TestLookupAccuracy();
+void TestAccuracy();
 void TestObserve();
 
 }  // namespace cosetq::test

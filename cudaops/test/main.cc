@@ -13,7 +13,7 @@ int main(int argc, char** argv) {
   TestDispatch();
   TestHostileWeights();
   TestLinear(brief);
-  TestLookupAccuracy();
+  TestAccuracy();
   TestObserve();
   std::printf("%ld passed, %ld failed\n", Passed(), Failed());
   return Failed() == 0 ? 0 : 1;

@@ -118,7 +118,7 @@ Sample::Sample(const Codec& codec, int64_t rows, int64_t cols, const Options& op
   for (float w : codec.level_weights) s.level_weights.push_back(w * 0x1p-9f);
   std::uniform_real_distribution<float> unit(-1, 1);
   for (int j = 0; j < kGroup; ++j) {
-    s.centre.push_back(j < codec.dim ? unit(random_) * 0x1p-10f
+    s.centre.push_back(j < codec.dim ? unit(random_) * options.centre * 0x1p-9f
                                      : s.centre[static_cast<size_t>(j - codec.dim)]);
   }
 

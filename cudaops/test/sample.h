@@ -33,6 +33,7 @@ struct Options {
   bool direct_scales = false;
   bool bias = true;
   bool half = false;  // activations, bias and output
+  float centre = 0.5f;  // largest coordinate of it, in units of the codebook
 };
 
 // A spec together with the memory it points to. Every tensor ends where its memory ends, so that

@@ -38,7 +38,8 @@ void ToHalf(const float* from, uint16_t* to, int64_t count) {
 }  // namespace
 
 const Kernels kAvx2Kernels = {
-    "avx2", ToFloat, ToHalf, DecodeGeneral, DecodeD4, MultiplyGeneral, nullptr, nullptr, nullptr,
+    "avx2",          ToFloat, ToHalf,  DecodeGeneral, DecodeD4,
+    MultiplyGeneral, nullptr, nullptr, nullptr,       nullptr,  nullptr, nullptr,
 };
 
 }  // namespace cosetq

@@ -120,7 +120,8 @@ void DecodeD4(const WeightView& w, int64_t tile, int64_t first, int64_t count, f
 
 const Kernels kAvx512Kernels = {
     "avx512",        ToFloat,           ToHalf,       DecodeGeneral,    DecodeD4,
-    MultiplyGeneral, Avx512LookupBuild, Avx512Lookup, Avx512LookupRows,
+    MultiplyGeneral, Avx512LookupBuild, Avx512Lookup, Avx512LaneRows, Avx512PanelDecode,
+    Avx512PanelQuantize, Avx512PanelMultiply,
 };
 
 }  // namespace cosetq

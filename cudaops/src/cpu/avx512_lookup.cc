@@ -262,7 +262,7 @@ void Avx512Lookup(const WeightView& w, int64_t tile, int64_t pair, int64_t count
   }
 }
 
-void Avx512LookupRows(const float* lanes, float* sums) {
+void Avx512LaneRows(const float* lanes, float* sums) {
   for (int q = 0; q < 4; ++q) {
     for (int l = 0; l < 4; ++l) {
       _mm_store_ps(sums + 16 * l + 4 * q, _mm_load_ps(lanes + 16 * q + 4 * l));

@@ -10,12 +10,20 @@
 
 namespace cosetq {
 
-// See LookupBuildFn, LookupFn and LookupRowsFn in kernels.h.
+// See LookupBuildFn, LookupFn and LaneRowsFn in kernels.h.
 void Avx512LookupBuild(const WeightView& w, const float* a, int64_t pair, int64_t count,
                        uint8_t* tables, float* steps);
 void Avx512Lookup(const WeightView& w, int64_t tile, int64_t pair, int64_t count,
                   const uint8_t* tables, const float* steps, float* lanes);
-void Avx512LookupRows(const float* lanes, float* sums);
+void Avx512LaneRows(const float* lanes, float* sums);
+
+// See PanelDecodeFn, PanelQuantizeFn and PanelMultiplyFn in kernels.h.
+void Avx512PanelDecode(const WeightView& w, int64_t tile, int64_t first, int64_t count,
+                       int8_t* panel);
+void Avx512PanelQuantize(const WeightView& w, const float* a, int parts, int64_t columns,
+                         uint8_t* out, float* scales);
+void Avx512PanelMultiply(const int8_t* panel, const uint8_t* a, const float* scales, int64_t count,
+                         int columns, int parts, float* sums);
 
 namespace {
 

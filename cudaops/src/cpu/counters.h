@@ -11,8 +11,10 @@ enum class Path {
   kGeneral,  // decode to float by the general kernel, multiply
   kD4,       // decode to float by table look-up in registers, multiply
   kLookup,   // value look-up tables
+  kInt16,    // decode to bytes, activations as 16-bit integers
+  kInt8,     // decode to bytes, activations as 8-bit integers
 };
-constexpr int kPathCount = 3;
+constexpr int kPathCount = 5;
 
 const char* PathName(Path path);
 void CountCall(const char* isa, Path path);

@@ -42,7 +42,37 @@ using LookupFn = void (*)(const WeightView& w, int64_t tile, int64_t pair, int64
                           const uint8_t* tables, const float* steps, float* lanes);
 
 // sums[row] of lanes[64].
-using LookupRowsFn = void (*)(const float* lanes, float* sums);
+using LaneRowsFn = void (*)(const float* lanes, float* sums);
+
+// The integer path works on blocks of 8 groups of one tile, decoded to bytes (PanelTables) in steps
+// of four columns, four bytes of every row side by side: first the lower four columns of each
+// group, then the upper four, then the weights of the rests of groups 0 to 3 and 4 to 7. After the
+// last step stands, in 32 bits, -128 times the sum of each row's weights. Rows are in the order of
+// lanes, as in the look-up kernels.
+inline constexpr int kBlockGroups = 8;
+inline constexpr int kBlockSteps = 2 * kBlockGroups + 2;
+inline constexpr int64_t kStepBytes = 4 * kTile;
+inline constexpr int64_t kBlockBytes = (kBlockSteps + 1) * kStepBytes;
+
+// Activations of one block and row in the same order, as bytes 128 too large. With two parts they
+// are the high bytes of 16-bit numbers, followed by the low bytes as they are.
+inline constexpr int64_t kPartBytes = 4 * kBlockSteps;
+
+// Blocks decoded at a time: they stay in the first-level cache beside the activations.
+inline constexpr int kPanelBlocks = 3;
+
+// Decodes blocks [first, first + count) of a tile.
+using PanelDecodeFn = void (*)(const WeightView& w, int64_t tile, int64_t first, int64_t count,
+                               int8_t* panel);
+
+// Turns one row of A, of w.cols numbers, into blocks of integers, each with a scale of its own.
+// Blocks of this row are columns * parts * kPartBytes apart, scales columns.
+using PanelQuantizeFn = void (*)(const WeightView& w, const float* a, int parts, int64_t columns,
+                                 uint8_t* out, float* scales);
+
+// sums[c][lane] += scale * product, over count blocks of a panel, for columns c of 1 to kColumns.
+using PanelMultiplyFn = void (*)(const int8_t* panel, const uint8_t* a, const float* scales,
+                                 int64_t count, int columns, int parts, float* sums);
 
 struct Kernels {
   const char* name;  // of the instruction set
@@ -53,7 +83,10 @@ struct Kernels {
   MultiplyFn multiply;
   LookupBuildFn lookup_build;  // null for none
   LookupFn lookup;
-  LookupRowsFn lookup_rows;
+  LaneRowsFn lane_rows;
+  PanelDecodeFn panel_decode;  // null for none
+  PanelQuantizeFn panel_quantize;
+  PanelMultiplyFn panel_multiply;
 };
 
 extern const Kernels kPortableKernels;

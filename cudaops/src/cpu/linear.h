@@ -25,6 +25,12 @@ class Host {
   virtual void* Allocate(size_t bytes) = 0;
 };
 
+// How closely activations are kept; the values are those of the op's attribute.
+enum class Accuracy {
+  kAccurate = 1,  // 16 bits or more: errors up to 1e-4 of the result
+  kFast = 4,      // 8 bits
+};
+
 // Rows of A and Y are contiguous. Exactly one of each pair of pointers is set.
 struct LinearCall {
   int64_t batch = 0;
@@ -32,14 +38,18 @@ struct LinearCall {
   const uint16_t* a_half = nullptr;
   float* y = nullptr;
   uint16_t* y_half = nullptr;
+  Accuracy accuracy = Accuracy::kAccurate;
 };
+
+// The look-up kernels serve batches up to this size; larger ones decode.
+constexpr int64_t kLookupBatch = 3;
 
 enum class Outcome { kDone, kNoMemory, kNoThreads };
 
 Outcome RunLinear(const Weight& weight, const Kernels& kernels, const LinearCall& call, Host* host);
 
 // The path that RunLinear takes.
-Path ChoosePath(const WeightView& w, const Kernels& kernels, int64_t batch);
+Path ChoosePath(const WeightView& w, const Kernels& kernels, int64_t batch, Accuracy accuracy);
 
 }  // namespace cosetq
 

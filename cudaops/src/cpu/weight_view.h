@@ -43,6 +43,24 @@ constexpr int FormElements(Form form) {
                                      : 0;
 }
 
+// How a weight becomes bytes. With unit = level_weights[0], v a group's sum of digits in units and c
+// the nearest integers to the centre, a weight is
+//
+//   unit * gain * ((v - c) - r)        r = centre / unit - c, |r| <= 1/2
+//
+// and gain * (v - c) fits a byte. The rests are left to the activations: each group has one more
+// column with activation -<r, a> / kappa and weight gain * kappa, where kappa >= |r| summed makes
+// the activation no larger than the others.
+struct PanelTables {
+  bool usable;
+  // A level's part of v - c + bias modulo 256, [level][coordinate][digit].
+  alignas(64) uint8_t bytes[2][4][256];
+  uint8_t bias;  // makes v - c + bias non-negative, and times any gain at most 255
+  uint8_t kappa;
+  float rest[kGroup];  // -r / kappa
+  float unit;          // times the gain where there is only one
+};
+
 // Tables of a weight whose form is not kGeneral. Level 0 is the finest; a table of four-bit digits
 // uses 16 entries.
 struct FormTables {
@@ -62,6 +80,7 @@ struct FormTables {
   // The gains as bytes, repeated to 64 entries; valid when integer_gains.
   alignas(64) uint8_t gain_bytes[64];
   bool integer_gains;
+  PanelTables panel;
 };
 
 struct WeightView {

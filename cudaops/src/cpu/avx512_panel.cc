@@ -1,0 +1,347 @@
+// Weights as integers: a tile is decoded to bytes once and multiplied with integer activations,
+// AVX-512 VBMI and VNNI. PanelTables (weight_view.h) says what the bytes are, kernels.h where they
+// stand.
+
+#include "avx512_lookup.h"
+#include "kernels.h"
+
+#define ALWAYS_INLINE __attribute__((always_inline))
+
+namespace cosetq {
+namespace {
+
+// Four vectors of bytes as dwords: byte j of a dword is from v[j]. Dword 4 * l + i of out[q] is row
+// 16 * l + 4 * q + i.
+inline void Interleave4(const __m512i* v, __m512i* out) {
+  const __m512i low01 = _mm512_unpacklo_epi8(v[0], v[1]), low23 = _mm512_unpacklo_epi8(v[2], v[3]);
+  const __m512i high01 = _mm512_unpackhi_epi8(v[0], v[1]),
+                high23 = _mm512_unpackhi_epi8(v[2], v[3]);
+  out[0] = _mm512_unpacklo_epi16(low01, low23);
+  out[1] = _mm512_unpackhi_epi16(low01, low23);
+  out[2] = _mm512_unpacklo_epi16(high01, high23);
+  out[3] = _mm512_unpackhi_epi16(high01, high23);
+}
+
+// The gains of 64 rows for any group of one tile, as bytes.
+class GroupGains {
+ public:
+  GroupGains(const WeightView& w, int64_t tile) : present_(w.gains != nullptr) {
+    if (!present_) return;
+    log2_ = __builtin_ctz(static_cast<unsigned>(w.gains_per_byte));
+    const int64_t packed = (w.groups + w.gains_per_byte - 1) >> log2_;
+    bytes_ = w.gains + tile * packed * w.tile;
+    stride_ = w.tile;
+    bits_ = w.gain_bits;
+    rows_ = TileMask(w);
+    table_ = _mm512_load_si512(w.tables->gain_bytes);
+  }
+
+  __m512i Of(int64_t group) const {
+    if (!present_) return _mm512_set1_epi8(1);
+    const __m512i bytes = _mm512_maskz_loadu_epi8(rows_, bytes_ + (group >> log2_) * stride_);
+    const int place = static_cast<int>(group & ((1 << log2_) - 1));
+    // Look-ups use the low six bits of a byte, and the table repeats the gains, so the bits above
+    // an index do no harm.
+    return _mm512_permutexvar_epi8(_mm512_srl_epi16(bytes, _mm_cvtsi32_si128(bits_ * place)),
+                                   table_);
+  }
+
+ private:
+  bool present_;
+  int log2_, bits_;
+  int64_t stride_;
+  const uint8_t* bytes_;
+  __mmask64 rows_;
+  __m512i table_;
+};
+
+// A vector of digits of one byte and which of them are 128 or more.
+struct Digits {
+  __m512i value;
+  __mmask64 high, low;
+};
+
+inline Digits LoadDigits(__mmask64 rows, const uint8_t* codes) {
+  const __m512i value = _mm512_maskz_loadu_epi8(rows, codes);
+  const __mmask64 high = _mm512_movepi8_mask(value);
+  return {value, high, _knot_mask64(high)};
+}
+
+// out[block] += table[digit] for the digits of both blocks of a group.
+inline void AddLookups(const uint8_t* table, const Digits* digits, __m512i* out) {
+  const __m512i* t = reinterpret_cast<const __m512i*>(table);
+  const __m512i t0 = _mm512_load_si512(t), t1 = _mm512_load_si512(t + 1);
+  const __m512i t2 = _mm512_load_si512(t + 2), t3 = _mm512_load_si512(t + 3);
+  for (int block = 0; block < 2; ++block) {
+    const Digits& d = digits[block];
+    const __m512i half = _mm512_mask2_permutex2var_epi8(t2, d.value, d.high, t3);
+    out[block] =
+        _mm512_add_epi8(out[block], _mm512_mask2_permutex2var_epi8(t0, half, d.low, t1));
+  }
+}
+
+// Sums of the levels' tables for one group: out[j][block] of 64 rows.
+template <Form kForm>
+inline void LookUpGroup(const WeightView& w, __mmask64 rows, const uint8_t* codes,
+                        __m512i (*out)[2]) {
+  const uint8_t(*tables)[4][256] = w.tables->panel.bytes;
+  Digits coarse[2], fine[2];
+  __m512i nibbles[2];
+  const uint8_t* digits = codes + (kForm == Form::kNibbleByte ? w.tile : 0);
+  if constexpr (kForm == Form::kNibbleByte) {
+    const __m512i both = _mm512_maskz_loadu_epi8(rows, codes);
+    for (int b = 0; b < 2; ++b) nibbles[b] = Nibbles(both, b);
+  } else {
+    for (int b = 0; b < 2; ++b, digits += w.tile) fine[b] = LoadDigits(rows, digits);
+  }
+  if constexpr (kForm != Form::kOneByte) {
+    for (int b = 0; b < 2; ++b, digits += w.tile) coarse[b] = LoadDigits(rows, digits);
+  }
+  for (int j = 0; j < 4; ++j) {
+    if constexpr (kForm == Form::kNibbleByte) {
+      for (int b = 0; b < 2; ++b) out[j][b] = Lookup16(tables[0][j], nibbles[b]);
+    } else {
+      out[j][0] = out[j][1] = _mm512_setzero_si512();
+      AddLookups(tables[0][j], fine, out[j]);
+    }
+    if constexpr (kForm != Form::kOneByte) AddLookups(tables[1][j], coarse, out[j]);
+  }
+}
+
+inline __m512i* Step(int8_t* block, int step) {
+  return reinterpret_cast<__m512i*>(block + step * kStepBytes);
+}
+
+template <Form kForm>
+void DecodeForm(const WeightView& w, int64_t tile, int64_t first, int64_t count, int8_t* panel) {
+  const PanelTables& t = w.tables->panel;
+  const __mmask64 rows = TileMask(w);
+  const GroupGains gains(w, tile);
+  const __m512i bias = _mm512_set1_epi16(t.bias), kappa = _mm512_set1_epi16(t.kappa);
+  const __m512i low_bytes = _mm512_set1_epi16(0xff), offset = _mm512_set1_epi8(-128);
+  const int64_t group_bytes = static_cast<int64_t>(FormElements(kForm)) * w.tile;
+  const uint8_t* codes =
+      static_cast<const uint8_t*>(w.codes) + (tile * w.groups + first * kBlockGroups) * group_bytes;
+  for (int64_t b = 0; b < count; ++b, panel += kBlockBytes) {
+    __m512i total[4], gain[kBlockGroups];
+    for (__m512i& v : total) v = _mm512_setzero_si512();
+    for (int g = 0; g < kBlockGroups; ++g, codes += group_bytes) {
+      const int64_t group = (first + b) * kBlockGroups + g;
+      if (group >= w.groups) {  // past the last
+        gain[g] = _mm512_setzero_si512();
+        for (int q = 0; q < 4; ++q) {
+          _mm512_store_si512(Step(panel, g) + q, gain[g]);
+          _mm512_store_si512(Step(panel, kBlockGroups + g) + q, gain[g]);
+        }
+        continue;
+      }
+      gain[g] = gains.Of(group);
+      const __m512i four[4] = {gain[g], gain[g], gain[g], gain[g]};
+      __m512i factor[4], shift[4];
+      Interleave4(four, factor);
+      for (int q = 0; q < 4; ++q) {
+        shift[q] = _mm512_mullo_epi16(factor[q], bias);
+        factor[q] = _mm512_and_si512(factor[q], low_bytes);
+      }
+      __m512i value[4][2];
+      LookUpGroup<kForm>(w, rows, codes, value);
+      for (int half = 0; half < 2; ++half) {
+        const __m512i coordinates[4] = {value[0][half], value[1][half], value[2][half],
+                                        value[3][half]};
+        __m512i weight[4];
+        Interleave4(coordinates, weight);
+        for (int q = 0; q < 4; ++q) {
+          // Two bytes at once: no product exceeds 255, so nothing is carried.
+          weight[q] = _mm512_sub_epi8(_mm512_mullo_epi16(weight[q], factor[q]), shift[q]);
+          _mm512_store_si512(Step(panel, half * kBlockGroups + g) + q, weight[q]);
+          total[q] = _mm512_dpbusd_epi32(total[q], offset, weight[q]);
+        }
+      }
+    }
+    for (int half = 0; half < 2; ++half) {
+      __m512i weight[4];
+      Interleave4(gain + 4 * half, weight);
+      for (int q = 0; q < 4; ++q) {
+        weight[q] = _mm512_mullo_epi16(weight[q], kappa);
+        _mm512_store_si512(Step(panel, 2 * kBlockGroups + half) + q, weight[q]);
+        total[q] = _mm512_dpbusd_epi32(total[q], offset, weight[q]);
+      }
+    }
+    for (int q = 0; q < 4; ++q) {
+      _mm512_store_si512(Step(panel, kBlockSteps) + q,
+                         _mm512_sub_epi32(_mm512_setzero_si512(), total[q]));
+    }
+  }
+}
+
+// Low bytes of four vectors of integers side by side.
+inline __m256i Join(const __m256i* v) {
+  const __m256i low = _mm256_set1_epi32(255);
+  const __m256i a = _mm256_or_si256(_mm256_and_si256(v[0], low),
+                                    _mm256_slli_epi32(_mm256_and_si256(v[1], low), 8));
+  const __m256i b = _mm256_or_si256(_mm256_slli_epi32(_mm256_and_si256(v[2], low), 16),
+                                    _mm256_slli_epi32(v[3], 24));
+  return _mm256_or_si256(a, b);
+}
+
+// Writes one byte of each of the integers of a block: 8 columns of 8 groups and the 8 rests.
+inline void StorePart(const __m256i* v, uint8_t* out) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), Join(v));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + 4 * kBlockGroups), Join(v + 4));
+  _mm_storel_epi64(reinterpret_cast<__m128i*>(out + 8 * kBlockGroups), _mm256_cvtepi32_epi8(v[8]));
+}
+
+inline uint32_t LargestLane(__m256i v) {
+  __m128i m = _mm_max_epu32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
+  m = _mm_max_epu32(m, _mm_shuffle_epi32(m, 0x4e));
+  m = _mm_max_epu32(m, _mm_shuffle_epi32(m, 0xb1));
+  return static_cast<uint32_t>(_mm_cvtsi128_si32(m));
+}
+
+// body(0) … body(kCount - 1), unrolled before anything else: arrays indexed by the argument then live
+// in registers.
+template <int kCount, typename Body>
+inline ALWAYS_INLINE void Unroll(const Body& body) {
+  if constexpr (kCount > 0) {
+    Unroll<kCount - 1>(body);
+    body(kCount - 1);
+  }
+}
+
+// sum += dot products of four bytes each. As assembly because GCC 12 makes copies of all sums around
+// its own intrinsic, which halves the speed of the loop below.
+inline ALWAYS_INLINE void AddDots(__m512i activations, __m512i weights, __m512i* sum) {
+  __asm__("vpdpbusd %2, %1, %0" : "+v"(*sum) : "v"(activations), "v"(weights));
+}
+
+// One block of 64 rows times kColumnCount columns with all sums in registers. Not inlined, for in a
+// loop the compiler would keep the float sums in registers as well, of which there are not enough.
+template <int kColumnCount, int kParts>
+__attribute__((noinline)) void MultiplyBlock(const int8_t* panel, const uint8_t* a,
+                                             const float* scales, float* sums) {
+  __m512i sum[kColumnCount * 4];
+  Unroll<kColumnCount * 4>([&](int i) ALWAYS_INLINE {
+    sum[i] = _mm512_load_si512(panel + kBlockSteps * kStepBytes + 64 * (i % 4));
+  });
+  Unroll<kParts>([&](int part) ALWAYS_INLINE {
+    const uint8_t* from = a + part * kPartBytes;
+    for (int step = 0; step < kBlockSteps; ++step) {
+      __m512i weight[4];
+      Unroll<4>([&](int q) ALWAYS_INLINE {
+        weight[q] = _mm512_load_si512(panel + step * kStepBytes + 64 * q);
+      });
+      Unroll<kColumnCount>([&](int c) ALWAYS_INLINE {
+        int32_t four;
+        __builtin_memcpy(&four, from + c * kParts * kPartBytes + 4 * step, sizeof four);
+        const __m512i activations = _mm512_set1_epi32(four);
+        Unroll<4>([&](int q) ALWAYS_INLINE { AddDots(activations, weight[q], &sum[4 * c + q]); });
+      });
+    }
+    if (part + 1 < kParts) {
+      Unroll<kColumnCount * 4>(
+          [&](int i) ALWAYS_INLINE { sum[i] = _mm512_slli_epi32(sum[i], 8); });
+    }
+  });
+  Unroll<kColumnCount * 4>([&](int i) ALWAYS_INLINE {
+    float* to = sums + 16 * i;
+    const __m512 scale = _mm512_set1_ps(scales[i / 4]);
+    _mm512_store_ps(to, _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum[i]), scale, _mm512_load_ps(to)));
+  });
+}
+
+template <int kColumnCount, int kParts>
+void MultiplyBlocks(const int8_t* panel, const uint8_t* a, const float* scales, int64_t count,
+                    float* sums) {
+  for (int64_t b = 0; b < count; ++b) {
+    MultiplyBlock<kColumnCount, kParts>(panel, a, scales, sums);
+    panel += kBlockBytes;
+    a += kColumnCount * kParts * kPartBytes;
+    scales += kColumnCount;
+  }
+}
+
+template <int kParts>
+void MultiplyParts(const int8_t* panel, const uint8_t* a, const float* scales, int64_t count,
+                   int columns, float* sums) {
+  static_assert(kColumns == 6);
+  switch (columns) {
+    case 1:
+      return MultiplyBlocks<1, kParts>(panel, a, scales, count, sums);
+    case 2:
+      return MultiplyBlocks<2, kParts>(panel, a, scales, count, sums);
+    case 3:
+      return MultiplyBlocks<3, kParts>(panel, a, scales, count, sums);
+    case 4:
+      return MultiplyBlocks<4, kParts>(panel, a, scales, count, sums);
+    case 5:
+      return MultiplyBlocks<5, kParts>(panel, a, scales, count, sums);
+    default:
+      return MultiplyBlocks<6, kParts>(panel, a, scales, count, sums);
+  }
+}
+
+}  // namespace
+
+void Avx512PanelDecode(const WeightView& w, int64_t tile, int64_t first, int64_t count,
+                       int8_t* panel) {
+  switch (w.form) {
+    case Form::kOneByte:
+      return DecodeForm<Form::kOneByte>(w, tile, first, count, panel);
+    case Form::kTwoByte:
+      return DecodeForm<Form::kTwoByte>(w, tile, first, count, panel);
+    case Form::kNibbleByte:
+      return DecodeForm<Form::kNibbleByte>(w, tile, first, count, panel);
+    case Form::kGeneral:
+      return;
+  }
+}
+
+void Avx512PanelQuantize(const WeightView& w, const float* a, int parts, int64_t columns,
+                         uint8_t* out, float* scales) {
+  const PanelTables& t = w.tables->panel;
+  const float limit = parts == 2 ? 32512 : 127;
+  const __m256i sign_off = _mm256_set1_epi32(0x7fffffff), offset = _mm256_set1_epi32(128);
+  for (int64_t first = 0; first < w.groups; first += kBlockGroups) {
+    __m256 v[kGroup + 1];
+    __m256i largest = _mm256_setzero_si256();
+    for (int j = 0; j < kGroup; ++j) {
+      const int64_t in_row = w.cols - (j * w.groups + first), in_run = w.groups - first;
+      const int64_t left = in_row < in_run ? in_row : in_run;
+      const int mask = left >= 8 ? 0xff : left <= 0 ? 0 : (1 << left) - 1;
+      v[j] = _mm256_maskz_loadu_ps(static_cast<__mmask8>(mask), a + j * w.groups + first);
+      // As integers, so that a NaN is larger than every number.
+      largest = _mm256_max_epu32(largest, _mm256_and_si256(_mm256_castps_si256(v[j]), sign_off));
+    }
+    const uint32_t bits = LargestLane(largest);
+    float top;
+    __builtin_memcpy(&top, &bits, sizeof top);
+    const bool any = top > 1e-30f;  // below, and its inverse would leave float's range
+    const float inverse = any ? limit / top : 0;
+    // NaN when an activation is NaN or infinite.
+    *scales = (any ? top / limit * t.unit : top) + 0 * top;
+    v[kGroup] = _mm256_setzero_ps();
+    for (int j = 0; j < kGroup; ++j)
+      v[kGroup] = _mm256_fmadd_ps(v[j], _mm256_set1_ps(t.rest[j]), v[kGroup]);
+    __m256i low[kGroup + 1], high[kGroup + 1];
+    for (int j = 0; j <= kGroup; ++j) {
+      low[j] = _mm256_cvtps_epi32(_mm256_mul_ps(v[j], _mm256_set1_ps(inverse)));
+      if (parts == 1) low[j] = _mm256_add_epi32(low[j], offset);
+      high[j] = _mm256_add_epi32(_mm256_srai_epi32(low[j], 8), offset);
+    }
+    if (parts == 2) StorePart(high, out);
+    StorePart(low, out + (parts - 1) * kPartBytes);
+    out += columns * parts * kPartBytes;
+    scales += columns;
+  }
+}
+
+void Avx512PanelMultiply(const int8_t* panel, const uint8_t* a, const float* scales, int64_t count,
+                         int columns, int parts, float* sums) {
+  if (parts == 2) {
+    MultiplyParts<2>(panel, a, scales, count, columns, sums);
+  } else {
+    MultiplyParts<1>(panel, a, scales, count, columns, sums);
+  }
+}
+
+}  // namespace cosetq

@@ -1,0 +1,125 @@
+#include "encode.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+#include "dispatch.h"
+
+namespace cosetq {
+namespace {
+
+const EncodeKernel* const kEncodeKernels[] = {
+    &kPortableEncode,
+#if defined(__x86_64__)
+    &kAvx2Encode,
+    &kAvx512Encode,
+#endif
+};
+
+EncodeFn ActiveEncode() {
+  for (const EncodeKernel* kernel : kEncodeKernels) {
+    if (std::strcmp(kernel->isa, ActiveKernels().name) == 0) return kernel->encode;
+  }
+  return kPortableEncode.encode;
+}
+
+// Whether all constants are such that no coordinate leaves its 8 bits: neither of a point near the
+// reach nor of one on its way through the levels.
+bool Fits(const cosetq_codec& c) {
+  if (c.levels < 1 || c.levels > kEncodeLevels || c.gain_count < 1 ||
+      c.gain_count > schema::kMaxGains || c.max_refinements < 0 || c.max_overloads < 1)
+    return false;
+  if (!(c.ray_shrink > 0 && c.ray_shrink < 1) || !(c.max_steps > 0)) return false;
+  int product = 1;
+  for (int m = 0; m < c.levels; ++m) {
+    if (c.radices[m] != 2 && c.radices[m] != 4) return false;
+    product *= c.radices[m];
+  }
+  for (int g = 0; g < c.gain_count; ++g) {
+    if (!(c.gains[g] > 0)) return false;
+  }
+  float centre = 0;
+  for (float x : c.centre) centre = std::max(centre, std::fabs(x));
+  // The nearest point of the farthest y is up to 3 beyond the reach, and each level takes away at
+  // most its share of the reach.
+  const bool within = c.reach_one > 0 && c.reach_two > 0 && 2 * c.reach_one + centre + 4 < kEncodeBias;
+  return within && kEncodeBias % product == 0;
+}
+
+}  // namespace
+
+std::unique_ptr<Encoder> Encoder::Create(const cosetq_codec& codec, const int32_t* leaders) {
+  if (leaders == nullptr || !Fits(codec)) return nullptr;
+  std::unique_ptr<Encoder> encoder(new Encoder);
+  EncoderView& view = encoder->view_;
+  view.levels = codec.levels;
+  view.gain_count = codec.gain_count;
+  uint32_t zero = kEncodeBias * 0x01010101u;
+  for (int m = 0; m < codec.levels; ++m) {
+    EncodeLevel& level = view.level[m];
+    level.mask = static_cast<uint32_t>(codec.radices[m] - 1);
+    level.shift = codec.radices[m] / 2;  // of 2 and of 4
+    level.zero = zero >>= level.shift;
+    std::vector<uint32_t>& table = encoder->leaders_[m];
+    table.resize(size_t{1} << (kEncodeDim * level.shift));
+    for (uint32_t& packed : table) {
+      for (int j = 0; j < kEncodeDim; ++j) packed += static_cast<uint32_t>(*leaders++) << (8 * j);
+    }
+    level.leaders = table.data();
+  }
+  std::copy_n(codec.gains, codec.gain_count, view.gains);
+  std::copy_n(codec.centre, kEncodeDim, view.centre);
+  view.reach_one = codec.reach_one;
+  view.reach_two = codec.reach_two;
+  view.ray_shrink = codec.ray_shrink;
+  view.max_steps = codec.max_steps;
+  view.max_refinements = codec.max_refinements;
+  view.max_overloads = codec.max_overloads;
+  return encoder;
+}
+
+bool Encoder::Takes(const EncodeWork& work, int64_t item) const {
+  const float step = work.steps[item];
+  if (!(step > 0) || std::isinf(step) || std::isinf(1 / step)) return false;
+  const float limit = std::min(std::numeric_limits<float>::max(), step * view_.max_steps);
+  const int64_t size = work.groups * schema::kGroup;
+  const float* row = work.rows + (work.at == nullptr ? item : work.at[item]) * size;
+  int beyond = 0;  // without a branch, so that the loop is vectorized
+  for (int64_t i = 0; i < size; ++i) beyond |= !(std::fabs(row[i]) <= limit);
+  return beyond == 0;
+}
+
+int64_t Encoder::Encode(const EncodeWork& work) const {
+  const EncodeFn encode = ActiveEncode();
+  const int64_t row = work.groups * schema::kGroup;
+  const int64_t slots = work.groups * view_.levels * kEncodeBlocks;
+  int64_t refused = 0;
+  for (int64_t first = 0; first < work.count;) {
+    int64_t last = first;
+    while (last < work.count && Takes(work, last)) ++last;
+    EncodeWork part = work;
+    part.steps += first;
+    part.sse += first;
+    part.count = last - first;
+    if (part.at == nullptr) {
+      part.rows += first * row;
+    } else {
+      part.at += first;
+    }
+    if (part.indices != nullptr) {
+      part.indices += first * slots;
+      part.gains += first * work.groups;
+    }
+    encode(view_, part);
+    if (last < work.count) {
+      work.sse[last++] = -1;
+      ++refused;
+    }
+    first = last;
+  }
+  return refused;
+}
+
+}  // namespace cosetq

@@ -1,0 +1,35 @@
+// Codes rows of weights with a codec of D4: what the package lattice does, to the bit, as fast as this processor can.
+
+#ifndef COSETQ_CPU_ENCODE_H_
+#define COSETQ_CPU_ENCODE_H_
+
+#include <memory>
+#include <vector>
+
+#include "cosetq/cosetq.h"
+#include "encode_view.h"
+
+namespace cosetq {
+
+class Encoder {
+ public:
+  // Copies the codec; leaders as cosetq_encoder_create has them. Null for a codec without kernels:
+  // with more than four levels, radices other than 2 and 4, or points too far out for 8 bits.
+  static std::unique_ptr<Encoder> Create(const cosetq_codec& codec, const int32_t* leaders);
+  Encoder(const Encoder&) = delete;
+
+  // Codes the work but for items with a step or a weight that the encoder does not take; their sse
+  // is then -1. Returns how many those are.
+  int64_t Encode(const EncodeWork& work) const;
+
+ private:
+  Encoder() = default;
+  bool Takes(const EncodeWork& work, int64_t item) const;
+
+  EncoderView view_{};
+  std::vector<uint32_t> leaders_[kEncodeLevels];
+};
+
+}  // namespace cosetq
+
+#endif  // COSETQ_CPU_ENCODE_H_

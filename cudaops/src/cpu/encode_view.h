@@ -1,0 +1,70 @@
+// What the encoder's kernels see of a codec and of their work. Plain C types only, see weight_view.h.
+
+#ifndef COSETQ_CPU_ENCODE_VIEW_H_
+#define COSETQ_CPU_ENCODE_VIEW_H_
+
+#include <stdint.h>
+
+#include "weight_view.h"
+
+namespace cosetq {
+
+constexpr int kEncodeLevels = 4;
+constexpr int kEncodeDim = 4;     // of D4
+constexpr int kEncodeBlocks = 2;  // lattice points in a group
+
+// A point of D4 stands in 32 bits, 8 for each coordinate, the first lowest, with a bias that keeps
+// them positive. EncoderView::Check has made sure that they stay so.
+constexpr int kEncodeBias = 128;
+
+struct EncodeLevel {
+  const uint32_t* leaders;  // of each class, coordinate j in units of 2^(8j), modulo 2^32
+  uint32_t mask;            // q - 1
+  int32_t shift;            // log2 q
+  uint32_t zero;            // the biased origin after division by q
+};
+
+// The constants of lattice.Arithmetic and the tables of one codec.
+struct EncoderView {
+  int32_t levels;
+  int32_t gain_count;
+  EncodeLevel level[kEncodeLevels];
+  float gains[schema::kMaxGains];
+  float centre[kEncodeDim];
+  float reach_one;
+  float reach_two;
+  float ray_shrink;
+  float max_steps;
+  int32_t max_refinements;
+  int32_t max_overloads;
+};
+
+// Rows to code with one step each. Row i of the work is row at[i] of rows, or i itself if at is
+// null.
+struct EncodeWork {
+  const float* rows;
+  int64_t groups;  // in a row
+  const int32_t* at;
+  const float* steps;
+  int64_t count;
+  double* sse;        // [count]
+  uint16_t* indices;  // [count][groups][level][block], or null for errors alone
+  uint8_t* gains;     // [count][groups]
+};
+
+using EncodeFn = void (*)(const EncoderView& codec, const EncodeWork& work);
+
+struct EncodeKernel {
+  const char* isa;
+  EncodeFn encode;
+};
+
+extern const EncodeKernel kPortableEncode;
+#if defined(__x86_64__)
+extern const EncodeKernel kAvx2Encode;
+extern const EncodeKernel kAvx512Encode;
+#endif
+
+}  // namespace cosetq
+
+#endif  // COSETQ_CPU_ENCODE_VIEW_H_

@@ -1,0 +1,75 @@
+// What the ways to compute a call have in common. Internal to linear*.cc.
+
+#ifndef COSETQ_CPU_LINEAR_JOB_H_
+#define COSETQ_CPU_LINEAR_JOB_H_
+
+#include <algorithm>
+#include <cstdint>
+
+#include "linear.h"
+
+namespace cosetq {
+
+constexpr int64_t kMinBlocks = 4;  // fewer are not worth decoding a tile again on another thread
+constexpr int64_t kMaxBlocks = 32;  // blocks of activation columns that share one decoding of a tile
+constexpr int64_t kManyUnits = 16;  // enough pieces of work for the threads to finish together
+
+inline int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// One call. The rows of A are cut into blocks of at most kColumns columns; a unit of work is some
+// tiles times some blocks.
+struct Job {
+  const WeightView* w;
+  const Kernels* kernels;
+  const LinearCall* call;
+  Host* host;
+  bool serial;  // too little work for threads
+  int64_t blocks;
+  int64_t blocks_per_unit;
+  int64_t tiles_per_unit;
+
+  int64_t Columns(int64_t block) const {
+    return std::min<int64_t>(kColumns, call->batch - block * kColumns);
+  }
+  int64_t TileUnits() const { return CeilDiv(w->tiles, tiles_per_unit); }
+  int64_t Units() const { return TileUnits() * CeilDiv(blocks, blocks_per_unit); }
+
+  // Chooses tiles and blocks per unit; decoding a weight costs as much as decode_work products, and
+  // unit_work products are worth handing to a thread.
+  void Divide(int64_t decode_work, int64_t unit_work);
+
+  // Runs body on the pool, or here when the work is small.
+  bool Run(void (*body)(void* job, size_t i), int64_t total);
+
+  template <typename T>
+  T* Allocate(int64_t count) const {
+    return static_cast<T*>(host->Allocate(static_cast<size_t>(count) * sizeof(T)));
+  }
+
+  // Scales the sums of one row of A and one tile, adds the bias and stores them.
+  void Store(int64_t tile, int64_t column, const float* sums) const;
+};
+
+// The tiles and blocks of one unit.
+struct Unit {
+  Unit(const Job& job, size_t i) {
+    const int64_t tile_units = job.TileUnits(), at = static_cast<int64_t>(i);
+    first_tile = at % tile_units * job.tiles_per_unit;
+    last_tile = std::min(first_tile + job.tiles_per_unit, job.w->tiles);
+    first_block = at / tile_units * job.blocks_per_unit;
+    last_block = std::min(first_block + job.blocks_per_unit, job.blocks);
+    first_column = first_block * kColumns;
+    columns = std::min(last_block * kColumns, job.call->batch) - first_column;
+  }
+
+  int64_t first_tile, last_tile, first_block, last_block, first_column, columns;
+};
+
+Outcome RunDecoded(const Job& common, DecodeFn decode);
+Outcome RunLookup(const Job& common);
+// parts as in PanelQuantizeFn.
+Outcome RunPanel(const Job& common, int parts);
+
+}  // namespace cosetq
+
+#endif  // COSETQ_CPU_LINEAR_JOB_H_

@@ -1,0 +1,42 @@
+// The encoder for any processor.
+
+#include <stdint.h>
+
+namespace cosetq {
+namespace {
+constexpr int kLanes = 4;
+}  // namespace
+}  // namespace cosetq
+
+#include "encode_vectors.h"
+
+namespace cosetq {
+namespace {
+
+inline uint32_t Bits(M m) {
+  return (m[0] & 1) | (m[1] & 2) | (m[2] & 4) | (m[3] & 8);
+}
+
+inline M FromBits(uint32_t bits) {
+  const M lane = {1, 2, 4, 8};
+  return ((M{} + static_cast<int32_t>(bits)) & lane) != 0;
+}
+
+inline U Gather(const uint32_t* table, U at) {
+  return U{table[at[0]], table[at[1]], table[at[2]], table[at[3]]};
+}
+
+inline void LoadTile(const float* groups, F* x) {
+  for (int j = 0; j < 8; ++j) x[j] = F{groups[j], groups[8 + j], groups[16 + j], groups[24 + j]};
+}
+
+}  // namespace
+}  // namespace cosetq
+
+#include "encode_lanes.h"
+
+namespace cosetq {
+
+const EncodeKernel kPortableEncode = {"portable", Encode};
+
+}  // namespace cosetq
