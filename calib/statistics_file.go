@@ -75,6 +75,10 @@ func (o *observationIndex) payload() int64 {
 
 // IsStatisticsFile reports whether the file at path starts like a statistics file.
 func IsStatisticsFile(path string) bool {
+	// Looked at before it is opened: opening a named pipe would wait for a writer.
+	if info, err := os.Stat(path); err != nil || !info.Mode().IsRegular() {
+		return false
+	}
 	f, err := os.Open(path)
 	if err != nil {
 		return false
