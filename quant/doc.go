@@ -7,12 +7,36 @@
 // G = ⌈K/8⌉): neighbouring columns of real layers are correlated, and error
 // feedback loses most of its gain when they share a block.
 //
-// [Quantize] with method "rtn" rounds to nearest. The step of a row is not a
+// Without more, [Quantize] rounds to nearest. The step of a row is not a
 // multiple of its rms but the one of least squared error, found by search:
 // heavy-tailed rows want steps that no rule gives. Short rows share 16 scales
 // (4 bits per row), because a float16 scale would cost a row of 192 weights
 // 0.083 bit per weight.
 //
+// With a [Hessian] of the layer's inputs, Quantize rounds by LDLQ over lattice
+// groups (BlockLDLQ of QuIP#, arXiv 2402.04396; with blocks of one it is GPTQ,
+// arXiv 2210.17323): the loss is tr(E·H·Eᵀ), E = W − Ŵ, and with H = L·D·Lᵀ a
+// group is coded after it was moved by what the errors of the groups before it
+// can still be made up for. Around that:
+//
+//   - Groups of loud inputs are coded first. The file does not know the order.
+//   - Each gain is tried, and the best one taken in the metric of the group,
+//     with feedback between its blocks.
+//   - Each row is coded with a few steps, and keeps the best by measured loss,
+//     rounding to nearest included.
+//   - Refinement passes code every group again, given all others.
+//   - Scales move to their closed-form optimum in the end.
+//
+// Measured on Gaussian rows of 256 weights with inputs of correlation
+// ρ^|i−j|, loss over that of rounding to nearest at 2, 3 and 4 bits:
+//
+//	ρ = 0.9    0.20  0.20  0.21
+//	ρ = 0.6    0.62  0.62  0.63
+//
+// Files: layout, pack and matrix hold the bytes; rtn and scale round to
+// nearest; hessian, factor and metric prepare H; feedback, refine and refit are
+// the parts of LDLQ, and ldlq joins them.
+//
 // Symbols: W [N × K] weight, T tile of rows, G groups of a row, e exponent of the
-// scales; step, gain, centre and digits as in package lattice.
+// scales; H [K × K] second moments of the inputs, λ damping; step, gain, centre and digits as in package lattice.
 package quant

@@ -10,7 +10,7 @@ import (
 const (
 	// feedbackStep is where the steps of LDLQ are looked for, relative to the step of least squared error: feedback
 	// widens the spread of what is coded.
-	feedbackStep = 1.03
+	feedbackStep = 1.01
 	// candidateRatio is the distance of two candidates where the scale of a row is free.
 	candidateRatio = 1.05
 )
