@@ -88,6 +88,18 @@ func (f *quantizeFlags) openHessians(ctx context.Context, con *console, m *onnx.
 	return h, nil
 }
 
+// checkStatistics makes sure, before a dry run, that the statistics file is one of m.
+func (f *quantizeFlags) checkStatistics(m *onnx.Model) error {
+	if f.calibration.file == "" {
+		return nil
+	}
+	var h hessians
+	if err := h.open(f.calibration.file, m); err != nil {
+		return err
+	}
+	return h.close()
+}
+
 // open reads a statistics file and makes sure that it is of this model.
 func (h *hessians) open(path string, m *onnx.Model) error {
 	file, err := openStatistics(path)

@@ -169,6 +169,9 @@ func (f *quantizeFlags) run(ctx context.Context, con *console, input string, bit
 		return nil, err
 	}
 	if f.dryRun {
+		if err := f.checkStatistics(m); err != nil {
+			return nil, err
+		}
 		f.plan(r, codec, sites)
 	} else if err := f.write(ctx, con, r, m, codec, sites, output); err != nil {
 		return nil, err
