@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"runtime"
 
+	"github.com/cosetq/cosetq/lattice"
 	"github.com/cosetq/cosetq/tensor"
 )
 
@@ -92,3 +93,17 @@ func (*Observations) Reset(string) {}
 
 // ResetAll does nothing.
 func (*Observations) ResetAll() {}
+
+// Encoder codes rows of weights with the native ops library; this build cannot make one.
+type Encoder struct{}
+
+// OpenEncoder answers [ErrUnavailable].
+func OpenEncoder(string, *lattice.Codec) (*Encoder, error) { return nil, unavailable() }
+
+// Distortions answers [ErrUnavailable].
+func (*Encoder) Distortions([]float64, lattice.RowBatch) error { return unavailable() }
+
+// EncodeRows answers [ErrUnavailable].
+func (*Encoder) EncodeRows([]uint16, []uint8, []float64, lattice.RowBatch) error {
+	return unavailable()
+}

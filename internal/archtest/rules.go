@@ -33,7 +33,7 @@ var rules = map[string]rule{
 	"finetune": {project: []string{"lattice", "onnx", "quant", "tensor"}},
 	"rewrite":  {project: []string{"cudaops", "internal/suggest", "lattice", "onnx", "quant"}},
 	"cudaops":  {},
-	"ort":      {project: []string{"onnx", "tensor"}, modules: []string{"github.com/yalue/onnxruntime_go"}},
+	"ort":      {project: []string{"lattice", "onnx", "tensor"}, modules: []string{"github.com/yalue/onnxruntime_go"}},
 	"eval":     {project: []string{"calib", "internal/suggest", "onnx", "tensor"}},
 	"bench":    {project: []string{"eval", "tensor"}},
 

@@ -72,6 +72,36 @@ COSETQ_EXPORT int cosetq_observe_moments(const char* tag, int64_t first, int64_t
 /* Forgets one tag, or all for null. */
 COSETQ_EXPORT void cosetq_observe_reset(const char* tag);
 
+/* Coding rows of weights, what the package lattice does in Go, to the bit. All functions may be called
+ * from any thread. */
+
+/* A codec of the lattice D4 and the constants of its encoder, as lattice.Arithmetic has them. */
+struct cosetq_codec {
+  int32_t levels, gain_count;
+  int32_t radices[4]; /* the finest level first */
+  float gains[16];    /* ascending */
+  float centre[4];
+  float reach_one, reach_two, ray_shrink, max_steps;
+  int32_t max_refinements, max_overloads;
+};
+
+struct cosetq_encoder;
+
+/* Makes an encoder; leaders holds the leaders of every class of every level, four numbers each. Null
+ * for a codec that is not supported (radices other than 2 and 4, points too far out for 8 bits),
+ * a bad COSETQ_ISA or want of memory. */
+COSETQ_EXPORT struct cosetq_encoder* cosetq_encoder_create(const struct cosetq_codec* codec,
+                                                           const int32_t* leaders);
+COSETQ_EXPORT void cosetq_encoder_free(struct cosetq_encoder* encoder);
+
+/* Codes rows of 8 * groups weights, row at[i], or i where at is null, with steps[i], for i < count.
+ * Writes the sum of squared errors to sse[i], and unless they are null the codes to indices
+ * [count][groups][level][2] and gains [count][groups]. A step or a weight that cannot be coded leaves
+ * sse[i] = -1 and no codes. Returns the number of those. */
+COSETQ_EXPORT int64_t cosetq_encode(const struct cosetq_encoder* encoder, const float* rows,
+                                    int64_t groups, const int32_t* at, const float* steps,
+                                    int64_t count, double* sse, uint16_t* indices, uint8_t* gains);
+
 #ifdef __cplusplus
 }
 #endif

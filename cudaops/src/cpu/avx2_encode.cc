@@ -18,11 +18,6 @@ inline uint32_t Bits(M m) {
   return static_cast<uint32_t>(_mm256_movemask_ps(reinterpret_cast<__m256>(m)));
 }
 
-inline M FromBits(uint32_t bits) {
-  const M lane = {1, 2, 4, 8, 16, 32, 64, 128};
-  return ((M{} + static_cast<int32_t>(bits)) & lane) != 0;
-}
-
 inline U Gather(const uint32_t* table, U at) {
   return reinterpret_cast<U>(_mm256_i32gather_epi32(reinterpret_cast<const int*>(table),
                                                     reinterpret_cast<__m256i>(at), 4));
@@ -46,6 +41,7 @@ inline void LoadTile(const float* groups, F* x) {
 }  // namespace
 }  // namespace cosetq
 
+#include "encode_digits.h"
 #include "encode_lanes.h"
 
 namespace cosetq {

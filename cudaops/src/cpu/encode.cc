@@ -63,11 +63,17 @@ std::unique_ptr<Encoder> Encoder::Create(const cosetq_codec& codec, const int32_
     level.shift = codec.radices[m] / 2;  // of 2 and of 4
     level.zero = zero >>= level.shift;
     std::vector<uint32_t>& table = encoder->leaders_[m];
+    std::vector<uint8_t>& columns = encoder->columns_[m];
     table.resize(size_t{1} << (kEncodeDim * level.shift));
-    for (uint32_t& packed : table) {
-      for (int j = 0; j < kEncodeDim; ++j) packed += static_cast<uint32_t>(*leaders++) << (8 * j);
+    columns.resize(kEncodeDim * 256);
+    for (size_t k = 0; k < table.size(); ++k) {
+      for (size_t j = 0; j < kEncodeDim; ++j, ++leaders) {
+        table[k] += static_cast<uint32_t>(*leaders) << (8 * j);
+        columns[256 * j + k] = static_cast<uint8_t>(*leaders);
+      }
     }
     level.leaders = table.data();
+    level.columns = columns.data();
   }
   std::copy_n(codec.gains, codec.gain_count, view.gains);
   std::copy_n(codec.centre, kEncodeDim, view.centre);

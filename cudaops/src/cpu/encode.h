@@ -28,6 +28,7 @@ class Encoder {
 
   EncoderView view_{};
   std::vector<uint32_t> leaders_[kEncodeLevels];
+  std::vector<uint8_t> columns_[kEncodeLevels];
 };
 
 }  // namespace cosetq

@@ -1,5 +1,6 @@
-// One block per lane: the nearest point of D4, its digits, and the clamp of blocks that overload. The arithmetic is that of
-// the package lattice (Encoder, Codec.clamp), which specifies every rounding and order. Included by encode_lanes.h.
+// Blocks, one per lane: the nearest point of D4, and the clamp of blocks that overload. The
+// arithmetic is that of the package lattice (Encoder, Codec.clamp), which specifies every rounding
+// and order. Included by encode_lanes.h.
 
 #ifndef COSETQ_CPU_ENCODE_BLOCK_H_
 #define COSETQ_CPU_ENCODE_BLOCK_H_
@@ -50,26 +51,6 @@ inline U Nearest(const F y[4], F* error) {
   return point;
 }
 
-// The class of a point at every level, level m in bits 8m and up, and whether the point is in the
-// code.
-inline M Digits(const EncoderView& codec, U point, U* classes) {
-  U all = {};
-  for (int m = 0; m < codec.levels; ++m) {
-    const EncodeLevel& level = codec.level[m];
-    const int shift = level.shift;
-    // Digits by the inverse of the basis, modulo q, which the bias is a multiple of.
-    const U x2 = point >> 16, x3 = point >> 24;
-    const U half = ((point + (point >> 8) + x2 + x3) & 0xffu) >> 1;
-    const U k = ((U{} - half) & level.mask) | ((point - half) & level.mask) << shift |
-                ((U{} - x2 - x3) & level.mask) << (2 * shift) |
-                ((U{} - x3) & level.mask) << (3 * shift);
-    point = (point - Gather(level.leaders, k)) >> shift;
-    all |= k << (8 * m);
-  }
-  *classes = all;
-  return Eq(point, SplatInt(codec.level[codec.levels - 1].zero));
-}
-
 // By how much the largest magnitude of y, and the sum of the two largest, exceed the reach, or 0.
 inline void Excess(const EncoderView& codec, const F y[4], F* one, F* two) {
   const F a = Abs(y[0]), b = Abs(y[1]), c = Abs(y[2]), d = Abs(y[3]);
@@ -86,13 +67,21 @@ inline F Bound(const EncoderView& codec, const F y[4]) {
   return Max(one * one, two * two * Splat(0.5f));
 }
 
-// Coordinates of a residual in descending order of magnitude, the lowest first among equals.
+// The factor that brings y within the reach as seen from 0.
+inline F Shrink(const EncoderView& codec, const F y[4]) {
+  F one, two;
+  Excess(codec, y, &one, &two);
+  const F reach_one = Splat(codec.reach_one), reach_two = Splat(codec.reach_two);
+  return Min(reach_one / (reach_one + one), reach_two / (reach_two + two));
+}
+
+// The coordinates of a residual in descending order of magnitude, the lowest first among equals.
 struct Residual {
   F size[4];
   U step[4];
 };
 
-inline Residual SortedResidual(const F r[4]) {
+inline Residual Sorted(const F r[4]) {
   Residual s;
   for (int j = 0; j < 4; ++j) {
     s.size[j] = Abs(r[j]);
@@ -113,78 +102,104 @@ inline Residual SortedResidual(const F r[4]) {
   return s;
 }
 
-// Moves the lanes of a search whose candidates, taken in order, are better and in the code.
-struct Move {
-  const EncoderView& codec;
-  M searching;  // lanes that have not moved yet
-  const U point;
-  U moved;  // where the others are
-  U* classes;
+// kWide vectors of blocks on their way from far out into the code.
+struct WideBlocks {
+  F y[kWide][kEncodeDim];
+  U point[kWide];
+  U classes[kWide];
+  M lanes[kWide];  // in use
 
-  void Try(M better, U by) {
-    const M lanes = searching & better;
-    if (Bits(lanes) == 0) return;
-    const U candidate = point + by;
-    U k;
-    const M taken = lanes & Digits(codec, candidate, &k);
-    moved = Select(taken, candidate, moved);
-    *classes = Select(taken, k, *classes);
-    searching = searching & ~taken;
+  bool Any(const M m[kWide]) const {
+    M all = m[0];
+    for (int i = 1; i < kWide; ++i) all = all | m[i];
+    return Bits(all) != 0;
+  }
+
+  // Moves the points of some lanes to candidates that are in the code. Returns the lanes that moved
+  // in moved.
+  void Take(const EncoderView& codec, const U candidate[kWide], const M of[kWide],
+            M moved[kWide]) {
+    U k[kWide];
+    M inside[kWide];
+    Digits(codec, candidate, k, inside);
+    for (int i = 0; i < kWide; ++i) {
+      moved[i] = of[i] & inside[i];
+      point[i] = Select(moved[i], candidate[i], point[i]);
+      classes[i] = Select(moved[i], k[i], classes[i]);
+    }
+  }
+
+  // Finds a first point along the ray to the centre of the code.
+  void FollowRay(const EncoderView& codec) {
+    F s[kWide];
+    M outside[kWide];
+    for (int i = 0; i < kWide; ++i) {
+      s[i] = Shrink(codec, y[i]);
+      outside[i] = lanes[i];
+    }
+    while (Any(outside)) {
+      U nearest[kWide];
+      for (int i = 0; i < kWide; ++i) {
+        F u[kEncodeDim], unused;
+        for (int j = 0; j < kEncodeDim; ++j) {
+          const F centre = Splat(codec.centre[j]);
+          u[j] = s[i] * (y[i][j] - centre) + centre;
+        }
+        nearest[i] = Nearest(u, &unused);
+        s[i] = s[i] * Splat(codec.ray_shrink);
+      }
+      M inside[kWide];
+      Take(codec, nearest, outside, inside);
+      for (int i = 0; i < kWide; ++i) outside[i] = outside[i] & ~inside[i];
+    }
+  }
+
+  // The residuals of all blocks and their squares.
+  void Measure(F r[kWide][kEncodeDim], F error[kWide]) const {
+    for (int i = 0; i < kWide; ++i) {
+      for (int j = 0; j < kEncodeDim; ++j) {
+        // An integer below 2^23 in the low bits of the float 2^23 is their sum.
+        const U biased = (point[i] >> (8 * j)) & 0xffu;
+        const F v = AsFloat(biased | 0x4b000000u) - Splat((1 << 23) + kEncodeBias);
+        r[i][j] = y[i][j] - v;
+      }
+      error[i] = SumSquares(r[i]);
+    }
+  }
+
+  // Moves blocks by the first minimal vector that shortens the residual and stays in the code;
+  // lanes then holds those that moved.
+  void Refine(const EncoderView& codec, const F r[kWide][kEncodeDim]) {
+    Residual s[kWide];
+    U from[kWide];
+    M searching[kWide];
+    for (int i = 0; i < kWide; ++i) {
+      s[i] = Sorted(r[i]);
+      from[i] = point[i];
+      searching[i] = lanes[i];
+    }
+    const auto attempt = [&](int a, int b, bool against) {
+      U candidate[kWide];
+      M better[kWide];
+      for (int i = 0; i < kWide; ++i) {
+        const F size = against ? s[i].size[a] - s[i].size[b] : s[i].size[a] + s[i].size[b];
+        better[i] = searching[i] & Gt(size, Splat(1));
+        candidate[i] = from[i] + s[i].step[a] + (against ? U{} - s[i].step[b] : s[i].step[b]);
+      }
+      if (!Any(better)) return;
+      M moved[kWide];
+      Take(codec, candidate, better, moved);
+      for (int i = 0; i < kWide; ++i) searching[i] = searching[i] & ~moved[i];
+    };
+    for (int a = 0; a < 3; ++a) {
+      for (int b = a + 1; b < 4; ++b) attempt(a, b, false);
+    }
+    for (int a = 0; a < 3; ++a) {
+      for (int b = 3; b > a; --b) attempt(a, b, true);
+    }
+    for (int i = 0; i < kWide; ++i) lanes[i] = lanes[i] & ~searching[i];
   }
 };
-
-// Moves each of the lanes by the first minimal vector that shortens its residual and stays in the
-// code. Returns the lanes that moved.
-inline M Refine(const EncoderView& codec, M lanes, const F r[4], U* point, U* classes) {
-  const Residual s = SortedResidual(r);
-  Move move{codec, lanes, *point, *point, classes};
-  for (int i = 0; i < 3; ++i) {
-    for (int j = i + 1; j < 4; ++j)
-      move.Try(Gt(s.size[i] + s.size[j], Splat(1)), s.step[i] + s.step[j]);
-  }
-  for (int i = 0; i < 3; ++i) {
-    for (int j = 3; j > i; --j)
-      move.Try(Gt(s.size[i] - s.size[j], Splat(1)), s.step[i] - s.step[j]);
-  }
-  *point = move.moved;
-  return lanes & ~move.searching;
-}
-
-// Codes the blocks y of these lanes, which overload.
-inline void Clamp(const EncoderView& codec, const F y[4], M lanes, U* classes, F* error) {
-  F one, two;
-  Excess(codec, y, &one, &two);
-  const F reach_one = Splat(codec.reach_one), reach_two = Splat(codec.reach_two);
-  F s = Min(reach_one / (reach_one + one), reach_two / (reach_two + two));
-  U point = {}, all = {};
-  for (M outside = lanes; Bits(outside) != 0; s = s * Splat(codec.ray_shrink)) {
-    F u[4], unused;
-    for (int j = 0; j < 4; ++j) {
-      const F centre = Splat(codec.centre[j]);
-      u[j] = s * (y[j] - centre) + centre;
-    }
-    const U nearest = Nearest(u, &unused);
-    U k;
-    const M inside = outside & Digits(codec, nearest, &k);
-    point = Select(inside, nearest, point);
-    all = Select(inside, k, all);
-    outside = outside & ~inside;
-  }
-  M moving = lanes;
-  for (int moves = 0;; ++moves) {
-    F r[4];
-    for (int j = 0; j < 4; ++j) {
-      const U biased = point >> (8 * j) & 0xffu;
-      // An integer below 2^23 in the low bits of 2^23 is that sum.
-      const F v = AsFloat(biased | 0x4b000000u) - Splat((1 << 23) + kEncodeBias);
-      r[j] = y[j] - v;
-    }
-    *error = SumSquares(r);
-    if (moves == codec.max_refinements || Bits(moving) == 0) break;
-    moving = Refine(codec, moving, r, &point, &all);
-  }
-  *classes = all;
-}
 
 }  // namespace
 }  // namespace cosetq

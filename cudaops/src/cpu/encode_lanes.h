@@ -13,7 +13,7 @@ namespace {
 
 // Groups that are coded together: enough that the blocks to clamp fill whole vectors, few enough
 // for the first-level cache.
-constexpr int kChunkGroups = 128;
+constexpr int kChunkGroups = 256;
 constexpr int kTiles = kChunkGroups / kLanes;
 constexpr int kChunkBlocks = kChunkGroups * kEncodeBlocks;
 
@@ -24,37 +24,76 @@ struct Blocks {
   alignas(64) uint32_t classes[kChunkBlocks];
 };
 
-// Blocks that wait to be clamped.
+// Blocks to clamp. Every array takes one vector more than its count says.
 struct Queue {
+  static constexpr int kRoom = kChunkBlocks + kWide * kLanes;
   int count = 0;
-  alignas(64) float y[kEncodeDim][kChunkBlocks + kLanes];
-  uint16_t block[kChunkBlocks];
+  alignas(64) float y[kEncodeDim][kRoom];
+  alignas(64) uint32_t point[kRoom];
+  alignas(64) uint32_t classes[kRoom];
+  alignas(64) uint32_t block[kRoom];  // place in Blocks
 
-  // Adds the lanes of block vector v.
-  void Push(const F point[kEncodeDim], M lanes, int v) {
-    alignas(64) float from[kEncodeDim][kLanes];
-    memcpy(from, point, sizeof from);
-    for (uint32_t bits = Bits(lanes); bits != 0; bits &= bits - 1) {
-      const int lane = __builtin_ctz(bits);
-      for (int j = 0; j < kEncodeDim; ++j) y[j][count] = from[j][lane];
-      block[count++] = static_cast<uint16_t>(v * kLanes + lane);
+  // Adds lanes of the blocks at place and after.
+  void Push(const F from[kEncodeDim], M lanes, int place) {
+    for (int j = 0; j < kEncodeDim; ++j) Pack(lanes, AsInt(from[j]), y[j] + count);
+    Pack(lanes, Lane() + SplatInt(static_cast<uint32_t>(place)), block + count);
+    count += __builtin_popcount(Bits(lanes));
+  }
+
+  // Reads the blocks from first on.
+  WideBlocks At(int first) const {
+    WideBlocks w;
+    for (int i = 0; i < kWide; ++i) {
+      const int at = first + i * kLanes, left = count - at;
+      for (int j = 0; j < kEncodeDim; ++j) w.y[i][j] = Load<F>(y[j] + at);
+      w.point[i] = Load<U>(point + at);
+      w.classes[i] = Load<U>(classes + at);
+      w.lanes[i] = left >= kLanes ? FirstLanes(kLanes) : FirstLanes(left > 0 ? left : 0);
+    }
+    return w;
+  }
+
+  // Codes all blocks, and empties the queue.
+  void Clamp(const EncoderView& codec, Blocks* out) {
+    for (int first = 0; first < count; first += kWide * kLanes) {
+      WideBlocks w = At(first);
+      w.FollowRay(codec);
+      memcpy(point + first, w.point, sizeof w.point);
+      memcpy(classes + first, w.classes, sizeof w.classes);
+    }
+    // Those that move stay in the queue for another round, one after the other.
+    for (int moves = 0; count > 0; ++moves) {
+      int kept = 0;
+      for (int first = 0; first < count; first += kWide * kLanes) {
+        WideBlocks w = At(first);
+        M used[kWide];
+        memcpy(used, w.lanes, sizeof used);
+        U place[kWide];
+        for (int i = 0; i < kWide; ++i) place[i] = Load<U>(block + first + i * kLanes);
+        F r[kWide][kEncodeDim], error[kWide];
+        w.Measure(r, error);
+        for (int i = 0; i < kWide && moves == codec.max_refinements; ++i) w.lanes[i] = kNone;
+        if (w.Any(w.lanes)) w.Refine(codec, r);
+        for (int i = 0; i < kWide; ++i) {
+          Finish(used[i] & ~w.lanes[i], place[i], error[i], w.classes[i], out);
+          for (int j = 0; j < kEncodeDim; ++j) Pack(w.lanes[i], AsInt(w.y[i][j]), y[j] + kept);
+          Pack(w.lanes[i], w.point[i], point + kept);
+          Pack(w.lanes[i], w.classes[i], classes + kept);
+          Pack(w.lanes[i], place[i], block + kept);
+          kept += __builtin_popcount(Bits(w.lanes[i]));
+        }
+      }
+      count = kept;
     }
   }
 
-  void Clamp(const EncoderView& codec, Blocks* out) {
-    for (int first = 0; first < count; first += kLanes) {
-      const int used = count - first < kLanes ? count - first : kLanes;
-      F point[kEncodeDim];
-      for (int j = 0; j < kEncodeDim; ++j) point[j] = Load<F>(y[j] + first);
-      U classes;
-      F error;
-      cosetq::Clamp(codec, point, FromBits((1u << used) - 1), &classes, &error);
-      for (int lane = 0; lane < used; ++lane) {
-        out->error[block[first + lane]] = error[lane];
-        out->classes[block[first + lane]] = classes[lane];
-      }
+ private:
+  static void Finish(M lanes, U place, F error, U k, Blocks* out) {
+    for (uint32_t bits = Bits(lanes); bits != 0; bits &= bits - 1) {
+      const int lane = __builtin_ctz(bits);
+      out->error[place[lane]] = error[lane];
+      out->classes[place[lane]] = k[lane];
     }
-    count = 0;
   }
 };
 
@@ -78,39 +117,53 @@ struct Chunk {
   Blocks blocks;
 };
 
-// Codes all blocks of a tile with one gain and queues those to clamp. Returns the groups that
-// overload, and those that cannot be better than what they have.
-inline M TryGain(const EncoderView& codec, Chunk* chunk, int t, float gain, M* hopeless) {
-  const Tile& tile = chunk->tiles[t];
-  *hopeless = kNone;
-  if (Bits(tile.active) == 0) return kNone;
-  const F inverse = Splat(tile.reciprocal / gain);
-  F y[kEncodeBlocks][kEncodeDim], error[kEncodeBlocks];
-  M outside[kEncodeBlocks];
-  for (int b = 0; b < kEncodeBlocks; ++b) {
+// What a gain does to the groups of a tile.
+struct Trial {
+  M overload;
+  M hopeless;  // overloading groups that cannot be better than what they have
+};
+
+// Codes all blocks of the tiles t and t + 1 with one gain, and queues those to clamp.
+inline void TryGain(const EncoderView& codec, Chunk* chunk, int t, float gain, Trial trial[2]) {
+  const Tile* tiles = chunk->tiles + t;
+  trial[0] = trial[1] = {kNone, kNone};
+  if (Bits(tiles[0].active | tiles[1].active) == 0) return;
+  F y[kWide][kEncodeDim], error[kWide];
+  U point[kWide], classes[kWide];
+  M beyond[kWide], inside[kWide];
+  for (int i = 0; i < kWide; ++i) {
+    const Tile& tile = tiles[i / kEncodeBlocks];
+    const F* x = tile.x + i % kEncodeBlocks * kEncodeDim;
+    const F inverse = Splat(tile.reciprocal / gain);
     F largest = {};
     for (int j = 0; j < kEncodeDim; ++j) {
-      y[b][j] = tile.x[kEncodeDim * b + j] * inverse + Splat(codec.centre[j]);
-      largest = Max(largest, Abs(y[b][j]));
+      y[i][j] = x[j] * inverse + Splat(codec.centre[j]);
+      largest = Max(largest, Abs(y[i][j]));
     }
     // So far out, the nearest point is certainly not in the code, nor a match for the bound.
-    const M beyond = Ge(largest, Splat(codec.reach_one + 2));
-    U classes;
-    const M inside = Digits(codec, Nearest(y[b], &error[b]), &classes);
-    outside[b] = tile.active & (beyond | ~inside);
-    error[b] = Select(beyond, F{}, error[b]);
-    const int v = (t * kEncodeBlocks + b) * kLanes;
-    memcpy(chunk->blocks.error + v, &error[b], sizeof(F));
-    memcpy(chunk->blocks.classes + v, &classes, sizeof(U));
+    beyond[i] = Ge(largest, Splat(codec.reach_one + 2));
+    point[i] = Nearest(y[i], &error[i]);
+    error[i] = Select(beyond[i], F{}, error[i]);
   }
-  const M overload = outside[0] | outside[1];
-  if (Bits(overload) == 0) return overload;
-  for (int b = 0; b < kEncodeBlocks; ++b)
-    error[b] = Select(outside[b], Max(error[b], Bound(codec, y[b])), error[b]);
-  *hopeless = overload & Gt(Splat(gain * gain) * (error[0] + error[1]), tile.best);
-  for (int b = 0; b < kEncodeBlocks; ++b)
-    chunk->queue.Push(y[b], outside[b] & ~*hopeless, t * kEncodeBlocks + b);
-  return overload;
+  Digits(codec, point, classes, inside);
+  memcpy(chunk->blocks.error + t * kEncodeBlocks * kLanes, error, sizeof error);
+  memcpy(chunk->blocks.classes + t * kEncodeBlocks * kLanes, classes, sizeof classes);
+  for (int k = 0; k < 2; ++k) {
+    M outside[kEncodeBlocks];
+    F bound[kEncodeBlocks];
+    for (int b = 0; b < kEncodeBlocks; ++b) {
+      const int i = k * kEncodeBlocks + b;
+      outside[b] = tiles[k].active & (beyond[i] | ~inside[i]);
+      bound[b] = Select(outside[b], Max(error[i], Bound(codec, y[i])), error[i]);
+    }
+    trial[k].overload = outside[0] | outside[1];
+    trial[k].hopeless =
+        trial[k].overload & Gt(Splat(gain * gain) * (bound[0] + bound[1]), tiles[k].best);
+    for (int b = 0; b < kEncodeBlocks; ++b) {
+      const int i = k * kEncodeBlocks + b;
+      chunk->queue.Push(y[i], outside[b] & ~trial[k].hopeless, (t * kEncodeBlocks + i) * kLanes);
+    }
+  }
 }
 
 // Takes the gain for the groups of a tile where it is not worse.
@@ -127,16 +180,16 @@ inline void TakeGain(const Blocks& blocks, int t, float gain, int index, M hopel
 }
 
 inline void EncodeChunk(const EncoderView& codec, Chunk* chunk) {
-  M overload[kTiles], hopeless[kTiles];
+  Trial trials[kTiles];
+  if (chunk->count % 2 != 0) chunk->tiles[chunk->count].active = kNone;
   for (int g = codec.gain_count - 1; g >= 0; --g) {
     const float gain = codec.gains[g];
-    for (int t = 0; t < chunk->count; ++t)
-      overload[t] = TryGain(codec, chunk, t, gain, &hopeless[t]);
+    for (int t = 0; t < chunk->count; t += 2) TryGain(codec, chunk, t, gain, trials + t);
     chunk->queue.Clamp(codec, &chunk->blocks);
     for (int t = 0; t < chunk->count; ++t) {
       Tile& tile = chunk->tiles[t];
-      TakeGain(chunk->blocks, t, gain, g, hopeless[t], &tile);
-      tile.overloads += Select(overload[t], SplatInt(1), U{});
+      TakeGain(chunk->blocks, t, gain, g, trials[t].hopeless, &tile);
+      tile.overloads += Select(trials[t].overload, SplatInt(1), U{});
       const U limit = SplatInt(static_cast<uint32_t>(codec.max_overloads));
       tile.active = tile.active & ~Eq(tile.overloads, limit);
     }
@@ -167,10 +220,11 @@ inline void Flush(const EncoderView& codec, const EncodeWork& work, Chunk* chunk
 }
 
 void Encode(const EncoderView& codec, const EncodeWork& work) {
-  Chunk chunk;
+  Chunk chunk = {};
   for (int64_t i = 0; i < work.count; ++i) {
     work.sse[i] = 0;
-    const float* row = work.rows + (work.at == nullptr ? i : work.at[i]) * work.groups * schema::kGroup;
+    const int64_t at = work.at == nullptr ? i : work.at[i];
+    const float* row = work.rows + at * work.groups * schema::kGroup;
     for (int64_t first = 0; first < work.groups; first += kLanes) {
       Tile& tile = chunk.tiles[chunk.count++];
       const int64_t left = work.groups - first;
@@ -185,7 +239,7 @@ void Encode(const EncoderView& codec, const EncodeWork& work) {
       tile.reciprocal = 1 / work.steps[i];
       tile.item = i;
       tile.first = first;
-      tile.active = FromBits((1u << tile.used) - 1);
+      tile.active = FirstLanes(tile.used);
       tile.overloads = U{};
       tile.best = Splat(__builtin_inff());
       tile.gain = U{};

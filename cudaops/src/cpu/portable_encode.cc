@@ -13,14 +13,7 @@ constexpr int kLanes = 4;
 namespace cosetq {
 namespace {
 
-inline uint32_t Bits(M m) {
-  return (m[0] & 1) | (m[1] & 2) | (m[2] & 4) | (m[3] & 8);
-}
-
-inline M FromBits(uint32_t bits) {
-  const M lane = {1, 2, 4, 8};
-  return ((M{} + static_cast<int32_t>(bits)) & lane) != 0;
-}
+inline uint32_t Bits(M m) { return (m[0] & 1) | (m[1] & 2) | (m[2] & 4) | (m[3] & 8); }
 
 inline U Gather(const uint32_t* table, U at) {
   return U{table[at[0]], table[at[1]], table[at[2]], table[at[3]]};
@@ -33,6 +26,7 @@ inline void LoadTile(const float* groups, F* x) {
 }  // namespace
 }  // namespace cosetq
 
+#include "encode_digits.h"
 #include "encode_lanes.h"
 
 namespace cosetq {

@@ -1,0 +1,153 @@
+//go:build cgo && linux
+
+package ort
+
+/*
+#include <dlfcn.h>
+#include <stdint.h>
+#include <stdlib.h>
+
+// As cosetq/cosetq.h declares them.
+struct cosetq_codec {
+  int32_t levels, gain_count;
+  int32_t radices[4];
+  float gains[16];
+  float centre[4];
+  float reach_one, reach_two, ray_shrink, max_steps;
+  int32_t max_refinements, max_overloads;
+};
+typedef struct {
+  void *(*create)(const struct cosetq_codec *, const int32_t *);
+  void (*free)(void *);
+  int64_t (*encode)(const void *, const float *, int64_t, const int32_t *, const float *, int64_t, double *, uint16_t *,
+    uint8_t *);
+} encode_functions;
+
+// open_encoder loads the library, for good, and finds the functions.
+static int open_encoder(const char *path, encode_functions *f, const char **error) {
+  void *lib = dlopen(path, RTLD_NOW);
+  if (!lib) { *error = dlerror(); return -1; }
+  f->create = (void *(*)(const struct cosetq_codec *, const int32_t *))dlsym(lib, "cosetq_encoder_create");
+  f->free = (void (*)(void *))dlsym(lib, "cosetq_encoder_free");
+  f->encode = (int64_t (*)(const void *, const float *, int64_t, const int32_t *, const float *, int64_t, double *, uint16_t *,
+    uint8_t *))dlsym(lib, "cosetq_encode");
+  if (f->create && f->free && f->encode) return 0;
+  *error = "it is older than this program and cannot encode";
+  return -1;
+}
+
+static void *call_create(encode_functions *f, const struct cosetq_codec *c, const int32_t *leaders) { return f->create(c, leaders); }
+static void call_free(encode_functions *f, void *e) { f->free(e); }
+static int64_t call_encode(encode_functions *f, const void *e, const float *rows, int64_t groups, const int32_t *at,
+    const float *steps, int64_t count, double *sse, uint16_t *indices, uint8_t *gains) {
+  return f->encode(e, rows, groups, at, steps, count, sse, indices, gains);
+}
+*/
+import "C"
+
+import (
+	"fmt"
+	"runtime"
+	"unsafe"
+
+	"github.com/cosetq/cosetq/lattice"
+)
+
+// Encoder codes rows of weights with the native ops library: the same results as lattice.Codec, to the bit. It is safe for
+// concurrent use and needs no ONNX Runtime.
+type Encoder struct {
+	functions C.encode_functions
+	codec     *lattice.Codec
+	handle    unsafe.Pointer
+}
+
+// nativeLevels is the number of levels that the library takes.
+const nativeLevels = 4
+
+// OpenEncoder loads the native ops library at path, which then stays loaded, and returns its encoder for a codec. It fails
+// with an error that wraps [ErrUnavailable], also for codecs that the library has no kernels for: all but those of D4 with
+// radices 2 and 4 and points of moderate size.
+func OpenEncoder(path string, codec *lattice.Codec) (*Encoder, error) {
+	e := &Encoder{codec: codec}
+	name := C.CString(path)
+	defer C.free(unsafe.Pointer(name))
+	var msg *C.char
+	if C.open_encoder(name, &e.functions, &msg) != 0 {
+		return nil, fmt.Errorf("%w: native ops library: %s: %s", ErrUnavailable, path, C.GoString(msg))
+	}
+	if codec.Lattice() == lattice.D4 && codec.Levels() <= nativeLevels {
+		description, leaders := describeCodec(codec)
+		e.handle = C.call_create(&e.functions, &description, (*C.int32_t)(unsafe.Pointer(unsafe.SliceData(leaders))))
+	}
+	if e.handle == nil {
+		return nil, fmt.Errorf("%w: native ops library %s: no encoder for %v", ErrUnavailable, path, codec)
+	}
+	free := e.functions
+	runtime.AddCleanup(e, func(handle unsafe.Pointer) { C.call_free(&free, handle) }, e.handle)
+	return e, nil
+}
+
+func describeCodec(codec *lattice.Codec) (d C.struct_cosetq_codec, leaders []int32) {
+	a := codec.Arithmetic()
+	d.levels, d.gain_count = C.int32_t(codec.Levels()), C.int32_t(len(codec.Gains()))
+	for m, q := range codec.Radices() {
+		d.radices[m] = C.int32_t(q)
+		table := codec.Leaders(m)
+		for k := range table.Len() {
+			leaders = append(leaders, table.At(k)...)
+		}
+	}
+	for g, gain := range codec.Gains() {
+		d.gains[g] = C.float(gain)
+	}
+	for j, x := range codec.Centre() {
+		d.centre[j] = C.float(x)
+	}
+	d.reach_one, d.reach_two = C.float(a.ReachOne), C.float(a.ReachTwo)
+	d.ray_shrink, d.max_steps = C.float(a.RayShrink), C.float(a.MaxSteps)
+	d.max_refinements, d.max_overloads = C.int32_t(a.MaxRefinements), C.int32_t(a.MaxOverloads)
+	return d, leaders
+}
+
+// Distortions implements lattice.RowCoder.
+func (e *Encoder) Distortions(sse []float64, b lattice.RowBatch) error {
+	if err := b.Check(sse); err != nil {
+		return err
+	}
+	return e.run(nil, nil, sse, b)
+}
+
+// EncodeRows implements lattice.RowCoder.
+func (e *Encoder) EncodeRows(indices []uint16, gains []uint8, sse []float64, b lattice.RowBatch) error {
+	if err := b.CheckCodes(e.codec, indices, gains, sse); err != nil {
+		return err
+	}
+	return e.run(indices, gains, sse, b)
+}
+
+// run codes a batch whose lengths fit, and leaves to the codec what the library does not take: steps of 0, and what fails.
+func (e *Encoder) run(indices []uint16, gains []uint8, sse []float64, b lattice.RowBatch) error {
+	refused := C.call_encode(&e.functions, e.handle, (*C.float)(unsafe.SliceData(b.Weights)), C.int64_t(b.Width/lattice.GroupSize),
+		(*C.int32_t)(unsafe.SliceData(b.At)), (*C.float)(unsafe.SliceData(b.Steps)), C.int64_t(b.Len()),
+		(*C.double)(unsafe.SliceData(sse)), (*C.uint16_t)(unsafe.SliceData(indices)), (*C.uint8_t)(unsafe.SliceData(gains)))
+	runtime.KeepAlive(e)
+	for i := 0; refused > 0; i++ {
+		if sse[i] >= 0 {
+			continue
+		}
+		refused--
+		one := b.Item(i)
+		if indices == nil {
+			if err := e.codec.Distortions(sse[i:i+1], one); err != nil {
+				return err
+			}
+			continue
+		}
+		groups := b.Width / lattice.GroupSize
+		slots := groups * e.codec.GroupIndices()
+		if err := e.codec.EncodeRows(indices[i*slots:][:slots], gains[i*groups:][:groups], sse[i:i+1], one); err != nil {
+			return err
+		}
+	}
+	return nil
+}
