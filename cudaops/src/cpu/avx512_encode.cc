@@ -127,14 +127,15 @@ inline void Digits(const EncoderView& codec, const U points[kWide], U classes[kW
         _mm512_or_si512(b0, Shifted(b1, shift)),
         _mm512_or_si512(Shifted(b2, 2 * shift), Shifted(b3, 3 * shift)));
     const __mmask64 upper = _mm512_movepi8_mask(k[m]);
+    for (int j = 0; j < 4; ++j)
+      x[j] = _mm512_sub_epi8(x[j], LookUp(level.columns + 256 * j, k[m], upper));
+    if (m + 1 == codec.levels) break;
     const __m512i kept = _mm512_set1_epi8(static_cast<char>(0xff >> shift));
-    for (int j = 0; j < 4; ++j) {
-      const __m512i rest = _mm512_sub_epi8(x[j], LookUp(level.columns + 256 * j, k[m], upper));
-      x[j] = _mm512_and_si512(_mm512_srl_epi16(rest, _mm_cvtsi32_si128(shift)), kept);
-    }
+    for (int j = 0; j < 4; ++j)
+      x[j] = _mm512_and_si512(_mm512_srl_epi16(x[j], _mm_cvtsi32_si128(shift)), kept);
   }
-  const __m512i origin =
-      _mm512_set1_epi8(static_cast<char>(codec.level[codec.levels - 1].zero & 0xff));
+  const EncodeLevel& last = codec.level[codec.levels - 1];
+  const __m512i origin = _mm512_set1_epi8(static_cast<char>(last.zero << last.shift));
   __mmask64 all = _mm512_cmpeq_epi8_mask(x[0], origin);
   for (int j = 1; j < 4; ++j) all = _mm512_mask_cmpeq_epi8_mask(all, x[j], origin);
   for (int i = 0; i < kWide; ++i) {

@@ -102,102 +102,87 @@ inline Residual Sorted(const F r[4]) {
   return s;
 }
 
-// kWide vectors of blocks on their way from far out into the code.
-struct WideBlocks {
-  F y[kWide][kEncodeDim];
-  U point[kWide];
-  U classes[kWide];
-  M lanes[kWide];  // in use
+// Blocks that overload, one vector of them, on their way into the code. Candidates are looked at
+// kWide at a time, since that is how Digits is fast, and the first that will do is taken.
+struct Clamped {
+  F y[kEncodeDim];
+  U point;
+  U classes;
 
-  bool Any(const M m[kWide]) const {
-    M all = m[0];
-    for (int i = 1; i < kWide; ++i) all = all | m[i];
-    return Bits(all) != 0;
-  }
-
-  // Moves the points of some lanes to candidates that are in the code. Returns the lanes that moved
-  // in moved.
-  void Take(const EncoderView& codec, const U candidate[kWide], const M of[kWide],
-            M moved[kWide]) {
+  // Moves lanes to the first candidate that is in the code and wanted there. Returns the lanes that
+  // did not move.
+  M Take(const EncoderView& codec, M lanes, const U candidate[kWide], const M wanted[kWide]) {
     U k[kWide];
     M inside[kWide];
     Digits(codec, candidate, k, inside);
     for (int i = 0; i < kWide; ++i) {
-      moved[i] = of[i] & inside[i];
-      point[i] = Select(moved[i], candidate[i], point[i]);
-      classes[i] = Select(moved[i], k[i], classes[i]);
+      const M taken = lanes & wanted[i] & inside[i];
+      point = Select(taken, candidate[i], point);
+      classes = Select(taken, k[i], classes);
+      lanes = lanes & ~taken;
     }
+    return lanes;
   }
 
-  // Finds a first point along the ray to the centre of the code.
-  void FollowRay(const EncoderView& codec) {
-    F s[kWide];
-    M outside[kWide];
-    for (int i = 0; i < kWide; ++i) {
-      s[i] = Shrink(codec, y[i]);
-      outside[i] = lanes[i];
-    }
-    while (Any(outside)) {
+  // Finds the first point along the ray to the centre of the code.
+  void FollowRay(const EncoderView& codec, M lanes) {
+    F s = Shrink(codec, y);
+    while (Bits(lanes) != 0) {
       U nearest[kWide];
+      M wanted[kWide];
       for (int i = 0; i < kWide; ++i) {
         F u[kEncodeDim], unused;
         for (int j = 0; j < kEncodeDim; ++j) {
           const F centre = Splat(codec.centre[j]);
-          u[j] = s[i] * (y[i][j] - centre) + centre;
+          u[j] = s * (y[j] - centre) + centre;
         }
         nearest[i] = Nearest(u, &unused);
-        s[i] = s[i] * Splat(codec.ray_shrink);
+        wanted[i] = lanes;
+        s = s * Splat(codec.ray_shrink);
       }
-      M inside[kWide];
-      Take(codec, nearest, outside, inside);
-      for (int i = 0; i < kWide; ++i) outside[i] = outside[i] & ~inside[i];
+      lanes = Take(codec, lanes, nearest, wanted);
     }
   }
 
-  // The residuals of all blocks and their squares.
-  void Measure(F r[kWide][kEncodeDim], F error[kWide]) const {
-    for (int i = 0; i < kWide; ++i) {
-      for (int j = 0; j < kEncodeDim; ++j) {
-        // An integer below 2^23 in the low bits of the float 2^23 is their sum.
-        const U biased = (point[i] >> (8 * j)) & 0xffu;
-        const F v = AsFloat(biased | 0x4b000000u) - Splat((1 << 23) + kEncodeBias);
-        r[i][j] = y[i][j] - v;
-      }
-      error[i] = SumSquares(r[i]);
+  // The residual and its square.
+  F Measure(F r[kEncodeDim]) const {
+    for (int j = 0; j < kEncodeDim; ++j) {
+      // An integer below 2^23 in the low bits of the float 2^23 is their sum.
+      const U biased = (point >> (8 * j)) & 0xffu;
+      const F v = AsFloat(biased | 0x4b000000u) - Splat((1 << 23) + kEncodeBias);
+      r[j] = y[j] - v;
     }
+    return SumSquares(r);
   }
 
-  // Moves blocks by the first minimal vector that shortens the residual and stays in the code;
-  // lanes then holds those that moved.
-  void Refine(const EncoderView& codec, const F r[kWide][kEncodeDim]) {
-    Residual s[kWide];
-    U from[kWide];
-    M searching[kWide];
-    for (int i = 0; i < kWide; ++i) {
-      s[i] = Sorted(r[i]);
-      from[i] = point[i];
-      searching[i] = lanes[i];
-    }
-    const auto attempt = [&](int a, int b, bool against) {
-      U candidate[kWide];
-      M better[kWide];
-      for (int i = 0; i < kWide; ++i) {
-        const F size = against ? s[i].size[a] - s[i].size[b] : s[i].size[a] + s[i].size[b];
-        better[i] = searching[i] & Gt(size, Splat(1));
-        candidate[i] = from[i] + s[i].step[a] + (against ? U{} - s[i].step[b] : s[i].step[b]);
-      }
-      if (!Any(better)) return;
-      M moved[kWide];
-      Take(codec, candidate, better, moved);
-      for (int i = 0; i < kWide; ++i) searching[i] = searching[i] & ~moved[i];
+  // Moves lanes by the first minimal vector that shortens the residual and stays in the code: a
+  // step along two of the largest residuals, or along one and against another. Returns the lanes
+  // that moved.
+  M Refine(const EncoderView& codec, M lanes, const F r[kEncodeDim]) {
+    struct Vector {
+      int along, other;
+      bool against;
     };
-    for (int a = 0; a < 3; ++a) {
-      for (int b = a + 1; b < 4; ++b) attempt(a, b, false);
+    static constexpr Vector kOrder[] = {{0, 1, false}, {0, 2, false}, {0, 3, false}, {1, 2, false},
+                                        {1, 3, false}, {2, 3, false}, {0, 3, true},  {0, 2, true},
+                                        {0, 1, true},  {1, 3, true},  {1, 2, true},  {2, 3, true}};
+    const Residual s = Sorted(r);
+    const U from = point;
+    M searching = lanes;
+    for (int first = 0; first < 12; first += kWide) {
+      U candidate[kWide];
+      M wanted[kWide], any = kNone;
+      for (int i = 0; i < kWide; ++i) {
+        const Vector& v = kOrder[first + i];
+        const F a = s.size[v.along], b = s.size[v.other];
+        wanted[i] = searching & Gt(v.against ? a - b : a + b, Splat(1));
+        any = any | wanted[i];
+        const U towards = from + s.step[v.along];
+        candidate[i] = v.against ? towards - s.step[v.other] : towards + s.step[v.other];
+      }
+      if (Bits(any) != 0) searching = Take(codec, searching, candidate, wanted);
     }
-    for (int a = 0; a < 3; ++a) {
-      for (int b = 3; b > a; --b) attempt(a, b, true);
-    }
-    for (int i = 0; i < kWide; ++i) lanes[i] = lanes[i] & ~searching[i];
+    return lanes & ~searching;
   }
 };
 

@@ -12,8 +12,8 @@ namespace cosetq {
 namespace {
 
 // Groups that are coded together: enough that the blocks to clamp fill whole vectors, few enough
-// for the first-level cache.
-constexpr int kChunkGroups = 256;
+// for the second-level cache.
+constexpr int kChunkGroups = 1024;
 constexpr int kTiles = kChunkGroups / kLanes;
 constexpr int kChunkBlocks = kChunkGroups * kEncodeBlocks;
 
@@ -26,7 +26,7 @@ struct Blocks {
 
 // Blocks to clamp. Every array takes one vector more than its count says.
 struct Queue {
-  static constexpr int kRoom = kChunkBlocks + kWide * kLanes;
+  static constexpr int kRoom = kChunkBlocks + kLanes;
   int count = 0;
   alignas(64) float y[kEncodeDim][kRoom];
   alignas(64) uint32_t point[kRoom];
@@ -35,59 +35,52 @@ struct Queue {
 
   // Adds lanes of the blocks at place and after.
   void Push(const F from[kEncodeDim], M lanes, int place) {
+    if (Bits(lanes) == 0) return;
     for (int j = 0; j < kEncodeDim; ++j) Pack(lanes, AsInt(from[j]), y[j] + count);
     Pack(lanes, Lane() + SplatInt(static_cast<uint32_t>(place)), block + count);
     count += __builtin_popcount(Bits(lanes));
   }
 
-  // Reads the blocks from first on.
-  WideBlocks At(int first) const {
-    WideBlocks w;
-    for (int i = 0; i < kWide; ++i) {
-      const int at = first + i * kLanes, left = count - at;
-      for (int j = 0; j < kEncodeDim; ++j) w.y[i][j] = Load<F>(y[j] + at);
-      w.point[i] = Load<U>(point + at);
-      w.classes[i] = Load<U>(classes + at);
-      w.lanes[i] = left >= kLanes ? FirstLanes(kLanes) : FirstLanes(left > 0 ? left : 0);
-    }
-    return w;
-  }
-
   // Codes all blocks, and empties the queue.
   void Clamp(const EncoderView& codec, Blocks* out) {
-    for (int first = 0; first < count; first += kWide * kLanes) {
-      WideBlocks w = At(first);
-      w.FollowRay(codec);
-      memcpy(point + first, w.point, sizeof w.point);
-      memcpy(classes + first, w.classes, sizeof w.classes);
+    for (int first = 0; first < count; first += kLanes) {
+      Clamped c = At(first);
+      c.FollowRay(codec, Used(first));
+      memcpy(point + first, &c.point, sizeof(U));
+      memcpy(classes + first, &c.classes, sizeof(U));
     }
     // Those that move stay in the queue for another round, one after the other.
     for (int moves = 0; count > 0; ++moves) {
       int kept = 0;
-      for (int first = 0; first < count; first += kWide * kLanes) {
-        WideBlocks w = At(first);
-        M used[kWide];
-        memcpy(used, w.lanes, sizeof used);
-        U place[kWide];
-        for (int i = 0; i < kWide; ++i) place[i] = Load<U>(block + first + i * kLanes);
-        F r[kWide][kEncodeDim], error[kWide];
-        w.Measure(r, error);
-        for (int i = 0; i < kWide && moves == codec.max_refinements; ++i) w.lanes[i] = kNone;
-        if (w.Any(w.lanes)) w.Refine(codec, r);
-        for (int i = 0; i < kWide; ++i) {
-          Finish(used[i] & ~w.lanes[i], place[i], error[i], w.classes[i], out);
-          for (int j = 0; j < kEncodeDim; ++j) Pack(w.lanes[i], AsInt(w.y[i][j]), y[j] + kept);
-          Pack(w.lanes[i], w.point[i], point + kept);
-          Pack(w.lanes[i], w.classes[i], classes + kept);
-          Pack(w.lanes[i], place[i], block + kept);
-          kept += __builtin_popcount(Bits(w.lanes[i]));
-        }
+      for (int first = 0; first < count; first += kLanes) {
+        Clamped c = At(first);
+        const U place = Load<U>(block + first);
+        const M used = Used(first);
+        F r[kEncodeDim];
+        const F error = c.Measure(r);
+        const M moved = moves == codec.max_refinements ? kNone : c.Refine(codec, used, r);
+        Finish(used & ~moved, place, error, c.classes, out);
+        for (int j = 0; j < kEncodeDim; ++j) Pack(moved, AsInt(c.y[j]), y[j] + kept);
+        Pack(moved, c.point, point + kept);
+        Pack(moved, c.classes, classes + kept);
+        Pack(moved, place, block + kept);
+        kept += __builtin_popcount(Bits(moved));
       }
       count = kept;
     }
   }
 
  private:
+  Clamped At(int first) const {
+    Clamped c;
+    for (int j = 0; j < kEncodeDim; ++j) c.y[j] = Load<F>(y[j] + first);
+    c.point = Load<U>(point + first);
+    c.classes = Load<U>(classes + first);
+    return c;
+  }
+
+  M Used(int first) const { return FirstLanes(count - first < kLanes ? count - first : kLanes); }
+
   static void Finish(M lanes, U place, F error, U k, Blocks* out) {
     for (uint32_t bits = Bits(lanes); bits != 0; bits &= bits - 1) {
       const int lane = __builtin_ctz(bits);
@@ -150,15 +143,18 @@ inline void TryGain(const EncoderView& codec, Chunk* chunk, int t, float gain, T
   memcpy(chunk->blocks.classes + t * kEncodeBlocks * kLanes, classes, sizeof classes);
   for (int k = 0; k < 2; ++k) {
     M outside[kEncodeBlocks];
-    F bound[kEncodeBlocks];
     for (int b = 0; b < kEncodeBlocks; ++b) {
       const int i = k * kEncodeBlocks + b;
       outside[b] = tiles[k].active & (beyond[i] | ~inside[i]);
-      bound[b] = Select(outside[b], Max(error[i], Bound(codec, y[i])), error[i]);
     }
     trial[k].overload = outside[0] | outside[1];
-    trial[k].hopeless =
-        trial[k].overload & Gt(Splat(gain * gain) * (bound[0] + bound[1]), tiles[k].best);
+    if (Bits(trial[k].overload) == 0) continue;
+    F bound = {};
+    for (int b = 0; b < kEncodeBlocks; ++b) {
+      const int i = k * kEncodeBlocks + b;
+      bound += Select(outside[b], Max(error[i], Bound(codec, y[i])), error[i]);
+    }
+    trial[k].hopeless = trial[k].overload & Gt(Splat(gain * gain) * bound, tiles[k].best);
     for (int b = 0; b < kEncodeBlocks; ++b) {
       const int i = k * kEncodeBlocks + b;
       chunk->queue.Push(y[i], outside[b] & ~trial[k].hopeless, (t * kEncodeBlocks + i) * kLanes);
@@ -181,7 +177,7 @@ inline void TakeGain(const Blocks& blocks, int t, float gain, int index, M hopel
 
 inline void EncodeChunk(const EncoderView& codec, Chunk* chunk) {
   Trial trials[kTiles];
-  if (chunk->count % 2 != 0) chunk->tiles[chunk->count].active = kNone;
+  if (chunk->count % 2 != 0) chunk->tiles[chunk->count] = Tile{};
   for (int g = codec.gain_count - 1; g >= 0; --g) {
     const float gain = codec.gains[g];
     for (int t = 0; t < chunk->count; t += 2) TryGain(codec, chunk, t, gain, trials + t);
@@ -220,7 +216,7 @@ inline void Flush(const EncoderView& codec, const EncodeWork& work, Chunk* chunk
 }
 
 void Encode(const EncoderView& codec, const EncodeWork& work) {
-  Chunk chunk = {};
+  Chunk chunk;
   for (int64_t i = 0; i < work.count; ++i) {
     work.sse[i] = 0;
     const int64_t at = work.at == nullptr ? i : work.at[i];
