@@ -30,6 +30,19 @@ const RegisterSymbol = "RegisterCustomOps"
 // EnvISA names the environment variable that forces one of [ISAs] instead of the best one the processor has.
 const EnvISA = "COSETQ_ISA"
 
+// How closely kernels keep activations: AccuracyDefault leaves it to the kernels, AccuracyAccurate stays within 1e-4 of the
+// result, AccuracyFast rounds activations to 8 bits. A session says it for all nodes by the config entry [ConfigAccuracy];
+// without it a node's attribute [AttrAccuracy] counts, then the environment variable [EnvAccuracy], meant for experiments.
+const (
+	AccuracyDefault  = 0
+	AccuracyAccurate = 1
+	AccuracyFast     = 4
+
+	ConfigAccuracy = "ai.coset.accuracy"
+	EnvAccuracy    = "COSETQ_ACCURACY"
+	AttrAccuracy   = "accuracy" // optional, so not among [Attributes], which the function body declares
+)
+
 // ISAs lists the instruction sets with kernels of their own, slowest first.
 var ISAs = []string{"portable", "avx2", "avx512"}
 

@@ -80,6 +80,7 @@ OrtStatus* ComputeLinear(void* kernel, OrtKernelContext* context) {
   }
   LinearCall call;
   call.batch = 1;
+  call.accuracy = k.accuracy;
   for (size_t i = 0; i + 1 < rank; ++i) call.batch *= shape[i];
   shape.back() = w.rows;
   OrtValue* y = nullptr;

@@ -1,4 +1,7 @@
+#include <cstdlib>
 #include <cstring>
+#include <memory>
+#include <string>
 #include <vector>
 
 #include "cpu/weight.h"
@@ -107,6 +110,38 @@ OrtStatus* ReadSpec(const LinearOp& op, const OrtKernelInfo* info, WeightSpec* s
   return ConstantInput(info, schema::kInputBias, op.activation, &spec->bias);
 }
 
+// From the session, else the node, else the environment.
+OrtStatus* ReadAccuracy(const OrtKernelInfo* info, Accuracy* accuracy) {
+  OrtKeyValuePairs* raw = nullptr;
+  COSETQ_RETURN_IF_ERROR(ort->KernelInfo_GetConfigEntries(info, &raw));
+  OrtOwner<OrtKeyValuePairs> entries(raw);
+  const char* entry = ort->GetKeyValue(raw, schema::kConfigAccuracy);
+  const char* variable = std::getenv(schema::kEnvAccuracy);
+  std::string source, value = std::to_string(schema::kAccuracyDefault);
+  int64_t attribute = 0;
+  if (entry != nullptr) {
+    source = std::string("session entry ") + schema::kConfigAccuracy;
+    value = entry;
+  } else if (OrtStatus* status =
+                 ort->KernelInfoGetAttribute_int64(info, schema::kAttrAccuracy, &attribute)) {
+    ort->ReleaseStatus(status);  // the attribute is optional
+    source = std::string("environment variable ") + schema::kEnvAccuracy;
+    if (variable != nullptr && *variable != 0) value = variable;
+  } else {
+    source = std::string("attribute ") + schema::kAttrAccuracy;
+    value = std::to_string(attribute);
+  }
+  if (value == std::to_string(schema::kAccuracyFast)) {
+    *accuracy = Accuracy::kFast;
+  } else if (value == std::to_string(schema::kAccuracyAccurate) ||
+             value == std::to_string(schema::kAccuracyDefault)) {
+    *accuracy = Accuracy::kAccurate;
+  } else {
+    return Invalid(source + " is " + value + ", want 0 (default), 1 (accurate) or 4 (fast)");
+  }
+  return nullptr;
+}
+
 }  // namespace
 
 OrtStatus* CreateLinear(const LinearOp& op, const OrtApi&, const OrtKernelInfo* info,
@@ -116,6 +151,7 @@ OrtStatus* CreateLinear(const LinearOp& op, const OrtApi&, const OrtKernelInfo* 
   std::string error;
   auto made = std::make_unique<LinearKernel>();
   made->half = spec.half_bias;
+  COSETQ_RETURN_IF_ERROR(ReadAccuracy(info, &made->accuracy));
   made->weight = Weight::Create(spec, &error);
   if (made->weight == nullptr) return Invalid(error);
   *kernel = made.release();

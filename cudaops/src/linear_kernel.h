@@ -5,12 +5,14 @@
 
 #include <memory>
 
+#include "cpu/linear.h"
 #include "cpu/weight.h"
 
 namespace cosetq {
 
 struct LinearKernel {
   bool half = false;  // activations are float16
+  Accuracy accuracy = Accuracy::kAccurate;
   std::unique_ptr<Weight> weight;
 };
 

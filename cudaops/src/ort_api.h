@@ -38,6 +38,7 @@ struct OrtReleaser {
   void operator()(OrtTensorTypeAndShapeInfo* p) const { ort->ReleaseTensorTypeAndShapeInfo(p); }
   void operator()(OrtValue* p) const { ort->ReleaseValue(p); }
   void operator()(OrtMemoryInfo* p) const { ort->ReleaseMemoryInfo(p); }
+  void operator()(OrtKeyValuePairs* p) const { ort->ReleaseKeyValuePairs(p); }
   void operator()(OrtAllocator* p) const { ort->ReleaseAllocator(p); }
 };
 

@@ -8,6 +8,8 @@
 
 #include "weight_view.h"
 
+#define ALWAYS_INLINE __attribute__((always_inline))
+
 namespace cosetq {
 
 // See LookupBuildFn, LookupFn and LaneRowsFn in kernels.h.
@@ -26,6 +28,16 @@ void Avx512PanelMultiply(const int8_t* panel, const uint8_t* a, const float* sca
                          int columns, int parts, float* sums);
 
 namespace {
+
+// body(0) … body(kCount - 1), unrolled before anything else: arrays indexed by the argument then live
+// in registers.
+template <int kCount, typename Body>
+inline ALWAYS_INLINE void Unroll(const Body& body) {
+  if constexpr (kCount > 0) {
+    Unroll<kCount - 1>(body);
+    body(kCount - 1);
+  }
+}
 
 // Rows of a tile; a load under this mask reads no byte past the tile and gives zero digits to the
 // missing rows.

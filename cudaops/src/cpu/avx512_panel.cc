@@ -5,14 +5,18 @@
 #include "avx512_lookup.h"
 #include "kernels.h"
 
-#define ALWAYS_INLINE __attribute__((always_inline))
-
 namespace cosetq {
 namespace {
 
+// sum += dot products of four bytes each. As assembly because GCC 12 makes copies of all sums around
+// its own intrinsic, which halves the speed of the loop below.
+inline ALWAYS_INLINE void AddDots(__m512i activations, __m512i weights, __m512i* sum) {
+  __asm__("vpdpbusd %2, %1, %0" : "+v"(*sum) : "v"(activations), "v"(weights));
+}
+
 // Four vectors of bytes as dwords: byte j of a dword is from v[j]. Dword 4 * l + i of out[q] is row
 // 16 * l + 4 * q + i.
-inline void Interleave4(const __m512i* v, __m512i* out) {
+inline ALWAYS_INLINE void Interleave4(const __m512i* v, __m512i* out) {
   const __m512i low01 = _mm512_unpacklo_epi8(v[0], v[1]), low23 = _mm512_unpacklo_epi8(v[2], v[3]);
   const __m512i high01 = _mm512_unpackhi_epi8(v[0], v[1]),
                 high23 = _mm512_unpackhi_epi8(v[2], v[3]);
@@ -67,45 +71,54 @@ inline Digits LoadDigits(__mmask64 rows, const uint8_t* codes) {
   return {value, high, _knot_mask64(high)};
 }
 
-// out[block] += table[digit] for the digits of both blocks of a group.
-inline void AddLookups(const uint8_t* table, const Digits* digits, __m512i* out) {
-  const __m512i* t = reinterpret_cast<const __m512i*>(table);
-  const __m512i t0 = _mm512_load_si512(t), t1 = _mm512_load_si512(t + 1);
-  const __m512i t2 = _mm512_load_si512(t + 2), t3 = _mm512_load_si512(t + 3);
-  for (int block = 0; block < 2; ++block) {
-    const Digits& d = digits[block];
-    const __m512i half = _mm512_mask2_permutex2var_epi8(t2, d.value, d.high, t3);
-    out[block] =
-        _mm512_add_epi8(out[block], _mm512_mask2_permutex2var_epi8(t0, half, d.low, t1));
-  }
+// table[digit] for a table of 256 bytes in four registers.
+inline ALWAYS_INLINE __m512i LookUp(const __m512i* t, const Digits& d) {
+  const __m512i half = _mm512_mask2_permutex2var_epi8(t[2], d.value, d.high, t[3]);
+  return _mm512_mask2_permutex2var_epi8(t[0], half, d.low, t[1]);
 }
 
-// Sums of the levels' tables for one group: out[j][block] of 64 rows.
+// Left to itself the compiler loads a register again for every look-up, and loads would limit the
+// decoding.
+inline ALWAYS_INLINE void LoadTable(const uint8_t* table, __m512i* t) {
+  Unroll<4>([&](int i) ALWAYS_INLINE {
+    t[i] = _mm512_load_si512(table + 64 * i);
+    __asm__("" : "+v"(t[i]));
+  });
+}
+
+// Sums of the levels' tables for one group: out[4 * block + j] of 64 rows.
 template <Form kForm>
-inline void LookUpGroup(const WeightView& w, __mmask64 rows, const uint8_t* codes,
-                        __m512i (*out)[2]) {
+inline ALWAYS_INLINE void LookUpGroup(const WeightView& w, __mmask64 rows, const uint8_t* codes,
+                                      __m512i* out) {
   const uint8_t(*tables)[4][256] = w.tables->panel.bytes;
   Digits coarse[2], fine[2];
   __m512i nibbles[2];
-  const uint8_t* digits = codes + (kForm == Form::kNibbleByte ? w.tile : 0);
   if constexpr (kForm == Form::kNibbleByte) {
     const __m512i both = _mm512_maskz_loadu_epi8(rows, codes);
-    for (int b = 0; b < 2; ++b) nibbles[b] = Nibbles(both, b);
+    Unroll<2>([&](int b) ALWAYS_INLINE {
+      nibbles[b] = Nibbles(both, b);
+      coarse[b] = LoadDigits(rows, codes + (1 + b) * w.tile);
+    });
   } else {
-    for (int b = 0; b < 2; ++b, digits += w.tile) fine[b] = LoadDigits(rows, digits);
+    Unroll<2>([&](int b) ALWAYS_INLINE {
+      fine[b] = LoadDigits(rows, codes + b * w.tile);
+      if constexpr (kForm == Form::kTwoByte) coarse[b] = LoadDigits(rows, codes + (2 + b) * w.tile);
+    });
   }
-  if constexpr (kForm != Form::kOneByte) {
-    for (int b = 0; b < 2; ++b, digits += w.tile) coarse[b] = LoadDigits(rows, digits);
-  }
-  for (int j = 0; j < 4; ++j) {
-    if constexpr (kForm == Form::kNibbleByte) {
-      for (int b = 0; b < 2; ++b) out[j][b] = Lookup16(tables[0][j], nibbles[b]);
-    } else {
-      out[j][0] = out[j][1] = _mm512_setzero_si512();
-      AddLookups(tables[0][j], fine, out[j]);
+  Unroll<4>([&](int j) ALWAYS_INLINE {
+    __m512i t[4];
+    if constexpr (kForm != Form::kNibbleByte) LoadTable(tables[0][j], t);
+    Unroll<2>([&](int b) ALWAYS_INLINE {
+      out[4 * b + j] = kForm == Form::kNibbleByte ? Lookup16(tables[0][j], nibbles[b])
+                                                  : LookUp(t, fine[b]);
+    });
+    if constexpr (kForm != Form::kOneByte) {
+      LoadTable(tables[1][j], t);
+      Unroll<2>([&](int b) ALWAYS_INLINE {
+        out[4 * b + j] = _mm512_add_epi8(out[4 * b + j], LookUp(t, coarse[b]));
+      });
     }
-    if constexpr (kForm != Form::kOneByte) AddLookups(tables[1][j], coarse, out[j]);
-  }
+  });
 }
 
 inline __m512i* Step(int8_t* block, int step) {
@@ -137,26 +150,23 @@ void DecodeForm(const WeightView& w, int64_t tile, int64_t first, int64_t count,
       }
       gain[g] = gains.Of(group);
       const __m512i four[4] = {gain[g], gain[g], gain[g], gain[g]};
-      __m512i factor[4], shift[4];
+      __m512i factor[4], shift[4], value[8];
       Interleave4(four, factor);
-      for (int q = 0; q < 4; ++q) {
+      Unroll<4>([&](int q) ALWAYS_INLINE {
         shift[q] = _mm512_mullo_epi16(factor[q], bias);
         factor[q] = _mm512_and_si512(factor[q], low_bytes);
-      }
-      __m512i value[4][2];
+      });
       LookUpGroup<kForm>(w, rows, codes, value);
-      for (int half = 0; half < 2; ++half) {
-        const __m512i coordinates[4] = {value[0][half], value[1][half], value[2][half],
-                                        value[3][half]};
+      Unroll<2>([&](int half) ALWAYS_INLINE {
         __m512i weight[4];
-        Interleave4(coordinates, weight);
-        for (int q = 0; q < 4; ++q) {
+        Interleave4(value + 4 * half, weight);
+        Unroll<4>([&](int q) ALWAYS_INLINE {
           // Two bytes at once: no product exceeds 255, so nothing is carried.
           weight[q] = _mm512_sub_epi8(_mm512_mullo_epi16(weight[q], factor[q]), shift[q]);
           _mm512_store_si512(Step(panel, half * kBlockGroups + g) + q, weight[q]);
-          total[q] = _mm512_dpbusd_epi32(total[q], offset, weight[q]);
-        }
-      }
+          AddDots(offset, weight[q], &total[q]);
+        });
+      });
     }
     for (int half = 0; half < 2; ++half) {
       __m512i weight[4];
@@ -164,7 +174,7 @@ void DecodeForm(const WeightView& w, int64_t tile, int64_t first, int64_t count,
       for (int q = 0; q < 4; ++q) {
         weight[q] = _mm512_mullo_epi16(weight[q], kappa);
         _mm512_store_si512(Step(panel, 2 * kBlockGroups + half) + q, weight[q]);
-        total[q] = _mm512_dpbusd_epi32(total[q], offset, weight[q]);
+        AddDots(offset, weight[q], &total[q]);
       }
     }
     for (int q = 0; q < 4; ++q) {
@@ -196,22 +206,6 @@ inline uint32_t LargestLane(__m256i v) {
   m = _mm_max_epu32(m, _mm_shuffle_epi32(m, 0x4e));
   m = _mm_max_epu32(m, _mm_shuffle_epi32(m, 0xb1));
   return static_cast<uint32_t>(_mm_cvtsi128_si32(m));
-}
-
-// body(0) … body(kCount - 1), unrolled before anything else: arrays indexed by the argument then live
-// in registers.
-template <int kCount, typename Body>
-inline ALWAYS_INLINE void Unroll(const Body& body) {
-  if constexpr (kCount > 0) {
-    Unroll<kCount - 1>(body);
-    body(kCount - 1);
-  }
-}
-
-// sum += dot products of four bytes each. As assembly because GCC 12 makes copies of all sums around
-// its own intrinsic, which halves the speed of the loop below.
-inline ALWAYS_INLINE void AddDots(__m512i activations, __m512i weights, __m512i* sum) {
-  __asm__("vpdpbusd %2, %1, %0" : "+v"(*sum) : "v"(activations), "v"(weights));
 }
 
 // One block of 64 rows times kColumnCount columns with all sums in registers. Not inlined, for in a

@@ -27,8 +27,8 @@ class Host {
 
 // How closely activations are kept; the values are those of the op's attribute.
 enum class Accuracy {
-  kAccurate = 1,  // 16 bits or more: errors up to 1e-4 of the result
-  kFast = 4,      // 8 bits
+  kAccurate = schema::kAccuracyAccurate,  // 16 bits or more: errors up to 1e-4 of the result
+  kFast = schema::kAccuracyFast,          // 8 bits
 };
 
 // Rows of A and Y are contiguous. Exactly one of each pair of pointers is set.
