@@ -128,7 +128,7 @@ func (b *body) mod(out, x, y string) string {
 // that it computed until the pass is over. So all that can be done on the small tables is done there: level weights and
 // centre are worked into one table, whose rows the digits then name, and gains are unpacked by a table of all bytes. What
 // is left of values as large as the weight, in bytes per weight for two levels of D4: digits 5, leaders 8, and 4 for each
-// of sum, gain and scale, transposition and reshape; packed digits cost 4 more, padding 8.
+// of their combination and its reshape; packed digits cost 4 more, padding 16.
 func newFunction(opset int64, f forms) (*onnx.Function, error) {
 	if opset < MinOpset || opset > MaxOpset {
 		return nil, fmt.Errorf("rewrite: the model uses opset %d; the decoder is written for %d to %d: convert the model to one of these", opset, MinOpset, MaxOpset)
@@ -232,8 +232,14 @@ func (b *body) points() {
 	b.binary("Add", "slot_start", field("slot_base", cudaops.SlotBase), "level_start")
 	b.binary("Add", "entry", digit, "slot_start")
 	b.binary("Gather", "parts", "table", "entry", onnx.IntAttr("axis", 0)) // [tiles, T, G, M, 8/d, d]
-	b.sum("centred", "parts", "three", 3)
+	if !b.einsum() {
+		b.sum("centred", "parts", "three", 3)
+	}
 }
+
+// einsum reports whether one Einsum takes the place of sum, gains and transposition. It exists from opset 12, and wants a factor
+// for every row of the tiles.
+func (b *body) einsum() bool { return b.opset >= 12 && !b.forms.padded }
 
 // gains unpacks the gain of every group: value "gain", [tiles, T, G, 1, 1], or all ones with a single gain.
 func (b *body) gains() {
@@ -278,8 +284,12 @@ func (b *body) weight() {
 		b.op("Concat", "tile_shape", []string{"gain_tiles", "last_pair", "one"}, onnx.IntAttr("axis", 0))
 		factor = b.binary("Mul", "factor", "gain", b.binary("Reshape", "scale_by_tile", "scale", "tile_shape"))
 	}
-	b.binary("Mul", "grouped", "centred", factor)
-	b.unary("Transpose", "turned", "grouped", onnx.IntsAttr("perm", 3, 4, 2, 0, 1)) // group g holds columns g, g+G, …
+	if b.einsum() { // t tile, n row, g group, m level, b block, d place; group g holds columns g, g+G, …
+		b.op("Einsum", "turned", []string{"parts", factor}, onnx.StringAttr("equation", "tngmbd,tngxy->bdgtn"))
+	} else {
+		b.binary("Mul", "grouped", "centred", factor)
+		b.unary("Transpose", "turned", "grouped", onnx.IntsAttr("perm", 3, 4, 2, 0, 1))
+	}
 	b.binary("Mul", "padded_columns", "groups", b.ints("eight", cudaops.GroupSize))
 	b.op("Concat", "padded_shape", []string{"padded_columns", "any"}, onnx.IntAttr("axis", 0))
 	if !b.forms.padded {
