@@ -58,11 +58,7 @@ func (q *run) ldlq(f *factors, how plan) (*Result, error) {
 		c := t.chunk
 		c.count = t.last - t.first
 		for r := t.first; r < t.last; r++ {
-			row, err := t.row(r)
-			if err != nil {
-				return err
-			}
-			c.setRow(r-t.first, row, unit)
+			c.setRow(r-t.first, t.row(r), unit)
 		}
 		best, err := c.code(how, table, steps[t.first:t.last], lost[t.first:t.last])
 		if err != nil {
@@ -120,12 +116,9 @@ func (c *chunk) code(how plan, table *scales, steps []float32, lost []outcome) (
 	for r, l := range best.loss[:c.count] {
 		lost[r].energy = l
 	}
-	for r, s := range steps {
-		scale, err := table.choose(c.codec, c.w[r*c.f.places:][:c.f.places], s)
-		if err != nil {
-			return nil, err
-		}
-		best.scales[r] = scale
+	rows := lattice.RowBatch{Weights: c.w[:c.count*c.f.places], Width: c.f.places, Steps: steps}
+	if err := table.choose(best.scales[:c.count], c.codec, rows); err != nil {
+		return nil, err
 	}
 	if err := c.nearest(best, table.step); err != nil {
 		return nil, err

@@ -16,54 +16,113 @@ const (
 	coarseStride, coarseGroups = 3, 32
 )
 
-// searchStep returns the step of least squared error for a row in group order:
-// first on a coarse grid around the nominal step and on a sample of groups,
-// then on neighbouring grid points and the whole row.
-func (q *run) searchStep(row []float32, energy float64) float32 {
-	if energy == 0 {
-		return 0
+// searchSteps sets steps to those of least squared error for rows in group
+// order: first on a coarse grid around the nominal step and on a sample of
+// groups, then on neighbouring grid points and the whole row.
+func (q *run) searchSteps(steps []float32, rows lattice.RowBatch, energy []float64) error {
+	s := newSearch(q.coder(), len(steps))
+	nominal := float64(q.opt.Codec.NominalStep())
+	for i := range s.rows {
+		s.rows[i] = descent{nominal: nominal * math.Sqrt(energy[i]/float64(q.k))}
 	}
-	nominal := float64(q.opt.Codec.NominalStep()) * math.Sqrt(energy/float64(q.k))
-	at := func(i int) float32 { return float32(nominal * math.Pow(stepRatio, float64(i))) }
-	sample := row
+	sample := rows
 	if q.groups > coarseGroups {
-		sample = make([]float32, 0, coarseGroups*lattice.GroupSize)
-		for i := range coarseGroups {
-			g := i * q.groups / coarseGroups * lattice.GroupSize
-			sample = append(sample, row[g:g+lattice.GroupSize]...)
-		}
-	}
-	best := descend(func(i int) float64 { return q.distortion(sample, at(i)) }, 0, coarseStride)
-	best = descend(func(i int) float64 { return q.distortion(row, at(i)) }, best, 1)
-	return at(best)
-}
-
-// distortion is the squared error of a row at a step, +Inf where the step cannot code it.
-func (q *run) distortion(row []float32, step float32) float64 {
-	d, err := q.opt.Codec.Distortion(row, step)
-	if err != nil {
-		return math.Inf(1)
-	}
-	return d
-}
-
-// descend walks from start in strides to a local minimum of f, at most 24 strides away.
-func descend(f func(int) float64, start, stride int) int {
-	best, least := start, f(start)
-	for _, dir := range []int{stride, -stride} {
-		moved := false
-		for i := best + dir; i <= start+24*stride && i >= start-24*stride; i += dir {
-			v := f(i)
-			if !(v < least) {
-				break
+		sample = lattice.RowBatch{Width: coarseGroups * lattice.GroupSize}
+		for r := range steps {
+			for i := range coarseGroups {
+				g := r*rows.Width + i*q.groups/coarseGroups*lattice.GroupSize
+				sample.Weights = append(sample.Weights, rows.Weights[g:g+lattice.GroupSize]...)
 			}
-			best, least, moved = i, v, true
-		}
-		if moved {
-			break
 		}
 	}
-	return best
+	if err := s.descend(sample, coarseStride); err != nil {
+		return err
+	}
+	if err := s.descend(rows, 1); err != nil {
+		return err
+	}
+	for i := range steps {
+		steps[i] = s.rows[i].step(s.rows[i].best)
+	}
+	return nil
+}
+
+// search looks for the best steps of many rows at once.
+type search struct {
+	coder lattice.RowCoder
+	rows  []descent
+	at    []int32   // rows that ask for a value
+	steps []float32 // at which step
+	sse   []float64 // and the value
+}
+
+func newSearch(coder lattice.RowCoder, rows int) *search {
+	return &search{
+		coder: coder, rows: make([]descent, rows),
+		at: make([]int32, 0, rows), steps: make([]float32, 0, rows), sse: make([]float64, rows),
+	}
+}
+
+// descend takes every row to a local minimum on a grid of the given stride.
+func (s *search) descend(rows lattice.RowBatch, stride int) error {
+	for i := range s.rows {
+		s.rows[i].begin(stride)
+	}
+	for {
+		s.at, s.steps = s.at[:0], s.steps[:0]
+		for i := range s.rows {
+			if d := &s.rows[i]; !d.done {
+				s.at, s.steps = append(s.at, int32(i)), append(s.steps, d.step(d.at))
+			}
+		}
+		if len(s.at) == 0 {
+			return nil
+		}
+		rows.At, rows.Steps = s.at, s.steps
+		if err := s.coder.Distortions(s.sse[:len(s.at)], rows); err != nil {
+			return err
+		}
+		for i, r := range s.at {
+			s.rows[r].tell(s.sse[i])
+		}
+	}
+}
+
+// descent walks from a point of a grid in strides to a local minimum, at most
+// 24 strides away: up while that is better, else down.
+type descent struct {
+	nominal     float64 // the step at 0; 0 for a row that needs no step
+	start, best int
+	at          int // where a value is asked for
+	dir, stride int // dir is 0 until the value at start is known
+	least       float64
+	done        bool
+}
+
+// step returns the step at a point of the grid.
+func (d *descent) step(i int) float32 { return float32(d.nominal * math.Pow(stepRatio, float64(i))) }
+
+// begin starts a walk where the last one ended.
+func (d *descent) begin(stride int) {
+	d.start, d.at, d.dir, d.stride, d.done = d.best, d.best, 0, stride, d.nominal == 0
+}
+
+// tell takes the value asked for.
+func (d *descent) tell(v float64) {
+	switch {
+	case d.dir == 0:
+		d.least, d.dir = v, d.stride
+	case v < d.least:
+		d.best, d.least = d.at, v
+	case d.dir > 0 && d.best == d.start:
+		d.dir = -d.stride
+	default:
+		d.done = true
+	}
+	d.at = d.best + d.dir
+	if d.at > d.start+24*d.stride || d.at < d.start-24*d.stride {
+		d.done = true
+	}
 }
 
 // scales is the set of float16 scales that the rows of a matrix may use, and
@@ -172,36 +231,51 @@ func (t *scales) step(h uint16) float32 {
 	return float32(math.Ldexp(float64(float16.Frombits(h).Float32()), t.exponent))
 }
 
-// choose returns the scale for a row whose best step is known: of the two
-// shared scales around it, the one with the smaller error on the row.
-func (t *scales) choose(c *lattice.Codec, row []float32, step float32) (uint16, error) {
+// choose sets chosen to the scales for rows whose best steps are known: of the
+// two shared scales around a step, the one with the smaller error on the row.
+func (t *scales) choose(chosen []uint16, coder lattice.RowCoder, rows lattice.RowBatch) error {
+	trial := lattice.RowBatch{Weights: rows.Weights, Width: rows.Width}
+	var pairs [][2]uint16
+	for r, step := range rows.Steps {
+		lo, hi := t.between(step)
+		chosen[r] = hi
+		if lo != hi {
+			pairs = append(pairs, [2]uint16{lo, hi})
+			trial.At = append(trial.At, int32(r), int32(r))
+			trial.Steps = append(trial.Steps, t.step(lo), t.step(hi))
+		}
+	}
+	if pairs == nil {
+		return nil
+	}
+	sse := make([]float64, len(trial.At))
+	if err := coder.Distortions(sse, trial); err != nil {
+		return err
+	}
+	for i, pair := range pairs {
+		if sse[2*i] < sse[2*i+1] {
+			chosen[trial.At[2*i]] = pair[0]
+		}
+	}
+	return nil
+}
+
+// between returns the scales around a step that a row may use, twice the same if there is only one.
+func (t *scales) between(step float32) (lo, hi uint16) {
 	want := t.half(step)
 	if t.entries == nil || step == 0 {
-		return want, nil
+		return want, want
 	}
-	hi, exact := slices.BinarySearch(t.entries, want)
-	if exact {
-		return want, nil
+	i, exact := slices.BinarySearch(t.entries, want)
+	switch {
+	case exact:
+		return want, want
+	case i == len(t.entries):
+		return t.entries[i-1], t.entries[i-1]
+	case i == 0 || t.entries[i-1] == 0:
+		return t.entries[i], t.entries[i]
 	}
-	lo := hi - 1
-	if hi == len(t.entries) {
-		return t.entries[lo], nil
-	}
-	if lo < 0 || t.entries[lo] == 0 {
-		return t.entries[hi], nil
-	}
-	a, err := c.Distortion(row, t.step(t.entries[lo]))
-	if err != nil {
-		return 0, err
-	}
-	b, err := c.Distortion(row, t.step(t.entries[hi]))
-	if err != nil {
-		return 0, err
-	}
-	if a < b {
-		return t.entries[lo], nil
-	}
-	return t.entries[hi], nil
+	return t.entries[i-1], t.entries[i]
 }
 
 // store writes the scales of all rows to the matrix.
