@@ -314,13 +314,13 @@ func (f *quantizeFlags) quantizeAll(ctx context.Context, con *console, codec *la
 	}
 	step := con.progress(rows, "quantizing")
 	defer con.clearProgress()
-	results := map[*rewrite.Weight]*quant.Result{}
+	encoder, results := fastEncoder(codec), map[*rewrite.Weight]*quant.Result{}
 	for _, w := range weights {
 		hessian, err := h.of(w)
 		if err != nil {
 			return nil, err
 		}
-		res, err := quant.Quantize(ctx, w, quant.Options{Codec: codec, Hessian: hessian, Threads: f.threads, Progress: step})
+		res, err := quant.Quantize(ctx, w, quant.Options{Codec: codec, Encoder: encoder, Hessian: hessian, Threads: f.threads, Progress: step})
 		var bad *quant.NonFiniteError
 		switch {
 		case errors.As(err, &bad):
