@@ -1,6 +1,12 @@
 package quant_test
 
 import (
+	"bytes"
+	"context"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"reflect"
 	"testing"
 	"time"
 
@@ -8,6 +14,7 @@ import (
 	"github.com/cosetq/cosetq/internal/testenv"
 	"github.com/cosetq/cosetq/lattice"
 	"github.com/cosetq/cosetq/ort"
+	"github.com/cosetq/cosetq/quant"
 )
 
 // coders calls do with the codec itself and with the encoder of the native library for every instruction set there is.
@@ -23,6 +30,61 @@ func coders[T testing.TB](t T, c *lattice.Codec, do func(name string, coder latt
 			continue
 		}
 		do(isa, e)
+	}
+}
+
+// The native library changes no byte, whatever the instruction set and the number of threads.
+func TestEncoderChangesNothing(t *testing.T) {
+	rng := rand.New(rand.NewPCG(12, 34))
+	weights := map[string]func(row, col int) float64{
+		"gaussian":     func(int, int) float64 { return rng.NormFloat64() },
+		"heavy-tailed": func(int, int) float64 { return rng.NormFloat64() * math.Exp(2*rng.NormFloat64()) },
+		"spikes":       func(_, col int) float64 { return rng.NormFloat64() * float64(1+10000*(col%50/49)) },
+		"zero rows":    func(row, _ int) float64 { return rng.NormFloat64() * float64(row%3) },
+		"zeros":        func(int, int) float64 { return 0 },
+		"tiny":         func(row, _ int) float64 { return rng.NormFloat64() * math.Exp2(float64(-80-row%30)) },
+		"too tiny":     func(int, int) float64 { return rng.NormFloat64() * math.Exp2(-140) },
+		"huge":         func(row, _ int) float64 { return rng.NormFloat64() * math.Exp2(float64(100+row%24)) },
+		"both":         func(row, _ int) float64 { return rng.NormFloat64() * math.Exp2(float64(row%120-60)) },
+		"integers":     func(int, int) float64 { return float64(rng.IntN(9) - 4) },
+	}
+	for bits := 2; bits <= 4; bits++ {
+		c, err := lattice.Preset(bits)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, size := range [][2]int{{1, 1}, {70, 129}, {66, 264}, {600, 60}} {
+			for name, weight := range weights {
+				src := dense{size[0], size[1], make([]float32, size[0]*size[1])}
+				for i := range src.w {
+					src.w[i] = float32(weight(i/src.k, i%src.k))
+				}
+				var want *quant.Result
+				var failure error
+				coders(t, c, func(isa string, coder lattice.RowCoder) {
+					for threads := 1; threads <= 3; threads += 2 {
+						got, err := quant.Quantize(context.Background(), src, quant.Options{Codec: c, Encoder: coder, Threads: threads})
+						if want == nil && failure == nil {
+							want, failure = got, err
+						}
+						what := fmt.Sprintf("%v, %s, %v, %s, %d threads", c, name, size, isa, threads)
+						if err != nil || failure != nil {
+							if err == nil || failure == nil || err.Error() != failure.Error() {
+								t.Errorf("%s: %v, want %v", what, err, failure)
+							}
+							continue
+						}
+						a, b := want.Matrix, got.Matrix
+						if !bytes.Equal(a.Codes, b.Codes) || !bytes.Equal(a.Gains, b.Gains) || !reflect.DeepEqual(a, b) {
+							t.Errorf("%s: other bytes than in Go", what)
+						}
+						if want.SumSquares != got.SumSquares || want.SumSquaredError != got.SumSquaredError {
+							t.Errorf("%s: error %v of %v, want %v of %v", what, got.SumSquaredError, got.SumSquares, want.SumSquaredError, want.SumSquares)
+						}
+					}
+				})
+			}
+		}
 	}
 }
 
