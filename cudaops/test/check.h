@@ -20,6 +20,7 @@ void TestHostileWeights();
 void TestLinear(bool brief);
 void TestAccuracy();
 void TestObserve();
+void TestEncode();
 
 }  // namespace cosetq::test
 

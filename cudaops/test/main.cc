@@ -15,6 +15,7 @@ int main(int argc, char** argv) {
   TestLinear(brief);
   TestAccuracy();
   TestObserve();
+  TestEncode();
   std::printf("%ld passed, %ld failed\n", Passed(), Failed());
   return Failed() == 0 ? 0 : 1;
 }

@@ -1,0 +1,206 @@
+// The encoder on every instruction set: the same bits, and the errors that its codes have. That the bits are those of the
+// package lattice is tested from Go.
+
+#include "cpu/encode.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "check.h"
+#include "cpu/dispatch.h"
+
+namespace cosetq::test {
+namespace {
+
+using Point = std::array<int, 4>;
+
+// The point of D4 nearest to x.
+Point NearestD4(const double* x) {
+  Point v;
+  int sum = 0, worst = 0;
+  for (int j = 0; j < 4; ++j) {
+    v[j] = static_cast<int>(std::lround(x[j]));
+    sum += v[j];
+    if (std::fabs(x[j] - v[j]) > std::fabs(x[worst] - v[worst])) worst = j;
+  }
+  if (sum % 2 != 0) v[worst] += x[worst] >= v[worst] ? 1 : -1;
+  return v;
+}
+
+// A codec as Go describes it, but for ties between leaders.
+struct TestCodec {
+  cosetq_codec c{};
+  std::vector<int32_t> leaders;
+  std::vector<size_t> base;  // of each level in leaders
+
+  TestCodec(const std::vector<int>& radices, const std::vector<float>& gains) {
+    c.levels = static_cast<int32_t>(radices.size());
+    c.gain_count = static_cast<int32_t>(gains.size());
+    std::copy(gains.begin(), gains.end(), c.gains);
+    c.ray_shrink = 0.875f;
+    c.max_steps = 0x1p40f;
+    c.max_refinements = 16;
+    c.max_overloads = 2;
+    int weight = 1;
+    for (size_t m = 0; m < radices.size(); ++m) {
+      AddLevel(radices[m], weight);
+      c.radices[m] = radices[m];
+      weight *= radices[m];
+    }
+  }
+
+  void AddLevel(int q, int weight) {
+    const double tie[4] = {-5e-9, 2.6e-8, -2.3e-8, 1.7e-8};
+    const int classes = q * q * q * q;
+    int largest = 0, two = 0;
+    base.push_back(leaders.size());
+    for (int k = 0; k < classes; ++k) {
+      const int b[4] = {k % q, k / q % q, k / q / q % q, k / q / q / q};
+      const int p[4] = {b[1] - b[0], b[2] - b[0] - b[1], b[3] - b[2], -b[3]};
+      double x[4];
+      for (int j = 0; j < 4; ++j) x[j] = static_cast<double>(p[j]) / q + tie[j];
+      const Point v = NearestD4(x);
+      int size[4];
+      for (int j = 0; j < 4; ++j) {
+        const int leader = p[j] - q * v[j];
+        leaders.push_back(leader);
+        c.centre[j] += static_cast<float>(weight) * leader / classes;
+        size[j] = std::abs(leader);
+        largest = std::max(largest, size[j]);
+      }
+      std::sort(size, size + 4);
+      two = std::max(two, size[2] + size[3]);
+    }
+    c.reach_one += static_cast<float>(weight * largest);
+    c.reach_two += static_cast<float>(weight * two);
+  }
+
+  // Squared error of one coded group.
+  double Error(const float* x, double step, const uint16_t* indices, int gain) const {
+    double error = 0;
+    for (int b = 0; b < 2; ++b) {
+      for (int j = 0; j < 4; ++j) {
+        double v = -c.centre[j];
+        int weight = 1;
+        for (int m = 0; m < c.levels; ++m) {
+          v += weight * leaders[base[m] + 4 * indices[2 * m + b] + j];
+          weight *= c.radices[m];
+        }
+        const double e = x[4 * b + j] - step * c.gains[gain] * v;
+        error += e * e;
+      }
+    }
+    return error;
+  }
+};
+
+struct Coded {
+  std::vector<double> sse;
+  std::vector<uint16_t> indices;
+  std::vector<uint8_t> gains;
+  int64_t refused;
+};
+
+// Codes in memory that is just large enough.
+Coded Run(const Encoder& encoder, int levels, const std::vector<float>& rows, int64_t groups,
+          const std::vector<int32_t>& at, const std::vector<float>& steps, bool keep) {
+  Coded r;
+  const size_t count = steps.size(), all = count * static_cast<size_t>(groups);
+  r.sse.resize(count);
+  r.indices.resize(keep ? all * static_cast<size_t>(2 * levels) : 0);
+  r.gains.resize(keep ? all : 0);
+  r.refused = encoder.Encode({rows.data(), groups, at.empty() ? nullptr : at.data(), steps.data(),
+                              static_cast<int64_t>(count), r.sse.data(),
+                              keep ? r.indices.data() : nullptr, keep ? r.gains.data() : nullptr});
+  return r;
+}
+
+bool Same(const Coded& a, const Coded& b) {
+  return a.refused == b.refused && a.indices == b.indices && a.gains == b.gains && a.sse == b.sse;
+}
+
+void TestRows(const TestCodec& codec, const Encoder& encoder, int64_t groups,
+              const std::string& what) {
+  std::mt19937 random(static_cast<unsigned>(groups));
+  std::normal_distribution<float> normal;
+  std::vector<float> rows(static_cast<size_t>(5 * groups * 8));
+  for (float& x : rows) x = normal(random) * std::exp(normal(random));
+  const std::vector<int32_t> at = {4, 0, 1, 2, 1, 3, 0};
+  const float inf = INFINITY;
+  const std::vector<float> steps = {0.01f, 1e-6f, 0.2f, 0, 3, 1e-39f, inf};
+  std::vector<float> bad = rows;
+  bad[static_cast<size_t>(groups * 8 + 3)] = NAN;
+  bad[static_cast<size_t>(3 * groups * 8 - 1)] = -inf;
+  Coded first, first_bad;
+  int count = 0;
+  const char* const* names = AvailableIsas(&count);
+  for (int i = 0; i < count; ++i) {
+    std::string error;
+    SelectIsa(names[i], &error);
+    const Coded all = Run(encoder, codec.c.levels, rows, groups, at, steps, true);
+    const Coded errors = Run(encoder, codec.c.levels, rows, groups, at, steps, false);
+    const Coded some =
+        Run(encoder, codec.c.levels, bad, groups, {}, {0.1f, 0.1f, 0.1f, 0.1f, 0.1f}, true);
+    if (i == 0) {
+      first = all;
+      first_bad = some;
+    }
+    const std::string where = what + " " + names[i] + ": ";
+    Check(Same(all, first) && Same(some, first_bad), where + "other bits than portable");
+    Check(errors.sse == all.sse, where + "errors alone differ");
+    Check(all.refused == 3 && all.sse[3] == -1 && all.sse[5] == -1 && all.sse[6] == -1,
+          where + "steps refused");
+    Check(some.refused == 2 && some.sse[1] == -1 && some.sse[2] == -1, where + "rows refused");
+    for (size_t item : {0, 1, 2, 4}) {
+      double sum = 0;
+      for (int64_t g = 0; g < groups; ++g) {
+        const size_t group = item * static_cast<size_t>(groups) + static_cast<size_t>(g);
+        sum += codec.Error(&rows[static_cast<size_t>((at[item] * groups + g) * 8)], steps[item],
+                           &all.indices[group * 2 * static_cast<size_t>(codec.c.levels)],
+                           all.gains[group]);
+      }
+      Check(std::fabs(sum - all.sse[item]) <= 1e-4 * sum, where + "error is not that of the codes");
+    }
+  }
+}
+
+}  // namespace
+
+void TestEncode() {
+  const std::vector<int> radices[] = {{4}, {2, 4}, {4, 4}, {2, 2, 2, 2}, {4, 2, 4}};
+  const std::vector<float> gains[] = {{1}, {3, 4, 5, 6}, {1, 2, 3, 5, 9, 127}};
+  for (const auto& r : radices) {
+    for (const auto& g : gains) {
+      const TestCodec codec(r, g);
+      const auto encoder = Encoder::Create(codec.c, codec.leaders.data());
+      const std::string what =
+          "encode: " + std::to_string(r.size()) + " levels, " + std::to_string(g.size()) + " gains";
+      if (!Check(encoder != nullptr, what + ": not supported")) continue;
+      for (int64_t groups : {1, 3, 16, 37, 300}) TestRows(codec, *encoder, groups, what);
+    }
+  }
+  TestCodec codec({4, 4}, {1});
+  const auto refused = [&](const std::string& what) {
+    Check(Encoder::Create(codec.c, codec.leaders.data()) == nullptr, "encode: takes " + what);
+    codec = TestCodec({4, 4}, {1});
+  };
+  codec.c.levels = 5;
+  refused("five levels");
+  codec.c.radices[1] = 8;
+  refused("radix 8");
+  codec.c.gain_count = 17;
+  refused("17 gains");
+  codec.c.reach_one = 70;
+  refused("points that leave 8 bits");
+  codec.c.ray_shrink = 1;
+  refused("a ray without end");
+  Check(Encoder::Create(codec.c, nullptr) == nullptr, "encode: takes no leaders");
+  std::string error;
+  SelectIsa("", &error);
+}
+
+}  // namespace cosetq::test
