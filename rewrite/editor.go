@@ -17,7 +17,7 @@ type editor struct {
 	names     *onnx.Names
 	coded     map[placed[*quant.Matrix]]*codedWeight
 	counted   map[*quant.Matrix]bool
-	books     map[placed[string]]string        // codec to the name of its codebook
+	books     map[placed[string]]string        // content to the name of a codebook
 	zeros     map[placed[onnx.DataType]]string // type to the name of its zero bias
 	newBiases map[*linear]*onnx.Tensor         // those that are not stored in the form the node takes
 	swap      map[*onnx.Node][]*onnx.Node      // what stands in for a node; none for one that is dropped
@@ -233,8 +233,8 @@ func (e *editor) finish() {
 // codecNames lists the codecs in use.
 func (e *editor) codecNames() string {
 	var codecs []string
-	for c := range e.books {
-		codecs = append(codecs, c.what)
+	for m := range e.counted {
+		codecs = append(codecs, m.Codec.String())
 	}
 	slices.Sort(codecs)
 	return strings.Join(slices.Compact(codecs), " ")

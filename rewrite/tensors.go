@@ -1,6 +1,7 @@
 package rewrite
 
 import (
+	"fmt"
 	"math"
 	"slices"
 
@@ -46,14 +47,14 @@ func (e *editor) store(m *quant.Matrix, l *linear) *codedWeight {
 	c := &codedWeight{
 		codes:      e.addInitializer(owner, base+".codes", onnx.NewRawTensor("", codeType, []int64{tiles, groups, int64(layout.Elements), tile}, m.Codes)),
 		scales:     e.addInitializer(owner, base+".scales", scales),
-		scaleIndex: e.addInitializer(owner, base+".scale_index", onnx.NewRawTensor("", onnx.Uint8, []int64{int64(len(m.ScaleIndex))}, m.ScaleIndex)),
+		scaleIndex: e.addInitializer(owner, base+".index", onnx.NewRawTensor("", onnx.Uint8, []int64{int64(len(m.ScaleIndex))}, m.ScaleIndex)),
 		gains:      e.addInitializer(owner, base+".gains", onnx.NewRawTensor("", onnx.Uint8, gainDims, m.Gains)),
 	}
-	codec := m.Codec.String()
-	book := placed[string]{codec, owner}
+	// Codecs that differ in gains alone share a codebook.
+	book := placed[string]{fmt.Sprint(layout.Dim, layout.Codebook), owner}
 	if e.books[book] == "" {
 		entries := int64(len(layout.Codebook) / layout.Dim)
-		e.books[book] = e.addInitializer(owner, "cosetq.codebook."+codec,
+		e.books[book] = e.addInitializer(owner, "cosetq.codebook",
 			onnx.NewTensor("", []int64{entries, int64(layout.Dim)}, layout.Codebook))
 		e.result.Bytes += int64(len(layout.Codebook))
 	}

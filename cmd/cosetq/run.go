@@ -124,7 +124,7 @@ func printOutputs(con *console, m *opened, sample int, outputs map[string]*tenso
 		reports = append(reports, r)
 	}
 	if con.json {
-		return con.printJSON(map[string]any{"schema": "cosetq/v1/run", "path": m.path, "sample": sample, "outputs": reports, "file": file})
+		return con.printJSON(map[string]any{"schema": "cosetq/v1/run", "path": m.path, "sample": sample, "outputs": reports, "file": file, "peak_rss_bytes": peakRSS()})
 	}
 	for _, r := range reports {
 		fmt.Fprintf(con.out, "%s %s%s", r.Name, r.Type, tensor.FormatShape(r.Shape))
