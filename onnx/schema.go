@@ -242,20 +242,20 @@ func (t *OpaqueType) fields(f []field) []field {
 		field{num: 2, name: "name", p: &t.Name})
 }
 
-func (fn *Function) fields(f []field) []field {
-	return append(f,
-		field{num: 1, name: "name", p: &fn.Name},
-		field{num: 4, name: "input", p: &fn.Inputs},
-		field{num: 5, name: "output", p: &fn.Outputs},
-		field{num: 6, name: "attribute", p: &fn.Attributes},
-		field{num: 7, name: "node", p: msgs(&fn.Nodes)},
-		field{num: 8, name: "doc_string", p: &fn.DocString},
-		field{num: 9, name: "opset_import", p: msgs(&fn.OpsetImports)},
-		field{num: 10, name: "domain", p: &fn.Domain},
-		field{num: 11, name: "attribute_proto", p: msgs(&fn.AttributeProtos)},
-		field{num: 12, name: "value_info", p: msgs(&fn.ValueInfo)},
-		field{num: 13, name: "overload", p: &fn.Overload},
-		field{num: 14, name: "metadata_props", p: msgs(&fn.MetadataProps)})
+func (f *Function) fields(list []field) []field {
+	return append(list,
+		field{num: 1, name: "name", p: &f.Name},
+		field{num: 4, name: "input", p: &f.Inputs},
+		field{num: 5, name: "output", p: &f.Outputs},
+		field{num: 6, name: "attribute", p: &f.Attributes},
+		field{num: 7, name: "node", p: msgs(&f.Nodes)},
+		field{num: 8, name: "doc_string", p: &f.DocString},
+		field{num: 9, name: "opset_import", p: msgs(&f.OpsetImports)},
+		field{num: 10, name: "domain", p: &f.Domain},
+		field{num: 11, name: "attribute_proto", p: msgs(&f.AttributeProtos)},
+		field{num: 12, name: "value_info", p: msgs(&f.ValueInfo)},
+		field{num: 13, name: "overload", p: &f.Overload},
+		field{num: 14, name: "metadata_props", p: msgs(&f.MetadataProps)})
 }
 
 func (t *TensorAnnotation) fields(f []field) []field {
