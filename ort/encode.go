@@ -61,9 +61,6 @@ type Encoder struct {
 	handle    unsafe.Pointer
 }
 
-// nativeLevels is the number of levels that the library takes.
-const nativeLevels = 4
-
 // OpenEncoder loads the native ops library at path, which then stays loaded, and returns its encoder for a codec. It fails
 // with an error that wraps [ErrUnavailable], also for codecs that the library has no kernels for: all but those of D4 with
 // radices 2 and 4 and points of moderate size.
@@ -75,8 +72,9 @@ func OpenEncoder(path string, codec *lattice.Codec) (*Encoder, error) {
 	if C.open_encoder(name, &e.functions, &msg) != 0 {
 		return nil, fmt.Errorf("%w: native ops library: %s: %s", ErrUnavailable, path, C.GoString(msg))
 	}
-	if codec.Lattice() == lattice.D4 && codec.Levels() <= nativeLevels {
-		description, leaders := describeCodec(codec)
+	var description C.struct_cosetq_codec
+	if codec.Lattice() == lattice.D4 && codec.Levels() <= len(description.radices) {
+		leaders := fillCodec(&description, codec)
 		e.handle = C.call_create(&e.functions, &description, (*C.int32_t)(unsafe.Pointer(unsafe.SliceData(leaders))))
 	}
 	if e.handle == nil {
@@ -87,7 +85,8 @@ func OpenEncoder(path string, codec *lattice.Codec) (*Encoder, error) {
 	return e, nil
 }
 
-func describeCodec(codec *lattice.Codec) (d C.struct_cosetq_codec, leaders []int32) {
+// fillCodec fills in d and returns the leaders of all classes of all levels.
+func fillCodec(d *C.struct_cosetq_codec, codec *lattice.Codec) (leaders []int32) {
 	a := codec.Arithmetic()
 	d.levels, d.gain_count = C.int32_t(codec.Levels()), C.int32_t(len(codec.Gains()))
 	for m, q := range codec.Radices() {
@@ -106,7 +105,7 @@ func describeCodec(codec *lattice.Codec) (d C.struct_cosetq_codec, leaders []int
 	d.reach_one, d.reach_two = C.float(a.ReachOne), C.float(a.ReachTwo)
 	d.ray_shrink, d.max_steps = C.float(a.RayShrink), C.float(a.MaxSteps)
 	d.max_refinements, d.max_overloads = C.int32_t(a.MaxRefinements), C.int32_t(a.MaxOverloads)
-	return d, leaders
+	return leaders
 }
 
 // Distortions implements lattice.RowCoder.

@@ -1,6 +1,7 @@
 package ort_test
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -9,6 +10,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/cosetq/cosetq/cudaops"
 	"github.com/cosetq/cosetq/internal/testenv"
 	"github.com/cosetq/cosetq/lattice"
 	"github.com/cosetq/cosetq/ort"
@@ -20,15 +22,6 @@ func parseCodec(tb interface{ Fatal(...any) }, s string) *lattice.Codec {
 		tb.Fatal(err)
 	}
 	return c
-}
-
-func openEncoder(tb testing.TB, c *lattice.Codec) *ort.Encoder {
-	tb.Helper()
-	e, err := ort.OpenEncoder(testenv.Ops(tb), c)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	return e
 }
 
 // sameRows fails unless the encoder and the codec give the same codes and errors, to the bit.
@@ -75,32 +68,66 @@ func sameRows(tb interface {
 // The library gives the codes and errors of the Go code on random codecs, shapes, scales and distributions.
 func TestEncoderIsExact(t *testing.T) {
 	library := testenv.Ops(t)
-	rapid.Check(t, func(t *rapid.T) {
-		codec := rapid.SampledFrom([]string{"d4:4", "d4:2", "d4:4,4", "d4:2,4", "d4:4,2", "d4:2,2", "d4:2,2,2", "d4:2,4,2", "d4:4,2,4", "d4:2,2,2,2"}).Draw(t, "codec")
-		gains := rapid.SliceOfNDistinct(rapid.IntRange(1, lattice.MaxGain), 0, lattice.MaxGains, rapid.ID).Draw(t, "gains")
-		slices.Sort(gains)
-		for i, g := range gains {
-			if len(gains) > 1 {
-				codec += fmt.Sprint([]string{":g", ","}[min(i, 1)], g)
+	for _, isa := range cudaops.ISAs {
+		t.Run(isa, func(t *testing.T) {
+			t.Setenv(cudaops.EnvISA, isa)
+			if _, err := ort.OpenEncoder(library, parseCodec(t, "d4:4")); err != nil {
+				t.Skip(err)
 			}
+			rapid.Check(t, func(t *rapid.T) { checkEncoder(t, library) })
+		})
+	}
+}
+
+func checkEncoder(t *rapid.T, library string) {
+	codec := rapid.SampledFrom([]string{
+		"d4:4", "d4:2", "d4:4,4", "d4:2,4", "d4:4,2", "d4:2,2", "d4:2,2,2", "d4:2,4,2", "d4:4,2,4", "d4:2,2,2,2",
+	}).Draw(t, "codec")
+	gains := rapid.SliceOfNDistinct(rapid.IntRange(1, lattice.MaxGain), 0, lattice.MaxGains, rapid.ID).Draw(t, "gains")
+	slices.Sort(gains)
+	for i, g := range gains {
+		if len(gains) > 1 {
+			codec += fmt.Sprint([]string{":g", ","}[min(i, 1)], g)
 		}
-		c := parseCodec(t, codec)
-		e, err := ort.OpenEncoder(library, c)
+	}
+	c := parseCodec(t, codec)
+	e, err := ort.OpenEncoder(library, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := lattice.RowBatch{Width: lattice.GroupSize * rapid.IntRange(1, 70).Draw(t, "groups")}
+	rows := rapid.IntRange(1, 6).Draw(t, "rows")
+	rng := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 1))
+	tail := rapid.Float64Range(0, 3).Draw(t, "tail")
+	for range rows * b.Width {
+		x := rng.NormFloat64()
+		b.Weights = append(b.Weights, float32(x*math.Exp(tail*rng.NormFloat64())))
+	}
+	for range rapid.IntRange(0, 9).Draw(t, "items") {
+		b.At = append(b.At, int32(rng.IntN(rows)))
+		b.Steps = append(b.Steps, float32(math.Exp2(rapid.Float64Range(-24, 6).Draw(t, "log step"))))
+	}
+	sameRows(t, c, e, b)
+}
+
+// Codecs without kernels are refused, the presets are not.
+func TestEncoderCodecs(t *testing.T) {
+	library := testenv.Ops(t)
+	for _, codec := range []string{"e8:2,2", "z1:16", "d4:8", "d4:3,3", "d4:4,4,4", "d4:2,2,2,2,2"} {
+		if _, err := ort.OpenEncoder(library, parseCodec(t, codec)); !errors.Is(err, ort.ErrUnavailable) {
+			t.Errorf("%s: %v, want an error that there is no encoder", codec, err)
+		}
+	}
+	for bits := 2; bits <= 4; bits++ {
+		c, err := lattice.Preset(bits)
+		if err == nil {
+			_, err = ort.OpenEncoder(library, c)
+		}
 		if err != nil {
-			t.Fatal(err)
+			t.Errorf("%d bits: %v", bits, err)
 		}
-		b := lattice.RowBatch{Width: lattice.GroupSize * rapid.IntRange(1, 70).Draw(t, "groups")}
-		rows := rapid.IntRange(1, 6).Draw(t, "rows")
-		rng := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 1))
-		tail := rapid.Float64Range(0, 3).Draw(t, "tail")
-		for range rows * b.Width {
-			x := rng.NormFloat64()
-			b.Weights = append(b.Weights, float32(x*math.Exp(tail*rng.NormFloat64())))
-		}
-		for range rapid.IntRange(0, 9).Draw(t, "items") {
-			b.At = append(b.At, int32(rng.IntN(rows)))
-			b.Steps = append(b.Steps, float32(math.Exp2(rapid.Float64Range(-24, 6).Draw(t, "log step"))))
-		}
-		sameRows(t, c, e, b)
-	})
+	}
+	if _, err := ort.OpenEncoder(t.TempDir(), parseCodec(t, "d4:4")); !errors.Is(err, ort.ErrUnavailable) {
+		t.Errorf("no library: %v", err)
+	}
 }

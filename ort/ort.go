@@ -2,7 +2,8 @@
 //
 // It is a thin layer over github.com/yalue/onnxruntime_go, whose types stay inside, and the only package of the module
 // that needs cgo. Built without cgo (or for a system other than Linux) everything compiles and [Open] answers
-// [ErrUnavailable]. It does not read, change or judge models, and it knows nothing of quantization.
+// [ErrUnavailable]. It does not read, change or judge models, and it knows nothing of quantization; but [Encoder] codes
+// weights with the native library, which needs no runtime.
 //
 // A process has one runtime: [Open] finds and loads the shared library once, sessions are made from it.
 package ort

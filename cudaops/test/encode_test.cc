@@ -1,5 +1,5 @@
-// The encoder on every instruction set: the same bits, and the errors that its codes have. That the bits are those of the
-// package lattice is tested from Go.
+// The encoder on every instruction set: the same bits, and the errors that its codes have. That the
+// bits are those of the package lattice is tested from Go.
 
 #include "cpu/encode.h"
 

@@ -145,7 +145,7 @@ inline void Digits(const EncoderView& codec, const U points[kWide], U classes[kW
         lane, _mm512_slli_epi32(_mm512_add_epi32(lane, _mm512_set1_epi32(64)), 8));
     const __m512i fine = _mm512_maskz_permutex2var_epi8(0x3333333333333333, k[0], at, k[1]);
     const __m512i coarse = _mm512_maskz_permutex2var_epi8(0x3333333333333333, k[2], at, k[3]);
-    classes[i] = Uint(codec.levels > 2 ? _mm512_or_si512(fine, _mm512_slli_epi32(coarse, 16)) : fine);
+    classes[i] = Uint(_mm512_or_si512(fine, _mm512_slli_epi32(coarse, 16)));
   }
 }
 

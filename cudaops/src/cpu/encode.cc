@@ -44,8 +44,8 @@ bool Fits(const cosetq_codec& c) {
   for (float x : c.centre) centre = std::max(centre, std::fabs(x));
   // The nearest point of the farthest y is up to 3 beyond the reach, and each level takes away at
   // most its share of the reach.
-  const bool within = c.reach_one > 0 && c.reach_two > 0 && 2 * c.reach_one + centre + 4 < kEncodeBias;
-  return within && kEncodeBias % product == 0;
+  return c.reach_one > 0 && c.reach_two > 0 && 2 * c.reach_one + centre + 4 < kEncodeBias &&
+         kEncodeBias % product == 0;
 }
 
 }  // namespace

@@ -1,4 +1,5 @@
-// Codes rows of weights with a codec of D4: what the package lattice does, to the bit, as fast as this processor can.
+// Codes rows of weights with a codec of D4: what the package lattice does, to the bit, as fast as
+// this processor can.
 
 #ifndef COSETQ_CPU_ENCODE_H_
 #define COSETQ_CPU_ENCODE_H_

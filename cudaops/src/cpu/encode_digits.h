@@ -1,4 +1,4 @@
-// Digits of packed points where tables are read one lane at a time. Included by the files of such instruction sets.
+// Digits of packed points where tables are read one lane at a time.
 
 #ifndef COSETQ_CPU_ENCODE_DIGITS_H_
 #define COSETQ_CPU_ENCODE_DIGITS_H_

@@ -1,5 +1,6 @@
-// The encoder, one group per lane: every gain from the largest, the blocks that overload gathered and clamped together.
-// The file that includes this has defined the vectors (see encode_vectors.h).
+// The encoder, one group per lane: every gain from the largest, the blocks that overload gathered
+// and clamped together. The file that includes this has defined the words for vectors (see
+// encode_vectors.h) and Digits (see encode_digits.h).
 
 #ifndef COSETQ_CPU_ENCODE_LANES_H_
 #define COSETQ_CPU_ENCODE_LANES_H_

@@ -1,5 +1,5 @@
-// The words in which encode_lanes.h is written, for vectors as the compiler offers them anywhere. The file that
-// includes this has defined kLanes.
+// The words in which encode_lanes.h is written, for vectors as the compiler offers them anywhere.
+// The file that includes this has defined kLanes.
 
 #ifndef COSETQ_CPU_ENCODE_VECTORS_H_
 #define COSETQ_CPU_ENCODE_VECTORS_H_

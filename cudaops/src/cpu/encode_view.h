@@ -1,4 +1,5 @@
-// What the encoder's kernels see of a codec and of their work. Plain C types only, see weight_view.h.
+// What the encoder's kernels see of a codec and of their work. Plain C types only, see
+// weight_view.h.
 
 #ifndef COSETQ_CPU_ENCODE_VIEW_H_
 #define COSETQ_CPU_ENCODE_VIEW_H_
@@ -9,12 +10,12 @@
 
 namespace cosetq {
 
-constexpr int kEncodeLevels = 4;
+constexpr int kEncodeLevels = 4;  // at most
 constexpr int kEncodeDim = 4;     // of D4
 constexpr int kEncodeBlocks = 2;  // lattice points in a group
 
 // A point of D4 stands in 32 bits, 8 for each coordinate, the first lowest, with a bias that keeps
-// them positive. EncoderView::Check has made sure that they stay so.
+// them positive. Encoder::Create has made sure that they stay so.
 constexpr int kEncodeBias = 128;
 
 // Vectors of blocks that are looked at together.
