@@ -90,10 +90,10 @@ inline __m512i Shifted(__m512i bytes, int by) {
 }
 
 inline __m512i LookUp(const uint8_t* table, __m512i k, __mmask64 upper) {
-  const __m512i low = _mm512_permutex2var_epi8(_mm512_loadu_si512(table), k,
-                                               _mm512_loadu_si512(table + 64));
-  const __m512i high = _mm512_permutex2var_epi8(_mm512_loadu_si512(table + 128), k,
-                                                _mm512_loadu_si512(table + 192));
+  const __m512i low = _mm512_permutex2var_epi8(_mm512_load_si512(table), k,
+                                               _mm512_load_si512(table + 64));
+  const __m512i high = _mm512_permutex2var_epi8(_mm512_load_si512(table + 128), k,
+                                                _mm512_load_si512(table + 192));
   return _mm512_mask_blend_epi8(upper, low, high);
 }
 
@@ -144,8 +144,10 @@ inline void Digits(const EncoderView& codec, const U points[kWide], U classes[kW
     const __m512i at = _mm512_or_si512(
         lane, _mm512_slli_epi32(_mm512_add_epi32(lane, _mm512_set1_epi32(64)), 8));
     const __m512i fine = _mm512_maskz_permutex2var_epi8(0x3333333333333333, k[0], at, k[1]);
+    classes[i] = Uint(fine);
+    if (codec.levels <= 2) continue;
     const __m512i coarse = _mm512_maskz_permutex2var_epi8(0x3333333333333333, k[2], at, k[3]);
-    classes[i] = Uint(_mm512_or_si512(fine, _mm512_slli_epi32(coarse, 16)));
+    classes[i] |= Uint(_mm512_slli_epi32(coarse, 16));
   }
 }
 

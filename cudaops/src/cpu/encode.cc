@@ -63,9 +63,8 @@ std::unique_ptr<Encoder> Encoder::Create(const cosetq_codec& codec, const int32_
     level.shift = codec.radices[m] / 2;  // of 2 and of 4
     level.zero = zero >>= level.shift;
     std::vector<uint32_t>& table = encoder->leaders_[m];
-    std::vector<uint8_t>& columns = encoder->columns_[m];
+    uint8_t* columns = encoder->columns_[m];
     table.resize(size_t{1} << (kEncodeDim * level.shift));
-    columns.resize(kEncodeDim * 256);
     for (size_t k = 0; k < table.size(); ++k) {
       for (size_t j = 0; j < kEncodeDim; ++j, ++leaders) {
         table[k] += static_cast<uint32_t>(*leaders) << (8 * j);
@@ -73,7 +72,7 @@ std::unique_ptr<Encoder> Encoder::Create(const cosetq_codec& codec, const int32_
       }
     }
     level.leaders = table.data();
-    level.columns = columns.data();
+    level.columns = columns;
   }
   std::copy_n(codec.gains, codec.gain_count, view.gains);
   std::copy_n(codec.centre, kEncodeDim, view.centre);

@@ -29,7 +29,7 @@ class Encoder {
 
   EncoderView view_{};
   std::vector<uint32_t> leaders_[kEncodeLevels];
-  std::vector<uint8_t> columns_[kEncodeLevels];
+  alignas(64) uint8_t columns_[kEncodeLevels][kEncodeDim * 256] = {};
 };
 
 }  // namespace cosetq

@@ -23,7 +23,7 @@ constexpr int kWide = 4;
 
 struct EncodeLevel {
   const uint32_t* leaders;  // of each class, coordinate j in units of 2^(8j), modulo 2^32
-  const uint8_t* columns;   // [kEncodeDim][256]: each coordinate of the leaders, modulo 2^8
+  const uint8_t* columns;   // [kEncodeDim][256]: each coordinate of the leaders, aligned to 64
   uint32_t mask;            // q - 1
   int32_t shift;            // log2 q
   uint32_t zero;            // the biased origin after division by q
