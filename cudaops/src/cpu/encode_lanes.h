@@ -91,15 +91,15 @@ struct Queue {
   }
 };
 
-// A tile holds up to kLanes groups of one row.
+// A tile holds up to kLanes groups. Groups are numbered through all items of the work.
 struct Tile {
   F x[schema::kGroup];
-  float reciprocal;  // of the step
-  int32_t used;      // groups
-  int64_t item, first;  // of the work, and the first group
-  M active;          // groups that still try gains
-  U overloads;       // gains that overloaded
-  F best;            // error
+  F reciprocal;   // of the steps
+  int64_t first;  // group
+  int32_t used;   // groups
+  M active;       // groups that still try gains
+  U overloads;    // gains that overloaded
+  F best;         // error
   U gain;
   U classes[kEncodeBlocks];
 };
@@ -128,7 +128,7 @@ inline void TryGain(const EncoderView& codec, Chunk* chunk, int t, float gain, T
   for (int i = 0; i < kWide; ++i) {
     const Tile& tile = tiles[i / kEncodeBlocks];
     const F* x = tile.x + i % kEncodeBlocks * kEncodeDim;
-    const F inverse = Splat(tile.reciprocal / gain);
+    const F inverse = tile.reciprocal / Splat(gain);
     F largest = {};
     for (int j = 0; j < kEncodeDim; ++j) {
       y[i][j] = x[j] * inverse + Splat(codec.centre[j]);
@@ -193,58 +193,78 @@ inline void EncodeChunk(const EncoderView& codec, Chunk* chunk) {
   }
 }
 
-// Adds the errors of a tile in the order of the groups, and keeps its codes if they are asked for.
-inline void StoreTile(const EncoderView& codec, const EncodeWork& work, const Tile& tile) {
-  double sse = work.sse[tile.item];
-  for (int i = 0; i < tile.used; ++i) sse += static_cast<double>(tile.best[i]);
-  work.sse[tile.item] = sse;
-  if (work.indices == nullptr) return;
-  const int64_t group = tile.item * work.groups + tile.first;
-  uint16_t* out = work.indices + group * codec.levels * kEncodeBlocks;
-  for (int i = 0; i < tile.used; ++i) {
-    work.gains[group + i] = static_cast<uint8_t>(tile.gain[i]);
-    for (int m = 0; m < codec.levels; ++m) {
-      for (int b = 0; b < kEncodeBlocks; ++b)
-        *out++ = static_cast<uint16_t>(tile.classes[b][i] >> (8 * m) & 0xff);
+// Walks through the groups of the work, item by item.
+struct Position {
+  int64_t item = 0, group = 0;
+
+  // Passes up to limit groups of the item at hand. Returns how many.
+  int32_t Pass(const EncodeWork& work, int32_t limit) {
+    const int64_t left = work.groups - group;
+    if (left > limit) {
+      group += limit;
+      return limit;
     }
+    group = 0;
+    ++item;
+    return static_cast<int32_t>(left);
   }
+};
+
+inline void LoadGroups(const EncodeWork& work, Position* position, Tile* tile) {
+  alignas(64) float groups[kLanes * schema::kGroup] = {};
+  alignas(64) float reciprocal[kLanes] = {};
+  for (int32_t lane = 0; lane < tile->used;) {
+    const Position at = *position;
+    const int32_t count = position->Pass(work, tile->used - lane);
+    const int64_t row = work.at == nullptr ? at.item : work.at[at.item];
+    memcpy(groups + lane * schema::kGroup,
+           work.rows + (row * work.groups + at.group) * schema::kGroup,
+           sizeof(float) * schema::kGroup * static_cast<size_t>(count));
+    for (int32_t end = lane + count; lane < end; ++lane) reciprocal[lane] = 1 / work.steps[at.item];
+  }
+  LoadTile(groups, tile->x);
+  tile->reciprocal = Load<F>(reciprocal);
+  tile->active = FirstLanes(tile->used);
+  tile->overloads = tile->gain = tile->classes[0] = tile->classes[1] = U{};
+  tile->best = Splat(__builtin_inff());
 }
 
-inline void Flush(const EncoderView& codec, const EncodeWork& work, Chunk* chunk) {
-  EncodeChunk(codec, chunk);
-  for (int t = 0; t < chunk->count; ++t) StoreTile(codec, work, chunk->tiles[t]);
-  chunk->count = 0;
+// Adds the errors of a tile in the order of the groups, and keeps its codes if they are asked for.
+inline void StoreGroups(const EncoderView& codec, const EncodeWork& work, const Tile& tile,
+                        Position* position) {
+  for (int32_t lane = 0; lane < tile.used;) {
+    const int64_t item = position->item;
+    double sse = work.sse[item];
+    for (int32_t end = lane + position->Pass(work, tile.used - lane); lane < end; ++lane)
+      sse += static_cast<double>(tile.best[lane]);
+    work.sse[item] = sse;
+  }
+  if (work.indices == nullptr) return;
+  uint16_t* out = work.indices + tile.first * codec.levels * kEncodeBlocks;
+  for (int32_t lane = 0; lane < tile.used; ++lane) {
+    work.gains[tile.first + lane] = static_cast<uint8_t>(tile.gain[lane]);
+    for (int m = 0; m < codec.levels; ++m) {
+      for (int b = 0; b < kEncodeBlocks; ++b)
+        *out++ = static_cast<uint16_t>(tile.classes[b][lane] >> (8 * m) & 0xff);
+    }
+  }
 }
 
 void Encode(const EncoderView& codec, const EncodeWork& work) {
   Chunk chunk;
-  for (int64_t i = 0; i < work.count; ++i) {
-    work.sse[i] = 0;
-    const int64_t at = work.at == nullptr ? i : work.at[i];
-    const float* row = work.rows + at * work.groups * schema::kGroup;
-    for (int64_t first = 0; first < work.groups; first += kLanes) {
-      Tile& tile = chunk.tiles[chunk.count++];
-      const int64_t left = work.groups - first;
-      tile.used = static_cast<int32_t>(left < kLanes ? left : kLanes);
-      const float* groups = row + first * schema::kGroup;
-      float padded[kLanes * schema::kGroup] = {};
-      if (left < kLanes) {
-        memcpy(padded, groups, sizeof(float) * schema::kGroup * static_cast<size_t>(left));
-        groups = padded;
-      }
-      LoadTile(groups, tile.x);
-      tile.reciprocal = 1 / work.steps[i];
-      tile.item = i;
-      tile.first = first;
-      tile.active = FirstLanes(tile.used);
-      tile.overloads = U{};
-      tile.best = Splat(__builtin_inff());
-      tile.gain = U{};
-      tile.classes[0] = tile.classes[1] = U{};
-      if (chunk.count == kTiles) Flush(codec, work, &chunk);
-    }
+  Position read, written;
+  for (int64_t i = 0; i < work.count; ++i) work.sse[i] = 0;
+  const int64_t total = work.count * work.groups;
+  for (int64_t first = 0; first < total; first += kLanes) {
+    Tile& tile = chunk.tiles[chunk.count++];
+    tile.first = first;
+    tile.used = static_cast<int32_t>(total - first < kLanes ? total - first : kLanes);
+    LoadGroups(work, &read, &tile);
+    if (chunk.count < kTiles && first + kLanes < total) continue;
+    EncodeChunk(codec, &chunk);
+    for (int t = 0; t < chunk.count; ++t) StoreGroups(codec, work, chunk.tiles[t], &written);
+    chunk.count = 0;
   }
-  if (chunk.count > 0) Flush(codec, work, &chunk);
   for (int64_t i = 0; i < work.count; ++i) {
     const double step = static_cast<double>(work.steps[i]);
     work.sse[i] = work.sse[i] * step * step;
