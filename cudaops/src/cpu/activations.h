@@ -2,7 +2,7 @@
 //
 // The rows of A are cut into blocks of at most kColumns. Block i holds packed[k][c] for its rows c,
 // where k = g * kGroup + j stands for column j * groups + g of A. Columns past the last, and groups
-// added to make their number even, are zero.
+// added to make whole blocks of them, are zero.
 
 #ifndef COSETQ_CPU_ACTIVATIONS_H_
 #define COSETQ_CPU_ACTIVATIONS_H_
@@ -14,8 +14,10 @@
 
 namespace cosetq {
 
-// Number of packed columns: whole pairs of groups.
-inline int64_t PackedDepth(const WeightView& w) { return (w.groups + 1) / 2 * 2 * kGroup; }
+// Number of packed columns: whole blocks of groups.
+inline int64_t PackedDepth(const WeightView& w) {
+  return (w.groups + kBlockGroups - 1) / kBlockGroups * kBlockGroups * kGroup;
+}
 
 // Packs rows [first, first + count) of A as one block. row is scratch for one row of float.
 void PackBlock(const WeightView& w, const Kernels& kernels, const LinearCall& call, int64_t first,

@@ -119,9 +119,18 @@ void DecodeD4(const WeightView& w, int64_t tile, int64_t first, int64_t count, f
 }  // namespace
 
 const Kernels kAvx512Kernels = {
-    "avx512",        ToFloat,           ToHalf,       DecodeGeneral,    DecodeD4,
-    MultiplyGeneral, Avx512LookupBuild, Avx512Lookup, Avx512LaneRows, Avx512PanelDecode,
-    Avx512PanelQuantize, Avx512PanelMultiply,
+    "avx512",
+    ToFloat,
+    ToHalf,
+    DecodeGeneral,
+    DecodeD4,
+    MultiplyGeneral,
+    {Avx512LookupBuild8, Avx512LookupBuild16},
+    {Avx512Lookup8, Avx512Lookup16},
+    Avx512LaneRows,
+    Avx512PanelDecode,
+    Avx512PanelQuantize,
+    Avx512PanelMultiply,
 };
 
 }  // namespace cosetq

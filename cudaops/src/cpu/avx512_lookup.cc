@@ -83,27 +83,14 @@ inline Words Join(__m512i low, __m512i high) {
   return {{_mm512_unpacklo_epi8(low, high), _mm512_unpackhi_epi8(low, high)}};
 }
 
-inline Words Products256(const uint8_t* table, __m512i digits) {
-  return Join(Lookup256(table, digits), Lookup256(table + 256, digits));
-}
-
-// Products of two vectors of digits by one table. Its registers are loaded once for both: left to
-// itself the compiler loads them again, and loads limit this kernel.
-inline void Products256(const uint8_t* table, __m512i a, __m512i b, Words* of_a, Words* of_b) {
-  const __mmask64 high_a = _mm512_movepi8_mask(a), high_b = _mm512_movepi8_mask(b);
-  __m512i byte_a[2], byte_b[2];
-  for (int i = 0; i < 2; ++i) {
-    const __m512i* t = reinterpret_cast<const __m512i*>(table + 256 * i);
-    __m512i t0 = _mm512_load_si512(t), t1 = _mm512_load_si512(t + 1);
-    __m512i t2 = _mm512_load_si512(t + 2), t3 = _mm512_load_si512(t + 3);
-    __asm__("" : "+v"(t0), "+v"(t1), "+v"(t2), "+v"(t3));
-    byte_a[i] = _mm512_mask_blend_epi8(high_a, _mm512_permutex2var_epi8(t0, a, t1),
-                                       _mm512_permutex2var_epi8(t2, a, t3));
-    byte_b[i] = _mm512_mask_blend_epi8(high_b, _mm512_permutex2var_epi8(t0, b, t1),
-                                       _mm512_permutex2var_epi8(t2, b, t3));
-  }
-  *of_a = Join(byte_a[0], byte_a[1]);
-  *of_b = Join(byte_b[0], byte_b[1]);
+// Products of digits by two tables of bytes, low and high. The digits of several levels share them.
+template <int kLevels>
+inline ALWAYS_INLINE void Products256(const uint8_t* table, const Digits* digits, Words* out) {
+  __m512i low[kLevels], t[4];
+  LoadTable(table, t);
+  Unroll<kLevels>([&](int i) ALWAYS_INLINE { low[i] = LookUp(t, digits[i]); });
+  LoadTable(table + 256, t);
+  Unroll<kLevels>([&](int i) ALWAYS_INLINE { out[i] = Join(low[i], LookUp(t, digits[i])); });
 }
 
 inline Words Products16(const uint8_t* table, __m512i digits) {
@@ -121,121 +108,77 @@ inline __m512i Interleave(const Words& first, const Words& second, int q) {
                     : _mm512_unpackhi_epi16(first.half[q / 2], second.half[q / 2]);
 }
 
-// Gains of the two groups of a pair in the same arrangement.
-class PairGains {
- public:
-  PairGains(const WeightView& w, __mmask64 rows, int64_t tile, int64_t pair)
-      : present_(w.gains != nullptr) {
-    if (!present_) return;
-    const int log2 = __builtin_ctz(static_cast<unsigned>(w.gains_per_byte));
-    const int64_t packed = (w.groups + w.gains_per_byte - 1) >> log2;
-    const int64_t at = tile * packed + (2 * pair >> log2);
-    bytes_ = _mm512_maskz_loadu_epi8(rows, w.gains + at * w.tile);
-    table_ = _mm512_load_si512(w.tables->gain_bytes);
-    const int low = w.gain_bits * static_cast<int>(2 * pair & (w.gains_per_byte - 1));
-    shift_ = _mm512_set1_epi32(low | (low + w.gain_bits) << 16);
-  }
-
-  __m512i Quarter(int q) const {
-    if (!present_) return _mm512_set1_epi16(1);
-    // The byte of each row fills its whole lane; each word then shifts its group's index down.
-    // Look-ups use the low six bits of a byte, and the table repeats the gains, so the bits above
-    // an index do no harm.
-    const __m512i place =
-        _mm512_broadcast_i32x4(_mm_add_epi8(_mm_set_epi32(0x03030303, 0x02020202, 0x01010101, 0),
-                                            _mm_set1_epi8(static_cast<char>(4 * q))));
-    const __m512i index = _mm512_srlv_epi16(_mm512_shuffle_epi8(bytes_, place), shift_);
-    return _mm512_maskz_permutexvar_epi8(0x5555555555555555, index, table_);
-  }
-
- private:
-  bool present_;
-  __m512i bytes_, table_, shift_;
-};
-
 template <Form kForm>
 void LookupForm(const WeightView& w, int64_t tile, int64_t pair, int64_t count,
                 const uint8_t* tables, const float* steps, float* lanes) {
   const __mmask64 rows = TileMask(w);
-  const int64_t group_bytes = static_cast<int64_t>(w.elements) * w.tile;
+  const int64_t group_bytes = static_cast<int64_t>(FormElements(kForm)) * w.tile;
   const uint8_t* codes =
       static_cast<const uint8_t*>(w.codes) + (tile * w.groups + 2 * pair) * group_bytes;
   const __m128i ratio = _mm_cvtsi32_si128(w.tables->ratio_log2);
+  const __m512i zero = _mm512_setzero_si512();
+  const GroupGains gains(w, tile);
   __m512 sum[4];
-  for (int q = 0; q < 4; ++q) sum[q] = _mm512_load_ps(lanes + 16 * q);
-  for (int64_t p = 0; p < count; ++p, tables += PairTableBytes(w)) {
-    Words fine[2], coarse[2];
-    for (int u = 0; u < 2; ++u) {
+  Unroll<4>([&](int q) ALWAYS_INLINE { sum[q] = _mm512_load_ps(lanes + 16 * q); });
+  for (int64_t p = 0; p < count; ++p, tables += LookupTableBytes(w, 2)) {
+    Words level[2][2];  // [level][group]
+    Unroll<2>([&](int u) ALWAYS_INLINE {
       // The tables of a group past the last are zero; any codes will do.
       if (2 * (pair + p) + u == w.groups) codes -= group_bytes;
-      __m512i e[4];
-      for (int i = 0; i < FormElements(kForm); ++i)
-        e[i] = _mm512_maskz_loadu_epi8(rows, codes + i * w.tile);
+      const uint8_t* t = tables + 2 * u * kBlockTable;
+      const uint8_t* nibble_table = tables + 4 * kBlockTable + 2 * u * kNibbleTable;
+      Words words[2][2];  // [block][level]
+      const __m512i both = _mm512_maskz_loadu_epi8(rows, codes);
+      Unroll<2>([&](int b) ALWAYS_INLINE {
+        PrefetchCodes(codes + count * 2 * group_bytes + b * w.tile);
+        if constexpr (kForm == Form::kNibbleByte) {
+          words[b][0] = Products16(nibble_table + b * kNibbleTable, Nibbles(both, b));
+          const Digits coarse = LoadDigits(rows, codes + (1 + b) * w.tile);
+          Products256<1>(t + b * kBlockTable, &coarse, &words[b][1]);
+        } else if constexpr (kForm == Form::kTwoByte) {
+          PrefetchCodes(codes + count * 2 * group_bytes + (2 + b) * w.tile);
+          const Digits digits[2] = {LoadDigits(rows, codes + b * w.tile),
+                                    LoadDigits(rows, codes + (2 + b) * w.tile)};
+          Products256<2>(t + b * kBlockTable, digits, words[b]);
+        } else {
+          const Digits digits = LoadDigits(rows, codes + b * w.tile);
+          Products256<1>(t + b * kBlockTable, &digits, words[b]);
+        }
+      });
+      level[0][u] = Add(words[0][0], words[1][0]);
+      if constexpr (kForm != Form::kOneByte) level[1][u] = Add(words[0][1], words[1][1]);
       codes += group_bytes;
-      const uint8_t* t0 = tables + 2 * u * kBlockTable;
-      const uint8_t* t1 = t0 + kBlockTable;
-      if constexpr (kForm == Form::kNibbleByte) {
-        const uint8_t* n0 = tables + 4 * kBlockTable + 2 * u * kNibbleTable;
-        fine[u] =
-            Add(Products16(n0, Nibbles(e[0], 0)), Products16(n0 + kNibbleTable, Nibbles(e[0], 1)));
-        coarse[u] = Add(Products256(t0, e[1]), Products256(t1, e[2]));
-      } else if constexpr (kForm == Form::kTwoByte) {
-        Words fine1, coarse1;
-        Products256(t0, e[0], e[2], &fine[u], &coarse[u]);
-        Products256(t1, e[1], e[3], &fine1, &coarse1);
-        fine[u] = Add(fine[u], fine1);
-        coarse[u] = Add(coarse[u], coarse1);
-      } else {
-        fine[u] = Add(Products256(t0, e[0]), Products256(t1, e[1]));
-      }
-    }
-    const PairGains gains(w, rows, tile, pair + p);
+    });
+    // Gains of the two groups as neighbouring bytes, in the order of Words.
+    const __m512i gain0 = gains.Of(2 * (pair + p)), gain1 = gains.Of(2 * (pair + p) + 1);
+    const Words both_gains = Join(gain0, gain1);
     const __m512 step = _mm512_set1_ps(steps[p]);
-    for (int q = 0; q < 4; ++q) {
-      const __m512i gain = gains.Quarter(q);
-      __m512i total = _mm512_madd_epi16(Interleave(fine[0], fine[1], q), gain);
+    Unroll<4>([&](int q) ALWAYS_INLINE {
+      const __m512i of_half = both_gains.half[q / 2];
+      const __m512i gain = q % 2 == 0 ? _mm512_unpacklo_epi8(of_half, zero)
+                                      : _mm512_unpackhi_epi8(of_half, zero);
+      __m512i total = _mm512_madd_epi16(Interleave(level[0][0], level[0][1], q), gain);
       if constexpr (kForm != Form::kOneByte) {
-        total = _mm512_dpwssd_epi32(total, Interleave(coarse[0], coarse[1], q),
+        total = _mm512_dpwssd_epi32(total, Interleave(level[1][0], level[1][1], q),
                                     _mm512_sll_epi16(gain, ratio));
       }
       sum[q] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(total), step, sum[q]);
-    }
+    });
   }
-  for (int q = 0; q < 4; ++q) _mm512_store_ps(lanes + 16 * q, sum[q]);
+  Unroll<4>([&](int q) ALWAYS_INLINE { _mm512_store_ps(lanes + 16 * q, sum[q]); });
 }
 
 }  // namespace
 
-// No product of a codeword with a[4] is larger. NaN when an activation is.
-static double ProductBound(const FormTables& t, const float* a) {
-  double norm = 0, coordinates = 0;
-  for (int j = 0; j < 4; ++j) {
-    norm += static_cast<double>(a[j]) * a[j];
-    coordinates += fabs(static_cast<double>(a[j])) * t.largest[j];
-  }
-  const double by_norm = sqrt(norm) * t.longest;
-  return by_norm < coordinates ? by_norm : coordinates;
-}
-
-void Avx512LookupBuild(const WeightView& w, const float* a, int64_t pair, int64_t count,
-                       uint8_t* tables, float* steps) {
+void Avx512LookupBuild16(const WeightView& w, const float* a, int64_t pair, int64_t count,
+                         uint8_t* tables, float* steps) {
   const FormTables& t = *w.tables;
   const bool nibbles = w.form == Form::kNibbleByte;
   const auto* centred = t.centred[nibbles ? 1 : 0];
-  const float unit = w.level_weights[0] * (w.gains == nullptr ? w.gain_values[0] : 1.0f);
-  for (int64_t p = 0; p < count; ++p, tables += PairTableBytes(w)) {
+  for (int64_t p = 0; p < count; ++p, tables += LookupTableBytes(w, 2)) {
     const float* from = a + (pair + p) * 2 * kGroup;
-    double bound = 0;
-    for (int b = 0; b < 4; ++b) {
-      const double block = ProductBound(t, from + 4 * b);
-      bound = block > bound || block != block ? block : bound;
-    }
-    const bool any = bound > 1e-30;  // below, and its inverse would leave float's range
-    const float scale = any ? static_cast<float>(kLargest / bound) : 0;
-    // Zero, or NaN when an activation is; an infinite bound makes an infinite step and NaN sums.
-    steps[p] = static_cast<float>(any ? bound / kLargest * unit : bound * 0);
     float scaled[2 * kGroup];
-    for (int k = 0; k < 2 * kGroup; ++k) scaled[k] = from[k] * scale;
+    steps[p] = ScaleActivations(w, from, 4, kLargest, scaled);
     for (int first = 0; first < 256; first += 64) {
       for (int b = 0; b < 4; ++b) {
         uint8_t* low = tables + b * kBlockTable + first;
@@ -248,8 +191,8 @@ void Avx512LookupBuild(const WeightView& w, const float* a, int64_t pair, int64_
   }
 }
 
-void Avx512Lookup(const WeightView& w, int64_t tile, int64_t pair, int64_t count,
-                  const uint8_t* tables, const float* steps, float* lanes) {
+void Avx512Lookup16(const WeightView& w, int64_t tile, int64_t pair, int64_t count,
+                    const uint8_t* tables, const float* steps, float* lanes) {
   switch (w.form) {
     case Form::kOneByte:
       return LookupForm<Form::kOneByte>(w, tile, pair, count, tables, steps, lanes);

@@ -5,18 +5,23 @@
 #define COSETQ_CPU_AVX512_LOOKUP_H_
 
 #include <immintrin.h>
+#include <math.h>
 
-#include "weight_view.h"
+#include "kernels.h"
 
 #define ALWAYS_INLINE __attribute__((always_inline))
 
 namespace cosetq {
 
 // See LookupBuildFn, LookupFn and LaneRowsFn in kernels.h.
-void Avx512LookupBuild(const WeightView& w, const float* a, int64_t pair, int64_t count,
-                       uint8_t* tables, float* steps);
-void Avx512Lookup(const WeightView& w, int64_t tile, int64_t pair, int64_t count,
-                  const uint8_t* tables, const float* steps, float* lanes);
+void Avx512LookupBuild8(const WeightView& w, const float* a, int64_t unit, int64_t count,
+                        uint8_t* tables, float* steps);
+void Avx512LookupBuild16(const WeightView& w, const float* a, int64_t unit, int64_t count,
+                         uint8_t* tables, float* steps);
+void Avx512Lookup8(const WeightView& w, int64_t tile, int64_t unit, int64_t count,
+                   const uint8_t* tables, const float* steps, float* lanes);
+void Avx512Lookup16(const WeightView& w, int64_t tile, int64_t unit, int64_t count,
+                    const uint8_t* tables, const float* steps, float* lanes);
 void Avx512LaneRows(const float* lanes, float* sums);
 
 // See PanelDecodeFn, PanelQuantizeFn and PanelMultiplyFn in kernels.h.
@@ -37,6 +42,34 @@ inline ALWAYS_INLINE void Unroll(const Body& body) {
     Unroll<kCount - 1>(body);
     body(kCount - 1);
   }
+}
+
+// No product of a codeword with a[4] is larger. NaN when an activation is.
+inline double ProductBound(const FormTables& t, const float* a) {
+  double norm = 0, coordinates = 0;
+  for (int j = 0; j < 4; ++j) {
+    norm += static_cast<double>(a[j]) * a[j];
+    coordinates += fabs(static_cast<double>(a[j])) * t.largest[j];
+  }
+  const double by_norm = sqrt(norm) * t.longest;
+  return by_norm < coordinates ? by_norm : coordinates;
+}
+
+// Activations of some blocks of four in units of a step that makes no product larger than `largest`.
+// Returns what the integer 1 then stands for.
+inline float ScaleActivations(const WeightView& w, const float* a, int blocks, float largest,
+                              float* scaled) {
+  double bound = 0;
+  for (int b = 0; b < blocks; ++b) {
+    const double block = ProductBound(*w.tables, a + 4 * b);
+    bound = block > bound || block != block ? block : bound;
+  }
+  const bool any = bound > 1e-30;  // below, and its inverse would leave float's range
+  const float scale = any ? static_cast<float>(largest / bound) : 0;
+  for (int k = 0; k < 4 * blocks; ++k) scaled[k] = a[k] * scale;
+  const float unit = w.level_weights[0] * (w.gains == nullptr ? w.gain_values[0] : 1.0f);
+  // Zero, or NaN when an activation is; an infinite bound makes an infinite step and NaN sums.
+  return static_cast<float>(any ? bound / largest * unit : bound * 0);
 }
 
 // Rows of a tile; a load under this mask reads no byte past the tile and gives zero digits to the
@@ -64,6 +97,90 @@ inline __m512i Nibbles(__m512i bytes, int which) {
   return _mm512_and_si512(_mm512_srli_epi16(bytes, static_cast<unsigned>(4 * which)),
                           _mm512_set1_epi8(15));
 }
+
+// Asks for codes that are needed soon: slices of tiles are too short for the hardware to notice.
+inline void PrefetchCodes(const void* at) {
+  _mm_prefetch(static_cast<const char*>(at), _MM_HINT_T0);
+}
+
+// A vector of digits of one byte and which of them are 128 or more.
+struct Digits {
+  __m512i value;
+  __mmask64 high;
+};
+
+inline Digits LoadDigits(__mmask64 rows, const uint8_t* codes) {
+  const __m512i value = _mm512_maskz_loadu_epi8(rows, codes);
+  return {value, _mm512_movepi8_mask(value)};
+}
+
+// table[digit] for a table of 256 bytes in four registers.
+inline ALWAYS_INLINE __m512i LookUp(const __m512i* t, const Digits& d) {
+  return _mm512_mask_blend_epi8(d.high, _mm512_permutex2var_epi8(t[0], d.value, t[1]),
+                                _mm512_permutex2var_epi8(t[2], d.value, t[3]));
+}
+
+// Left to itself the compiler loads a register again for every look-up, and loads would limit the
+// decoding.
+inline ALWAYS_INLINE void LoadTable(const uint8_t* table, __m512i* t) {
+  Unroll<4>([&](int i) ALWAYS_INLINE {
+    t[i] = _mm512_load_si512(table + 64 * i);
+    __asm__("" : "+v"(t[i]));
+  });
+}
+
+// sum += dot products of four bytes each. As assembly because GCC 12 makes copies of all sums around
+// its own intrinsic, which halves the speed of the loop below.
+inline ALWAYS_INLINE void AddDots(__m512i activations, __m512i weights, __m512i* sum) {
+  __asm__("vpdpbusd %2, %1, %0" : "+v"(*sum) : "v"(activations), "v"(weights));
+}
+
+// Four vectors of bytes as dwords: byte j of a dword is from v[j]. Dword 4 * l + i of out[q] is row
+// 16 * l + 4 * q + i.
+inline ALWAYS_INLINE void Interleave4(const __m512i* v, __m512i* out) {
+  const __m512i low01 = _mm512_unpacklo_epi8(v[0], v[1]), low23 = _mm512_unpacklo_epi8(v[2], v[3]);
+  const __m512i high01 = _mm512_unpackhi_epi8(v[0], v[1]),
+                high23 = _mm512_unpackhi_epi8(v[2], v[3]);
+  out[0] = _mm512_unpacklo_epi16(low01, low23);
+  out[1] = _mm512_unpackhi_epi16(low01, low23);
+  out[2] = _mm512_unpacklo_epi16(high01, high23);
+  out[3] = _mm512_unpackhi_epi16(high01, high23);
+}
+
+// The gains of 64 rows for any group of one tile, as bytes. Groups past the last have the last one's.
+class GroupGains {
+ public:
+  GroupGains(const WeightView& w, int64_t tile) : present_(w.gains != nullptr) {
+    if (!present_) return;
+    log2_ = __builtin_ctz(static_cast<unsigned>(w.gains_per_byte));
+    const int64_t packed = (w.groups + w.gains_per_byte - 1) >> log2_;
+    bytes_ = w.gains + tile * packed * w.tile;
+    groups_ = w.groups;
+    stride_ = w.tile;
+    bits_ = w.gain_bits;
+    rows_ = TileMask(w);
+    table_ = _mm512_load_si512(w.tables->gain_bytes);
+  }
+
+  __m512i Of(int64_t group) const {
+    if (!present_) return _mm512_set1_epi8(1);
+    if (group >= groups_) group = groups_ - 1;
+    const __m512i bytes = _mm512_maskz_loadu_epi8(rows_, bytes_ + (group >> log2_) * stride_);
+    const int place = static_cast<int>(group & ((1 << log2_) - 1));
+    // Look-ups use the low six bits of a byte, and the table repeats the gains, so the bits above
+    // an index do no harm.
+    return _mm512_permutexvar_epi8(_mm512_srl_epi16(bytes, _mm_cvtsi32_si128(bits_ * place)),
+                                   table_);
+  }
+
+ private:
+  bool present_;
+  int log2_, bits_;
+  int64_t groups_, stride_;
+  const uint8_t* bytes_;
+  __mmask64 rows_;
+  __m512i table_;
+};
 
 }  // namespace
 }  // namespace cosetq

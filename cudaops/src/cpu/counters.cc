@@ -8,7 +8,7 @@ namespace cosetq {
 namespace {
 
 constexpr const char* kIsas[] = {"portable", "avx2", "avx512"};
-constexpr const char* kPaths[kPathCount] = {"general", "d4", "lookup", "int16", "int8"};
+constexpr const char* kPaths[kPathCount] = {"general", "d4", "lookup", "lookup8", "int16", "int8"};
 std::atomic<int64_t> calls[3][kPathCount];
 
 }  // namespace

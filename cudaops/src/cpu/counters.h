@@ -10,11 +10,12 @@ namespace cosetq {
 enum class Path {
   kGeneral,  // decode to float by the general kernel, multiply
   kD4,       // decode to float by table look-up in registers, multiply
-  kLookup,   // value look-up tables
+  kLookup16,  // value look-up tables of 16 bits
+  kLookup8,   // of 8 bits
   kInt16,    // decode to bytes, activations as 16-bit integers
   kInt8,     // decode to bytes, activations as 8-bit integers
 };
-constexpr int kPathCount = 5;
+constexpr int kPathCount = 6;
 
 const char* PathName(Path path);
 void CountCall(const char* isa, Path path);

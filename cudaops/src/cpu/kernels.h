@@ -29,16 +29,16 @@ using MultiplyFn = void (*)(const float* panel, const float* a, int64_t depth, i
 using ToFloatFn = void (*)(const uint16_t* from, float* to, int64_t count);
 using ToHalfFn = void (*)(const float* from, uint16_t* to, int64_t count);
 
-// Value look-up tables for one column of activations: for every pair of groups [pair, pair + count)
-// and every digit position the products of all codewords with the activations there, as 16-bit
-// integers times one step per pair. a is the column in packed order (see activations.h), padded
-// with zeros to a whole pair.
-using LookupBuildFn = void (*)(const WeightView& w, const float* a, int64_t pair, int64_t count,
+// Value look-up tables for one column of activations: for every digit position the products of all
+// codewords with the activations there, as integers of one or two bytes (parts). LookupGroups groups
+// make a unit, whose products share one step, the value of the integer 1. a is the column in packed
+// order (see activations.h), padded with zeros.
+using LookupBuildFn = void (*)(const WeightView& w, const float* a, int64_t unit, int64_t count,
                                uint8_t* tables, float* steps);
 
-// lanes[64] += the products of pairs [pair, pair + count) of a tile. Rows stand in the order of
+// lanes[64] += the products of units [unit, unit + count) of a tile. Rows stand in the order of
 // lanes, not of the tile.
-using LookupFn = void (*)(const WeightView& w, int64_t tile, int64_t pair, int64_t count,
+using LookupFn = void (*)(const WeightView& w, int64_t tile, int64_t unit, int64_t count,
                           const uint8_t* tables, const float* steps, float* lanes);
 
 // sums[row] of lanes[64].
@@ -81,8 +81,8 @@ struct Kernels {
   DecodeFn decode;     // any codec
   DecodeFn decode_d4;  // forms other than kGeneral
   MultiplyFn multiply;
-  LookupBuildFn lookup_build;  // null for none
-  LookupFn lookup;
+  LookupBuildFn lookup_build[2];  // for one and two parts; null for none
+  LookupFn lookup[2];
   LaneRowsFn lane_rows;
   PanelDecodeFn panel_decode;  // null for none
   PanelQuantizeFn panel_quantize;
@@ -95,11 +95,14 @@ extern const Kernels kAvx2Kernels;
 extern const Kernels kAvx512Kernels;
 #endif
 
-// Bytes of the tables of one pair of groups.
-inline constexpr int64_t kBlockTable = 512;  // 256 low bytes, 256 high bytes
-inline constexpr int64_t kNibbleTable = 32;  // 16 low bytes, 16 high bytes
-static inline int64_t PairTableBytes(const WeightView& w) {
-  return 4 * (kBlockTable + (w.form == Form::kNibbleByte ? kNibbleTable : 0));
+// Groups of a unit and bytes of its tables: for every block of the unit one of 256 entries, then,
+// where fine digits have four bits, one of 16. The low bytes of a table stand before the high ones.
+static inline int64_t LookupGroups(int parts) { return parts == 2 ? 2 : 8; }
+inline constexpr int64_t kBlockTable = 512;  // with two parts
+inline constexpr int64_t kNibbleTable = 32;
+static inline int64_t LookupTableBytes(const WeightView& w, int parts) {
+  const int64_t block = w.form == Form::kNibbleByte ? kBlockTable + kNibbleTable : kBlockTable;
+  return 2 * LookupGroups(parts) * block * parts / 2;
 }
 
 }  // namespace cosetq

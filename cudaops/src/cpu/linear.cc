@@ -14,7 +14,7 @@ constexpr int64_t kLookupTiles = 8;  // fewer do not repay the tables
 bool HasLookup(const WeightView& w, const Kernels& kernels) {
   const bool one_table = w.form != Form::kTwoByte || w.tables->shared;
   const bool gains = w.gains == nullptr || w.tables->integer_gains;
-  return kernels.lookup != nullptr && one_table && gains && w.tiles >= kLookupTiles;
+  return kernels.lookup[0] != nullptr && one_table && gains && w.tiles >= kLookupTiles;
 }
 
 }  // namespace
@@ -53,9 +53,12 @@ void Job::Store(int64_t tile, int64_t column, const float* sums) const {
 
 Path ChoosePath(const WeightView& w, const Kernels& kernels, int64_t batch, Accuracy accuracy) {
   if (w.form == Form::kGeneral) return Path::kGeneral;
-  if (batch <= kLookupBatch && HasLookup(w, kernels)) return Path::kLookup;
-  if (kernels.panel_decode == nullptr || !w.tables->panel.usable) return Path::kD4;
-  return accuracy == Accuracy::kFast ? Path::kInt8 : Path::kInt16;
+  const bool fast = accuracy == Accuracy::kFast;
+  const bool panel = kernels.panel_decode != nullptr && w.tables->panel.usable;
+  const int64_t few = fast || !panel ? kLookup8Batch : kLookup16Batch;
+  if (batch <= few && HasLookup(w, kernels)) return fast ? Path::kLookup8 : Path::kLookup16;
+  if (!panel) return Path::kD4;
+  return fast ? Path::kInt8 : Path::kInt16;
 }
 
 Outcome RunLinear(const Weight& weight, const Kernels& kernels, const LinearCall& call,
@@ -76,8 +79,10 @@ Outcome RunLinear(const Weight& weight, const Kernels& kernels, const LinearCall
       return RunDecoded(job, kernels.decode);
     case Path::kD4:
       return RunDecoded(job, kernels.decode_d4);
-    case Path::kLookup:
-      return RunLookup(job);
+    case Path::kLookup16:
+      return RunLookup(job, 2);
+    case Path::kLookup8:
+      return RunLookup(job, 1);
     case Path::kInt16:
       return RunPanel(job, 2);
     case Path::kInt8:

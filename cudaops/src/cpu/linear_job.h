@@ -66,8 +66,8 @@ struct Unit {
 };
 
 Outcome RunDecoded(const Job& common, DecodeFn decode);
-Outcome RunLookup(const Job& common);
-// parts as in PanelQuantizeFn.
+// parts as in LookupBuildFn and PanelQuantizeFn.
+Outcome RunLookup(const Job& common, int parts);
 Outcome RunPanel(const Job& common, int parts);
 
 }  // namespace cosetq

@@ -6,41 +6,46 @@
 namespace cosetq {
 namespace {
 
-constexpr int64_t kUnitTiles = 4;   // tiles that share the tables in the first-level cache
-constexpr int64_t kPairs = 4;       // pairs of groups whose tables fit there
-constexpr int64_t kBuildPairs = 16;  // pairs of groups in one piece of table building
+constexpr int64_t kUnitTiles = 4;          // tiles that share the tables in the first-level cache
+constexpr int64_t kSliceBytes = 16 << 10;  // of tables that fit there
+constexpr int64_t kBuildGroups = 32;       // groups in one piece of table building
 
 struct LookupJob : Job {
+  int parts;
+  int64_t depth;  // in units of groups, see LookupGroups
+  int64_t table_bytes;
   float* packed;
   uint8_t* tables;
   float* steps;
-  int64_t pairs;
 };
 
 void BuildUnit(void* data, size_t i) {
   const LookupJob& job = *static_cast<const LookupJob*>(static_cast<Job*>(data));
-  const int64_t units = CeilDiv(job.pairs, kBuildPairs);
-  const int64_t column = static_cast<int64_t>(i) / units;
-  const int64_t pair = static_cast<int64_t>(i) % units * kBuildPairs;
-  const int64_t at = column * job.pairs + pair;
-  job.kernels->lookup_build(*job.w, job.packed + column * PackedDepth(*job.w), pair,
-                            std::min(kBuildPairs, job.pairs - pair),
-                            job.tables + at * PairTableBytes(*job.w), job.steps + at);
+  const int64_t most = kBuildGroups / LookupGroups(job.parts), pieces = CeilDiv(job.depth, most);
+  const int64_t column = static_cast<int64_t>(i) / pieces;
+  const int64_t first = static_cast<int64_t>(i) % pieces * most;
+  const int64_t at = column * job.depth + first;
+  job.kernels->lookup_build[job.parts - 1](*job.w, job.packed + column * PackedDepth(*job.w), first,
+                                           std::min(most, job.depth - first),
+                                           job.tables + at * job.table_bytes, job.steps + at);
 }
 
 void LookupUnit(void* data, size_t i) {
   const LookupJob& job = *static_cast<const LookupJob*>(static_cast<Job*>(data));
   const WeightView& w = *job.w;
-  alignas(64) float lanes[kUnitTiles][kLookupBatch][kTile] = {};
+  alignas(64) float lanes[kUnitTiles][kLookup8Batch][kTile] = {};
   const int64_t first = static_cast<int64_t>(i) * job.tiles_per_unit;
   const int64_t tiles = std::min(job.tiles_per_unit, w.tiles - first);
-  for (int64_t pair = 0; pair < job.pairs; pair += kPairs) {
-    const int64_t count = std::min(kPairs, job.pairs - pair);
+  const int64_t most =
+      std::max<int64_t>(1, kSliceBytes / (job.table_bytes * job.call->batch));
+  for (int64_t d = 0; d < job.depth; d += most) {
+    const int64_t count = std::min(most, job.depth - d);
     for (int64_t column = 0; column < job.call->batch; ++column) {
-      const int64_t at = column * job.pairs + pair;
-      const uint8_t* tables = job.tables + at * PairTableBytes(w);
+      const int64_t at = column * job.depth + d;
       for (int64_t t = 0; t < tiles; ++t) {
-        job.kernels->lookup(w, first + t, pair, count, tables, job.steps + at, lanes[t][column]);
+        job.kernels->lookup[job.parts - 1](w, first + t, d, count,
+                                           job.tables + at * job.table_bytes, job.steps + at,
+                                           lanes[t][column]);
       }
     }
   }
@@ -55,14 +60,15 @@ void LookupUnit(void* data, size_t i) {
 
 }  // namespace
 
-Outcome RunLookup(const Job& common) {
-  LookupJob job = {common, nullptr, nullptr, nullptr, 0};
+Outcome RunLookup(const Job& common, int parts) {
+  LookupJob job = {common, parts, 0, 0, nullptr, nullptr, nullptr};
   const WeightView& w = *job.w;
   const int64_t batch = job.call->batch;
-  job.pairs = PackedDepth(w) / (2 * kGroup);
+  job.depth = CeilDiv(w.groups, LookupGroups(parts));
+  job.table_bytes = LookupTableBytes(w, parts);
   job.packed = job.Allocate<float>(PackedDepth(w) * batch);
-  job.tables = job.Allocate<uint8_t>(batch * job.pairs * PairTableBytes(w));
-  job.steps = job.Allocate<float>(batch * job.pairs);
+  job.tables = job.Allocate<uint8_t>(batch * job.depth * job.table_bytes);
+  job.steps = job.Allocate<float>(batch * job.depth);
   float* row = job.call->a == nullptr ? job.Allocate<float>(w.cols) : nullptr;
   if (job.packed == nullptr || job.tables == nullptr || job.steps == nullptr ||
       (job.call->a == nullptr && row == nullptr)) {
@@ -72,8 +78,8 @@ Outcome RunLookup(const Job& common) {
     PackBlock(w, *job.kernels, *job.call, c, 1, row, job.packed + c * PackedDepth(w));
   }
   job.tiles_per_unit = std::min(kUnitTiles, std::max<int64_t>(1, w.tiles / kManyUnits));
-  const bool done = job.Run(BuildUnit, batch * CeilDiv(job.pairs, kBuildPairs)) &&
-                    job.Run(LookupUnit, job.TileUnits());
+  const int64_t pieces = CeilDiv(job.depth, kBuildGroups / LookupGroups(parts));
+  const bool done = job.Run(BuildUnit, batch * pieces) && job.Run(LookupUnit, job.TileUnits());
   return done ? Outcome::kDone : Outcome::kNoThreads;
 }
 

@@ -28,7 +28,7 @@ void ToHalf(const float* from, uint16_t* to, int64_t count) {
 
 const Kernels kPortableKernels = {
     "portable",      ToFloat, ToHalf,  DecodeGeneral, DecodeD4,
-    MultiplyGeneral, nullptr, nullptr, nullptr,       nullptr,  nullptr, nullptr,
+    MultiplyGeneral, {},      {},      nullptr,       nullptr,  nullptr, nullptr,
 };
 
 }  // namespace cosetq
