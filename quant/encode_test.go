@@ -48,12 +48,12 @@ func TestEncoderChangesNothing(t *testing.T) {
 		"both":         func(row, _ int) float64 { return rng.NormFloat64() * math.Exp2(float64(row%120-60)) },
 		"integers":     func(int, int) float64 { return float64(rng.IntN(9) - 4) },
 	}
-	for bits := 2; bits <= 4; bits++ {
+	for bits := 4; bits >= 2 && (bits == 4 || !testing.Short()); bits-- {
 		c, err := lattice.Preset(bits)
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, size := range [][2]int{{1, 1}, {70, 129}, {66, 264}, {600, 60}} {
+		for _, size := range [][2]int{{1, 1}, {20, 264}, {70, 129}, {300, 20}} { // 70 and 300 rows share scales
 			for name, weight := range weights {
 				src := dense{size[0], size[1], make([]float32, size[0]*size[1])}
 				for i := range src.w {
