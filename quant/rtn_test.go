@@ -142,6 +142,26 @@ func TestRowsOfZerosAndTinyRows(t *testing.T) {
 	}
 }
 
+// Weights near the end of float32's range neither fail nor become NaN.
+func TestRowsThatVanish(t *testing.T) {
+	src := gaussian(70, 64, 4)
+	for i := range src.w {
+		src.w[i] *= []float32{1e-38, 1e-44, 1e-30, 1e30}[i/64%4]
+	}
+	for _, k := range []int{64, 63} {
+		m := quantize(t, dense{src.n, k, src.w[:src.n*k]}, codec(t, "d4:4,4:g3,4,5,6"), 0).Matrix
+		back := make([]float32, src.n*k)
+		if err := m.DecodeRows(back, 0, src.n); err != nil {
+			t.Fatal(err)
+		}
+		for i, v := range back {
+			if v-v != 0 {
+				t.Fatalf("weight %d decodes to %v", i, v)
+			}
+		}
+	}
+}
+
 func TestNonFiniteWeightIsNamed(t *testing.T) {
 	src := gaussian(40, 16, 1)
 	src.w[33*16+5] = float32(math.NaN())

@@ -16,6 +16,10 @@ const (
 	coarseStride, coarseGroups = 3, 32
 )
 
+// smallestStep keeps steps, their reciprocals and the level weights in float32's normal range. Rows with weights so small
+// (10^-29 and less) add nothing that float32 activations could carry.
+const smallestStep = 0x1p-100
+
 // searchSteps sets steps to those of least squared error for rows in group
 // order: first on a coarse grid around the nominal step and on a sample of
 // groups, then on neighbouring grid points and the whole row.
@@ -23,7 +27,9 @@ func (q *run) searchSteps(steps []float32, rows lattice.RowBatch, energy []float
 	s := newSearch(q.coder(), len(steps))
 	nominal := float64(q.opt.Codec.NominalStep())
 	for i := range s.rows {
-		s.rows[i] = descent{nominal: nominal * math.Sqrt(energy[i]/float64(q.k))}
+		if step := nominal * math.Sqrt(energy[i]/float64(q.k)); step >= smallestStep {
+			s.rows[i] = descent{nominal: step}
+		} // else the row decodes to zeros
 	}
 	sample := rows
 	if q.groups > coarseGroups {
