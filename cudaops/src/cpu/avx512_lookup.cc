@@ -117,7 +117,7 @@ void LookupForm(const WeightView& w, int64_t tile, int64_t pair, int64_t count,
       static_cast<const uint8_t*>(w.codes) + (tile * w.groups + 2 * pair) * group_bytes;
   const __m128i ratio = _mm_cvtsi32_si128(w.tables->ratio_log2);
   const __m512i zero = _mm512_setzero_si512();
-  const GroupGains gains(w, tile);
+  GainStream gains(w, tile, 2 * pair);
   __m512 sum[4];
   Unroll<4>([&](int q) ALWAYS_INLINE { sum[q] = _mm512_load_ps(lanes + 16 * q); });
   for (int64_t p = 0; p < count; ++p, tables += LookupTableBytes(w, 2)) {
@@ -150,7 +150,7 @@ void LookupForm(const WeightView& w, int64_t tile, int64_t pair, int64_t count,
       codes += group_bytes;
     });
     // Gains of the two groups as neighbouring bytes, in the order of Words.
-    const __m512i gain0 = gains.Of(2 * (pair + p)), gain1 = gains.Of(2 * (pair + p) + 1);
+    const __m512i gain0 = gains.Next(), gain1 = gains.Next();
     const Words both_gains = Join(gain0, gain1);
     const __m512 step = _mm512_set1_ps(steps[p]);
     Unroll<4>([&](int q) ALWAYS_INLINE {

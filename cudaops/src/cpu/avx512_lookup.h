@@ -147,39 +147,52 @@ inline ALWAYS_INLINE void Interleave4(const __m512i* v, __m512i* out) {
   out[3] = _mm512_unpackhi_epi16(high01, high23);
 }
 
-// The gains of 64 rows for any group of one tile, as bytes. Groups past the last have the last one's.
-class GroupGains {
+// The gains of 64 rows, as bytes, for one group of a tile after the other. Groups past the last have
+// some gains or other.
+class GainStream {
  public:
-  GroupGains(const WeightView& w, int64_t tile) : present_(w.gains != nullptr) {
-    if (!present_) return;
-    log2_ = __builtin_ctz(static_cast<unsigned>(w.gains_per_byte));
-    const int64_t packed = (w.groups + w.gains_per_byte - 1) >> log2_;
-    bytes_ = w.gains + tile * packed * w.tile;
-    groups_ = w.groups;
+  GainStream(const WeightView& w, int64_t tile, int64_t first)
+      : table_(w.gains == nullptr ? _mm512_set1_epi8(1) : _mm512_load_si512(w.tables->gain_bytes)),
+        index_(_mm512_setzero_si512()) {
+    if (w.gains == nullptr) return;
+    const int log2 = __builtin_ctz(static_cast<unsigned>(w.gains_per_byte));
+    const int64_t packed = (w.groups + w.gains_per_byte - 1) >> log2;
+    next_ = w.gains + (tile * packed + (first >> log2)) * w.tile;
+    end_ = w.gains + (tile + 1) * packed * w.tile;
     stride_ = w.tile;
-    bits_ = w.gain_bits;
     rows_ = TileMask(w);
-    table_ = _mm512_load_si512(w.tables->gain_bytes);
+    bits_ = _mm_cvtsi32_si128(w.gain_bits);
+    mask_ = w.gains_per_byte - 1;
+    const int place = static_cast<int>(first & mask_);
+    if (place == 0) return;
+    Load();
+    index_ = _mm512_srl_epi16(index_, _mm_cvtsi32_si128(w.gain_bits * place));
+    at_ = place;
   }
 
-  __m512i Of(int64_t group) const {
-    if (!present_) return _mm512_set1_epi8(1);
-    if (group >= groups_) group = groups_ - 1;
-    const __m512i bytes = _mm512_maskz_loadu_epi8(rows_, bytes_ + (group >> log2_) * stride_);
-    const int place = static_cast<int>(group & ((1 << log2_) - 1));
+  ALWAYS_INLINE __m512i Next() {
+    if ((at_ & mask_) == 0 && next_ < end_) Load();
+    ++at_;
     // Look-ups use the low six bits of a byte, and the table repeats the gains, so the bits above
     // an index do no harm.
-    return _mm512_permutexvar_epi8(_mm512_srl_epi16(bytes, _mm_cvtsi32_si128(bits_ * place)),
-                                   table_);
+    const __m512i gain = _mm512_permutexvar_epi8(index_, table_);
+    index_ = _mm512_srl_epi16(index_, bits_);
+    return gain;
   }
 
  private:
-  bool present_;
-  int log2_, bits_;
-  int64_t groups_, stride_;
-  const uint8_t* bytes_;
-  __mmask64 rows_;
-  __m512i table_;
+  ALWAYS_INLINE void Load() {
+    index_ = _mm512_maskz_loadu_epi8(rows_, next_);
+    next_ += stride_;
+  }
+
+  __m512i table_, index_;
+  __m128i bits_ = _mm_setzero_si128();
+  const uint8_t* next_ = nullptr;
+  const uint8_t* end_ = nullptr;
+  int64_t stride_ = 0;
+  __mmask64 rows_ = 0;
+  int at_ = 0, mask_ = 0;
 };
 
 }  // namespace

@@ -23,7 +23,7 @@ void LookupForm(const WeightView& w, int64_t tile, int64_t unit, int64_t count,
   const uint8_t* codes =
       static_cast<const uint8_t*>(w.codes) + (tile * w.groups + unit * kUnitGroups) * group_bytes;
   const __m128i ratio = _mm_cvtsi32_si128(w.tables->ratio_log2);
-  const GroupGains gains(w, tile);
+  GainStream gains(w, tile, unit * kUnitGroups);
   const int64_t ahead = count * kUnitGroups * group_bytes;
   for (int64_t n = 0; n < count; ++n, tables += LookupTableBytes(w, 1)) {
     __m512i sum[2][4];  // [level][quarter]
@@ -56,7 +56,7 @@ void LookupForm(const WeightView& w, int64_t tile, int64_t unit, int64_t count,
         });
         codes += group_bytes;
       });
-      const __m512i gain0 = gains.Of(first + 2 * p), gain1 = gains.Of(first + 2 * p + 1);
+      const __m512i gain0 = gains.Next(), gain1 = gains.Next();
       const __m512i four_gains[4] = {gain0, gain0, gain1, gain1};
       __m512i gain[4], by_row[2][4];
       Interleave4(four_gains, gain);

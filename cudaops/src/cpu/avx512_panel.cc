@@ -51,7 +51,7 @@ template <Form kForm>
 void DecodeForm(const WeightView& w, int64_t tile, int64_t first, int64_t count, int8_t* panel) {
   const PanelTables& t = w.tables->panel;
   const __mmask64 rows = TileMask(w);
-  const GroupGains gains(w, tile);
+  GainStream gains(w, tile, first * kBlockGroups);
   const __m512i bias = _mm512_set1_epi16(t.bias), kappa = _mm512_set1_epi16(t.kappa);
   const __m512i low_bytes = _mm512_set1_epi16(0xff), offset = _mm512_set1_epi8(-128);
   const int64_t group_bytes = static_cast<int64_t>(FormElements(kForm)) * w.tile;
@@ -70,7 +70,7 @@ void DecodeForm(const WeightView& w, int64_t tile, int64_t first, int64_t count,
         }
         continue;
       }
-      gain[g] = gains.Of(group);
+      gain[g] = gains.Next();
       const __m512i four[4] = {gain[g], gain[g], gain[g], gain[g]};
       __m512i factor[4], shift[4], value[8];
       Interleave4(four, factor);
@@ -78,6 +78,8 @@ void DecodeForm(const WeightView& w, int64_t tile, int64_t first, int64_t count,
         shift[q] = _mm512_mullo_epi16(factor[q], bias);
         factor[q] = _mm512_and_si512(factor[q], low_bytes);
       });
+      for (int e = 0; e < FormElements(kForm); ++e)
+        PrefetchCodes(codes + kPanelBlocks * kBlockGroups * group_bytes + e * w.tile);
       LookUpGroup<kForm>(w, rows, codes, value);
       Unroll<2>([&](int half) ALWAYS_INLINE {
         __m512i weight[4];
@@ -215,7 +217,8 @@ void Avx512PanelDecode(const WeightView& w, int64_t tile, int64_t first, int64_t
 void Avx512PanelQuantize(const WeightView& w, const float* a, int parts, int64_t columns,
                          uint8_t* out, float* scales) {
   const PanelTables& t = w.tables->panel;
-  const float limit = parts == 2 ? 32512 : 127;
+  // Whole numbers, so that the largest activation has no error.
+  const float limit = parts == 2 ? 32639 : 127;
   const __m256i sign_off = _mm256_set1_epi32(0x7fffffff), offset = _mm256_set1_epi32(128);
   for (int64_t first = 0; first < w.groups; first += kBlockGroups) {
     __m256 v[kGroup + 1];

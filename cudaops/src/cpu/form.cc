@@ -75,44 +75,42 @@ void SplitCentre(const WeightView& v, Form form, FormTables* t) {
   t->longest = static_cast<float>(std::sqrt(longest));
 }
 
-// Fills t->panel from digits and gains.
-void SetPanel(const WeightView& v, Form form, FormTables* t) {
+// Fills t->panel from digits and gains with weights in units of level_weights[0] / fold.
+bool SetPanel(const WeightView& v, Form form, int fold, FormTables* t) {
   PanelTables& p = t->panel;
-  int centre[4], least[4], most[4], bias = 0, largest = 0;
+  const double unit = static_cast<double>(v.level_weights[0]) / fold;
+  int centre[4], most = 0, bias = 0;
   double rests = 0;
   for (int j = 0; j < 4; ++j) {
-    const double c = static_cast<double>(v.centre[j]) / v.level_weights[0];
-    if (!(std::fabs(c) < 128)) return;
+    const double c = v.centre[j] / unit;
+    if (!(std::fabs(c) < 128)) return false;
     centre[j] = static_cast<int>(std::lround(c));
     rests += 2 * std::fabs(c - centre[j]);  // of both blocks
-    least[j] = most[j] = -centre[j];
+    int low = -centre[j], high = -centre[j];
     for (int level = 0; level < v.levels; ++level) {
       const int8_t* digits = t->digits[level][j];
-      least[j] += *std::min_element(digits, digits + Digits(form, level));
-      most[j] += *std::max_element(digits, digits + Digits(form, level));
+      low += fold * *std::min_element(digits, digits + Digits(form, level));
+      high += fold * *std::max_element(digits, digits + Digits(form, level));
     }
-    bias = std::max(bias, -least[j]);
-    largest = std::max(largest, std::max(-least[j], most[j]));
+    bias = std::max(bias, -low);
+    most = std::max(most, high);
   }
   const int kappa = std::max(1, static_cast<int>(std::ceil(rests)));
-  int gain = 1;
-  if (v.gains != nullptr) gain = *std::max_element(t->gain_bytes, t->gain_bytes + 64);
-  const bool integers = v.gains == nullptr || t->integer_gains;
-  const int top = bias + *std::max_element(most, most + 4);
-  p.usable = integers && gain * largest <= 127 && gain * top <= 255 && gain * kappa <= 127;
-  if (!p.usable) return;
+  const bool one_gain = v.gains == nullptr;
+  const int gain = one_gain ? 1 : *std::max_element(t->gain_bytes, t->gain_bytes + 64);
+  if (gain * std::max({bias, most, kappa}) > 127 || gain * (bias + most) > 255) return false;
   for (int j = 0; j < 4; ++j) {
     for (int level = 0; level < v.levels; ++level) {
       const int shift = level == 0 ? bias - centre[j] : 0;
       for (int c = 0; c < 256; ++c)
-        p.bytes[level][j][c] = static_cast<uint8_t>(t->digits[level][j][c] + shift);
+        p.bytes[level][j][c] = static_cast<uint8_t>(fold * t->digits[level][j][c] + shift);
     }
-    const double rest = static_cast<double>(v.centre[j]) / v.level_weights[0] - centre[j];
-    p.rest[j] = p.rest[4 + j] = static_cast<float>(-rest / kappa);
+    p.rest[j] = p.rest[4 + j] = static_cast<float>((centre[j] - v.centre[j] / unit) / kappa);
   }
   p.bias = static_cast<uint8_t>(bias);
   p.kappa = static_cast<uint8_t>(kappa);
-  p.unit = v.level_weights[0] * (v.gains == nullptr ? v.gain_values[0] : 1.0f);
+  p.unit = static_cast<float>(unit * (one_gain ? v.gain_values[0] : 1));
+  return true;
 }
 
 }  // namespace
@@ -153,7 +151,10 @@ Form RecogniseForm(const WeightView& v, FormTables* t) {
     t->integer_gains = t->integer_gains && fits;
     t->gain_bytes[i] = fits ? static_cast<uint8_t>(gain) : 0;
   }
-  SetPanel(v, form, t);
+  // The finer the unit, the less is left to the rests and their rounding.
+  for (int fold = 8; fold > 0 && !t->panel.usable; --fold) {
+    t->panel.usable = (v.gains == nullptr || t->integer_gains) && SetPanel(v, form, fold, t);
+  }
   return form;
 }
 

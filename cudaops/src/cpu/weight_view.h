@@ -43,8 +43,8 @@ constexpr int FormElements(Form form) {
                                      : 0;
 }
 
-// How a weight becomes bytes. With unit = level_weights[0], v a group's sum of digits in units and c
-// the nearest integers to the centre, a weight is
+// How a weight becomes bytes. With a unit that divides level_weights[0], v a group's sum of digits in
+// units and c the nearest integers to the centre, a weight is
 //
 //   unit * gain * ((v - c) - r)        r = centre / unit - c, |r| <= 1/2
 //
