@@ -21,9 +21,8 @@ const (
 )
 
 // note tells whoever opens the file how to run it fast.
-const note = "Weights quantized by cosetq (https://github.com/cosetq/cosetq). The file runs as it is in any ONNX runtime with model-local functions. " +
-	"For speed, load " + cudaops.LibraryName + " with RegisterCustomOpsLibrary (`cosetq export --ops-dir DIR` writes it with snippets); " +
-	"`cosetq export` turns the file back into plain ONNX."
+const note = "Runs as it is in any ONNX runtime with model-local functions; for speed load " + cudaops.LibraryName +
+	" with RegisterCustomOpsLibrary (`cosetq export --ops-dir`); `cosetq export` gives plain ONNX."
 
 // Replacement is a site and the code of its weight. Sites with the same Weight should get the same Matrix: a Matrix is
 // stored once in each graph that uses it.

@@ -108,7 +108,7 @@ func (e *editor) noBias(g *onnx.Graph, dt onnx.DataType) string {
 	key := placed[onnx.DataType]{dt, g}
 	if e.zeros[key] == "" {
 		zero := onnx.NewRawTensor("", dt, []int64{1}, make([]byte, dt.Bits()/8))
-		e.zeros[key] = e.addInitializer(g, "cosetq.no_bias", zero)
+		e.zeros[key] = e.addInitializer(g, "no_bias", zero)
 	}
 	return e.zeros[key]
 }

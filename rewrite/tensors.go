@@ -54,7 +54,7 @@ func (e *editor) store(m *quant.Matrix, l *linear) *codedWeight {
 	book := placed[string]{fmt.Sprint(layout.Dim, layout.Codebook), owner}
 	if e.books[book] == "" {
 		entries := int64(len(layout.Codebook) / layout.Dim)
-		e.books[book] = e.addInitializer(owner, "cosetq.codebook",
+		e.books[book] = e.addInitializer(owner, "codebook",
 			onnx.NewTensor("", []int64{entries, int64(layout.Dim)}, layout.Codebook))
 		e.result.Bytes += int64(len(layout.Codebook))
 	}
