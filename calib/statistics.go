@@ -33,15 +33,12 @@ type Observation struct {
 	Columns    int      // K
 	Rows       int64    // how many rows were seen; 0 for a value that was never reached
 	BadRows    int64    // rows left out because of NaN or infinity
-	// ClippedRows are those much larger than the others, which count with a weight below 1; Weight is that of all rows.
-	ClippedRows int64
-	Weight      float64
-	Full        bool    // Moments is a matrix; otherwise its diagonal
-	Min, Max    float64 // of all numbers
-	Moments     Moments
+	Full       bool     // Moments is a matrix; otherwise its diagonal
+	Min, Max   float64  // of all numbers
+	Moments    Moments
 }
 
-// Moments gives the weighted mean of an activation and its second moments E[x xᵀ] piece by piece, so that they need not be in
+// Moments gives the mean of an activation and its second moments E[x xᵀ] piece by piece, so that they need not be in
 // memory. It may be used by several goroutines at once.
 type Moments interface {
 	// Mean writes E[x] to dst [K].
@@ -124,7 +121,7 @@ func (o *Observation) Mean() ([]float64, error) {
 // ErrFingerprint says that statistics belong to another model.
 var ErrFingerprint = errors.New("the statistics belong to another model")
 
-// Merge joins the statistics of runs of one model over different data, each weighted with that of its rows. The result reads from
+// Merge joins the statistics of runs of one model over different data, each weighted with its rows. The result reads from
 // its parts, which must stay open while it is used. An activation that only some runs reached counts for those. The error
 // wraps ErrFingerprint when the models differ.
 func Merge(parts ...*Statistics) (*Statistics, error) {
@@ -165,7 +162,7 @@ func shortPrint(f string) string { return f[:min(len(f), len(fingerprintPrefix)+
 func mergeObservations(list []*Observation) (*Observation, error) {
 	merged := *list[0]
 	merged.Weights = slices.Clone(merged.Weights)
-	merged.Rows, merged.BadRows, merged.ClippedRows, merged.Weight = 0, 0, 0, 0
+	merged.Rows, merged.BadRows = 0, 0
 	var sum sumMoments
 	for _, o := range list {
 		if o.Columns != merged.Columns || o.Full != merged.Full {
@@ -185,12 +182,10 @@ func mergeObservations(list []*Observation) (*Observation, error) {
 		}
 		merged.Min, merged.Max = math.Min(merged.Min, o.Min), math.Max(merged.Max, o.Max)
 		merged.Rows += o.Rows
-		merged.ClippedRows += o.ClippedRows
-		merged.Weight += o.Weight
-		sum = append(sum, weightedMoments{o.Moments, o.Weight})
+		sum = append(sum, weightedMoments{o.Moments, float64(o.Rows)})
 	}
 	for i := range sum {
-		sum[i].share /= merged.Weight
+		sum[i].share /= float64(merged.Rows)
 	}
 	merged.Moments = sum
 	return &merged, nil

@@ -61,8 +61,6 @@ type observationIndex struct {
 	Columns    int      `json:"columns"`
 	Rows       int64    `json:"rows"`
 	BadRows    int64    `json:"bad_rows,omitempty"`
-	Clipped    int64    `json:"clipped_rows,omitempty"`
-	Weight     float64  `json:"weight"` // of all rows
 	Full       bool     `json:"full"`
 	Min        float64  `json:"min"`
 	Max        float64  `json:"max"`
@@ -127,7 +125,7 @@ func (s *Statistics) write(f *os.File) (int64, error) {
 	offset := int64(headerSize)
 	for _, o := range s.Observations {
 		entry := observationIndex{Tag: o.Tag, Activation: o.Activation, Weights: o.Weights, Columns: o.Columns, Rows: o.Rows,
-			BadRows: o.BadRows, Clipped: o.ClippedRows, Weight: o.Weight, Full: o.Full, Min: o.Min, Max: o.Max, Offset: offset}
+			BadRows: o.BadRows, Full: o.Full, Min: o.Min, Max: o.Max, Offset: offset}
 		sum := crc32.New(castagnoli)
 		if err := o.writePayload(io.MultiWriter(w, sum)); err != nil {
 			return 0, fmt.Errorf("observation %q: %w", o.Tag, err)
@@ -287,10 +285,8 @@ func (s *StatisticsFile) read(r io.ReaderAt, size int64) error {
 		switch {
 		case e.Columns < 1 || e.Columns > maxColumns:
 			return corrupt("observation %q has %d columns", e.Tag, e.Columns)
-		case e.Rows < 0 || e.BadRows < 0 || e.Clipped < 0 || e.Clipped > e.Rows:
+		case e.Rows < 0 || e.BadRows < 0:
 			return corrupt("observation %q has %d rows", e.Tag, e.Rows)
-		case !(e.Weight >= 0 && e.Weight <= float64(e.Rows)) || (e.Weight > 0) != (e.Rows > 0):
-			return corrupt("observation %q has %d rows of weight %v", e.Tag, e.Rows, e.Weight)
 		case tags[e.Tag]:
 			return corrupt("observation %q stands there twice", e.Tag)
 		case e.Offset != end || e.payload() > offset-end:
@@ -299,7 +295,7 @@ func (s *StatisticsFile) read(r io.ReaderAt, size int64) error {
 		tags[e.Tag] = true
 		end += e.payload()
 		o := &Observation{Tag: e.Tag, Activation: e.Activation, Weights: e.Weights, Columns: e.Columns, Rows: e.Rows,
-			BadRows: e.BadRows, ClippedRows: e.Clipped, Weight: e.Weight, Full: e.Full, Min: e.Min, Max: e.Max,
+			BadRows: e.BadRows, Full: e.Full, Min: e.Min, Max: e.Max,
 			Moments: storedMoments{r, e.Offset, e.Columns, e.Full}}
 		s.Observations = append(s.Observations, o)
 		s.sums[o] = e.CRC

@@ -60,7 +60,7 @@ func (s sampled) Rows(dst []float32, first, last int) error {
 }
 
 func (s sampled) observation(tag string, weights ...string) *calib.Observation {
-	o := &calib.Observation{Tag: tag, Activation: tag, Weights: weights, Columns: s.columns, Rows: int64(len(s.rows)), Weight: float64(len(s.rows)), Full: s.full, Moments: s}
+	o := &calib.Observation{Tag: tag, Activation: tag, Weights: weights, Columns: s.columns, Rows: int64(len(s.rows)), Full: s.full, Moments: s}
 	for i, r := range s.rows {
 		for j, v := range r {
 			if i == 0 && j == 0 {
@@ -142,7 +142,7 @@ func sameMoments(t *testing.T, got, want *calib.Observation) {
 			t.Fatalf("%s: number %d is %v, want %v", got.Tag, i, a[i], b[i])
 		}
 	}
-	if got.Rows != want.Rows || got.BadRows != want.BadRows || got.ClippedRows != want.ClippedRows || got.Weight != want.Weight || got.Min != want.Min || got.Max != want.Max {
+	if got.Rows != want.Rows || got.BadRows != want.BadRows || got.Min != want.Min || got.Max != want.Max {
 		t.Errorf("%s: got %+v, want %+v", got.Tag, got, want)
 	}
 }
@@ -151,7 +151,7 @@ func TestStatisticsRoundTrip(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 1))
 	s := statistics(sampled{randomRows(rng, 9, 5), 5, true}.observation("a", "w1", "w2"),
 		sampled{randomRows(rng, 4, 7), 7, false}.observation("b", "w3"), sampled{nil, 3, true}.observation("c", "w4"))
-	s.Observations[1].BadRows, s.Observations[1].ClippedRows, s.Observations[1].Weight = 2, 1, 3.25
+	s.Observations[1].BadRows = 2
 	f := openStatistics(t, save(t, s))
 	if f.Model != s.Model || f.Fingerprint != s.Fingerprint || f.Program != s.Program || !slices.Equal(f.Data, s.Data) {
 		t.Errorf("got %+v", f.Statistics)

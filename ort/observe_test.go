@@ -61,7 +61,7 @@ func TestObservations(t *testing.T) {
 		t.Errorf("tags %v, %v", tags, err)
 	}
 	about, err := o.Get("tag")
-	if err != nil || about != (ort.Observation{Columns: 3, Rows: 4, Weight: 4, Full: true, Min: -1, Max: 3}) {
+	if err != nil || about != (ort.Observation{Columns: 3, Rows: 4, Full: true, Min: -1, Max: 3}) {
 		t.Errorf("got %+v, %v", about, err)
 	}
 	sums, moments := make([]float64, 3), make([]float64, 6)

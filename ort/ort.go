@@ -79,10 +79,7 @@ type Observation struct {
 	Columns int   // K
 	Rows    int64 // added up
 	BadRows int64 // left out because of NaN or infinity
-	// ClippedRows are those much larger than others, each counted with a weight below 1; Weight is that of all rows.
-	ClippedRows int64
-	Weight      float64
-	Full        bool // the moments are a matrix; otherwise its diagonal
+	Full    bool  // the moments are a matrix; otherwise its diagonal
 	// Min and Max bound all numbers seen; 0 before the first row.
 	Min, Max float64
 }

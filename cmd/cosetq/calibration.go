@@ -172,8 +172,7 @@ func (c *calibration) statistics(data calib.DataUsed) (*calib.Statistics, error)
 				return nil, withCode(exitModel, fmt.Errorf("activation %q has %d columns, its weight %d", o.Activation, about.Columns, o.Columns), "")
 			}
 			entry.Rows, entry.BadRows, entry.Min, entry.Max = about.Rows, about.BadRows, about.Min, about.Max
-			entry.ClippedRows, entry.Weight = about.ClippedRows, about.Weight
-			moments.weight = about.Weight
+			moments.rows = about.Rows
 		}
 		entry.Moments = moments
 		s.Observations = append(s.Observations, entry)
@@ -197,9 +196,9 @@ func dataUsed(data string, reader calib.Reader, samples int) calib.DataUsed {
 
 // gatheredMoments reads means from the sums that the native library holds.
 type gatheredMoments struct {
-	from   *ort.Observations
-	tag    string
-	weight float64 // 0: nothing was gathered, all is zero
+	from *ort.Observations
+	tag  string
+	rows int64 // 0: nothing was gathered, all is zero
 }
 
 func (g gatheredMoments) Mean(dst []float32) error {
@@ -211,7 +210,7 @@ func (g gatheredMoments) Rows(dst []float32, first, last int) error {
 }
 
 func (g gatheredMoments) divide(dst []float32, read func(sums []float64) error) error {
-	if g.weight == 0 {
+	if g.rows == 0 {
 		clear(dst)
 		return nil
 	}
@@ -220,7 +219,7 @@ func (g gatheredMoments) divide(dst []float32, read func(sums []float64) error) 
 		return err
 	}
 	for i, v := range sums {
-		dst[i] = float32(v / g.weight)
+		dst[i] = float32(v / float64(g.rows))
 	}
 	return nil
 }

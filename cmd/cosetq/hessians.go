@@ -134,22 +134,21 @@ func (h *hessians) gather(ctx context.Context, con *console, f *quantizeFlags, p
 	return err
 }
 
-// of returns the Hessian of the inputs of a weight, nil when there is none. The moments of several inputs are weighed by
-// the rows each had; one of which only the diagonal is known makes the whole diagonal.
+// of returns the Hessian of the inputs of a weight, nil when there is none. The moments of several inputs are weighed by how
+// many rows each had; one of which only the diagonal is known makes the whole diagonal.
 func (h *hessians) of(w *rewrite.Weight) (*quant.Hessian, error) {
 	if h == nil || len(h.inputs[w]) == 0 {
 		return nil, nil
 	}
 	inputs := h.inputs[w]
 	result := &quant.Hessian{K: inputs[0].Columns}
-	full, weight := true, 0.0
+	full := true
 	for _, o := range inputs {
 		full = full && o.Full
 		result.Samples += o.Rows
-		weight += o.Weight
 	}
 	for _, o := range inputs {
-		share := o.Weight / weight
+		share := float64(o.Rows) / float64(result.Samples)
 		moments, target := o.Diagonal, &result.Diagonal
 		if full {
 			moments, target = o.Matrix, &result.Moments

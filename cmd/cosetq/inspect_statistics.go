@@ -17,7 +17,6 @@ type observationReport struct {
 	Moments    string   `json:"moments"` // full or diagonal
 	Rows       int64    `json:"rows"`
 	BadRows    int64    `json:"bad_rows,omitempty"`
-	Clipped    int64    `json:"clipped_rows,omitempty"` // much larger than the others, of a weight below 1
 	Min        float64  `json:"min"`
 	Max        float64  `json:"max"`
 	Mean       float64  `json:"mean"` // over the columns
@@ -61,7 +60,7 @@ func inspectStatistics(con *console, path string, layers bool) error {
 
 func observationOf(o *calib.Observation) (observationReport, error) {
 	r := observationReport{Tag: o.Tag, Activation: o.Activation, Weights: o.Weights, K: o.Columns, Moments: "diagonal",
-		Rows: o.Rows, BadRows: o.BadRows, Clipped: o.ClippedRows, Min: o.Min, Max: o.Max}
+		Rows: o.Rows, BadRows: o.BadRows, Min: o.Min, Max: o.Max}
 	if o.Full {
 		r.Moments = "full"
 	}
@@ -107,9 +106,9 @@ func printStatistics(con *console, r *statisticsReport, layers bool) error {
 		return nil
 	}
 	t := con.table()
-	fmt.Fprintln(t, "activation\tK\tmoments\trows\tbad\tclipped\tmin\tmax\tmean\trms\tpeak\tweights")
+	fmt.Fprintln(t, "activation\tK\tmoments\trows\tbad\tmin\tmax\tmean\trms\tpeak\tweights")
 	for _, o := range r.Observations {
-		fmt.Fprintf(t, "%s\t%d\t%s\t%d\t%d\t%d\t%.3g\t%.3g\t%.3g\t%.3g\t%.1f\t%s\n", shorten(o.Tag, 50), o.K, o.Moments, o.Rows, o.BadRows, o.Clipped,
+		fmt.Fprintf(t, "%s\t%d\t%s\t%d\t%d\t%.3g\t%.3g\t%.3g\t%.3g\t%.1f\t%s\n", shorten(o.Tag, 50), o.K, o.Moments, o.Rows, o.BadRows,
 			o.Min, o.Max, o.Mean, o.RMS, o.Peak, shorten(strings.Join(o.Weights, ", "), 60))
 	}
 	return t.Flush()

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <limits>
 #include <mutex>
 
 namespace cosetq {
@@ -17,7 +16,6 @@ constexpr int64_t kWide = kTile;
 constexpr int64_t kSlim = kColumns;
 static_assert(kUnit % kWide == 0 && kUnit % kSlim == 0 && kPanelRows % kChain == 0);
 constexpr int64_t kPieceNumbers = 1 << 15;  // worth handing to a thread
-constexpr double kClip = 4;                 // times the median of |a|²
 
 int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -29,20 +27,6 @@ bool IsFinite(const float* row, int64_t count) {
     special |= (bits & 0x7f800000u) == 0x7f800000u ? 1u : 0u;
   }
   return special == 0;
-}
-
-double SumOfSquares(const float* row, int64_t count) {
-  double sums[8] = {};  // side by side, as vectors hold them
-  int64_t i = 0;
-  for (; i + 8 <= count; i += 8) {
-    for (int64_t j = 0; j < 8; ++j) {
-      sums[j] += static_cast<double>(row[i + j]) * static_cast<double>(row[i + j]);
-    }
-  }
-  for (; i < count; ++i) sums[0] += static_cast<double>(row[i]) * static_cast<double>(row[i]);
-  double sum = 0;
-  for (double s : sums) sum += s;
-  return sum;
 }
 
 // Place of the block of units p ≤ q.
@@ -75,7 +59,6 @@ struct Observation::Gathering {
   int64_t columns;
   int64_t rows_per_piece;
   float* to;
-  double* squares;
   uint8_t finite[kPanelRows];
 };
 
@@ -87,7 +70,6 @@ struct Observation::Panel {
   float* wide;  // [unit][wide block][row][kWide]
   float* slim;  // [unit][slim block][row][kSlim]
   std::vector<float> minima, maxima;  // one per unit
-  float weights[kPanelRows];
 };
 
 Observation::Observation(int64_t columns, bool full)
@@ -96,8 +78,7 @@ Observation::Observation(int64_t columns, bool full)
       units_(CeilDiv(columns, kUnit)),
       sums_(static_cast<size_t>(columns)),
       moments_(full ? PairPlace(0, units_) : static_cast<size_t>(columns)),
-      waiting_(static_cast<size_t>(columns * kPanelRows)),
-      squares_(static_cast<size_t>(kPanelRows)) {}
+      waiting_(static_cast<size_t>(columns * kPanelRows)) {}
 
 void Observation::GatherRows(void* data, size_t piece) {
   Gathering& g = *static_cast<Gathering*>(data);
@@ -111,7 +92,6 @@ void Observation::GatherRows(void* data, size_t piece) {
       g.kernels->to_float(g.from.a_half + r * g.columns, to, g.columns);
     }
     g.finite[r] = IsFinite(to, g.columns);
-    g.squares[r] = SumOfSquares(to, g.columns);
   }
 }
 
@@ -129,7 +109,6 @@ bool Observation::Add(const Kernels& kernels, const ObservedRows& rows,
     }
     g.rows_per_piece = std::max<int64_t>(1, kPieceNumbers / columns_);
     g.to = waiting_.data() + waiting_rows_ * columns_;
-    g.squares = squares_.data() + waiting_rows_;
     const int64_t pieces = CeilDiv(g.from.rows, g.rows_per_piece);
     const bool ok = pieces == 1 ? RunSerially(GatherRows, 1, &g)
                                 : parallel(GatherRows, static_cast<size_t>(pieces), &g);
@@ -140,7 +119,6 @@ bool Observation::Add(const Kernels& kernels, const ObservedRows& rows,
       if (kept < r) {
         std::memcpy(g.to + kept * columns_, g.to + r * columns_,
                     static_cast<size_t>(columns_) * sizeof(float));
-        g.squares[kept] = g.squares[r];
       }
       ++kept;
     }
@@ -156,28 +134,10 @@ void Observation::Finish(const Kernels& kernels) {
   if (waiting_rows_ > 0) Flush(kernels, RunSerially);
 }
 
-void Observation::WeighRows(Panel* panel) {
-  if (limit_ == 0) {
-    std::vector<double> sorted(squares_.begin(), squares_.begin() + panel->rows);
-    const auto middle = sorted.begin() + panel->rows / 2;
-    std::nth_element(sorted.begin(), middle, sorted.end());
-    // Where most rows are zero there is no usual size.
-    limit_ = *middle > 0 ? kClip * *middle : std::numeric_limits<double>::infinity();
-  }
-  for (int64_t r = 0; r < panel->rows; ++r) {
-    const double square = squares_[static_cast<size_t>(r)];
-    const bool clipped = square > limit_;
-    panel->weights[r] = clipped ? static_cast<float>(limit_ / square) : 1.0f;
-    clipped_rows_ += clipped ? 1 : 0;
-    weight_ += static_cast<double>(panel->weights[r]);
-  }
-}
-
 bool Observation::Flush(const Kernels& kernels, const ParallelFor& parallel) {
   Scratch& scratch = SharedScratch();
   std::lock_guard<std::mutex> lock(scratch.mutex);
-  Panel panel{this, &kernels, waiting_rows_, nullptr, nullptr, {}, {}, {}};
-  WeighRows(&panel);
+  Panel panel{this, &kernels, waiting_rows_, nullptr, nullptr, {}, {}};
   panel.minima.resize(static_cast<size_t>(units_));
   panel.maxima.resize(static_cast<size_t>(units_));
   if (full_) {
@@ -205,16 +165,14 @@ void Observation::Summarise(Panel* panel, int64_t first, int64_t last, size_t un
   float low = rows[first], high = rows[first];
   for (int64_t r = 0; r < panel->rows; ++r) {
     const float* row = rows + r * columns_;
-    const double weight = static_cast<double>(panel->weights[r]);
     for (int64_t c = first; c < last; ++c) {
       low = std::min(low, row[c]);
       high = std::max(high, row[c]);
-      sums_[static_cast<size_t>(c)] += weight * static_cast<double>(row[c]);
+      sums_[static_cast<size_t>(c)] += static_cast<double>(row[c]);
     }
     if (full_) continue;
     for (int64_t c = first; c < last; ++c) {
-      const double value = static_cast<double>(row[c]);
-      moments_[static_cast<size_t>(c)] += weight * value * value;
+      moments_[static_cast<size_t>(c)] += static_cast<double>(row[c]) * static_cast<double>(row[c]);
     }
   }
   panel->minima[unit] = low;
@@ -236,9 +194,6 @@ void Observation::PackUnit(void* data, size_t unit) {
                 static_cast<size_t>(last - first) * sizeof(float));
     for (int64_t b = 0; b < kUnit / kWide; ++b) {
       std::memcpy(wide + (b * kPanelRows + r) * kWide, unit_row + b * kWide, kWide * sizeof(float));
-    }
-    if (panel.weights[r] != 1) {  // in one of the two factors
-      for (float& v : unit_row) v *= panel.weights[r];
     }
     for (int64_t b = 0; b < kUnit / kSlim; ++b) {
       std::memcpy(slim + (b * kPanelRows + r) * kSlim, unit_row + b * kSlim, kSlim * sizeof(float));

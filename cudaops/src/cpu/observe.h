@@ -4,11 +4,6 @@
 // Rows are gathered into panels of a fixed height whatever calls they come in, and every sum is
 // added in one order, so the result depends on the rows alone: not on how they were batched, nor on
 // the number of threads.
-//
-// A row a counts with the weight min(1, limit / |a|²), where the limit is 4 times the median of |a|²
-// over the first panel. Transformers have tokens whose activations are hundreds of times larger than
-// all others; normalisation takes the size away again behind the layer, but in a plain sum one such
-// row in hundreds is all that can be seen.
 
 #ifndef COSETQ_CPU_OBSERVE_H_
 #define COSETQ_CPU_OBSERVE_H_
@@ -39,7 +34,7 @@ struct ObservedRows {
 // Not safe for concurrent use.
 class Observation {
  public:
-  // full: the whole matrix Σ w a aᵀ; otherwise its diagonal.
+  // full: the whole matrix Σ a aᵀ; otherwise its diagonal.
   Observation(int64_t columns, bool full);
 
   // Adds rows. Rows with NaN or infinity are counted and left out. False: no threads, and the
@@ -53,16 +48,14 @@ class Observation {
   int64_t columns() const { return columns_; }
   bool full() const { return full_; }
   int64_t rows() const { return rows_; }
-  int64_t clipped_rows() const { return clipped_rows_; }  // of a weight below 1
-  double weight() const { return weight_; }               // of all rows
   int64_t bad_rows() const { return bad_rows_; }
   float minimum() const { return minimum_; }  // of all numbers; 0 before the first row
   float maximum() const { return maximum_; }
 
-  // Σ w a, one per column.
+  // Σ a, one per column.
   const std::vector<double>& sums() const { return sums_; }
 
-  // Writes Σ w a aᵀ of rows first … last−1, of each the columns from the diagonal on; or the diagonal
+  // Writes Σ a aᵀ of rows first … last−1, of each the columns from the diagonal on; or the diagonal
   // alone, entries first … last−1, where that is all there is.
   void CopyMoments(int64_t first, int64_t last, double* out) const;
 
@@ -70,7 +63,6 @@ class Observation {
   struct Panel;
   struct Gathering;
 
-  void WeighRows(Panel* panel);
   bool Flush(const Kernels& kernels, const ParallelFor& parallel);
   static void GatherRows(void* data, size_t piece);
   static void PackUnit(void* data, size_t unit);
@@ -82,15 +74,11 @@ class Observation {
   int64_t units_;  // of columns, see observe.cc
   int64_t rows_ = 0;
   int64_t bad_rows_ = 0;
-  int64_t clipped_rows_ = 0;
-  double weight_ = 0;
-  double limit_ = 0;  // of |a|²; 0 before the first panel
   float minimum_ = 0;
   float maximum_ = 0;
   std::vector<double> sums_;
   std::vector<double> moments_;  // pairs of units, or the diagonal
   std::vector<float> waiting_;   // rows of a panel
-  std::vector<double> squares_;  // |a|² of them
   int64_t waiting_rows_ = 0;
 };
 
