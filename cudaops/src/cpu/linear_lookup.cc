@@ -6,7 +6,7 @@
 namespace cosetq {
 namespace {
 
-constexpr int64_t kUnitTiles = 4;          // tiles that share the tables in the first-level cache
+constexpr int64_t kUnitTiles = 2;          // tiles that share the tables in the first-level cache
 constexpr int64_t kSliceBytes = 16 << 10;  // of tables that fit there
 constexpr int64_t kBuildGroups = 32;       // groups in one piece of table building
 
