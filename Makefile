@@ -15,6 +15,9 @@ JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 FUZZTIME ?= 10s
 # Packages that start goroutines of their own, tested again under the race detector.
 RACE ?= ./calib/... ./eval/... ./lattice/... ./models/... ./quant/...
+# What `make bench-cpu` measures: flags of cmd/layerbench, and models with the sizes of their inputs.
+LAYERBENCH ?=
+MODELS ?=
 # Passed on to every `go test`.
 TESTFLAGS ?= -count=1
 
@@ -27,7 +30,7 @@ native := $(MAKE) --no-print-directory -j$(JOBS) -f cudaops/build.mk
 stage := scripts/stage
 staticcheck := build/tools/staticcheck
 
-.PHONY: help setup setup-ort-versions setup-python build quickstart test lint bench clean distclean
+.PHONY: help setup setup-ort-versions setup-python build quickstart test lint bench bench-cpu clean distclean
 .PHONY: tools-present fmt vet staticcheck generated nocgo unit race native-test native-asan fuzz
 
 help: ## list the targets
@@ -59,9 +62,13 @@ test: build ## run all tests
 
 lint: fmt vet staticcheck ## check the form of the Go code
 
-bench: build ## run the benchmarks
+bench: build ## run the benchmarks of the Go packages and of the kernels alone
 	$(GO) test -run '^$$' -bench . -benchmem ./...
 	$(native) bench
+
+bench-cpu: build ## time layers against ONNX Runtime's own, and whole models: MODELS="llama.onnx:seq=1 vit.onnx:batch=1"
+	@$(GO) run ./cmd/layerbench $(LAYERBENCH)
+	@for m in $(MODELS); do scripts/bench-model "$${m%%:*}" "$${m#*:}"; done
 
 clean: ## remove what was built, not what was fetched
 	rm -rf bin build/ops build/tools build/stages build/quickstart

@@ -13,8 +13,10 @@ import (
 // microsoft is the domain of MatMulNBits.
 const microsoft = "com.microsoft"
 
-// NBitsOptions of the MatMulNBits form: 4-bit integers, symmetric around 8, with one scale per block.
+// NBitsOptions of the MatMulNBits form: integers of 4 or 2 bits, symmetric around the middle, with one scale per block.
 type NBitsOptions struct {
+	// Bits of an integer, 4 or 2; 0 means 4.
+	Bits int
 	// Block is the number of consecutive columns that share a scale, a power of two from 16 to 256; 0 means 32.
 	Block int
 	// AccuracyLevel is the attribute accuracy_level of the nodes: 0 for the default, which stands for 4, activations rounded
@@ -23,11 +25,17 @@ type NBitsOptions struct {
 }
 
 func (o *NBitsOptions) check() error {
+	if o.Bits == 0 {
+		o.Bits = 4
+	}
 	if o.Block == 0 {
 		o.Block = 32
 	}
 	if o.AccuracyLevel == 0 {
 		o.AccuracyLevel = 4
+	}
+	if o.Bits != 4 && o.Bits != 2 {
+		return fmt.Errorf("rewrite: MatMulNBits of %d bits: want 4 or 2", o.Bits)
 	}
 	if o.Block < 16 || o.Block > 256 || o.Block&(o.Block-1) != 0 {
 		return fmt.Errorf("rewrite: MatMulNBits block of %d: want a power of two from 16 to 256", o.Block)
@@ -88,11 +96,12 @@ type blockWeight struct {
 func (e *editor) storeBlocks(src quant.Source, owner *onnx.Graph, base string, dt onnx.DataType, opts NBitsOptions) *blockWeight {
 	n, k := src.Dims()
 	blocks := (k + opts.Block - 1) / opts.Block
-	q := blockQuantizer{src: src, n: n, k: k, block: opts.Block, blocks: blocks, scaleType: dt}
+	q := blockQuantizer{src: src, n: n, k: k, bits: opts.Bits, block: opts.Block, blocks: blocks, scaleType: dt}
+	suffix := fmt.Sprintf(".int%d", opts.Bits)
 	return &blockWeight{
-		packed: e.addInitializer(owner, base+".int4",
-			onnx.NewStreamTensor("", onnx.Uint8, []int64{int64(n), int64(blocks), int64(opts.Block / 2)}, blockCodes{q})),
-		scales: e.addInitializer(owner, base+".int4_scales",
+		packed: e.addInitializer(owner, base+suffix,
+			onnx.NewStreamTensor("", onnx.Uint8, []int64{int64(n), int64(blocks), int64(opts.Block * opts.Bits / 8)}, blockCodes{q})),
+		scales: e.addInitializer(owner, base+suffix+"_scales",
 			onnx.NewStreamTensor("", dt, []int64{int64(n), int64(blocks)}, blockScales{q})),
 		n: n, k: k, opts: opts,
 	}
@@ -105,7 +114,7 @@ func (e *editor) nbitsNodes(w *blockWeight, activation, bias, output string) []*
 		product = e.names.Unique(output + ".product")
 	}
 	n := onnx.NewNode("MatMulNBits", []string{activation, w.packed, w.scales}, []string{product},
-		onnx.IntAttr("K", int64(w.k)), onnx.IntAttr("N", int64(w.n)), onnx.IntAttr("bits", 4),
+		onnx.IntAttr("K", int64(w.k)), onnx.IntAttr("N", int64(w.n)), onnx.IntAttr("bits", int64(w.opts.Bits)),
 		onnx.IntAttr("block_size", int64(w.opts.Block)), onnx.IntAttr("accuracy_level", int64(w.opts.AccuracyLevel)))
 	n.Domain = microsoft
 	nodes := []*onnx.Node{n}
@@ -115,12 +124,15 @@ func (e *editor) nbitsNodes(w *blockWeight, activation, bias, output string) []*
 	return nodes
 }
 
-// blockQuantizer rounds a weight to 4-bit integers q with w ≈ (q − 8)·scale.
+// blockQuantizer rounds a weight to integers q with w ≈ (q − 2^(bits−1))·scale.
 type blockQuantizer struct {
-	src                 quant.Source
-	n, k, block, blocks int
-	scaleType           onnx.DataType
+	src                       quant.Source
+	n, k, bits, block, blocks int
+	scaleType                 onnx.DataType
 }
+
+// middle is the integer that stands for zero.
+func (q blockQuantizer) middle() int { return 1 << (q.bits - 1) }
 
 // each calls f for every block in order, with its scale as it is stored.
 func (q blockQuantizer) each(f func(block []float32, scale float32) error) error {
@@ -143,7 +155,7 @@ func (q blockQuantizer) each(f func(block []float32, scale float32) error) error
 	return nil
 }
 
-// scale maps the number of largest magnitude to −8, as ONNX Runtime's own quantizer does: the integers reach one step
+// scale maps the number of largest magnitude to the integer 0, as ONNX Runtime's own quantizer does: the integers reach one step
 // further down than up.
 func (q blockQuantizer) scale(block []float32) float32 {
 	var extreme float32
@@ -152,7 +164,7 @@ func (q blockQuantizer) scale(block []float32) float32 {
 			extreme = w
 		}
 	}
-	scale := extreme / -8
+	scale := extreme / -float32(q.middle())
 	if q.scaleType == onnx.Float16 {
 		scale = onnx.Float16ToFloat32(onnx.Float16FromFloat32(scale))
 	}
@@ -177,25 +189,30 @@ func (q blockScales) WriteTo(w io.Writer) (written int64, err error) {
 	return written, err
 }
 
-// blockCodes is the tensor of integers, [N, blocks, block/2], the even column in the low bits. Columns past K are zeros.
+// blockCodes is the tensor of integers, [N, blocks, block·bits/8], the first column in the low bits. Columns past K are zeros.
 type blockCodes struct{ blockQuantizer }
 
-func (q blockCodes) Size() int64 { return int64(q.n) * int64(q.blocks) * int64(q.block/2) }
+func (q blockCodes) Size() int64 { return int64(q.n) * int64(q.blocks) * int64(q.block*q.bits/8) }
 
 func (q blockCodes) WriteTo(w io.Writer) (written int64, err error) {
-	out := make([]byte, q.block/2)
+	out := make([]byte, q.block*q.bits/8)
+	perByte, mask, middle := 8/q.bits, byte(1<<q.bits-1), float64(q.middle())
+	var empty byte
+	for i := range perByte {
+		empty |= byte(q.middle()) << (i * q.bits)
+	}
 	err = q.each(func(block []float32, scale float32) error {
 		for i := range out {
-			out[i] = 8 | 8<<4
+			out[i] = empty
 		}
 		var inverse float32
 		if scale != 0 {
 			inverse = 1 / scale
 		}
 		for i, w := range block {
-			c := byte(min(max(math.RoundToEven(float64(w*inverse)), -8), 7) + 8)
-			shift := 4 * (i % 2)
-			out[i/2] = out[i/2]&^(15<<shift) | c<<shift
+			c := byte(min(max(math.RoundToEven(float64(w*inverse)), -middle), middle-1) + middle)
+			shift := q.bits * (i % perByte)
+			out[i/perByte] = out[i/perByte]&^(mask<<shift) | c<<shift
 		}
 		n, err := w.Write(out)
 		written += int64(n)

@@ -30,12 +30,13 @@ var rules = map[string]rule{
 		project: []string{"lattice"},
 		modules: []string{"github.com/x448/float16", "gonum.org/v1/gonum"}, // gonum: Cholesky factors
 	},
-	"finetune": {project: []string{"lattice", "onnx", "quant", "tensor"}},
-	"rewrite":  {project: []string{"cudaops", "internal/suggest", "lattice", "onnx", "quant"}},
-	"cudaops":  {},
-	"ort":      {project: []string{"lattice", "onnx", "tensor"}, modules: []string{"github.com/yalue/onnxruntime_go"}},
-	"eval":     {project: []string{"calib", "internal/suggest", "onnx", "tensor"}},
-	"bench":    {project: []string{"eval", "tensor"}},
+	"finetune":    {project: []string{"lattice", "onnx", "quant", "tensor"}},
+	"rewrite":     {project: []string{"cudaops", "internal/suggest", "lattice", "onnx", "quant"}},
+	"cudaops":     {},
+	"ort":         {project: []string{"lattice", "onnx", "tensor"}, modules: []string{"github.com/yalue/onnxruntime_go"}},
+	"eval":        {project: []string{"calib", "internal/suggest", "onnx", "tensor"}},
+	"bench":       {project: []string{"eval", "tensor"}},
+	"bench/layer": {project: []string{"eval", "lattice", "onnx", "quant", "rewrite", "tensor"}},
 
 	"models": {project: []string{"finetune", "onnx"}, modules: []string{"golang.org/x/image"}},
 
@@ -45,7 +46,8 @@ var rules = map[string]rule{
 		modules: []string{"github.com/schollz/progressbar", "github.com/spf13/cobra", "github.com/spf13/pflag",
 			"golang.org/x/sys", "golang.org/x/term"},
 	},
-	"examples": {project: []string{anything}},
+	"cmd/layerbench": {project: []string{anything}, modules: []string{"golang.org/x/sys"}},
+	"examples":       {project: []string{anything}},
 
 	"internal/archtest":    {},
 	"internal/conformance": {},
