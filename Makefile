@@ -50,7 +50,7 @@ setup-python: tools-present ## make build/venv, in which the Python snippet is t
 build: setup ## build the native library and bin/cosetq
 	@$(native) all
 	@mkdir -p bin
-	CGO_ENABLED=1 $(GO) build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/cosetq ./cmd/cosetq
+	CGO_ENABLED=1 $(GO) build -trimpath -ldflags '-X github.com/cosetq/cosetq.version=$(VERSION)' -o bin/cosetq ./cmd/cosetq
 
 quickstart: build ## build everything, then quantize and judge a small model
 	bin/cosetq quickstart --dir build/quickstart

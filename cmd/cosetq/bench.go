@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/cosetq/cosetq"
 	"github.com/cosetq/cosetq/bench"
 	"github.com/cosetq/cosetq/calib"
 	"github.com/cosetq/cosetq/cudaops"
@@ -152,7 +153,7 @@ func (f *benchFlags) measure(cmd *cobra.Command, con *console, paths []string) (
 		row.PerSecond = float64(r.Items) / t.Median.Seconds()
 		row.Speedup = timings[0].Median.Seconds() / t.Median.Seconds()
 	}
-	r.PeakRSS = peakRSS()
+	r.PeakRSS = cosetq.PeakRSS()
 	return r, nil
 }
 
@@ -186,7 +187,7 @@ func items(m *opened, inputs map[string]*tensor.Tensor) int64 {
 
 // exportPeer writes the MatMulNBits form of a float model.
 func exportPeer(input, output string, block int) error {
-	m, err := openModel(input)
+	m, err := cosetq.OpenModel(input)
 	if err != nil {
 		return err
 	}

@@ -242,7 +242,7 @@ func TestCalibrateUnreachedWeights(t *testing.T) {
 		t.Fatal(err)
 	}
 	args := []string{"calibrate", model, "--data", "random:3", "-o", statistics}
-	report, code, _ := cosetq(t, args...)
+	report, code, _ := program(t, args...)
 	if code != exitUsage || !strings.Contains(report["error"].(map[string]any)["message"].(string), "rare") {
 		t.Errorf("exit code %d: %v", code, report)
 	}

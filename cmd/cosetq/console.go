@@ -11,6 +11,8 @@ import (
 
 	"github.com/schollz/progressbar/v3"
 	"golang.org/x/term"
+
+	"github.com/cosetq/cosetq"
 )
 
 // console is where a command writes: results on out, progress and logs on err.
@@ -51,6 +53,27 @@ func (c *console) progress(n int, what string) func(step int) {
 		progressbar.OptionThrottle(100*time.Millisecond), progressbar.OptionClearOnFinish(),
 		progressbar.OptionEnableColorCodes(os.Getenv("NO_COLOR") == ""))
 	return func(step int) { _ = c.bar.Add(step) }
+}
+
+// follow returns a progress function that shows a bar for each stage.
+func (c *console) follow() cosetq.Progress {
+	var step func(int)
+	stage, last := "", int64(0)
+	return func(name string, done, total int64) {
+		if name != stage {
+			c.clearProgress()
+			stage, last, step = name, 0, c.progress(int(total), name)
+		}
+		step(int(done - last))
+		last = done
+	}
+}
+
+// notes logs what a command wants people to know beside its result.
+func (c *console) notes(list []string) {
+	for _, n := range list {
+		c.logf("note: %s", n)
+	}
 }
 
 func (c *console) clearProgress() {

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/cpu"
 
+	"github.com/cosetq/cosetq"
 	"github.com/cosetq/cosetq/calib"
 	"github.com/cosetq/cosetq/cudaops"
 	"github.com/cosetq/cosetq/models"
@@ -35,7 +36,7 @@ func newDoctor(con *console) *cobra.Command {
 				healthy = healthy && f.OK
 			}
 			if con.json {
-				if err := con.printJSON(map[string]any{"schema": "cosetq/v1/doctor", "version": version, "healthy": healthy, "checks": findings}); err != nil {
+				if err := con.printJSON(map[string]any{"schema": "cosetq/v1/doctor", "version": cosetq.Version(), "healthy": healthy, "checks": findings}); err != nil {
 					return err
 				}
 			} else {
@@ -60,7 +61,7 @@ func newDoctor(con *console) *cobra.Command {
 
 // diagnose checks the runtime, the library and the two of them together.
 func diagnose(ctx context.Context) []finding {
-	list := []finding{{Name: "cosetq", OK: true, Detail: version + ", " + runtime.Version() + " " + runtime.GOOS + "/" + runtime.GOARCH}}
+	list := []finding{{Name: "cosetq", OK: true, Detail: cosetq.Version() + ", " + runtime.Version() + " " + runtime.GOOS + "/" + runtime.GOARCH}}
 	list = append(list, finding{Name: "cpu", OK: true, Detail: fmt.Sprintf("%d cores; kernels for %s", runtime.NumCPU(), isa())})
 	rt, err := ort.Open(ort.Options{})
 	if err != nil {
@@ -118,8 +119,7 @@ func runEmbedded(ctx context.Context, rt *ort.Runtime, lib string) (calls int, e
 		return 0, err
 	}
 	out := filepath.Join(dir, "q.onnx")
-	f := &quantizeFlags{output: out, bits: 4, method: "rtn"}
-	if _, err := f.run(ctx, &console{out: os.Stderr, err: os.Stderr, quiet: true}, files.Model, false); err != nil {
+	if _, err := cosetq.Quantize(ctx, files.Model, cosetq.QuantizeOptions{Output: out}); err != nil {
 		return 0, err
 	}
 	inputs, _, err := signature(out)

@@ -1,22 +1,16 @@
 package main
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"regexp"
-	"syscall"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"github.com/cosetq/cosetq/calib"
+	"github.com/cosetq/cosetq"
 	"github.com/cosetq/cosetq/internal/suggest"
-	"github.com/cosetq/cosetq/onnx"
-	"github.com/cosetq/cosetq/ort"
-	"github.com/cosetq/cosetq/rewrite"
 )
 
 // Exit codes, which scripts rely on.
@@ -38,64 +32,27 @@ var codeNames = map[int]string{
 	exitQuality: "E_QUALITY", exitRuntime: "E_RUNTIME", exitResources: "E_RESOURCES", exitInterrupted: "E_INTERRUPTED",
 }
 
-// exitError carries the exit code of an error and what to do about it.
-type exitError struct {
-	code int
-	err  error
-	hint string
-}
-
-func (e *exitError) Error() string { return e.err.Error() }
-func (e *exitError) Unwrap() error { return e.err }
-
 // silentError ends the program with a code after everything has been said.
 type silentError struct{ code int }
 
 func (e *silentError) Error() string { return "exit code " + fmt.Sprint(e.code) }
 
-func withCode(code int, err error, hint string, args ...any) error {
-	return &exitError{code: code, err: err, hint: fmt.Sprintf(hint, args...)}
+// exitCodes are the exit codes of the kinds of failure.
+var exitCodes = map[cosetq.Kind]int{
+	cosetq.Internal: exitInternal, cosetq.Usage: exitUsage, cosetq.BadModel: exitModel, cosetq.Nothing: exitNothing,
+	cosetq.Quality: exitQuality, cosetq.Unavailable: exitRuntime, cosetq.Resources: exitResources, cosetq.Interrupted: exitInterrupted,
 }
 
-func usage(err error, hint string, args ...any) error { return withCode(exitUsage, err, hint, args...) }
+func failure(kind cosetq.Kind, err error, hint string, args ...any) error {
+	return &cosetq.Error{Kind: kind, Err: err, Hint: fmt.Sprintf(hint, args...)}
+}
+
+func usage(err error, hint string, args ...any) error {
+	return failure(cosetq.Usage, err, hint, args...)
+}
 
 func interrupted(err error) error {
-	return withCode(exitInterrupted, fmt.Errorf("interrupted: %w", err), "nothing was written")
-}
-
-// classify finds the exit code and the hint of an error from the packages.
-func classify(err error) (int, string) {
-	var (
-		exit    *exitError
-		format  *onnx.FormatError
-		recipe  *calib.RecipeError
-		pattern *rewrite.PatternError
-	)
-	switch {
-	case errors.As(err, &exit):
-		return exit.code, exit.hint
-	case errors.Is(err, context.Canceled):
-		return exitInterrupted, "nothing was written"
-	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT), errors.Is(err, syscall.EFBIG):
-		return exitResources, "free some disk space, or choose another folder with -o; nothing was left behind"
-	case errors.Is(err, syscall.ENOMEM):
-		return exitResources, "close other programs or use a machine with more memory"
-	case errors.Is(err, fs.ErrExist):
-		return exitUsage, "choose another -o, or pass --force to replace it"
-	case errors.Is(err, ort.ErrInput):
-		return exitUsage, "`cosetq inspect MODEL` shows the inputs; the recipe must give values of that type and shape"
-	case errors.Is(err, onnx.ErrSameFile):
-		return exitUsage, "choose another -o"
-	case errors.Is(err, fs.ErrPermission), errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.EROFS), errors.Is(err, syscall.ENOTDIR):
-		return exitUsage, "choose a folder that is there and that you may write to"
-	case errors.As(err, &recipe), errors.As(err, &pattern):
-		return exitUsage, ""
-	case errors.As(err, &format):
-		return exitModel, ""
-	case errors.Is(err, ort.ErrUnavailable):
-		return exitRuntime, "run `cosetq doctor` to see what is missing"
-	}
-	return exitInternal, ""
+	return failure(cosetq.Interrupted, fmt.Errorf("interrupted: %w", err), "nothing was written")
 }
 
 // fail prints the error, on stdout as one JSON object with --json, and returns
@@ -106,7 +63,8 @@ func (c *console) fail(err error) int {
 	if errors.As(err, &silent) {
 		return silent.code
 	}
-	code, hint := classify(err)
+	kind, hint := cosetq.Classify(err)
+	code := exitCodes[kind]
 	if c.json {
 		enc := json.NewEncoder(c.out)
 		enc.SetEscapeHTML(false)

@@ -2,40 +2,16 @@ package main
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/cosetq/cosetq"
 	"github.com/cosetq/cosetq/calib"
-	"github.com/cosetq/cosetq/onnx"
 	"github.com/cosetq/cosetq/rewrite"
 )
-
-// nodeReport is one line of the inspect report.
-type nodeReport struct {
-	Node        string `json:"node"`
-	Op          string `json:"op"`
-	Initializer string `json:"initializer"`
-	K           int    `json:"k"`
-	N           int    `json:"n"`
-	DType       string `json:"dtype"`
-	Status      string `json:"status"`
-	Reason      string `json:"reason,omitempty"`
-	Detail      string `json:"detail,omitempty"`
-}
-
-type inspectReport struct {
-	Schema    string       `json:"schema"`
-	Path      string       `json:"path"`
-	IRVersion int64        `json:"ir_version"`
-	Opset     int64        `json:"opset"`
-	Bytes     int64        `json:"bytes"`
-	Inputs    []string     `json:"inputs"`
-	Outputs   []string     `json:"outputs"`
-	Weights   int64        `json:"weights"`
-	Coverage  float64      `json:"coverage"`
-	Nodes     []nodeReport `json:"nodes"`
-}
 
 func newInspect(con *console) *cobra.Command {
 	var (
@@ -50,12 +26,7 @@ func newInspect(con *console) *cobra.Command {
 			if calib.IsStatisticsFile(args[0]) {
 				return inspectStatistics(con, args[0], layers)
 			}
-			m, err := openModel(args[0])
-			if err != nil {
-				return err
-			}
-			defer m.Close()
-			r, err := inspect(m, opts)
+			r, err := cosetq.Inspect(args[0], opts)
 			if err != nil {
 				return err
 			}
@@ -76,36 +47,7 @@ func addPatterns(cmd *cobra.Command, opts *rewrite.Options) {
 	cmd.Flags().StringArrayVar(&opts.Exclude, "exclude", nil, "leave out what matches")
 }
 
-func inspect(m *onnx.Model, opts rewrite.Options) (*inspectReport, error) {
-	sites, err := rewrite.FindSites(m, opts)
-	if err != nil {
-		return nil, err
-	}
-	r := &inspectReport{Schema: "cosetq/v1/inspect", Path: m.Path(), IRVersion: m.IRVersion, Nodes: []nodeReport{}}
-	r.Opset, _ = m.Opset("")
-	if r.Bytes, err = modelBytes(m); err != nil {
-		return nil, err
-	}
-	inputs, outputs, err := signature(m.Path())
-	if err != nil {
-		return nil, err
-	}
-	for _, s := range inputs {
-		r.Inputs = append(r.Inputs, s.String())
-	}
-	for _, s := range outputs {
-		r.Outputs = append(r.Outputs, s.String())
-	}
-	for i := range sites {
-		s := &sites[i]
-		r.Nodes = append(r.Nodes, nodeReport{Node: s.Name, Op: s.Op, Initializer: s.Initializer, K: s.K, N: s.N,
-			DType: s.DType.String(), Status: string(s.Status), Reason: string(s.Reason), Detail: s.Detail})
-	}
-	r.Weights, r.Coverage = rewrite.Coverage(sites)
-	return r, nil
-}
-
-func printInspect(con *console, r *inspectReport, layers bool) error {
+func printInspect(con *console, r *cosetq.InspectReport, layers bool) error {
 	fmt.Fprintf(con.out, "%s   opset %d   IR %d   %s\n", r.Path, r.Opset, r.IRVersion, megabytes(r.Bytes))
 	fmt.Fprintf(con.out, "inputs   %s\noutputs  %s\n", strings.Join(r.Inputs, ", "), strings.Join(r.Outputs, ", "))
 	count := map[string]int{}
@@ -133,22 +75,9 @@ func printInspect(con *console, r *inspectReport, layers bool) error {
 	return nil
 }
 
-// reasonTexts says in words what a reason code means.
-var reasonTexts = map[string]string{
-	string(rewrite.DynamicB):        "no constant side",
-	string(rewrite.Rank):            "the constant is not a matrix",
-	string(rewrite.TooSmall):        "too small to gain from coding",
-	string(rewrite.Excluded):        "excluded by a pattern",
-	string(rewrite.FusedOp):         "fused operator of another tool; export the model without fusions",
-	string(rewrite.DType):           "activations are neither float32 nor float16",
-	string(rewrite.SharedWithFloat): "another node needs the float weight",
-	string(rewrite.UnsupportedAttr): "a form that is not rewritten",
-	reasonNonFinite:                 "the weight holds NaN or infinity",
-}
-
 func printReasons(con *console, reasons map[string]int) {
-	for _, code := range sortedKeys(reasons) {
-		fmt.Fprintf(con.out, "  skipped %4d  %-18s %s\n", reasons[code], code, reasonTexts[code])
+	for _, code := range slices.Sorted(maps.Keys(reasons)) {
+		fmt.Fprintf(con.out, "  skipped %4d  %-18s %s\n", reasons[code], code, cosetq.ReasonText(code))
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/cosetq/cosetq"
 	"github.com/cosetq/cosetq/calib"
 	"github.com/cosetq/cosetq/cudaops"
 	"github.com/cosetq/cosetq/eval"
@@ -69,7 +70,7 @@ It needs no network and no files.`,
 func quickstart(ctx context.Context, con *console, dir string) ([]quickstartRow, error) {
 	lib, err := cudaops.FindLibrary("")
 	if err != nil {
-		return nil, withCode(exitRuntime, err, "run `cosetq doctor` to see what is missing")
+		return nil, failure(cosetq.Unavailable, err, "run `cosetq doctor` to see what is missing")
 	}
 	if _, err := ort.Open(ort.Options{}); err != nil {
 		return nil, err
@@ -85,8 +86,8 @@ func quickstart(ctx context.Context, con *console, dir string) ([]quickstartRow,
 	rows := []quickstartRow{{Name: "float32", Path: files.Model, Bytes: info.Size(), BitsPerWeight: 32}}
 	for _, bits := range []int{4, 3, 2} {
 		out := filepath.Join(dir, fmt.Sprintf("digits.q%d.onnx", bits))
-		f := &quantizeFlags{output: out, bits: bits, method: "rtn", force: true}
-		r, err := f.run(ctx, con, files.Model, true)
+		r, err := cosetq.Quantize(ctx, files.Model, cosetq.QuantizeOptions{Output: out, Bits: bits, Overwrite: true, Progress: con.follow()})
+		con.clearProgress()
 		if err != nil {
 			return nil, err
 		}

@@ -43,8 +43,8 @@ var realModels = map[string]struct {
 	"vnn23_vit_pgd_2_3_16":             {quantized: 12, skipped: map[string]int{"dynamic-b": 4, "too-small": 1}},
 }
 
-// cosetq runs the program in a process of its own and returns its report, its exit code and the largest memory it took.
-func cosetq(t *testing.T, args ...string) (report map[string]any, code int, peak int64) {
+// program runs cosetq in a process of its own and returns its report, its exit code and the largest memory it took.
+func program(t *testing.T, args ...string) (report map[string]any, code int, peak int64) {
 	t.Helper()
 	cmd := exec.Command("cosetq", append(args, "--json")...)
 	var out, errOut bytes.Buffer
@@ -64,10 +64,10 @@ func cosetq(t *testing.T, args ...string) (report map[string]any, code int, peak
 	return report, cmd.ProcessState.ExitCode(), peak
 }
 
-// mustRun is cosetq for commands that must succeed.
+// mustRun is program for commands that must succeed.
 func mustRun(t *testing.T, args ...string) (report map[string]any, peak int64) {
 	t.Helper()
-	report, code, peak := cosetq(t, args...)
+	report, code, peak := program(t, args...)
 	if code != exitOK {
 		t.Fatalf("cosetq %s: exit code %d: %v", strings.Join(args, " "), code, report)
 	}
@@ -88,7 +88,7 @@ func TestRealModels(t *testing.T) {
 				t.Fatal("no expectation for this model")
 			}
 			out := filepath.Join(t.TempDir(), "q.onnx")
-			report, code, _ := cosetq(t, "quantize", path, "-o", out, "--bits", "4")
+			report, code, _ := program(t, "quantize", path, "-o", out, "--bits", "4")
 			if want.quantized == 0 {
 				if code != exitNothing || !strings.Contains(report["error"].(map[string]any)["message"].(string), "too-small") {
 					t.Errorf("exit code %d, want %d with reasons: %v", code, exitNothing, report)

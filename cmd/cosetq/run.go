@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/cosetq/cosetq"
 	"github.com/cosetq/cosetq/calib"
 	"github.com/cosetq/cosetq/tensor"
 )
@@ -35,7 +36,7 @@ func newRun(con *console) *cobra.Command {
 				return usage(errors.New("--data is missing"), "give a data recipe, or random:1 for made-up inputs")
 			}
 			if output != "" {
-				if _, err := outputPath(output, args[0], "", force); err != nil {
+				if _, err := cosetq.OutputPath(output, args[0], "", force); err != nil {
 					return err
 				}
 			}
@@ -124,7 +125,7 @@ func printOutputs(con *console, m *opened, sample int, outputs map[string]*tenso
 		reports = append(reports, r)
 	}
 	if con.json {
-		return con.printJSON(map[string]any{"schema": "cosetq/v1/run", "path": m.path, "sample": sample, "outputs": reports, "file": file, "peak_rss_bytes": peakRSS()})
+		return con.printJSON(map[string]any{"schema": "cosetq/v1/run", "path": m.path, "sample": sample, "outputs": reports, "file": file, "peak_rss_bytes": cosetq.PeakRSS()})
 	}
 	for _, r := range reports {
 		fmt.Fprintf(con.out, "%s %s%s", r.Name, r.Type, tensor.FormatShape(r.Shape))

@@ -4,14 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/cosetq/cosetq"
 	"github.com/cosetq/cosetq/cudaops"
 	"github.com/cosetq/cosetq/internal/suggest"
-	"github.com/cosetq/cosetq/onnx"
 	"github.com/cosetq/cosetq/ort"
 	"github.com/cosetq/cosetq/tensor"
 )
@@ -52,7 +51,7 @@ func (f *runFlags) options(con *console) (ort.SessionOptions, error) {
 		return o, err
 	}
 	if f.device == "cuda" {
-		return o, withCode(exitRuntime, errors.New("--device cuda: this version runs on the CPU only"), "leave --device out")
+		return o, failure(cosetq.Unavailable, errors.New("--device cuda: this version runs on the CPU only"), "leave --device out")
 	}
 	var names []string
 	found := false
@@ -98,7 +97,7 @@ func openSession(path string, o ort.SessionOptions) (*opened, error) {
 	s, err := rt.NewSession(path, o)
 	if err != nil {
 		if errors.Is(err, ort.ErrModel) {
-			return nil, withCode(exitModel, err, "`cosetq inspect %s` shows what is in it", path)
+			return nil, failure(cosetq.BadModel, err, "`cosetq inspect %s` shows what is in it", path)
 		}
 		return nil, err
 	}
@@ -107,41 +106,16 @@ func openSession(path string, o ort.SessionOptions) (*opened, error) {
 
 // signature reads a model's inputs and outputs without loading it.
 func signature(path string) (inputs, outputs []tensor.Spec, err error) {
-	m, err := openModel(path)
+	m, err := cosetq.OpenModel(path)
 	if err != nil {
 		return nil, nil, err
 	}
 	defer m.Close()
 	inputs, outputs, err = ort.Signature(m)
 	if err != nil {
-		return nil, nil, withCode(exitModel, err, "")
+		return nil, nil, failure(cosetq.BadModel, err, "")
 	}
 	return inputs, outputs, nil
-}
-
-// openModel opens a model; whatever keeps it from being read is an error of the model.
-func openModel(path string) (*onnx.Model, error) {
-	m, err := onnx.Open(path)
-	switch {
-	case err == nil:
-		return m, nil
-	case errors.Is(err, os.ErrNotExist):
-		return nil, withCode(exitModel, err, "check the path")
-	}
-	return nil, withCode(exitModel, err, "")
-}
-
-// checkModel makes it an error when a model is not well formed.
-func checkModel(m *onnx.Model) error {
-	problems := onnx.Check(m)
-	if len(problems) == 0 {
-		return nil
-	}
-	err := fmt.Errorf("%s: %w", m.Path(), problems[0])
-	if more := len(problems) - 1; more > 0 {
-		err = fmt.Errorf("%w (and %d more problems)", err, more)
-	}
-	return withCode(exitModel, err, "the model is damaged or was edited wrongly; export it again")
 }
 
 // closeAll closes the sessions of models.

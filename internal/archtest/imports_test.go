@@ -34,18 +34,21 @@ func (f goFile) isTest() bool   { return strings.HasSuffix(f.path, "_test.go") }
 // walk calls visit for every file of the repository that git would keep.
 func walk(t *testing.T, visit func(path string)) {
 	t.Helper()
-	root := testenv.Root(t)
+	top := testenv.Root(t)
 	skipped := []string{".git", ".cache", "bin", "build"} // as .gitignore says, and below
-	err := filepath.WalkDir(root, func(name string, d fs.DirEntry, err error) error {
+	err := filepath.WalkDir(top, func(name string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
-		rel, err := filepath.Rel(root, name)
+		rel, err := filepath.Rel(top, name)
 		if err != nil {
 			return err
 		}
-		if d.IsDir() && slices.Contains(skipped, rel) {
-			return filepath.SkipDir
+		if slices.Contains(skipped, rel) {
+			if d.IsDir() {
+				return filepath.SkipDir
+			}
+			return nil // .git of a linked work tree
 		}
 		// In a linked work tree .git is a file.
 		ignored := rel == ".git" || slices.Contains([]string{".test", ".prof"}, path.Ext(rel))
@@ -94,9 +97,13 @@ func goFiles(t *testing.T) []goFile {
 	return files
 }
 
-// ruleFor finds the rule of a folder: its own, or that of the nearest folder above it.
+// ruleFor finds the rule of a folder: its own, or that of the nearest folder above it, except the root's, which is its own.
 func ruleFor(folder string) (key string, r rule, ok bool) {
-	for key = folder; key != "."; key = path.Dir(key) {
+	if folder == root {
+		r, ok = rules[root]
+		return root, r, ok
+	}
+	for key = folder; key != root; key = path.Dir(key) {
 		if r, ok = rules[key]; ok {
 			return key, r, true
 		}
@@ -106,8 +113,8 @@ func ruleFor(folder string) (key string, r rule, ok bool) {
 
 // within tells whether name is one of the roots or lies under one.
 func within(name string, roots []string) bool {
-	return slices.ContainsFunc(roots, func(root string) bool {
-		return root == anything || name == root || strings.HasPrefix(name, root+"/")
+	return slices.ContainsFunc(roots, func(r string) bool {
+		return r == anything || name == r || strings.HasPrefix(name, r+"/")
 	})
 }
 
@@ -115,6 +122,9 @@ func within(name string, roots []string) bool {
 func forbidden(folder, name string, test bool) string {
 	first, _, _ := strings.Cut(name, "/")
 	rel, ours := strings.CutPrefix(name, module+"/")
+	if name == module {
+		rel, ours = root, true
+	}
 	key, r, known := ruleFor(folder)
 	switch {
 	case name == "C":
@@ -171,6 +181,10 @@ func TestForbidden(t *testing.T) {
 		{"onnx", "C", true, true},
 		{"rewrite", ours + "cmd/cosetq", true, true},
 		{"cmd/cosetq", ours + "ort", false, false},
+		{"cmd/cosetq", module, false, false},
+		{"rewrite", module, false, true},
+		{root, ours + "rewrite", false, false},
+		{root, "github.com/spf13/cobra", false, true},
 		{"newfolder", ours + "onnx", false, true},
 	} {
 		if got := forbidden(tt.folder, tt.name, tt.test) != ""; got != tt.want {

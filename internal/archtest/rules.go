@@ -9,9 +9,12 @@ type rule struct {
 // anything, as the project part of a rule, allows every folder.
 const anything = "*"
 
+// root is the folder of the package that joins the stages. It has a rule of its own, which no other folder inherits.
+const root = "."
+
 // rules has an entry for every folder that holds packages; the nearest folder upwards counts. The pipeline runs
 //
-//	onnx → calib → quant → rewrite → ort → eval
+//	onnx → calib → quant → rewrite → ort → eval → cosetq (the root) → cmd
 //
 // and each stage knows the data it consumes (onnx, tensor, lattice), never the stages around it in time.
 // Tests may import what they like, except cmd.
@@ -40,7 +43,10 @@ var rules = map[string]rule{
 
 	"models": {project: []string{"finetune", "onnx"}, modules: []string{"golang.org/x/image"}},
 
-	// The command line joins the stages.
+	// The whole pipeline as an API: it orders the stages.
+	root: {project: []string{"bench", "calib", "cudaops", "eval", "internal/suggest", "lattice", "onnx", "ort", "quant", "rewrite", "tensor"}},
+
+	// The command line: flags, progress, printing.
 	"cmd/cosetq": {
 		project: []string{anything},
 		modules: []string{"github.com/schollz/progressbar", "github.com/spf13/cobra", "github.com/spf13/pflag",

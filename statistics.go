@@ -1,49 +1,43 @@
-package main
+package cosetq
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/cosetq/cosetq/calib"
+	"github.com/cosetq/cosetq/internal/suggest"
 	"github.com/cosetq/cosetq/onnx"
 	"github.com/cosetq/cosetq/quant"
 	"github.com/cosetq/cosetq/rewrite"
 )
 
-// methods of rounding, the default without data first.
-const (
-	methodRTN  = "rtn"
-	methodLDLQ = "ldlq"
-)
-
-// calibrationFlags say where quantize takes its statistics from.
-type calibrationFlags struct {
-	data, file string
-	samples    int
-}
-
 // chooseMethod fills in the default method and refuses combinations that make no sense.
-func (f *quantizeFlags) chooseMethod() error {
-	given := f.calibration.data != "" || f.calibration.file != ""
-	switch f.method {
+func (o *QuantizeOptions) chooseMethod() error {
+	given := o.Data != "" || o.Statistics != ""
+	switch o.Method {
 	case "":
-		f.method = methodRTN
+		o.Method = RTN
 		if given {
-			f.method = methodLDLQ
+			o.Method = LDLQ
 		}
-	case methodLDLQ:
+	case LDLQ:
 		if !given {
 			return usage(errors.New("--method ldlq needs data"), "give --data RECIPE, or --calib with a file that `cosetq calibrate` wrote")
 		}
+	case RTN:
+	default:
+		methods := []string{RTN, LDLQ}
+		return usage(fmt.Errorf("--method %q%s", o.Method, suggest.DidYouMean(o.Method, methods)), "it is one of: %s", strings.Join(methods, ", "))
 	}
 	switch {
-	case f.calibration.data != "" && f.calibration.file != "":
+	case o.Data != "" && o.Statistics != "":
 		return usage(errors.New("--data and --calib are both given"), "leave one of them out")
-	case f.calibration.samples < 0:
-		return usage(fmt.Errorf("--samples %d is negative", f.calibration.samples), "0 takes all samples")
+	case o.Samples < 0:
+		return usage(fmt.Errorf("--samples %d is negative", o.Samples), "0 takes all samples")
 	}
-	return oneOf("method", f.method, methodRTN, methodLDLQ)
+	return nil
 }
 
 // hessians knows what statistics say of the inputs of each weight. A nil one knows nothing.
@@ -55,33 +49,33 @@ type hessians struct {
 
 // openHessians reads the statistics file, or gathers statistics from data, for the sites of m. It returns nil when the
 // method needs none.
-func (f *quantizeFlags) openHessians(ctx context.Context, con *console, m *onnx.Model, sites []rewrite.Site) (*hessians, error) {
-	if f.method != methodLDLQ {
+func (o *QuantizeOptions) openHessians(ctx context.Context, r *QuantizeReport, m *onnx.Model, sites []rewrite.Site) (*hessians, error) {
+	if o.Method != LDLQ {
 		return nil, nil
 	}
 	h := &hessians{inputs: map[*rewrite.Weight][]*calib.Observation{}, close: func() error { return nil }}
 	var err error
-	if f.calibration.file != "" {
-		err = h.open(f.calibration.file, m)
+	if o.Statistics != "" {
+		err = h.open(o.Statistics, m)
 	} else {
-		err = h.gather(ctx, con, f, m.Path())
+		err = h.gather(ctx, o, m.Path())
 	}
 	if err != nil {
 		return nil, err
 	}
 	if h.statistics.Random() {
-		con.logf("note: the calibration data was made up; weights are rounded for inputs that mean nothing")
+		r.Notes = append(r.Notes, "the calibration data was made up; weights are rounded for inputs that mean nothing")
 	}
 	for _, point := range rewrite.Observations(sites) {
-		o := h.statistics.Find(point.Tag)
-		if o == nil || o.Rows == 0 || o.Columns != point.Columns {
+		found := h.statistics.Find(point.Tag)
+		if found == nil || found.Rows == 0 || found.Columns != point.Columns {
 			continue
 		}
 		seen := map[*rewrite.Weight]bool{}
 		for _, i := range point.Sites {
 			if w := sites[i].Weight; !seen[w] {
 				seen[w] = true
-				h.inputs[w] = append(h.inputs[w], o)
+				h.inputs[w] = append(h.inputs[w], found)
 			}
 		}
 	}
@@ -89,12 +83,12 @@ func (f *quantizeFlags) openHessians(ctx context.Context, con *console, m *onnx.
 }
 
 // checkStatistics makes sure, before a dry run, that the statistics file is one of m.
-func (f *quantizeFlags) checkStatistics(m *onnx.Model) error {
-	if f.calibration.file == "" {
+func (o *QuantizeOptions) checkStatistics(m *onnx.Model) error {
+	if o.Statistics == "" {
 		return nil
 	}
 	var h hessians
-	if err := h.open(f.calibration.file, m); err != nil {
+	if err := h.open(o.Statistics, m); err != nil {
 		return err
 	}
 	return h.close()
@@ -102,7 +96,7 @@ func (f *quantizeFlags) checkStatistics(m *onnx.Model) error {
 
 // open reads a statistics file and makes sure that it is of this model.
 func (h *hessians) open(path string, m *onnx.Model) error {
-	file, err := openStatistics(path)
+	file, err := OpenStatistics(path)
 	if err != nil {
 		return err
 	}
@@ -120,13 +114,13 @@ func (h *hessians) open(path string, m *onnx.Model) error {
 }
 
 // gather calibrates the model at path.
-func (h *hessians) gather(ctx context.Context, con *console, f *quantizeFlags, path string) error {
-	c, err := newCalibration(path, f.patterns, f.threads)
+func (h *hessians) gather(ctx context.Context, o *QuantizeOptions, path string) error {
+	c, err := newCalibration(path, o.Sites, o.Threads)
 	if err != nil {
 		return err
 	}
 	defer c.close()
-	h.statistics, err = c.gather(ctx, con, f.calibration.data, calib.Options{Limit: f.calibration.samples, Seed: f.seed})
+	h.statistics, err = c.gather(ctx, o.Data, calib.Options{Limit: o.Samples, Seed: o.Seed}, o.Progress)
 	h.close = func() error {
 		c.gathered.ResetAll()
 		return nil
@@ -176,26 +170,17 @@ func (h *hessians) correction(w *rewrite.Weight, res *quant.Result) []float32 {
 }
 
 // describe reports how a weight was rounded.
-func (h *hessians) describe(layer *layerReport, w *rewrite.Weight, res *quant.Result) {
-	layer.Method = methodRTN
+func (h *hessians) describe(layer *QuantizedLayer, w *rewrite.Weight, res *quant.Result) {
+	layer.Method = RTN
 	switch {
 	case h == nil:
 	case res.Feedback != nil:
-		layer.Method = methodLDLQ
+		layer.Method = LDLQ
 		layer.Loss, layer.NearestLoss = &res.Feedback.Loss, &res.Feedback.Nearest
 	case res.Fallback != nil:
 		layer.Fallback = res.Fallback.Error()
 	case len(h.inputs[w]) == 0:
 		layer.Fallback = "no statistics: the data never reached it, or it was left out of the calibration"
-	}
-}
-
-// printFallbacks tells which layers were rounded to nearest although there was data.
-func printFallbacks(con *console, layers []layerReport) {
-	for _, l := range layers {
-		if l.Fallback != "" {
-			fmt.Fprintf(con.out, "  nearest  %s: %s\n", shorten(l.Node, 60), l.Fallback)
-		}
 	}
 }
 

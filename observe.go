@@ -1,4 +1,4 @@
-package main
+package cosetq
 
 import (
 	"context"
@@ -14,9 +14,6 @@ import (
 	"github.com/cosetq/cosetq/rewrite"
 	"github.com/cosetq/cosetq/tensor"
 )
-
-// defaultSamples is how much data calibration takes unless told otherwise: more changes little.
-const defaultSamples = 128
 
 // calibrationBatch is how many samples run at once where the model allows it. The statistics do not depend on it.
 const calibrationBatch = 8
@@ -36,9 +33,9 @@ type calibration struct {
 func newCalibration(path string, patterns rewrite.Options, threads int) (*calibration, error) {
 	library, err := cudaops.FindLibrary("")
 	if err != nil {
-		return nil, withCode(exitRuntime, fmt.Errorf("calibration runs in the native library: %w", err), "run `make build`, or `cosetq doctor` to see what is missing")
+		return nil, fail(Unavailable, fmt.Errorf("calibration runs in the native library: %w", err), "run `make build`, or `cosetq doctor` to see what is missing")
 	}
-	m, err := openModel(path)
+	m, err := OpenModel(path)
 	if err != nil {
 		return nil, err
 	}
@@ -48,17 +45,17 @@ func newCalibration(path string, patterns rewrite.Options, threads int) (*calibr
 	}
 	c := &calibration{model: path}
 	if c.inputs, _, err = ort.Signature(m); err != nil {
-		return nil, withCode(exitModel, err, "")
+		return nil, fail(BadModel, err, "")
 	}
 	if c.fingerprint, err = calib.Fingerprint(m); err != nil {
-		return nil, withCode(exitModel, err, "")
+		return nil, fail(BadModel, err, "")
 	}
 	sites, err := rewrite.FindSites(m, patterns)
 	if err != nil {
 		return nil, err
 	}
 	if c.observations, err = rewrite.Observe(m, sites); err != nil {
-		return nil, withCode(exitNothing, fmt.Errorf("%s: %w", path, err), "`cosetq inspect %s --layers` lists every node", path)
+		return nil, fail(Nothing, fmt.Errorf("%s: %w", path, err), "`cosetq inspect %s --layers` lists every node", path)
 	}
 	return c, c.load(m, library, threads)
 }
@@ -72,7 +69,7 @@ func (c *calibration) load(m *onnx.Model, library string, threads int) error {
 	m.ReferToFile(pageSize)
 	encoded, err := m.Marshal()
 	if err != nil {
-		return withCode(exitModel, err, "")
+		return fail(BadModel, err, "")
 	}
 	folder, err := filepath.Abs(filepath.Dir(c.model))
 	if err != nil {
@@ -81,7 +78,7 @@ func (c *calibration) load(m *onnx.Model, library string, threads int) error {
 	c.session, err = rt.NewSessionFromBytes(encoded, folder, ort.SessionOptions{OpsLibrary: library, Threads: threads})
 	if err != nil {
 		if errors.Is(err, ort.ErrModel) {
-			return withCode(exitModel, err, "`cosetq inspect %s` shows what is in it", c.model)
+			return fail(BadModel, err, "`cosetq inspect %s` shows what is in it", c.model)
 		}
 		return err
 	}
@@ -101,13 +98,13 @@ func (c *calibration) close() {
 }
 
 // gather runs the model over data and returns what was learned, which stays readable when the calibration is closed.
-func (c *calibration) gather(ctx context.Context, con *console, data string, o calib.Options) (*calib.Statistics, error) {
+func (c *calibration) gather(ctx context.Context, data string, o calib.Options, progress Progress) (*calib.Statistics, error) {
 	reader, err := calib.Open(data, c.inputs, o)
 	if err != nil {
 		return nil, err
 	}
 	defer reader.Close()
-	samples, err := c.run(ctx, con, reader)
+	samples, err := c.run(ctx, reader, progress)
 	if err != nil {
 		return nil, err
 	}
@@ -116,7 +113,7 @@ func (c *calibration) gather(ctx context.Context, con *console, data string, o c
 
 // run feeds all samples and returns the number of them. Where the model asks for batches of a fixed size, samples that do
 // not fill the last one are left out, unless it is the only one.
-func (c *calibration) run(ctx context.Context, con *console, reader calib.Reader) (int, error) {
+func (c *calibration) run(ctx context.Context, reader calib.Reader, progress Progress) (int, error) {
 	if reader.Len() == 0 {
 		return 0, usage(errors.New("the data holds no samples"), "give a recipe with data")
 	}
@@ -129,8 +126,7 @@ func (c *calibration) run(ctx context.Context, con *console, reader calib.Reader
 		want = 1 // a window of tokens fills the machine by itself
 	}
 	size, fixed := calib.BatchSize(c.inputs, first, want)
-	step := con.progress(reader.Len(), "calibrating")
-	defer con.clearProgress()
+	step := progress.stage("calibrating", int64(reader.Len()))
 	done := 0
 	for b, err := range calib.Batches(reader, size, fixed) {
 		if err != nil {
@@ -150,7 +146,7 @@ func (c *calibration) run(ctx context.Context, con *console, reader calib.Reader
 
 // statistics returns what was gathered, read from the native library as it is asked for.
 func (c *calibration) statistics(data calib.DataUsed) (*calib.Statistics, error) {
-	s := &calib.Statistics{Model: filepath.Base(c.model), Fingerprint: c.fingerprint, Program: version, Data: []calib.DataUsed{data}}
+	s := &calib.Statistics{Model: filepath.Base(c.model), Fingerprint: c.fingerprint, Program: Version(), Data: []calib.DataUsed{data}}
 	tags, err := c.gathered.Tags()
 	if err != nil {
 		return nil, err
@@ -169,7 +165,7 @@ func (c *calibration) statistics(data calib.DataUsed) (*calib.Statistics, error)
 				return nil, err
 			}
 			if about.Columns != o.Columns {
-				return nil, withCode(exitModel, fmt.Errorf("activation %q has %d columns, its weight %d", o.Activation, about.Columns, o.Columns), "")
+				return nil, fail(BadModel, fmt.Errorf("activation %q has %d columns, its weight %d", o.Activation, about.Columns, o.Columns), "")
 			}
 			entry.Rows, entry.BadRows, entry.Min, entry.Max = about.Rows, about.BadRows, about.Min, about.Max
 			moments.rows = about.Rows

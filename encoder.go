@@ -1,4 +1,4 @@
-package main
+package cosetq
 
 import (
 	"github.com/cosetq/cosetq/cudaops"

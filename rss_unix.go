@@ -1,6 +1,6 @@
 //go:build unix
 
-package main
+package cosetq
 
 import (
 	"os"
@@ -10,8 +10,8 @@ import (
 	"syscall"
 )
 
-// peakRSS returns the largest resident set of this process so far, in bytes, mapped model files included.
-func peakRSS() int64 {
+// PeakRSS returns the largest resident set of this process so far, in bytes, mapped model files included.
+func PeakRSS() int64 {
 	// The resource usage counts what the parent held when it started us; Linux also tells our own.
 	if status, err := os.ReadFile("/proc/self/status"); err == nil {
 		if _, rest, ok := strings.Cut(string(status), "VmHWM:"); ok {

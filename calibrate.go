@@ -1,0 +1,143 @@
+package cosetq
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/cosetq/cosetq/calib"
+	"github.com/cosetq/cosetq/rewrite"
+)
+
+// DefaultSamples is a good amount of data to calibrate on: more changes little.
+const DefaultSamples = 128
+
+// StatisticsEnding is the ending of statistics files.
+const StatisticsEnding = ".cqs"
+
+// CalibrateOptions say how to gather statistics.
+type CalibrateOptions struct {
+	Output    string // file to write; "" is the model's name ending in StatisticsEnding
+	Overwrite bool   // replace the output if it exists
+
+	Samples        int             // number of samples, 0 all
+	Sites          rewrite.Options // for which weights
+	AllowUnreached bool            // write the file even when the data never reaches some weights
+	Seed           uint64          // of random data
+	Threads        int             // 0 takes all cores; the statistics do not depend on it
+	Progress       Progress        // may be nil
+}
+
+// CalibrateReport is the outcome of [Calibrate] or [MergeStatistics].
+type CalibrateReport struct {
+	Schema       string           `json:"schema"`
+	Inputs       []string         `json:"inputs"` // the model, or the files merged
+	Output       string           `json:"output"`
+	Fingerprint  string           `json:"fingerprint"`
+	Data         []calib.DataUsed `json:"data"`
+	Weights      int              `json:"weights"`
+	Covered      int              `json:"covered"`
+	Observations int              `json:"observations"`
+	BadRows      int64            `json:"bad_rows,omitempty"`
+	Bytes        int64            `json:"bytes"`
+	Seconds      float64          `json:"seconds"`
+	PeakRSS      int64            `json:"peak_rss_bytes"`
+}
+
+// Calibrate runs the float model at path model over data, a recipe or random:N, and writes the second moments of what its
+// weights are multiplied by. Memory does not grow with the amount of data.
+func Calibrate(ctx context.Context, model, data string, o CalibrateOptions) (*CalibrateReport, error) {
+	start := time.Now()
+	switch {
+	case data == "":
+		return nil, usage(errors.New("--data is missing"), "give a data recipe, or random:N for made-up inputs")
+	case o.Samples < 0:
+		return nil, usage(fmt.Errorf("--samples %d is negative", o.Samples), "0 takes all samples")
+	case o.Threads < 0:
+		return nil, usage(fmt.Errorf("--threads %d is negative", o.Threads), "0 takes all cores")
+	}
+	output, err := OutputPath(o.Output, model, StatisticsEnding, o.Overwrite)
+	if err != nil {
+		return nil, err
+	}
+	c, err := newCalibration(model, o.Sites, o.Threads)
+	if err != nil {
+		return nil, err
+	}
+	defer c.close()
+	s, err := c.gather(ctx, data, calib.Options{Limit: o.Samples, Seed: o.Seed}, o.Progress)
+	if err != nil {
+		return nil, err
+	}
+	c.close() // the model is not needed to write
+	if names := s.Unreached(); len(names) > 0 && !o.AllowUnreached {
+		return nil, usage(fmt.Errorf("the data never reached %d weights: %s", len(names), strings.Join(names, ", ")),
+			"give data that does, --exclude them, or pass --allow-unreached: quantize then rounds them to nearest")
+	}
+	r := &CalibrateReport{Inputs: []string{model}, Output: output}
+	return r, r.write(s, o.Overwrite, start)
+}
+
+// MergeStatistics joins the statistics files of several runs of the same model into a new one.
+func MergeStatistics(output string, overwrite bool, inputs ...string) (*CalibrateReport, error) {
+	start := time.Now()
+	switch {
+	case output == "":
+		return nil, usage(errors.New("--merge needs -o"), "name the file to write")
+	case len(inputs) < 2:
+		return nil, usage(errors.New("--merge needs two files or more"), "list them")
+	}
+	output, err := OutputPath(output, inputs[0], StatisticsEnding, overwrite)
+	if err != nil {
+		return nil, err
+	}
+	var parts []*calib.Statistics
+	for _, path := range inputs {
+		file, err := OpenStatistics(path)
+		if err != nil {
+			return nil, err
+		}
+		defer file.Close()
+		parts = append(parts, &file.Statistics)
+	}
+	merged, err := calib.Merge(parts...)
+	if err != nil {
+		return nil, usage(err, "only runs of the same model can be merged")
+	}
+	merged.Program = Version()
+	r := &CalibrateReport{Inputs: inputs, Output: output}
+	return r, r.write(merged, overwrite, start)
+}
+
+// OpenStatistics opens a statistics file and verifies all of it.
+func OpenStatistics(path string) (*calib.StatisticsFile, error) {
+	file, err := calib.OpenStatistics(path)
+	if err != nil {
+		return nil, usage(err, "give a file that `cosetq calibrate` wrote")
+	}
+	for _, o := range file.Observations {
+		if err := file.Verify(o); err != nil {
+			_ = file.Close()
+			return nil, usage(err, "make it anew with `cosetq calibrate`")
+		}
+	}
+	return file, nil
+}
+
+// write saves the statistics and completes the report.
+func (r *CalibrateReport) write(s *calib.Statistics, overwrite bool, start time.Time) error {
+	size, err := s.Save(r.Output, overwrite)
+	if err != nil {
+		return err
+	}
+	r.Schema, r.Bytes, r.Fingerprint, r.Data, r.Observations = "cosetq/v1/calibrate", size, s.Fingerprint, s.Data, len(s.Observations)
+	for _, o := range s.Observations {
+		r.Weights += len(o.Weights)
+		r.BadRows += o.BadRows
+	}
+	r.Covered = r.Weights - len(s.Unreached())
+	r.Seconds, r.PeakRSS = time.Since(start).Seconds(), PeakRSS()
+	return nil
+}

@@ -1,0 +1,81 @@
+package cosetq
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"syscall"
+
+	"github.com/cosetq/cosetq/calib"
+	"github.com/cosetq/cosetq/onnx"
+	"github.com/cosetq/cosetq/ort"
+	"github.com/cosetq/cosetq/rewrite"
+)
+
+// Kind says what sort of failure an error is, and so whose turn it is to act.
+type Kind int
+
+// The kinds of failure.
+const (
+	Internal    Kind = iota // a bug of this module
+	Usage                   // an option, a recipe or a path that makes no sense
+	BadModel                // the model cannot be read or is not well formed
+	Nothing                 // nothing could be quantized, or less than was asked for
+	Quality                 // a quality gate failed
+	Unavailable             // ONNX Runtime, the native library or a device is missing
+	Resources               // out of memory or disk
+	Interrupted             // the context was cancelled
+)
+
+// Error is a failure that says what to do about it.
+type Error struct {
+	Kind Kind
+	Err  error
+	Hint string // what to do next; may be empty
+}
+
+func (e *Error) Error() string { return e.Err.Error() }
+func (e *Error) Unwrap() error { return e.Err }
+
+// fail wraps err.
+func fail(kind Kind, err error, hint string, args ...any) error {
+	return &Error{Kind: kind, Err: err, Hint: fmt.Sprintf(hint, args...)}
+}
+
+func usage(err error, hint string, args ...any) error { return fail(Usage, err, hint, args...) }
+
+// Classify finds the kind of any error that this module returns, and what to do about it ("" where the text says it all).
+func Classify(err error) (kind Kind, hint string) {
+	var (
+		known   *Error
+		format  *onnx.FormatError
+		recipe  *calib.RecipeError
+		pattern *rewrite.PatternError
+	)
+	switch {
+	case errors.As(err, &known):
+		return known.Kind, known.Hint
+	case errors.Is(err, context.Canceled):
+		return Interrupted, "nothing was written"
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT), errors.Is(err, syscall.EFBIG):
+		return Resources, "free some disk space, or choose another folder with -o; nothing was left behind"
+	case errors.Is(err, syscall.ENOMEM):
+		return Resources, "close other programs or use a machine with more memory"
+	case errors.Is(err, fs.ErrExist):
+		return Usage, "choose another -o, or pass --force to replace it"
+	case errors.Is(err, ort.ErrInput):
+		return Usage, "`cosetq inspect MODEL` shows the inputs; the recipe must give values of that type and shape"
+	case errors.Is(err, onnx.ErrSameFile):
+		return Usage, "choose another -o"
+	case errors.Is(err, fs.ErrPermission), errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.EROFS), errors.Is(err, syscall.ENOTDIR):
+		return Usage, "choose a folder that is there and that you may write to"
+	case errors.As(err, &recipe), errors.As(err, &pattern):
+		return Usage, ""
+	case errors.As(err, &format):
+		return BadModel, ""
+	case errors.Is(err, ort.ErrUnavailable):
+		return Unavailable, "run `cosetq doctor` to see what is missing"
+	}
+	return Internal, ""
+}

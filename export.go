@@ -1,0 +1,144 @@
+package cosetq
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/cosetq/cosetq/cudaops"
+	"github.com/cosetq/cosetq/onnx"
+	"github.com/cosetq/cosetq/rewrite"
+)
+
+// ExportOptions say how to turn a quantized model into plain ONNX.
+type ExportOptions struct {
+	Output    string // file to write; "" is the input's name ending in .FORMAT.onnx
+	Overwrite bool   // replace the output if it exists
+
+	Format rewrite.Format       // "" is FP32
+	NBits  rewrite.NBitsOptions // of MatMulNBits
+	Sites  rewrite.Options      // which weights of a float model become MatMulNBits
+}
+
+// ExportReport is the outcome of [Export].
+type ExportReport struct {
+	Schema string `json:"schema"`
+	Input  string `json:"input,omitempty"`
+	Format string `json:"format,omitempty"`
+	Nodes  int    `json:"nodes,omitempty"`
+	Files  []File `json:"files"`
+}
+
+// Export writes a model that needs nothing of cosetq: the quantized weights of input become plain float weights again, or
+// int4 MatMulNBits, which a float model can become as well.
+func Export(ctx context.Context, input string, o ExportOptions) (*ExportReport, error) {
+	if o.Format == "" {
+		o.Format = rewrite.FP32
+	}
+	if b := o.NBits.Block; b != 0 && (b < 16 || b > 256 || b&(b-1) != 0) {
+		return nil, usage(fmt.Errorf("--block %d is no power of two from 16 to 256", b), "32 and 128 are usual")
+	}
+	m, err := OpenModel(input)
+	if err != nil {
+		return nil, err
+	}
+	defer m.Close()
+	output, err := OutputPath(o.Output, input, "."+string(o.Format)+".onnx", o.Overwrite)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkModel(m); err != nil {
+		return nil, err
+	}
+	linears, err := rewrite.ReadLinears(m)
+	if err != nil {
+		return nil, fail(BadModel, err, "the file is damaged or was written by a newer version")
+	}
+	var done *rewrite.ExportResult
+	switch {
+	case len(linears) > 0:
+		done, err = rewrite.Export(m, rewrite.ExportOptions{Format: o.Format, NBits: o.NBits})
+	case o.Format != rewrite.MatMulNBits:
+		return nil, fail(Nothing, fmt.Errorf("%s holds no quantized weights, so there is nothing to turn back into %s", input, o.Format),
+			"only --format matmulnbits takes a float model")
+	default:
+		var sites []rewrite.Site
+		if sites, err = rewrite.FindSites(m, o.Sites); err == nil {
+			done, err = rewrite.ExportNBits(m, sites, o.NBits)
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	saved, err := m.Save(output, onnx.SaveOptions{ExternalThreshold: pageSize, Overwrite: o.Overwrite, Context: ctx})
+	if err != nil {
+		return nil, err
+	}
+	r := &ExportReport{Schema: "cosetq/v1/export", Input: input, Format: string(o.Format), Nodes: done.Nodes}
+	r.Files, _ = savedFiles(saved)
+	return r, nil
+}
+
+// ExportOps writes the native library, its header and loading snippets for Python, C, C#, Node and Go to a folder.
+func ExportOps(dir string, overwrite bool) ([]File, error) {
+	lib, err := cudaops.FindLibrary("")
+	if err != nil {
+		return nil, fail(Unavailable, err, "run `cosetq doctor` to see what is missing")
+	}
+	content := map[string][]byte{}
+	if content[cudaops.LibraryName], err = os.ReadFile(lib); err != nil {
+		return nil, err
+	}
+	content["cosetq.h"] = cudaops.PublicHeader()
+	for _, s := range cudaops.Snippets() {
+		content[s.Name] = s.Text
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, usage(err, "choose another --ops-dir")
+	}
+	if !overwrite {
+		for name := range content {
+			if _, err := os.Stat(filepath.Join(dir, name)); err == nil {
+				return nil, fmt.Errorf("%s: %w", filepath.Join(dir, name), os.ErrExist)
+			}
+		}
+	}
+	var files []File
+	for _, name := range slices.Sorted(maps.Keys(content)) {
+		mode := os.FileMode(0o644)
+		if name == cudaops.LibraryName {
+			mode = 0o755
+		}
+		file, err := writeFile(filepath.Join(dir, name), content[name], mode)
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, file)
+	}
+	return files, nil
+}
+
+// writeFile writes a file under a temporary name and renames it.
+func writeFile(path string, content []byte, mode os.FileMode) (File, error) {
+	tmp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
+	if err != nil {
+		return File{}, err
+	}
+	hash := sha256.New()
+	_, err = io.MultiWriter(tmp, hash).Write(content)
+	err = errors.Join(err, tmp.Chmod(mode), tmp.Close())
+	if err == nil {
+		err = os.Rename(tmp.Name(), path)
+	}
+	if err != nil {
+		return File{}, errors.Join(err, os.Remove(tmp.Name()))
+	}
+	return File{Path: path, Bytes: int64(len(content)), SHA256: hex.EncodeToString(hash.Sum(nil))}, nil
+}

@@ -1,0 +1,22 @@
+package cosetq
+
+import "github.com/cosetq/cosetq/rewrite"
+
+// reasonNonFinite is the reason of a layer whose weight cannot be coded because of NaN or infinity in it.
+const reasonNonFinite = "non-finite"
+
+// reasonTexts says in words what a reason code means.
+var reasonTexts = map[string]string{
+	string(rewrite.DynamicB):        "no constant side",
+	string(rewrite.Rank):            "the constant is not a matrix",
+	string(rewrite.TooSmall):        "too small to gain from coding",
+	string(rewrite.Excluded):        "excluded by a pattern",
+	string(rewrite.FusedOp):         "fused operator of another tool; export the model without fusions",
+	string(rewrite.DType):           "activations are neither float32 nor float16",
+	string(rewrite.SharedWithFloat): "another node needs the float weight",
+	string(rewrite.UnsupportedAttr): "a form that is not rewritten",
+	reasonNonFinite:                 "the weight holds NaN or infinity",
+}
+
+// ReasonText says in words what a reason code of a skipped layer means.
+func ReasonText(code string) string { return reasonTexts[code] }

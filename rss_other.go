@@ -1,0 +1,6 @@
+//go:build !unix
+
+package cosetq
+
+// PeakRSS is not measured on this system.
+func PeakRSS() int64 { return 0 }
