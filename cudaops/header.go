@@ -35,6 +35,8 @@ func Header() string {
 	number("kGroup", GroupSize)
 	number("kMaxGains", MaxGains)
 	number("kScaleTableSize", ScaleTableSize)
+	number("kMaxRotation", MaxRotation)
+	number("kPlainInputs", PlainInputs)
 
 	var inputs []string
 	for _, name := range Inputs() {

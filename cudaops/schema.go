@@ -54,10 +54,15 @@ const (
 	MaxGains  = 16
 )
 
+// Rotation turns activations by A·diag(s)·blockdiag(H/√B): s are signs, H is the Hadamard matrix of a block of B columns, a
+// power of two. MaxRotation is the largest B. A B of 1 with no sign set is no rotation.
+const MaxRotation = 256
+
 // ScaleTableSize is the number of scales of a weight whose rows index a table.
 const ScaleTableSize = 16
 
-// Inputs in order. All but the first are constant initializers.
+// Inputs in order. All but the first are constant initializers. The last, the signs of a rotation, is optional: either no node
+// of a model has it, or all have it and the function takes it.
 const (
 	InputA          = "A"
 	InputCodes      = "codes"
@@ -66,14 +71,18 @@ const (
 	InputCodebook   = "codebook"
 	InputGains      = "gains"
 	InputBias       = "bias"
+	InputSigns      = "signs"
 )
 
 // OutputY is the only output.
 const OutputY = "Y"
 
+// PlainInputs is the number of inputs of a node without rotation.
+const PlainInputs = 7
+
 // Inputs returns the input names in order.
 func Inputs() []string {
-	return []string{InputA, InputCodes, InputScales, InputScaleIndex, InputCodebook, InputGains, InputBias}
+	return []string{InputA, InputCodes, InputScales, InputScaleIndex, InputCodebook, InputGains, InputBias, InputSigns}
 }
 
 // Attributes that the kernels read.
@@ -88,6 +97,7 @@ const (
 	AttrGainDivisors  = "gain_divisors"
 	AttrScaleDivisors = "scale_divisors"
 	AttrComputeType   = "compute_type"
+	AttrRotation      = "rotation" // B, only with the input signs
 )
 
 // Attributes that only the function body reads: shape from opset 10 on, the others in opsets 7 to 9, whose Slice has attributes.
@@ -96,14 +106,16 @@ const (
 	AttrShapeInts       = "shape_ints"
 	AttrRowsInts        = "rows_ints"
 	AttrShapeGroupsInts = "shape_groups_ints"
+	AttrRotationInts    = "rotation_ints"
+	AttrColumnsInts     = "columns_ints"
 )
 
 // Attributes returns the names of all attributes, those of the kernels first.
 func Attributes() []string {
 	return []string{
 		AttrK, AttrN, AttrCodec, AttrSlots, AttrLevelWeights, AttrCentre, AttrGainValues, AttrGainDivisors,
-		AttrScaleDivisors, AttrComputeType,
-		AttrShape, AttrShapeInts, AttrRowsInts, AttrShapeGroupsInts,
+		AttrScaleDivisors, AttrComputeType, AttrRotation,
+		AttrShape, AttrShapeInts, AttrRowsInts, AttrShapeGroupsInts, AttrRotationInts, AttrColumnsInts,
 	}
 }
 

@@ -25,16 +25,22 @@ type Matrix struct {
 	ScaleIndex []byte
 	// Exponent is e: every scale is multiplied by 2^e.
 	Exponent int
+	// Rotation is what W was turned by before it was coded; nil for nothing.
+	Rotation *Rotation
 }
 
 // Tiles returns the number of row tiles, ⌈N/Tile⌉.
 func (m *Matrix) Tiles() int { return (m.N + m.Tile - 1) / m.Tile }
 
-// Bytes returns what the matrix takes in a file: codes, gains, scales, indices
-// and the byte of its exponent. The codebook, shared by all matrices of one
+// Bytes returns what the matrix takes in a file: codes, gains, scales, indices,
+// the signs of a rotation and the byte of its exponent. The codebook, shared by all matrices of one
 // codec, is counted once per model by the caller (Layout.Codebook).
 func (m *Matrix) Bytes() int64 {
-	return int64(len(m.Codes)) + int64(len(m.Gains)) + 2*int64(len(m.Scales)) + int64(len(m.ScaleIndex)) + 1
+	bytes := int64(len(m.Codes)) + int64(len(m.Gains)) + 2*int64(len(m.Scales)) + int64(len(m.ScaleIndex)) + 1
+	if m.Rotation != nil {
+		bytes += int64(len(m.Rotation.Signs))
+	}
+	return bytes
 }
 
 // BitsPerWeight is 8·Bytes/(N·K): everything stored for this matrix, padding
@@ -66,6 +72,9 @@ func (m *Matrix) Validate() error {
 	direct := len(m.Scales) == m.N && len(m.ScaleIndex) == 1
 	if !indexed && !direct {
 		return fmt.Errorf("quant: %d scales with %d index bytes fit neither the indexed nor the direct form of %d rows", len(m.Scales), len(m.ScaleIndex), m.N)
+	}
+	if m.Rotation != nil {
+		return m.Rotation.validate(m.K)
 	}
 	return nil
 }

@@ -65,7 +65,7 @@ func (p *packer) putRow(r int, indices []uint16, gains []uint8) {
 	}
 }
 
-// DecodeRows writes the weights of rows n0 … n1−1, [(n1−n0) × K] row-major.
+// DecodeRows writes the weights of rows n0 … n1−1, [(n1−n0) × K] row-major, turned back if they were coded under a rotation.
 func (m *Matrix) DecodeRows(dst []float32, n0, n1 int) error {
 	if n0 < 0 || n1 < n0 || n1 > m.N || len(dst) != (n1-n0)*m.K {
 		return fmt.Errorf("quant: decode rows %d to %d of %d into %d numbers, want %d", n0, n1, m.N, len(dst), (n1-n0)*m.K)
@@ -82,6 +82,9 @@ func (m *Matrix) DecodeRows(dst []float32, n0, n1 int) error {
 					row[c] = float32(scale * v)
 				}
 			}
+		}
+		if m.Rotation != nil {
+			m.Rotation.invert(row)
 		}
 	}
 	return nil

@@ -27,6 +27,8 @@ type Options struct {
 	// Hessian, if set, selects LDLQ: errors are weighed by what they cost at
 	// the output, and the error of one group is made up for by the others.
 	Hessian *Hessian
+	// Rotation, if set, turns the weight before it is coded, and the Hessian with it.
+	Rotation *Rotation
 	// Damping is λ: λ·mean(diag H) is added to the diagonal of the Hessian. 0
 	// means 0.01.
 	Damping float64
@@ -87,13 +89,25 @@ func Quantize(ctx context.Context, src Source, opt Options) (*Result, error) {
 	if n <= 0 || k <= 0 {
 		return nil, fmt.Errorf("quant: a weight of %d × %d has nothing to code", n, k)
 	}
-	q := &run{ctx: ctx, src: src, opt: opt, n: n, k: k, groups: groupsOf(k)}
 	h := opt.Hessian
+	if h != nil && h.K != k {
+		return nil, fmt.Errorf("quant: the Hessian is of %d columns, the weight of %d", h.K, k)
+	}
+	if opt.Rotation != nil {
+		if err := opt.Rotation.validate(k); err != nil {
+			return nil, err
+		}
+		src = turned{src, opt.Rotation}
+		if h != nil {
+			if err := h.Validate(); err == nil { // newFactors reports what is wrong
+				h = h.turned(opt.Rotation)
+				opt.Hessian = h
+			}
+		}
+	}
+	q := &run{ctx: ctx, src: src, opt: opt, n: n, k: k, groups: groupsOf(k)}
 	if h == nil {
 		return q.nearest()
-	}
-	if h.K != k {
-		return nil, fmt.Errorf("quant: the Hessian is of %d columns, the weight of %d", h.K, k)
 	}
 	f, err := newFactors(h, opt.Codec.Lattice().Dim(), opt.Damping)
 	if err == nil && !h.isotropic() {
@@ -136,7 +150,7 @@ func (q *run) rowSteps() (steps []float32, energy []float64, err error) {
 
 // newMatrix returns the matrix without its codes and scales.
 func (q *run) newMatrix(exponent int) *Matrix {
-	return &Matrix{N: q.n, K: q.k, Codec: q.opt.Codec, Tile: tileFor(q.n), Groups: q.groups, Exponent: exponent}
+	return &Matrix{N: q.n, K: q.k, Codec: q.opt.Codec, Tile: tileFor(q.n), Groups: q.groups, Exponent: exponent, Rotation: q.opt.Rotation}
 }
 
 // nearest rounds to nearest.

@@ -59,8 +59,8 @@ func Apply(m *onnx.Model, replacements []Replacement, version string) (*Result, 
 		return nil, errors.New("rewrite: the model imports no opset of the default domain; it is damaged or needs none of its operators")
 	}
 	var needed forms
-	if hasFunction(m) {
-		needed = forms{padded: true, packed: true} // the nodes that are there already count as well
+	if i := slices.IndexFunc(m.Functions, isOurs); i >= 0 { // the nodes that are there already count as well
+		needed = forms{padded: true, packed: true, turned: len(m.Functions[i].Inputs) > cudaops.PlainInputs}
 	}
 	for i := range replacements {
 		if err := check(&replacements[i]); err != nil {
@@ -93,6 +93,9 @@ func Apply(m *onnx.Model, replacements []Replacement, version string) (*Result, 
 		})
 	}
 	e.finish()
+	if needed.turned {
+		e.rotateAll()
+	}
 
 	m.Functions = append(slices.DeleteFunc(m.Functions, isOurs), function)
 	m.SetOpset(cudaops.Domain, cudaops.OpVersion)
@@ -124,8 +127,6 @@ func check(r *Replacement) error {
 	}
 	return nil
 }
-
-func hasFunction(m *onnx.Model) bool { return slices.ContainsFunc(m.Functions, isOurs) }
 
 func isOurs(f *onnx.Function) bool { return f.Domain == cudaops.Domain && f.Name == cudaops.OpName }
 

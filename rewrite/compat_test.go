@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/cosetq/cosetq/onnx"
+	"github.com/cosetq/cosetq/quant"
 	"github.com/cosetq/cosetq/rewrite"
 )
 
@@ -20,11 +21,13 @@ var compatFiles = []struct {
 	n, k        int
 	opset       int64
 	dt          onnx.DataType
+	code        func(t testing.TB, rng *rand.Rand, codec string, n, k int) (*quant.Matrix, rows)
 }{
-	{"d4", "d4:4,4:g2,3,4,6", 25, 60, 17, onnx.Float},        // gains, indexed scales, a rest of rows and columns
-	{"d4_packed", "d4:2,4", 26, 60, 9, onnx.Float},           // two digits to a byte, no gains, the attributes of old opsets
-	{"e8_direct", "e8:2,2:g1,2,3", 9, 132, 21, onnx.Float16}, // a scale per row
-	{"z2_odd", "z2:3,5", 33, 33, 13, onnx.Float},             // digits that do not fill their bits
+	{"d4", "d4:4,4:g2,3,4,6", 25, 60, 17, onnx.Float, onGrid},              // gains, indexed scales, a rest of rows and columns
+	{"d4_packed", "d4:2,4", 26, 60, 9, onnx.Float, onGrid},                 // two digits to a byte, no gains, the attributes of old opsets
+	{"e8_direct", "e8:2,2:g1,2,3", 9, 132, 21, onnx.Float16, onGrid},       // a scale per row
+	{"z2_odd", "z2:3,5", 33, 33, 13, onnx.Float, onGrid},                   // digits that do not fill their bits
+	{"d4_turned", "d4:4,4:g3,4,5,6", 25, 48, 17, onnx.Float, turnedOnGrid}, // a rotation
 }
 
 func TestCompat(t *testing.T) {
@@ -72,7 +75,7 @@ func writeCompat(t *testing.T, dir string) {
 	rng := rand.New(rand.NewPCG(60, 61))
 	for _, c := range compatFiles {
 		path := filepath.Join(dir, c.name+".onnx")
-		matrix, w := onGrid(t, rng, c.codec, c.n, c.k)
+		matrix, w := c.code(t, rng, c.codec, c.n, c.k)
 		if _, err := os.Stat(path); err == nil {
 			continue
 		}

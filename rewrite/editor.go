@@ -19,6 +19,7 @@ type editor struct {
 	counted   map[*quant.Matrix]bool
 	books     map[placed[string]]string        // content to the name of a codebook
 	zeros     map[placed[onnx.DataType]]string // type to the name of its zero bias
+	unsigned  map[placed[int64]]string         // columns to the name of signs without a rotation
 	newBiases map[*linear]*onnx.Tensor         // those that are not stored in the form the node takes
 	swap      map[*onnx.Node][]*onnx.Node      // what stands in for a node; none for one that is dropped
 	touched   []*onnx.Graph
@@ -38,7 +39,7 @@ func newEditor(m *onnx.Model, opset int64) *editor {
 	return &editor{
 		model: m, index: onnx.NewIndex(m), opset: opset, names: onnx.NewNames(m),
 		coded: map[placed[*quant.Matrix]]*codedWeight{}, counted: map[*quant.Matrix]bool{}, books: map[placed[string]]string{},
-		zeros: map[placed[onnx.DataType]]string{}, newBiases: map[*linear]*onnx.Tensor{}, swap: map[*onnx.Node][]*onnx.Node{},
+		zeros: map[placed[onnx.DataType]]string{}, unsigned: map[placed[int64]]string{}, newBiases: map[*linear]*onnx.Tensor{}, swap: map[*onnx.Node][]*onnx.Node{},
 	}
 }
 

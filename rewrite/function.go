@@ -29,19 +29,22 @@ type body struct {
 type forms struct {
 	padded bool // rows or columns past the end of a matrix
 	packed bool // digits that share an element, or do not use all its values
+	turned bool // a rotation
 }
 
 // formsOf returns what the codes of a matrix need.
 func formsOf(m *quant.Matrix) forms {
 	l := quant.LayoutOf(m.Codec)
-	f := forms{padded: m.Tiles()*m.Tile != m.N || m.Groups*lattice.GroupSize != m.K}
+	f := forms{padded: m.Tiles()*m.Tile != m.N || m.Groups*lattice.GroupSize != m.K, turned: m.Rotation != nil}
 	for _, s := range l.Slots {
 		f.packed = f.packed || s.Divisor != 1 || s.Modulus != 1<<(8*l.ElementBytes)
 	}
 	return f
 }
 
-func (f forms) or(g forms) forms { return forms{f.padded || g.padded, f.packed || g.packed} }
+func (f forms) or(g forms) forms {
+	return forms{f.padded || g.padded, f.packed || g.packed, f.turned || g.turned}
+}
 
 func (b *body) op(op, out string, inputs []string, attrs ...*onnx.Attribute) string {
 	b.nodes = append(b.nodes, onnx.NewNode(op, inputs, []string{out}, attrs...))
@@ -137,22 +140,33 @@ func newFunction(opset int64, f forms) (*onnx.Function, error) {
 	b.constants()
 	b.gains()
 	b.points()
-	b.weight()
-	b.unary("Cast", "weight", "scaled", onnx.RefAttr("to", cudaops.AttrComputeType, onnx.AttrInt))
+	decoded := b.weight()
+	if f.turned {
+		decoded = b.turnBack(decoded)
+	}
+	b.unary("Cast", "weight", decoded, onnx.RefAttr("to", cudaops.AttrComputeType, onnx.AttrInt))
 	b.op("MatMul", "product", []string{cudaops.InputA, "weight"})
 	b.op("Add", cudaops.OutputY, []string{"product", cudaops.InputBias})
 	fn := &onnx.Function{
 		Domain: cudaops.Domain, Name: cudaops.OpName,
-		Inputs: cudaops.Inputs(), Outputs: []string{cudaops.OutputY},
-		Attributes: functionAttributes(opset), Nodes: b.nodes,
+		Inputs: functionInputs(f), Outputs: []string{cudaops.OutputY},
+		Attributes: functionAttributes(opset, f), Nodes: b.nodes,
 		DocString: "Y = A * transpose(W) + bias with W decoded from nested-lattice codes; the native kernel of the same name replaces it.",
 	}
 	fn.SetOpset("", opset)
 	return fn, nil
 }
 
-// functionAttributes leaves out the shape attributes that the other opsets need.
-func functionAttributes(opset int64) []string {
+// functionInputs leaves out the signs where no node has a rotation.
+func functionInputs(f forms) []string {
+	if f.turned {
+		return cudaops.Inputs()
+	}
+	return cudaops.Inputs()[:cudaops.PlainInputs]
+}
+
+// functionAttributes leaves out the attributes that only other opsets, or a rotation, need.
+func functionAttributes(opset int64, f forms) []string {
 	var names []string
 	for _, name := range cudaops.Attributes() {
 		switch name {
@@ -162,6 +176,14 @@ func functionAttributes(opset int64) []string {
 			}
 		case cudaops.AttrShapeInts, cudaops.AttrRowsInts, cudaops.AttrShapeGroupsInts:
 			if opset < 10 {
+				names = append(names, name)
+			}
+		case cudaops.AttrRotation:
+			if f.turned {
+				names = append(names, name)
+			}
+		case cudaops.AttrRotationInts, cudaops.AttrColumnsInts:
+			if f.turned && opset < 10 {
 				names = append(names, name)
 			}
 		default:
@@ -276,8 +298,8 @@ func (b *body) gains() {
 	b.binary("Reshape", "gain", "gain_exact", "gain_shape")
 }
 
-// weight puts the groups back into rows of Wᵀ, drops the padding and scales the columns: value "scaled", [K, N].
-func (b *body) weight() {
+// weight puts the groups back into rows of Wᵀ, drops the padding and scales the columns: value [K, N].
+func (b *body) weight() string {
 	b.scales()
 	factor := "gain"
 	if !b.forms.padded { // one scale for every row of the tiles: work it into the gains, which are smaller than the weight
@@ -293,12 +315,11 @@ func (b *body) weight() {
 	b.binary("Mul", "padded_columns", "groups", b.ints("eight", cudaops.GroupSize))
 	b.op("Concat", "padded_shape", []string{"padded_columns", "any"}, onnx.IntAttr("axis", 0))
 	if !b.forms.padded {
-		b.binary("Reshape", "scaled", "turned", "padded_shape") // [8·G, tiles·T] = [K, N]
-		return
+		return b.binary("Reshape", "scaled", "turned", "padded_shape") // [8·G, tiles·T] = [K, N]
 	}
 	b.binary("Reshape", "padded", "turned", "padded_shape")
 	b.crop("unscaled", "padded")
-	b.binary("Mul", "scaled", "unscaled", "scale")
+	return b.binary("Mul", "scaled", "unscaled", "scale")
 }
 
 // scales unpacks the scales of the rows: value "scale", [N].

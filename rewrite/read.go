@@ -21,12 +21,18 @@ type Linear struct {
 	DType onnx.DataType // of A and Y
 
 	scope  *onnx.Scope
-	stored [inputCount]*onnx.Value // by input
-	key    string                  // equal for nodes with the same weight
+	stored [maxInputs]*onnx.Value // by input
+	key    string                 // equal for nodes with the same weight
 }
 
-// inputCount is the number of inputs of the node.
-const inputCount = 7
+// maxInputs is the number of inputs of a node with a rotation.
+const maxInputs = cudaops.PlainInputs + 1
+
+// biasInput and signsInput are the last inputs of the node.
+const (
+	biasInput  = 6
+	signsInput = 7
+)
 
 // maxSide bounds K and N: the function body counts rows and columns in float32.
 const maxSide = 1 << 24
@@ -74,8 +80,8 @@ func (vs *values) parseLinear(n *onnx.Node) (*Linear, error) {
 		return nil, fmt.Errorf("it is no %s::%s", cudaops.Domain, cudaops.OpName)
 	case version != cudaops.OpVersion:
 		return nil, fmt.Errorf("the model imports version %d of %s, this program reads version %d: use the program that wrote it", version, cudaops.Domain, cudaops.OpVersion)
-	case len(n.Inputs) != inputCount || len(n.Outputs) != 1:
-		return nil, fmt.Errorf("it has %d inputs and %d outputs, want %d and 1", len(n.Inputs), len(n.Outputs), inputCount)
+	case len(n.Inputs) != cudaops.PlainInputs && len(n.Inputs) != maxInputs || len(n.Outputs) != 1:
+		return nil, fmt.Errorf("it has %d inputs and %d outputs, want %d or %d and 1", len(n.Inputs), len(n.Outputs), cudaops.PlainInputs, maxInputs)
 	}
 	l := &Linear{Node: n, Activation: n.Inputs[0], DType: onnx.DataType(n.Int(cudaops.AttrComputeType, 0)), scope: s}
 	if l.DType != onnx.Float && l.DType != onnx.Float16 {
@@ -100,8 +106,13 @@ func (vs *values) parseLinear(n *onnx.Node) (*Linear, error) {
 	}
 	l.Matrix = r.matrix
 	l.key = fmt.Sprintf("%s %d %d %d", name, k, rows, r.matrix.Exponent)
-	for _, v := range l.stored[1:6] {
-		l.key += fmt.Sprintf(" %p", v)
+	for i, v := range l.stored[1:] {
+		if i+1 != biasInput {
+			l.key += fmt.Sprintf(" %p", v)
+		}
+	}
+	if r.matrix.Rotation != nil {
+		l.key += fmt.Sprintf(" turned %d", r.matrix.Rotation.Block)
 	}
 	return l, r.matrix.Validate()
 }
@@ -224,11 +235,34 @@ func (r *linearReader) readInputs() error {
 	if m.Gains, _, err = r.input(5, onnx.Uint8, gainDims...); err != nil {
 		return err
 	}
+	if len(r.linear.Node.Inputs) == maxInputs {
+		if err := r.readRotation(); err != nil {
+			return err
+		}
+	}
 	return r.readBias()
 }
 
+func (r *linearReader) readRotation() error {
+	signs, _, err := r.input(signsInput, onnx.Uint8, (r.k+7)/8)
+	if err != nil {
+		return err
+	}
+	block, err := r.floats(cudaops.AttrRotation, 1)
+	if err != nil {
+		return err
+	}
+	if b := block[0]; !(b >= 1 && b <= cudaops.MaxRotation) || b != float32(int(b)) {
+		return fmt.Errorf("its %s is %v, want a whole number from 1 to %d", cudaops.AttrRotation, b, cudaops.MaxRotation)
+	}
+	if block[0] > 1 || slices.ContainsFunc(signs, func(b byte) bool { return b != 0 }) {
+		r.matrix.Rotation = &quant.Rotation{Block: int(block[0]), Signs: signs}
+	}
+	return nil
+}
+
 func (r *linearReader) readBias() error {
-	v, err := r.initializer(6)
+	v, err := r.initializer(biasInput)
 	if err != nil {
 		return err
 	}

@@ -16,6 +16,7 @@ const maxShapeRows = 1 << 24
 // codedWeight names the tensors of one matrix and holds the attributes that read them.
 type codedWeight struct {
 	codes, scales, scaleIndex, codebook, gains string
+	signs                                      string // "" for no rotation
 	attributes                                 []*onnx.Attribute
 }
 
@@ -60,6 +61,10 @@ func (e *editor) store(m *quant.Matrix, l *linear) *codedWeight {
 	}
 	c.codebook = e.books[book]
 	c.attributes = e.attributes(m, layout, direct)
+	if m.Rotation != nil {
+		signs, attributes := e.rotationOf(m.Rotation, int64(m.K), owner, base)
+		c.signs, c.attributes = signs, append(c.attributes, attributes...)
+	}
 	e.coded[placed[*quant.Matrix]{m, owner}] = c
 	e.result.Bytes += m.Bytes()
 	if !e.counted[m] {
@@ -72,7 +77,11 @@ func (e *editor) store(m *quant.Matrix, l *linear) *codedWeight {
 
 // node returns the HNLQLinear that multiplies by the weight, for activations of type dt.
 func (c *codedWeight) node(activation, bias, output string, dt onnx.DataType) *onnx.Node {
-	n := onnx.NewNode(cudaops.OpName, []string{activation, c.codes, c.scales, c.scaleIndex, c.codebook, c.gains, bias}, []string{output},
+	inputs := []string{activation, c.codes, c.scales, c.scaleIndex, c.codebook, c.gains, bias}
+	if c.signs != "" {
+		inputs = append(inputs, c.signs)
+	}
+	n := onnx.NewNode(cudaops.OpName, inputs, []string{output},
 		append(slices.Clone(c.attributes), onnx.IntAttr(cudaops.AttrComputeType, int64(dt)))...)
 	n.Domain = cudaops.Domain
 	return n

@@ -107,7 +107,12 @@ OrtStatus* ReadSpec(const LinearOp& op, const OrtKernelInfo* info, WeightSpec* s
   COSETQ_RETURN_IF_ERROR(ConstantInput(info, schema::kInputCodebook,
                                        ONNX_TENSOR_ELEMENT_DATA_TYPE_INT8, &spec->codebook));
   COSETQ_RETURN_IF_ERROR(ConstantInput(info, schema::kInputGains, kByte, &spec->gains));
-  return ConstantInput(info, schema::kInputBias, op.activation, &spec->bias);
+  COSETQ_RETURN_IF_ERROR(ConstantInput(info, schema::kInputBias, op.activation, &spec->bias));
+  size_t inputs = 0;
+  COSETQ_RETURN_IF_ERROR(ort->KernelInfo_GetInputCount(info, &inputs));
+  if (inputs <= schema::kInputSigns) return nullptr;
+  COSETQ_RETURN_IF_ERROR(ListAttribute(info, schema::kAttrRotation, &spec->rotation));
+  return ConstantInput(info, schema::kInputSigns, kByte, &spec->signs);
 }
 
 // From the session, else the node, else the environment.

@@ -71,6 +71,24 @@ void TestHostileWeights() {
   Refused("scale_divisors", [](WeightSpec* s) { s->scale_divisors.clear(); }, "d4:2,4", direct);
   Refused("bias", [](WeightSpec* s) { s->bias.shape[0] -= 1; });
   Refused("bias", [](WeightSpec* s) { s->bias.data = nullptr; });
+
+  // K = 100 has room for blocks of 4 at most, and 13 bytes of signs.
+  static const uint8_t kSigns[14] = {};
+  const auto rotate = [](float block, int64_t bytes) {
+    return [=](WeightSpec* s) {
+      s->rotation = {block};
+      s->signs.data = kSigns;
+      s->signs.shape = {bytes};
+    };
+  };
+  for (float block : {0.0f, -4.0f, 3.0f, 8.0f, 512.0f, 0.5f, NAN, INFINITY})
+    Refused("rotation", rotate(block, 13));
+  for (int64_t bytes : {int64_t{12}, int64_t{14}, int64_t{0}}) Refused("signs", rotate(4, bytes));
+  Refused("rotation", [&](WeightSpec* s) {
+    rotate(4, 13)(s);
+    s->rotation.clear();
+  });
+  Refused("signs", [](WeightSpec* s) { s->rotation = {4}; });
 }
 
 }  // namespace cosetq::test

@@ -23,6 +23,8 @@ constexpr int kMaxTile = 64;
 constexpr int kGroup = 8;
 constexpr int kMaxGains = 16;
 constexpr int kScaleTableSize = 16;
+constexpr int kMaxRotation = 256;
+constexpr int kPlainInputs = 7;
 
 enum Input : int {
   kInputA,
@@ -32,6 +34,7 @@ enum Input : int {
   kInputCodebook,
   kInputGains,
   kInputBias,
+  kInputSigns,
   kInputCount,
 };
 
@@ -43,6 +46,7 @@ constexpr const char* kInputNames[kInputCount] = {
     "codebook",
     "gains",
     "bias",
+    "signs",
 };
 
 constexpr char kAttrK[] = "K";
@@ -55,10 +59,13 @@ constexpr char kAttrGainValues[] = "gain_values";
 constexpr char kAttrGainDivisors[] = "gain_divisors";
 constexpr char kAttrScaleDivisors[] = "scale_divisors";
 constexpr char kAttrComputeType[] = "compute_type";
+constexpr char kAttrRotation[] = "rotation";
 constexpr char kAttrShape[] = "shape";
 constexpr char kAttrShapeInts[] = "shape_ints";
 constexpr char kAttrRowsInts[] = "rows_ints";
 constexpr char kAttrShapeGroupsInts[] = "shape_groups_ints";
+constexpr char kAttrRotationInts[] = "rotation_ints";
+constexpr char kAttrColumnsInts[] = "columns_ints";
 constexpr char kObserveName[] = "Observe";
 constexpr char kAttrTag[] = "tag";
 constexpr char kAttrMode[] = "mode";

@@ -17,6 +17,26 @@ bool HasLookup(const WeightView& w, const Kernels& kernels) {
   return kernels.lookup[0] != nullptr && one_table && gains && w.tiles >= kLookupTiles;
 }
 
+// The rows of A turned, in float.
+struct Turning {
+  const Rotation* rotation;
+  const Kernels* kernels;
+  const LinearCall* call;
+  int64_t cols;
+  float* turned;
+
+  static void Row(void* data, size_t row) {
+    const Turning& t = *static_cast<Turning*>(data);
+    const int64_t at = static_cast<int64_t>(row) * t.cols;
+    if (t.call->a == nullptr) {
+      t.kernels->to_float(t.call->a_half + at, t.turned + at, t.cols);
+    } else {
+      std::memcpy(t.turned + at, t.call->a + at, static_cast<size_t>(t.cols) * sizeof(float));
+    }
+    t.rotation->Apply(t.turned + at);
+  }
+};
+
 }  // namespace
 
 void Job::Divide(int64_t decode_work, int64_t unit_work) {
@@ -73,6 +93,20 @@ Outcome RunLinear(const Weight& weight, const Kernels& kernels, const LinearCall
   job.host = host;
   job.blocks = CeilDiv(call.batch, kColumns);
   job.serial = w.rows * w.cols < kSerialWork / (call.batch + kDecodeWork);
+  LinearCall turned = call;
+  if (!weight.rotation().factors.empty()) {
+    float* rows = job.Allocate<float>(call.batch * w.cols);
+    if (rows == nullptr) return Outcome::kNoMemory;
+    Turning turning = {&weight.rotation(), &kernels, &call, w.cols, rows};
+    if (call.batch == 1) {
+      Turning::Row(&turning, 0);
+    } else if (!host->ParallelFor(&Turning::Row, static_cast<size_t>(call.batch), &turning)) {
+      return Outcome::kNoThreads;
+    }
+    turned.a = rows;
+    turned.a_half = nullptr;
+    job.call = &turned;
+  }
   CountCall(kernels.name, path);
   switch (path) {
     case Path::kGeneral:

@@ -55,7 +55,8 @@ bool CheckFinite(const char* name, const std::vector<float>& values, std::string
 std::unique_ptr<Weight> Weight::Create(const WeightSpec& spec, std::string* error) {
   std::unique_ptr<Weight> w(new Weight);
   if (!w->SetShape(spec, error) || !w->SetSlots(spec, error) || !w->SetCodebook(spec, error) ||
-      !w->SetGains(spec, error) || !w->SetScales(spec, error) || !w->SetBias(spec, error)) {
+      !w->SetGains(spec, error) || !w->SetScales(spec, error) || !w->SetBias(spec, error) ||
+      !w->SetRotation(spec, error)) {
     return nullptr;
   }
   auto tables = std::make_unique<FormTables>();
@@ -266,6 +267,31 @@ bool Weight::SetBias(const WeightSpec& spec, std::string* error) {
     bias_ = std::move(bias);
     view_.bias = bias_.data();
   }
+  return true;
+}
+
+bool Weight::SetRotation(const WeightSpec& spec, std::string* error) {
+  if (spec.signs.data == nullptr && spec.rotation.empty()) return true;
+  if (spec.rotation.size() != 1)
+    return Fail(error, "attribute rotation has ", spec.rotation.size(), " values, want 1");
+  const float size = spec.rotation[0];
+  int64_t block = 1;
+  while (block < schema::kMaxRotation && static_cast<float>(block) != size) block *= 2;
+  if (static_cast<float>(block) != size || view_.cols % block != 0) {
+    return Fail(error, "attribute rotation is ", size, ", want a power of two up to ",
+                schema::kMaxRotation, " that divides K = ", view_.cols);
+  }
+  if (!CheckShape("signs", spec.signs, {(view_.cols + 7) / 8}, error)) return false;
+  const auto* bits = static_cast<const uint8_t*>(spec.signs.data);
+  const float scale = 1 / std::sqrt(size);
+  std::vector<float> factors(static_cast<size_t>(view_.cols));
+  bool any = block > 1;
+  for (size_t k = 0; k < factors.size(); ++k) {
+    const bool negative = (bits[k / 8] >> (k % 8) & 1) != 0;
+    factors[k] = negative ? -scale : scale;
+    any = any || negative;
+  }
+  if (any) rotation_ = {block, std::move(factors)};
   return true;
 }
 

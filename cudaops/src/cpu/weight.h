@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "rotation.h"
 #include "weight_view.h"
 
 namespace cosetq {
@@ -30,6 +31,8 @@ struct WeightSpec {
   TensorSpec codebook;
   TensorSpec gains;
   TensorSpec bias;
+  TensorSpec signs;             // without data where the node has no rotation
+  std::vector<float> rotation;  // B
   std::vector<int64_t> slots_shape;
   std::vector<float> slots;
   std::vector<float> level_weights;
@@ -48,6 +51,8 @@ class Weight {
   static std::unique_ptr<Weight> Create(const WeightSpec& spec, std::string* error);
 
   const WeightView& view() const { return view_; }
+  // What the activations are turned by before they meet the codes.
+  const Rotation& rotation() const { return rotation_; }
 
  private:
   Weight() = default;
@@ -58,6 +63,7 @@ class Weight {
   bool SetGains(const WeightSpec& spec, std::string* error);
   bool SetScales(const WeightSpec& spec, std::string* error);
   bool SetBias(const WeightSpec& spec, std::string* error);
+  bool SetRotation(const WeightSpec& spec, std::string* error);
 
   WeightView view_ = {};
   std::vector<Slot> slots_;
@@ -65,6 +71,7 @@ class Weight {
   std::vector<int32_t> words_;
   std::vector<float> row_scales_;
   std::vector<float> bias_;
+  Rotation rotation_;
   std::unique_ptr<FormTables> tables_;
 };
 

@@ -1,0 +1,146 @@
+package quant
+
+import (
+	"fmt"
+	"math"
+	"math/bits"
+	"math/rand/v2"
+)
+
+const (
+	// maxRotation bounds B: the function body holds the Hadamard matrix of every rotated node while it loads.
+	maxRotation = 256
+	// minRotation is the least B that is worth the work: outliers shrink by √B.
+	minRotation = 16
+)
+
+// Rotation is the random block Hadamard transform R = diag(s)·blockdiag(H/√B)
+// [K × K], orthogonal: a row x of activations or of weights becomes x·R. It
+// spreads what stands out in one column over B of them (QuIP#, arXiv
+// 2402.04396). Since A·Wᵀ = (A·R)·(W·R)ᵀ, a weight can be coded under it when
+// the activations are turned as well.
+type Rotation struct {
+	// Block is B, a power of two that divides K.
+	Block int
+	// Signs holds a bit per column, [⌈K/8⌉], the lowest first: s is −1 where it is set.
+	Signs []byte
+}
+
+// NewRotation returns a rotation of k columns with signs drawn from the seed
+// and the largest block up to 256, or nil if no power of two from 16 on divides k.
+func NewRotation(k int, seed uint64) *Rotation {
+	block := min(maxRotation, 1<<bits.TrailingZeros(uint(k)))
+	if block < minRotation {
+		return nil
+	}
+	r := &Rotation{Block: block, Signs: make([]byte, k/8)}
+	rng := rand.New(rand.NewPCG(seed, uint64(k)))
+	for i := range r.Signs {
+		r.Signs[i] = byte(rng.Uint32())
+	}
+	return r
+}
+
+func (r *Rotation) validate(k int) error {
+	if r.Block < 1 || r.Block > maxRotation || r.Block&(r.Block-1) != 0 || k%r.Block != 0 {
+		return fmt.Errorf("quant: a rotation of blocks of %d, want a power of two up to %d that divides K = %d", r.Block, maxRotation, k)
+	}
+	if len(r.Signs) != (k+7)/8 {
+		return fmt.Errorf("quant: %d bytes of signs for %d columns", len(r.Signs), k)
+	}
+	return nil
+}
+
+// sign flips the columns of a row [K] whose bit is set.
+func sign[T float32 | float64](r *Rotation, x []T) {
+	for i := range x {
+		if r.Signs[i/8]>>(i%8)&1 != 0 {
+			x[i] = -x[i]
+		}
+	}
+}
+
+// hadamard multiplies every block of a row [K] by H/√B.
+func hadamard[T float32 | float64](r *Rotation, x []T) {
+	for half := 1; half < r.Block; half *= 2 {
+		for first := 0; first < len(x); first += 2 * half {
+			low, high := x[first:first+half], x[first+half:first+2*half]
+			for i, l := range low {
+				low[i], high[i] = l+high[i], l-high[i]
+			}
+		}
+	}
+	scale := T(1 / math.Sqrt(float64(r.Block)))
+	for i := range x {
+		x[i] *= scale
+	}
+}
+
+// apply turns a row [K]: x·R.
+func apply[T float32 | float64](r *Rotation, x []T) {
+	sign(r, x)
+	hadamard(r, x)
+}
+
+// invert turns a row [K] back: x·Rᵀ.
+func (r *Rotation) invert(x []float32) {
+	hadamard(r, x)
+	sign(r, x)
+}
+
+// turned is a weight under a rotation.
+type turned struct {
+	Source
+	rotation *Rotation
+}
+
+// Rows writes rows of W·R.
+func (t turned) Rows(dst []float32, n0, n1 int) error {
+	if err := t.Source.Rows(dst, n0, n1); err != nil {
+		return err
+	}
+	_, k := t.Dims()
+	for r := range n1 - n0 {
+		apply(t.rotation, dst[r*k:(r+1)*k])
+	}
+	return nil
+}
+
+// turned returns what is known of the inputs x·R: Rᵀ·H·R. A diagonal says too little for that; its mean is all that is left.
+func (h *Hessian) turned(r *Rotation) *Hessian {
+	t := &Hessian{K: h.K, Samples: h.Samples}
+	if h.Mean != nil {
+		t.Mean = append(t.Mean, h.Mean...)
+		apply(r, t.Mean)
+	}
+	k := h.K
+	if h.Moments == nil {
+		t.Diagonal = make([]float64, k)
+		for first := 0; first < k; first += r.Block {
+			var sum float64
+			for _, v := range h.Diagonal[first : first+r.Block] {
+				sum += v
+			}
+			for i := range r.Block {
+				t.Diagonal[first+i] = sum / float64(r.Block)
+			}
+		}
+		return t
+	}
+	t.Moments = make([]float64, k*k)
+	column := make([]float64, k)
+	for i := range k {
+		copy(t.Moments[i*k:(i+1)*k], h.Moments[i*k:(i+1)*k])
+		apply(r, t.Moments[i*k:(i+1)*k])
+	}
+	for j := range k {
+		for i := range k {
+			column[i] = t.Moments[i*k+j]
+		}
+		apply(r, column)
+		for i := range k {
+			t.Moments[i*k+j] = column[i]
+		}
+	}
+	return t
+}
