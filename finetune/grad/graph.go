@@ -1,0 +1,153 @@
+package grad
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/cosetq/cosetq/onnx"
+)
+
+// Value is a tensor in a [Graph]: its name, element type and fixed shape.
+type Value struct {
+	Name  string
+	Type  onnx.DataType
+	Shape []int64
+}
+
+// Count is the number of elements.
+func (v *Value) Count() int64 { return product(v.Shape) }
+
+func (v *Value) rank() int { return len(v.Shape) }
+
+func (v *Value) isFloat() bool {
+	return v.Type == onnx.Float || v.Type == onnx.Double || v.Type == onnx.Float16 || v.Type == onnx.BFloat16
+}
+
+// Graph is a model for one shape of its inputs, to which a loss and its gradient can be added. Make one with [Trace].
+type Graph struct {
+	source  *onnx.Model
+	opset   int64
+	nodes   []*onnx.Node
+	values  map[string]*Value
+	inputs  []string                // of the model, and those added
+	stored  map[string]*onnx.Tensor // initializers
+	ints    map[string][]int64      // values of integer tensors that depend on shapes alone
+	names   *onnx.Names
+	cached  map[string]*Value // constants made, by content
+	outputs []string
+}
+
+// Value returns the value of that name, or nil.
+func (g *Graph) Value(name string) *Value { return g.values[name] }
+
+// Outputs returns the names of the model's outputs.
+func (g *Graph) Outputs() []string { return slices.Clone(g.outputs) }
+
+// AddInput declares one more graph input.
+func (g *Graph) AddInput(base string, t onnx.DataType, shape ...int64) *Value {
+	v := &Value{g.names.Unique(base), t, shape}
+	g.values[v.Name] = v
+	g.inputs = append(g.inputs, v.Name)
+	return v
+}
+
+// Release turns an initializer into a graph input of the same name, so that it can change from run to run.
+func (g *Graph) Release(name string) error {
+	if g.stored[name] == nil {
+		return fmt.Errorf("grad: the graph has no initializer %q", name)
+	}
+	delete(g.stored, name)
+	g.inputs = append(g.inputs, name)
+	return nil
+}
+
+// Model returns the model that computes the given values from the inputs and initializers they need.
+func (g *Graph) Model(outputs ...*Value) *onnx.Model {
+	m := onnx.NewModel(g.source.IRVersion, g.opset, "gradient")
+	m.OpsetImports = g.source.OpsetImports
+	m.Functions = g.source.Functions
+	need := map[string]bool{}
+	for _, v := range outputs {
+		need[v.Name] = true
+		m.Graph.Outputs = append(m.Graph.Outputs, v.info())
+	}
+	for _, n := range slices.Backward(g.nodes) {
+		if !slices.ContainsFunc(n.Outputs, func(o string) bool { return need[o] }) {
+			continue
+		}
+		m.Graph.Nodes = append(m.Graph.Nodes, n)
+		for _, in := range reads(n) {
+			need[in] = true
+		}
+	}
+	slices.Reverse(m.Graph.Nodes)
+	for _, in := range g.inputs {
+		if need[in] {
+			m.Graph.Inputs = append(m.Graph.Inputs, g.values[in].info())
+		}
+	}
+	for _, t := range g.initializers() {
+		if need[t.Name] {
+			m.Graph.Initializers = append(m.Graph.Initializers, t)
+		}
+	}
+	// A model that asks for a value of an input or a constant alone has no node for it.
+	return m
+}
+
+// initializers lists the stored tensors in the order of their names.
+func (g *Graph) initializers() []*onnx.Tensor {
+	var all []*onnx.Tensor
+	for _, t := range g.stored {
+		all = append(all, t)
+	}
+	slices.SortFunc(all, func(a, b *onnx.Tensor) int {
+		if a.Name < b.Name {
+			return -1
+		}
+		return 1
+	})
+	return all
+}
+
+func (v *Value) info() *onnx.ValueInfo {
+	dims := make([]any, len(v.Shape))
+	for i, d := range v.Shape {
+		dims[i] = d
+	}
+	return onnx.NewValueInfo(v.Name, v.Type, dims...)
+}
+
+// reads lists what a node reads, its subgraphs included.
+func reads(n *onnx.Node) []string {
+	var all []string
+	for _, in := range n.Inputs {
+		if in != "" {
+			all = append(all, in)
+		}
+	}
+	return append(all, n.Captures()...)
+}
+
+func product(dims []int64) int64 {
+	n := int64(1)
+	for _, d := range dims {
+		n *= d
+	}
+	return n
+}
+
+// broadcast returns the common shape of two shapes by the rule of NumPy; the runtime has checked that there is one.
+func broadcast(a, b []int64) []int64 {
+	if len(a) < len(b) {
+		a, b = b, a
+	}
+	out := slices.Clone(a)
+	off := len(a) - len(b)
+	for i, d := range b {
+		if out[off+i] == 1 {
+			out[off+i] = d
+		}
+	}
+	return out
+}
