@@ -34,10 +34,9 @@ func (d Decibels) MarshalJSON() ([]byte, error) {
 
 // sums are what the metrics are made of.
 type sums struct {
-	rows, same           int
-	kl                   float64
-	ref2, got2, dot, err float64
-	maxErr               float64
+	rows, same int
+	kl         float64
+	Deviation
 }
 
 type agreement struct {
@@ -98,14 +97,7 @@ func (a *agreement) compare(model int, b *batch, name string, ref, got *tensor.T
 		if err := ref.Floats(want, row*cols, (row+1)*cols); err != nil {
 			return fmt.Errorf("%s: output %s: %w", a.models[0].Path, name, err)
 		}
-		for i, w := range want {
-			g := values[i]
-			s.ref2 += w * w
-			s.got2 += g * g
-			s.dot += w * g
-			s.err += (g - w) * (g - w)
-			s.maxErr = max(s.maxErr, math.Abs(g-w))
-		}
+		s.add(want, values)
 		if logits {
 			s.rows++
 			s.kl += divergence(want, values)
@@ -129,18 +121,9 @@ func divergence(p, q []float64) float64 {
 
 func (a *agreement) metrics(model int) any {
 	s := a.sums[model]
-	m := Agreement{Top1: 1, Cosine: 1, SQNR: Decibels(10 * math.Log10(s.ref2/s.err)), MaxAbsErr: s.maxErr}
+	m := Agreement{Top1: 1, Cosine: s.Cosine(), SQNR: s.SQNR(), MaxAbsErr: s.MaxAbsErr()}
 	if s.rows > 0 {
 		m.Top1, m.KL = float64(s.same)/float64(s.rows), s.kl/float64(s.rows)
-	}
-	if s.err > 0 {
-		m.Cosine = 0
-		if s.ref2 > 0 && s.got2 > 0 {
-			m.Cosine = s.dot / math.Sqrt(s.ref2) / math.Sqrt(s.got2)
-		}
-	}
-	if s.err == 0 {
-		m.SQNR = Decibels(math.Inf(1))
 	}
 	return m
 }

@@ -139,9 +139,8 @@ func (e *editor) replace(site *Site, core core) {
 			activation = add("Transpose", e.names.Unique(activation+".transposed"), []string{activation}, swapLast(l.rank))
 		}
 	}
-	output := l.node.Outputs[0]
+	output := l.output()
 	if l.add != nil {
-		output = l.add.Outputs[0]
 		e.swap[l.add] = nil
 	}
 	product := output

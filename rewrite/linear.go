@@ -26,6 +26,14 @@ type linear struct {
 	add *onnx.Node
 }
 
+// output names the value that l computes.
+func (l *linear) output() string {
+	if l.add != nil {
+		return l.add.Outputs[0]
+	}
+	return l.node.Outputs[0]
+}
+
 // sides of a product: the position of the constant among the node's inputs.
 const (
 	left  = 0

@@ -58,6 +58,9 @@ type Site struct {
 	// when Transposed is set, its last but one (or only) axis has.
 	Activation string
 	Transposed bool
+	// Output is the value that the node computes, together with the bias Add that is folded into it; "" unless there is a
+	// Weight. It keeps its name when the site is replaced.
+	Output string
 	// K and N are the columns and rows of the weight as coded, 0 when it is no matrix. Weights is the number of constant
 	// weights; sites that share a weight report it each.
 	K, N    int
@@ -154,6 +157,7 @@ func (vs *values) describeLinear(site *Site, n *onnx.Node) {
 		site.skip(UnsupportedAttr, "it has %d outputs, not 1", len(n.Outputs))
 	default:
 		vs.foldAdd(l)
+		site.Output = l.output()
 	}
 }
 

@@ -1,0 +1,136 @@
+package main
+
+import (
+	"fmt"
+	"math"
+	"slices"
+
+	"github.com/spf13/cobra"
+
+	"github.com/cosetq/cosetq"
+	"github.com/cosetq/cosetq/eval"
+)
+
+func newCompare(con *console) *cobra.Command {
+	var (
+		o   cosetq.CompareOptions
+		run runFlags
+		all bool
+	)
+	cmd := &cobra.Command{
+		Use:   "compare FLOAT QUANTIZED --data RECIPE",
+		Short: "Show layer by layer what quantizing cost, and which layers to leave out",
+		Long: `compare runs a float model and the quantized one over the same data and shows the layers:
+
+  local        of the layer alone: both forms read what the float model computes
+  accumulated  of the model up to here: the quantized one reads what it computed itself
+
+The worst layers are then tried as float ones, one at a time; the last line is the --exclude
+that gained most. --bisect finds the first layer that breaks --min-sqnr.`,
+		Example: `  cosetq compare model.onnx model.q.onnx --data recipe.yaml
+  cosetq compare model.onnx model.q.onnx --data recipe.yaml --bisect --min-sqnr 20`,
+		Args: cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, paths []string) error {
+			var err error
+			if o.Session, err = run.options(con); err != nil {
+				return err
+			}
+			o.Progress = con.follow()
+			r, err := cosetq.Compare(cmd.Context(), paths[0], paths[1], o)
+			con.clearProgress()
+			if err != nil {
+				return err
+			}
+			if con.json {
+				return con.printJSON(r)
+			}
+			return printCompare(con, r, all)
+		},
+	}
+	run.add(cmd)
+	fs := cmd.Flags()
+	fs.StringVar(&o.Data, "data", "", "data recipe, or random:N")
+	fs.IntVar(&o.Samples, "samples", cosetq.CompareSamples, "number of samples (0: all), also called --limit")
+	fs.SetNormalizeFunc(limitIsSamples)
+	fs.Uint64Var(&o.Seed, "seed", 0, "seed of random data")
+	fs.IntVar(&o.Top, "top", 3, "how many of the worst layers to try as float ones")
+	fs.Float64Var(&o.MinSQNR, "min-sqnr", 0, "dB that the outputs must keep: fail with exit code 5 below, or the tolerance of --bisect")
+	fs.BoolVar(&o.Bisect, "bisect", false, "find the first layer that breaks --min-sqnr")
+	fs.BoolVar(&all, "layers", false, "list every layer, not only the worst ten")
+	return cmd
+}
+
+// decibels prints a ratio; ∞ where nothing differs.
+func decibels(d eval.Decibels) string {
+	switch {
+	case math.IsInf(float64(d), 1):
+		return "∞"
+	case math.IsNaN(float64(d)):
+		return "-"
+	}
+	return fmt.Sprintf("%.1f", float64(d))
+}
+
+// listed is how many layers compare prints unless asked for all.
+const listed = 10
+
+func printCompare(con *console, r *cosetq.CompareReport, all bool) error {
+	if r.Random {
+		con.logf("note: the data was made up (random inputs)")
+	}
+	layers := slices.Clone(r.Layers)
+	if !all && len(layers) > listed {
+		worst := slices.Clone(layers)
+		slices.SortStableFunc(worst, func(a, b cosetq.ComparedLayer) int {
+			if a.Local < b.Local {
+				return -1
+			}
+			return 1
+		})
+		limit := worst[listed-1].Local
+		layers = slices.DeleteFunc(layers, func(l cosetq.ComparedLayer) bool { return l.Local > limit })
+		fmt.Fprintf(con.out, "the worst %d of %d layers (--layers lists all)\n", len(layers), len(r.Layers))
+	}
+	t := con.table()
+	fmt.Fprintln(t, "layer\tK×N\tlocal dB\tcosine\taccumulated dB\tcosine\tmax abs err")
+	for _, l := range layers {
+		fmt.Fprintf(t, "%s\t%s\t%s\t%.5f\t%s\t%.5f\t%.3g\n", shorten(l.Node, 50), shape(l.K, l.N), decibels(l.Local), l.LocalCosine, decibels(l.SQNR), l.Cosine, l.MaxAbsErr)
+	}
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	for _, name := range r.NotCompared {
+		fmt.Fprintf(con.out, "not compared: %s is inside a subgraph\n", name)
+	}
+	fmt.Fprintf(con.out, "outputs over %d samples: SQNR %s dB   cosine %.6f   top-1 agreement %.2f %%   KL %.3g\n",
+		r.Samples, decibels(r.Output.SQNR), r.Output.Cosine, 100*r.Output.Top1, r.Output.KL)
+	if b := r.Bisect; b != nil {
+		printBisect(con, b)
+	}
+	if len(r.Trials) == 0 {
+		return nil
+	}
+	fmt.Fprintln(con.out, "kept in float, one at a time:")
+	for _, x := range r.Trials {
+		fmt.Fprintf(con.out, "  %-40s %+.1f dB (%s)   +%s\n", shorten(x.Node, 40), x.Gain, decibels(x.SQNR), megabytes(x.Bytes))
+	}
+	best := r.Trials[0]
+	if best.Gain <= 0 {
+		_, err := fmt.Fprintln(con.out, "suggest: none; no single layer is to blame, more bits or data help all of them")
+		return err
+	}
+	_, err := fmt.Fprintf(con.out, "suggest: --exclude '%s'   +%s, %+.1f dB\n", best.Exclude, megabytes(best.Bytes), best.Gain)
+	return err
+}
+
+func printBisect(con *console, b *cosetq.BisectReport) {
+	switch {
+	case !b.Broken:
+		fmt.Fprintf(con.out, "bisect: the outputs keep %s dB, the tolerance of %.1f is not broken\n", decibels(b.After), b.Tolerance)
+	case b.First == "":
+		fmt.Fprintf(con.out, "bisect: all layers together keep %.1f dB; what breaks it is outside of them\n", b.Tolerance)
+	default:
+		fmt.Fprintf(con.out, "bisect: %s is the first that breaks %.1f dB: %s before it, %s with it (%d trials)\n",
+			b.First, b.Tolerance, decibels(b.Before), decibels(b.After), b.Trials)
+	}
+}

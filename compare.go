@@ -1,0 +1,391 @@
+package cosetq
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/cosetq/cosetq/calib"
+	"github.com/cosetq/cosetq/eval"
+	"github.com/cosetq/cosetq/onnx"
+	"github.com/cosetq/cosetq/ort"
+	"github.com/cosetq/cosetq/rewrite"
+	"github.com/cosetq/cosetq/tensor"
+)
+
+// CompareSamples is how much data [Compare] takes unless told otherwise.
+const CompareSamples = 16
+
+// CompareOptions say how to compare two models.
+type CompareOptions struct {
+	Data    string // a recipe, or random:N
+	Samples int    // number of samples, 0 all
+	Seed    uint64 // of random data
+
+	Top     int     // how many layers to try as float ones, the worst first
+	MinSQNR float64 // dB that the outputs must keep: the tolerance of Bisect, and without it a gate; 0 asks for nothing
+	Bisect  bool    // find the first layer that breaks the tolerance
+
+	Session  ort.SessionOptions
+	Progress Progress // may be nil
+}
+
+// ComparedLayer is a layer of the float model beside the same layer of the other one.
+//
+// The local figures are of the layer alone: both forms read what the float model computes. The accumulated ones are of the
+// whole model up to here: the other model reads what it computes itself.
+type ComparedLayer struct {
+	Node        string        `json:"node"`
+	Initializer string        `json:"initializer"`
+	Op          string        `json:"op"`
+	K           int           `json:"k"`
+	N           int           `json:"n"`
+	FloatBytes  int64         `json:"float_bytes"`
+	Bytes       int64         `json:"bytes"` // of the weight in the other model
+	Local       eval.Decibels `json:"local_sqnr_db"`
+	LocalCosine float64       `json:"local_cosine"`
+	SQNR        eval.Decibels `json:"accumulated_sqnr_db"`
+	Cosine      float64       `json:"accumulated_cosine"`
+	MaxAbsErr   float64       `json:"max_abs_err"` // accumulated
+}
+
+// LayerTrial is what keeping one layer in float would cost and gain.
+type LayerTrial struct {
+	Node    string        `json:"node"`
+	Exclude string        `json:"exclude"` // the pattern for QuantizeOptions.Sites or --exclude
+	Bytes   int64         `json:"bytes"`   // by which the file would grow
+	SQNR    eval.Decibels `json:"sqnr_db"` // of the outputs then
+	Gain    float64       `json:"gain_db"`
+}
+
+// BisectReport is what the search for the layer that breaks a tolerance found.
+type BisectReport struct {
+	Tolerance float64       `json:"tolerance_db"`
+	Broken    bool          `json:"broken"`                 // the whole model misses the tolerance
+	First     string        `json:"first_broken,omitempty"` // with the layers up to this one quantized it is missed
+	Before    eval.Decibels `json:"sqnr_before_db"`         // without this one
+	After     eval.Decibels `json:"sqnr_after_db"`          // with it
+	Trials    int           `json:"trials"`
+}
+
+// CompareReport is the outcome of [Compare].
+type CompareReport struct {
+	Schema      string          `json:"schema"`
+	Reference   string          `json:"reference"`
+	Path        string          `json:"path"`
+	Samples     int             `json:"samples"`
+	Random      bool            `json:"random,omitempty"`
+	Layers      []ComparedLayer `json:"layers"`
+	NotCompared []string        `json:"not_compared,omitempty"` // quantized nodes inside subgraphs
+	Output      eval.Agreement  `json:"output"`
+	Trials      []LayerTrial    `json:"trials"` // the best first
+	Bisect      *BisectReport   `json:"bisect,omitempty"`
+	Seconds     float64         `json:"seconds"`
+	PeakRSS     int64           `json:"peak_rss_bytes"`
+}
+
+// Compare runs a float model and one made from it over the same data and says, layer by layer, where they part, and which
+// layers would be worth keeping in float.
+func Compare(ctx context.Context, reference, path string, o CompareOptions) (*CompareReport, error) {
+	start := time.Now()
+	switch {
+	case o.Data == "":
+		return nil, usage(errors.New("--data is missing"), "give a data recipe, or random:N for made-up inputs")
+	case o.Samples < 0:
+		return nil, usage(fmt.Errorf("--samples %d is negative", o.Samples), "0 takes all samples")
+	case o.Top < 0:
+		return nil, usage(fmt.Errorf("--top %d is negative", o.Top), "0 tries no layer")
+	case o.Bisect && o.MinSQNR == 0:
+		return nil, usage(errors.New("--bisect needs a tolerance"), "give --min-sqnr in dB, such as 20")
+	}
+	c := &comparison{options: o, float: reference}
+	defer c.close()
+	if err := c.open(path); err != nil {
+		return nil, err
+	}
+	r := &CompareReport{Schema: "cosetq/v1/compare", Reference: reference, Path: path, Samples: c.reader.Len(), Random: c.reader.Random(),
+		Layers: []ComparedLayer{}, NotCompared: c.notCompared, Trials: []LayerTrial{}}
+	if err := c.measure(ctx, r); err != nil {
+		return nil, err
+	}
+	if o.MinSQNR != 0 && !o.Bisect && float64(r.Output.SQNR) < o.MinSQNR {
+		return nil, fail(Quality, fmt.Errorf("%s: its outputs keep %.1f dB of %s, --min-sqnr asks for %.1f; the worst layer is %s with %.1f dB",
+			path, r.Output.SQNR, reference, o.MinSQNR, r.worst().Node, r.worst().Local), "compare without --min-sqnr lists the layers and what excluding one would gain; --bisect finds the first that breaks it")
+	}
+	if o.Bisect {
+		var err error
+		if r.Bisect, err = c.bisect(ctx, r); err != nil {
+			return nil, err
+		}
+	}
+	if err := c.tryLayers(ctx, r); err != nil {
+		return nil, err
+	}
+	r.Seconds, r.PeakRSS = time.Since(start).Seconds(), PeakRSS()
+	return r, nil
+}
+
+// worst returns the layer with the least local SQNR.
+func (r *CompareReport) worst() *ComparedLayer {
+	worst := &ComparedLayer{Node: "none", Local: eval.Decibels(math.Inf(1))}
+	for i := range r.Layers {
+		if l := &r.Layers[i]; l.Local < worst.Local {
+			worst = l
+		}
+	}
+	return worst
+}
+
+// comparison is two models that belong together, and the data to run them on.
+type comparison struct {
+	options     CompareOptions
+	float       string
+	other       *onnx.Model
+	pairs       []rewrite.Pair // in the order of the float model
+	sites       []rewrite.Site
+	notCompared []string
+	reader      calib.Reader
+	runtime     *ort.Runtime
+	dir         string // for models made on the way
+}
+
+// open reads the models and the data, and pairs the layers.
+func (c *comparison) open(path string) (err error) {
+	if c.other, err = OpenModel(path); err != nil {
+		return err
+	}
+	m, err := OpenModel(c.float)
+	if err != nil {
+		return err
+	}
+	defer m.Close()
+	for _, model := range []*onnx.Model{m, c.other} {
+		if err := checkModel(model); err != nil {
+			return err
+		}
+	}
+	if c.sites, err = rewrite.FindSites(m, rewrite.Options{}); err != nil {
+		return err
+	}
+	c.pairs = rewrite.PairLayers(m, c.sites, c.other)
+	if len(c.pairs) == 0 {
+		return usage(fmt.Errorf("%s has no layer in common with %s that differs", path, c.float), "give the float model first and the one that was made from it second")
+	}
+	quantized, err := rewrite.FindSites(c.other, rewrite.Options{})
+	if err != nil {
+		return err
+	}
+	paired := map[string]bool{}
+	for _, p := range c.pairs {
+		paired[c.sites[p.Site].Name] = true
+	}
+	for _, s := range quantized {
+		if s.Status == rewrite.Quantized && !paired[s.Name] {
+			c.notCompared = append(c.notCompared, s.Name)
+		}
+	}
+	inputs, _, err := ort.Signature(m)
+	if err != nil {
+		return fail(BadModel, err, "")
+	}
+	if c.reader, err = calib.Open(c.options.Data, inputs, calib.Options{Limit: c.options.Samples, Seed: c.options.Seed}); err != nil {
+		return err
+	}
+	if c.reader.Len() == 0 {
+		return usage(errors.New("the data holds no samples"), "give a recipe with data")
+	}
+	if c.runtime, err = ort.Open(ort.Options{}); err != nil {
+		return err
+	}
+	c.dir, err = os.MkdirTemp("", "cosetq-compare-")
+	return err
+}
+
+func (c *comparison) close() {
+	if c.reader != nil {
+		_ = c.reader.Close()
+	}
+	if c.other != nil {
+		_ = c.other.Close()
+	}
+	if c.dir != "" {
+		_ = os.RemoveAll(c.dir)
+	}
+}
+
+// running is a model in a session.
+type running struct {
+	session *ort.Session
+	inputs  []tensor.Spec
+	outputs []tensor.Spec // in declared order, without those that are only watched
+}
+
+// load writes m to a temporary file and loads it.
+func (c *comparison) load(ctx context.Context, m *onnx.Model, name string) (*running, error) {
+	path := filepath.Join(c.dir, name)
+	saved, err := m.Save(path, onnx.SaveOptions{External: onnx.ExternalAlways, ExternalThreshold: pageSize, Overwrite: true, Context: ctx})
+	if err != nil {
+		return nil, err
+	}
+	defer func() { // the session has read or mapped them
+		for _, f := range saved {
+			_ = os.Remove(f.Path)
+		}
+	}()
+	session, err := c.runtime.NewSession(path, c.options.Session)
+	if err != nil {
+		if errors.Is(err, ort.ErrModel) {
+			return nil, fail(BadModel, err, "`cosetq inspect` shows what is in the models")
+		}
+		return nil, err
+	}
+	return &running{session: session, inputs: session.Inputs(), outputs: session.Outputs()}, nil
+}
+
+// hybrid loads the float model with some of the layers of the other one in their places.
+func (c *comparison) hybrid(ctx context.Context, pairs []rewrite.Pair) (*running, error) {
+	m, err := OpenModel(c.float)
+	if err != nil {
+		return nil, err
+	}
+	defer m.Close()
+	if _, err := rewrite.Graft(m, c.other, pairs, false); err != nil {
+		return nil, fail(BadModel, err, "")
+	}
+	return c.load(ctx, m, "hybrid.onnx")
+}
+
+// outputs judges a model by its outputs against those of the float model.
+func (c *comparison) outputs(ctx context.Context, reference, r *running, path string) (eval.Agreement, error) {
+	report, err := eval.Run(ctx, eval.TaskAgreement, []eval.Model{
+		{Path: c.float, Runner: reference.session, Inputs: reference.inputs, Outputs: reference.outputs},
+		{Path: path, Runner: r.session, Inputs: r.inputs, Outputs: r.outputs},
+	}, c.reader, eval.Options{Batch: 1})
+	if err != nil {
+		return eval.Agreement{}, err
+	}
+	return report.Models[1].Metrics.(eval.Agreement), nil
+}
+
+// watched returns the float model with all layers of the other beside its own, and the other model, both with the values of
+// all layers among their outputs; local[i] names the value that grafted layer i computes.
+func (c *comparison) watched(ctx context.Context) (float, other *running, local []string, err error) {
+	m, err := OpenModel(c.float)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	defer m.Close()
+	outputs := len(m.Graph.Outputs)
+	if local, err = rewrite.Graft(m, c.other, c.pairs, true); err != nil {
+		return nil, nil, nil, fail(BadModel, err, "")
+	}
+	for i, p := range c.pairs {
+		rewrite.Tap(m, c.sites[p.Site].DType, p.Output, local[i])
+	}
+	if float, err = c.load(ctx, m, "float.onnx"); err != nil {
+		return nil, nil, nil, err
+	}
+	tapped, err := OpenModel(c.other.Path())
+	if err != nil {
+		return nil, nil, nil, errors.Join(err, float.session.Close())
+	}
+	defer tapped.Close()
+	for _, p := range c.pairs {
+		rewrite.Tap(tapped, c.sites[p.Site].DType, p.Output)
+	}
+	if other, err = c.load(ctx, tapped, "other.onnx"); err != nil {
+		return nil, nil, nil, errors.Join(err, float.session.Close())
+	}
+	float.outputs, other.outputs = float.outputs[:outputs], other.outputs[:outputs]
+	return float, other, local, nil
+}
+
+// measure fills in the layers and the outputs.
+func (c *comparison) measure(ctx context.Context, r *CompareReport) error {
+	float, other, local, err := c.watched(ctx)
+	if err != nil {
+		return err
+	}
+	defer float.session.Close()
+	defer other.session.Close()
+	judge := &watch{c: c, float: float, local: local, localErr: make([]eval.Deviation, len(c.pairs)), accumulated: make([]eval.Deviation, len(c.pairs))}
+	step := c.options.Progress.stage("comparing", int64(c.reader.Len()))
+	done := 0
+	report, err := eval.Run(ctx, eval.TaskAgreement, []eval.Model{
+		{Path: c.float, Runner: judge.reference(), Inputs: float.inputs, Outputs: float.outputs},
+		{Path: c.other.Path(), Runner: judge.judged(other.session), Inputs: other.inputs, Outputs: other.outputs},
+	}, c.reader, eval.Options{Batch: 1, Progress: func(d, _ int) {
+		step(d - done)
+		done = d
+	}})
+	if err != nil {
+		return err
+	}
+	r.Output = report.Models[1].Metrics.(eval.Agreement)
+	for i, p := range c.pairs {
+		s := &c.sites[p.Site]
+		l := ComparedLayer{Node: s.Name, Initializer: s.Initializer, Op: s.Op, K: s.K, N: s.N, FloatBytes: s.Weights * int64(s.DType.Bits()/8),
+			Local: judge.localErr[i].SQNR(), LocalCosine: judge.localErr[i].Cosine(),
+			SQNR: judge.accumulated[i].SQNR(), Cosine: judge.accumulated[i].Cosine(), MaxAbsErr: judge.accumulated[i].MaxAbsErr()}
+		for _, t := range p.Tensors(c.other) {
+			size, err := t.ByteSize()
+			if err != nil {
+				return fail(BadModel, err, "")
+			}
+			l.Bytes += size
+		}
+		r.Layers = append(r.Layers, l)
+	}
+	return nil
+}
+
+// watch runs the two models of a comparison and looks at what the layers compute.
+type watch struct {
+	c                     *comparison
+	float                 *running
+	local                 []string
+	localErr, accumulated []eval.Deviation
+	last                  map[string]*tensor.Tensor // what the float model computed for the sample at work
+}
+
+type runnerFunc func(ctx context.Context, inputs map[string]*tensor.Tensor) (map[string]*tensor.Tensor, error)
+
+func (f runnerFunc) Run(ctx context.Context, inputs map[string]*tensor.Tensor) (map[string]*tensor.Tensor, error) {
+	return f(ctx, inputs)
+}
+
+// reference runs the float model and compares the layers that stand beside its own.
+func (w *watch) reference() eval.Runner {
+	return runnerFunc(func(ctx context.Context, inputs map[string]*tensor.Tensor) (map[string]*tensor.Tensor, error) {
+		outputs, err := w.float.session.Run(ctx, inputs)
+		if err != nil {
+			return nil, err
+		}
+		w.last = outputs
+		return outputs, w.add(w.localErr, func(i int) *tensor.Tensor { return outputs[w.local[i]] })
+	})
+}
+
+// judged runs the other model and compares its layers with those of the float model on the same sample.
+func (w *watch) judged(session *ort.Session) eval.Runner {
+	return runnerFunc(func(ctx context.Context, inputs map[string]*tensor.Tensor) (map[string]*tensor.Tensor, error) {
+		outputs, err := session.Run(ctx, inputs)
+		if err != nil {
+			return nil, err
+		}
+		return outputs, w.add(w.accumulated, func(i int) *tensor.Tensor { return outputs[w.c.pairs[i].Output] })
+	})
+}
+
+func (w *watch) add(sums []eval.Deviation, value func(layer int) *tensor.Tensor) error {
+	for i, p := range w.c.pairs {
+		if err := sums[i].Add(w.last[p.Output], value(i)); err != nil {
+			return fmt.Errorf("layer %s: %w", w.c.sites[p.Site].Name, err)
+		}
+	}
+	return nil
+}

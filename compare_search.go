@@ -1,0 +1,132 @@
+package cosetq
+
+import (
+	"context"
+	"math"
+	"regexp"
+	"slices"
+	"sort"
+	"strings"
+
+	"github.com/cosetq/cosetq/eval"
+	"github.com/cosetq/cosetq/onnx"
+	"github.com/cosetq/cosetq/rewrite"
+)
+
+// trial measures the outputs of the float model with the given layers of the other one.
+func (c *comparison) trial(ctx context.Context, reference *running, pairs []rewrite.Pair) (eval.Decibels, error) {
+	h, err := c.hybrid(ctx, pairs)
+	if err != nil {
+		return 0, err
+	}
+	defer h.session.Close()
+	a, err := c.outputs(ctx, reference, h, "hybrid")
+	return a.SQNR, err
+}
+
+// plain loads the float model as it is.
+func (c *comparison) plain(ctx context.Context) (*running, error) {
+	m, err := onnx.Open(c.float)
+	if err != nil {
+		return nil, err
+	}
+	defer m.Close()
+	return c.load(ctx, m, "plain.onnx")
+}
+
+// bisect finds the first layer, in the order of the model, with which the outputs miss the tolerance when all layers up to it
+// are quantized. It counts on the outputs getting worse with every layer, which holds well enough for a search.
+func (c *comparison) bisect(ctx context.Context, r *CompareReport) (*BisectReport, error) {
+	b := &BisectReport{Tolerance: c.options.MinSQNR, After: r.Output.SQNR}
+	if float64(b.After) >= b.Tolerance {
+		return b, nil
+	}
+	reference, err := c.plain(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer reference.session.Close()
+	step := c.options.Progress.stage("bisecting", int64(bitLength(len(c.pairs))))
+	seen := map[int]eval.Decibels{}
+	first := sort.Search(len(c.pairs), func(i int) bool {
+		if err != nil {
+			return true
+		}
+		seen[i+1], err = c.trial(ctx, reference, c.pairs[:i+1])
+		b.Trials++
+		step(1)
+		return float64(seen[i+1]) < b.Tolerance
+	})
+	if err != nil {
+		return nil, err
+	}
+	b.Broken = true
+	if first == len(c.pairs) { // what breaks it is no layer that can be grafted
+		return b, nil
+	}
+	b.First, b.Before, b.After = c.sites[c.pairs[first].Site].Name, seen[first], seen[first+1]
+	if first == 0 {
+		b.Before = eval.Decibels(math.Inf(1))
+	}
+	return b, nil
+}
+
+func bitLength(n int) (bits int) {
+	for ; n > 0; n >>= 1 {
+		bits++
+	}
+	return bits
+}
+
+// patternOf returns the pattern that matches a node's name and nothing else.
+func patternOf(name string) string {
+	if strings.ContainsAny(name, `*?[]\:`) {
+		return "re:^" + regexp.QuoteMeta(name) + "$"
+	}
+	return name
+}
+
+// tryLayers measures what keeping each of the worst layers in float would gain.
+func (c *comparison) tryLayers(ctx context.Context, r *CompareReport) error {
+	order := make([]int, len(r.Layers))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortStableFunc(order, func(a, b int) int {
+		if r.Layers[a].Local < r.Layers[b].Local {
+			return -1
+		}
+		return 1
+	})
+	order = order[:min(c.options.Top, len(order))]
+	if len(order) == 0 {
+		return nil
+	}
+	reference, err := c.plain(ctx)
+	if err != nil {
+		return err
+	}
+	defer reference.session.Close()
+	all, err := c.trial(ctx, reference, c.pairs)
+	if err != nil {
+		return err
+	}
+	step := c.options.Progress.stage("trying layers as float", int64(len(order)))
+	for _, i := range order {
+		others := slices.Delete(slices.Clone(c.pairs), i, i+1)
+		sqnr, err := c.trial(ctx, reference, others)
+		if err != nil {
+			return err
+		}
+		l := &r.Layers[i]
+		r.Trials = append(r.Trials, LayerTrial{Node: l.Node, Exclude: patternOf(l.Node), Bytes: l.FloatBytes - l.Bytes, SQNR: sqnr, Gain: float64(sqnr - all)})
+		step(1)
+	}
+	slices.SortStableFunc(r.Trials, func(a, b LayerTrial) int {
+		if a.Gain > b.Gain {
+			return -1
+		}
+		return 1
+	})
+	return nil
+}

@@ -1,0 +1,150 @@
+package cosetq_test
+
+import (
+	"errors"
+	"math"
+	"path/filepath"
+	"testing"
+
+	"github.com/cosetq/cosetq"
+	"github.com/cosetq/cosetq/internal/testenv"
+	"github.com/cosetq/cosetq/lattice"
+	"github.com/cosetq/cosetq/models"
+	"github.com/cosetq/cosetq/onnx"
+	"github.com/cosetq/cosetq/ort"
+	"github.com/cosetq/cosetq/quant"
+	"github.com/cosetq/cosetq/rewrite"
+)
+
+// runtime lets the tests find ONNX Runtime and the native library, and skips them where those are missing.
+func runtime(t *testing.T) ort.SessionOptions {
+	t.Helper()
+	t.Setenv(testenv.EnvORT, testenv.ORT(t))
+	t.Setenv(testenv.EnvOps, testenv.Ops(t))
+	return ort.SessionOptions{OpsLibrary: testenv.Ops(t), Threads: 1}
+}
+
+// digits writes the project's own model with its data, and a form of it that is coarse in the named layer only.
+func digits(t *testing.T, coarse string) (files models.QuickstartFiles, quantized string) {
+	t.Helper()
+	dir := t.TempDir()
+	files, err := models.WriteQuickstart(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := onnx.Open(files.Model)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	sites, err := rewrite.FindSites(m, rewrite.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var replacements []rewrite.Replacement
+	for _, s := range sites {
+		bits := 4
+		if s.Name == coarse {
+			bits = 2
+		}
+		codec, err := lattice.Preset(bits)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res, err := quant.Quantize(t.Context(), s.Weight, quant.Options{Codec: codec})
+		if err != nil {
+			t.Fatal(err)
+		}
+		replacements = append(replacements, rewrite.Replacement{Site: s, Matrix: res.Matrix})
+	}
+	if _, err := rewrite.Apply(m, replacements, "test"); err != nil {
+		t.Fatal(err)
+	}
+	quantized = filepath.Join(dir, "q.onnx")
+	if _, err := m.Save(quantized, onnx.SaveOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	return files, quantized
+}
+
+// The layer that was coded worse than the others is found by every means.
+func TestCompareFindsTheCoarseLayer(t *testing.T) {
+	session := runtime(t)
+	const coarse = "fc2"
+	files, quantized := digits(t, coarse)
+	r, err := cosetq.Compare(t.Context(), files.Model, quantized, cosetq.CompareOptions{
+		Data: files.Data, Samples: 8, Top: 3, Bisect: true, MinSQNR: 20, Session: session})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(r.Layers) != 3 {
+		t.Fatalf("%d layers, want 3", len(r.Layers))
+	}
+	for i, l := range r.Layers {
+		if bad := l.Node == coarse; bad != (l.Local < 18) {
+			t.Errorf("%s: local SQNR %.1f dB", l.Node, l.Local)
+		}
+		if l.Bytes >= l.FloatBytes/6 || l.Bytes < l.FloatBytes/20 {
+			t.Errorf("%s: %d bytes instead of %d", l.Node, l.Bytes, l.FloatBytes)
+		}
+		if i == 0 && math.Abs(float64(l.Local-l.SQNR)) > 1e-3 {
+			t.Errorf("the first layer reads the same in both models, but its SQNR is %v alone and %v in the model", l.Local, l.SQNR)
+		}
+	}
+	if r.Bisect == nil || r.Bisect.First != coarse || float64(r.Bisect.Before) < 20 || float64(r.Bisect.After) >= 20 {
+		t.Errorf("bisect: %+v", r.Bisect)
+	}
+	if len(r.Trials) != 3 || r.Trials[0].Node != coarse || r.Trials[0].Gain < 3 {
+		t.Errorf("trials: %+v", r.Trials)
+	}
+	// Excluding it really gives what was promised.
+	out := filepath.Join(t.TempDir(), "without.onnx")
+	if _, err := cosetq.Quantize(t.Context(), files.Model, cosetq.QuantizeOptions{Output: out, Sites: rewrite.Options{Exclude: []string{r.Trials[0].Exclude}}}); err != nil {
+		t.Fatal(err)
+	}
+	again, err := cosetq.Compare(t.Context(), files.Model, out, cosetq.CompareOptions{Data: files.Data, Samples: 8, Session: session})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := float64(again.Output.SQNR - r.Trials[0].SQNR); math.Abs(d) > 0.1 {
+		t.Errorf("excluding %s gives %.2f dB, %.2f were promised", coarse, again.Output.SQNR, r.Trials[0].SQNR)
+	}
+}
+
+func TestCompareGate(t *testing.T) {
+	session := runtime(t)
+	files, quantized := digits(t, "fc2")
+	_, err := cosetq.Compare(t.Context(), files.Model, quantized, cosetq.CompareOptions{Data: files.Data, Samples: 4, MinSQNR: 40, Session: session})
+	var known *cosetq.Error
+	if !errors.As(err, &known) || known.Kind != cosetq.Quality {
+		t.Errorf("error %v, want one of kind Quality", err)
+	}
+	_, err = cosetq.Compare(t.Context(), files.Model, files.Model, cosetq.CompareOptions{Data: files.Data, Session: session})
+	if !errors.As(err, &known) || known.Kind != cosetq.Usage {
+		t.Errorf("a model against itself: error %v, want one of kind Usage", err)
+	}
+}
+
+// A model that was exported again compares like the one it comes from: names of values are what layers are paired by.
+func TestComparePlainExport(t *testing.T) {
+	session := runtime(t)
+	files, quantized := digits(t, "fc2")
+	plain := filepath.Join(t.TempDir(), "plain.onnx")
+	if _, err := cosetq.Export(t.Context(), quantized, cosetq.ExportOptions{Output: plain}); err != nil {
+		t.Fatal(err)
+	}
+	var sqnr []float64
+	for _, path := range []string{quantized, plain} {
+		r, err := cosetq.Compare(t.Context(), files.Model, path, cosetq.CompareOptions{Data: files.Data, Samples: 4, Session: session})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(r.Layers) != 3 {
+			t.Fatalf("%s: %d layers", path, len(r.Layers))
+		}
+		sqnr = append(sqnr, float64(r.Layers[1].Local), float64(r.Output.SQNR))
+	}
+	if math.Abs(sqnr[0]-sqnr[2]) > 0.3 || math.Abs(sqnr[1]-sqnr[3]) > 0.3 {
+		t.Errorf("quantized %v, exported %v", sqnr[:2], sqnr[2:])
+	}
+}
