@@ -37,7 +37,7 @@ type ExportReport struct {
 }
 
 // Export writes a model that needs nothing of cosetq: the quantized weights of input become plain float weights again, or
-// int4 MatMulNBits, which a float model can become as well.
+// int4 MatMulNBits. A float model can become one of float16 weights or MatMulNBits: what to compare with.
 func Export(ctx context.Context, input string, o ExportOptions) (*ExportReport, error) {
 	if o.Format == "" {
 		o.Format = rewrite.FP32
@@ -65,14 +65,11 @@ func Export(ctx context.Context, input string, o ExportOptions) (*ExportReport, 
 	switch {
 	case len(linears) > 0:
 		done, err = rewrite.Export(m, rewrite.ExportOptions{Format: o.Format, NBits: o.NBits})
-	case o.Format != rewrite.MatMulNBits:
+	case o.Format == rewrite.FP32:
 		return nil, fail(Nothing, fmt.Errorf("%s holds no quantized weights, so there is nothing to turn back into %s", input, o.Format),
-			"only --format matmulnbits takes a float model")
+			"only --format fp16 and matmulnbits take a float model")
 	default:
-		var sites []rewrite.Site
-		if sites, err = rewrite.FindSites(m, o.Sites); err == nil {
-			done, err = rewrite.ExportNBits(m, sites, o.NBits)
-		}
+		done, err = exportFloat(m, o)
 	}
 	if err != nil {
 		return nil, err
@@ -84,6 +81,18 @@ func Export(ctx context.Context, input string, o ExportOptions) (*ExportReport, 
 	r := &ExportReport{Schema: "cosetq/v1/export", Input: input, Format: string(o.Format), Nodes: done.Nodes}
 	r.Files, _ = savedFiles(saved)
 	return r, nil
+}
+
+// exportFloat turns a float model into one of half precision or int4.
+func exportFloat(m *onnx.Model, o ExportOptions) (*rewrite.ExportResult, error) {
+	sites, err := rewrite.FindSites(m, o.Sites)
+	if err != nil {
+		return nil, err
+	}
+	if o.Format == rewrite.FP16 {
+		return rewrite.ExportHalf(m, sites)
+	}
+	return rewrite.ExportNBits(m, sites, o.NBits)
 }
 
 // ExportOps writes the native library, its header and loading snippets for Python, C, C#, Node and Go to a folder.

@@ -29,3 +29,20 @@ func PeakRSS() int64 {
 	}
 	return int64(u.Maxrss) * 1024
 }
+
+// residentBytes returns the resident set of this process now, in bytes, 0 where the system does not tell.
+func residentBytes() int64 {
+	statm, err := os.ReadFile("/proc/self/statm")
+	if err != nil {
+		return 0
+	}
+	fields := strings.Fields(string(statm))
+	if len(fields) < 2 {
+		return 0
+	}
+	pages, err := strconv.ParseInt(fields[1], 10, 64)
+	if err != nil {
+		return 0
+	}
+	return pages * int64(os.Getpagesize())
+}

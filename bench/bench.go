@@ -35,9 +35,9 @@ type Options struct {
 
 // Timing is how long one run of a model took. Quantiles are over the counted rounds.
 type Timing struct {
-	Name                  string
-	Rounds                int
-	Min, P10, Median, P90 time.Duration
+	Name                       string
+	Rounds                     int
+	Min, P10, Median, P90, P95 time.Duration
 }
 
 const leastRounds = 5
@@ -85,5 +85,5 @@ func Run(ctx context.Context, models []Model, o Options) ([]Timing, error) {
 func summarize(name string, d []time.Duration) Timing {
 	slices.Sort(d)
 	at := func(percent int) time.Duration { return d[(len(d)-1)*percent/100] }
-	return Timing{Name: name, Rounds: len(d), Min: d[0], P10: at(10), Median: at(50), P90: at(90)}
+	return Timing{Name: name, Rounds: len(d), Min: d[0], P10: at(10), Median: at(50), P90: at(90), P95: at(95)}
 }

@@ -11,7 +11,6 @@ import (
 	"golang.org/x/sys/cpu"
 
 	"github.com/cosetq/cosetq"
-	"github.com/cosetq/cosetq/calib"
 	"github.com/cosetq/cosetq/cudaops"
 	"github.com/cosetq/cosetq/models"
 	"github.com/cosetq/cosetq/ort"
@@ -76,7 +75,7 @@ func diagnose(ctx context.Context) []finding {
 		list = append(list, finding{Name: "native library", OK: true, Detail: lib})
 	}
 	if err == nil && libErr == nil {
-		list = append(list, selfTest(ctx, rt, lib))
+		list = append(list, selfTest(ctx, lib))
 	}
 	return list
 }
@@ -93,9 +92,9 @@ func isa() string {
 }
 
 // selfTest quantizes the embedded model, runs it with the native library and makes sure that the library's kernel ran.
-func selfTest(ctx context.Context, rt *ort.Runtime, lib string) finding {
+func selfTest(ctx context.Context, lib string) finding {
 	f := finding{Name: "self test", Remedy: "make clean build; if that does not help, report it with this output"}
-	calls, err := runEmbedded(ctx, rt, lib)
+	calls, err := runEmbedded(ctx, lib)
 	switch {
 	case err != nil:
 		f.Detail = err.Error()
@@ -108,7 +107,7 @@ func selfTest(ctx context.Context, rt *ort.Runtime, lib string) finding {
 	return f
 }
 
-func runEmbedded(ctx context.Context, rt *ort.Runtime, lib string) (calls int, err error) {
+func runEmbedded(ctx context.Context, lib string) (calls int, err error) {
 	dir, err := os.MkdirTemp("", "cosetq-doctor-")
 	if err != nil {
 		return 0, err
@@ -122,26 +121,9 @@ func runEmbedded(ctx context.Context, rt *ort.Runtime, lib string) (calls int, e
 	if _, err := cosetq.Quantize(ctx, files.Model, cosetq.QuantizeOptions{Output: out}); err != nil {
 		return 0, err
 	}
-	inputs, _, err := signature(out)
+	r, err := cosetq.Bench(ctx, []string{out}, cosetq.BenchOptions{Data: "random:1", Rounds: 1, Session: ort.SessionOptions{Threads: 1, OpsLibrary: lib}})
 	if err != nil {
 		return 0, err
 	}
-	reader, err := calib.NewRandom(1, inputs, nil, 0)
-	if err != nil {
-		return 0, err
-	}
-	sample, err := reader.Sample(0)
-	if err != nil {
-		return 0, err
-	}
-	nodes, err := rt.Placement(ctx, out, ort.SessionOptions{Threads: 1, OpsLibrary: lib}, sample.Inputs)
-	if err != nil {
-		return 0, err
-	}
-	for _, n := range nodes {
-		if n.Op == cudaops.OpName {
-			calls++
-		}
-	}
-	return calls, nil
+	return r.Models[0].NativeLayers, nil
 }

@@ -5,18 +5,15 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/cosetq/cosetq/calib"
+	"github.com/cosetq/cosetq"
 	"github.com/cosetq/cosetq/eval"
 )
 
 func newEval(con *console) *cobra.Command {
 	var (
-		run   runFlags
-		task  string
-		data  string
-		limit int
-		seed  uint64
-		batch int
+		o          cosetq.EvaluateOptions
+		run        runFlags
+		task, data string
 	)
 	cmd := &cobra.Command{
 		Use:   "eval MODEL [MODEL...] --task TASK --data RECIPE",
@@ -32,30 +29,13 @@ Tasks:
 		Example: "  cosetq eval model.onnx model.q.onnx --task perplexity --data eval.yaml --limit 100",
 		Args:    cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, paths []string) error {
-			if err := oneOf("task", task, eval.Tasks()...); err != nil {
+			var err error
+			if o.Session, err = run.options(con); err != nil {
 				return err
 			}
-			if data == "" {
-				return usage(fmt.Errorf("--data is missing"), "give a data recipe, or random:N for made-up inputs")
-			}
-			if limit < 0 {
-				return usage(fmt.Errorf("--limit %d is negative", limit), "0 takes all samples")
-			}
-			options, err := run.options(con)
-			if err != nil {
-				return err
-			}
-			models, err := openSessions(cmd.Context(), paths, options)
-			if err != nil {
-				return err
-			}
-			defer closeAll(models)
-			reader, err := calib.Open(data, models[0].inputs, calib.Options{Limit: limit, Seed: seed})
-			if err != nil {
-				return err
-			}
-			defer reader.Close()
-			report, err := evaluate(cmd, con, task, models, reader, batch)
+			o.Progress = con.follow()
+			report, err := cosetq.Evaluate(cmd.Context(), task, data, paths, o)
+			con.clearProgress()
 			if err != nil {
 				return err
 			}
@@ -68,26 +48,10 @@ Tasks:
 	run.add(cmd)
 	cmd.Flags().StringVar(&task, "task", "", "classification, perplexity or agreement")
 	cmd.Flags().StringVar(&data, "data", "", "data recipe, or random:N")
-	cmd.Flags().IntVar(&limit, "limit", 0, "number of samples (0: all); token windows are spread evenly")
-	cmd.Flags().Uint64Var(&seed, "seed", 0, "seed of random data")
-	cmd.Flags().IntVar(&batch, "batch", 0, "samples per run where the model allows it (0: chosen by task)")
+	cmd.Flags().IntVar(&o.Samples, "limit", 0, "number of samples (0: all); token windows are spread evenly")
+	cmd.Flags().Uint64Var(&o.Seed, "seed", 0, "seed of random data")
+	cmd.Flags().IntVar(&o.Batch, "batch", 0, "samples per run where the model allows it (0: chosen by task)")
 	return cmd
-}
-
-// evaluate runs a task over opened models with a progress bar.
-func evaluate(cmd *cobra.Command, con *console, task string, models []*opened, reader calib.Reader, batch int) (*eval.Report, error) {
-	var list []eval.Model
-	for _, m := range models {
-		list = append(list, eval.Model{Path: m.path, Runner: m.session, Inputs: m.inputs, Outputs: m.outputs})
-	}
-	step := con.progress(reader.Len(), task)
-	done := 0
-	report, err := eval.Run(cmd.Context(), task, list, reader, eval.Options{Batch: batch, Progress: func(d, _ int) {
-		step(d - done)
-		done = d
-	}})
-	con.clearProgress()
-	return report, err
 }
 
 func printEval(con *console, r *eval.Report) error {

@@ -10,7 +10,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/cosetq/cosetq"
-	"github.com/cosetq/cosetq/calib"
 	"github.com/cosetq/cosetq/cudaops"
 	"github.com/cosetq/cosetq/eval"
 	"github.com/cosetq/cosetq/models"
@@ -109,17 +108,7 @@ func (r *quickstartRow) evaluate(ctx context.Context, data, lib string) error {
 	if r.Library {
 		o.OpsLibrary = lib
 	}
-	m, err := openSession(r.Path, o)
-	if err != nil {
-		return err
-	}
-	defer m.session.Close()
-	reader, err := calib.Open(data, m.inputs, calib.Options{})
-	if err != nil {
-		return err
-	}
-	defer reader.Close()
-	report, err := eval.Run(ctx, eval.TaskClassification, []eval.Model{{Path: r.Path, Runner: m.session, Inputs: m.inputs, Outputs: m.outputs}}, reader, eval.Options{Batch: 64})
+	report, err := cosetq.Evaluate(ctx, eval.TaskClassification, data, []string{r.Path}, cosetq.EvaluateOptions{Batch: 64, Session: o})
 	if err != nil {
 		return err
 	}

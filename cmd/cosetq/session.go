@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -12,7 +11,6 @@ import (
 	"github.com/cosetq/cosetq/cudaops"
 	"github.com/cosetq/cosetq/internal/suggest"
 	"github.com/cosetq/cosetq/ort"
-	"github.com/cosetq/cosetq/tensor"
 )
 
 // runFlags say how to run models.
@@ -75,69 +73,4 @@ func (f *runFlags) options(con *console) (ort.SessionOptions, error) {
 		o.OpsLibrary = lib
 	}
 	return o, nil
-}
-
-// opened is a model that is ready to run.
-type opened struct {
-	path            string
-	session         *ort.Session
-	inputs, outputs []tensor.Spec
-}
-
-// openSession loads a model for running. A model that cannot be read is an error of the model, whatever ONNX Runtime says of it.
-func openSession(path string, o ort.SessionOptions) (*opened, error) {
-	inputs, outputs, err := signature(path)
-	if err != nil {
-		return nil, err
-	}
-	rt, err := ort.Open(ort.Options{})
-	if err != nil {
-		return nil, err
-	}
-	s, err := rt.NewSession(path, o)
-	if err != nil {
-		if errors.Is(err, ort.ErrModel) {
-			return nil, failure(cosetq.BadModel, err, "`cosetq inspect %s` shows what is in it", path)
-		}
-		return nil, err
-	}
-	return &opened{path: path, session: s, inputs: inputs, outputs: outputs}, nil
-}
-
-// signature reads a model's inputs and outputs without loading it.
-func signature(path string) (inputs, outputs []tensor.Spec, err error) {
-	m, err := cosetq.OpenModel(path)
-	if err != nil {
-		return nil, nil, err
-	}
-	defer m.Close()
-	inputs, outputs, err = ort.Signature(m)
-	if err != nil {
-		return nil, nil, failure(cosetq.BadModel, err, "")
-	}
-	return inputs, outputs, nil
-}
-
-// closeAll closes the sessions of models.
-func closeAll(models []*opened) {
-	for _, m := range models {
-		_ = m.session.Close()
-	}
-}
-
-// openSessions loads several models with the same options.
-func openSessions(ctx context.Context, paths []string, o ort.SessionOptions) ([]*opened, error) {
-	var models []*opened
-	for _, p := range paths {
-		m, err := openSession(p, o)
-		if err == nil {
-			err = ctx.Err()
-		}
-		if err != nil {
-			closeAll(models)
-			return nil, err
-		}
-		models = append(models, m)
-	}
-	return models, nil
 }

@@ -1,0 +1,208 @@
+package cosetq
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	goruntime "runtime"
+	"slices"
+	"time"
+
+	"github.com/cosetq/cosetq/bench"
+	"github.com/cosetq/cosetq/calib"
+	"github.com/cosetq/cosetq/cudaops"
+	"github.com/cosetq/cosetq/ort"
+	"github.com/cosetq/cosetq/rewrite"
+	"github.com/cosetq/cosetq/tensor"
+)
+
+// BenchOptions say how to time models.
+type BenchOptions struct {
+	Data   string        // a recipe, of which the first sample is taken, or random:1 with sizes of dynamic dimensions
+	Peers  []string      // also time these forms of the first model, which must be float: fp16, matmulnbits
+	Block  int           // block size of matmulnbits; 0 means 32
+	Rounds int           // runs of each model; 0 means 30
+	Budget time.Duration // time after which no further runs start; 0 means 20 s
+	Seed   uint64        // of random data
+
+	Session  ort.SessionOptions
+	Progress Progress // may be nil
+}
+
+// BenchRow is one model of [BenchReport]. Times are milliseconds of one run.
+type BenchRow struct {
+	Name         string         `json:"name"`
+	Path         string         `json:"path,omitempty"` // empty for peers, which are made and removed
+	Bytes        int64          `json:"bytes"`          // on disk
+	Median       float64        `json:"median_ms"`
+	P95          float64        `json:"p95_ms"`
+	Min          float64        `json:"min_ms"`
+	P10          float64        `json:"p10_ms"`
+	P90          float64        `json:"p90_ms"`
+	Rounds       int            `json:"rounds"`
+	PerSecond    float64        `json:"items_per_second"`
+	Speed        float64        `json:"speedup_over_first"` // below 1 is slower
+	LoadSeconds  float64        `json:"load_seconds"`
+	Memory       int64          `json:"memory_bytes"` // by which the process grew in loading and first running it; 0 where unknown
+	NativeLayers int            `json:"native_layers"`
+	Placement    map[string]int `json:"placement"` // nodes by operator
+	Providers    map[string]int `json:"providers"` // nodes by execution provider
+}
+
+// BenchReport is the outcome of [Bench].
+type BenchReport struct {
+	Schema  string     `json:"schema"`
+	Data    string     `json:"data"`
+	Items   int64      `json:"items_per_run"`
+	Unit    string     `json:"unit"` // of the items: tokens or samples
+	Threads int        `json:"threads"`
+	Runtime string     `json:"onnxruntime"`
+	Version string     `json:"cosetq"`
+	Models  []BenchRow `json:"models"`
+	PeakRSS int64      `json:"peak_rss_bytes"`
+}
+
+// Bench runs models in turn on the same inputs, so that whatever slows the machine down slows all of them.
+func Bench(ctx context.Context, paths []string, o BenchOptions) (*BenchReport, error) {
+	if len(paths) == 0 {
+		return nil, usage(errors.New("no model is given"), "name one or more")
+	}
+	rt, err := ort.Open(ort.Options{})
+	if err != nil {
+		return nil, err
+	}
+	r := &BenchReport{Schema: "cosetq/v1/bench", Data: o.Data, Threads: o.Session.Threads, Runtime: rt.Version(), Version: Version()}
+	if r.Threads == 0 {
+		r.Threads = goruntime.NumCPU()
+	}
+	for _, p := range paths {
+		r.Models = append(r.Models, BenchRow{Name: p, Path: p})
+	}
+	dir, err := os.MkdirTemp("", "cosetq-bench-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	files := slices.Clone(paths)
+	for _, peer := range o.Peers {
+		if err := oneOf("peer", peer, string(rewrite.FP16), string(rewrite.MatMulNBits)); err != nil {
+			return nil, err
+		}
+		name, path := peer, filepath.Join(dir, peer+".onnx")
+		if peer == string(rewrite.MatMulNBits) {
+			name = fmt.Sprintf("MatMulNBits int4 block %d", cmp.Or(o.Block, 32))
+		}
+		if _, err := Export(ctx, paths[0], ExportOptions{Output: path, Format: rewrite.Format(peer), NBits: rewrite.NBitsOptions{Block: o.Block}}); err != nil {
+			return nil, fmt.Errorf("--peer %s: %w", peer, err)
+		}
+		files = append(files, path)
+		r.Models = append(r.Models, BenchRow{Name: name})
+	}
+	var models []bench.Model
+	var loaded []*Loaded
+	defer func() { closeAll(loaded) }()
+	for i, p := range files {
+		l, inputs, err := r.load(ctx, i, p, o)
+		if err != nil {
+			return nil, err
+		}
+		loaded = append(loaded, l)
+		models = append(models, bench.Model{Name: r.Models[i].Name, Runner: l.Session, Inputs: inputs})
+	}
+	for i, p := range files {
+		if err := r.Models[i].place(ctx, rt, p, o.Session, models[i].Inputs); err != nil {
+			return nil, err
+		}
+	}
+	step := o.Progress.stage("timing", int64(max(o.Rounds, 1)))
+	timings, err := bench.Run(ctx, models, bench.Options{Rounds: o.Rounds, Budget: o.Budget, Progress: func(int) { step(1) }})
+	if err != nil {
+		return nil, err
+	}
+	for i, t := range timings {
+		row := &r.Models[i]
+		row.Median, row.P95, row.Min, row.P10, row.P90, row.Rounds = ms(t.Median), ms(t.P95), ms(t.Min), ms(t.P10), ms(t.P90), t.Rounds
+		row.PerSecond = float64(r.Items) / t.Median.Seconds()
+		row.Speed = timings[0].Median.Seconds() / t.Median.Seconds()
+	}
+	r.PeakRSS = PeakRSS()
+	return r, nil
+}
+
+func ms(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1e6 }
+
+// load loads model i, runs it once, and fills in its row.
+func (r *BenchReport) load(ctx context.Context, i int, path string, o BenchOptions) (*Loaded, map[string]*tensor.Tensor, error) {
+	row := &r.Models[i]
+	m, err := OpenModel(path)
+	if err != nil {
+		return nil, nil, err
+	}
+	row.Bytes, err = modelBytes(m)
+	if err := errors.Join(err, m.Close()); err != nil {
+		return nil, nil, err
+	}
+	before, start := residentBytes(), time.Now()
+	l, err := Load(path, o.Session)
+	if err != nil {
+		return nil, nil, err
+	}
+	row.LoadSeconds = time.Since(start).Seconds()
+	inputs, err := firstSample(l, o.Data, o.Seed)
+	if err == nil {
+		r.Items, r.Unit = items(l, inputs)
+		_, err = l.Session.Run(ctx, inputs)
+	}
+	row.Memory = max(residentBytes()-before, 0)
+	if err != nil {
+		return nil, nil, errors.Join(err, l.Close())
+	}
+	return l, inputs, nil
+}
+
+// place fills in where the nodes of the model ran. Its session comes and goes after all models were loaded, so that what it
+// leaves behind does not hide what they take.
+func (row *BenchRow) place(ctx context.Context, rt *ort.Runtime, path string, o ort.SessionOptions, inputs map[string]*tensor.Tensor) error {
+	nodes, err := rt.Placement(ctx, path, o, inputs)
+	if err != nil {
+		return err
+	}
+	row.Placement, row.Providers = map[string]int{}, map[string]int{}
+	for _, n := range nodes {
+		row.Placement[n.Op]++
+		row.Providers[n.Provider]++
+		if n.Op == cudaops.OpName {
+			row.NativeLayers++
+		}
+	}
+	return nil
+}
+
+// firstSample reads the first sample of the data for a model.
+func firstSample(l *Loaded, data string, seed uint64) (map[string]*tensor.Tensor, error) {
+	reader, err := calib.Open(data, l.Inputs, calib.Options{Limit: 1, Seed: seed})
+	if err != nil {
+		return nil, err
+	}
+	defer reader.Close()
+	s, err := reader.Sample(0)
+	if err != nil {
+		return nil, err
+	}
+	return s.Inputs, nil
+}
+
+// items counts what a run handles: tokens where the first input is a matrix of integers, else samples.
+func items(l *Loaded, inputs map[string]*tensor.Tensor) (count int64, unit string) {
+	t := inputs[l.Inputs[0].Name]
+	switch {
+	case t.Type.Integer() && len(t.Shape) == 2:
+		return t.Shape[0] * t.Shape[1], "tokens"
+	case len(t.Shape) > 0:
+		return t.Shape[0], "samples"
+	}
+	return 1, "samples"
+}

@@ -1,0 +1,66 @@
+package cosetq
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/cosetq/cosetq/calib"
+	"github.com/cosetq/cosetq/eval"
+	"github.com/cosetq/cosetq/internal/suggest"
+	"github.com/cosetq/cosetq/ort"
+)
+
+// EvaluateOptions say how to judge models.
+type EvaluateOptions struct {
+	Samples  int    // number of samples, 0 all; token windows are spread evenly
+	Batch    int    // samples per run where the model allows it; 0 leaves the choice to the task
+	Seed     uint64 // of random data
+	Session  ort.SessionOptions
+	Progress Progress // may be nil
+}
+
+// Evaluate runs models over the same data, a recipe or random:N, and measures how well they do the task, one of [eval.Tasks].
+func Evaluate(ctx context.Context, task, data string, paths []string, o EvaluateOptions) (*eval.Report, error) {
+	if err := oneOf("task", task, eval.Tasks()...); err != nil {
+		return nil, err
+	}
+	switch {
+	case data == "":
+		return nil, usage(errors.New("--data is missing"), "give a data recipe, or random:N for made-up inputs")
+	case o.Samples < 0:
+		return nil, usage(fmt.Errorf("--limit %d is negative", o.Samples), "0 takes all samples")
+	case len(paths) == 0:
+		return nil, usage(errors.New("no model is given"), "name one or more")
+	}
+	models, err := loadAll(ctx, paths, o.Session)
+	if err != nil {
+		return nil, err
+	}
+	defer closeAll(models)
+	reader, err := calib.Open(data, models[0].Inputs, calib.Options{Limit: o.Samples, Seed: o.Seed})
+	if err != nil {
+		return nil, err
+	}
+	defer reader.Close()
+	var list []eval.Model
+	for _, m := range models {
+		list = append(list, m.judged())
+	}
+	return eval.Run(ctx, task, list, reader, eval.Options{Batch: o.Batch, Progress: func(done, total int) {
+		if o.Progress != nil {
+			o.Progress(task, int64(done), int64(total))
+		}
+	}})
+}
+
+// oneOf checks an option that has a few values.
+func oneOf(option, value string, allowed ...string) error {
+	for _, a := range allowed {
+		if a == value {
+			return nil
+		}
+	}
+	return usage(fmt.Errorf("--%s %q%s", option, value, suggest.DidYouMean(value, allowed)), "it is one of: %s", strings.Join(allowed, ", "))
+}

@@ -1,0 +1,70 @@
+package cosetq
+
+import (
+	"archive/zip"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/cosetq/cosetq/tensor"
+)
+
+// saveNPZ writes tensors as a .npz archive under a temporary name and renames it.
+func saveNPZ(path string, specs []tensor.Spec, outputs map[string]*tensor.Tensor) (err error) {
+	tmp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
+	if err != nil {
+		return usage(err, "choose another -o")
+	}
+	defer func() {
+		_ = tmp.Close()
+		if err != nil {
+			_ = os.Remove(tmp.Name())
+		}
+	}()
+	w := zip.NewWriter(tmp)
+	for _, spec := range specs {
+		entry, err := w.Create(spec.Name + ".npy")
+		if err == nil {
+			err = writeNPY(entry, outputs[spec.Name])
+		}
+		if err != nil {
+			return fmt.Errorf("output %q: %w", spec.Name, err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		return err
+	}
+	if err := tmp.Close(); err != nil {
+		return err
+	}
+	return os.Rename(tmp.Name(), path)
+}
+
+// npyTypes are the element types that NumPy's format can hold.
+var npyTypes = map[tensor.Type]string{
+	tensor.Float32: "<f4", tensor.Float64: "<f8", tensor.Float16Type: "<f2", tensor.Int8: "|i1", tensor.Int16: "<i2", tensor.Int32: "<i4",
+	tensor.Int64: "<i8", tensor.Uint8: "|u1", tensor.Uint16: "<u2", tensor.Uint32: "<u4", tensor.Uint64: "<u8", tensor.Bool: "|b1",
+}
+
+// writeNPY writes a tensor in NumPy's format, version 1.0.
+func writeNPY(w io.Writer, t *tensor.Tensor) error {
+	descr, ok := npyTypes[t.Type]
+	if !ok {
+		return fmt.Errorf("NumPy files hold no %s", t.Type)
+	}
+	var dims strings.Builder
+	for _, d := range t.Shape {
+		fmt.Fprintf(&dims, "%d,", d)
+	}
+	header := fmt.Sprintf("{'descr': '%s', 'fortran_order': False, 'shape': (%s), }", descr, dims.String())
+	header += strings.Repeat(" ", 63-(len(header)+10)%64) + "\n"
+	start := append([]byte("\x93NUMPY\x01\x00"), byte(len(header)), byte(len(header)>>8))
+	for _, part := range [][]byte{start, []byte(header), t.Data} {
+		if _, err := w.Write(part); err != nil {
+			return err
+		}
+	}
+	return nil
+}

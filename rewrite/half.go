@@ -1,0 +1,83 @@
+package rewrite
+
+import (
+	"errors"
+	"io"
+
+	"github.com/cosetq/cosetq/onnx"
+)
+
+// ExportHalf stores the weights of the candidate sites of a float32 model as float16, with a Cast behind each: the half
+// precision form to compare with. Weights that are float16 already stay. The weights are read when m is written. After an
+// error m is unchanged.
+func ExportHalf(m *onnx.Model, sites []Site) (*ExportResult, error) {
+	opset, _ := m.Opset("")
+	e := newEditor(m, opset)
+	var chosen []*Site
+	for i := range sites {
+		if sites[i].Status != Candidate || sites[i].DType != onnx.Float {
+			continue
+		}
+		if err := e.prepare(&sites[i], nil); err != nil {
+			return nil, err
+		}
+		chosen = append(chosen, &sites[i])
+	}
+	if len(chosen) == 0 {
+		return nil, errors.New("rewrite: the model has no float32 weight to store as float16")
+	}
+	stored := map[*Weight]string{}
+	for _, s := range chosen {
+		weight := stored[s.Weight]
+		if weight == "" {
+			dims := []int64{int64(s.Weight.n), int64(s.Weight.k)}
+			weight = e.addInitializer(s.Weight.root.Scope.Graph, s.Weight.Name()+".half", onnx.NewStreamTensor("", onnx.Float16, dims, halfRows{s.Weight}))
+			stored[s.Weight] = weight
+		}
+		e.replace(s, func(activation, bias, output string) []*onnx.Node {
+			cast := onnx.NewNode("Cast", []string{weight}, []string{e.names.Unique(weight + ".float")}, onnx.IntAttr("to", int64(onnx.Float)))
+			turn := onnx.NewNode("Transpose", []string{cast.Outputs[0]}, []string{e.names.Unique(weight + ".turned")}, onnx.IntsAttr("perm", 1, 0))
+			turn.Name = e.names.Unique(weight + ".turn")
+			product := output
+			if bias != "" {
+				product = e.names.Unique(output + ".product")
+			}
+			matMul := onnx.NewNode("MatMul", []string{activation, turn.Outputs[0]}, []string{product})
+			matMul.Name = e.names.Unique(s.Name + ".half")
+			nodes := []*onnx.Node{cast, turn, matMul}
+			if bias != "" {
+				nodes = append(nodes, e.addBias(s.Name, product, bias, output))
+			}
+			return nodes
+		})
+	}
+	e.finish()
+	prune(m, e.dropped)
+	return &ExportResult{Nodes: len(chosen), Matrices: len(stored)}, nil
+}
+
+// halfRows is a weight [N × K] as raw data of float16.
+type halfRows struct{ *Weight }
+
+func (h halfRows) Size() int64 { return 2 * int64(h.n) * int64(h.k) }
+
+func (h halfRows) WriteTo(w io.Writer) (int64, error) {
+	rows := max(min(decodedBuffer/h.k, h.n), 1)
+	buffer := make([]float32, rows*h.k)
+	var out []byte
+	var written int64
+	for first := 0; first < h.n; first += rows {
+		last := min(first+rows, h.n)
+		part := buffer[:(last-first)*h.k]
+		if err := h.Rows(part, first, last); err != nil {
+			return written, err
+		}
+		out = appendFloats(out[:0], onnx.Float16, part)
+		n, err := w.Write(out)
+		written += int64(n)
+		if err != nil {
+			return written, err
+		}
+	}
+	return written, nil
+}

@@ -1,0 +1,81 @@
+package cosetq
+
+import (
+	"context"
+	"errors"
+
+	"github.com/cosetq/cosetq/eval"
+	"github.com/cosetq/cosetq/ort"
+	"github.com/cosetq/cosetq/tensor"
+)
+
+// Loaded is a model that is ready to run.
+type Loaded struct {
+	Path            string
+	Session         *ort.Session
+	Inputs, Outputs []tensor.Spec // in declared order
+}
+
+// Load loads the model at path into ONNX Runtime. A model that cannot be read is a [BadModel], whatever ONNX Runtime says of it.
+func Load(path string, o ort.SessionOptions) (*Loaded, error) {
+	inputs, outputs, err := signature(path)
+	if err != nil {
+		return nil, err
+	}
+	rt, err := ort.Open(ort.Options{})
+	if err != nil {
+		return nil, err
+	}
+	s, err := rt.NewSession(path, o)
+	if err != nil {
+		if errors.Is(err, ort.ErrModel) {
+			return nil, fail(BadModel, err, "`cosetq inspect %s` shows what is in it", path)
+		}
+		return nil, err
+	}
+	return &Loaded{Path: path, Session: s, Inputs: inputs, Outputs: outputs}, nil
+}
+
+// Close frees the model.
+func (l *Loaded) Close() error { return l.Session.Close() }
+
+// judged is the model as package eval takes it.
+func (l *Loaded) judged() eval.Model {
+	return eval.Model{Path: l.Path, Runner: l.Session, Inputs: l.Inputs, Outputs: l.Outputs}
+}
+
+// signature reads a model's inputs and outputs without loading it.
+func signature(path string) (inputs, outputs []tensor.Spec, err error) {
+	m, err := OpenModel(path)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer m.Close()
+	if inputs, outputs, err = ort.Signature(m); err != nil {
+		return nil, nil, fail(BadModel, err, "")
+	}
+	return inputs, outputs, nil
+}
+
+// loadAll loads several models with the same options.
+func loadAll(ctx context.Context, paths []string, o ort.SessionOptions) ([]*Loaded, error) {
+	var models []*Loaded
+	for _, p := range paths {
+		m, err := Load(p, o)
+		if err == nil {
+			err = ctx.Err()
+		}
+		if err != nil {
+			closeAll(models)
+			return nil, err
+		}
+		models = append(models, m)
+	}
+	return models, nil
+}
+
+func closeAll(models []*Loaded) {
+	for _, m := range models {
+		_ = m.Close()
+	}
+}
