@@ -2,7 +2,8 @@
 #
 #   make -f cudaops/build.mk            build/ops/libcosetq.so
 #   make -f cudaops/build.mk check      the native tests on every instruction set of this machine
-#   make -f cudaops/build.mk asan       the same under the address and undefined-behaviour sanitizers
+#   make -f cudaops/build.mk asan       the same, and random bytes, under the address and undefined-behaviour sanitizers
+#   make -f cudaops/build.mk fuzz       what takes foreign bytes, with libFuzzer: needs clang++
 #   make -f cudaops/build.mk bench      times of the kernels alone
 
 here := $(patsubst %/,%,$(dir $(abspath $(lastword $(MAKEFILE_LIST)))))
@@ -28,7 +29,7 @@ ort_parts := register linear_create linear_compute introspect observe_op observe
 
 objects = $(addprefix $1/cpu/,$(addsuffix .o,$(kernels)))
 
-.PHONY: all check asan bench clean
+.PHONY: all check asan fuzz bench clean
 all: $(out)/libcosetq.so
 
 release := $(out)/release
@@ -63,6 +64,17 @@ $(out)/libcosetq.so: $(here)/src/exports.map $(call objects,$(release)) $(addpre
 	$(CXX) $(link) $(filter %.o,$^) -o $@.new
 	mv $@.new $@
 
+# What takes foreign bytes, as libFuzzer wants it: fuzz/<name>_fuzz.cc.
+fuzzers := weight encoder observe
+random_seconds ?= 4
+
+$(sanitized)/fuzz/%.o: $(here)/fuzz/%.cc
+	@mkdir -p $(@D)
+	$(CXX) $(flags) $(sanitize) -I$(here)/test -MMD -MP -c $< -o $@
+
+$(addprefix $(sanitized)/,$(fuzzers)): $(sanitized)/%: $(sanitized)/fuzz/%_fuzz.o $(sanitized)/fuzz/standalone.o $(call objects,$(sanitized)) $(sanitized)/test/sample.o
+	$(CXX) $(sanitize) $^ -pthread -o $@
+
 tests := $(basename $(notdir $(wildcard $(here)/test/*.cc)))
 $(release)/cosetq_test: $(call objects,$(release)) $(addprefix $(release)/test/,$(addsuffix .o,$(tests)))
 	$(CXX) $^ -pthread -o $@
@@ -79,8 +91,35 @@ check: $(release)/cosetq_test
 	  { echo "inline functions leak out of the files of one instruction set"; exit 1; }
 	$(release)/cosetq_test
 
-asan: $(sanitized)/cosetq_test
+asan: $(sanitized)/cosetq_test $(addprefix $(sanitized)/,$(fuzzers))
 	$(sanitized)/cosetq_test --short
+	@for target in $(fuzzers); do echo "-- $$target"; $(sanitized)/$$target -seconds=$(random_seconds) || exit 1; done
+
+# The same targets with libFuzzer, which comes with clang++.
+fuzz_seconds ?= 10
+fuzz_cxx ?= clang++
+fuzzed := $(out)/fuzz
+fuzz_flags := $(flags) -Wno-unknown-warning-option $(sanitize) -O2 -fsanitize=fuzzer-no-link -I$(here)/test
+
+$(fuzzed)/cpu/%.o: $(here)/src/cpu/%.cc
+	@mkdir -p $(@D)
+	$(fuzz_cxx) $(fuzz_flags) $(isa_$(firstword $(subst _, ,$*))) -MMD -MP -c $< -o $@
+
+$(fuzzed)/fuzz/%.o: $(here)/fuzz/%.cc
+	@mkdir -p $(@D)
+	$(fuzz_cxx) $(fuzz_flags) -MMD -MP -c $< -o $@
+
+$(fuzzed)/test/%.o: $(here)/test/%.cc
+	@mkdir -p $(@D)
+	$(fuzz_cxx) $(fuzz_flags) -MMD -MP -c $< -o $@
+
+$(addprefix $(fuzzed)/,$(fuzzers)): $(fuzzed)/%: $(fuzzed)/fuzz/%_fuzz.o $(call objects,$(fuzzed)) $(fuzzed)/test/sample.o
+	$(fuzz_cxx) $(sanitize) -fsanitize=fuzzer $^ -pthread -o $@
+
+fuzz: $(addprefix $(fuzzed)/,$(fuzzers))
+	@for target in $(fuzzers); do echo "-- $$target"; mkdir -p $(fuzzed)/corpus/$$target; \
+	  $(fuzzed)/$$target -max_total_time=$(fuzz_seconds) -max_len=4096 -len_control=0 -timeout=10 -verbosity=0 -print_funcs=0 \
+	    -print_final_stats=1 -artifact_prefix=$(fuzzed)/$$target- $(fuzzed)/corpus/$$target || exit 1; done
 
 bench: $(release)/cosetq_bench
 	$(release)/cosetq_bench
@@ -88,4 +127,4 @@ bench: $(release)/cosetq_bench
 clean:
 	rm -rf $(out)
 
--include $(wildcard $(release)/*/*.d $(sanitized)/*/*.d)
+-include $(wildcard $(release)/*/*.d $(sanitized)/*/*.d $(fuzzed)/*/*.d)

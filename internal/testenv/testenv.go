@@ -87,6 +87,20 @@ func Ops(t testing.TB) string {
 	return library(t, "ops", EnvOps, "build/ops/libcosetq.so", "make build")
 }
 
+// Backend is the folder with the backend tests of ONNX (node/test_matmul_2d and so on): those of the onnx package in
+// build/venv, or of Debian's libonnx-testdata.
+func Backend(t testing.TB) string {
+	t.Helper()
+	pattern := filepath.Join(Root(t), "build", "venv", "lib", "python3*", "site-packages", "onnx", "backend", "test", "data")
+	for _, p := range []string{pattern, "/usr/share/libonnx-testdata/data"} {
+		if found, err := filepath.Glob(p); err == nil && len(found) > 0 {
+			return found[0]
+		}
+	}
+	missing(t, "python", "no %s; run `make setup-python`, or install libonnx-testdata", pattern)
+	return ""
+}
+
 func library(t testing.TB, what, env, glob, remedy string) string {
 	t.Helper()
 	if path := os.Getenv(env); path != "" {

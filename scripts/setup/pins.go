@@ -3,7 +3,7 @@ package main
 // The versions of ONNX Runtime: the one that the tool runs with, and those that the native library must also load in.
 const mainVersion = "1.30.0"
 
-var otherVersions = []string{"1.24.4", "1.27.0"}
+var otherVersions = []string{"1.24.4", "1.26.0", "1.28.0"}
 
 // A pin is the SHA-256 of libonnxruntime.so as one source ships it. Sources build their own binaries, so that the same
 // version has several.
@@ -22,7 +22,8 @@ var knownPins = pinTable{
 	{"1.30.0", "arm64", "pip", "8a218e1e446880131115c368ec7005969a5022af9a15a26173de648fef0b7789"},
 	{"1.30.0", "arm64", "npm", "1f549d46250b005580b597f4164984aaf75b3bcb9f3aeb07c7f8a8fe60b23c76"},
 	{"1.24.4", "amd64", "pip", "2d518e11c7767f9fdc4413bdbeb45acf30db504ff76a82fc19d9238a3f9f6c24"},
-	{"1.27.0", "amd64", "pip", "b5c9d4f124d24707f514dad926dc181820807178855df1c528e3addb2dd0e6f7"},
+	{"1.26.0", "amd64", "pip", "50775d390eb55e7abd9f6d734da103a04f0e5342ef0a76b1c6ec795544439295"},
+	{"1.28.0", "amd64", "pip", "aa4079d18f4ea7a5f3a94d80cd4bbe0f2740436626622d64d793803a20381083"},
 }
 
 type pinTable []pin

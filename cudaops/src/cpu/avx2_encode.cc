@@ -23,15 +23,21 @@ inline U Gather(const uint32_t* table, U at) {
                                                     reinterpret_cast<__m256i>(at), 4));
 }
 
+// Every second number of a and then of b, from the first (0x88) or the second (0xdd) on.
+template <int kFrom>
+inline F EverySecond(F a, F b) {
+  const __m256 halves = _mm256_shuffle_ps(a, b, kFrom);
+  return _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(halves), 0xd8));
+}
+
 // Turns 8 groups of 8 by taking every second number three times.
 inline void LoadTile(const float* groups, F* x) {
-  const M even = {0, 2, 4, 6, 8, 10, 12, 14};
   F a[8], b[8];
   for (int i = 0; i < 8; ++i) a[i] = Load<F>(groups + 8 * i);
   for (int bit = 1; bit < 8; bit *= 2) {
     for (int i = 0; i < 8; ++i) {
       const int low = i & ~bit;
-      b[i] = __builtin_shuffle(a[low], a[low | bit], i & bit ? even + 1 : even);
+      b[i] = i & bit ? EverySecond<0xdd>(a[low], a[low | bit]) : EverySecond<0x88>(a[low], a[low | bit]);
     }
     memcpy(a, b, sizeof a);
   }

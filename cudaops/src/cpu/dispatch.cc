@@ -3,8 +3,20 @@
 #include <atomic>
 #include <cstdlib>
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
 namespace cosetq {
 namespace {
+
+#if defined(__x86_64__)
+// Clang 14 does not know this feature by name.
+bool HasF16c() {
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  return __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & bit_F16C) != 0;
+}
+#endif
 
 struct Candidate {
   const Kernels* kernels;
@@ -18,7 +30,7 @@ const Candidate kCandidates[] = {
     {&kAvx2Kernels,
      [] {
        return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-              __builtin_cpu_supports("f16c");
+              HasF16c();
      }},
     {&kAvx512Kernels,
      [] {
