@@ -62,6 +62,8 @@ func Classify(err error) (kind Kind, hint string) {
 		return Resources, "free some disk space, or choose another folder with -o; nothing was left behind"
 	case errors.Is(err, syscall.ENOMEM):
 		return Resources, "close other programs or use a machine with more memory"
+	case errors.Is(err, onnx.ErrChanged):
+		return BadModel, "leave the files alone while they are in use, and run again"
 	case errors.Is(err, fs.ErrExist):
 		return Usage, "choose another -o, or pass --force to replace it"
 	case errors.Is(err, ort.ErrInput):

@@ -4,12 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"math"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/cosetq/cosetq/journal"
 	"github.com/cosetq/cosetq/lattice"
 	"github.com/cosetq/cosetq/onnx"
 	"github.com/cosetq/cosetq/quant"
@@ -37,6 +40,11 @@ type QuantizeOptions struct {
 	Data       string // calibrate on this data first: a recipe, or random:N
 	Samples    int    // number of samples of Data, 0 all
 	Statistics string // or use this file that Calibrate wrote
+
+	// Resume goes on where a run with the same options was killed: what it had done lies in the folder OUTPUT.journal.
+	Resume bool
+	// Shard, unless zero, makes this one of several runs that divide the weights; [Merge] writes the model when all are done.
+	Shard Shard
 
 	Sites       rewrite.Options // which weights
 	MinCoverage float64         // fail with Nothing when a smaller share of the weights can be quantized, 0 to 1
@@ -76,6 +84,7 @@ type QuantizeReport struct {
 	Coverage      float64          `json:"coverage"`        // share of all constant MatMul and Gemm weights that is quantized
 	Layers        []QuantizedLayer `json:"layers"`
 	DryRun        bool             `json:"dry_run,omitempty"`
+	Shard         string           `json:"shard,omitempty"` // the share i/n that was done; no files then
 	Notes         []string         `json:"notes,omitempty"`
 	Files         []File           `json:"files"`
 	Bytes         int64            `json:"bytes"`
@@ -109,6 +118,12 @@ func quantize(ctx context.Context, input string, o QuantizeOptions, dryRun bool)
 	}
 	defer m.Close()
 	output, err := OutputPath(o.Output, input, ".q.onnx", o.Overwrite || dryRun)
+	if o.Resume && errors.Is(err, fs.ErrExist) {
+		// Killed between giving the output its name and removing the journal.
+		if output, _ = OutputPath(o.Output, input, ".q.onnx", true); journalPlaced(output) {
+			err = nil
+		}
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -119,7 +134,8 @@ func quantize(ctx context.Context, input string, o QuantizeOptions, dryRun bool)
 	if err != nil {
 		return nil, err
 	}
-	r := &QuantizeReport{Schema: "cosetq/v1/quantize", Input: input, Codec: codec.String(), Method: o.Method, Seed: o.Seed, DryRun: dryRun, Files: []File{}}
+	r := newQuantizeReport(input, codec, &o)
+	r.DryRun = dryRun
 	if r.InputBytes, err = modelBytes(m); err != nil {
 		return nil, err
 	}
@@ -137,6 +153,10 @@ func quantize(ctx context.Context, input string, o QuantizeOptions, dryRun bool)
 	r.Seconds = time.Since(start).Seconds()
 	r.PeakRSS = PeakRSS()
 	return r, nil
+}
+
+func newQuantizeReport(input string, codec *lattice.Codec, o *QuantizeOptions) *QuantizeReport {
+	return &QuantizeReport{Schema: "cosetq/v1/quantize", Input: input, Codec: codec.String(), Method: o.Method, Seed: o.Seed, Files: []File{}}
 }
 
 // chosenCodec returns the codec of Codec or Bits.
@@ -166,6 +186,9 @@ func (o *QuantizeOptions) chosenCodec() (*lattice.Codec, error) {
 func (o *QuantizeOptions) check() error {
 	if err := o.chooseMethod(); err != nil {
 		return err
+	}
+	if o.Shard.Count > 0 && o.Data != "" {
+		return usage(errors.New("--shard and --data are both given"), "calibrate once, and give the shares its file with --calib")
 	}
 	if o.Threads < 0 {
 		return usage(fmt.Errorf("--threads %d is negative", o.Threads), "0 takes all cores")
@@ -244,34 +267,50 @@ func layerOf(s *rewrite.Site) QuantizedLayer {
 		Status: string(s.Status), Reason: string(s.Reason), Detail: s.Detail}
 }
 
-// write quantizes all candidates, rewrites the model and saves it.
-func (o *QuantizeOptions) write(ctx context.Context, r *QuantizeReport, m *onnx.Model, codec *lattice.Codec, sites []rewrite.Site, output string) error {
-	h, err := o.openHessians(ctx, r, m, sites)
+// write quantizes all candidates, rewrites the model and saves it; or quantizes a share of them.
+func (o *QuantizeOptions) write(ctx context.Context, r *QuantizeReport, m *onnx.Model, codec *lattice.Codec, sites []rewrite.Site, output string) (err error) {
+	j, err := o.openJournal(m, codec, output)
+	if err != nil {
+		return err
+	}
+	defer func() { err = o.leaveJournal(j, err) }()
+	h, err := o.openHessians(ctx, r, m, sites, j)
 	if err != nil {
 		return err
 	}
 	if h != nil {
 		defer h.close()
 	}
-	results, err := o.quantizeAll(ctx, codec, sites, h)
+	weights := weightsOf(sites)
+	if err := o.checkTargets(m, codec, weights, output, j); err != nil {
+		return err
+	}
+	results, err := o.quantizeAll(ctx, r, codec, o.Shard.share(weights), h, j)
 	if err != nil {
 		return err
 	}
-	var replacements []rewrite.Replacement
-	for i := range sites {
-		s := &sites[i]
-		layer := layerOf(s)
-		if res := results[s.Weight]; s.Status == rewrite.Candidate && res != nil {
-			replacements = append(replacements, rewrite.Replacement{Site: *s, Matrix: res.Matrix, Correction: h.correction(s.Weight, res)})
-			h.describe(&layer, s.Weight, res)
-			layer.Status, layer.Codec, layer.BitsPerWeight = string(rewrite.Quantized), codec.String(), res.Matrix.BitsPerWeight()
-			if db := res.SQNR(); !math.IsInf(db, 0) && !math.IsNaN(db) {
-				layer.SQNR = &db
-			}
-		}
-		r.Layers = append(r.Layers, layer)
+	if o.Shard.Count > 0 {
+		return r.describeShare(m, o.Shard, sites, results)
 	}
-	_, r.Coverage = rewrite.Coverage(sites)
+	return r.assemble(ctx, o, m, sites, results, output, j)
+}
+
+// checkTargets fails at once when the result could not be saved in the end.
+func (o *QuantizeOptions) checkTargets(m *onnx.Model, codec *lattice.Codec, weights []*rewrite.Weight, output string, j *journal.Journal) error {
+	if placed, err := j.Output(); err != nil || len(placed) > 0 {
+		return err // what stands there may be our own; the end will tell
+	}
+	external := false
+	for _, w := range weights {
+		n, k := w.Dims()
+		external = external || quant.PlannedBytes(codec, n, k) > 2*pageSize // more than half of which are the codes
+	}
+	return m.CheckTargets(output, onnx.SaveOptions{Overwrite: o.Overwrite}, external)
+}
+
+// assemble replaces the weights by their codes and saves the model.
+func (r *QuantizeReport) assemble(ctx context.Context, o *QuantizeOptions, m *onnx.Model, sites []rewrite.Site, results map[*rewrite.Weight]*codedWeight, output string, j *journal.Journal) error {
+	replacements := r.describe(sites, results)
 	if err := r.enough(sites, o.MinCoverage); err != nil {
 		return err
 	}
@@ -280,7 +319,18 @@ func (o *QuantizeOptions) write(ctx context.Context, r *QuantizeReport, m *onnx.
 		return fail(BadModel, err, "")
 	}
 	r.BitsPerWeight = done.BitsPerWeight()
+	if err := withdraw(j); err != nil {
+		return err
+	}
 	saved, err := m.Save(output, onnx.SaveOptions{External: onnx.ExternalAlways, ExternalThreshold: pageSize, Overwrite: o.Overwrite, Context: ctx,
+		TempDir: j.Dir(),
+		BeforePlace: func(files []onnx.SavedFile) error {
+			var recorded []journal.File
+			for _, f := range files {
+				recorded = append(recorded, journal.File{Path: filepath.Base(f.Path), SHA256: f.SHA256})
+			}
+			return j.SetOutput(recorded)
+		},
 		Progress: func(written, total int64) {
 			if o.Progress != nil {
 				o.Progress("writing", written, total)
@@ -293,42 +343,104 @@ func (o *QuantizeOptions) write(ctx context.Context, r *QuantizeReport, m *onnx.
 	return nil
 }
 
-// quantizeAll codes every weight of the candidates once. A weight that is not finite turns its sites into skipped ones.
-func (o *QuantizeOptions) quantizeAll(ctx context.Context, codec *lattice.Codec, sites []rewrite.Site, h *hessians) (map[*rewrite.Weight]*quant.Result, error) {
-	var rows int64
+// describe lists the layers, and returns the replacements of those that were coded.
+func (r *QuantizeReport) describe(sites []rewrite.Site, results map[*rewrite.Weight]*codedWeight) []rewrite.Replacement {
+	var replacements []rewrite.Replacement
+	for i := range sites {
+		s := &sites[i]
+		res := results[s.Weight]
+		if s.Status == rewrite.Candidate && res != nil && res.NonFinite != "" {
+			s.Status, s.Reason, s.Detail = rewrite.Skipped, reasonNonFinite, res.NonFinite
+		}
+		layer := layerOf(s)
+		if s.Status == rewrite.Candidate && res != nil {
+			replacements = append(replacements, rewrite.Replacement{Site: *s, Matrix: res.matrix, Correction: res.Correction})
+			layer.Status, layer.Codec, layer.BitsPerWeight = string(rewrite.Quantized), res.matrix.Codec.String(), res.matrix.BitsPerWeight()
+			layer.Method, layer.Fallback, layer.Loss, layer.NearestLoss, layer.SQNR = res.Method, res.Fallback, res.Loss, res.NearestLoss, res.SQNR
+		}
+		r.Layers = append(r.Layers, layer)
+	}
+	_, r.Coverage = rewrite.Coverage(sites)
+	return replacements
+}
+
+// weightsOf lists the weights of the candidates, each once, in the order of the model.
+func weightsOf(sites []rewrite.Site) []*rewrite.Weight {
 	var weights []*rewrite.Weight
 	seen := map[*rewrite.Weight]bool{}
 	for i := range sites {
 		if s := &sites[i]; s.Status == rewrite.Candidate && !seen[s.Weight] {
 			seen[s.Weight] = true
 			weights = append(weights, s.Weight)
-			rows += int64(s.N)
 		}
 	}
-	step := o.Progress.stage("quantizing", rows)
-	encoder, results := fastEncoder(codec), map[*rewrite.Weight]*quant.Result{}
+	return weights
+}
+
+// codedWeight is what became of a weight: what the journal remembers beside the code.
+type codedWeight struct {
+	matrix      *quant.Matrix
+	SQNR        *float64  `json:"sqnr_db,omitempty"`
+	Method      string    `json:"method"`
+	Fallback    string    `json:"fallback,omitempty"`
+	Loss        *float64  `json:"output_loss,omitempty"`
+	NearestLoss *float64  `json:"output_loss_rtn,omitempty"`
+	Correction  []float32 `json:"correction,omitempty"`
+	NonFinite   string    `json:"non_finite,omitempty"` // why it could not be coded
+}
+
+// quantizeAll codes the weights that the journal does not have yet.
+func (o *QuantizeOptions) quantizeAll(ctx context.Context, r *QuantizeReport, codec *lattice.Codec, weights []numbered, h *hessians, j *journal.Journal) (map[*rewrite.Weight]*codedWeight, error) {
+	var rows int64
 	for _, w := range weights {
-		hessian, err := h.of(w)
+		n, _ := w.Dims()
+		rows += int64(n)
+	}
+	step := o.Progress.stage("quantizing", rows)
+	encoder, results := fastEncoder(codec), map[*rewrite.Weight]*codedWeight{}
+	for _, w := range weights {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		res, err := r.recall(j, w)
 		if err != nil {
 			return nil, err
 		}
-		res, err := quant.Quantize(ctx, w, quant.Options{Codec: codec, Encoder: encoder, Hessian: hessian, Threads: o.Threads, Progress: step})
-		var bad *quant.NonFiniteError
-		switch {
-		case errors.As(err, &bad):
-			for i := range sites {
-				if sites[i].Weight == w {
-					sites[i].Status, sites[i].Reason, sites[i].Detail = rewrite.Skipped, reasonNonFinite, bad.Error()
-				}
-			}
-			continue
-		case ctx.Err() != nil:
-			return nil, ctx.Err()
-		case err != nil:
-			return nil, fail(BadModel, fmt.Errorf("weight %q: %w", w.Name(), err), "")
+		if res != nil {
+			n, _ := w.Dims()
+			step(n)
+		} else if res, err = o.quantizeOne(ctx, codec, encoder, w, h, j, step); err != nil {
+			return nil, err
 		}
-		results[w] = res
+		results[w.Weight] = res
 		w.Release()
 	}
 	return results, nil
+}
+
+// quantizeOne codes a weight and stores the result in the journal.
+func (o *QuantizeOptions) quantizeOne(ctx context.Context, codec *lattice.Codec, encoder lattice.RowCoder, w numbered, h *hessians, j *journal.Journal, step func(int)) (*codedWeight, error) {
+	hessian, err := h.of(w.Weight)
+	if err != nil {
+		return nil, err
+	}
+	coded := &codedWeight{}
+	res, err := quant.Quantize(ctx, w, quant.Options{Codec: codec, Encoder: encoder, Hessian: hessian, Threads: o.Threads, Progress: step})
+	var bad *quant.NonFiniteError
+	switch {
+	case errors.As(err, &bad):
+		coded.NonFinite = bad.Error()
+	case ctx.Err() != nil:
+		return nil, ctx.Err()
+	case err != nil:
+		return nil, fail(BadModel, fmt.Errorf("weight %q: %w", w.Name(), err), "")
+	default:
+		coded.matrix = res.Matrix
+		coded.Correction = h.correction(w.Weight, res)
+		h.describe(coded, w.Weight, res)
+		if db := res.SQNR(); !math.IsInf(db, 0) && !math.IsNaN(db) {
+			coded.SQNR = &db
+		}
+	}
+	return coded, coded.store(j, w)
 }

@@ -4,10 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/cosetq/cosetq/calib"
 	"github.com/cosetq/cosetq/internal/suggest"
+	"github.com/cosetq/cosetq/journal"
 	"github.com/cosetq/cosetq/onnx"
 	"github.com/cosetq/cosetq/quant"
 	"github.com/cosetq/cosetq/rewrite"
@@ -49,16 +53,21 @@ type hessians struct {
 
 // openHessians reads the statistics file, or gathers statistics from data, for the sites of m. It returns nil when the
 // method needs none.
-func (o *QuantizeOptions) openHessians(ctx context.Context, r *QuantizeReport, m *onnx.Model, sites []rewrite.Site) (*hessians, error) {
+func (o *QuantizeOptions) openHessians(ctx context.Context, r *QuantizeReport, m *onnx.Model, sites []rewrite.Site, j *journal.Journal) (*hessians, error) {
 	if o.Method != LDLQ {
 		return nil, nil
 	}
 	h := &hessians{inputs: map[*rewrite.Weight][]*calib.Observation{}, close: func() error { return nil }}
 	var err error
-	if o.Statistics != "" {
-		err = h.open(o.Statistics, m)
-	} else {
-		err = h.gather(ctx, o, m.Path())
+	path := o.Statistics
+	if path == "" {
+		path = filepath.Join(j.Dir(), "statistics"+StatisticsEnding)
+		if _, statErr := os.Stat(path); errors.Is(statErr, fs.ErrNotExist) {
+			err = o.gather(ctx, m.Path(), path)
+		}
+	}
+	if err == nil {
+		err = h.open(path, m)
 	}
 	if err != nil {
 		return nil, err
@@ -113,18 +122,19 @@ func (h *hessians) open(path string, m *onnx.Model) error {
 	return nil
 }
 
-// gather calibrates the model at path.
-func (h *hessians) gather(ctx context.Context, o *QuantizeOptions, path string) error {
-	c, err := newCalibration(path, o.Sites, o.Threads)
+// gather calibrates the model into a file of the journal, from which a resumed run goes on.
+func (o *QuantizeOptions) gather(ctx context.Context, model, path string) error {
+	c, err := newCalibration(model, o.Sites, o.Threads)
 	if err != nil {
 		return err
 	}
 	defer c.close()
-	h.statistics, err = c.gather(ctx, o.Data, calib.Options{Limit: o.Samples, Seed: o.Seed}, o.Progress)
-	h.close = func() error {
-		c.gathered.ResetAll()
-		return nil
+	s, err := c.gather(ctx, o.Data, calib.Options{Limit: o.Samples, Seed: o.Seed}, o.Progress)
+	if err != nil {
+		return err
 	}
+	defer c.gathered.ResetAll()
+	_, err = s.Save(path, false)
 	return err
 }
 
@@ -170,7 +180,7 @@ func (h *hessians) correction(w *rewrite.Weight, res *quant.Result) []float32 {
 }
 
 // describe reports how a weight was rounded.
-func (h *hessians) describe(layer *QuantizedLayer, w *rewrite.Weight, res *quant.Result) {
+func (h *hessians) describe(layer *codedWeight, w *rewrite.Weight, res *quant.Result) {
 	layer.Method = RTN
 	switch {
 	case h == nil:

@@ -33,6 +33,8 @@ var (
 	ErrTooLarge = errors.New("larger than the 2 GiB a protobuf file may have")
 	// ErrSameFile: a model would be written onto a file that it is being read from.
 	ErrSameFile = errors.New("refusing to write onto a file that the model is read from")
+	// ErrChanged: a file was truncated or rewritten in place while it was open.
+	ErrChanged = errors.New("the file changed while it was read")
 	// ErrVerify: what was written does not read back as what was meant.
 	ErrVerify = errors.New("the written file does not read back as it was written")
 )

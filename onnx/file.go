@@ -25,6 +25,7 @@ type document struct {
 
 // mapping is a file in memory.
 type mapping struct {
+	path  string
 	data  []byte
 	unmap func() error
 	info  os.FileInfo
@@ -34,8 +35,8 @@ type mapping struct {
 // the mapping: nothing of them is read. External data are opened when a tensor
 // is first looked at. Close the model when the last tensor has been used.
 //
-// The file must not be truncated or rewritten in place while it is open, as
-// with every mapped file. Replacing it by renaming, as [Model.Save] does, is fine.
+// The file must not be truncated or rewritten in place while it is open: see
+// [Guard]. Replacing it by renaming, as [Model.Save] does, is fine.
 //
 // The error is a [*FormatError] when the file is no model, and wraps the error
 // of the operating system when it cannot be read.
@@ -45,7 +46,11 @@ func Open(path string) (*Model, error) {
 		return nil, fmt.Errorf("onnx: cannot open the model: %w", err)
 	}
 	d := &document{path: path, dir: filepath.Dir(path), data: mp.data, unmap: mp.unmap, info: mp.info}
-	m, err := parse(d)
+	var m *Model
+	err = Guard(func() (err error) {
+		m, err = parse(d)
+		return err
+	})
 	if err != nil {
 		d.close()
 		return nil, err
@@ -147,7 +152,7 @@ func mapFile(path string) (*mapping, error) {
 	if info.Size() != int64(int(info.Size())) {
 		return nil, fmt.Errorf("%s: %d bytes do not fit the address space", path, info.Size())
 	}
-	mp := &mapping{info: info, data: []byte{}, unmap: func() error { return nil }}
+	mp := &mapping{path: path, info: info, data: []byte{}, unmap: func() error { return nil }}
 	if info.Size() == 0 {
 		return mp, nil // mapping nothing is an error on most systems
 	}

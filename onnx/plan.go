@@ -2,6 +2,7 @@ package onnx
 
 import (
 	"fmt"
+	"reflect"
 	"strconv"
 	"unsafe"
 )
@@ -39,7 +40,7 @@ func (s *saver) plan() error {
 		}
 	}
 	s.enc = encoder{replace: make(map[*Tensor]*Tensor)}
-	shared := make(map[view]int64)
+	shared := make(map[any]int64)
 	for r := range s.m.Tensors() {
 		t := r.Tensor
 		if s.enc.replace[t] != nil || t.DataType == String || !t.DataType.known() {
@@ -104,17 +105,30 @@ type view struct {
 	size int64
 }
 
+// identity returns what tensors with the same data share, or nil: their bytes in memory, or their Data.
+func identity(t *Tensor, size int64) any {
+	if t.Data != nil {
+		if reflect.TypeOf(t.Data).Comparable() {
+			return t.Data
+		}
+		return nil
+	}
+	if b, err := t.rawBytes(); err == nil && size > 0 {
+		return view{unsafe.SliceData(b), size}
+	}
+	return nil
+}
+
 // moveOut gives t a place in the external file and encodes it as a reference there.
-func (s *saver) moveOut(t *Tensor, shared map[view]int64) error {
+func (s *saver) moveOut(t *Tensor, shared map[any]int64) error {
 	size, err := t.ByteSize()
 	if err != nil {
 		return err
 	}
 	offset, found := int64(0), false
-	if b, err := t.rawBytes(); err == nil && size > 0 {
-		v := view{unsafe.SliceData(b), size}
-		if offset, found = shared[v]; !found {
-			shared[v] = alignUp(s.dataEnd)
+	if key := identity(t, size); key != nil {
+		if offset, found = shared[key]; !found {
+			shared[key] = alignUp(s.dataEnd)
 		}
 	}
 	if !found {

@@ -33,6 +33,12 @@ type SaveOptions struct {
 	// Progress, if set, is called now and then with the bytes written so far
 	// and the bytes in all.
 	Progress func(written, total int64)
+	// TempDir, if set, is where the files lie until they are complete: a folder
+	// of the same file system as the model.
+	TempDir string
+	// BeforePlace, if set, is called when the files are complete and verified,
+	// before they get their names. Its error stops that.
+	BeforePlace func([]SavedFile) error
 }
 
 // ExternalMode decides which tensors are stored beside the model.
@@ -78,11 +84,15 @@ type SavedFile struct {
 //
 // Errors wrap [fs.ErrExist] when a file exists and Overwrite is not set,
 // [ErrSameFile] when the model is being read from a file it would replace (write
-// to another name, then rename), [ErrTooLarge], [ErrVerify], the error of the
+// to another name, then rename), [ErrTooLarge], [ErrVerify], [ErrChanged], the error of the
 // context, or that of the operating system, such as syscall.ENOSPC.
 func (m *Model) Save(path string, opt SaveOptions) ([]SavedFile, error) {
 	s := &saver{m: m, opt: opt, path: path, dir: filepath.Dir(path), ctx: opt.Context}
-	files, err := s.save()
+	var files []SavedFile
+	err := Guard(func() (err error) {
+		files, err = s.save()
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("onnx: cannot save %s: %w", path, err)
 	}
@@ -167,13 +177,48 @@ func (s *saver) save() (files []SavedFile, err error) {
 	if err := s.ctx.Err(); err != nil {
 		return nil, err
 	}
-	if err := s.place(model, data); err != nil {
-		return nil, err
+	for d := range s.docs {
+		if err := d.changed(); err != nil {
+			return nil, err
+		}
 	}
 	for _, o := range outs {
 		files = append(files, SavedFile{Path: o.path, Bytes: o.n, SHA256: hex.EncodeToString(o.sum)})
 	}
-	return files, nil
+	if s.opt.BeforePlace != nil {
+		if err := s.opt.BeforePlace(files); err != nil {
+			return nil, err
+		}
+	}
+	return files, s.place(model, data)
+}
+
+// CheckTargets makes the checks of [Model.Save] that look at what stands at path and, when external is set, at the file
+// beside it: whether they may be replaced. It lets a long work fail before it begins.
+func (m *Model) CheckTargets(path string, opt SaveOptions, external bool) error {
+	s := &saver{m: m, opt: opt, path: path, dir: filepath.Dir(path), docs: map[*document]bool{}}
+	if m.doc != nil {
+		s.docs[m.doc] = true
+	}
+	for r := range m.Tensors() {
+		if t := r.Tensor; t.doc != nil && t.IsExternal() {
+			s.docs[t.doc] = true
+			if _, err := t.RawBytes(); err != nil {
+				return err // its file has to be open to be compared
+			}
+		}
+	}
+	err := s.checkTarget(path)
+	if err == nil && external {
+		if s.dataName = opt.DataName; s.dataName == "" {
+			s.dataName = filepath.Base(path) + ".data"
+		}
+		err = s.checkTarget(filepath.Join(s.dir, s.dataName))
+	}
+	if err != nil {
+		return fmt.Errorf("onnx: cannot save %s: %w", path, err)
+	}
+	return nil
 }
 
 // checkTarget refuses to replace what must not be replaced.
@@ -240,14 +285,18 @@ type output struct {
 }
 
 func (s *saver) create(path string) (*output, error) {
+	dir := s.opt.TempDir
+	if dir == "" {
+		dir = s.dir
+	}
 	for try := 0; ; try++ {
-		tmp := filepath.Join(s.dir, fmt.Sprintf(".%s.%08x.tmp", filepath.Base(path), rand.Uint32()))
+		tmp := filepath.Join(dir, fmt.Sprintf(".%s.%08x.tmp", filepath.Base(path), rand.Uint32()))
 		f, err := createFile(tmp)
 		if errors.Is(err, fs.ErrExist) && try < 100 {
 			continue
 		}
 		if errors.Is(err, fs.ErrNotExist) {
-			return nil, fmt.Errorf("the folder %s does not exist: %w", s.dir, err)
+			return nil, fmt.Errorf("the folder %s does not exist: %w", dir, err)
 		}
 		if err != nil {
 			return nil, err

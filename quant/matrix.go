@@ -27,6 +27,9 @@ type Matrix struct {
 	Exponent int
 	// Rotation is what W was turned by before it was coded; nil for nothing.
 	Rotation *Rotation
+	// Release, if set, lets the system take back the memory of Codes and Gains,
+	// which lie in a file, until they are read again.
+	Release func() `json:"-"`
 }
 
 // Tiles returns the number of row tiles, ⌈N/Tile⌉.

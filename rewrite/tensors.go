@@ -46,10 +46,10 @@ func (e *editor) store(m *quant.Matrix, l *linear) *codedWeight {
 	scales.DataType = onnx.Float16
 
 	c := &codedWeight{
-		codes:      e.addInitializer(owner, base+".codes", onnx.NewRawTensor("", codeType, []int64{tiles, groups, int64(layout.Elements), tile}, m.Codes)),
+		codes:      e.addInitializer(owner, base+".codes", packed{m, false}.tensor(codeType, []int64{tiles, groups, int64(layout.Elements), tile})),
 		scales:     e.addInitializer(owner, base+".scales", scales),
 		scaleIndex: e.addInitializer(owner, base+".index", onnx.NewRawTensor("", onnx.Uint8, []int64{int64(len(m.ScaleIndex))}, m.ScaleIndex)),
-		gains:      e.addInitializer(owner, base+".gains", onnx.NewRawTensor("", onnx.Uint8, gainDims, m.Gains)),
+		gains:      e.addInitializer(owner, base+".gains", packed{m, true}.tensor(onnx.Uint8, gainDims)),
 	}
 	// Codecs that differ in gains alone share a codebook.
 	book := placed[string]{fmt.Sprint(layout.Dim, layout.Codebook), owner}

@@ -40,15 +40,16 @@ func (w *Weight) Rows(dst []float32, n0, n1 int) error {
 	if n0 < 0 || n1 < n0 || n1 > w.n || len(dst) != (n1-n0)*w.k {
 		return fmt.Errorf("rewrite: rows %d to %d of weight %q [%d × %d] asked for into %d numbers", n0, n1, w.Name(), w.n, w.k, len(dst))
 	}
-	var err error
-	if w.columns {
+	err := onnx.Guard(func() (err error) {
+		if !w.columns {
+			return w.elements.read(dst, int64(n0)*int64(w.k))
+		}
 		for r := n0; r < n1 && err == nil; r += panelRows {
 			end := min(r+panelRows, n1)
 			err = w.turn(dst[(r-n0)*w.k:(end-n0)*w.k], r, end)
 		}
-	} else {
-		err = w.elements.read(dst, int64(n0)*int64(w.k))
-	}
+		return err
+	})
 	if err != nil {
 		return fmt.Errorf("rewrite: read weight %q: %w", w.Name(), err)
 	}

@@ -51,8 +51,13 @@ func usage(err error, hint string, args ...any) error {
 	return failure(cosetq.Usage, err, hint, args...)
 }
 
+// interrupted marks err as the consequence of a signal.
 func interrupted(err error) error {
-	return failure(cosetq.Interrupted, fmt.Errorf("interrupted: %w", err), "nothing was written")
+	hint := "nothing was written"
+	if kind, known := cosetq.Classify(err); kind == cosetq.Interrupted {
+		hint = known
+	}
+	return &cosetq.Error{Kind: cosetq.Interrupted, Err: fmt.Errorf("interrupted: %w", err), Hint: hint}
 }
 
 // fail prints the error, on stdout as one JSON object with --json, and returns

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"os"
 	"runtime"
 
 	"github.com/spf13/cobra"
@@ -15,6 +16,7 @@ func newQuantize(con *console) *cobra.Command {
 	var (
 		o              cosetq.QuantizeOptions
 		dryRun, layers bool
+		shard          string
 	)
 	cmd := &cobra.Command{
 		Use:   "quantize MODEL [-o OUTPUT]",
@@ -24,9 +26,15 @@ and writes a new model. Nothing is changed in place, and every MatMul and Gemm i
 accounted for: quantized, or skipped with a reason.
 
 --bits 4, 3 or 2 chooses a preset codec; --codec names one, as in d4:4,4:g3,4,5,6
-(lattice, radices from the finest level, gains).`,
+(lattice, radices from the finest level, gains).
+
+What is done is kept in the folder OUTPUT.journal until the model is written: after a
+crash or Ctrl-C, --resume goes on from there and gives the same bytes. --shard i/n does
+a share of the work; several machines that share a folder do one each, and merge writes
+the model.`,
 		Example: `  cosetq quantize model.onnx -o model.q.onnx --bits 4
-  cosetq quantize model.onnx --bits 3 --exclude 're:.*/lm_head/.*' --dry-run`,
+  cosetq quantize model.onnx --bits 3 --exclude 're:.*/lm_head/.*' --dry-run
+  cosetq quantize model.onnx -o shared/model.q.onnx --shard 0/4`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			switch {
@@ -35,6 +43,12 @@ accounted for: quantized, or skipped with a reason.
 				return usage(errors.New("--bits and --codec are both given"), "leave one of them out")
 			default:
 				o.Bits = 0 // the flag's default
+			}
+			if shard != "" {
+				var err error
+				if o.Shard, err = cosetq.ParseShard(shard, os.Getenv); err != nil {
+					return err
+				}
 			}
 			r, err := quantize(cmd, con, args[0], o, dryRun)
 			if err != nil {
@@ -60,6 +74,8 @@ accounted for: quantized, or skipped with a reason.
 	fs.IntVar(&o.Threads, "threads", 0, "threads (0: all cores); the result does not depend on it")
 	fs.BoolVar(&dryRun, "dry-run", false, "say what would be done and how large the result would be, write nothing")
 	fs.BoolVar(&o.Overwrite, "force", false, "replace the output if it exists")
+	fs.BoolVar(&o.Resume, "resume", false, "go on where a run with the same options was stopped or killed")
+	fs.StringVar(&shard, "shard", "", "do share i of n only, i from 0, as in 0/4, or auto: as Kubernetes, Slurm or MPI say; `cosetq merge` writes the model")
 	fs.BoolVar(&layers, "layers", false, "list every layer")
 	addPatterns(cmd, &o.Sites)
 	return cmd
@@ -125,6 +141,10 @@ func printQuantize(con *console, r *cosetq.QuantizeReport, layers bool) error {
 	fmt.Fprintf(con.out, "%s %d of %d MatMul and Gemm nodes, %.1f %% of their weights, with %s\n", verb, quantized, len(r.Layers), 100*r.Coverage, r.Codec)
 	printReasons(con, reasons)
 	printFallbacks(con, r.Layers)
+	if r.Shard != "" {
+		fmt.Fprintf(con.out, "share %s is done: %s of codes, %.3f bits per weight; when all are: cosetq merge\n", r.Shard, megabytes(r.Bytes), r.BitsPerWeight)
+		return nil
+	}
 	fmt.Fprintf(con.out, "%s -> %s   %.3f bits per weight, everything counted", megabytes(r.InputBytes), megabytes(r.Bytes), r.BitsPerWeight)
 	if worst >= 0 {
 		fmt.Fprintf(con.out, "   worst SQNR %.1f dB (%s)", *r.Layers[worst].SQNR, r.Layers[worst].Node)

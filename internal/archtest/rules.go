@@ -33,6 +33,7 @@ var rules = map[string]rule{
 		project: []string{"lattice"},
 		modules: []string{"github.com/x448/float16", "gonum.org/v1/gonum"}, // gonum: Cholesky factors
 	},
+	"journal":     {project: []string{"lattice", "quant"}, modules: []string{"golang.org/x/sys"}},
 	"finetune":    {project: []string{"lattice", "onnx", "quant", "tensor"}},
 	"rewrite":     {project: []string{"cudaops", "internal/suggest", "lattice", "onnx", "quant"}},
 	"cudaops":     {},
@@ -44,7 +45,7 @@ var rules = map[string]rule{
 	"models": {project: []string{"finetune", "onnx"}, modules: []string{"golang.org/x/image"}},
 
 	// The whole pipeline as an API: it orders the stages.
-	root: {project: []string{"bench", "calib", "cudaops", "eval", "internal/suggest", "lattice", "onnx", "ort", "quant", "rewrite", "tensor"}},
+	root: {project: []string{"bench", "calib", "cudaops", "eval", "internal/suggest", "journal", "lattice", "onnx", "ort", "quant", "rewrite", "tensor"}},
 
 	// The command line: flags, progress, printing.
 	"cmd/cosetq": {

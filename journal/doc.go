@@ -1,0 +1,13 @@
+// Package journal keeps the results of a long run on disk, a file per weight, in a folder beside the output. A run that was
+// killed at any moment goes on from there, several machines that share the folder divide the work, and coded weights need
+// not be held in memory: those that [Journal.Get] returns are views of their file.
+//
+// The folder holds
+//
+//	settings.json   what the results depend on; a run with other settings is refused
+//	<weight>.layer  one result each
+//	output.json     the checksums of the final files, from just before they get their names
+//
+// Every file appears under its name complete, flushed to disk, and with checksums; whatever else lies there is the
+// remains of a killed process and of no consequence.
+package journal

@@ -1,0 +1,232 @@
+package journal
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+)
+
+const (
+	settingsName = "settings.json"
+	outputName   = "output.json"
+	layerEnding  = ".layer"
+	tempEnding   = ".tmp"
+)
+
+// formatName stands among the settings, so that a journal of another layout is refused as one of other settings is.
+const (
+	formatName = "journal format"
+	format     = "1"
+)
+
+// Settings are everything that the results depend on, by the name a person knows it by.
+type Settings map[string]string
+
+// ErrNoJournal says that a folder holds no journal.
+var ErrNoJournal = errors.New("there is no journal")
+
+// MismatchError is a setting in which a run differs from the one that began the journal.
+type MismatchError struct{ Name, Journal, Now string }
+
+func (e *MismatchError) Error() string {
+	return fmt.Sprintf("%s is %s in the journal and %s now", e.Name, quoted(e.Journal), quoted(e.Now))
+}
+
+func quoted(s string) string {
+	if s == "" {
+		return "not set"
+	}
+	return s
+}
+
+// Journal is the folder of one run, or of one output that several processes work on. Its methods may be called from several
+// goroutines and processes.
+type Journal struct {
+	dir      string
+	settings Settings
+	codecs   codecs
+	mapped   mappings
+}
+
+// Create begins a journal in the folder dir, which is made. The error wraps fs.ErrExist when a journal is there already.
+func Create(dir string, s Settings) (*Journal, error) {
+	s = maps.Clone(s)
+	s[formatName] = format
+	b, err := json.MarshalIndent(s, "", "\t")
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Mkdir(dir, 0o777); err != nil && !errors.Is(err, fs.ErrExist) {
+		return nil, err
+	}
+	j := &Journal{dir: dir, settings: s}
+	tmp, err := j.write(settingsName, b)
+	if err != nil {
+		_ = os.Remove(dir) // unless somebody else's files are there
+		return nil, err
+	}
+	defer os.Remove(tmp)
+	// Linking fails where the name is taken: of several processes that begin at once, one wins.
+	path := filepath.Join(dir, settingsName)
+	err = os.Link(tmp, path)
+	if err != nil && !errors.Is(err, fs.ErrExist) { // a file system without links
+		if _, statErr := os.Lstat(path); errors.Is(statErr, fs.ErrNotExist) {
+			err = os.Rename(tmp, path)
+		} else {
+			err = fs.ErrExist
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("journal %s: %w", dir, err)
+	}
+	syncDir(dir)
+	return j, nil
+}
+
+// Open opens the journal in dir, whatever its settings. The error wraps ErrNoJournal when there is none.
+func Open(dir string) (*Journal, error) {
+	b, err := os.ReadFile(filepath.Join(dir, settingsName))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%s: %w", dir, ErrNoJournal)
+	}
+	if err != nil {
+		return nil, err
+	}
+	j := &Journal{dir: dir}
+	if err := json.Unmarshal(b, &j.settings); err != nil {
+		return nil, fmt.Errorf("%s: %w", filepath.Join(dir, settingsName), err)
+	}
+	if got := j.settings[formatName]; got != format {
+		return nil, fmt.Errorf("journal %s: %w", dir, &MismatchError{formatName, got, format})
+	}
+	return j, nil
+}
+
+// Settings returns what the journal was begun with.
+func (j *Journal) Settings() Settings {
+	s := maps.Clone(j.settings)
+	delete(s, formatName)
+	return s
+}
+
+// Require compares the settings. The error is a *MismatchError.
+func (j *Journal) Require(s Settings) error {
+	mine := j.Settings()
+	names := slices.Sorted(maps.Keys(mine))
+	for name := range s {
+		if _, ok := mine[name]; !ok {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		if mine[name] != s[name] {
+			return &MismatchError{name, mine[name], s[name]}
+		}
+	}
+	return nil
+}
+
+// Dir returns the folder, in which the caller may keep files of its own.
+func (j *Journal) Dir() string { return j.dir }
+
+// Empty tells whether no result has been stored.
+func (j *Journal) Empty() bool {
+	found, err := filepath.Glob(filepath.Join(j.dir, "*"+layerEnding))
+	return err == nil && len(found) == 0
+}
+
+// Close gives up all views that Get returned. The folder stays.
+func (j *Journal) Close() error { return j.mapped.close() }
+
+// Remove closes the journal and deletes the folder.
+func (j *Journal) Remove() error {
+	err := j.Close()
+	// The settings last: what a killed removal leaves is still a journal, or none.
+	entries, readErr := os.ReadDir(j.dir)
+	for _, e := range entries {
+		if e.Name() != settingsName {
+			err = errors.Join(err, os.RemoveAll(filepath.Join(j.dir, e.Name())))
+		}
+	}
+	return errors.Join(err, readErr, os.RemoveAll(j.dir))
+}
+
+// File is a final file and its checksum.
+type File struct{ Path, SHA256 string }
+
+// SetOutput records the files that are about to get their names.
+func (j *Journal) SetOutput(files []File) error {
+	b, err := json.Marshal(files)
+	if err != nil {
+		return err
+	}
+	return j.put(outputName, b)
+}
+
+// Output returns the files of the last SetOutput: they may have been put in place by a process that was killed then.
+func (j *Journal) Output() ([]File, error) {
+	b, err := os.ReadFile(filepath.Join(j.dir, outputName))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var files []File
+	return files, json.Unmarshal(b, &files)
+}
+
+// put writes a file that appears complete or not at all.
+func (j *Journal) put(name string, parts ...[]byte) error {
+	tmp, err := j.write(name, parts...)
+	if err != nil {
+		return err
+	}
+	if err := os.Rename(tmp, filepath.Join(j.dir, name)); err != nil {
+		_ = os.Remove(tmp)
+		return err
+	}
+	syncDir(j.dir)
+	return nil
+}
+
+// write writes and flushes a file under a temporary name of its own.
+func (j *Journal) write(name string, parts ...[]byte) (tmp string, err error) {
+	tmp = filepath.Join(j.dir, fmt.Sprintf("%s.%08x%s", name, rand.Uint32(), tempEnding))
+	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
+	if err != nil {
+		return "", err
+	}
+	for _, p := range parts {
+		if _, err = f.ReadFrom(bytes.NewReader(p)); err != nil {
+			break
+		}
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	if closeErr := f.Close(); err == nil {
+		err = closeErr
+	}
+	if err != nil {
+		_ = os.Remove(tmp)
+		return "", err
+	}
+	return tmp, nil
+}
+
+// syncDir makes new names durable, where the system can.
+func syncDir(dir string) {
+	if d, err := os.Open(dir); err == nil {
+		_ = d.Sync()
+		_ = d.Close()
+	}
+}

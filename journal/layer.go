@@ -1,0 +1,222 @@
+package journal
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/cosetq/cosetq/lattice"
+	"github.com/cosetq/cosetq/quant"
+)
+
+// A layer file is
+//
+//	magic, length of the head, SHA-256 of the head, head (JSON), zeros up to a multiple of 4096, codes, gains
+//
+// with the numbers little-endian. The head says how long codes and gains are and what their checksum is.
+const (
+	magic      = "cosetqL1"
+	prefixSize = len(magic) + 8 + sha256.Size
+	page       = 4096
+	maxHead    = 1 << 30
+)
+
+// Layer is the result for one weight.
+type Layer struct {
+	// Source identifies the weight that was coded: see Digest.
+	Source string
+	// Meta is whatever the caller wants to remember beside the code, as JSON.
+	Meta json.RawMessage
+	// Matrix is the code; nil where the weight could not be coded.
+	Matrix *quant.Matrix
+}
+
+// head is the JSON part of a layer file. The matrix stands there without its codes and gains.
+type head struct {
+	Weight       string          `json:"weight"`
+	Source       string          `json:"source"`
+	Meta         json.RawMessage `json:"meta,omitempty"`
+	Codec        string          `json:"codec,omitempty"`
+	Matrix       *quant.Matrix   `json:"matrix,omitempty"`
+	Codes, Gains int64
+	SHA256       string `json:"sha256,omitempty"`
+}
+
+// DamagedError reports a layer file that is not as it was written.
+type DamagedError struct {
+	Path string
+	Err  error
+}
+
+func (e *DamagedError) Error() string { return fmt.Sprintf("%s is damaged: %v", e.Path, e.Err) }
+func (e *DamagedError) Unwrap() error { return e.Err }
+
+// Put stores the result for a weight.
+func (j *Journal) Put(weight string, l Layer) error {
+	h := head{Weight: weight, Source: l.Source, Meta: l.Meta}
+	var codes, gains []byte
+	if l.Matrix != nil {
+		m := *l.Matrix
+		codes, gains = m.Codes, m.Gains
+		h.Codec = m.Codec.String()
+		m.Codes, m.Gains, m.Codec = nil, nil, nil
+		h.Matrix, h.Codes, h.Gains, h.SHA256 = &m, int64(len(codes)), int64(len(gains)), sum(codes, gains)
+	}
+	text, err := json.Marshal(h)
+	if err != nil {
+		return fmt.Errorf("journal: weight %q: %w", weight, err)
+	}
+	prefix := append([]byte(magic), make([]byte, 8)...)
+	binary.LittleEndian.PutUint64(prefix[len(magic):], uint64(len(text)))
+	checksum := sha256.Sum256(text)
+	prefix = append(prefix, checksum[:]...)
+	zeros := make([]byte, -(prefixSize+len(text))&(page-1))
+	return j.put(layerName(weight), prefix, text, zeros, codes, gains)
+}
+
+// Get returns the result for a weight, or nil when there is none. Codes and gains of the matrix are views of the file, valid
+// until Close. The error is a *DamagedError when the file cannot be what Put wrote.
+func (j *Journal) Get(weight string) (*Layer, error) {
+	path := filepath.Join(j.dir, layerName(weight))
+	view, err := mapFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	l, err := j.parse(weight, view.data)
+	if err != nil {
+		return nil, errors.Join(&DamagedError{path, err}, view.close())
+	}
+	if l.Matrix != nil {
+		l.Matrix.Release = view.release
+	}
+	view.release()
+	j.mapped.add(view)
+	return l, nil
+}
+
+// Has tells whether there is a result for a weight, without looking at it.
+func (j *Journal) Has(weight string) bool {
+	_, err := os.Stat(filepath.Join(j.dir, layerName(weight)))
+	return err == nil
+}
+
+// Drop forgets the result for a weight.
+func (j *Journal) Drop(weight string) error {
+	return os.Remove(filepath.Join(j.dir, layerName(weight)))
+}
+
+// parse reads and checks all of a layer file.
+func (j *Journal) parse(weight string, b []byte) (*Layer, error) {
+	if len(b) < prefixSize || string(b[:len(magic)]) != magic {
+		return nil, errors.New("it is no layer file")
+	}
+	size := binary.LittleEndian.Uint64(b[len(magic):])
+	if size > maxHead || size > uint64(len(b)-prefixSize) {
+		return nil, fmt.Errorf("a head of %d bytes does not fit %d", size, len(b))
+	}
+	text := b[prefixSize:][:size]
+	if checksum := sha256.Sum256(text); !bytes.Equal(checksum[:], b[len(magic)+8:prefixSize]) {
+		return nil, errors.New("the head has another checksum")
+	}
+	var h head
+	if err := json.Unmarshal(text, &h); err != nil {
+		return nil, err
+	}
+	if h.Weight != weight {
+		return nil, fmt.Errorf("it is of weight %q", h.Weight)
+	}
+	l := &Layer{Source: h.Source, Meta: h.Meta, Matrix: h.Matrix}
+	start := (prefixSize + len(text) + page - 1) &^ (page - 1)
+	if start > len(b) {
+		return nil, errors.New("it is truncated")
+	}
+	data := b[start:]
+	if h.Codes < 0 || h.Gains < 0 || h.Codes > int64(len(data)) || h.Gains != int64(len(data))-h.Codes {
+		return nil, fmt.Errorf("%d bytes of codes and %d of gains in %d", h.Codes, h.Gains, len(data))
+	}
+	if l.Matrix == nil {
+		return l, nil
+	}
+	m := l.Matrix
+	m.Codes, m.Gains = data[:h.Codes:h.Codes], data[h.Codes:]
+	if sum(m.Codes, m.Gains) != h.SHA256 {
+		return nil, errors.New("the codes have another checksum")
+	}
+	var err error
+	if m.Codec, err = j.codecs.parse(h.Codec); err != nil {
+		return nil, err
+	}
+	return l, m.Validate()
+}
+
+func sum(codes, gains []byte) string {
+	h := sha256.New()
+	h.Write(codes)
+	h.Write(gains)
+	return hex.EncodeToString(h.Sum(nil))
+}
+
+// layerName turns the name of a weight, which may hold anything, into that of a file.
+func layerName(weight string) string {
+	s := sha256.Sum256([]byte(weight))
+	return hex.EncodeToString(s[:16]) + layerEnding
+}
+
+// Digest identifies the numbers of a weight: SHA-256 over its shape and its rows.
+func Digest(w quant.Source) (string, error) {
+	n, k := w.Dims()
+	h := sha256.New()
+	var shape [16]byte
+	binary.LittleEndian.PutUint64(shape[:], uint64(n))
+	binary.LittleEndian.PutUint64(shape[8:], uint64(k))
+	h.Write(shape[:])
+	rows := max(1, min(n, 1<<18/k))
+	values, raw := make([]float32, rows*k), make([]byte, 4*rows*k)
+	for first := 0; first < n; first += rows {
+		last := min(first+rows, n)
+		v := values[:(last-first)*k]
+		if err := w.Rows(v, first, last); err != nil {
+			return "", err
+		}
+		for i, x := range v {
+			binary.LittleEndian.PutUint32(raw[4*i:], math.Float32bits(x))
+		}
+		h.Write(raw[:4*len(v)])
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
+}
+
+// codecs makes each codec once: its tables can be large.
+type codecs struct {
+	sync.Mutex
+	known map[string]*lattice.Codec
+}
+
+func (c *codecs) parse(text string) (*lattice.Codec, error) {
+	c.Lock()
+	defer c.Unlock()
+	if codec := c.known[text]; codec != nil {
+		return codec, nil
+	}
+	codec, err := lattice.ParseCodec(text)
+	if err != nil {
+		return nil, err
+	}
+	if c.known == nil {
+		c.known = map[string]*lattice.Codec{}
+	}
+	c.known[text] = codec
+	return codec, nil
+}

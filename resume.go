@@ -1,0 +1,254 @@
+package cosetq
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"github.com/cosetq/cosetq/calib"
+	"github.com/cosetq/cosetq/journal"
+	"github.com/cosetq/cosetq/lattice"
+	"github.com/cosetq/cosetq/onnx"
+	"github.com/cosetq/cosetq/rewrite"
+)
+
+// JournalEnding is what the folder of a journal adds to the name of the output.
+const JournalEnding = ".journal"
+
+// Names of the settings that a run and its journal must agree in.
+const (
+	settingProgram    = "the version of cosetq"
+	settingModel      = "the model"
+	settingCodec      = "--codec"
+	settingMethod     = "--method"
+	settingInclude    = "--include"
+	settingExclude    = "--exclude"
+	settingStatistics = "the statistics"
+	settingData       = "--data"
+	settingSamples    = "--samples"
+	settingSeed       = "--seed"
+)
+
+// settings returns everything that the codes of the weights depend on. A weight itself is compared when its code is used.
+func (o *QuantizeOptions) settings(m *onnx.Model, codec *lattice.Codec) (journal.Settings, error) {
+	s := journal.Settings{
+		settingProgram: Version(), settingCodec: codec.String(), settingMethod: o.Method,
+		settingInclude: listText(o.Sites.Include), settingExclude: listText(o.Sites.Exclude),
+	}
+	var err error
+	if s[settingModel], err = fingerprint(m); err != nil {
+		return nil, err
+	}
+	if o.Data != "" {
+		s[settingData], s[settingSamples], s[settingSeed] = o.Data, strconv.Itoa(o.Samples), strconv.FormatUint(o.Seed, 10)
+	}
+	if o.Statistics != "" {
+		s[settingStatistics], err = fileSum(o.Statistics)
+		if err != nil {
+			return nil, usage(err, "give a file that `cosetq calibrate` wrote")
+		}
+	}
+	return s, nil
+}
+
+// fingerprint identifies a model; see calib.Fingerprint.
+func fingerprint(m *onnx.Model) (print string, err error) {
+	err = onnx.Guard(func() (err error) {
+		print, err = calib.Fingerprint(m)
+		return err
+	})
+	if err != nil {
+		return "", fail(BadModel, err, "")
+	}
+	return print, nil
+}
+
+func listText(list []string) string {
+	if len(list) == 0 {
+		return ""
+	}
+	b, _ := json.Marshal(list) // strings never fail
+	return string(b)
+}
+
+// textList is the inverse of listText.
+func textList(text string) (list []string, err error) {
+	if text == "" {
+		return nil, nil
+	}
+	return list, json.Unmarshal([]byte(text), &list)
+}
+
+func fileSum(path string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		return "", err
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
+}
+
+// openJournal begins the journal of a run or goes on with the one there is.
+func (o *QuantizeOptions) openJournal(m *onnx.Model, codec *lattice.Codec, output string) (*journal.Journal, error) {
+	s, err := o.settings(m, codec)
+	if err != nil {
+		return nil, err
+	}
+	dir := output + JournalEnding
+	if o.Overwrite && !o.Resume && o.Shard.Count == 0 {
+		if old, err := journal.Open(dir); err == nil {
+			if err := old.Remove(); err != nil {
+				return nil, err
+			}
+		}
+	}
+	j, err := journal.Create(dir, s)
+	if err == nil || !errors.Is(err, fs.ErrExist) {
+		return j, err
+	}
+	if !o.Resume && o.Shard.Count == 0 {
+		return nil, usage(fmt.Errorf("%s is there: a run that did not end", dir), "--resume goes on from where it was, --force starts anew")
+	}
+	j, err = journal.Open(dir)
+	if err != nil {
+		return nil, usage(err, "delete %s and start anew", dir)
+	}
+	if err := j.Require(s); err != nil {
+		return nil, usage(fmt.Errorf("%s is of another run: %w", dir, err), "run with the same options, or start anew with --force")
+	}
+	return j, nil
+}
+
+// leaveJournal removes the journal of a run that is done, or that cannot be done whatever is tried, and keeps what a run
+// that was stopped has achieved.
+func (o *QuantizeOptions) leaveJournal(j *journal.Journal, err error) error {
+	if o.Shard.Count > 0 {
+		return errors.Join(err, j.Close())
+	}
+	if err == nil {
+		return j.Remove()
+	}
+	kind, hint := Classify(err)
+	if kind == BadModel || kind == Nothing || j.Empty() {
+		return errors.Join(err, j.Remove())
+	}
+	_ = j.Close()
+	if kind == Interrupted {
+		hint = ""
+	} else if hint != "" {
+		hint += "; "
+	}
+	return &Error{Kind: kind, Err: err, Hint: hint + "what was done is kept in " + j.Dir() + ": run the same command with --resume to go on"}
+}
+
+// numbered is a weight and its number among those to code, which makes its name unique.
+type numbered struct {
+	*rewrite.Weight
+	number int
+}
+
+func (w numbered) key() string { return fmt.Sprintf("%d %s", w.number, w.Name()) }
+
+// recall returns what the journal has for a weight, or nil. A layer that the disk damaged counts as not done.
+func (r *QuantizeReport) recall(j *journal.Journal, w numbered) (*codedWeight, error) {
+	l, err := j.Get(w.key())
+	var damaged *journal.DamagedError
+	if errors.As(err, &damaged) {
+		r.Notes = append(r.Notes, fmt.Sprintf("%v; it was done again", damaged))
+		return nil, j.Drop(w.key())
+	}
+	if err != nil || l == nil {
+		return nil, err
+	}
+	return restore(l, w)
+}
+
+// restore checks that a layer is of this very weight.
+func restore(l *journal.Layer, w numbered) (*codedWeight, error) {
+	source, err := journal.Digest(w)
+	if err != nil {
+		return nil, fail(BadModel, err, "")
+	}
+	if source != l.Source {
+		return nil, usage(fmt.Errorf("the journal is of another run: the weight %q has other numbers now", w.Name()), "restore the model, or start anew with --force")
+	}
+	c := &codedWeight{matrix: l.Matrix}
+	if err := json.Unmarshal(l.Meta, c); err != nil {
+		return nil, err
+	}
+	if n, k := w.Dims(); c.matrix != nil && (c.matrix.N != n || c.matrix.K != k) || c.matrix == nil && c.NonFinite == "" {
+		return nil, fmt.Errorf("the journal has no code of %d × %d for %q", n, k, w.Name())
+	}
+	return c, nil
+}
+
+// store puts the result into the journal, and takes the code from there: it need not stay in memory.
+func (c *codedWeight) store(j *journal.Journal, w numbered) error {
+	source, err := journal.Digest(w)
+	if err != nil {
+		return fail(BadModel, err, "")
+	}
+	meta, err := json.Marshal(c)
+	if err != nil {
+		return err
+	}
+	if err := j.Put(w.key(), journal.Layer{Source: source, Meta: meta, Matrix: c.matrix}); err != nil {
+		return err
+	}
+	l, err := j.Get(w.key())
+	if err != nil {
+		return err
+	}
+	if l == nil {
+		return fmt.Errorf("%s vanished while it was in use", j.Dir())
+	}
+	c.matrix = l.Matrix
+	return nil
+}
+
+// journalPlaced tells whether output is what a killed run put in place just before it could remove its journal.
+func journalPlaced(output string) bool {
+	j, err := journal.Open(output + JournalEnding)
+	if err != nil {
+		return false
+	}
+	files, err := j.Output()
+	if err != nil {
+		return false
+	}
+	for _, f := range files {
+		if filepath.Base(f.Path) == filepath.Base(output) {
+			sum, err := fileSum(output)
+			return err == nil && sum == f.SHA256
+		}
+	}
+	return false
+}
+
+// withdraw removes files that a killed run put in place just before it could say so, that they be written again.
+func withdraw(j *journal.Journal) error {
+	files, err := j.Output()
+	if err != nil {
+		return err
+	}
+	for _, f := range files {
+		path := filepath.Join(filepath.Dir(j.Dir()), filepath.Base(f.Path))
+		if sum, err := fileSum(path); err == nil && sum == f.SHA256 {
+			if err := os.Remove(path); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}

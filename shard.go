@@ -1,0 +1,281 @@
+package cosetq
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/cosetq/cosetq/journal"
+	"github.com/cosetq/cosetq/lattice"
+	"github.com/cosetq/cosetq/onnx"
+	"github.com/cosetq/cosetq/rewrite"
+)
+
+// Shard is one of Count shares of a piece of work, numbered from 0. The zero value is all of it.
+type Shard struct{ Index, Count int }
+
+// AutoShard asks [ParseShard] to take the share from the variables of the engine that started the program.
+const AutoShard = "auto"
+
+// maxShards bounds the number of shares.
+const maxShards = 1 << 16
+
+// ParseShard reads "i/n", "auto" or "auto/n". Auto takes i, and unless it is given n, from the environment that getenv
+// reads: Kubernetes Indexed Jobs (JOB_COMPLETION_INDEX, which come without n), Slurm arrays and steps, Open MPI, MPICH
+// and other PMI launchers.
+func ParseShard(text string, getenv func(string) string) (Shard, error) {
+	first, count, divided := strings.Cut(text, "/")
+	var s Shard
+	var err error
+	if divided {
+		if s.Count, err = strconv.Atoi(count); err != nil || s.Count < 1 || s.Count > maxShards {
+			return Shard{}, shardError(text, "%q is no number of shares", count)
+		}
+	}
+	switch {
+	case first == AutoShard:
+		if s.Index, err = engineShard(getenv, &s.Count); err != nil {
+			return Shard{}, shardError(text, "%v", err)
+		}
+	case !divided:
+		return Shard{}, shardError(text, "it does not say of how many")
+	default:
+		if s.Index, err = strconv.Atoi(first); err != nil {
+			return Shard{}, shardError(text, "%q is no number", first)
+		}
+	}
+	if s.Index < 0 || s.Index >= s.Count {
+		return Shard{}, shardError(text, "share %d of %d does not exist: they are numbered from 0", s.Index, s.Count)
+	}
+	return s, nil
+}
+
+func shardError(text, format string, args ...any) error {
+	return usage(fmt.Errorf("--shard %q: %s", text, fmt.Sprintf(format, args...)), "give i/n with i from 0 to n-1, as in 0/4, or auto, or auto/n")
+}
+
+// engines are the variables of each engine: the share, how many there are, and the number of the first share.
+var engines = []struct{ name, index, count, first string }{
+	{"a Kubernetes Indexed Job", "JOB_COMPLETION_INDEX", "", ""},
+	{"a Slurm array", "SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT", "SLURM_ARRAY_TASK_MIN"},
+	{"Open MPI", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", ""},
+	{"a PMI launcher", "PMI_RANK", "PMI_SIZE", ""},
+	{"a Slurm step", "SLURM_PROCID", "SLURM_NTASKS", ""},
+}
+
+// engineShard reads the share that the engine gave this process; count stays what it is unless it is 0.
+func engineShard(getenv func(string) string, count *int) (int, error) {
+	for _, e := range engines {
+		if getenv(e.index) == "" {
+			continue
+		}
+		number := func(name string) (int, error) {
+			n, err := strconv.Atoi(getenv(name))
+			if err != nil {
+				return 0, fmt.Errorf("%s sets %s to %q, which is no number", e.name, name, getenv(name))
+			}
+			return n, nil
+		}
+		index, err := number(e.index)
+		if err != nil {
+			return 0, err
+		}
+		if e.first != "" && getenv(e.first) != "" {
+			first, err := number(e.first)
+			if err != nil {
+				return 0, err
+			}
+			index -= first
+		}
+		if *count == 0 {
+			if e.count == "" {
+				return 0, fmt.Errorf("%s does not say how many shares there are: give auto/n", e.name)
+			}
+			if *count, err = number(e.count); err != nil {
+				return 0, err
+			}
+		}
+		return index, nil
+	}
+	var names []string
+	for _, e := range engines {
+		names = append(names, e.index)
+	}
+	return 0, fmt.Errorf("none of %s is set", strings.Join(names, ", "))
+}
+
+// share returns the weights of this share: the largest first, each goes to the share that has least. Every process comes to
+// the same division.
+func (s Shard) share(weights []*rewrite.Weight) []numbered {
+	all := make([]numbered, len(weights))
+	for i, w := range weights {
+		all[i] = numbered{w, i}
+	}
+	if s.Count == 0 {
+		return all
+	}
+	size := func(w numbered) int64 {
+		n, k := w.Dims()
+		return int64(n) * int64(k)
+	}
+	order := slices.Clone(all)
+	slices.SortStableFunc(order, func(a, b numbered) int { return cmp.Compare(size(b), size(a)) })
+	load := make([]int64, s.Count)
+	var mine []numbered
+	for _, w := range order {
+		least := 0
+		for i, l := range load {
+			if l < load[least] {
+				least = i
+			}
+		}
+		load[least] += size(w)
+		if least == s.Index {
+			mine = append(mine, w)
+		}
+	}
+	slices.SortFunc(mine, func(a, b numbered) int { return cmp.Compare(a.number, b.number) })
+	return mine
+}
+
+// describeShare completes the report of a share: only its own layers are listed.
+func (r *QuantizeReport) describeShare(m *onnx.Model, s Shard, sites []rewrite.Site, results map[*rewrite.Weight]*codedWeight) error {
+	if err := m.Changed(); err != nil {
+		return err
+	}
+	r.Shard = fmt.Sprintf("%d/%d", s.Index, s.Count)
+	var mine []rewrite.Site
+	for i := range sites {
+		if results[sites[i].Weight] != nil {
+			mine = append(mine, sites[i])
+		}
+	}
+	var bytes, weights int64
+	for _, w := range results {
+		if w.matrix != nil {
+			bytes += w.matrix.Bytes()
+			weights += int64(w.matrix.N) * int64(w.matrix.K)
+		}
+	}
+	if weights > 0 {
+		r.BitsPerWeight = 8 * float64(bytes) / float64(weights)
+	}
+	r.Bytes = bytes
+	r.describe(mine, results)
+	_, r.Coverage = rewrite.Coverage(sites)
+	return nil
+}
+
+// MergeOptions say how to put the shares of a model together.
+type MergeOptions struct {
+	Output    string   // what the runs with a Shard had as their Output; "" is the input's name ending in .q.onnx
+	Overwrite bool     // replace the output if it exists
+	Progress  Progress // may be nil
+}
+
+// Merge writes the model whose weights several runs of [Quantize] with a Shard have coded. It takes all options from their
+// journal, checks every code and that it is of the model's weight, and gives the same bytes as one run for all of it. The
+// journal is removed in the end.
+func Merge(ctx context.Context, input string, o MergeOptions) (*QuantizeReport, error) {
+	start := time.Now()
+	m, err := OpenModel(input)
+	if err != nil {
+		return nil, err
+	}
+	defer m.Close()
+	output, err := OutputPath(o.Output, input, ".q.onnx", o.Overwrite)
+	if errors.Is(err, fs.ErrExist) {
+		if output, _ = OutputPath(o.Output, input, ".q.onnx", true); journalPlaced(output) {
+			err = nil
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	j, err := journal.Open(output + JournalEnding)
+	if err != nil {
+		return nil, usage(err, "run `cosetq quantize %s -o %s --shard i/n` for every share first", input, output)
+	}
+	r, err := merge(ctx, m, j, output, o)
+	if err != nil {
+		_ = j.Close()
+		return nil, err
+	}
+	r.Seconds, r.PeakRSS = time.Since(start).Seconds(), PeakRSS()
+	return r, j.Remove()
+}
+
+func merge(ctx context.Context, m *onnx.Model, j *journal.Journal, output string, o MergeOptions) (*QuantizeReport, error) {
+	if err := checkModel(m); err != nil {
+		return nil, err
+	}
+	q, codec, err := recallOptions(m, j)
+	if err != nil {
+		return nil, err
+	}
+	q.Overwrite, q.Progress = o.Overwrite, o.Progress
+	sites, err := rewrite.FindSites(m, q.Sites)
+	if err != nil {
+		return nil, err
+	}
+	r := newQuantizeReport(m.Path(), codec, q)
+	if r.InputBytes, err = modelBytes(m); err != nil {
+		return nil, err
+	}
+	weights := Shard{}.share(weightsOf(sites))
+	step := q.Progress.stage("checking", int64(len(weights)))
+	results := map[*rewrite.Weight]*codedWeight{}
+	var missing []string
+	for _, w := range weights {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		l, err := j.Get(w.key())
+		switch {
+		case err != nil:
+			return nil, fail(Usage, err, "delete the file and run its share again")
+		case l == nil:
+			missing = append(missing, w.Name())
+			continue
+		}
+		if results[w.Weight], err = restore(l, w); err != nil {
+			return nil, err
+		}
+		w.Release()
+		step(1)
+	}
+	if len(missing) > 0 {
+		return nil, usage(fmt.Errorf("%d of %d weights are not done yet, the first is %q", len(missing), len(weights), missing[0]),
+			"run every share to its end; a share that was killed goes on when it is run again")
+	}
+	return r, r.assemble(ctx, q, m, sites, results, output, j)
+}
+
+// recallOptions returns the options that a journal was begun with, and makes sure that it is of this model and program.
+func recallOptions(m *onnx.Model, j *journal.Journal) (*QuantizeOptions, *lattice.Codec, error) {
+	s := j.Settings()
+	now := j.Settings()
+	now[settingProgram] = Version()
+	var err error
+	if now[settingModel], err = fingerprint(m); err != nil {
+		return nil, nil, err
+	}
+	if err := j.Require(now); err != nil {
+		return nil, nil, usage(fmt.Errorf("%s is of another run: %w", j.Dir(), err), "merge with the model and the program that the shares had")
+	}
+	o := &QuantizeOptions{Codec: s[settingCodec], Method: s[settingMethod]}
+	if o.Sites.Include, err = textList(s[settingInclude]); err != nil {
+		return nil, nil, err
+	}
+	if o.Sites.Exclude, err = textList(s[settingExclude]); err != nil {
+		return nil, nil, err
+	}
+	codec, err := lattice.ParseCodec(o.Codec)
+	return o, codec, err
+}
