@@ -27,10 +27,11 @@ export ORT_SHA256
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 native := $(MAKE) --no-print-directory -j$(JOBS) -f cudaops/build.mk
+cuda := $(MAKE) --no-print-directory -j$(JOBS) -f cudaops/cuda/build.mk
 stage := scripts/stage
 staticcheck := build/tools/staticcheck
 
-.PHONY: help setup setup-ort-versions setup-python build quickstart test lint bench bench-cpu clean distclean
+.PHONY: help setup setup-ort-versions setup-python setup-cuda build cuda cuda-test quickstart test lint bench bench-cpu clean distclean
 .PHONY: tools-present fmt vet staticcheck generated nocgo unit race native-test native-asan fuzz
 
 help: ## list the targets
@@ -46,6 +47,15 @@ setup-ort-versions: tools-present ## fetch the older ONNX Runtimes of the compat
 
 setup-python: tools-present ## make build/venv, in which the Python snippet is tested
 	@$(GO) run ./scripts/setup python
+
+setup-cuda: tools-present ## fetch NVIDIA's compiler into build/cuda; needs no GPU
+	@$(GO) run ./scripts/setup cuda
+
+cuda: setup-cuda ## build the library of GPU kernels, its tests and its workbench
+	@$(cuda) all
+
+cuda-test: cuda ## test the GPU kernels; skips where there is no GPU
+	@$(cuda) check
 
 build: setup ## build the native library and bin/cosetq
 	@$(native) all

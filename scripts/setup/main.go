@@ -1,9 +1,10 @@
 // Command setup brings the parts of cosetq that no Go module carries into the checkout's build folder: ONNX Runtime's
-// shared library and, for the tests of the Python snippet, a virtual environment.
+// shared library, for the tests of the Python snippet a virtual environment, and for the GPU kernels their compiler.
 //
 //	go run ./scripts/setup ort            ONNX Runtime for the tool, in build/ort
 //	go run ./scripts/setup ort-versions   older ones, in build/ort-VERSION, for the compatibility test
 //	go run ./scripts/setup python         build/venv with onnxruntime and numpy
+//	go run ./scripts/setup cuda           build/cuda with NVIDIA's compiler, for the GPU kernels
 //
 // It downloads through the package clients that the machine has (pip, or else npm), checks every library against the
 // SHA-256 pinned in pins.go, and does nothing, and needs no network, when the right files are in place.
@@ -25,7 +26,7 @@ func main() {
 }
 
 func run(args []string) error {
-	const usage = "usage: go run ./scripts/setup ort|ort-versions|python"
+	const usage = "usage: go run ./scripts/setup ort|ort-versions|python|cuda"
 	if len(args) != 1 {
 		return fmt.Errorf("%s", usage)
 	}
@@ -53,6 +54,8 @@ func run(args []string) error {
 		return nil
 	case "python":
 		return ensureVenv(filepath.Join(root, "build", "venv"), os.Stderr)
+	case "cuda":
+		return ensureCUDA(filepath.Join(root, "build", "cuda"), f.goos, f.arch, os.Stderr)
 	}
 	return fmt.Errorf("unknown part %q; %s", args[0], usage)
 }

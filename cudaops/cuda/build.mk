@@ -1,0 +1,80 @@
+# Builds the GPU kernels with make, g++ and NVIDIA's nvcc. No GPU is needed to build. Run from anywhere:
+#
+#   make -f cudaops/cuda/build.mk             build/ops/libcosetq_cuda.so, its tests and its workbench
+#   make -f cudaops/cuda/build.mk check       the tests, which say so and pass where there is no GPU
+#   make -f cudaops/cuda/build.mk sanitize    the same under compute-sanitizer (of the CUDA toolkit)
+#
+# NVCC is the compiler: that of `make setup-cuda` if it is there, else the one on the path.
+
+here := $(patsubst %/,%,$(dir $(abspath $(lastword $(MAKEFILE_LIST)))))
+ops := $(here)/..
+out ?= $(ops)/../build/ops
+CXX ?= g++
+fetched := $(ops)/../build/cuda/nvidia/cu13
+NVCC ?= $(if $(wildcard $(fetched)/bin/nvcc),$(fetched)/bin/nvcc,nvcc)
+SANITIZER ?= compute-sanitizer
+
+# Machine code for Ampere and for Hopper, and for whatever comes the portable form of the first.
+targets ?= -gencode arch=compute_80,code=[sm_80,compute_80] -gencode arch=compute_90a,code=sm_90a
+host := -fPIC,-fvisibility=hidden,-Wall,-ffp-contract=off,-ffile-prefix-map=$(ops)=cudaops
+flags := -std=c++17 -O3 --expt-relaxed-constexpr $(targets) -I$(ops)/include -I$(ops)/src -I$(here)/src -ccbin $(CXX) \
+  -Xcompiler $(host)
+# nvcc of the packages looks for its libraries where the toolkit's installer would have put them.
+libraries := $(if $(findstring $(fetched),$(NVCC)),-L$(fetched)/lib)
+link := $(flags) -cudart static $(libraries) -Xlinker --gc-sections -Xlinker --exclude-libs -Xlinker ALL
+
+parts := $(basename $(notdir $(wildcard $(here)/src/*.cu)))
+cpu_parts := weight form
+objects := $(out)/cuda
+library_objects := $(parts:%=$(objects)/%.o) $(cpu_parts:%=$(objects)/cpu/%.o)
+
+.PHONY: all check sanitize clean
+all: $(out)/libcosetq_cuda.so $(objects)/cosetq_cuda_test $(objects)/workbench
+
+$(objects)/%.o: $(here)/src/%.cu
+	@mkdir -p $(@D)
+	$(NVCC) $(flags) $(flags_$*) -MMD -MP -c $< -o $@
+
+# Kernels that promise the bits of another implementation may not contract products and sums.
+flags_encode := -fmad=false
+
+$(objects)/cpu/%.o: $(ops)/src/cpu/%.cc
+	@mkdir -p $(@D)
+	$(CXX) -std=c++17 -O3 -fPIC -fvisibility=hidden -ffp-contract=off -Wall -Wextra -I$(ops)/include -I$(ops)/src \
+	  -ffile-prefix-map=$(ops)=cudaops -MMD -MP -c $< -o $@
+
+$(objects)/shared/%.o: $(ops)/test/%.cc
+	@mkdir -p $(@D)
+	$(CXX) -std=c++17 -O2 -Wall -Wextra -I$(ops)/include -I$(ops)/src -MMD -MP -c $< -o $@
+
+$(objects)/test/%.o: $(here)/test/%.cu
+	@mkdir -p $(@D)
+	$(NVCC) $(flags) -I$(ops)/test -MMD -MP -c $< -o $@
+
+$(objects)/bench/%.o: $(here)/bench/%.cu
+	@mkdir -p $(@D)
+	$(NVCC) $(flags) -I$(ops)/test -MMD -MP -c $< -o $@
+
+$(out)/libcosetq_cuda.so: $(library_objects)
+	$(NVCC) -shared $(link) $^ -o $@.new
+	mv $@.new $@
+
+tests := $(basename $(notdir $(wildcard $(here)/test/*.cu)))
+$(objects)/cosetq_cuda_test: $(library_objects) $(tests:%=$(objects)/test/%.o) $(objects)/shared/sample.o $(objects)/shared/check.o
+	$(NVCC) $(link) $^ -o $@
+
+$(objects)/workbench: $(library_objects) $(patsubst $(here)/bench/%.cu,$(objects)/bench/%.o,$(wildcard $(here)/bench/*.cu)) \
+  $(objects)/shared/sample.o
+	$(NVCC) $(link) $^ -o $@
+
+check: all
+	$(objects)/cosetq_cuda_test
+
+sanitize: all
+	$(SANITIZER) --error-exitcode 1 $(objects)/cosetq_cuda_test --short
+	$(SANITIZER) --tool racecheck --error-exitcode 1 $(objects)/cosetq_cuda_test --short
+
+clean:
+	rm -rf $(objects) $(out)/libcosetq_cuda.so
+
+-include $(wildcard $(objects)/*.d $(objects)/*/*.d)

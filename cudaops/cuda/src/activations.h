@@ -1,0 +1,18 @@
+// Activations on their way into the small-batch kernel.
+
+#ifndef COSETQ_CUDA_ACTIVATIONS_H_
+#define COSETQ_CUDA_ACTIVATIONS_H_
+
+#include <cuda_runtime.h>
+
+#include "fragments.h"
+
+namespace cosetq::cuda {
+
+// Turns batch rows of a, float or float16, at most room of them, into fragments with room for that many.
+void Fragment(const PackedView& w, const void* a, bool half, int batch, int room, const Fragments& out,
+              cudaStream_t stream);
+
+}  // namespace cosetq::cuda
+
+#endif  // COSETQ_CUDA_ACTIVATIONS_H_

@@ -1,0 +1,130 @@
+// The C interface.
+
+#include <cstring>
+#include <exception>
+#include <memory>
+#include <string>
+
+#include "cosetq/cuda.h"
+#include "decode.h"
+#include "device.h"
+#include "linear.h"
+#include "weight.h"
+
+using cosetq::WeightSpec;
+using cosetq::cuda::DeviceWeight;
+
+struct cosetq_cuda_weight {
+  std::unique_ptr<DeviceWeight> weight;
+};
+
+namespace {
+
+std::string& Message() {
+  static thread_local std::string message;
+  return message;
+}
+
+// Runs body; -1 and its message if it throws.
+template <typename Body>
+int Guard(const Body& body) {
+  try {
+    body();
+    return 0;
+  } catch (const std::exception& e) {
+    Message() = e.what();
+    return -1;
+  }
+}
+
+cosetq::TensorSpec Tensor(const cosetq_tensor& t) {
+  if (t.rank < 0 || t.rank > 4) throw cosetq::cuda::Error("a tensor has rank " + std::to_string(t.rank) + ", want 0 to 4");
+  return {t.data, {t.shape, t.shape + t.rank}};
+}
+
+std::vector<float> Floats(const cosetq_floats& f) { return {f.values, f.values + f.count}; }
+
+bool IsHalf(int32_t type) {
+  if (type != COSETQ_FLOAT && type != COSETQ_FLOAT16)
+    throw cosetq::cuda::Error("element type " + std::to_string(type) + ", want 1 (float) or 10 (float16)");
+  return type == COSETQ_FLOAT16;
+}
+
+WeightSpec Spec(const cosetq_linear_node& n) {
+  WeightSpec s;
+  s.rows = n.rows;
+  s.cols = n.cols;
+  if (n.code_bytes != 1 && n.code_bytes != 2) throw cosetq::cuda::Error("code_bytes must be 1 or 2");
+  s.code_bytes = n.code_bytes;
+  s.half_bias = IsHalf(n.bias_type);
+  s.codes = Tensor(n.codes);
+  s.scales = Tensor(n.scales);
+  s.scale_index = Tensor(n.scale_index);
+  s.codebook = Tensor(n.codebook);
+  s.gains = Tensor(n.gains);
+  s.bias = Tensor(n.bias);
+  s.slots = Floats(n.slots);
+  s.slots_shape = {cosetq::schema::kSlotFields, n.slots.count / cosetq::schema::kSlotFields};
+  s.level_weights = Floats(n.level_weights);
+  s.centre = Floats(n.centre);
+  s.gain_values = Floats(n.gain_values);
+  s.gain_divisors = Floats(n.gain_divisors);
+  s.scale_divisors = Floats(n.scale_divisors);
+  return s;
+}
+
+}  // namespace
+
+extern "C" const char* cosetq_cuda_error(void) { return Message().c_str(); }
+
+extern "C" int cosetq_cuda_device_count(void) {
+  int count = 0;
+  const cudaError_t status = cudaGetDeviceCount(&count);
+  if (status == cudaSuccess) return count;
+  cudaGetLastError();
+  Message() = std::string("no CUDA device: ") + cudaGetErrorString(status);
+  return 0;
+}
+
+extern "C" int cosetq_cuda_weight_create(const cosetq_linear_node* node, cosetq_cuda_weight** weight) {
+  return Guard([&] { *weight = new cosetq_cuda_weight{DeviceWeight::Create(Spec(*node))}; });
+}
+
+extern "C" void cosetq_cuda_weight_free(cosetq_cuda_weight* weight) { delete weight; }
+
+extern "C" int64_t cosetq_cuda_weight_bytes(const cosetq_cuda_weight* weight) {
+  return static_cast<int64_t>(weight->weight->bytes());
+}
+
+extern "C" int64_t cosetq_cuda_linear_workspace(const cosetq_cuda_weight* weight, int64_t batch, int32_t type,
+                                                int32_t accuracy) {
+  return static_cast<int64_t>(cosetq::cuda::LinearWorkspace(*weight->weight, batch, type == COSETQ_FLOAT16,
+                                                            accuracy == cosetq::schema::kAccuracyFast));
+}
+
+extern "C" int cosetq_cuda_linear(const cosetq_cuda_weight* weight, const cosetq_linear_call* call, void* stream) {
+  return Guard([&] {
+    cosetq::cuda::Linear(*weight->weight,
+                         {call->a, call->y, call->batch, IsHalf(call->type),
+                          call->accuracy == cosetq::schema::kAccuracyFast, call->workspace,
+                          static_cast<size_t>(call->workspace_bytes)},
+                         static_cast<cudaStream_t>(stream));
+  });
+}
+
+extern "C" int cosetq_cuda_decode(const cosetq_cuda_weight* weight, void* out, int32_t type, void* stream) {
+  return Guard([&] {
+    const DeviceWeight& w = *weight->weight;
+    const auto on = static_cast<cudaStream_t>(stream);
+    w.packed() ? cosetq::cuda::Decode(w.packed_view(), out, IsHalf(type), on)
+               : cosetq::cuda::Decode(w.general_view(), out, IsHalf(type), on);
+  });
+}
+
+extern "C" int64_t cosetq_cuda_calls(const char* path) {
+  for (int i = 0; i < cosetq::cuda::kPaths; ++i) {
+    if (std::strcmp(path, cosetq::cuda::kPathNames[i]) == 0)
+      return cosetq::cuda::Calls(static_cast<cosetq::cuda::Path>(i));
+  }
+  return -1;
+}

@@ -1,0 +1,106 @@
+// From digits to bytes: the codebook in shared memory, one copy per bank, so that 32 lanes look up 32 different entries in
+// one go.
+
+#ifndef COSETQ_CUDA_LOOKUP_CUH_
+#define COSETQ_CUDA_LOOKUP_CUH_
+
+#include "views.h"
+
+namespace cosetq::cuda {
+
+constexpr int TableWords(Form form) { return (256 + (form == Form::kNibbleByte ? 16 : 0)) * 32; }
+
+// Copies the codebook to shared memory: a table of 256 entries, after it one of 16 if the form has one.
+__device__ __forceinline__ void FillTable(const PackedView& w, uint32_t* table, int thread, int threads) {
+  const uint32_t* wide = w.coarse != nullptr ? w.coarse : w.fine;
+  for (int i = thread; i < 256 * 8; i += threads) {
+    const uint32_t word = __ldg(wide + i / 8);
+    reinterpret_cast<uint4*>(table)[i] = make_uint4(word, word, word, word);
+  }
+  if (w.form != Form::kNibbleByte) return;
+  for (int i = thread; i < 16 * 8; i += threads) {
+    const uint32_t word = __ldg(w.fine + i / 8);
+    reinterpret_cast<uint4*>(table)[256 * 8 + i] = make_uint4(word, word, word, word);
+  }
+}
+
+// Looks up entry `byte` of four digits. lane_table is the shared-memory address of the lane's copy.
+template <int kByte>
+__device__ __forceinline__ uint32_t LookUp(uint32_t lane_table, uint32_t digits) {
+  uint32_t address, word;
+  const uint32_t digit = __byte_perm(digits, 0, 0x4440 | kByte);
+  asm("mad.lo.u32 %0, %1, 128, %2;" : "=r"(address) : "r"(digit), "r"(lane_table));
+  asm volatile("ld.shared.u32 %0, [%1];" : "=r"(word) : "r"(address));
+  return word;
+}
+
+// The same for digits of four bits.
+template <int kNibble>
+__device__ __forceinline__ uint32_t LookUpNibble(uint32_t lane_table, uint32_t digits) {
+  uint32_t word;
+  constexpr int kShift = 4 * kNibble - 7;
+  const uint32_t offset = (kShift < 0 ? digits << -kShift : digits >> kShift) & 0x780u;
+  asm volatile("ld.shared.u32 %0, [%1];" : "=r"(word) : "r"(lane_table + offset));
+  return word;
+}
+
+// The digits that a lane has in a panel.
+template <Form kForm>
+struct PanelCodes {
+  uint32_t words[PanelVectors(kForm) * 4];
+};
+
+// The four registers of A in one step of a panel, times their gains; gains holds a byte per step of each row.
+template <Form kForm, int kStep>
+__device__ __forceinline__ void DecodeStep(const PanelCodes<kForm>& codes, uint32_t lane_table, int shift,
+                                           const uint32_t gains[2][2], uint32_t a[4]) {
+  if constexpr (kForm == Form::kOneByte) {
+    const uint32_t w = codes.words[kStep];
+    a[0] = LookUp<0>(lane_table, w);
+    a[1] = LookUp<1>(lane_table, w);
+    a[2] = LookUp<2>(lane_table, w);
+    a[3] = LookUp<3>(lane_table, w);
+  } else if constexpr (kForm == Form::kTwoByte) {
+    const uint32_t fine = codes.words[2 * kStep], coarse = codes.words[2 * kStep + 1];
+    a[0] = LookUp<0>(lane_table, fine) + (LookUp<0>(lane_table, coarse) << shift);
+    a[1] = LookUp<1>(lane_table, fine) + (LookUp<1>(lane_table, coarse) << shift);
+    a[2] = LookUp<2>(lane_table, fine) + (LookUp<2>(lane_table, coarse) << shift);
+    a[3] = LookUp<3>(lane_table, fine) + (LookUp<3>(lane_table, coarse) << shift);
+  } else {
+    const uint32_t coarse = codes.words[kStep];
+    const uint32_t fine = codes.words[8 + kStep / 2];
+    constexpr int kAt = 4 * (kStep % 2);
+    const uint32_t fine_table = lane_table + 256 * 128;
+    a[0] = LookUp<0>(lane_table, coarse) + LookUpNibble<kAt>(fine_table, fine);
+    a[1] = LookUp<1>(lane_table, coarse) + LookUpNibble<kAt + 1>(fine_table, fine);
+    a[2] = LookUp<2>(lane_table, coarse) + LookUpNibble<kAt + 2>(fine_table, fine);
+    a[3] = LookUp<3>(lane_table, coarse) + LookUpNibble<kAt + 3>(fine_table, fine);
+  }
+  const uint32_t low = __byte_perm(gains[0][kStep / 4], 0, 0x4440 | kStep % 4);
+  const uint32_t high = __byte_perm(gains[1][kStep / 4], 0, 0x4440 | kStep % 4);
+  a[0] *= low;
+  a[1] *= high;
+  a[2] *= low;
+  a[3] *= high;
+}
+
+// The gains of a panel, a byte per step, of the rows g (first) and g + 8.
+__device__ __forceinline__ void ExpandGains(uint32_t values, uint32_t packed, uint32_t gains[2][2]) {
+  const uint32_t low = packed & 0x33333333u, high = packed >> 2 & 0x33333333u;
+  gains[0][0] = __byte_perm(values, 0, low);
+  gains[0][1] = __byte_perm(values, 0, low >> 16);
+  gains[1][0] = __byte_perm(values, 0, high);
+  gains[1][1] = __byte_perm(values, 0, high >> 16);
+}
+
+// D += A * B for unsigned bytes A [16, 32] and signed bytes B [32, 8].
+__device__ __forceinline__ void MultiplyAdd(int d[4], const uint32_t a[4], uint32_t b0, uint32_t b1) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k32.row.col.s32.u8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+      : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+}  // namespace cosetq::cuda
+
+#endif  // COSETQ_CUDA_LOOKUP_CUH_

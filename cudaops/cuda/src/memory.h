@@ -1,0 +1,50 @@
+// Device memory with an owner.
+
+#ifndef COSETQ_CUDA_MEMORY_H_
+#define COSETQ_CUDA_MEMORY_H_
+
+#include <cstddef>
+#include <utility>
+#include <vector>
+
+#include "check.h"
+
+namespace cosetq::cuda {
+
+template <typename T>
+class Buffer {
+ public:
+  Buffer() = default;
+  explicit Buffer(size_t count) : count_(count) {
+    if (count > 0) Check(cudaMalloc(&data_, count * sizeof(T)), "allocate device memory");
+  }
+  Buffer(const T* host, size_t count) : Buffer(count) {
+    if (count > 0) {
+      Check(cudaMemcpy(data_, host, count * sizeof(T), cudaMemcpyHostToDevice),
+            "copy to the device");
+    }
+  }
+  explicit Buffer(const std::vector<T>& host) : Buffer(host.data(), host.size()) {}
+  Buffer(Buffer&& other) noexcept { swap(other); }
+  Buffer& operator=(Buffer&& other) noexcept {
+    swap(other);
+    return *this;
+  }
+  ~Buffer() { cudaFree(data_); }
+
+  T* get() const { return data_; }
+  size_t bytes() const { return count_ * sizeof(T); }
+
+ private:
+  void swap(Buffer& other) noexcept {
+    std::swap(data_, other.data_);
+    std::swap(count_, other.count_);
+  }
+
+  T* data_ = nullptr;
+  size_t count_ = 0;
+};
+
+}  // namespace cosetq::cuda
+
+#endif  // COSETQ_CUDA_MEMORY_H_

@@ -1,0 +1,73 @@
+// A weight on the device as kernels see it: plain pointers, passed by value.
+//
+// Forms with byte digits of D4 are *packed* for the tensor cores. A panel is 16 rows by 256 columns, that is 32 groups
+// of 8, and holds what the lanes of one warp need, lane by lane, for eight products of m16n8k32. In step s lane
+// 4g + t has group 4s + t of the rows g and g + 8: its registers a0 and a2 are the two blocks of row g, a1
+// and a3 those of row g + 8, a byte per weight. The columns of the product are therefore a permutation of those of
+// the matrix, which the activations follow.
+
+#ifndef COSETQ_CUDA_VIEWS_H_
+#define COSETQ_CUDA_VIEWS_H_
+
+#include <cstdint>
+
+#include "cpu/weight_view.h"
+
+namespace cosetq::cuda {
+
+constexpr int kPanelRows = 16;
+constexpr int kPanelGroups = 32;
+constexpr int kPanelSteps = 8;
+constexpr int kStepGroups = kPanelGroups / kPanelSteps;
+
+// 16-byte vectors of codes that a lane has in a panel, [vector][lane]. One level: the digits of four steps, a word each.
+// Two levels: fine and coarse digits of a step, then of the next. Four-bit fine digits: eight words of
+// coarse digits, then the fine digits of two steps in every word.
+constexpr int PanelVectors(Form form) {
+  return form == Form::kOneByte ? 2 : form == Form::kTwoByte ? 4 : 3;
+}
+
+// The gains of a panel follow its codes, a word per lane, 2 bits each: step s of row g in bits 4s, of row g + 8 in bits
+// 4s + 2. They are there, and 0, also when there is one gain.
+constexpr int PanelBytes(Form form) { return PanelVectors(form) * 512 + 128; }
+
+constexpr int FineDigits(Form form) { return form == Form::kNibbleByte ? 16 : 256; }
+
+struct PackedView {
+  Form form;
+  int32_t rows, cols, groups;
+  int32_t tiles;   // of kPanelRows
+  int32_t chunks;  // of kPanelGroups
+  const unsigned char* panels;  // [tile][chunk]
+  // Codewords in units of level_weights[0], 4 bytes each, biased to be non-negative: fine [FineDigits], and coarse
+  // [256] if there are two levels of their own; with one table for both, coarse is null and the coarse word is
+  // the fine one shifted left.
+  const uint32_t* fine;
+  const uint32_t* coarse;
+  int32_t shift;
+  int32_t bias;          // of the sum of the levels
+  uint32_t gains;        // four bytes; 0x01010101 when there is one gain
+  float centre[kGroup];  // in units of level_weights[0]
+  const float* scales;   // [tiles * kPanelRows], times the unit
+  const float* offsets;  // bias of the node, [rows]; null for none
+};
+
+// Any form, as docs/format.md has it.
+struct GeneralView {
+  int64_t rows, cols, groups;
+  int32_t tile, elements, code_bytes, dim, levels;
+  const void* codes;
+  const int32_t* words;  // codebook, a codeword in one word (dim <= 4) or two
+  const Slot* slots;
+  const float* level_weights;
+  const uint8_t* gains;  // null with a single gain
+  int32_t gains_per_byte, gain_bits;
+  float centre[kGroup];
+  float gain_values[schema::kMaxGains];
+  const float* scales;   // [rows]
+  const float* offsets;  // [rows] or null
+};
+
+}  // namespace cosetq::cuda
+
+#endif  // COSETQ_CUDA_VIEWS_H_

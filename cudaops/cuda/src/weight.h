@@ -1,0 +1,43 @@
+// A coded weight on the device.
+
+#ifndef COSETQ_CUDA_WEIGHT_H_
+#define COSETQ_CUDA_WEIGHT_H_
+
+#include <memory>
+
+#include "cpu/weight.h"
+#include "memory.h"
+#include "views.h"
+
+namespace cosetq::cuda {
+
+class DeviceWeight {
+ public:
+  // Checks the spec as the CPU kernels do, and uploads and packs it. Throws an Error.
+  static std::unique_ptr<DeviceWeight> Create(const WeightSpec& spec);
+
+  bool packed() const { return packed_; }
+  const PackedView& packed_view() const { return packed_view_; }    // if packed
+  const GeneralView& general_view() const { return general_view_; }  // if not
+  int64_t rows() const { return rows_; }
+  int64_t cols() const { return cols_; }
+  size_t bytes() const;
+
+ private:
+  void SetGeneral(const WeightView& w, size_t entries);
+  bool SetPacked(const WeightView& w);
+
+  int64_t rows_ = 0, cols_ = 0;
+  bool packed_ = false;
+  PackedView packed_view_ = {};
+  GeneralView general_view_ = {};
+  Buffer<unsigned char> codes_, gains_, panels_;
+  Buffer<uint32_t> fine_, coarse_;
+  Buffer<int32_t> words_;
+  Buffer<Slot> slots_;
+  Buffer<float> level_weights_, scales_, offsets_;
+};
+
+}  // namespace cosetq::cuda
+
+#endif  // COSETQ_CUDA_WEIGHT_H_

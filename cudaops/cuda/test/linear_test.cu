@@ -1,0 +1,188 @@
+// Products against float64 on the decoded weights, for all codecs, odd shapes, both types and all batch sizes
+// with a path of their own.
+
+#include <cmath>
+#include <random>
+#include <string>
+
+#include "check.h"
+#include "cpu/half.h"
+#include "device.h"
+
+namespace cosetq::test {
+namespace {
+
+struct Case {
+  const Codec& codec;
+  int64_t rows, cols;
+  Options options;
+};
+
+std::string Name(const Case& c) {
+  return std::string(c.codec.name) + " " + std::to_string(c.rows) + "x" + std::to_string(c.cols) +
+         (c.options.half ? " float16" : " float") + " " + std::to_string(c.options.gains.size()) + " gains";
+}
+
+bool Packed(const Case& c) {
+  const std::string name = c.codec.name;
+  return c.options.gains.size() <= 4 && (name == "d4:4,4" || name == "d4:2,4" || name == "d4:4");
+}
+
+// Relative error of Y, measured by the norm that it would have without cancellation.
+double Error(const std::vector<double>& weights, const Sample& sample, const Case& c, const std::vector<double>& a,
+             const std::vector<double>& y) {
+  double squares = 0, norm = 0;
+  const auto k = static_cast<size_t>(c.cols), n = static_cast<size_t>(c.rows);
+  for (size_t b = 0; b < a.size() / k; ++b) {
+    for (size_t row = 0; row < n; ++row) {
+      double sum = sample.Bias(static_cast<int64_t>(row)), a2 = 0, w2 = 0;
+      for (size_t col = 0; col < k; ++col) {
+        const double x = a[b * k + col], w = weights[row * k + col];
+        sum += x * w;
+        a2 += x * x;
+        w2 += w * w;
+      }
+      const double e = y[b * n + row] - sum;
+      if (!std::isfinite(e)) return INFINITY;
+      squares += e * e;
+      norm += a2 * w2 + sample.Bias(static_cast<int64_t>(row)) * sample.Bias(static_cast<int64_t>(row));
+    }
+  }
+  return std::sqrt(squares / norm);
+}
+
+void Run(const Case& c, const std::vector<int64_t>& batches) {
+  Sample sample(c.codec, c.rows, c.cols, c.options, 11);
+  const std::vector<double> weights = sample.Decode();
+  const DeviceSample device(sample.spec());
+  std::mt19937_64 random(5);
+  std::normal_distribution<float> normal;
+  for (const int64_t batch : batches) {
+    const auto count = static_cast<size_t>(batch * c.cols), results = static_cast<size_t>(batch * c.rows);
+    std::vector<uint16_t> half(count);
+    std::vector<float> single(count);
+    std::vector<double> a(count);
+    for (size_t i = 0; i < count; ++i) {
+      half[i] = FloatToHalf(normal(random));
+      a[i] = single[i] = HalfToFloat(half[i]);
+    }
+    const DeviceBytes in = c.options.half ? DeviceBytes(half) : DeviceBytes(single);
+    for (const int accuracy : {schema::kAccuracyAccurate, schema::kAccuracyFast}) {
+      const DeviceBytes out(results * (c.options.half ? 2 : 4));
+      cosetq_linear_call call = {};
+      call.a = in.get();
+      call.y = out.get();
+      call.batch = batch;
+      call.type = c.options.half ? COSETQ_FLOAT16 : COSETQ_FLOAT;
+      call.accuracy = accuracy;
+      call.workspace_bytes = cosetq_cuda_linear_workspace(device.get(), batch, call.type, accuracy);
+      const DeviceBytes workspace(static_cast<size_t>(call.workspace_bytes));
+      call.workspace = workspace.get();
+      const char* path = Packed(c) ? "small" : "general";
+      const int64_t before = cosetq_cuda_calls(path);
+      Must(cosetq_cuda_linear(device.get(), &call, nullptr) == 0, "cosetq_cuda_linear");
+      Check(batch == 0 || cosetq_cuda_calls(path) == before + 1, Name(c) + ": path " + path + " was not taken");
+      std::vector<double> y(results);
+      if (c.options.half) {
+        const auto got = out.Read<uint16_t>();
+        for (size_t i = 0; i < results; ++i) y[i] = HalfToFloat(got[i]);
+      } else {
+        const auto got = out.Read<float>();
+        for (size_t i = 0; i < results; ++i) y[i] = got[i];
+      }
+      if (batch == 0) continue;
+      const double error = Error(weights, sample, c, a, y);
+      const double limit = c.options.half ? 4e-4 : Packed(c) ? 1e-4 : 2e-6;
+      Check(error < limit, Name(c) + " batch " + std::to_string(batch) + " accuracy " + std::to_string(accuracy) +
+                               ": error " + std::to_string(error));
+    }
+  }
+}
+
+}  // namespace
+
+void TestCudaLinear(bool brief) {
+  for (const Codec& codec : Codecs()) {
+    for (const bool half : {false, true}) {
+      Options options;
+      options.half = half;
+      options.gains = {3, 4, 5, 6};
+      Run({codec, 200, 192, options}, {0, 1, 3, 4, 5, 8, 9, 16, 17, 40});
+      if (brief) continue;
+      Run({codec, 1, 1, options}, {1, 17});
+      Run({codec, 65, 100, options}, {1, 7});
+      Run({codec, 50, 63, options}, {2, 16});
+      options.direct_scales = true;
+      options.bias = false;
+      Run({codec, 1000, 2100, options}, {1, 8, 16});
+      options.gains = {1.5f};
+      Run({codec, 130, 700, options}, {1, 33});
+      options.gains = {2, 6};
+      Run({codec, 130, 700, options}, {3});
+      options.gains.assign(16, 1);
+      for (size_t i = 0; i < 16; ++i) options.gains[i] = static_cast<float>(i + 1);
+      Run({codec, 130, 700, options}, {3});
+    }
+  }
+  if (brief) return;
+  Options options;
+  options.gains = {3, 4, 5, 6};
+  // Wide and long enough for every split of the work, and one with many tiles for each block.
+  Run({CodecNamed("d4:4,4"), 5000, 1100, options}, {1, 8, 16});
+  Run({CodecNamed("d4:2,4"), 300, 9000, options}, {1, 8, 16});
+  Run({CodecNamed("d4:4"), 40000, 300, options}, {1, 16});
+}
+
+void TestCudaDecode() {
+  for (const Codec& codec : Codecs()) {
+    for (const bool half : {false, true}) {
+      Options options;
+      options.half = half;
+      options.gains = {3, 4, 5, 6};
+      for (const auto& [rows, cols] : {std::pair<int64_t, int64_t>{200, 192}, {65, 100}, {1, 7}, {50, 2100}}) {
+        Sample sample(codec, rows, cols, options, 3);
+        const std::vector<double> want = sample.Decode();
+        const DeviceSample device(sample.spec());
+        const DeviceBytes out(want.size() * (half ? 2 : 4));
+        Must(cosetq_cuda_decode(device.get(), out.get(), half ? COSETQ_FLOAT16 : COSETQ_FLOAT, nullptr) == 0,
+             "cosetq_cuda_decode");
+        double worst = 0;
+        const auto compare = [&](size_t i, double got) {
+          const double e = std::fabs(got - want[i]) / (std::fabs(want[i]) + 1e-4);
+          worst = e > worst || std::isnan(e) ? e : worst;
+        };
+        if (half) {
+          const auto got = out.Read<uint16_t>();
+          for (size_t i = 0; i < want.size(); ++i) compare(i, HalfToFloat(got[i]));
+        } else {
+          const auto got = out.Read<float>();
+          for (size_t i = 0; i < want.size(); ++i) compare(i, got[i]);
+        }
+        Check(worst < (half ? 1e-3 : 1e-5), std::string("decode ") + codec.name + " " + std::to_string(rows) + "x" +
+                                                std::to_string(cols) + ": error " + std::to_string(worst));
+      }
+    }
+  }
+}
+
+void TestCudaErrors() {
+  Options options;
+  Sample sample(CodecNamed("d4:4,4"), 64, 64, options, 1);
+  cosetq_linear_node node = Node(sample.spec());
+  cosetq_cuda_weight* weight = nullptr;
+  node.codes.shape[1] = 7;
+  Check(cosetq_cuda_weight_create(&node, &weight) == -1 &&
+            std::string(cosetq_cuda_error()).find("codes") != std::string::npos,
+        "a node with a wrong shape is refused by name");
+  const DeviceSample device(sample.spec());
+  cosetq_linear_call call = {};
+  call.batch = 1;
+  call.type = COSETQ_FLOAT;
+  Check(cosetq_cuda_linear(device.get(), &call, nullptr) == -1 &&
+            std::string(cosetq_cuda_error()).find("workspace") != std::string::npos,
+        "a call without workspace is refused");
+  call.type = 3;
+  Check(cosetq_cuda_linear(device.get(), &call, nullptr) == -1, "an unknown type is refused");
+}
+
+}  // namespace cosetq::test

@@ -1,0 +1,28 @@
+// Tests of the GPU library through its C interface: one line per failure, a closing line with the counts.
+//
+//   cosetq_cuda_test [--short]
+
+#include <cstring>
+
+#include "check.h"
+#include "cosetq/cuda.h"
+
+namespace cosetq::test {
+void TestCudaLinear(bool brief);
+void TestCudaDecode();
+void TestCudaErrors();
+}  // namespace cosetq::test
+
+int main(int argc, char** argv) {
+  const bool brief = argc > 1 && std::strcmp(argv[1], "--short") == 0;
+  if (cosetq_cuda_device_count() == 0) {
+    std::printf("skipped: %s\n", cosetq_cuda_error());
+    return 0;
+  }
+  using namespace cosetq::test;
+  TestCudaErrors();
+  TestCudaDecode();
+  TestCudaLinear(brief);
+  std::printf("%ld passed, %ld failed\n", Passed(), Failed());
+  return Failed() == 0 ? 0 : 1;
+}

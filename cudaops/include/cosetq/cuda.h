@@ -1,0 +1,94 @@
+/* The C interface of libcosetq_cuda, the kernels of cosetq for NVIDIA GPUs (compute capability 8.0 or
+ * later). It needs no ONNX Runtime, and no CUDA toolkit beside the driver.
+ *
+ * Functions that return int return 0, or -1 and leave a message for cosetq_cuda_error. All work goes
+ * to the device that is current in the calling thread, in the order of the given stream, a
+ * cudaStream_t (null for the default stream), and may be captured in a CUDA graph unless a function
+ * says otherwise. Functions may be called from any thread. */
+
+#ifndef COSETQ_CUDA_H_
+#define COSETQ_CUDA_H_
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "cosetq.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Why the last call of this thread that failed did so. Never null. */
+COSETQ_EXPORT const char* cosetq_cuda_error(void);
+
+/* The number of devices that the kernels run on; 0 also where there is no driver, and then
+ * cosetq_cuda_error says why. */
+COSETQ_EXPORT int cosetq_cuda_device_count(void);
+
+/* Element types, with ONNX's numbers. */
+enum { COSETQ_FLOAT = 1, COSETQ_FLOAT16 = 10 };
+
+/* A tensor in host memory that holds as many elements as the shape says. */
+struct cosetq_tensor {
+  const void* data;
+  int32_t rank;
+  int64_t shape[4];
+};
+
+struct cosetq_floats {
+  const float* values;
+  int64_t count;
+};
+
+/* The constant inputs and the attributes of a node HNLQLinear, as docs/format.md describes them. */
+struct cosetq_linear_node {
+  int64_t rows, cols; /* attributes N and K */
+  int32_t code_bytes; /* of an element of codes: 1 or 2 */
+  int32_t bias_type;  /* COSETQ_FLOAT or COSETQ_FLOAT16 */
+  struct cosetq_tensor codes, scales, scale_index, codebook, gains, bias;
+  struct cosetq_floats slots; /* all of them, row after row */
+  struct cosetq_floats level_weights, centre, gain_values, gain_divisors, scale_divisors;
+};
+
+struct cosetq_cuda_weight;
+
+/* Checks the node and brings its weight to the device, repacked for the kernels. Nothing of the node is
+ * needed afterwards. Waits for the device; not for graphs. */
+COSETQ_EXPORT int cosetq_cuda_weight_create(const struct cosetq_linear_node* node,
+                                            struct cosetq_cuda_weight** weight);
+COSETQ_EXPORT void cosetq_cuda_weight_free(struct cosetq_cuda_weight* weight);
+
+/* Device memory that the weight takes, in bytes. */
+COSETQ_EXPORT int64_t cosetq_cuda_weight_bytes(const struct cosetq_cuda_weight* weight);
+
+/* Y = A * W^T + bias on device memory: A [batch, K], Y [batch, N], both of one type. */
+struct cosetq_linear_call {
+  const void* a;
+  void* y;
+  int64_t batch;
+  int32_t type;     /* COSETQ_FLOAT or COSETQ_FLOAT16 */
+  int32_t accuracy; /* 0 or 1: activations of 16 bits; 4: of 8 bits where that is faster */
+  void* workspace;  /* device memory, aligned to 256 bytes, for this call alone */
+  int64_t workspace_bytes;
+};
+
+/* The workspace that a call of this batch, type and accuracy takes, in bytes; may be 0. */
+COSETQ_EXPORT int64_t cosetq_cuda_linear_workspace(const struct cosetq_cuda_weight* weight,
+                                                   int64_t batch, int32_t type, int32_t accuracy);
+
+COSETQ_EXPORT int cosetq_cuda_linear(const struct cosetq_cuda_weight* weight,
+                                     const struct cosetq_linear_call* call, void* stream);
+
+/* Writes the weights [N, K], scales included, to device memory. */
+COSETQ_EXPORT int cosetq_cuda_decode(const struct cosetq_cuda_weight* weight, void* out, int32_t type,
+                                     void* stream);
+
+/* How often a path was launched since the library was loaded: "small", "large", "general"; -1 for
+ * another name. A captured launch counts once. */
+COSETQ_EXPORT int64_t cosetq_cuda_calls(const char* path);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* COSETQ_CUDA_H_ */
