@@ -21,10 +21,10 @@ flags := -std=c++17 -O3 --expt-relaxed-constexpr $(targets) -I$(ops)/include -I$
   -Xcompiler $(host)
 # nvcc of the packages looks for its libraries where the toolkit's installer would have put them.
 libraries := $(if $(findstring $(fetched),$(NVCC)),-L$(fetched)/lib)
-link := $(flags) -cudart static $(libraries) -Xlinker --gc-sections -Xlinker --exclude-libs -Xlinker ALL
+link := $(flags) -cudart static $(libraries) -Xlinker --gc-sections
 
 parts := $(basename $(notdir $(wildcard $(here)/src/*.cu)))
-cpu_parts := weight form
+cpu_parts := weight form rotation
 objects := $(out)/cuda
 library_objects := $(parts:%=$(objects)/%.o) $(cpu_parts:%=$(objects)/cpu/%.o)
 
@@ -55,8 +55,8 @@ $(objects)/bench/%.o: $(here)/bench/%.cu
 	@mkdir -p $(@D)
 	$(NVCC) $(flags) -I$(ops)/test -MMD -MP -c $< -o $@
 
-$(out)/libcosetq_cuda.so: $(library_objects)
-	$(NVCC) -shared $(link) $^ -o $@.new
+$(out)/libcosetq_cuda.so: $(here)/src/exports.map $(library_objects)
+	$(NVCC) -shared $(link) -Xlinker --version-script=$< -Xcompiler -static-libstdc++,-static-libgcc $(filter %.o,$^) -o $@.new
 	mv $@.new $@
 
 tests := $(basename $(notdir $(wildcard $(here)/test/*.cu)))

@@ -155,7 +155,7 @@ void Variant(int number, const Bench& bench, int batch) {
   const Buffer<unsigned char> workspace(FragmentBytes(w, kRoom));
   const Fragments fragments = FragmentsAt(workspace.get(), w, kRoom);
   const auto run = [&](int i, cudaStream_t stream) {
-    Fragment(w, in.get(), false, batch, kRoom, fragments, stream);
+    Fragment(w, {}, in.get(), false, batch, kRoom, fragments, stream);
     LaunchSmall<kForm, kRoom, kWarps, kDepth>(bench.Copy(i), fragments, batch, out.get(), false, stream);
   };
   run(0, nullptr);

@@ -2,6 +2,8 @@
 
 #include <cuda_fp16.h>
 
+#include <algorithm>
+
 #include "device.h"
 #include "overlap.h"
 
@@ -73,6 +75,37 @@ __device__ void StoreGroup(const PackedView& w, const float x[kGroup], float sca
   if (room <= 4) place(data_tiles, low_column) = 0;
 }
 
+// Rotates a row in shared memory, block by block: butterflies of growing stride. All threads take part.
+__device__ void RotateShared(int block, int cols, float* row) {
+  for (int half = 1; half < block; half *= 2) {
+    __syncthreads();
+    for (int i = threadIdx.x; i < cols / 2; i += blockDim.x) {
+      float* low = row + i / half * 2 * half + i % half;
+      const float x = low[0], y = low[half];
+      low[0] = x + y;
+      low[half] = x - y;
+    }
+  }
+  __syncthreads();
+}
+
+template <typename T>
+__device__ void LoadShared(const Turn& turn, const T* from, int cols, float* row) {
+  for (int i = threadIdx.x; i < cols; i += blockDim.x) row[i] = ToFloat(from[i]) * turn.factors[i];
+}
+
+// A block per rotation block of a row.
+template <typename T>
+__global__ void RotateRows(Turn turn, const T* a, float* out) {
+  extern __shared__ float rotated[];
+  const int64_t first = static_cast<int64_t>(blockIdx.x) * turn.block;
+  const int64_t at = static_cast<int64_t>(blockIdx.y) * gridDim.x * turn.block + first;
+  turn.factors += first;
+  LoadShared(turn, a + at, turn.block, rotated);
+  RotateShared(turn.block, turn.block, rotated);
+  for (int i = threadIdx.x; i < turn.block; i += blockDim.x) out[at + i] = rotated[i];
+}
+
 // The largest of all threads' values, in every thread.
 __device__ uint32_t BlockMax(uint32_t value) {
   __shared__ uint32_t of_warp[kThreads / 32];
@@ -83,14 +116,9 @@ __device__ uint32_t BlockMax(uint32_t value) {
   return __reduce_max_sync(0xffffffffu, mine);
 }
 
-// A block per row of the fragments; those past the batch become zero.
+// One row of the fragments; those past the batch become zero.
 template <typename T>
-__global__ void __launch_bounds__(kThreads) FragmentRows(PackedView w, const T* a, int batch, int room,
-                                                         Fragments out) {
-  LetNextKernelBegin();
-  WaitForKernelsAhead();
-  const int row = blockIdx.x;
-  const T* from = a + static_cast<int64_t>(row) * w.cols;
+__device__ void FragmentRow(const PackedView& w, const T* from, int row, int batch, int room, const Fragments& out) {
   const int groups = w.chunks * kPanelGroups;
   float held[kHeld][kGroup];
   uint32_t largest = 0;  // the bits of a magnitude are ordered like it, NaN above infinity
@@ -138,17 +166,56 @@ __global__ void __launch_bounds__(kThreads) FragmentRows(PackedView w, const T* 
   }
 }
 
+// A block per row of the fragments.
+template <typename T>
+__global__ void __launch_bounds__(kThreads) FragmentRows(PackedView w, Turn turn, const T* a, int batch, int room,
+                                                         Fragments out) {
+  LetNextKernelBegin();
+  WaitForKernelsAhead();
+  const int row = blockIdx.x;
+  const T* from = a + static_cast<int64_t>(row) * w.cols;
+  if (turn.factors == nullptr || row >= batch) return FragmentRow(w, from, row, batch, room, out);
+  extern __shared__ float rotated[];
+  LoadShared(turn, from, w.cols, rotated);
+  RotateShared(turn.block, w.cols, rotated);
+  FragmentRow(w, rotated, row, batch, room, out);
+}
+
+template <typename T>
+void LaunchFragment(const PackedView& w, const Turn& turn, const T* a, int batch, int room, const Fragments& out,
+                    cudaStream_t stream) {
+  const size_t shared = turn.factors == nullptr ? 0 : static_cast<size_t>(w.cols) * sizeof(float);
+  if (shared > 48 << 10) {
+    Check(cudaFuncSetAttribute(FragmentRows<T>, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared)),
+          "reserve shared memory");
+  }
+  LaunchOverlapped("prepare activations", FragmentRows<T>, dim3(static_cast<unsigned>(room)), dim3(kThreads), shared, 1,
+                   CurrentDevice().hopper, stream, w, turn, a, batch, room, out);
+}
+
 }  // namespace
 
-void Fragment(const PackedView& w, const void* a, bool half, int batch, int room, const Fragments& out,
+void Fragment(const PackedView& w, const Turn& turn, const void* a, bool half, int batch, int room, const Fragments& out,
               cudaStream_t stream) {
-  const bool overlap = CurrentDevice().hopper;
   if (half) {
-    LaunchOverlapped("prepare activations", FragmentRows<__half>, dim3(room), dim3(kThreads), 0, 1, overlap, stream,
-                     w, static_cast<const __half*>(a), batch, room, out);
+    LaunchFragment(w, turn, static_cast<const __half*>(a), batch, room, out, stream);
   } else {
-    LaunchOverlapped("prepare activations", FragmentRows<float>, dim3(room), dim3(kThreads), 0, 1, overlap, stream, w,
-                     static_cast<const float*>(a), batch, room, out);
+    LaunchFragment(w, turn, static_cast<const float*>(a), batch, room, out, stream);
+  }
+}
+
+void Rotate(const Turn& turn, const void* a, bool half, int64_t batch, int64_t cols, float* out, cudaStream_t stream) {
+  constexpr int64_t kMost = 65535;  // of a grid
+  for (int64_t first = 0; first < batch; first += kMost) {
+    const dim3 grid(static_cast<unsigned>(cols / turn.block), static_cast<unsigned>(std::min(kMost, batch - first)));
+    const auto shared = static_cast<size_t>(turn.block) * sizeof(float);
+    const int64_t at = first * cols;
+    if (half) {
+      RotateRows<<<grid, 128, shared, stream>>>(turn, static_cast<const __half*>(a) + at, out + at);
+    } else {
+      RotateRows<<<grid, 128, shared, stream>>>(turn, static_cast<const float*>(a) + at, out + at);
+    }
+    CheckLaunch("rotate activations");
   }
 }
 

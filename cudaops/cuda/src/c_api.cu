@@ -4,6 +4,7 @@
 #include <exception>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "cosetq/cuda.h"
 #include "decode.h"
@@ -70,6 +71,8 @@ WeightSpec Spec(const cosetq_linear_node& n) {
   s.gain_values = Floats(n.gain_values);
   s.gain_divisors = Floats(n.gain_divisors);
   s.scale_divisors = Floats(n.scale_divisors);
+  s.signs = Tensor(n.signs);
+  s.rotation = Floats(n.rotation);
   return s;
 }
 

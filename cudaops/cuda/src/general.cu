@@ -19,8 +19,8 @@ __device__ float Load(const __half* p) { return __half2float(*p); }
 __device__ void Store(float* to, float value) { *to = value; }
 __device__ void Store(__half* to, float value) { *to = __float2half_rn(value); }
 
-template <typename T>
-__global__ void __launch_bounds__(kRows* kSlices) General(GeneralView w, const T* a, int64_t batch, T* y) {
+template <typename A, typename Y>
+__global__ void __launch_bounds__(kRows* kSlices) General(GeneralView w, const A* a, int64_t batch, Y* y) {
   __shared__ float parts[kSlices][kBatch][kRows];
   const int r = threadIdx.x, slice = threadIdx.y;
   const int64_t row = static_cast<int64_t>(blockIdx.x) * kRows + r;
@@ -53,18 +53,25 @@ __global__ void __launch_bounds__(kRows* kSlices) General(GeneralView w, const T
   }
 }
 
-}  // namespace
-
-void GeneralLinear(const GeneralView& w, const void* a, int64_t batch, void* y, bool half, cudaStream_t stream) {
+template <typename A, typename Y>
+void Launch(const GeneralView& w, const A* a, int64_t batch, Y* y, cudaStream_t stream) {
   const dim3 grid(static_cast<unsigned>((w.rows + kRows - 1) / kRows),
                   static_cast<unsigned>(std::min<int64_t>((batch + kBatch - 1) / kBatch, 1 << 12)));
-  const dim3 block(kRows, kSlices);
-  if (half) {
-    General<<<grid, block, 0, stream>>>(w, static_cast<const __half*>(a), batch, static_cast<__half*>(y));
-  } else {
-    General<<<grid, block, 0, stream>>>(w, static_cast<const float*>(a), batch, static_cast<float*>(y));
-  }
+  General<<<grid, dim3(kRows, kSlices), 0, stream>>>(w, a, batch, y);
   CheckLaunch("multiply");
+}
+
+template <typename A>
+void LaunchTo(const GeneralView& w, const A* a, int64_t batch, void* y, bool half_y, cudaStream_t stream) {
+  half_y ? Launch(w, a, batch, static_cast<__half*>(y), stream) : Launch(w, a, batch, static_cast<float*>(y), stream);
+}
+
+}  // namespace
+
+void GeneralLinear(const GeneralView& w, const void* a, bool half_a, int64_t batch, void* y, bool half_y,
+                   cudaStream_t stream) {
+  half_a ? LaunchTo(w, static_cast<const __half*>(a), batch, y, half_y, stream)
+         : LaunchTo(w, static_cast<const float*>(a), batch, y, half_y, stream);
 }
 
 }  // namespace cosetq::cuda

@@ -9,8 +9,9 @@
 
 namespace cosetq::cuda {
 
-// Y = A * W^T + bias; a and y are both float or both float16.
-void GeneralLinear(const GeneralView& w, const void* a, int64_t batch, void* y, bool half, cudaStream_t stream);
+// Y = A * W^T + bias, either of a and y float or float16.
+void GeneralLinear(const GeneralView& w, const void* a, bool half_a, int64_t batch, void* y, bool half_y,
+                   cudaStream_t stream);
 
 }  // namespace cosetq::cuda
 

@@ -14,7 +14,8 @@ std::atomic<int64_t>& Calls(Path path) {
 }
 
 size_t LinearWorkspace(const DeviceWeight& w, int64_t batch, bool, bool) {
-  if (!w.packed()) return 0;
+  if (!w.packed())
+    return w.turn().factors == nullptr ? 0 : static_cast<size_t>(batch * w.cols()) * sizeof(float);
   return FragmentBytes(w.packed_view(), SmallRoom(batch));
 }
 
@@ -23,7 +24,13 @@ void Linear(const DeviceWeight& w, const LinearCall& call, cudaStream_t stream) 
   if (call.workspace_bytes < LinearWorkspace(w, call.batch, call.half, call.fast))
     throw Error("the workspace is too small: see cosetq_cuda_linear_workspace");
   if (!w.packed()) {
-    GeneralLinear(w.general_view(), call.a, call.batch, call.y, call.half, stream);
+    if (w.turn().factors == nullptr) {
+      GeneralLinear(w.general_view(), call.a, call.half, call.batch, call.y, call.half, stream);
+    } else {
+      auto* turned = static_cast<float*>(call.workspace);
+      Rotate(w.turn(), call.a, call.half, call.batch, w.cols(), turned, stream);
+      GeneralLinear(w.general_view(), turned, false, call.batch, call.y, call.half, stream);
+    }
     ++Calls(kGeneral);
     return;
   }
@@ -32,7 +39,7 @@ void Linear(const DeviceWeight& w, const LinearCall& call, cudaStream_t stream) 
   for (int64_t first = 0; first < call.batch; first += kMaxSmallBatch) {
     const int count = static_cast<int>(std::min<int64_t>(kMaxSmallBatch, call.batch - first));
     const Fragments fragments = FragmentsAt(call.workspace, p, SmallRoom(count));
-    Fragment(p, static_cast<const char*>(call.a) + static_cast<size_t>(first * w.cols()) * size, call.half, count,
+    Fragment(p, w.turn(), static_cast<const char*>(call.a) + static_cast<size_t>(first * w.cols()) * size, call.half, count,
              SmallRoom(count), fragments, stream);
     SmallLinear(p, fragments, count, static_cast<char*>(call.y) + static_cast<size_t>(first * w.rows()) * size,
                 call.half, stream);

@@ -52,6 +52,12 @@ struct PackedView {
   const float* offsets;  // bias of the node, [rows]; null for none
 };
 
+// The rotation of the activations that a weight was coded under, see docs/format.md.
+struct Turn {
+  int32_t block;         // B
+  const float* factors;  // s_k / sqrt(B) of every column; null for no rotation
+};
+
 // Any form, as docs/format.md has it.
 struct GeneralView {
   int64_t rows, cols, groups;

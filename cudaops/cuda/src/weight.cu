@@ -68,6 +68,9 @@ std::unique_ptr<DeviceWeight> DeviceWeight::Create(const WeightSpec& spec) {
   std::unique_ptr<DeviceWeight> made(new DeviceWeight);
   made->rows_ = w.rows;
   made->cols_ = w.cols;
+  const Rotation& rotation = host->rotation();
+  made->factors_ = Buffer<float>(rotation.factors);
+  made->turn_ = {static_cast<int32_t>(rotation.block), made->factors_.get()};
   made->SetGeneral(w, static_cast<size_t>(spec.codebook.shape[0]));
   if (made->SetPacked(w)) {
     made->packed_ = true;
@@ -83,7 +86,8 @@ std::unique_ptr<DeviceWeight> DeviceWeight::Create(const WeightSpec& spec) {
 
 size_t DeviceWeight::bytes() const {
   return codes_.bytes() + gains_.bytes() + panels_.bytes() + fine_.bytes() + coarse_.bytes() +
-         words_.bytes() + slots_.bytes() + level_weights_.bytes() + scales_.bytes() + offsets_.bytes();
+         words_.bytes() + slots_.bytes() + level_weights_.bytes() + scales_.bytes() + offsets_.bytes() +
+         factors_.bytes();
 }
 
 void DeviceWeight::SetGeneral(const WeightView& w, size_t entries) {

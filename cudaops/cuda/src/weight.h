@@ -21,6 +21,7 @@ class DeviceWeight {
   const GeneralView& general_view() const { return general_view_; }  // if not
   int64_t rows() const { return rows_; }
   int64_t cols() const { return cols_; }
+  const Turn& turn() const { return turn_; }
   size_t bytes() const;
 
  private:
@@ -31,11 +32,12 @@ class DeviceWeight {
   bool packed_ = false;
   PackedView packed_view_ = {};
   GeneralView general_view_ = {};
+  Turn turn_ = {};
   Buffer<unsigned char> codes_, gains_, panels_;
   Buffer<uint32_t> fine_, coarse_;
   Buffer<int32_t> words_;
   Buffer<Slot> slots_;
-  Buffer<float> level_weights_, scales_, offsets_;
+  Buffer<float> level_weights_, scales_, offsets_, factors_;
 };
 
 }  // namespace cosetq::cuda

@@ -76,6 +76,8 @@ inline cosetq_linear_node Node(const WeightSpec& s) {
   n.gain_values = floats(s.gain_values);
   n.gain_divisors = floats(s.gain_divisors);
   n.scale_divisors = floats(s.scale_divisors);
+  n.signs = tensor(s.signs);
+  n.rotation = floats(s.rotation);
   return n;
 }
 

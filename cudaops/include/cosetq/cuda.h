@@ -48,6 +48,8 @@ struct cosetq_linear_node {
   struct cosetq_tensor codes, scales, scale_index, codebook, gains, bias;
   struct cosetq_floats slots; /* all of them, row after row */
   struct cosetq_floats level_weights, centre, gain_values, gain_divisors, scale_divisors;
+  struct cosetq_tensor signs;    /* all zero where the node has no rotation */
+  struct cosetq_floats rotation; /* likewise */
 };
 
 struct cosetq_cuda_weight;
@@ -83,7 +85,7 @@ COSETQ_EXPORT int cosetq_cuda_linear(const struct cosetq_cuda_weight* weight,
 COSETQ_EXPORT int cosetq_cuda_decode(const struct cosetq_cuda_weight* weight, void* out, int32_t type,
                                      void* stream);
 
-/* How often a path was launched since the library was loaded: "small", "large", "general"; -1 for
+/* How often a path was launched since the library was loaded: "small", "general"; -1 for
  * another name. A captured launch counts once. */
 COSETQ_EXPORT int64_t cosetq_cuda_calls(const char* path);
 
