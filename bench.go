@@ -132,6 +132,23 @@ func Bench(ctx context.Context, paths []string, o BenchOptions) (*BenchReport, e
 	return r, nil
 }
 
+// same is how far from 1 a ratio of medians must be to say that one model is faster.
+const same = 0.03
+
+// Against says in words how fast model i is compared with the first one.
+func (r *BenchReport) Against(i int) string {
+	speed := r.Models[i].Speed
+	switch {
+	case i == 0:
+		return "-"
+	case speed < 1-same:
+		return fmt.Sprintf("%.2f× slower", 1/speed)
+	case speed > 1+same:
+		return fmt.Sprintf("%.2f× faster", speed)
+	}
+	return "the same"
+}
+
 func ms(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1e6 }
 
 // load loads model i, runs it once, and fills in its row.

@@ -58,8 +58,8 @@ func printBench(con *console, r *cosetq.BenchReport) error {
 	t := con.table()
 	fmt.Fprintf(t, "model\tp50 ms\tp95 ms\t%s/s\tagainst the first\tload s\tfile\tmemory\tnative layers\n", r.Unit)
 	for i, m := range r.Models {
-		fmt.Fprintf(t, "%s\t%.3f\t%.3f\t%.1f\t%s\t%.2f\t%s\t%s\t%d\n", shorten(m.Name, 40), m.Median, m.P95, m.PerSecond, against(i, m.Speed),
-			m.LoadSeconds, megabytes(m.Bytes), megabytes(m.Memory), m.NativeLayers)
+		fmt.Fprintf(t, "%s\t%.3f\t%.3f\t%.1f\t%s\t%.2f\t%s\t%s\t%d\n", shorten(m.Name, 40), m.Median, m.P95, m.PerSecond, r.Against(i),
+			m.LoadSeconds, cosetq.Size(m.Bytes), cosetq.Size(m.Memory), m.NativeLayers)
 	}
 	if err := t.Flush(); err != nil {
 		return err
@@ -72,20 +72,4 @@ func printBench(con *console, r *cosetq.BenchReport) error {
 		fmt.Fprintf(con.out, "nodes of %s: %s\n", shorten(m.Name, 40), strings.Join(nodes, ", "))
 	}
 	return nil
-}
-
-// same is how far from 1 a ratio of medians must be to say that one model is faster.
-const same = 0.03
-
-// against says in words how fast a model is compared with the first one.
-func against(i int, speed float64) string {
-	switch {
-	case i == 0:
-		return "-"
-	case speed < 1-same:
-		return fmt.Sprintf("%.2f× slower", 1/speed)
-	case speed > 1+same:
-		return fmt.Sprintf("%.2f× faster", speed)
-	}
-	return "the same"
 }

@@ -81,5 +81,5 @@ func printCalibrate(con *console, r *cosetq.CalibrateReport) {
 		con.logf("warning: %d rows of activations held NaN or infinity and were left out", r.BadRows)
 	}
 	fmt.Fprintf(con.out, "%d samples   %d/%d weights covered   peak memory %s   %.1f s   -> %s (%s)\n",
-		samples, r.Covered, r.Weights, megabytes(r.PeakRSS), r.Seconds, r.Output, megabytes(r.Bytes))
+		samples, r.Covered, r.Weights, cosetq.Size(r.PeakRSS), r.Seconds, r.Output, cosetq.Size(r.Bytes))
 }

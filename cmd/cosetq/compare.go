@@ -13,9 +13,10 @@ import (
 
 func newCompare(con *console) *cobra.Command {
 	var (
-		o   cosetq.CompareOptions
-		run runFlags
-		all bool
+		o          cosetq.CompareOptions
+		run        runFlags
+		page       pageFlag
+		all, force bool
 	)
 	cmd := &cobra.Command{
 		Use:   "compare FLOAT QUANTIZED --data RECIPE",
@@ -28,11 +29,15 @@ func newCompare(con *console) *cobra.Command {
 The worst layers are then tried as float ones, one at a time; the last line is the --exclude
 that gained most. --bisect finds the first layer that breaks --min-sqnr.`,
 		Example: `  cosetq compare model.onnx model.q.onnx --data recipe.yaml
-  cosetq compare model.onnx model.q.onnx --data recipe.yaml --bisect --min-sqnr 20`,
+  cosetq compare model.onnx model.q.onnx --data recipe.yaml --bisect --min-sqnr 20
+  cosetq compare model.onnx model.q.onnx --data recipe.yaml --report report.html`,
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, paths []string) error {
 			var err error
 			if o.Session, err = run.options(con); err != nil {
+				return err
+			}
+			if err := page.check(paths[0], force); err != nil {
 				return err
 			}
 			o.Progress = con.follow()
@@ -41,6 +46,14 @@ that gained most. --bisect finds the first layer that breaks --min-sqnr.`,
 			if err != nil {
 				return err
 			}
+			if page.path != "" {
+				page.describe(cmd, paths)
+				page.options.Data, page.options.Session = o.Data, o.Session
+				if _, err := r.WritePage(cmd.Context(), page.path, page.options); err != nil {
+					return err
+				}
+				con.logf("wrote %s", page.path)
+			}
 			if con.json {
 				return con.printJSON(r)
 			}
@@ -48,7 +61,9 @@ that gained most. --bisect finds the first layer that breaks --min-sqnr.`,
 		},
 	}
 	run.add(cmd)
+	page.add(cmd)
 	fs := cmd.Flags()
+	fs.BoolVar(&force, "force", false, "replace the file of --report")
 	fs.StringVar(&o.Data, "data", "", "data recipe, or random:N")
 	fs.IntVar(&o.Samples, "samples", cosetq.CompareSamples, "number of samples (0: all), also called --limit")
 	fs.SetNormalizeFunc(limitIsSamples)
@@ -112,14 +127,14 @@ func printCompare(con *console, r *cosetq.CompareReport, all bool) error {
 	}
 	fmt.Fprintln(con.out, "kept in float, one at a time:")
 	for _, x := range r.Trials {
-		fmt.Fprintf(con.out, "  %-40s %+.1f dB (%s)   +%s\n", shorten(x.Node, 40), x.Gain, decibels(x.SQNR), megabytes(x.Bytes))
+		fmt.Fprintf(con.out, "  %-40s %+.1f dB (%s)   +%s\n", shorten(x.Node, 40), x.Gain, decibels(x.SQNR), cosetq.Size(x.Bytes))
 	}
 	best := r.Trials[0]
 	if best.Gain <= 0 {
 		_, err := fmt.Fprintln(con.out, "suggest: none; no single layer is to blame, more bits or data help all of them")
 		return err
 	}
-	_, err := fmt.Fprintf(con.out, "suggest: --exclude '%s'   +%s, %+.1f dB\n", best.Exclude, megabytes(best.Bytes), best.Gain)
+	_, err := fmt.Fprintf(con.out, "suggest: --exclude '%s'   +%s, %+.1f dB\n", best.Exclude, cosetq.Size(best.Bytes), best.Gain)
 	return err
 }
 

@@ -83,19 +83,6 @@ func (c *console) clearProgress() {
 	}
 }
 
-// megabytes prints a size as people read it, in decimal units.
-func megabytes(n int64) string {
-	switch {
-	case n < 1000:
-		return fmt.Sprintf("%d B", n)
-	case n < 1e6:
-		return fmt.Sprintf("%.1f kB", float64(n)/1e3)
-	case n < 1e9:
-		return fmt.Sprintf("%.2f MB", float64(n)/1e6)
-	}
-	return fmt.Sprintf("%.2f GB", float64(n)/1e9)
-}
-
 // shorten cuts the middle out of a long name.
 func shorten(s string, n int) string {
 	if len(s) <= n {

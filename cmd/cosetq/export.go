@@ -53,7 +53,7 @@ func newExport(con *console) *cobra.Command {
 				return con.printJSON(r)
 			}
 			for _, file := range r.Files {
-				fmt.Fprintf(con.out, "wrote %s   %s\n", file.Path, megabytes(file.Bytes))
+				fmt.Fprintf(con.out, "wrote %s   %s\n", file.Path, cosetq.Size(file.Bytes))
 			}
 			return nil
 		},

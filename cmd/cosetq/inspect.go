@@ -48,7 +48,7 @@ func addPatterns(cmd *cobra.Command, opts *rewrite.Options) {
 }
 
 func printInspect(con *console, r *cosetq.InspectReport, layers bool) error {
-	fmt.Fprintf(con.out, "%s   opset %d   IR %d   %s\n", r.Path, r.Opset, r.IRVersion, megabytes(r.Bytes))
+	fmt.Fprintf(con.out, "%s   opset %d   IR %d   %s\n", r.Path, r.Opset, r.IRVersion, cosetq.Size(r.Bytes))
 	fmt.Fprintf(con.out, "inputs   %s\noutputs  %s\n", strings.Join(r.Inputs, ", "), strings.Join(r.Outputs, ", "))
 	count := map[string]int{}
 	reasons := map[string]int{}

@@ -20,7 +20,7 @@ func inspectStatistics(con *console, path string, layers bool) error {
 }
 
 func printStatistics(con *console, r *cosetq.StatisticsReport, layers bool) error {
-	fmt.Fprintf(con.out, "%s   statistics of %s   %s\nfingerprint  %s\n", r.Path, r.Model, megabytes(r.Bytes), r.Fingerprint)
+	fmt.Fprintf(con.out, "%s   statistics of %s   %s\nfingerprint  %s\n", r.Path, r.Model, cosetq.Size(r.Bytes), r.Fingerprint)
 	for _, d := range r.Data {
 		made := ""
 		if d.Random {

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/cosetq/cosetq"
+	"github.com/cosetq/cosetq/cudaops"
 )
 
 func newQuantize(con *console) *cobra.Command {
@@ -17,6 +18,7 @@ func newQuantize(con *console) *cobra.Command {
 		o              cosetq.QuantizeOptions
 		dryRun, layers bool
 		shard          string
+		page           pageFlag
 	)
 	cmd := &cobra.Command{
 		Use:   "quantize MODEL [-o OUTPUT]",
@@ -50,9 +52,21 @@ the model.`,
 					return err
 				}
 			}
+			if err := page.check(args[0], o.Overwrite); err != nil {
+				return err
+			}
 			r, err := quantize(cmd, con, args[0], o, dryRun)
 			if err != nil {
 				return err
+			}
+			if page.path != "" {
+				page.describe(cmd, args)
+				page.options.Data = o.Data
+				page.options.Session.OpsLibrary, _ = cudaops.FindLibrary("") // without it the page times the portable path
+				if _, err := r.WritePage(cmd.Context(), page.path, page.options); err != nil {
+					return err
+				}
+				con.logf("wrote %s", page.path)
 			}
 			if con.json {
 				return con.printJSON(r)
@@ -77,6 +91,7 @@ the model.`,
 	fs.BoolVar(&o.Resume, "resume", false, "go on where a run with the same options was stopped or killed")
 	fs.StringVar(&shard, "shard", "", "do share i of n only, i from 0, as in 0/4, or auto: as Kubernetes, Slurm or MPI say; `cosetq merge` writes the model")
 	fs.BoolVar(&layers, "layers", false, "list every layer")
+	page.add(cmd)
 	addPatterns(cmd, &o.Sites)
 	return cmd
 }
@@ -142,18 +157,18 @@ func printQuantize(con *console, r *cosetq.QuantizeReport, layers bool) error {
 	printReasons(con, reasons)
 	printFallbacks(con, r.Layers)
 	if r.Shard != "" {
-		fmt.Fprintf(con.out, "share %s is done: %s of codes, %.3f bits per weight; when all are: cosetq merge\n", r.Shard, megabytes(r.Bytes), r.BitsPerWeight)
+		fmt.Fprintf(con.out, "share %s is done: %s of codes, %.3f bits per weight; when all are: cosetq merge\n", r.Shard, cosetq.Size(r.Bytes), r.BitsPerWeight)
 		return nil
 	}
-	fmt.Fprintf(con.out, "%s -> %s   %.3f bits per weight, everything counted", megabytes(r.InputBytes), megabytes(r.Bytes), r.BitsPerWeight)
+	fmt.Fprintf(con.out, "%s -> %s   %.3f bits per weight, everything counted", cosetq.Size(r.InputBytes), cosetq.Size(r.Bytes), r.BitsPerWeight)
 	if worst >= 0 {
 		fmt.Fprintf(con.out, "   worst SQNR %.1f dB (%s)", *r.Layers[worst].SQNR, r.Layers[worst].Node)
 	}
 	fmt.Fprintln(con.out)
 	for _, file := range r.Files {
-		fmt.Fprintf(con.out, "wrote %s   %s\n", file.Path, megabytes(file.Bytes))
+		fmt.Fprintf(con.out, "wrote %s   %s\n", file.Path, cosetq.Size(file.Bytes))
 	}
-	con.logf("%.1f s on %d cores, peak memory %s", r.Seconds, runtime.GOMAXPROCS(0), megabytes(r.PeakRSS))
+	con.logf("%.1f s on %d cores, peak memory %s", r.Seconds, runtime.GOMAXPROCS(0), cosetq.Size(r.PeakRSS))
 	return nil
 }
 

@@ -52,7 +52,7 @@ It needs no network and no files.`,
 				if r.Library {
 					on = "with native library"
 				}
-				fmt.Fprintf(t, "%s\t%s\t%s\t%.2f\t%.2f %%\t%d / %d\t%.3f\n", r.Name, on, megabytes(r.Bytes), r.BitsPerWeight, 100*r.Top1, r.Correct, r.Count, r.Seconds)
+				fmt.Fprintf(t, "%s\t%s\t%s\t%.2f\t%.2f %%\t%d / %d\t%.3f\n", r.Name, on, cosetq.Size(r.Bytes), r.BitsPerWeight, 100*r.Top1, r.Correct, r.Count, r.Seconds)
 			}
 			if err := t.Flush(); err != nil {
 				return err

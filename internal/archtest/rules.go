@@ -40,12 +40,14 @@ var rules = map[string]rule{
 	"ort":         {project: []string{"lattice", "onnx", "tensor"}, modules: []string{"github.com/yalue/onnxruntime_go"}},
 	"eval":        {project: []string{"calib", "internal/suggest", "onnx", "tensor"}},
 	"bench":       {project: []string{"eval", "tensor"}},
-	"bench/layer": {project: []string{"eval", "lattice", "onnx", "quant", "rewrite", "tensor"}},
+	"bench/layer": {project: []string{"eval", "lattice", "onnx", "quant", "report", "rewrite", "tensor"}},
+
+	"report": {modules: []string{"gonum.org/v1/plot"}}, // gonum/plot: the charts
 
 	"models": {project: []string{"finetune", "onnx"}, modules: []string{"golang.org/x/image"}},
 
 	// The whole pipeline as an API: it orders the stages.
-	root: {project: []string{"bench", "calib", "cudaops", "eval", "internal/suggest", "journal", "lattice", "onnx", "ort", "quant", "rewrite", "tensor"}},
+	root: {project: []string{"bench", "calib", "cudaops", "eval", "internal/suggest", "journal", "lattice", "onnx", "ort", "quant", "report", "rewrite", "tensor"}},
 
 	// The command line: flags, progress, printing.
 	"cmd/cosetq": {
@@ -57,6 +59,7 @@ var rules = map[string]rule{
 	"examples":       {project: []string{anything}},
 
 	"internal/archtest":    {},
+	"internal/browser":     {project: []string{"internal/testenv"}, modules: []string{"github.com/chromedp"}}, // chromedp: drives Chromium
 	"internal/conformance": {},
 	"internal/suggest":     {},
 	"internal/testenv":     {},
@@ -67,7 +70,7 @@ var rules = map[string]rule{
 const cgoFolder = "ort"
 
 // testOnly are the folders that only tests may import.
-var testOnly = []string{"internal/archtest", "internal/testenv"}
+var testOnly = []string{"internal/archtest", "internal/browser", "internal/testenv"}
 
 // vagueNames say nothing about what a package is for.
 var vagueNames = []string{"common", "helper", "helpers", "manager", "misc", "shared", "util", "utils"}

@@ -4,7 +4,7 @@
 // A test that asks for something absent is skipped with a message naming the file and what would bring it.
 // The environment variable COSETQ_REQUIRE, a comma-separated list, turns those skips into failures, so that a continuous
 // integration run cannot pass by skipping: "data" for models and data sets, "ort" for ONNX Runtime, "ops" for the native
-// library. The word "slow" in the same list asks for the long form of tests that have one (see [Slow]).
+// library, "node" for Node with the packages of ONNX Runtime, "chromium" for the browser. The word "slow" in the same list asks for the long form of tests that have one (see [Slow]).
 //
 // It is for tests only and imports nothing of the module.
 package testenv
@@ -16,6 +16,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -28,7 +29,7 @@ const (
 	EnvData    = "COSETQ_DATA"        // folder of the test models and data
 	EnvORT     = "COSETQ_ORT_LIBRARY" // ONNX Runtime shared library
 	EnvOps     = "COSETQ_OPS_LIBRARY" // native ops library
-	EnvRequire = "COSETQ_REQUIRE"     // what must not be skipped: data, ort, ops, slow
+	EnvRequire = "COSETQ_REQUIRE"     // what must not be skipped: data, ort, ops, python, node, chromium, slow
 )
 
 // Require tells whether COSETQ_REQUIRE lists what.
@@ -99,6 +100,33 @@ func Backend(t testing.TB) string {
 	}
 	missing(t, "python", "no %s; run `make setup-python`, or install libonnx-testdata", pattern)
 	return ""
+}
+
+// Chromium is the path of a Chromium or Chrome.
+func Chromium(t testing.TB) string {
+	t.Helper()
+	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
+		if path, err := exec.LookPath(name); err == nil {
+			return path
+		}
+	}
+	missing(t, "chromium", "no chromium in PATH; install it (Debian, Ubuntu: apt install chromium)")
+	return ""
+}
+
+// Node is the folder with the packages of ONNX Runtime for JavaScript, build/node of the checkout.
+func Node(t testing.TB) string {
+	t.Helper()
+	if _, err := exec.LookPath("node"); err != nil {
+		missing(t, "node", "no node in PATH; install Node 20 or later")
+	}
+	dir := filepath.Join(Root(t), "build", "node")
+	for _, name := range []string{"onnxruntime-node", "onnxruntime-web"} {
+		if _, err := os.Stat(filepath.Join(dir, "node_modules", name, "package.json")); err != nil {
+			missing(t, "node", "%v; run `make setup-node`", err)
+		}
+	}
+	return dir
 }
 
 func library(t testing.TB, what, env, glob, remedy string) string {

@@ -1,0 +1,270 @@
+package report
+
+import (
+	"bytes"
+	"fmt"
+	"html/template"
+	"image/color"
+	"math"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"gonum.org/v1/plot"
+	"gonum.org/v1/plot/plotter"
+	"gonum.org/v1/plot/vg"
+	"gonum.org/v1/plot/vg/draw"
+	"gonum.org/v1/plot/vg/vgsvg"
+)
+
+// The colours of the charts stand for variables of the page's style, which has a light and a dark form.
+var (
+	ink    = color.RGBA{0x01, 0x01, 0x01, 0xff}
+	faint  = color.RGBA{0x02, 0x02, 0x02, 0xff}
+	first  = color.RGBA{0x03, 0x03, 0x03, 0xff}
+	second = color.RGBA{0x04, 0x04, 0x04, 0xff}
+)
+
+var variables = strings.NewReplacer("#010101", "var(--ink)", "#020202", "var(--faint)", "#030303", "var(--first)", "#040404", "var(--second)")
+
+const (
+	chartWidth = 7 * vg.Inch
+	barHeight  = 0.17 * vg.Inch
+	// mostBars is how many layers a chart shows; more are in the table only.
+	mostBars = 150
+)
+
+// newPlot returns a plot in the page's colours without a background.
+func newPlot(x, y string) *plot.Plot {
+	p := plot.New()
+	p.BackgroundColor = color.Transparent
+	for _, a := range []*plot.Axis{&p.X, &p.Y} {
+		a.Color, a.Tick.Color = ink, ink
+		a.Label.TextStyle.Color, a.Tick.Label.Color = ink, ink
+	}
+	p.X.Label.Text, p.Y.Label.Text = x, y
+	p.X.Tick.Marker, p.Y.Tick.Marker = plot.TickerFunc(ticks), plot.TickerFunc(ticks)
+	p.Legend.TextStyle.Color = ink
+	p.Legend.Top, p.Legend.Left = true, true
+	grid := plotter.NewGrid()
+	grid.Horizontal.Color, grid.Vertical.Color = faint, faint
+	p.Add(grid)
+	return p
+}
+
+// ticks are the usual ones with as few digits as they need.
+func ticks(low, high float64) []plot.Tick {
+	list := plot.DefaultTicks{}.Ticks(low, high)
+	for i := range list {
+		if list[i].Label != "" {
+			list[i].Label = strconv.FormatFloat(list[i].Value, 'g', 4, 64)
+		}
+	}
+	return list
+}
+
+// textSize is how much smaller text is written than it was measured: whatever font a reader has, it then fits.
+const textSize = 0.84
+
+var fontSize = regexp.MustCompile(`font-size:([0-9.]+)px`)
+
+var svgStart = regexp.MustCompile(`(?s)^.*?<svg [^>]*viewBox="([^"]*)"[^>]*>`)
+
+// svg draws a plot as an element of the page. The description is what those hear who cannot see it.
+func svg(p *plot.Plot, height vg.Length, description string) (template.HTML, error) {
+	canvas := vgsvg.New(chartWidth, height)
+	p.Draw(draw.New(canvas))
+	var b bytes.Buffer
+	if _, err := canvas.WriteTo(&b); err != nil {
+		return "", err
+	}
+	text := b.String()
+	start := svgStart.FindStringSubmatch(text)
+	if start == nil {
+		return "", fmt.Errorf("the drawing begins with %.80q instead of an svg element with a viewBox", text)
+	}
+	text = fontSize.ReplaceAllStringFunc(text, func(style string) string {
+		size, err := strconv.ParseFloat(fontSize.FindStringSubmatch(style)[1], 64)
+		if err != nil {
+			return style
+		}
+		return fmt.Sprintf("font-size:%.4gpx", textSize*size)
+	})
+	start = svgStart.FindStringSubmatch(text)
+	head := fmt.Sprintf(`<svg viewBox="%s" role="img" aria-label="%s">`, start[1], template.HTMLEscapeString(description))
+	return template.HTML(head + variables.Replace(text[len(start[0]):])), nil //nolint:gosec // our own drawing
+}
+
+// limit is the SQNR that no code of a Gaussian source exceeds, in dB per bit.
+var limit = 20 * math.Log10(2)
+
+// rateChart shows bits per weight against SQNR: every layer, the same weight at other rates, and the limit.
+func rateChart(page Page) (template.HTML, error) {
+	var points plotter.XYs
+	label := "SQNR of the weights, dB"
+	for _, l := range page.Layers {
+		v := l.SQNR
+		if v == nil && l.Local != nil {
+			v, label = l.Local, "SQNR, dB"
+		}
+		if l.Bits != nil && v != nil {
+			points = append(points, plotter.XY{X: *l.Bits, Y: *v})
+		}
+	}
+	if len(points) == 0 {
+		return "", nil
+	}
+	p := newPlot("bits per weight, everything counted", label)
+	high := 5.0
+	for _, at := range points {
+		high = max(high, math.Ceil(at.X))
+	}
+	bound, err := plotter.NewLine(plotter.XYs{{X: 1.5, Y: 1.5 * limit}, {X: high, Y: high * limit}})
+	if err != nil {
+		return "", err
+	}
+	bound.Color, bound.Dashes = ink, []vg.Length{vg.Points(4), vg.Points(3)}
+	p.Add(bound)
+	p.Legend.Add("limit for Gaussian weights", bound)
+	for _, c := range page.Curves {
+		xy := make(plotter.XYs, len(c.Rate))
+		for i := range xy {
+			xy[i] = plotter.XY{X: c.Rate[i], Y: c.SQNR[i]}
+		}
+		line, marks, err := plotter.NewLinePoints(xy)
+		if err != nil {
+			return "", err
+		}
+		line.Color, marks.Color, marks.Shape = second, second, draw.CrossGlyph{}
+		p.Add(line, marks)
+		p.Legend.Add("weights of "+short(c.Name)+" at 2, 3 and 4 bits", line, marks)
+	}
+	scatter, err := plotter.NewScatter(points)
+	if err != nil {
+		return "", err
+	}
+	scatter.Color, scatter.Shape, scatter.Radius = first, draw.CircleGlyph{}, vg.Points(2.5)
+	p.Add(scatter)
+	if label == "SQNR, dB" {
+		p.Legend.Add("outputs of the layers, each alone", scatter)
+	} else {
+		p.Legend.Add("weights of the layers", scatter)
+	}
+	return svg(p, 4*vg.Inch, fmt.Sprintf("Rate against distortion of %d layers; the numbers are in the table of layers", len(points)))
+}
+
+// bars draws a horizontal bar for each value, the first on top.
+func bars(names []string, values []float64, label string, fill color.Color, low float64) (*plot.Plot, vg.Length, error) {
+	p := newPlot(label, "")
+	slices.Reverse(names)
+	slices.Reverse(values)
+	chart, err := plotter.NewBarChart(plotter.Values(values), 0.7*barHeight)
+	if err != nil {
+		return nil, 0, err
+	}
+	chart.Horizontal, chart.Color, chart.LineStyle.Width = true, fill, 0
+	p.Add(chart)
+	p.NominalY(names...)
+	p.X.Min = low
+	return p, vg.Length(len(names)+1)*barHeight + 0.7*vg.Inch, nil
+}
+
+// layerChart shows a bar for every layer: its SQNR, of the output where that was measured.
+func layerChart(page Page) (template.HTML, error) {
+	var names []string
+	var values []float64
+	label := "SQNR of the weights, dB"
+	for _, l := range page.Layers {
+		v := l.SQNR
+		if l.Local != nil {
+			v, label = l.Local, "SQNR of the layer's output alone, dB"
+		}
+		if v != nil {
+			names, values = append(names, short(l.Node)), append(values, *v)
+		}
+	}
+	if len(names) == 0 {
+		return "", nil
+	}
+	if len(names) > mostBars {
+		names, values = names[:mostBars], values[:mostBars]
+	}
+	description := fmt.Sprintf("%s, of %d layers in the order of the model; the numbers are in the table of layers", label, len(names))
+	p, height, err := bars(names, values, label, first, 0)
+	if err != nil {
+		return "", err
+	}
+	return svg(p, height, description)
+}
+
+// sensitivityChart shows what keeping layers in float gains, and how the error builds up.
+func sensitivityChart(page Page) (template.HTML, error) {
+	var accumulated, local plotter.XYs
+	for _, l := range page.Layers {
+		if l.Accumulated != nil && l.Local != nil {
+			x := float64(len(local) + 1)
+			accumulated = append(accumulated, plotter.XY{X: x, Y: *l.Accumulated})
+			local = append(local, plotter.XY{X: x, Y: *l.Local})
+		}
+	}
+	if len(local) == 0 {
+		return "", nil
+	}
+	p := newPlot("layer, in the order of the model", "SQNR of the output, dB")
+	for _, line := range []struct {
+		name  string
+		xy    plotter.XYs
+		color color.Color
+	}{{"of the layer alone", local, first}, {"of the model up to here", accumulated, second}} {
+		l, marks, err := plotter.NewLinePoints(line.xy)
+		if err != nil {
+			return "", err
+		}
+		l.Color, marks.Color, marks.Shape, marks.Radius = line.color, line.color, draw.CircleGlyph{}, vg.Points(1.5)
+		p.Add(l)
+		if len(local) <= mostBars {
+			p.Add(marks)
+		}
+		p.Legend.Add(line.name, l)
+	}
+	p.Y.Min, p.Y.Max = min(0, p.Y.Min), 1.15*p.Y.Max // room for the legend
+	return svg(p, 3.2*vg.Inch, fmt.Sprintf("How the error builds up over %d layers; the numbers are in the table of layers", len(local)))
+}
+
+// histogramChart shows the weights of a layer as an outline over the bars of what they were coded as.
+func histogramChart(h Histogram) (template.HTML, error) {
+	p := newPlot("weight", "share of the weights")
+	width := (h.High - h.Low) / float64(len(h.Weights))
+	var outline plotter.XYs
+	for i, v := range h.Weights {
+		x := h.Low + float64(i)*width
+		outline = append(outline, plotter.XY{X: x, Y: v}, plotter.XY{X: x + width, Y: v})
+	}
+	coded := make([]plotter.HistogramBin, len(h.Coded))
+	for i, v := range h.Coded {
+		x := h.Low + float64(i)*width
+		coded[i] = plotter.HistogramBin{Min: x, Max: x + width, Weight: v}
+	}
+	histogram := &plotter.Histogram{Bins: coded, Width: width, FillColor: second}
+	p.Add(histogram)
+	line, err := plotter.NewLine(outline)
+	if err != nil {
+		return "", err
+	}
+	line.Color, line.Width = first, vg.Points(1.5)
+	p.Add(line)
+	p.Legend.Add("weights", line)
+	p.Legend.Add("as coded", histogram)
+	return svg(p, 3.2*vg.Inch, "Histogram of the weights of "+h.Name+" and of what they were coded as")
+}
+
+// short cuts the middle out of a long name.
+func short(name string) string {
+	const most = 34
+	r := []rune(name)
+	if len(r) <= most {
+		return name
+	}
+	return string(r[:most/2-1]) + "…" + string(r[len(r)-most/2:])
+}
