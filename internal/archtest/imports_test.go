@@ -134,8 +134,8 @@ func forbidden(folder, name string, test bool) string {
 	case ours && within(rel, []string{"cmd"}) && !within(folder, []string{"cmd"}):
 		return "nothing imports cmd"
 	case test:
-	case ours && within(rel, testOnly):
-		return "only tests may"
+	case ours && within(rel, testOnly) && !within(folder, testOnly):
+		return "only tests may, and packages for tests"
 	case !known:
 		return "the folder is not in the table of internal/archtest/rules.go; add it there with what it may import"
 	case ours && !within(rel, []string{key}) && !within(rel, r.project):
