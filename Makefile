@@ -31,7 +31,7 @@ cuda := $(MAKE) --no-print-directory -j$(JOBS) -f cudaops/cuda/build.mk
 stage := scripts/stage
 staticcheck := build/tools/staticcheck
 
-.PHONY: help setup setup-ort-versions setup-python setup-cuda build cuda cuda-test quickstart test lint bench bench-cpu clean distclean
+.PHONY: help setup setup-ort-versions setup-python setup-node setup-cuda build cuda cuda-test quickstart test lint bench bench-cpu clean distclean
 .PHONY: tools-present fmt vet staticcheck generated nocgo unit race native-test native-asan fuzz
 
 help: ## list the targets
@@ -56,6 +56,9 @@ cuda: setup-cuda ## build the library of GPU kernels, its tests and its workbenc
 
 cuda-test: cuda ## test the GPU kernels; skips where there is no GPU
 	@$(cuda) check
+
+setup-node: tools-present ## fetch ONNX Runtime for JavaScript into build/node, with which those snippets are tested
+	@$(GO) run ./scripts/setup node
 
 build: setup ## build the native library and bin/cosetq
 	@$(native) all

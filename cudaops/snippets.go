@@ -23,6 +23,7 @@ func Snippets() []Snippet {
 		{Language: "C", Name: "run.c"},
 		{Language: "C#", Name: "Run.cs"},
 		{Language: "Node", Name: "run.mjs"},
+		{Language: "Web", Name: "run.html"},
 		{Language: "Go", Name: "run.go.txt"},
 	}
 	for i := range snippets {

@@ -4,6 +4,7 @@
 //	go run ./scripts/setup ort            ONNX Runtime for the tool, in build/ort
 //	go run ./scripts/setup ort-versions   older ones, in build/ort-VERSION, for the compatibility test
 //	go run ./scripts/setup python         build/venv with onnxruntime and numpy
+//	go run ./scripts/setup node           build/node with onnxruntime-node and onnxruntime-web
 //	go run ./scripts/setup cuda           build/cuda with NVIDIA's compiler, for the GPU kernels
 //
 // It downloads through the package clients that the machine has (pip, or else npm), checks every library against the
@@ -26,7 +27,7 @@ func main() {
 }
 
 func run(args []string) error {
-	const usage = "usage: go run ./scripts/setup ort|ort-versions|python|cuda"
+	const usage = "usage: go run ./scripts/setup ort|ort-versions|python|node|cuda"
 	if len(args) != 1 {
 		return fmt.Errorf("%s", usage)
 	}
@@ -54,6 +55,8 @@ func run(args []string) error {
 		return nil
 	case "python":
 		return ensureVenv(filepath.Join(root, "build", "venv"), os.Stderr)
+	case "node":
+		return ensureNode(filepath.Join(root, "build", "node"), os.Stderr)
 	case "cuda":
 		return ensureCUDA(filepath.Join(root, "build", "cuda"), f.goos, f.arch, os.Stderr)
 	}
