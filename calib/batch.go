@@ -52,8 +52,9 @@ func Batches(r Reader, size int, pad bool) iter.Seq2[*Batch, error] {
 			for pad && len(joined) < size {
 				joined = append(slices.Clip(joined), b.Samples[len(b.Samples)-1])
 			}
-			if err := b.join(joined); err != nil {
-				yield(nil, err)
+			var err error
+			if b.Inputs, err = Join(joined); err != nil {
+				yield(nil, fmt.Errorf("samples %d and on: %w", first, err))
 				return
 			}
 			if !yield(b, nil) {
@@ -63,29 +64,29 @@ func Batches(r Reader, size int, pad bool) iter.Seq2[*Batch, error] {
 	}
 }
 
-func (b *Batch) join(samples []*Sample) error {
+// Join joins the inputs of samples along their first dimension.
+func Join(samples []*Sample) (map[string]*tensor.Tensor, error) {
 	if len(samples) == 1 {
-		b.Inputs = samples[0].Inputs
-		return nil
+		return samples[0].Inputs, nil
 	}
-	b.Inputs = map[string]*tensor.Tensor{}
+	inputs := map[string]*tensor.Tensor{}
 	for name, first := range samples[0].Inputs {
 		if len(first.Shape) == 0 {
-			return fmt.Errorf("samples %d and on: input %s is a scalar, so samples cannot share a batch; feed them one by one", b.First, name)
+			return nil, fmt.Errorf("input %s is a scalar, so samples cannot share a batch; feed them one by one", name)
 		}
 		all := &tensor.Tensor{Type: first.Type, Shape: slices.Clone(first.Shape)}
 		all.Shape[0] = 0
 		all.Data = make([]byte, 0, len(samples)*len(first.Data))
-		for i, s := range samples {
+		for _, s := range samples {
 			t := s.Inputs[name]
 			if !slices.Equal(t.Shape[1:], first.Shape[1:]) {
-				return fmt.Errorf("sample %d: input %s has shape %s, the sample before it %s; feed them one by one",
-					b.First+i, name, tensor.FormatShape(t.Shape), tensor.FormatShape(first.Shape))
+				return nil, fmt.Errorf("input %s has shape %s in one sample and %s in another; feed them one by one",
+					name, tensor.FormatShape(first.Shape), tensor.FormatShape(t.Shape))
 			}
 			all.Shape[0] += t.Shape[0]
 			all.Data = append(all.Data, t.Data...)
 		}
-		b.Inputs[name] = all
+		inputs[name] = all
 	}
-	return nil
+	return inputs, nil
 }

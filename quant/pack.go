@@ -91,12 +91,26 @@ func (m *Matrix) DecodeRows(dst []float32, n0, n1 int) error {
 }
 
 // Scale returns the scale of row r, 2^e included.
-func (m *Matrix) Scale(r int) float32 {
-	i := r
+func (m *Matrix) Scale(r int) float32 { return m.entryScale(m.entry(r)) }
+
+// entry returns the place in Scales of the scale of row r.
+func (m *Matrix) entry(r int) int {
 	if len(m.Scales) != m.N || len(m.ScaleIndex) != 1 {
-		i = int(m.ScaleIndex[r/2]>>(4*(r%2))) & 15
+		return int(m.ScaleIndex[r/2]>>(4*(r%2))) & 15
 	}
+	return r
+}
+
+func (m *Matrix) entryScale(i int) float32 {
 	return float32(math.Ldexp(float64(float16.Frombits(m.Scales[i]).Float32()), m.Exponent))
+}
+
+// stored returns element i of Codes.
+func (m *Matrix) stored(i, bytes int) int {
+	if bytes == 1 {
+		return int(m.Codes[i])
+	}
+	return int(binary.LittleEndian.Uint16(m.Codes[2*i:]))
 }
 
 // decodeGroup writes gain·(v − centre) of group g of row r.
@@ -106,13 +120,7 @@ func (m *Matrix) decodeGroup(w *[lattice.GroupSize]float32, l *Layout, r, g int)
 	}
 	blocks := lattice.GroupSize / l.Dim
 	for s, slot := range l.Slots {
-		at := m.element(l, r, g, slot.Element)
-		var v int
-		if l.ElementBytes == 1 {
-			v = int(m.Codes[at])
-		} else {
-			v = int(binary.LittleEndian.Uint16(m.Codes[2*at:]))
-		}
+		v := m.stored(m.element(l, r, g, slot.Element), l.ElementBytes)
 		entry := l.Codebook[(v/slot.Divisor%slot.Modulus+slot.Base)*l.Dim:][:l.Dim]
 		level, block := s/blocks, s%blocks
 		for j, x := range entry {

@@ -61,7 +61,7 @@ ONNX Runtime, and faster with cosetq's native library.
 		return usage(flagError(cmd, err), "run `%s --help` for the flags", cmd.CommandPath())
 	})
 	for _, c := range []*cobra.Command{
-		newInspect(con), newQuantize(con), newMerge(con), newCalibrate(con), newEval(con), newCompare(con), newBench(con), newRun(con), newExport(con),
+		newInspect(con), newQuantize(con), newMerge(con), newCalibrate(con), newFinetune(con), newEval(con), newCompare(con), newBench(con), newRun(con), newExport(con),
 		newDoctor(con), newQuickstart(con), newVersion(con),
 	} {
 		c.Args = usageArgs(c.Args)

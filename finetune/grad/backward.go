@@ -147,7 +147,7 @@ func (g *Graph) active(loss string, wrt []string) map[string]bool {
 			continue
 		}
 		for _, out := range n.Outputs {
-			if v := g.values[out]; v != nil && v.isFloat() {
+			if v := g.values[out]; v != nil && v.IsFloat() {
 				forward[out] = true
 			}
 		}

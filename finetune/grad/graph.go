@@ -2,6 +2,7 @@ package grad
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/cosetq/cosetq/onnx"
@@ -19,7 +20,8 @@ func (v *Value) Count() int64 { return product(v.Shape) }
 
 func (v *Value) rank() int { return len(v.Shape) }
 
-func (v *Value) isFloat() bool {
+// IsFloat reports whether the elements are floating-point numbers.
+func (v *Value) IsFloat() bool {
 	return v.Type == onnx.Float || v.Type == onnx.Double || v.Type == onnx.Float16 || v.Type == onnx.BFloat16
 }
 
@@ -36,6 +38,46 @@ type Graph struct {
 	cached  map[string]*Value // constants made, by content
 	outputs []string
 }
+
+// Clone returns a copy to which more can be added without changing g.
+func (g *Graph) Clone() *Graph {
+	c := *g
+	c.nodes, c.inputs, c.outputs = slices.Clone(g.nodes), slices.Clone(g.inputs), slices.Clone(g.outputs)
+	c.values, c.stored, c.ints, c.cached = maps.Clone(g.values), maps.Clone(g.stored), maps.Clone(g.ints), maps.Clone(g.cached)
+	return &c
+}
+
+// Peak is the number of bytes of the values that are alive together at most while the nodes behind the given outputs run in
+// their order. Inputs and initializers do not count. A runtime may order the nodes otherwise, or work in place.
+func (g *Graph) Peak(outputs ...*Value) int64 {
+	nodes := g.Model(outputs...).Graph.Nodes
+	last := map[string]int{}
+	for i, n := range nodes {
+		for _, in := range reads(n) {
+			last[in] = i
+		}
+	}
+	for _, v := range outputs {
+		last[v.Name] = len(nodes)
+	}
+	ends := make([]int64, len(nodes)+1) // bytes that end with each node
+	var alive, peak int64
+	for i, n := range nodes {
+		for _, out := range n.Outputs {
+			if out == "" {
+				continue
+			}
+			size := g.values[out].bytes()
+			alive += size
+			ends[max(last[out], i)] += size
+		}
+		peak = max(peak, alive)
+		alive -= ends[i]
+	}
+	return peak
+}
+
+func (v *Value) bytes() int64 { return (v.Count()*int64(v.Type.Bits()) + 7) / 8 }
 
 // Value returns the value of that name, or nil.
 func (g *Graph) Value(name string) *Value { return g.values[name] }
@@ -91,7 +133,6 @@ func (g *Graph) Model(outputs ...*Value) *onnx.Model {
 			m.Graph.Initializers = append(m.Graph.Initializers, t)
 		}
 	}
-	// A model that asks for a value of an input or a constant alone has no node for it.
 	return m
 }
 

@@ -28,7 +28,7 @@ func (l Loss) String() string { return [...]string{"kl", "ce", "mse"}[l] }
 // shape as the output.
 func (g *Graph) AddLoss(kind Loss, output string) (loss, target *Value, err error) {
 	y := g.values[output]
-	if y == nil || !y.isFloat() || y.rank() == 0 || y.Count() == 0 {
+	if y == nil || !y.IsFloat() || y.rank() == 0 || y.Count() == 0 {
 		return nil, nil, fmt.Errorf("grad: %q is no output of floating-point rows that a loss could judge", output)
 	}
 	target = g.AddInput("target", y.Type, y.Shape...)

@@ -66,6 +66,62 @@ func (g *Graph) Segments(from []string, result string) []Segment {
 	return segments
 }
 
+// Cut makes a value an input of the graph, whatever computed it.
+func (g *Graph) Cut(name string) {
+	for i, n := range g.nodes {
+		at := slices.Index(n.Outputs, name)
+		if at < 0 {
+			continue
+		}
+		n = onnx.Clone(n)
+		n.Outputs[at] = g.names.Unique(name + ".cut")
+		v := *g.values[name]
+		v.Name = n.Outputs[at]
+		g.values[v.Name] = &v
+		g.nodes[i] = n
+	}
+	if !slices.Contains(g.inputs, name) {
+		g.inputs = append(g.inputs, name)
+	}
+}
+
+// Reads reports which of the named values the nodes of a segment read.
+func (g *Graph) Reads(s Segment, names []string) []string {
+	var found []string
+	for _, n := range g.nodes[s.first : s.last+1] {
+		for _, in := range reads(n) {
+			if slices.Contains(names, in) && !slices.Contains(found, in) {
+				found = append(found, in)
+			}
+		}
+	}
+	return found
+}
+
+// Join merges segments into blocks: a block ends at the first cut that is good and behind a read of one of the named values.
+// What is left at the end, with nothing to read, belongs to the last block.
+func (g *Graph) Join(segments []Segment, names []string, good func(cut string) bool) []Segment {
+	var blocks []Segment
+	open := false
+	var block Segment
+	for _, s := range segments {
+		if !open {
+			block, open = s, true
+		}
+		block.last, block.Output = s.last, s.Output
+		if good(s.Output) && len(g.Reads(block, names)) > 0 {
+			blocks = append(blocks, block)
+			open = false
+		}
+	}
+	if n := len(blocks); open && n > 0 {
+		blocks[n-1].last, blocks[n-1].Output = block.last, block.Output
+	} else if open {
+		blocks = append(blocks, block)
+	}
+	return blocks
+}
+
 func (g *Graph) producer(name string) *onnx.Node {
 	for _, n := range g.nodes {
 		if slices.Contains(n.Outputs, name) {
@@ -73,37 +129,6 @@ func (g *Graph) producer(name string) *onnx.Node {
 		}
 	}
 	return nil
-}
-
-// Join merges neighbouring segments until each reads one of the named values.
-func (g *Graph) Join(segments []Segment, names []string) []Segment {
-	wanted := map[string]bool{}
-	for _, n := range names {
-		wanted[n] = true
-	}
-	var joined []Segment
-	carry := -1 // where a segment without a wanted value began
-	for _, s := range segments {
-		if carry >= 0 {
-			s.first, s.Input = segments[carry].first, segments[carry].Input
-		}
-		reads := slices.ContainsFunc(g.nodes[s.first:s.last+1], func(n *onnx.Node) bool {
-			return slices.ContainsFunc(n.Inputs, func(in string) bool { return wanted[in] })
-		})
-		if !reads {
-			if carry < 0 {
-				carry = slices.IndexFunc(segments, func(t Segment) bool { return t.first == s.first })
-			}
-			continue
-		}
-		joined = append(joined, s)
-		carry = -1
-	}
-	if n := len(joined); carry >= 0 && n > 0 { // what is left has nothing to train
-		end := segments[len(segments)-1]
-		joined[n-1].last, joined[n-1].Output = end.last, end.Output
-	}
-	return joined
 }
 
 // recompute appends clones of the segment's nodes for the backward pass, so that their first results need not be kept. The

@@ -34,7 +34,7 @@ var rules = map[string]rule{
 		modules: []string{"github.com/x448/float16", "gonum.org/v1/gonum"}, // gonum: Cholesky factors
 	},
 	"journal":     {project: []string{"lattice", "quant"}, modules: []string{"golang.org/x/sys"}},
-	"finetune":    {project: []string{"lattice", "onnx", "quant", "tensor"}},
+	"finetune":    {project: []string{"calib", "lattice", "onnx", "quant", "tensor"}},
 	"rewrite":     {project: []string{"cudaops", "internal/suggest", "lattice", "onnx", "quant"}},
 	"cudaops":     {},
 	"ort":         {project: []string{"lattice", "onnx", "tensor"}, modules: []string{"github.com/yalue/onnxruntime_go"}},
@@ -47,7 +47,7 @@ var rules = map[string]rule{
 	"models": {project: []string{"finetune", "onnx"}, modules: []string{"golang.org/x/image"}},
 
 	// The whole pipeline as an API: it orders the stages.
-	root: {project: []string{"bench", "calib", "cudaops", "eval", "internal/suggest", "journal", "lattice", "onnx", "ort", "quant", "report", "rewrite", "tensor"}},
+	root: {project: []string{"bench", "calib", "cudaops", "eval", "finetune", "internal/suggest", "journal", "lattice", "onnx", "ort", "quant", "report", "rewrite", "tensor"}},
 
 	// The command line: flags, progress, printing.
 	"cmd/cosetq": {

@@ -1,0 +1,172 @@
+package finetune
+
+import (
+	"bufio"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// checkpointMagic begins a checkpoint; the number is its version.
+const checkpointMagic = "cosetq training 1\n"
+
+// checkpointHeader is the JSON line after the magic. Arrays of numbers follow in the order of [trainer.arrays].
+type checkpointHeader struct {
+	Options  string  `json:"options"` // what must be the same to go on
+	Done     int     `json:"done"`
+	Elapsed  int64   `json:"elapsed_ns"`
+	Start    float64 `json:"start"`
+	Best     float64 `json:"best"`
+	BestStep int     `json:"best_step"`
+}
+
+// ErrCheckpoint says that a checkpoint cannot be resumed.
+var ErrCheckpoint = errors.New("the checkpoint does not fit")
+
+// identity is what a checkpoint must share with the training that resumes it.
+func (t *trainer) identity() string {
+	s := fmt.Sprintf("steps %d, time %v, batch %d × %d, loss %v, rate %v, warm-up %v, clip %v, held out %d, seed %d",
+		t.opt.Steps, t.opt.MaxTime, t.opt.Batch, t.opt.Accumulate, t.opt.Loss, t.opt.Rate, t.opt.WarmUp, t.opt.Clip, len(t.order.heldOut), t.opt.Seed)
+	for _, l := range t.latents {
+		s += fmt.Sprintf("; %s %v %d×%d", l.Input, l.Matrix.Codec, l.n, l.k)
+	}
+	return s
+}
+
+// arrays lists the state of the training and of the best snapshot, for reading and writing alike.
+func (t *trainer) arrays() []any {
+	var all []any
+	for _, l := range t.latents {
+		if l.Frozen {
+			continue
+		}
+		all = append(all, l.u, l.opt.m, l.opt.v, l.logScale, l.scaleOpt.m, l.scaleOpt.v)
+		best := t.best.matrices[l.Input]
+		all = append(all, best.Codes, best.Gains, best.Scales)
+	}
+	for _, p := range t.parameters {
+		all = append(all, p.x, p.opt.m, p.opt.v, t.best.parameters[p.name])
+	}
+	return all
+}
+
+// checkpoint writes the state of the training beside the place it is to have, and puts it there when it is whole.
+func (t *trainer) checkpoint(c *clock) (err error) {
+	if t.opt.Checkpoint == "" {
+		return nil
+	}
+	f, err := os.CreateTemp(filepath.Dir(t.opt.Checkpoint), filepath.Base(t.opt.Checkpoint)+".*")
+	if err != nil {
+		return fmt.Errorf("finetune: write a checkpoint: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			_ = f.Close()
+			_ = os.Remove(f.Name())
+			err = fmt.Errorf("finetune: write a checkpoint: %w", err)
+		}
+	}()
+	w := bufio.NewWriterSize(f, 1<<20)
+	header, err := json.Marshal(checkpointHeader{
+		Options: t.identity(), Done: t.done, Elapsed: int64(c.elapsed()), Start: t.start, Best: t.best.loss, BestStep: t.best.step,
+	})
+	if err != nil {
+		return err
+	}
+	if _, err := fmt.Fprintf(w, "%s%s\n", checkpointMagic, header); err != nil {
+		return err
+	}
+	for _, a := range t.arrays() {
+		if err := binary.Write(w, binary.LittleEndian, a); err != nil {
+			return err
+		}
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	if err := f.Close(); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), t.opt.Checkpoint)
+}
+
+// restore reads a checkpoint.
+func (t *trainer) restore(c *clock) error {
+	f, err := os.Open(t.opt.Checkpoint)
+	if err != nil {
+		return fmt.Errorf("finetune: resume: %w", err)
+	}
+	defer f.Close()
+	if err := t.restoreFrom(bufio.NewReaderSize(f, 1<<20), c); err != nil {
+		return fmt.Errorf("finetune: resume from %s: %w", t.opt.Checkpoint, err)
+	}
+	return nil
+}
+
+// maxHeader bounds the header of a checkpoint.
+const maxHeader = 1 << 24
+
+func (t *trainer) restoreFrom(r *bufio.Reader, c *clock) error {
+	magic := make([]byte, len(checkpointMagic))
+	if _, err := io.ReadFull(r, magic); err != nil || string(magic) != checkpointMagic {
+		return fmt.Errorf("%w: it is none of this version", ErrCheckpoint)
+	}
+	var h checkpointHeader
+	if err := json.NewDecoder(&lineReader{r: r, left: maxHeader}).Decode(&h); err != nil {
+		return fmt.Errorf("%w: its header is damaged: %v", ErrCheckpoint, err)
+	}
+	if want := t.identity(); h.Options != want {
+		return fmt.Errorf("%w: it was made with other options, model or data: give the same ones, or start anew", ErrCheckpoint)
+	}
+	t.best = t.snapshot(h.Best) // of the right sizes, to be read over
+	for _, a := range t.arrays() {
+		if err := binary.Read(r, binary.LittleEndian, a); err != nil {
+			return fmt.Errorf("%w: it ends early: %v", ErrCheckpoint, err)
+		}
+	}
+	if _, err := r.ReadByte(); err != io.EOF {
+		return fmt.Errorf("%w: it is longer than it should be", ErrCheckpoint)
+	}
+	t.done, t.start, t.best.step = h.Done, h.Start, h.BestStep
+	c.before = time.Duration(h.Elapsed)
+	for _, m := range t.best.matrices {
+		if err := m.Validate(); err != nil {
+			return fmt.Errorf("%w: %v", ErrCheckpoint, err)
+		}
+	}
+	for _, l := range t.latents {
+		l.restoreScales()
+	}
+	for _, p := range t.parameters {
+		p.refresh()
+	}
+	return parallel(t.parts, stretch.encode)
+}
+
+// lineReader reads up to the end of a line.
+type lineReader struct {
+	r    *bufio.Reader
+	left int
+	over bool
+}
+
+func (l *lineReader) Read(p []byte) (int, error) {
+	for i := range p {
+		if l.over || l.left == 0 {
+			return i, io.EOF
+		}
+		b, err := l.r.ReadByte()
+		if err != nil {
+			return i, err
+		}
+		l.left--
+		l.over = b == '\n'
+		p[i] = b
+	}
+	return len(p), nil
+}

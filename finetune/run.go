@@ -1,0 +1,156 @@
+package finetune
+
+import (
+	"context"
+	"errors"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/cosetq/cosetq/quant"
+)
+
+// snapshot is a state worth keeping: what would be shipped.
+type snapshot struct {
+	step       int
+	loss       float64
+	matrices   map[string]*quant.Matrix
+	parameters map[string][]float32
+}
+
+func (t *trainer) snapshot(loss float64) snapshot {
+	s := snapshot{step: t.done, loss: loss, matrices: map[string]*quant.Matrix{}, parameters: map[string][]float32{}}
+	for _, l := range t.latents {
+		if !l.Frozen {
+			s.matrices[l.Input] = l.recoder.Matrix()
+		}
+	}
+	for _, p := range t.parameters {
+		s.parameters[p.name] = slices.Clone(p.x)
+	}
+	return s
+}
+
+// run trains until the end, or until ctx ends, and returns the best state seen.
+func (t *trainer) run(ctx context.Context) (*Result, error) {
+	c := &clock{limit: t.opt.MaxTime, steps: t.opt.Steps}
+	if t.opt.Resume {
+		if err := t.restore(c); err != nil {
+			return nil, err
+		}
+	}
+	c.begin = time.Now()
+	interrupted, err := t.loop(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	return &Result{
+		Matrices: t.best.matrices, Parameters: t.best.parameters, Start: t.start, Best: t.best.loss, BestStep: t.best.step,
+		Steps: t.done, Seconds: c.elapsed().Seconds(), Memory: t.memory, Interrupted: interrupted,
+	}, nil
+}
+
+// revert goes back to the best state.
+func (t *trainer) revert() error {
+	for _, l := range t.latents {
+		if l.Frozen {
+			continue
+		}
+		r, err := quant.NewRecoder(t.best.matrices[l.Input], l.Coder)
+		if err != nil {
+			return err
+		}
+		l.recoder = r
+		r.Values(l.w, 0, l.n)
+	}
+	for _, p := range t.parameters {
+		copy(p.x, t.best.parameters[p.name])
+		p.refresh()
+	}
+	return nil
+}
+
+// clock knows how far the training is.
+type clock struct {
+	limit  time.Duration
+	steps  int
+	before time.Duration // spent before the checkpoint that was resumed
+	begin  time.Time
+}
+
+func (c *clock) elapsed() time.Duration { return c.before + time.Since(c.begin) }
+
+// share is how much of the training is done in the middle of the next step.
+func (c *clock) share(done int) float64 {
+	if c.steps > 0 {
+		return (float64(done) + 0.5) / float64(c.steps)
+	}
+	return min(float64(c.elapsed())/float64(c.limit), 1)
+}
+
+func (c *clock) over(done int) bool {
+	if c.steps > 0 {
+		return done >= c.steps
+	}
+	return c.elapsed() >= c.limit
+}
+
+// loop trains. It reports whether ctx ended it; the state of the last whole step is then checkpointed.
+func (t *trainer) loop(ctx context.Context, c *clock) (interrupted bool, err error) {
+	stopped := func(err error) (bool, error) {
+		if ctx.Err() == nil || t.best.matrices == nil || !errors.Is(err, ctx.Err()) {
+			return false, err
+		}
+		return true, t.checkpoint(c)
+	}
+	if t.best.matrices == nil {
+		loss, agree, err := t.judge(ctx)
+		if err != nil {
+			return false, err
+		}
+		t.start = loss
+		t.best = t.snapshot(loss)
+		t.report(c, Event{Train: math.NaN(), HeldOut: loss, Agreement: agree, Best: true})
+	}
+	saved := time.Now()
+	var sum float64
+	var count int
+	for !c.over(t.done) {
+		loss, err := t.accumulate(ctx)
+		if err != nil {
+			return stopped(err)
+		}
+		if err := t.move(rate(c.share(t.done), t.opt.WarmUp)); err != nil {
+			return false, err
+		}
+		t.done++
+		sum += loss
+		count++
+		if t.done%t.opt.Every == 0 || c.over(t.done) {
+			held, agree, err := t.judge(ctx)
+			if err != nil {
+				return stopped(err)
+			}
+			better := held < t.best.loss
+			if better {
+				t.best = t.snapshot(held)
+			}
+			t.report(c, Event{Train: sum / float64(count), HeldOut: held, Agreement: agree, Best: better})
+			sum, count = 0, 0
+		}
+		if t.opt.Checkpoint != "" && time.Since(saved) > t.opt.Save {
+			if err := t.checkpoint(c); err != nil {
+				return false, err
+			}
+			saved = time.Now()
+		}
+	}
+	return false, nil
+}
+
+func (t *trainer) report(c *clock, e Event) {
+	if t.opt.Report != nil {
+		e.Step, e.Steps, e.Elapsed = t.done, t.opt.Steps, c.elapsed()
+		t.opt.Report(e)
+	}
+}

@@ -1,0 +1,153 @@
+package finetune
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/cosetq/cosetq/calib"
+	"github.com/cosetq/cosetq/finetune/grad"
+	"github.com/cosetq/cosetq/quant"
+)
+
+// Options say how to train. [Options.Steps] or [Options.MaxTime] must be set; other zeros take the defaults below.
+type Options struct {
+	Steps   int           // steps of the optimizer
+	MaxTime time.Duration // or as many as fit into this time; then the result depends on the machine
+
+	Batch      int       // samples of a pass
+	Accumulate int       // passes whose gradients make a step
+	Loss       grad.Loss // KL and MSE take a teacher, CrossEntropy labels
+	Rate       float64   // peak learning rate: of a weight relative to the rms of its matrix, of a scale relative to itself
+	WarmUp     float64   // share of the training over which the rate rises
+	Clip       float64   // bound on the norm of the gradient
+	HeldOut    int       // samples to judge by, never trained on
+	Samples    int       // samples that TrainBlocks keeps the activations of
+	Every      int       // steps between judgements
+	Seed       uint64    // of the order of the samples
+
+	MaxMemory  int64         // bytes; above it activations are computed again instead of being kept. 0: no bound
+	Checkpoint string        // file for the state of the training; "" writes none
+	Resume     bool          // go on from Checkpoint
+	Save       time.Duration // time between checkpoints
+
+	Plan   func(Plan)  // told what the training will hold, before it begins; may be nil
+	Report func(Event) // follows the training; may be nil
+}
+
+// Plan is what a training sets out to do.
+type Plan struct {
+	Weights, Parameters int // tensors to train
+	Train, HeldOut      int // samples
+	Memory              Memory
+}
+
+// Defaults of [Options].
+const (
+	DefaultRate    = 2e-3
+	DefaultWarmUp  = 0.05
+	DefaultClip    = 1
+	DefaultHeldOut = 32
+	DefaultEvery   = 50
+	DefaultSave    = 5 * time.Minute
+)
+
+func (o *Options) fill() error {
+	if o.Steps < 0 || o.MaxTime < 0 || (o.Steps == 0) == (o.MaxTime == 0) {
+		return errors.New("finetune: give a number of steps or a time, one of them")
+	}
+	setDefault(&o.Accumulate, 1)
+	setDefault(&o.Rate, DefaultRate)
+	setDefault(&o.WarmUp, DefaultWarmUp)
+	setDefault(&o.Clip, DefaultClip)
+	setDefault(&o.HeldOut, DefaultHeldOut)
+	setDefault(&o.Every, DefaultEvery)
+	setDefault(&o.Save, DefaultSave)
+	if o.Batch < 1 || o.Accumulate < 1 || !(o.Rate > 0) || !(o.Clip > 0) || !(o.WarmUp >= 0 && o.WarmUp < 1) || o.Every < 1 {
+		return errors.New("finetune: batch, accumulation, learning rate, clipping and the distance of judgements must be positive, the warm-up a share")
+	}
+	return nil
+}
+
+func setDefault[T comparable](x *T, otherwise T) {
+	var zero T
+	if *x == zero {
+		*x = otherwise
+	}
+}
+
+// Event is one line of the progress: a judgement on the samples held out.
+type Event struct {
+	Block, Blocks int           // from 1; 0 when the whole model is trained
+	Step, Steps   int           // Steps is 0 when a time was given
+	Elapsed       time.Duration // of training, without what came before a checkpoint
+	Train         float64       // mean loss of the steps since the last event; NaN before the first
+	HeldOut       float64       // loss on the samples held out
+	Agreement     float64       // share of their rows whose largest output is where the target's is
+	Best          bool          // the least so far
+}
+
+// Result is a trained model.
+type Result struct {
+	Matrices    map[string]*quant.Matrix // of every trained weight, by graph input
+	Parameters  map[string][]float32     // trained biases and parameters of normalisations, by name
+	Start       float64                  // loss of the samples held out before training
+	Best        float64                  // and that of the result
+	BestStep    int                      // 0 when no step was better than the start
+	Steps       int                      // steps taken
+	Seconds     float64
+	Memory      Memory
+	Interrupted bool // the context ended the training early
+}
+
+// Train trains a model on the data, against the teacher's outputs or, without a teacher, the labels.
+func Train(ctx context.Context, m *Model, data calib.Reader, teacher *Teacher, o Options) (*Result, error) {
+	if err := o.fill(); err != nil {
+		return nil, err
+	}
+	if err := m.Check(); err != nil {
+		return nil, err
+	}
+	split, err := newOrder(data.Len(), o.Batch, o.HeldOut, o.Seed)
+	if err != nil {
+		return nil, err
+	}
+	t := &trainer{opt: o, order: split}
+	defer t.close()
+	g, err := t.trace(ctx, m, data)
+	if err != nil {
+		return nil, err
+	}
+	like, err := judged(g, o.Batch)
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range parameters(m.Graph) {
+		if err := t.addParameter(g, m.Graph.Graph.Initializer(name)); err != nil {
+			return nil, err
+		}
+	}
+	target, err := t.build(g, like, m.Load)
+	if err != nil {
+		return nil, err
+	}
+	t.source = &taught{reader: data, teacher: teacher, target: target}
+	return t.run(ctx)
+}
+
+// judged returns the output of the model that the loss is of: its first of floating-point numbers.
+func judged(g *grad.Graph, batch int) (*grad.Value, error) {
+	for _, name := range g.Outputs() {
+		v := g.Value(name)
+		if !v.IsFloat() {
+			continue
+		}
+		if len(v.Shape) == 0 || v.Shape[0]%int64(batch) != 0 {
+			return nil, fmt.Errorf("finetune: output %q has shape %v for a batch of %d: the model does not keep samples apart; train with a batch of 1, and accumulate",
+				v.Name, v.Shape, batch)
+		}
+		return v, nil
+	}
+	return nil, errors.New("finetune: the model has no output of floating-point numbers to judge")
+}

@@ -1,0 +1,266 @@
+package finetune
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+
+	"github.com/cosetq/cosetq/calib"
+	"github.com/cosetq/cosetq/finetune/grad"
+	"github.com/cosetq/cosetq/onnx"
+	"github.com/cosetq/cosetq/tensor"
+)
+
+// trainer is the state of a training: latent weights and parameters, the graphs that a step runs, and the best so far.
+type trainer struct {
+	opt        Options
+	order      *order
+	source     source
+	latents    []*latent
+	parts      []stretch
+	parameters []*parameter
+	graphs     graphs
+	memory     Memory
+	step, eval *bound
+
+	done  int // steps
+	start float64
+	best  snapshot
+}
+
+// graphs names the values that the graphs of a training exchange.
+type graphs struct {
+	loss, output, target string
+	gradients            []string // of the trained latents, then of the parameters
+}
+
+// bound is a session with the names of the inputs it takes.
+type bound struct {
+	session grad.Session
+	inputs  []string
+}
+
+func bind(m *onnx.Model, load grad.Loader) (*bound, error) {
+	s, err := load(m, false)
+	if err != nil {
+		return nil, err
+	}
+	b := &bound{session: s}
+	for _, in := range m.Graph.Inputs {
+		b.inputs = append(b.inputs, in.Name)
+	}
+	return b, nil
+}
+
+// run feeds what the session takes of all.
+func (b *bound) run(ctx context.Context, all map[string]*tensor.Tensor) (map[string]*tensor.Tensor, error) {
+	fed := map[string]*tensor.Tensor{}
+	for _, name := range b.inputs {
+		fed[name] = all[name]
+	}
+	return b.session.Run(ctx, fed)
+}
+
+func (b *bound) close() {
+	if b != nil {
+		_ = b.session.Close()
+	}
+}
+
+func (t *trainer) close() {
+	t.step.close()
+	t.eval.close()
+}
+
+// trace sets up the latent weights and fixes the graph to the shape of a batch.
+func (t *trainer) trace(ctx context.Context, m *Model, data calib.Reader) (*grad.Graph, error) {
+	for _, w := range m.Weights {
+		l, err := newLatent(w)
+		if err != nil {
+			return nil, err
+		}
+		t.latents = append(t.latents, l)
+	}
+	t.parts = stretches(t.latents)
+	inputs, _, err := readSamples(data, t.order.batch(0))
+	if err != nil {
+		return nil, err
+	}
+	return grad.Trace(ctx, m.Graph, m.Load, t.feed(inputs))
+}
+
+// addParameter trains an initializer of the graph.
+func (t *trainer) addParameter(g *grad.Graph, init *onnx.Tensor) error {
+	p, err := newParameter(init)
+	if err != nil {
+		return err
+	}
+	t.parameters = append(t.parameters, p)
+	return g.Release(init.Name)
+}
+
+// build adds loss and gradients to the graph and loads it. It returns the input for the target.
+func (t *trainer) build(g *grad.Graph, like *grad.Value, load grad.Loader) (*grad.Value, error) {
+	loss, target, err := g.AddLoss(t.opt.Loss, like.Name)
+	if err != nil {
+		return nil, err
+	}
+	t.graphs = graphs{loss: loss.Name, output: like.Name, target: target.Name}
+	var wrt []string
+	for _, l := range t.latents {
+		if !l.Frozen {
+			wrt = append(wrt, l.Input)
+		}
+	}
+	for _, p := range t.parameters {
+		wrt = append(wrt, p.name)
+	}
+	judge := g.Model(loss, like)
+	plan, outputs, err := t.backward(g, loss, wrt)
+	if err != nil {
+		return nil, err
+	}
+	for _, d := range outputs[1:] {
+		t.graphs.gradients = append(t.graphs.gradients, d.Name)
+	}
+	if t.opt.Plan != nil {
+		t.opt.Plan(Plan{Weights: len(wrt) - len(t.parameters), Parameters: len(t.parameters), Train: len(t.order.train), HeldOut: len(t.order.heldOut), Memory: t.memory})
+	}
+	if t.eval, err = bind(judge, load); err != nil {
+		return nil, fmt.Errorf("finetune: load the graph that judges: %w", err)
+	}
+	if t.step, err = bind(plan.Model(outputs...), load); err != nil {
+		return nil, fmt.Errorf("finetune: load the graph of a step: %w", err)
+	}
+	return target, nil
+}
+
+// feed adds the values of weights and parameters to the inputs of a batch.
+func (t *trainer) feed(inputs map[string]*tensor.Tensor) map[string]*tensor.Tensor {
+	all := maps.Clone(inputs)
+	for _, l := range t.latents {
+		all[l.Input] = l.values
+	}
+	for _, p := range t.parameters {
+		all[p.name] = p.value
+	}
+	return all
+}
+
+// pass runs a session on a batch and returns its outputs with the target.
+func (t *trainer) pass(ctx context.Context, s *bound, samples []int) (out map[string]*tensor.Tensor, target *tensor.Tensor, err error) {
+	inputs, err := t.source.batch(ctx, samples)
+	if err != nil {
+		return nil, nil, err
+	}
+	out, err = s.run(ctx, t.feed(inputs))
+	return out, inputs[t.graphs.target], err
+}
+
+// judge measures the samples held out.
+func (t *trainer) judge(ctx context.Context) (loss, agree float64, err error) {
+	same, rows, passes := 0, 0, 0
+	for part := range slices.Chunk(t.order.heldOut, t.order.size) {
+		out, target, err := t.pass(ctx, t.eval, part)
+		if err != nil {
+			return 0, 0, err
+		}
+		l, err := floats(out[t.graphs.loss])
+		if err != nil {
+			return 0, 0, err
+		}
+		s, r, err := agreement(out[t.graphs.output], target)
+		if err != nil {
+			return 0, 0, err
+		}
+		loss += float64(l[0])
+		same, rows, passes = same+s, rows+r, passes+1
+	}
+	return loss / float64(passes), float64(same) / float64(rows), nil
+}
+
+// accumulate runs the passes of a step and sums their gradients. It returns the mean loss.
+func (t *trainer) accumulate(ctx context.Context) (loss float64, err error) {
+	for i := range t.opt.Accumulate {
+		out, _, err := t.pass(ctx, t.step, t.order.batch(t.done*t.opt.Accumulate+i))
+		if err != nil {
+			return 0, err
+		}
+		l, err := floats(out[t.graphs.loss])
+		if err != nil {
+			return 0, err
+		}
+		loss += float64(l[0]) / float64(t.opt.Accumulate)
+		names := t.graphs.gradients
+		collect := func(sum *[]float32) error {
+			g, err := floats(out[names[0]])
+			names = names[1:]
+			if err != nil {
+				return err
+			}
+			if i == 0 {
+				*sum = g
+				return nil
+			}
+			for j, x := range g {
+				(*sum)[j] += x
+			}
+			return nil
+		}
+		for _, l := range t.latents {
+			if l.Frozen {
+				continue
+			}
+			if err := collect(&l.g); err != nil {
+				return 0, err
+			}
+		}
+		for _, p := range t.parameters {
+			if err := collect(&p.g); err != nil {
+				return 0, err
+			}
+		}
+	}
+	return loss, nil
+}
+
+// slowRate is the learning rate of scales and parameters relative to that of the weights: each acts on a whole row or channel.
+const slowRate = 0.2
+
+// move takes one step with the gradients at hand, at a share of the peak learning rate.
+func (t *trainer) move(share float64) error {
+	if err := parallel(t.parts, func(s stretch) error { s.measure(); return nil }); err != nil {
+		return err
+	}
+	var square float64
+	for _, l := range t.latents {
+		for _, q := range l.square {
+			square += q
+		}
+	}
+	for _, p := range t.parameters {
+		for _, g := range p.g {
+			square += float64(g) * float64(g)
+		}
+	}
+	factor := 1 / float64(t.opt.Accumulate)
+	norm := math.Sqrt(square) * factor
+	if math.IsNaN(norm) || math.IsInf(norm, 0) {
+		return fmt.Errorf("finetune: step %d: the gradient is not finite: lower the learning rate", t.done+1)
+	}
+	if norm > t.opt.Clip {
+		factor *= t.opt.Clip / norm
+	}
+	rate, step := t.opt.Rate*share, t.done+1
+	for _, l := range t.latents {
+		if !l.Frozen {
+			l.moveScales(slowRate*rate, factor, step)
+		}
+	}
+	for _, p := range t.parameters {
+		p.move(slowRate*rate, factor, step)
+	}
+	return parallel(t.parts, func(s stretch) error { return s.move(rate, factor, step) })
+}
