@@ -81,7 +81,7 @@ func parseNPY(data store, size int64) (*npyArray, error) {
 		return nil, errors.New("is stored column by column; save numpy.ascontiguousarray(x)")
 	}
 	count, err := tensor.Count(a.shape)
-	if err != nil || count > math.MaxInt64/8 || a.start+count*int64(a.typ.Size()) > size {
+	if err != nil || count > math.MaxInt64/8 || count*int64(a.typ.Size()) > size-a.start {
 		return nil, fmt.Errorf("announces %s elements and is too short for them", tensor.FormatShape(a.shape))
 	}
 	return a, nil
