@@ -27,6 +27,8 @@ type BenchOptions struct {
 	Rounds int           // runs of each model; 0 means 30
 	Budget time.Duration // time after which no further runs start; 0 means 20 s
 	Seed   uint64        // of random data
+	// Concurrency, unless 0, puts each model under load in turn instead: that many goroutines run it at once, for Budget.
+	Concurrency int
 
 	Session  ort.SessionOptions
 	Progress Progress // may be nil
@@ -62,6 +64,7 @@ type BenchReport struct {
 	Runtime string     `json:"onnxruntime"`
 	Version string     `json:"cosetq"`
 	Models  []BenchRow `json:"models"`
+	Load    []LoadRow  `json:"load,omitempty"` // of Concurrency, in the place of timings
 	PeakRSS int64      `json:"peak_rss_bytes"`
 }
 
@@ -69,6 +72,12 @@ type BenchReport struct {
 func Bench(ctx context.Context, paths []string, o BenchOptions) (*BenchReport, error) {
 	if len(paths) == 0 {
 		return nil, usage(errors.New("no model is given"), "name one or more")
+	}
+	if o.Concurrency < 0 {
+		return nil, usage(fmt.Errorf("--concurrency %d is negative", o.Concurrency), "0 times the models without other callers")
+	}
+	if o.Budget == 0 {
+		o.Budget = 20 * time.Second
 	}
 	rt, err := ort.Open(ort.Options{})
 	if err != nil {
@@ -116,6 +125,13 @@ func Bench(ctx context.Context, paths []string, o BenchOptions) (*BenchReport, e
 		if err := r.Models[i].place(ctx, rt, p, o.Session, models[i].Inputs); err != nil {
 			return nil, err
 		}
+	}
+	if o.Concurrency > 0 {
+		if err := r.underLoad(ctx, models, o); err != nil {
+			return nil, err
+		}
+		r.PeakRSS = PeakRSS()
+		return r, nil
 	}
 	step := o.Progress.stage("timing", int64(max(o.Rounds, 1)))
 	timings, err := bench.Run(ctx, models, bench.Options{Rounds: o.Rounds, Budget: o.Budget, Progress: func(int) { step(1) }})

@@ -22,7 +22,10 @@ func newBench(con *console) *cobra.Command {
 		Short: "Time models side by side",
 		Long: `bench runs models in turn on the same inputs, so that whatever slows the machine down slows
 all of them. It prints medians with their spread, what each model takes on disk and in memory,
-on which provider its nodes ran, and how many layers the native kernels ran.`,
+on which provider its nodes ran, and how many layers the native kernels ran.
+
+With --concurrency it puts each model under load in turn, and tells whether all callers got
+the same results and whether memory grew.`,
 		Example: `  cosetq bench model.onnx model.q.onnx --peer fp16 --peer matmulnbits --data random:1,batch=1,seq=256 --threads 2`,
 		Args:    cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, paths []string) error {
@@ -48,13 +51,17 @@ on which provider its nodes ran, and how many layers the native kernels ran.`,
 	fs.StringSliceVar(&o.Peers, "peer", nil, "fp16, matmulnbits: also time this form of the first model, which must be float")
 	fs.IntVar(&o.Block, "block", 32, "block size of --peer matmulnbits")
 	fs.IntVar(&o.Rounds, "runs", 30, "runs of each model")
-	fs.DurationVar(&o.Budget, "budget", 20*time.Second, "time after which no further runs start")
+	fs.DurationVar(&o.Budget, "budget", 20*time.Second, "time after which no further runs start; with --concurrency, the time of the load on each model")
+	fs.IntVar(&o.Concurrency, "concurrency", 0, "put each model under load instead: so many callers at once, watching memory and results")
 	fs.Uint64Var(&o.Seed, "seed", 0, "seed of random data")
 	return cmd
 }
 
 func printBench(con *console, r *cosetq.BenchReport) error {
 	fmt.Fprintf(con.out, "%s: %d %s per run, %d threads, ONNX Runtime %s, cosetq %s\n", r.Data, r.Items, r.Unit, r.Threads, r.Runtime, r.Version)
+	if r.Load != nil {
+		return printLoad(con, r)
+	}
 	t := con.table()
 	fmt.Fprintf(t, "model\tp50 ms\tp95 ms\t%s/s\tagainst the first\tload s\tfile\tmemory\tnative layers\n", r.Unit)
 	for i, m := range r.Models {
@@ -72,4 +79,14 @@ func printBench(con *console, r *cosetq.BenchReport) error {
 		fmt.Fprintf(con.out, "nodes of %s: %s\n", shorten(m.Name, 40), strings.Join(nodes, ", "))
 	}
 	return nil
+}
+
+func printLoad(con *console, r *cosetq.BenchReport) error {
+	t := con.table()
+	fmt.Fprintf(t, "model\tcallers\tseconds\truns\t%s/s\tp50 ms\tp95 ms\tp99 ms\tslowest\tother results\tmemory warm\tat the end\tpeak\n", r.Unit)
+	for _, l := range r.Load {
+		fmt.Fprintf(t, "%s\t%d\t%.0f\t%d\t%.1f\t%.3f\t%.3f\t%.3f\t%.1f\t%d\t%s\t%s\t%s\n", shorten(l.Name, 40), l.Callers, l.Seconds, l.Runs, l.PerSecond,
+			l.Median, l.P95, l.P99, l.Slowest, l.Different, cosetq.Size(l.MemoryWarm), cosetq.Size(l.MemoryEnd), cosetq.Size(l.MemoryPeak))
+	}
+	return t.Flush()
 }
