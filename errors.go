@@ -76,6 +76,8 @@ func Classify(err error) (kind Kind, hint string) {
 		return Usage, ""
 	case errors.As(err, &format):
 		return BadModel, ""
+	case errors.Is(err, ort.ErrRun):
+		return BadModel, "the model is damaged, or cannot run with inputs of these sizes: random:N,name=SIZE sets made-up ones"
 	case errors.Is(err, ort.ErrUnavailable):
 		return Unavailable, "run `cosetq doctor` to see what is missing"
 	}

@@ -22,6 +22,9 @@ var ErrUnavailable = errors.New("ONNX Runtime is not available")
 // ErrModel says that ONNX Runtime refused to load a model.
 var ErrModel = errors.New("ONNX Runtime refused the model")
 
+// ErrRun says that a model that loaded failed while it ran, for reasons of its own or of the sizes of its inputs.
+var ErrRun = errors.New("ONNX Runtime failed to run the model")
+
 // ErrInput says that a value given to [Session.Run] does not fit the model.
 var ErrInput = errors.New("input does not fit the model")
 

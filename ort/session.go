@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"unsafe"
 
 	binding "github.com/yalue/onnxruntime_go"
@@ -178,7 +179,7 @@ func (s *Session) Run(ctx context.Context, inputs map[string]*tensor.Tensor) (ma
 		return nil, cause
 	}
 	if err != nil {
-		return nil, fmt.Errorf("ONNX Runtime: %w", err)
+		return nil, fmt.Errorf("%w: %w", ErrRun, outOfMemory(err))
 	}
 	return byName(s.outNames, outputs), nil
 }
@@ -275,6 +276,16 @@ func handle(object any, fields ...string) (unsafe.Pointer, error) {
 		}
 	}
 	return v.UnsafePointer(), nil
+}
+
+// outOfMemory marks the messages by which ONNX Runtime says that memory ran out.
+func outOfMemory(err error) error {
+	for _, sign := range []string{"Failed to allocate memory", "bad allocation", "bad_alloc"} {
+		if strings.Contains(err.Error(), sign) {
+			return fmt.Errorf("%w: %w", err, syscall.ENOMEM)
+		}
+	}
+	return err
 }
 
 // reason strips the binding's own words from the front of a message of ONNX Runtime.
