@@ -154,6 +154,59 @@ void CheckWeight(const Codec& codec, int64_t rows, int64_t cols, const Options& 
   SelectIsa("", &error);
 }
 
+void CheckAccuracy(const Kernels& kernels) {
+  constexpr int64_t kSize = 1024;
+  constexpr size_t kCount = kSize;
+  std::string error;
+  Options options;
+  options.bias = false;
+  options.centre = 0.3f;  // its distance from integers in the presets
+  const auto run = [&](const Weight& weight, const Activations& a, int64_t batch,
+                       Accuracy accuracy) {
+    return Run(weight, kernels, a, batch, false, false, accuracy);
+  };
+  for (const char* name : {"d4:4,4", "d4:2,4", "d4:4"}) {
+    Sample sample(CodecNamed(name), kSize, kSize, options, 77);
+    const std::unique_ptr<Weight> weight = Weight::Create(sample.spec(), &error);
+    const std::vector<double> w = sample.Decode();
+    for (int64_t batch : {1, 7}) {
+      for (Accuracy accuracy : {Accuracy::kAccurate, Accuracy::kFast}) {
+        const Path path = ChoosePath(weight->view(), kernels, batch, accuracy);
+        const std::string what = std::string("accuracy ") + kernels.name + " " + name + " " + PathName(path);
+        for (float scale : {1.0f, 1e-12f, 1e12f}) {
+          // One activation a thousand times the others sets the error of its own block alone.
+          for (float outlier : {1.0f, 1000.0f}) {
+            Activations a = MakeActivations(batch, kSize, 5, 1);
+            for (float& v : a.values) v *= scale;
+            a.values[123] *= outlier;
+            const double off = RelativeError(run(*weight, a, batch, accuracy),
+                                             Reference(sample, w, a, batch, kSize, kSize));
+            double bound = 1e-4;
+            if (path == Path::kInt8) bound = outlier > 1 ? 2e-2 : 6e-3;
+            if (path == Path::kLookup8) bound = outlier > 1 ? 3e-2 : 1.3e-2;
+            Check(off <= bound, what + " scale " + std::to_string(scale) + " outlier " +
+                                    std::to_string(outlier) + ": " + std::to_string(off * 1e6) +
+                                    "e-6");
+          }
+        }
+        Activations a = MakeActivations(batch, kSize, 6, 1);
+        std::fill(a.values.begin(), a.values.begin() + kSize, 0.0f);
+        const auto zeros = [&](const std::vector<double>& y) {
+          return std::count(y.begin(), y.begin() + kSize, 0.0);
+        };
+        Check(zeros(run(*weight, a, batch, accuracy)) == kSize, what + " of zeros");
+        for (float bad : {NAN, INFINITY, -INFINITY}) {
+          a.values[7] = bad;
+          const std::vector<double> got = run(*weight, a, batch, accuracy);
+          size_t finite = 0;
+          for (double v : got) finite += std::isfinite(v);
+          Check(finite == got.size() - kCount, what + " hides or spreads " + std::to_string(bad));
+        }
+      }
+    }
+  }
+}
+
 }  // namespace
 
 void TestLinear(bool brief) {
@@ -189,58 +242,13 @@ void TestLinear(bool brief) {
 
 void TestAccuracy() {
   std::string error;
-  SelectIsa("", &error);
-  constexpr int64_t kSize = 1024;
-  constexpr size_t kCount = kSize;
-  const Kernels& kernels = ActiveKernels();
-  if (kernels.lookup[0] == nullptr) return;
-  Options options;
-  options.bias = false;
-  options.centre = 0.3f;  // its distance from integers in the presets
-  const auto run = [&](const Weight& weight, const Activations& a, int64_t batch,
-                       Accuracy accuracy) {
-    return Run(weight, kernels, a, batch, false, false, accuracy);
-  };
-  for (const char* name : {"d4:4,4", "d4:2,4", "d4:4"}) {
-    Sample sample(CodecNamed(name), kSize, kSize, options, 77);
-    const std::unique_ptr<Weight> weight = Weight::Create(sample.spec(), &error);
-    const std::vector<double> w = sample.Decode();
-    for (int64_t batch : {1, 7}) {
-      for (Accuracy accuracy : {Accuracy::kAccurate, Accuracy::kFast}) {
-        const Path path = ChoosePath(weight->view(), kernels, batch, accuracy);
-        const std::string what = std::string("accuracy ") + name + " " + PathName(path);
-        for (float scale : {1.0f, 1e-12f, 1e12f}) {
-          // One activation a thousand times the others sets the error of its own block alone.
-          for (float outlier : {1.0f, 1000.0f}) {
-            Activations a = MakeActivations(batch, kSize, 5, 1);
-            for (float& v : a.values) v *= scale;
-            a.values[123] *= outlier;
-            const double off = RelativeError(run(*weight, a, batch, accuracy),
-                                             Reference(sample, w, a, batch, kSize, kSize));
-            double bound = 1e-4;
-            if (path == Path::kInt8) bound = outlier > 1 ? 2e-2 : 6e-3;
-            if (path == Path::kLookup8) bound = outlier > 1 ? 3e-2 : 1.3e-2;
-            Check(off <= bound, what + " scale " + std::to_string(scale) + " outlier " +
-                                    std::to_string(outlier) + ": " + std::to_string(off * 1e6) +
-                                    "e-6");
-          }
-        }
-        Activations a = MakeActivations(batch, kSize, 6, 1);
-        std::fill(a.values.begin(), a.values.begin() + kSize, 0.0f);
-        const auto zeros = [&](const std::vector<double>& y) {
-          return std::count(y.begin(), y.begin() + kSize, 0.0);
-        };
-        Check(zeros(run(*weight, a, batch, accuracy)) == kSize, what + " of zeros");
-        for (float bad : {NAN, INFINITY, -INFINITY}) {
-          a.values[7] = bad;
-          const std::vector<double> got = run(*weight, a, batch, accuracy);
-          size_t finite = 0;
-          for (double v : got) finite += std::isfinite(v);
-          Check(finite == got.size() - kCount, what + " hides or spreads " + std::to_string(bad));
-        }
-      }
-    }
+  int isas = 0;
+  const char* const* names = AvailableIsas(&isas);
+  for (int i = 0; i < isas; ++i) {
+    SelectIsa(names[i], &error);
+    CheckAccuracy(ActiveKernels());
   }
+  SelectIsa("", &error);
 }
 
 }  // namespace cosetq::test

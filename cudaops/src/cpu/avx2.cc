@@ -12,6 +12,7 @@ inline Vec MulAdd(Vec a, Vec b, Vec c) { return _mm256_fmadd_ps(a, b, c); }
 }  // namespace
 }  // namespace cosetq
 
+#include "avx2_rows.h"
 #include "generic_d4.h"
 
 namespace cosetq {
@@ -38,8 +39,14 @@ void ToHalf(const float* from, uint16_t* to, int64_t count) {
 }  // namespace
 
 const Kernels kAvx2Kernels = {
-    "avx2",          ToFloat, ToHalf,  DecodeGeneral, DecodeD4,
-    MultiplyGeneral, {},      {},      nullptr,       nullptr,  nullptr, nullptr,
+    "avx2",
+    ToFloat,
+    ToHalf,
+    DecodeGeneral,
+    DecodeD4,
+    MultiplyGeneral,
+    {{Avx2LookupBuild8, Avx2Lookup8, Avx2LookupRows}, {}},
+    {&kAvx2Panel8, &kAvx2Panel16},
 };
 
 }  // namespace cosetq

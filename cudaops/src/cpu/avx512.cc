@@ -125,12 +125,9 @@ const Kernels kAvx512Kernels = {
     DecodeGeneral,
     DecodeD4,
     MultiplyGeneral,
-    {Avx512LookupBuild8, Avx512LookupBuild16},
-    {Avx512Lookup8, Avx512Lookup16},
-    Avx512LaneRows,
-    Avx512PanelDecode,
-    Avx512PanelQuantize,
-    Avx512PanelMultiply,
+    {{Avx512LookupBuild8, Avx512Lookup8, Avx512LaneRows},
+     {Avx512LookupBuild16, Avx512Lookup16, Avx512LaneRows}},
+    {&kAvx512Panel8, &kAvx512Panel16},
 };
 
 }  // namespace cosetq

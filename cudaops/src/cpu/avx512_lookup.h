@@ -5,9 +5,8 @@
 #define COSETQ_CPU_AVX512_LOOKUP_H_
 
 #include <immintrin.h>
-#include <math.h>
 
-#include "kernels.h"
+#include "lookup_scale.h"
 
 #define ALWAYS_INLINE __attribute__((always_inline))
 
@@ -24,13 +23,7 @@ void Avx512Lookup16(const WeightView& w, int64_t tile, int64_t unit, int64_t cou
                     const uint8_t* tables, const float* steps, float* lanes);
 void Avx512LaneRows(const float* lanes, float* sums);
 
-// See PanelDecodeFn, PanelQuantizeFn and PanelMultiplyFn in kernels.h.
-void Avx512PanelDecode(const WeightView& w, int64_t tile, int64_t first, int64_t count,
-                       int8_t* panel);
-void Avx512PanelQuantize(const WeightView& w, const float* a, int parts, int64_t columns,
-                         uint8_t* out, float* scales);
-void Avx512PanelMultiply(const int8_t* panel, const uint8_t* a, const float* scales, int64_t count,
-                         int columns, int parts, float* sums);
+extern const PanelKernels kAvx512Panel8, kAvx512Panel16;
 
 namespace {
 
@@ -42,34 +35,6 @@ inline ALWAYS_INLINE void Unroll(const Body& body) {
     Unroll<kCount - 1>(body);
     body(kCount - 1);
   }
-}
-
-// No product of a codeword with a[4] is larger. NaN when an activation is.
-inline double ProductBound(const FormTables& t, const float* a) {
-  double norm = 0, coordinates = 0;
-  for (int j = 0; j < 4; ++j) {
-    norm += static_cast<double>(a[j]) * a[j];
-    coordinates += fabs(static_cast<double>(a[j])) * t.largest[j];
-  }
-  const double by_norm = sqrt(norm) * t.longest;
-  return by_norm < coordinates ? by_norm : coordinates;
-}
-
-// Activations of some blocks of four in units of a step that makes no product larger than `largest`.
-// Returns what the integer 1 then stands for.
-inline float ScaleActivations(const WeightView& w, const float* a, int blocks, float largest,
-                              float* scaled) {
-  double bound = 0;
-  for (int b = 0; b < blocks; ++b) {
-    const double block = ProductBound(*w.tables, a + 4 * b);
-    bound = block > bound || block != block ? block : bound;
-  }
-  const bool any = bound > 1e-30;  // below, and its inverse would leave float's range
-  const float scale = any ? static_cast<float>(largest / bound) : 0;
-  for (int k = 0; k < 4 * blocks; ++k) scaled[k] = a[k] * scale;
-  const float unit = w.level_weights[0] * (w.gains == nullptr ? w.gain_values[0] : 1.0f);
-  // Zero, or NaN when an activation is; an infinite bound makes an infinite step and NaN sums.
-  return static_cast<float>(any ? bound / largest * unit : bound * 0);
 }
 
 // Rows of a tile; a load under this mask reads no byte past the tile and gives zero digits to the

@@ -8,6 +8,21 @@
 namespace cosetq {
 namespace {
 
+// A block is decoded in steps of four columns, four bytes of every row side by side: first the
+// lower four columns of each group, then the upper four, then the weights of the rests of groups 0
+// to 3 and 4 to 7. After the last step stands, in 32 bits, -128 times the sum of each row's weights.
+// Rows are in the order of lanes, as in the look-up kernels.
+constexpr int kBlockSteps = 2 * kBlockGroups + 2;
+constexpr int64_t kStepBytes = 4 * kTile;
+constexpr int64_t kBlockBytes = (kBlockSteps + 1) * kStepBytes;
+
+// Activations of one block and row in the same order, as bytes 128 too large. With two parts they
+// are the high bytes of 16-bit numbers, followed by the low bytes as they are.
+constexpr int64_t kPartBytes = 4 * kBlockSteps;
+
+constexpr int kPanelBlocks = 3;
+static_assert(kPanelBlocks * kBlockBytes <= kPanelBytes);
+
 // Sums of the levels' tables for one group: out[4 * block + j] of 64 rows.
 template <Form kForm>
 inline ALWAYS_INLINE void LookUpGroup(const WeightView& w, __mmask64 rows, const uint8_t* codes,
@@ -43,12 +58,12 @@ inline ALWAYS_INLINE void LookUpGroup(const WeightView& w, __mmask64 rows, const
   });
 }
 
-inline __m512i* Step(int8_t* block, int step) {
+inline __m512i* Step(uint8_t* block, int step) {
   return reinterpret_cast<__m512i*>(block + step * kStepBytes);
 }
 
 template <Form kForm>
-void DecodeForm(const WeightView& w, int64_t tile, int64_t first, int64_t count, int8_t* panel) {
+void DecodeForm(const WeightView& w, int64_t tile, int64_t first, int64_t count, uint8_t* panel) {
   const PanelTables& t = w.tables->panel;
   const __mmask64 rows = TileMask(w);
   GainStream gains(w, tile, first * kBlockGroups);
@@ -135,7 +150,7 @@ inline uint32_t LargestLane(__m256i v) {
 // One block of 64 rows times kColumnCount columns with all sums in registers. Not inlined, for in a
 // loop the compiler would keep the float sums in registers as well, of which there are not enough.
 template <int kColumnCount, int kParts>
-__attribute__((noinline)) void MultiplyBlock(const int8_t* panel, const uint8_t* a,
+__attribute__((noinline)) void MultiplyBlock(const uint8_t* panel, const uint8_t* a,
                                              const float* scales, float* sums) {
   __m512i sum[kColumnCount * 4];
   Unroll<kColumnCount * 4>([&](int i) ALWAYS_INLINE {
@@ -168,7 +183,7 @@ __attribute__((noinline)) void MultiplyBlock(const int8_t* panel, const uint8_t*
 }
 
 template <int kColumnCount, int kParts>
-void MultiplyBlocks(const int8_t* panel, const uint8_t* a, const float* scales, int64_t count,
+void MultiplyBlocks(const uint8_t* panel, const uint8_t* a, const float* scales, int64_t count,
                     float* sums) {
   for (int64_t b = 0; b < count; ++b) {
     MultiplyBlock<kColumnCount, kParts>(panel, a, scales, sums);
@@ -179,7 +194,7 @@ void MultiplyBlocks(const int8_t* panel, const uint8_t* a, const float* scales, 
 }
 
 template <int kParts>
-void MultiplyParts(const int8_t* panel, const uint8_t* a, const float* scales, int64_t count,
+void MultiplyParts(const uint8_t* panel, const uint8_t* a, const float* scales, int64_t count,
                    int columns, float* sums) {
   static_assert(kColumns == 6);
   switch (columns) {
@@ -198,10 +213,10 @@ void MultiplyParts(const int8_t* panel, const uint8_t* a, const float* scales, i
   }
 }
 
-}  // namespace
+bool Usable(const FormTables& t) { return t.panel.usable; }
 
-void Avx512PanelDecode(const WeightView& w, int64_t tile, int64_t first, int64_t count,
-                       int8_t* panel) {
+void Decode(const WeightView& w, int64_t tile, int64_t first, int64_t count,
+                       uint8_t* panel) {
   switch (w.form) {
     case Form::kOneByte:
       return DecodeForm<Form::kOneByte>(w, tile, first, count, panel);
@@ -214,11 +229,11 @@ void Avx512PanelDecode(const WeightView& w, int64_t tile, int64_t first, int64_t
   }
 }
 
-void Avx512PanelQuantize(const WeightView& w, const float* a, int parts, int64_t columns,
-                         uint8_t* out, float* scales) {
+template <int kParts>
+void Quantize(const WeightView& w, const float* a, int64_t columns, uint8_t* out, float* scales) {
   const PanelTables& t = w.tables->panel;
   // Whole numbers, so that the largest activation has no error.
-  const float limit = parts == 2 ? 32639 : 127;
+  const float limit = kParts == 2 ? 32639 : 127;
   const __m256i sign_off = _mm256_set1_epi32(0x7fffffff), offset = _mm256_set1_epi32(128);
   for (int64_t first = 0; first < w.groups; first += kBlockGroups) {
     __m256 v[kGroup + 1];
@@ -244,23 +259,25 @@ void Avx512PanelQuantize(const WeightView& w, const float* a, int parts, int64_t
     __m256i low[kGroup + 1], high[kGroup + 1];
     for (int j = 0; j <= kGroup; ++j) {
       low[j] = _mm256_cvtps_epi32(_mm256_mul_ps(v[j], _mm256_set1_ps(inverse)));
-      if (parts == 1) low[j] = _mm256_add_epi32(low[j], offset);
+      if (kParts == 1) low[j] = _mm256_add_epi32(low[j], offset);
       high[j] = _mm256_add_epi32(_mm256_srai_epi32(low[j], 8), offset);
     }
-    if (parts == 2) StorePart(high, out);
-    StorePart(low, out + (parts - 1) * kPartBytes);
-    out += columns * parts * kPartBytes;
+    if (kParts == 2) StorePart(high, out);
+    StorePart(low, out + (kParts - 1) * kPartBytes);
+    out += columns * kParts * kPartBytes;
     scales += columns;
   }
 }
 
-void Avx512PanelMultiply(const int8_t* panel, const uint8_t* a, const float* scales, int64_t count,
-                         int columns, int parts, float* sums) {
-  if (parts == 2) {
-    MultiplyParts<2>(panel, a, scales, count, columns, sums);
-  } else {
-    MultiplyParts<1>(panel, a, scales, count, columns, sums);
-  }
-}
+}  // namespace
+
+const PanelKernels kAvx512Panel8 = {
+    Usable,         Decode,      Quantize<1>, MultiplyParts<1>,
+    Avx512LaneRows, kBlockBytes, kPartBytes,  kPanelBlocks,
+};
+const PanelKernels kAvx512Panel16 = {
+    Usable,         Decode,      Quantize<2>,    MultiplyParts<2>,
+    Avx512LaneRows, kBlockBytes, 2 * kPartBytes, kPanelBlocks,
+};
 
 }  // namespace cosetq

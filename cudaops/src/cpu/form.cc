@@ -113,6 +113,50 @@ bool SetPanel(const WeightView& v, Form form, int fold, FormTables* t) {
   return true;
 }
 
+// Fills t->words from digits and gains; false when the numbers do not fit.
+bool SetWords(const WeightView& v, Form form, FormTables* t) {
+  WordTables& p = t->words;
+  const bool one_gain = v.gains == nullptr;
+  const int gain = one_gain ? 1 : *std::max_element(t->gain_bytes, t->gain_bytes + 64);
+  double largest = 0;  // |v' - shift|
+  for (int j = 0; j < 4; ++j) {
+    int low = 0, high = 0;
+    for (int level = 0; level < v.levels; ++level) {
+      const int8_t* digits = t->digits[level][j];
+      const int least = *std::min_element(digits, digits + Digits(form, level));
+      low += least;
+      high += *std::max_element(digits, digits + Digits(form, level));
+      for (int c = 0; c < Digits(form, level); ++c) {
+        const uint32_t byte = static_cast<uint8_t>(digits[c] - least);
+        p.codewords[level][c] |= byte << (8 * j);
+      }
+    }
+    const double centre = v.centre[j] / static_cast<double>(v.level_weights[0]);
+    if (high - low > 129 || !(std::fabs(centre) < 64)) return false;
+    p.shift[j] = static_cast<float>(centre - low);
+    largest = std::fmax(largest, std::fmax(high - centre, centre - low));
+  }
+  if (largest > 64) return false;
+  for (p.fold = 3; p.fold >= 0; --p.fold) {
+    double rests = 0;
+    for (int j = 0; j < 4; ++j) {
+      const double c = std::ldexp(static_cast<double>(p.shift[j]), p.fold);
+      p.c[j] = static_cast<int16_t>(std::lround(c));
+      rests += 2 * std::fabs(c - p.c[j]);  // of both blocks
+    }
+    p.kappa = std::max(1, static_cast<int>(std::ceil(rests)));
+    // 64 columns and 8 rests times activations of 15 bits must fit 32.
+    if (gain * (64 * (std::ldexp(largest, p.fold) + 1) + 8 * p.kappa) < 65700) break;
+  }
+  if (p.fold < 0) return false;
+  for (int j = 0; j < 4; ++j) {
+    const double c = std::ldexp(static_cast<double>(p.shift[j]), p.fold);
+    p.rest[j] = p.rest[4 + j] = static_cast<float>((p.c[j] - c) / p.kappa);
+  }
+  p.unit = v.level_weights[0] * (one_gain ? v.gain_values[0] : 1);
+  return true;
+}
+
 }  // namespace
 
 Form RecogniseForm(const WeightView& v, FormTables* t) {
@@ -155,6 +199,7 @@ Form RecogniseForm(const WeightView& v, FormTables* t) {
   for (int fold = 8; fold > 0 && !t->panel.usable; --fold) {
     t->panel.usable = (v.gains == nullptr || t->integer_gains) && SetPanel(v, form, fold, t);
   }
+  t->words.usable = (v.gains == nullptr || t->integer_gains) && SetWords(v, form, t);
   return form;
 }
 

@@ -44,35 +44,45 @@ using LookupFn = void (*)(const WeightView& w, int64_t tile, int64_t unit, int64
 // sums[row] of lanes[64].
 using LaneRowsFn = void (*)(const float* lanes, float* sums);
 
-// The integer path works on blocks of 8 groups of one tile, decoded to bytes (PanelTables) in steps
-// of four columns, four bytes of every row side by side: first the lower four columns of each
-// group, then the upper four, then the weights of the rests of groups 0 to 3 and 4 to 7. After the
-// last step stands, in 32 bits, -128 times the sum of each row's weights. Rows are in the order of
-// lanes, as in the look-up kernels.
+struct LookupKernels {
+  LookupBuildFn build;  // null for none
+  LookupFn lookup;
+  LaneRowsFn rows;
+};
+
+// The integer path works on blocks of 8 groups of one tile, decoded once and multiplied with blocks
+// of integer activations, each with a scale of its own. How weights and activations stand in a block
+// is the kernel's affair.
 inline constexpr int kBlockGroups = 8;
-inline constexpr int kBlockSteps = 2 * kBlockGroups + 2;
-inline constexpr int64_t kStepBytes = 4 * kTile;
-inline constexpr int64_t kBlockBytes = (kBlockSteps + 1) * kStepBytes;
 
-// Activations of one block and row in the same order, as bytes 128 too large. With two parts they
-// are the high bytes of 16-bit numbers, followed by the low bytes as they are.
-inline constexpr int64_t kPartBytes = 4 * kBlockSteps;
-
-// Blocks decoded at a time: they stay in the first-level cache beside the activations.
-inline constexpr int kPanelBlocks = 3;
+using PanelUsableFn = bool (*)(const FormTables& tables);
 
 // Decodes blocks [first, first + count) of a tile.
 using PanelDecodeFn = void (*)(const WeightView& w, int64_t tile, int64_t first, int64_t count,
-                               int8_t* panel);
+                               uint8_t* panel);
 
-// Turns one row of A, of w.cols numbers, into blocks of integers, each with a scale of its own.
-// Blocks of this row are columns * parts * kPartBytes apart, scales columns.
-using PanelQuantizeFn = void (*)(const WeightView& w, const float* a, int parts, int64_t columns,
-                                 uint8_t* out, float* scales);
+// Turns one row of A, of w.cols numbers, into blocks of integers. Blocks of this row are columns *
+// row_bytes apart, scales columns.
+using PanelQuantizeFn = void (*)(const WeightView& w, const float* a, int64_t columns, uint8_t* out,
+                                 float* scales);
 
 // sums[c][lane] += scale * product, over count blocks of a panel, for columns c of 1 to kColumns.
-using PanelMultiplyFn = void (*)(const int8_t* panel, const uint8_t* a, const float* scales,
-                                 int64_t count, int columns, int parts, float* sums);
+using PanelMultiplyFn = void (*)(const uint8_t* panel, const uint8_t* a, const float* scales,
+                                 int64_t count, int columns, float* sums);
+
+struct PanelKernels {
+  PanelUsableFn usable;
+  PanelDecodeFn decode;
+  PanelQuantizeFn quantize;
+  PanelMultiplyFn multiply;
+  LaneRowsFn rows;
+  int64_t block_bytes;  // of a decoded block
+  int64_t row_bytes;    // of a block of activations of one row of A
+  int64_t blocks;       // decoded at a time: they stay in the first-level cache beside the activations
+};
+
+// The most that a kernel decodes at a time.
+inline constexpr int64_t kPanelBytes = 24 << 10;
 
 struct Kernels {
   const char* name;  // of the instruction set
@@ -81,12 +91,9 @@ struct Kernels {
   DecodeFn decode;     // any codec
   DecodeFn decode_d4;  // forms other than kGeneral
   MultiplyFn multiply;
-  LookupBuildFn lookup_build[2];  // for one and two parts; null for none
-  LookupFn lookup[2];
-  LaneRowsFn lane_rows;
-  PanelDecodeFn panel_decode;  // null for none
-  PanelQuantizeFn panel_quantize;
-  PanelMultiplyFn panel_multiply;
+  // For activations in one byte and in two.
+  LookupKernels lookup[2];
+  const PanelKernels* panel[2];  // null for none
 };
 
 extern const Kernels kPortableKernels;

@@ -11,10 +11,17 @@ constexpr int64_t kSerialWork = 1 << 18;  // products below this stay on the cal
 constexpr int64_t kDecodeWork = 8;   // decoding a weight costs about as much as this many products
 constexpr int64_t kLookupTiles = 8;  // fewer do not repay the tables
 
-bool HasLookup(const WeightView& w, const Kernels& kernels) {
+bool HasIntegerGains(const WeightView& w) {
+  return w.gains == nullptr || w.tables->integer_gains;
+}
+
+bool HasLookup(const WeightView& w, const LookupKernels& kernels) {
   const bool one_table = w.form != Form::kTwoByte || w.tables->shared;
-  const bool gains = w.gains == nullptr || w.tables->integer_gains;
-  return kernels.lookup[0] != nullptr && one_table && gains && w.tiles >= kLookupTiles;
+  return kernels.build != nullptr && one_table && HasIntegerGains(w) && w.tiles >= kLookupTiles;
+}
+
+bool HasPanel(const WeightView& w, const PanelKernels* kernels) {
+  return kernels != nullptr && HasIntegerGains(w) && kernels->usable(*w.tables);
 }
 
 // The rows of A turned, in float.
@@ -74,9 +81,11 @@ void Job::Store(int64_t tile, int64_t column, const float* sums) const {
 Path ChoosePath(const WeightView& w, const Kernels& kernels, int64_t batch, Accuracy accuracy) {
   if (w.form == Form::kGeneral) return Path::kGeneral;
   const bool fast = accuracy == Accuracy::kFast;
-  const bool panel = kernels.panel_decode != nullptr && w.tables->panel.usable;
+  const int part = fast ? 0 : 1;
+  const bool panel = HasPanel(w, kernels.panel[part]);
   const int64_t few = fast || !panel ? kLookup8Batch : kLookup16Batch;
-  if (batch <= few && HasLookup(w, kernels)) return fast ? Path::kLookup8 : Path::kLookup16;
+  if (batch <= few && HasLookup(w, kernels.lookup[part]))
+    return fast ? Path::kLookup8 : Path::kLookup16;
   if (!panel) return Path::kD4;
   return fast ? Path::kInt8 : Path::kInt16;
 }

@@ -12,6 +12,7 @@ constexpr int64_t kBuildGroups = 32;       // groups in one piece of table build
 
 struct LookupJob : Job {
   int parts;
+  const LookupKernels* lookup;
   int64_t depth;  // in units of groups, see LookupGroups
   int64_t table_bytes;
   float* packed;
@@ -25,9 +26,9 @@ void BuildUnit(void* data, size_t i) {
   const int64_t column = static_cast<int64_t>(i) / pieces;
   const int64_t first = static_cast<int64_t>(i) % pieces * most;
   const int64_t at = column * job.depth + first;
-  job.kernels->lookup_build[job.parts - 1](*job.w, job.packed + column * PackedDepth(*job.w), first,
-                                           std::min(most, job.depth - first),
-                                           job.tables + at * job.table_bytes, job.steps + at);
+  job.lookup->build(*job.w, job.packed + column * PackedDepth(*job.w), first,
+                    std::min(most, job.depth - first), job.tables + at * job.table_bytes,
+                    job.steps + at);
 }
 
 void LookupUnit(void* data, size_t i) {
@@ -43,16 +44,15 @@ void LookupUnit(void* data, size_t i) {
     for (int64_t column = 0; column < job.call->batch; ++column) {
       const int64_t at = column * job.depth + d;
       for (int64_t t = 0; t < tiles; ++t) {
-        job.kernels->lookup[job.parts - 1](w, first + t, d, count,
-                                           job.tables + at * job.table_bytes, job.steps + at,
-                                           lanes[t][column]);
+        job.lookup->lookup(w, first + t, d, count, job.tables + at * job.table_bytes,
+                           job.steps + at, lanes[t][column]);
       }
     }
   }
   for (int64_t t = 0; t < tiles; ++t) {
     for (int64_t column = 0; column < job.call->batch; ++column) {
       alignas(64) float sums[kTile];
-      job.kernels->lane_rows(lanes[t][column], sums);
+      job.lookup->rows(lanes[t][column], sums);
       job.Store(first + t, column, sums);
     }
   }
@@ -61,7 +61,7 @@ void LookupUnit(void* data, size_t i) {
 }  // namespace
 
 Outcome RunLookup(const Job& common, int parts) {
-  LookupJob job = {common, parts, 0, 0, nullptr, nullptr, nullptr};
+  LookupJob job = {common, parts, &common.kernels->lookup[parts - 1], 0, 0, nullptr, nullptr, nullptr};
   const WeightView& w = *job.w;
   const int64_t batch = job.call->batch;
   job.depth = CeilDiv(w.groups, LookupGroups(parts));

@@ -11,7 +11,7 @@ constexpr int64_t kDecodeWork = 6;
 constexpr int64_t kUnitWork = 1 << 18;
 
 struct PanelJob : Job {
-  int parts;
+  const PanelKernels* panel;
   int64_t depth;  // in blocks of groups
   uint8_t* packed;
   float* scales;
@@ -19,7 +19,7 @@ struct PanelJob : Job {
 
   // Of one block of columns.
   uint8_t* Packed(int64_t block) const {
-    return packed + block * kColumns * depth * parts * kPartBytes;
+    return packed + block * kColumns * depth * panel->row_bytes;
   }
   float* Scales(int64_t block) const { return scales + block * kColumns * depth; }
 };
@@ -36,33 +36,32 @@ void QuantizeUnit(void* data, size_t i) {
       job.kernels->to_float(job.call->a_half + at, row, w.cols);
       a = row;
     }
-    job.kernels->panel_quantize(w, a, job.parts, columns,
-                                job.Packed(block) + c * job.parts * kPartBytes,
-                                job.Scales(block) + c);
+    job.panel->quantize(w, a, columns, job.Packed(block) + c * job.panel->row_bytes,
+                        job.Scales(block) + c);
   }
 }
 
 void MultiplyUnit(void* data, size_t i) {
   const PanelJob& job = *static_cast<const PanelJob*>(static_cast<Job*>(data));
   const Unit unit(job, i);
-  alignas(64) int8_t panel[kPanelBlocks * kBlockBytes];
+  const PanelKernels& kernels = *job.panel;
+  alignas(64) uint8_t panel[kPanelBytes];
   alignas(64) float lanes[kMaxBlocks * kColumns * kTile];
   for (int64_t tile = unit.first_tile; tile < unit.last_tile; ++tile) {
     std::memset(lanes, 0, static_cast<size_t>(unit.columns * kTile) * sizeof(float));
-    for (int64_t d = 0; d < job.depth; d += kPanelBlocks) {
-      const int64_t count = std::min<int64_t>(kPanelBlocks, job.depth - d);
-      job.kernels->panel_decode(*job.w, tile, d, count, panel);
+    for (int64_t d = 0; d < job.depth; d += kernels.blocks) {
+      const int64_t count = std::min<int64_t>(kernels.blocks, job.depth - d);
+      kernels.decode(*job.w, tile, d, count, panel);
       for (int64_t b = unit.first_block; b < unit.last_block; ++b) {
         const int64_t columns = job.Columns(b);
-        job.kernels->panel_multiply(
-            panel, job.Packed(b) + d * columns * job.parts * kPartBytes,
-            job.Scales(b) + d * columns, count, static_cast<int>(columns), job.parts,
-            lanes + (b - unit.first_block) * kColumns * kTile);
+        kernels.multiply(panel, job.Packed(b) + d * columns * kernels.row_bytes,
+                         job.Scales(b) + d * columns, count, static_cast<int>(columns),
+                         lanes + (b - unit.first_block) * kColumns * kTile);
       }
     }
     for (int64_t c = 0; c < unit.columns; ++c) {
       alignas(64) float sums[kTile];
-      job.kernels->lane_rows(lanes + c * kTile, sums);
+      kernels.rows(lanes + c * kTile, sums);
       job.Store(tile, unit.first_column + c, sums);
     }
   }
@@ -71,10 +70,10 @@ void MultiplyUnit(void* data, size_t i) {
 }  // namespace
 
 Outcome RunPanel(const Job& common, int parts) {
-  PanelJob job = {common, parts, 0, nullptr, nullptr, nullptr};
+  PanelJob job = {common, common.kernels->panel[parts - 1], 0, nullptr, nullptr, nullptr};
   const int64_t batch = job.call->batch;
   job.depth = CeilDiv(job.w->groups, kBlockGroups);
-  job.packed = job.Allocate<uint8_t>(batch * job.depth * parts * kPartBytes);
+  job.packed = job.Allocate<uint8_t>(batch * job.depth * job.panel->row_bytes);
   job.scales = job.Allocate<float>(batch * job.depth);
   if (job.packed == nullptr || job.scales == nullptr) return Outcome::kNoMemory;
   if (job.call->a == nullptr) {

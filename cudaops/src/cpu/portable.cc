@@ -27,8 +27,7 @@ void ToHalf(const float* from, uint16_t* to, int64_t count) {
 }  // namespace
 
 const Kernels kPortableKernels = {
-    "portable",      ToFloat, ToHalf,  DecodeGeneral, DecodeD4,
-    MultiplyGeneral, {},      {},      nullptr,       nullptr,  nullptr, nullptr,
+    "portable", ToFloat, ToHalf, DecodeGeneral, DecodeD4, MultiplyGeneral, {}, {},
 };
 
 }  // namespace cosetq

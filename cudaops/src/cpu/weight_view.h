@@ -61,6 +61,28 @@ struct PanelTables {
   float unit;          // times the gain where there is only one
 };
 
+// How a weight becomes bytes before its gain, where look-ups of bytes are dear: whole codewords,
+// four bytes in a word. With v a group's sum of digits in units of level_weights[0],
+//
+//   weight = unit * gain * (v' - shift)        v' = sum of the levels' bytes >= 0
+//
+// and neither v' times an activation of 7 bits, twice, nor their sum over four columns less the
+// shift exceeds 15 bits. For activations of 16 bits v' is refined by 2^fold:
+//
+//   weight = unit / 2^fold * gain * ((v' * 2^fold - c) - r)        c an integer, |r| <= 1/2
+//
+// with the rests left to the activations as in PanelTables.
+struct WordTables {
+  bool usable;
+  uint32_t codewords[2][256];  // [level][digit]
+  float shift[4];
+  float unit;  // times the gain where there is only one
+  int fold;
+  int16_t c[4];
+  int kappa;
+  float rest[kGroup];  // -r / kappa
+};
+
 // Tables of a weight whose form is not kGeneral. Level 0 is the finest; a table of four-bit digits
 // uses 16 entries.
 struct FormTables {
@@ -81,6 +103,7 @@ struct FormTables {
   alignas(64) uint8_t gain_bytes[64];
   bool integer_gains;
   PanelTables panel;
+  WordTables words;
 };
 
 struct WeightView {

@@ -1,0 +1,369 @@
+// Weights as integers, AVX2: whole codewords are added in words of four bytes, then multiplied with
+// integer activations of 8 or 16 bits. WordTables (weight_view.h) says what the bytes are.
+
+#include <math.h>
+
+#include "avx2_rows.h"
+
+namespace cosetq {
+namespace {
+
+// words[2 * g + half][row] are four columns of group g of a block. Groups past the last stay as they
+// are.
+template <Form kForm>
+inline ALWAYS_INLINE void AddCodewords(const WordTables& t, const uint8_t* codes, int tile,
+                                       uint32_t* out) {
+  for (int b = 0; b < 2; ++b, out += kTile) {
+    const uint8_t* fine = codes + (kForm == Form::kNibbleByte ? 0 : b * tile);
+    const uint8_t* coarse = codes + (FormElements(kForm) - 2 + b) * tile;
+    for (int r = 0; r < tile; ++r) {
+      uint32_t word = t.codewords[0][kForm == Form::kNibbleByte ? fine[r] >> (4 * b) & 15 : fine[r]];
+      if constexpr (kForm != Form::kOneByte) word += t.codewords[1][coarse[r]];
+      out[r] = word;
+    }
+  }
+}
+
+void DecodeWords(const WeightView& w, const uint8_t* codes, uint32_t* out) {
+  const WordTables& t = w.tables->words;
+  switch (w.form) {
+    case Form::kOneByte:
+      return AddCodewords<Form::kOneByte>(t, codes, w.tile, out);
+    case Form::kTwoByte:
+      return AddCodewords<Form::kTwoByte>(t, codes, w.tile, out);
+    case Form::kNibbleByte:
+      return AddCodewords<Form::kNibbleByte>(t, codes, w.tile, out);
+    case Form::kGeneral:
+      return;
+  }
+}
+
+const uint8_t* GroupCodes(const WeightView& w, int64_t tile, int64_t group) {
+  return static_cast<const uint8_t*>(w.codes) + (tile * w.groups + group) * w.elements * w.tile;
+}
+
+inline ALWAYS_INLINE void Store(void* to, __m256i v) {
+  _mm256_store_si256(static_cast<__m256i*>(to), v);
+}
+
+bool Usable(const FormTables& t) { return t.words.usable; }
+
+// Activations of 8 bits. A group takes three steps of one word per row: its lower four columns, its
+// upper four, and its gain twice in 16 bits.
+
+constexpr int64_t kStep = 4 * kTile;
+constexpr int64_t kGroupBytes8 = 3 * kStep;
+constexpr int64_t kBlockBytes8 = kBlockGroups * kGroupBytes8;
+constexpr int64_t kBlocks8 = 3;
+// Of one row of A: four columns of each group, the other four, and what to take from the sums over
+// columns 0, 1, 4, 5 and 2, 3, 6, 7.
+constexpr int64_t kRowBytes8 = 3 * 4 * kBlockGroups;
+
+void Decode8(const WeightView& w, int64_t tile, int64_t first, int64_t count, uint8_t* panel) {
+  GainStream gains(w, tile, first * kBlockGroups);
+  const int64_t last = (first + count) * kBlockGroups;
+  for (int64_t g = first * kBlockGroups; g < last; ++g, panel += kGroupBytes8) {
+    if (g >= w.groups) {
+      memset(panel, 0, kGroupBytes8);
+      continue;
+    }
+    alignas(64) uint8_t gain[kTile];
+    const Rows one = gains.Next();
+    for (int h = 0; h < 2; ++h) Store(gain + 32 * h, one.half[h]);
+    DecodeWords(w, GroupCodes(w, tile, g), reinterpret_cast<uint32_t*>(panel));
+    for (int i = 0; i < 8; ++i) {
+      const __m256i v = _mm256_cvtepu8_epi32(
+          _mm_loadl_epi64(reinterpret_cast<const __m128i*>(gain + 8 * i)));
+      Store(panel + 2 * kStep + 32 * i, _mm256_or_si256(v, _mm256_slli_epi32(v, 16)));
+    }
+  }
+}
+
+// 8 groups of the block in lanes: 8 columns and their rests. Activations in integers whose largest is
+// `limit`; returns what 1 stands for, NaN when an activation is NaN or infinite.
+struct Block {
+  __m256 v[kGroup];
+
+  ALWAYS_INLINE Block(const WeightView& w, const float* a, int64_t first, float limit,
+                      float* scale) {
+    const __m256 sign_off = _mm256_castsi256_ps(_mm256_set1_epi32(0x7fffffff));
+    const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    __m256i largest = _mm256_setzero_si256();
+    for (int j = 0; j < kGroup; ++j) {
+      const int64_t in_row = w.cols - (j * w.groups + first), in_run = w.groups - first;
+      const int64_t left = in_row < in_run ? in_row : in_run;
+      const int take = left >= 8 ? 8 : left <= 0 ? 0 : static_cast<int>(left);
+      v[j] = take == 0 ? _mm256_setzero_ps()
+                       : _mm256_maskload_ps(a + j * w.groups + first,
+                                            _mm256_cmpgt_epi32(_mm256_set1_epi32(take), lane));
+      largest = _mm256_max_epu32(largest, _mm256_castps_si256(_mm256_and_ps(v[j], sign_off)));
+    }
+    __m128i m = _mm_max_epu32(_mm256_castsi256_si128(largest), _mm256_extracti128_si256(largest, 1));
+    m = _mm_max_epu32(m, _mm_shuffle_epi32(m, 0x4e));
+    m = _mm_max_epu32(m, _mm_shuffle_epi32(m, 0xb1));
+    const float top = _mm_cvtss_f32(_mm_castsi128_ps(m));
+    const bool any = top > 1e-30f;  // below, and its inverse would leave float's range
+    const __m256 inverse = _mm256_set1_ps(any ? limit / top : 0);
+    *scale = (any ? top / limit : top) + 0 * top;
+    for (int j = 0; j < kGroup; ++j) v[j] = _mm256_mul_ps(v[j], inverse);
+  }
+};
+
+// The low bytes of four vectors of integers side by side.
+inline ALWAYS_INLINE __m256i JoinBytes(const __m256i* v) {
+  const __m256i low = _mm256_set1_epi32(255);
+  const __m256i a = _mm256_or_si256(_mm256_and_si256(v[0], low),
+                                    _mm256_slli_epi32(_mm256_and_si256(v[1], low), 8));
+  const __m256i b = _mm256_or_si256(_mm256_slli_epi32(_mm256_and_si256(v[2], low), 16),
+                                    _mm256_slli_epi32(v[3], 24));
+  return _mm256_or_si256(a, b);
+}
+
+// The low halves of two vectors of integers side by side.
+inline ALWAYS_INLINE __m256i JoinHalves(__m256i a, __m256i b) {
+  return _mm256_blend_epi16(a, _mm256_slli_epi32(b, 16), 0xaa);
+}
+
+void Quantize8(const WeightView& w, const float* a, int64_t columns, uint8_t* out, float* scales) {
+  const WordTables& t = w.tables->words;
+  for (int64_t first = 0; first < w.groups; first += kBlockGroups) {
+    const Block block(w, a, first, 127, scales);
+    *scales *= t.unit;
+    __m256i q[kGroup];
+    __m256 sum[2] = {_mm256_setzero_ps(), _mm256_setzero_ps()};
+    for (int j = 0; j < kGroup; ++j) {
+      q[j] = _mm256_cvtps_epi32(block.v[j]);
+      sum[j / 2 % 2] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(q[j]), _mm256_set1_ps(-t.shift[j % 4]),
+                                       sum[j / 2 % 2]);
+    }
+    const __m256i part = _mm256_cvtps_epi32(sum[0]);
+    const __m256i all = _mm256_cvtps_epi32(_mm256_add_ps(sum[0], sum[1]));
+    __m256i* to = reinterpret_cast<__m256i*>(out);
+    _mm256_storeu_si256(to, JoinBytes(q));
+    _mm256_storeu_si256(to + 1, JoinBytes(q + 4));
+    _mm256_storeu_si256(to + 2, JoinHalves(part, _mm256_sub_epi32(all, part)));
+    out += columns * kRowBytes8;
+    scales += columns;
+  }
+}
+
+inline ALWAYS_INLINE __m256i Word(const uint8_t* from) {
+  int32_t word;
+  memcpy(&word, from, sizeof word);
+  return _mm256_set1_epi32(word);
+}
+
+// 16 rows times kCount columns of one block.
+template <int kCount>
+inline ALWAYS_INLINE void Multiply8Rows(const uint8_t* panel, const uint8_t* a, const float* scales,
+                                        float* sums) {
+  __m256i sum[kCount][2];
+  for (int c = 0; c < kCount; ++c) sum[c][0] = sum[c][1] = _mm256_setzero_si256();
+#pragma GCC unroll 8
+  for (int g = 0; g < kBlockGroups; ++g, panel += kGroupBytes8) {
+    __m256i low[2], high[2], gain[2];
+    for (int i = 0; i < 2; ++i) {
+      low[i] = Load(panel + 32 * i);
+      high[i] = Load(panel + kStep + 32 * i);
+      gain[i] = Load(panel + 2 * kStep + 32 * i);
+    }
+    for (int c = 0; c < kCount; ++c) {
+      const uint8_t* from = a + c * kRowBytes8 + 4 * g;
+      const __m256i a_low = Word(from), a_high = Word(from + 32), off = Word(from + 64);
+      for (int i = 0; i < 2; ++i) {
+        const __m256i products = _mm256_add_epi16(
+            _mm256_add_epi16(_mm256_maddubs_epi16(low[i], a_low), off),
+            _mm256_maddubs_epi16(high[i], a_high));
+        sum[c][i] = _mm256_add_epi32(sum[c][i], _mm256_madd_epi16(products, gain[i]));
+      }
+    }
+  }
+  for (int c = 0; c < kCount; ++c) {
+    for (int i = 0; i < 2; ++i) {
+      float* to = sums + c * kTile + 8 * i;
+      _mm256_store_ps(to, _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum[c][i]), _mm256_set1_ps(scales[c]),
+                                          _mm256_load_ps(to)));
+    }
+  }
+}
+
+template <int kCount>
+void Multiply8Columns(const uint8_t* panel, const uint8_t* a, const float* scales, float* sums) {
+  for (int r = 0; r < kTile; r += 16)
+    Multiply8Rows<kCount>(panel + 4 * r, a, scales, sums + r);
+}
+
+void Multiply8(const uint8_t* panel, const uint8_t* a, const float* scales, int64_t count,
+               int columns, float* sums) {
+  static_assert(kColumns == 6);
+  for (int64_t b = 0; b < count; ++b) {
+    int c = 0;
+    for (; columns - c > 4 || columns - c == 3; c += 3)
+      Multiply8Columns<3>(panel, a + c * kRowBytes8, scales + c, sums + c * kTile);
+    const uint8_t* rest = a + c * kRowBytes8;
+    if (columns - c == 4) Multiply8Columns<4>(panel, rest, scales + c, sums + c * kTile);
+    if (columns - c == 2) Multiply8Columns<2>(panel, rest, scales + c, sums + c * kTile);
+    if (columns - c == 1) Multiply8Columns<1>(panel, rest, scales + c, sums + c * kTile);
+    panel += kBlockBytes8;
+    a += columns * kRowBytes8;
+    scales += columns;
+  }
+}
+
+void Rows8(const float* lanes, float* sums) { memcpy(sums, lanes, kTile * sizeof *sums); }
+
+// Activations of 16 bits. Weights with their gains are 16 bits as well; a step is four columns of
+// every row: the lower and upper four of each group, then the rests of groups 0 to 3 and 4 to 7.
+
+constexpr int kSteps16 = 2 * kBlockGroups + 2;
+constexpr int64_t kStep16 = 8 * kTile;
+constexpr int64_t kBlockBytes16 = kSteps16 * kStep16;
+constexpr int64_t kBlocks16 = 2;
+constexpr int64_t kRowBytes16 = 8 * kSteps16;
+static_assert(kBlocks8 * kBlockBytes8 <= kPanelBytes && kBlocks16 * kBlockBytes16 <= kPanelBytes);
+
+// Four bytes of every row as words of 16 bits.
+inline ALWAYS_INLINE __m256i Widen(const uint32_t* four_rows) {
+  return _mm256_cvtepu8_epi16(_mm_load_si128(reinterpret_cast<const __m128i*>(four_rows)));
+}
+
+void Decode16(const WeightView& w, int64_t tile, int64_t first, int64_t count, uint8_t* panel) {
+  const WordTables& t = w.tables->words;
+  GainStream gains(w, tile, first * kBlockGroups);
+  int64_t four;
+  memcpy(&four, t.c, sizeof four);
+  const __m256i c = _mm256_set1_epi64x(four);
+  const __m256i kappa = _mm256_set1_epi16(static_cast<int16_t>(t.kappa));
+  const __m128i fold = _mm_cvtsi32_si128(t.fold);
+  const __m256i spread = _mm256_setr_epi8(0, -1, 0, -1, 0, -1, 0, -1, 1, -1, 1, -1, 1, -1, 1, -1,
+                                          2, -1, 2, -1, 2, -1, 2, -1, 3, -1, 3, -1, 3, -1, 3, -1);
+  for (int64_t b = first; b < first + count; ++b, panel += kBlockBytes16) {
+    alignas(64) uint8_t gain[kBlockGroups][kTile];
+    for (int g = 0; g < kBlockGroups; ++g) {
+      uint8_t* to = panel + 2 * g * kStep16;
+      if (b * kBlockGroups + g >= w.groups) {
+        memset(to, 0, 2 * kStep16);
+        memset(gain[g], 0, kTile);
+        continue;
+      }
+      const Rows one = gains.Next();
+      for (int h = 0; h < 2; ++h) Store(gain[g] + 32 * h, one.half[h]);
+      alignas(64) uint32_t words[2 * kTile];
+      DecodeWords(w, GroupCodes(w, tile, b * kBlockGroups + g), words);
+      for (int r = 0; r < kTile; r += 4) {
+        const __m256i factor = _mm256_shuffle_epi8(Word(gain[g] + r), spread);
+        for (int half = 0; half < 2; ++half) {
+          const __m256i v = _mm256_sub_epi16(_mm256_sll_epi16(Widen(words + half * kTile + r), fold), c);
+          Store(to + half * kStep16 + 8 * r, _mm256_mullo_epi16(v, factor));
+        }
+      }
+    }
+    for (int half = 0; half < 2; ++half) {
+      const uint8_t(*of)[kTile] = gain + 4 * half;
+      alignas(16) uint32_t words[kTile];
+      for (int r = 0; r < kTile; ++r)
+        words[r] = of[0][r] | of[1][r] << 8 | of[2][r] << 16 | static_cast<uint32_t>(of[3][r]) << 24;
+      for (int r = 0; r < kTile; r += 4) {
+        Store(panel + (2 * kBlockGroups + half) * kStep16 + 8 * r,
+              _mm256_mullo_epi16(Widen(words + r), kappa));
+      }
+    }
+  }
+}
+
+void Quantize16(const WeightView& w, const float* a, int64_t columns, uint8_t* out, float* scales) {
+  const WordTables& t = w.tables->words;
+  const float unit = ldexpf(t.unit, -t.fold);
+  for (int64_t first = 0; first < w.groups; first += kBlockGroups) {
+    // A whole number, so that the largest activation has no error.
+    const Block block(w, a, first, 32639, scales);
+    *scales *= unit;
+    alignas(32) int16_t to[kRowBytes16 / 2];
+    __m256 rest = _mm256_setzero_ps();
+    alignas(32) int32_t q[kGroup + 1][8];
+    for (int j = 0; j < kGroup; ++j) {
+      Store(q[j], _mm256_cvtps_epi32(block.v[j]));
+      rest = _mm256_fmadd_ps(block.v[j], _mm256_set1_ps(t.rest[j]), rest);
+    }
+    Store(q[kGroup], _mm256_cvtps_epi32(rest));
+    for (int g = 0; g < kBlockGroups; ++g) {
+      for (int j = 0; j < kGroup; ++j) to[8 * g + j] = static_cast<int16_t>(q[j][g]);
+      to[8 * kBlockGroups + g] = static_cast<int16_t>(q[kGroup][g]);
+    }
+    memcpy(out, to, kRowBytes16);
+    out += columns * kRowBytes16;
+    scales += columns;
+  }
+}
+
+// 8 rows times kCount columns of one block. Sums of even and odd pairs of columns stand side by side
+// and are added in the end: rows 0, 1, 4, 5, 2, 3, 6, 7.
+template <int kCount>
+void Multiply16Columns(const uint8_t* panel, const uint8_t* a, const float* scales, float* sums) {
+  for (int r = 0; r < kTile; r += 8) {
+    __m256i sum[kCount][2];
+    for (int c = 0; c < kCount; ++c) sum[c][0] = sum[c][1] = _mm256_setzero_si256();
+    const uint8_t* from = panel + 8 * r;
+#pragma GCC unroll 2
+    for (int step = 0; step < kSteps16; ++step, from += kStep16) {
+      const __m256i weight[2] = {Load(from), Load(from + 32)};
+      for (int c = 0; c < kCount; ++c) {
+        int64_t four;
+        memcpy(&four, a + c * kRowBytes16 + 8 * step, sizeof four);
+        const __m256i activations = _mm256_set1_epi64x(four);
+        for (int i = 0; i < 2; ++i)
+          sum[c][i] = _mm256_add_epi32(sum[c][i], _mm256_madd_epi16(weight[i], activations));
+      }
+    }
+    for (int c = 0; c < kCount; ++c) {
+      float* to = sums + c * kTile + r;
+      const __m256 total = _mm256_cvtepi32_ps(_mm256_hadd_epi32(sum[c][0], sum[c][1]));
+      _mm256_store_ps(to, _mm256_fmadd_ps(total, _mm256_set1_ps(scales[c]), _mm256_load_ps(to)));
+    }
+  }
+}
+
+void Multiply16(const uint8_t* panel, const uint8_t* a, const float* scales, int64_t count,
+                int columns, float* sums) {
+  static_assert(kColumns == 6);
+  for (int64_t b = 0; b < count; ++b) {
+    switch (columns) {
+      case 1:
+        Multiply16Columns<1>(panel, a, scales, sums);
+        break;
+      case 2:
+        Multiply16Columns<2>(panel, a, scales, sums);
+        break;
+      case 3:
+        Multiply16Columns<3>(panel, a, scales, sums);
+        break;
+      case 4:
+        Multiply16Columns<4>(panel, a, scales, sums);
+        break;
+      case 5:
+        Multiply16Columns<5>(panel, a, scales, sums);
+        break;
+      default:
+        Multiply16Columns<6>(panel, a, scales, sums);
+    }
+    panel += kBlockBytes16;
+    a += columns * kRowBytes16;
+    scales += columns;
+  }
+}
+
+void Rows16(const float* lanes, float* sums) {
+  constexpr int kRow[8] = {0, 1, 4, 5, 2, 3, 6, 7};
+  for (int r = 0; r < kTile; ++r) sums[r / 8 * 8 + kRow[r % 8]] = lanes[r];
+}
+
+}  // namespace
+
+const PanelKernels kAvx2Panel8 = {
+    Usable, Decode8, Quantize8, Multiply8, Rows8, kBlockBytes8, kRowBytes8, kBlocks8,
+};
+const PanelKernels kAvx2Panel16 = {
+    Usable, Decode16, Quantize16, Multiply16, Rows16, kBlockBytes16, kRowBytes16, kBlocks16,
+};
+
+}  // namespace cosetq
