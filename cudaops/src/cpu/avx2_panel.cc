@@ -16,6 +16,7 @@ inline ALWAYS_INLINE void AddCodewords(const WordTables& t, const uint8_t* codes
   for (int b = 0; b < 2; ++b, out += kTile) {
     const uint8_t* fine = codes + (kForm == Form::kNibbleByte ? 0 : b * tile);
     const uint8_t* coarse = codes + (FormElements(kForm) - 2 + b) * tile;
+#pragma GCC unroll 8
     for (int r = 0; r < tile; ++r) {
       uint32_t word = t.codewords[0][kForm == Form::kNibbleByte ? fine[r] >> (4 * b) & 15 : fine[r]];
       if constexpr (kForm != Form::kOneByte) word += t.codewords[1][coarse[r]];
@@ -153,6 +154,12 @@ inline ALWAYS_INLINE __m256i Word(const uint8_t* from) {
   return _mm256_set1_epi32(word);
 }
 
+// sum += products. As assembly because GCC 12 keeps old and new sums side by side in a loop, for
+// which there are not registers enough.
+inline ALWAYS_INLINE void Add(__m256i products, __m256i* sum) {
+  __asm__("vpaddd %1, %0, %0" : "+x"(*sum) : "x"(products));
+}
+
 // 16 rows times kCount columns of one block.
 template <int kCount>
 inline ALWAYS_INLINE void Multiply8Rows(const uint8_t* panel, const uint8_t* a, const float* scales,
@@ -174,7 +181,7 @@ inline ALWAYS_INLINE void Multiply8Rows(const uint8_t* panel, const uint8_t* a, 
         const __m256i products = _mm256_add_epi16(
             _mm256_add_epi16(_mm256_maddubs_epi16(low[i], a_low), off),
             _mm256_maddubs_epi16(high[i], a_high));
-        sum[c][i] = _mm256_add_epi32(sum[c][i], _mm256_madd_epi16(products, gain[i]));
+        Add(_mm256_madd_epi16(products, gain[i]), &sum[c][i]);
       }
     }
   }
@@ -311,8 +318,7 @@ void Multiply16Columns(const uint8_t* panel, const uint8_t* a, const float* scal
         int64_t four;
         memcpy(&four, a + c * kRowBytes16 + 8 * step, sizeof four);
         const __m256i activations = _mm256_set1_epi64x(four);
-        for (int i = 0; i < 2; ++i)
-          sum[c][i] = _mm256_add_epi32(sum[c][i], _mm256_madd_epi16(weight[i], activations));
+        for (int i = 0; i < 2; ++i) Add(_mm256_madd_epi16(weight[i], activations), &sum[c][i]);
       }
     }
     for (int c = 0; c < kCount; ++c) {
