@@ -45,8 +45,28 @@ func fail(kind Kind, err error, hint string, args ...any) error {
 
 func usage(err error, hint string, args ...any) error { return fail(Usage, err, hint, args...) }
 
-// Classify finds the kind of any error that this module returns, and what to do about it ("" where the text says it all).
+// hints are what to do about errors of which no more is known than their kind.
+var hints = map[Kind]string{
+	Internal:    "this is a bug: please report the command line, this message and the output of `cosetq doctor`",
+	Usage:       "--help shows the flags; docs/recipes.md has the keys of a data recipe",
+	BadModel:    "the file is damaged or no ONNX model: copy or export it again",
+	Nothing:     "`cosetq inspect MODEL --layers` lists every node",
+	Quality:     "use more bits or data; `cosetq compare` shows which layers to leave out",
+	Unavailable: "run `cosetq doctor` to see what is missing",
+	Resources:   "free some, or use another machine",
+	Interrupted: "nothing was written",
+}
+
+// Classify finds the kind of any error that this module returns, and what to do about it.
 func Classify(err error) (kind Kind, hint string) {
+	if kind, hint = classify(err); hint == "" {
+		hint = hints[kind]
+	}
+	return kind, hint
+}
+
+// classify is Classify where the hint may be missing.
+func classify(err error) (kind Kind, hint string) {
 	var (
 		known   *Error
 		format  *onnx.FormatError
@@ -57,7 +77,7 @@ func Classify(err error) (kind Kind, hint string) {
 	case errors.As(err, &known):
 		return known.Kind, known.Hint
 	case errors.Is(err, context.Canceled):
-		return Interrupted, "nothing was written"
+		return Interrupted, ""
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT), errors.Is(err, syscall.EFBIG):
 		return Resources, "free some disk space, or choose another folder with -o; nothing was left behind"
 	case errors.Is(err, syscall.ENOMEM):
@@ -72,14 +92,16 @@ func Classify(err error) (kind Kind, hint string) {
 		return Usage, "choose another -o"
 	case errors.Is(err, fs.ErrPermission), errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.EROFS), errors.Is(err, syscall.ENOTDIR):
 		return Usage, "choose a folder that is there and that you may write to"
-	case errors.As(err, &recipe), errors.As(err, &pattern):
-		return Usage, ""
+	case errors.As(err, &recipe):
+		return Usage, "docs/recipes.md has the keys of every kind of data"
+	case errors.As(err, &pattern):
+		return Usage, "`cosetq inspect MODEL --layers` lists the names"
 	case errors.As(err, &format):
 		return BadModel, ""
 	case errors.Is(err, ort.ErrRun):
 		return BadModel, "the model is damaged, or cannot run with inputs of these sizes: random:N,name=SIZE sets made-up ones"
 	case errors.Is(err, ort.ErrUnavailable):
-		return Unavailable, "run `cosetq doctor` to see what is missing"
+		return Unavailable, ""
 	}
 	return Internal, ""
 }

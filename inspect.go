@@ -1,6 +1,13 @@
 package cosetq
 
 import (
+	"cmp"
+	"maps"
+	"slices"
+
+	"github.com/cosetq/cosetq/cudaops"
+	"github.com/cosetq/cosetq/lattice"
+	"github.com/cosetq/cosetq/onnx"
 	"github.com/cosetq/cosetq/ort"
 	"github.com/cosetq/cosetq/rewrite"
 )
@@ -18,6 +25,21 @@ type InspectedNode struct {
 	Detail      string `json:"detail,omitempty"`
 }
 
+// Estimate is how large a model would be with a preset, known from the shapes alone.
+type Estimate struct {
+	Bits          int     `json:"bits"`
+	Codec         string  `json:"codec"`
+	BitsPerWeight float64 `json:"bits_per_weight"`
+	Bytes         int64   `json:"bytes"` // of the whole model
+}
+
+// OtherWeights are the constants that a kind of operator reads, apart from the weights of the nodes listed.
+type OtherWeights struct {
+	Op    string `json:"op"`
+	Nodes int    `json:"nodes"`
+	Bytes int64  `json:"bytes"`
+}
+
 // InspectReport is what is in a model.
 type InspectReport struct {
 	Schema    string          `json:"schema"`
@@ -29,6 +51,8 @@ type InspectReport struct {
 	Outputs   []string        `json:"outputs"`
 	Weights   int64           `json:"weights"`
 	Coverage  float64         `json:"coverage"`
+	Estimates []Estimate      `json:"estimates"` // of what quantizing would give
+	Others    []OtherWeights  `json:"others"`    // that stay as they are, the largest first
 	Nodes     []InspectedNode `json:"nodes"`
 }
 
@@ -64,5 +88,68 @@ func Inspect(path string, opts rewrite.Options) (*InspectReport, error) {
 			DType: s.DType.String(), Status: string(s.Status), Reason: string(s.Reason), Detail: s.Detail})
 	}
 	r.Weights, r.Coverage = rewrite.Coverage(sites)
+	if r.Estimates, err = estimates(sites, r.Bytes); err != nil {
+		return nil, err
+	}
+	r.Others = otherWeights(m, sites)
 	return r, nil
+}
+
+// estimates predicts the size with each preset; none where nothing can be quantized.
+func estimates(sites []rewrite.Site, size int64) ([]Estimate, error) {
+	list := []Estimate{}
+	for _, bits := range []int{4, 3, 2} {
+		codec, err := lattice.Preset(bits)
+		if err != nil {
+			return nil, err
+		}
+		var p QuantizeReport
+		p.InputBytes = size
+		p.plan(codec, sites)
+		if p.BitsPerWeight > 0 {
+			list = append(list, Estimate{Bits: bits, Codec: codec.String(), BitsPerWeight: p.BitsPerWeight, Bytes: p.Bytes})
+		}
+	}
+	return list, nil
+}
+
+// smallConstant is the size below which constants are not worth a word.
+const smallConstant = 4096
+
+// otherWeights sums up the larger constants of the main graph that no site names, by the operator that reads them.
+func otherWeights(m *onnx.Model, sites []rewrite.Site) []OtherWeights {
+	ours := map[string]bool{}
+	for i := range sites {
+		ours[sites[i].Initializer] = true
+	}
+	x := onnx.NewIndex(m)
+	scope := x.GraphScope(m.Graph)
+	byOp := map[string]*OtherWeights{}
+	for _, t := range m.Graph.Initializers {
+		size, err := t.ByteSize()
+		v := x.Lookup(scope, t.Name)
+		if err != nil || size < smallConstant || ours[t.Name] || v == nil || readBy(v, cudaops.OpName) {
+			continue
+		}
+		op := "outputs"
+		if len(v.Uses) > 0 && v.Uses[0].Node != nil {
+			op = v.Uses[0].Node.OpType
+		}
+		if byOp[op] == nil {
+			byOp[op] = &OtherWeights{Op: op}
+		}
+		byOp[op].Nodes += len(v.Uses)
+		byOp[op].Bytes += size
+	}
+	list := []OtherWeights{}
+	for _, op := range slices.Sorted(maps.Keys(byOp)) {
+		list = append(list, *byOp[op])
+	}
+	slices.SortStableFunc(list, func(a, b OtherWeights) int { return cmp.Compare(b.Bytes, a.Bytes) })
+	return list
+}
+
+// readBy tells whether the first reader of v is an operator of that type.
+func readBy(v *onnx.Value, op string) bool {
+	return len(v.Uses) > 0 && v.Uses[0].Node != nil && v.Uses[0].Node.OpType == op
 }

@@ -1,6 +1,11 @@
 package cosetq
 
-import "github.com/cosetq/cosetq/rewrite"
+import (
+	"maps"
+	"slices"
+
+	"github.com/cosetq/cosetq/rewrite"
+)
 
 // reasonNonFinite is the reason of a layer whose weight cannot be coded because of NaN or infinity in it.
 const reasonNonFinite = "non-finite"
@@ -20,3 +25,6 @@ var reasonTexts = map[string]string{
 
 // ReasonText says in words what a reason code of a skipped layer means.
 func ReasonText(code string) string { return reasonTexts[code] }
+
+// Reasons lists the reason codes.
+func Reasons() []string { return slices.Sorted(maps.Keys(reasonTexts)) }

@@ -21,6 +21,15 @@ func newInspect(con *console) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "inspect MODEL|STATISTICS",
 		Short: "Show what is in a model and what can be quantized, or what is in a statistics file",
+		Long: `inspect lists the MatMul and Gemm nodes of a model, says of each whether it can be quantized,
+and predicts the size with each preset. It reads no weights.
+
+Why a node is skipped:
+` + reasonList() + `
+Of a statistics file, which calibrate wrote, it shows what was observed.`,
+		Example: `  cosetq inspect model.onnx
+  cosetq inspect model.onnx --layers
+  cosetq inspect calib.cqs --layers`,
 		Args:  cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			if calib.IsStatisticsFile(args[0]) {
@@ -39,6 +48,15 @@ func newInspect(con *console) *cobra.Command {
 	cmd.Flags().BoolVar(&layers, "layers", false, "list every MatMul and Gemm, or every activation observed")
 	addPatterns(cmd, &opts)
 	return cmd
+}
+
+// reasonList explains the reason codes.
+func reasonList() string {
+	var b strings.Builder
+	for _, code := range cosetq.Reasons() {
+		fmt.Fprintf(&b, "  %-18s %s\n", code, cosetq.ReasonText(code))
+	}
+	return b.String()
 }
 
 // addPatterns adds the flags that select sites.
@@ -64,6 +82,16 @@ func printInspect(con *console, r *cosetq.InspectReport, layers bool) error {
 	}
 	fmt.Fprintln(con.out)
 	printReasons(con, reasons)
+	var others []string
+	for _, o := range r.Others {
+		others = append(others, fmt.Sprintf("%s %s", o.Op, cosetq.Size(o.Bytes)))
+	}
+	if len(others) > 0 {
+		fmt.Fprintf(con.out, "stay as they are: weights of %s\n", strings.Join(others[:min(len(others), 5)], ", "))
+	}
+	for _, e := range r.Estimates {
+		fmt.Fprintf(con.out, "--bits %d   %s, %.1f × smaller   %.2f bits per weight (%s)\n", e.Bits, cosetq.Size(e.Bytes), float64(r.Bytes)/float64(max(e.Bytes, 1)), e.BitsPerWeight, e.Codec)
+	}
 	if layers {
 		t := con.table()
 		fmt.Fprintln(t, "node\top\tK×N\tdtype\tinitializer\tstatus")

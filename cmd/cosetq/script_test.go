@@ -111,6 +111,9 @@ func invariants(ts *testscript.TestScript, code int, args []string, stdout, stde
 		if name == "" || !strings.HasPrefix(stderr[strings.LastIndex("\n"+stderr, "\nerror "):], "error "+name+": ") {
 			ts.Fatalf("stderr has no line that starts with error %s", name)
 		}
+		if !strings.Contains(stderr, "\n  hint: ") {
+			ts.Fatalf("the error does not say what to do")
+		}
 	}
 	if !slices.Contains(args, "--json") {
 		if code != 0 && stdout != "" && !verdict {

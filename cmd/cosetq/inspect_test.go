@@ -1,0 +1,68 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/cosetq/cosetq/onnx"
+)
+
+// large writes a model with more than 2 GB of external weights: a file of holes, which takes no disk.
+func large(t *testing.T) string {
+	t.Helper()
+	const layers, side = 40, 4096 // 2.7 GB
+	m := onnx.NewModel(8, 17, "large")
+	m.Graph.Inputs = []*onnx.ValueInfo{onnx.NewValueInfo("x0", onnx.Float, "batch", side)}
+	m.Graph.Outputs = []*onnx.ValueInfo{onnx.NewValueInfo(fmt.Sprintf("x%d", layers), onnx.Float, "batch", side)}
+	for i := range layers {
+		w := &onnx.Tensor{Name: fmt.Sprintf("w%d", i), DataType: onnx.Float, Dims: []int64{side, side}, DataLocation: onnx.LocationExternal}
+		w.ExternalData = []*onnx.Property{{Key: "location", Value: "large.data"}, {Key: "offset", Value: fmt.Sprint(i * side * side * 4)}, {Key: "length", Value: fmt.Sprint(side * side * 4)}}
+		m.Graph.Initializers = append(m.Graph.Initializers, w)
+		n := onnx.NewNode("MatMul", []string{fmt.Sprintf("x%d", i), w.Name}, []string{fmt.Sprintf("x%d", i+1)})
+		n.Name = fmt.Sprintf("layer%d", i)
+		m.Graph.Nodes = append(m.Graph.Nodes, n)
+	}
+	dir := t.TempDir()
+	data, err := os.Create(filepath.Join(dir, "large.data"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := data.Truncate(layers * side * side * 4); err != nil {
+		t.Skipf("no sparse files here: %v", err)
+	}
+	if err := data.Close(); err != nil {
+		t.Fatal(err)
+	}
+	encoded, err := m.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "large.onnx")
+	if err := os.WriteFile(path, encoded, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// Looking at a model of any size takes no memory to speak of. The time, under a second, is logged.
+func TestInspectLarge(t *testing.T) {
+	model := large(t)
+	start := time.Now()
+	report, peak := mustRun(t, "inspect", model)
+	t.Logf("%.2f s, peak memory %.0f MB", time.Since(start).Seconds(), float64(peak)/1e6)
+	if nodes, ok := report["nodes"].([]any); !ok || len(nodes) != 40 {
+		t.Errorf("%d nodes, want 40", len(nodes))
+	}
+	if size, ok := report["bytes"].(float64); !ok || size < 2e9 {
+		t.Errorf("%.0f bytes, want more than 2 GB", size)
+	}
+	if estimates, ok := report["estimates"].([]any); !ok || len(estimates) != 3 {
+		t.Errorf("estimates %v, want three", report["estimates"])
+	}
+	if peak > 100e6 {
+		t.Errorf("peak memory %.0f MB, want less than 100", float64(peak)/1e6)
+	}
+}

@@ -1,0 +1,43 @@
+package cosetq_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"syscall"
+	"testing"
+
+	"github.com/cosetq/cosetq"
+	"github.com/cosetq/cosetq/calib"
+	"github.com/cosetq/cosetq/onnx"
+	"github.com/cosetq/cosetq/ort"
+	"github.com/cosetq/cosetq/rewrite"
+)
+
+// Whatever goes wrong has a kind and says what to do.
+func TestClassify(t *testing.T) {
+	for _, tt := range []struct {
+		err  error
+		want cosetq.Kind
+	}{
+		{errors.New("surprise"), cosetq.Internal},
+		{&calib.RecipeError{Msg: "holds no samples"}, cosetq.Usage},
+		{&rewrite.PatternError{Pattern: "x", Problem: "it matches nothing"}, cosetq.Usage},
+		{fmt.Errorf("out.onnx: %w", fs.ErrExist), cosetq.Usage},
+		{fmt.Errorf("%w: float16 given", ort.ErrInput), cosetq.Usage},
+		{onnx.ErrSameFile, cosetq.Usage},
+		{fs.ErrPermission, cosetq.Usage},
+		{&cosetq.Error{Kind: cosetq.Nothing, Err: errors.New("nothing")}, cosetq.Nothing},
+		{&cosetq.Error{Kind: cosetq.Quality, Err: errors.New("too bad")}, cosetq.Quality},
+		{fmt.Errorf("%w: no library", ort.ErrUnavailable), cosetq.Unavailable},
+		{fmt.Errorf("write: %w", syscall.ENOSPC), cosetq.Resources},
+		{fmt.Errorf("map: %w", syscall.ENOMEM), cosetq.Resources},
+		{fmt.Errorf("quantize: %w", context.Canceled), cosetq.Interrupted},
+	} {
+		kind, hint := cosetq.Classify(tt.err)
+		if kind != tt.want || hint == "" {
+			t.Errorf("%v: kind %d, want %d; hint %q", tt.err, kind, tt.want, hint)
+		}
+	}
+}
