@@ -78,6 +78,8 @@ func classify(err error) (kind Kind, hint string) {
 		return known.Kind, known.Hint
 	case errors.Is(err, context.Canceled):
 		return Interrupted, ""
+	case errors.As(err, &recipe):
+		return Usage, "docs/recipes.md has the keys of every kind of data"
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT), errors.Is(err, syscall.EFBIG):
 		return Resources, "free some disk space, or choose another folder with -o; nothing was left behind"
 	case errors.Is(err, syscall.ENOMEM):
@@ -92,8 +94,6 @@ func classify(err error) (kind Kind, hint string) {
 		return Usage, "choose another -o"
 	case errors.Is(err, fs.ErrPermission), errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.EROFS), errors.Is(err, syscall.ENOTDIR):
 		return Usage, "choose a folder that is there and that you may write to"
-	case errors.As(err, &recipe):
-		return Usage, "docs/recipes.md has the keys of every kind of data"
 	case errors.As(err, &pattern):
 		return Usage, "`cosetq inspect MODEL --layers` lists the names"
 	case errors.As(err, &format):

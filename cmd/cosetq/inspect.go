@@ -30,7 +30,7 @@ Of a statistics file, which calibrate wrote, it shows what was observed.`,
 		Example: `  cosetq inspect model.onnx
   cosetq inspect model.onnx --layers
   cosetq inspect calib.cqs --layers`,
-		Args:  cobra.ExactArgs(1),
+		Args: cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			if calib.IsStatisticsFile(args[0]) {
 				return inspectStatistics(con, args[0], layers)
