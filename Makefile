@@ -31,7 +31,7 @@ cuda := $(MAKE) --no-print-directory -j$(JOBS) -f cudaops/cuda/build.mk
 stage := scripts/stage
 staticcheck := build/tools/staticcheck
 
-.PHONY: help setup setup-ort-versions setup-python setup-node setup-cuda build cuda cuda-test quickstart test lint bench bench-cpu clean distclean
+.PHONY: dist help setup setup-ort-versions setup-python setup-node setup-cuda build cuda cuda-test quickstart test lint bench bench-cpu clean distclean
 .PHONY: tools-present fmt vet staticcheck generated nocgo unit race native-test native-asan fuzz
 
 help: ## list the targets
@@ -67,6 +67,9 @@ build: setup ## build the native library and bin/cosetq
 
 quickstart: build ## build everything, then quantize and judge a small model
 	bin/cosetq quickstart --dir build/quickstart
+
+dist: build ## pack a release in build/dist: tool, native library, man pages, completion, licences
+	@scripts/dist $(VERSION)
 
 test: build ## run all tests
 	@rm -f build/stages

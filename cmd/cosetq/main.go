@@ -62,7 +62,7 @@ ONNX Runtime, and faster with cosetq's native library.
 	})
 	for _, c := range []*cobra.Command{
 		newInspect(con), newQuantize(con), newMerge(con), newCalibrate(con), newFinetune(con), newEval(con), newCompare(con), newBench(con), newRun(con), newExport(con),
-		newDoctor(con), newQuickstart(con), newVersion(con),
+		newDoctor(con), newQuickstart(con), newVersion(con), newMan(),
 	} {
 		c.Args = usageArgs(c.Args)
 		root.AddCommand(c)

@@ -109,6 +109,9 @@ func quantize(cmd *cobra.Command, con *console, input string, o cosetq.QuantizeO
 	if dryRun {
 		return cosetq.Plan(input, o)
 	}
+	if _, err := cudaops.FindLibrary(""); err != nil {
+		con.logf("note: the native library is not there: weights are coded in plain Go, slower and with the same bytes")
+	}
 	o.Progress = con.follow()
 	r, err := cosetq.Quantize(cmd.Context(), input, o)
 	con.clearProgress()

@@ -1,0 +1,84 @@
+package main
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/cosetq/cosetq/internal/testenv"
+	"github.com/cosetq/cosetq/models"
+)
+
+// A tool from `go install`, built without a C compiler and without the native library beside it, quantizes with the same bytes,
+// and says plainly what it cannot do.
+func TestGoInstall(t *testing.T) {
+	ops := testenv.Ops(t)
+	dir := t.TempDir()
+	tool := filepath.Join(dir, "cosetq")
+	build := exec.Command("go", "build", "-trimpath", "-o", tool, ".")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	files, err := models.WriteQuickstart(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	run := func(tool string, env []string, args ...string) (code int, stderr string) {
+		cmd := exec.Command(tool, args...)
+		cmd.Dir, cmd.Env = dir, env
+		var errOut bytes.Buffer
+		cmd.Stderr = &errOut
+		_ = cmd.Run() // the exit code tells
+		return cmd.ProcessState.ExitCode(), errOut.String()
+	}
+	bare := []string{"HOME=" + dir, "PATH=" + os.Getenv("PATH")}
+	code, stderr := run(tool, bare, "quantize", files.Model, "-o", "plain.onnx")
+	if code != exitOK || !strings.Contains(stderr, "plain Go") {
+		t.Errorf("exit code %d, stderr %s", code, stderr)
+	}
+	if code, stderr := run("cosetq", append(os.Environ(), testenv.EnvOps+"="+ops), "quantize", files.Model, "-o", "native.onnx"); code != exitOK {
+		t.Fatalf("exit code %d, stderr %s", code, stderr)
+	}
+	sum := func(name string) [32]byte {
+		content, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return sha256.Sum256(content)
+	}
+	if sum("plain.onnx.data") != sum("native.onnx.data") {
+		t.Error("the weights differ from those that the native library codes")
+	}
+	if code, stderr := run(tool, bare, "inspect", "plain.onnx"); code != exitOK {
+		t.Errorf("inspect: exit code %d, stderr %s", code, stderr)
+	}
+	if code, stderr := run(tool, bare, "run", "plain.onnx", "--data", "random:1"); code != exitRuntime || !strings.Contains(stderr, "hint: ") {
+		t.Errorf("run without ONNX Runtime: exit code %d, stderr %s", code, stderr)
+	}
+}
+
+// The manual has a page for every command, and completion knows them.
+func TestManualAndCompletion(t *testing.T) {
+	dir := t.TempDir()
+	if code := run(t.Context(), []string{"man", dir}, &bytes.Buffer{}, &bytes.Buffer{}); code != exitOK {
+		t.Fatalf("exit code %d", code)
+	}
+	for _, c := range newRoot(&console{}).Commands() {
+		if c.Hidden {
+			continue
+		}
+		page, err := os.ReadFile(filepath.Join(dir, "cosetq-"+c.Name()+".1"))
+		if err != nil || !bytes.Contains(page, []byte(c.Short)) {
+			t.Errorf("%s: %v, or the page lacks its summary", c.Name(), err)
+		}
+	}
+	var out bytes.Buffer
+	if code := run(t.Context(), []string{"__complete", "comp"}, &out, &bytes.Buffer{}); code != exitOK || !strings.Contains(out.String(), "compare") {
+		t.Errorf("exit code %d, completions %s", code, out.String())
+	}
+}
