@@ -8,6 +8,8 @@ import (
 	"syscall"
 
 	"github.com/cosetq/cosetq/calib"
+	"github.com/cosetq/cosetq/finetune"
+	"github.com/cosetq/cosetq/finetune/grad"
 	"github.com/cosetq/cosetq/onnx"
 	"github.com/cosetq/cosetq/ort"
 	"github.com/cosetq/cosetq/rewrite"
@@ -72,6 +74,8 @@ func classify(err error) (kind Kind, hint string) {
 		format  *onnx.FormatError
 		recipe  *calib.RecipeError
 		pattern *rewrite.PatternError
+		noRule  *grad.NoRuleError
+		memory  *finetune.MemoryError
 	)
 	switch {
 	case errors.As(err, &known):
@@ -100,6 +104,12 @@ func classify(err error) (kind Kind, hint string) {
 		return BadModel, ""
 	case errors.Is(err, ort.ErrRun):
 		return BadModel, "the model is damaged, or cannot run with inputs of these sizes: random:N,name=SIZE sets made-up ones"
+	case errors.As(err, &noRule):
+		return Usage, "--exclude leaves weights out when the float model is quantized; docs/finetuning.md lists the operators with a gradient"
+	case errors.As(err, &memory):
+		return Resources, "lower --batch and raise --accumulate, or train with --blocks"
+	case errors.Is(err, finetune.ErrCheckpoint):
+		return Usage, "repeat the command that was interrupted with --resume added, or leave --resume out to start anew"
 	case errors.Is(err, ort.ErrUnavailable):
 		return Unavailable, ""
 	}

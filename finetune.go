@@ -156,13 +156,12 @@ type training struct {
 	reader    calib.Reader
 	model     *finetune.Model
 	teacher   *finetune.Teacher
-	session   grad.Session // of the float model
-	sessionOf []string     // the values it gives
+	session   floatSession
 }
 
 func (t *training) close() {
-	if t.session != nil {
-		_ = t.session.Close()
+	if t.session.session != nil {
+		_ = t.session.session.Close()
 	}
 	if t.reader != nil {
 		_ = t.reader.Close()
@@ -174,33 +173,38 @@ func (t *training) close() {
 	}
 }
 
-func newTraining(float, quantized string, o FinetuneOptions) (t *training, err error) {
-	t = &training{options: o}
-	defer func() {
-		if err != nil {
-			t.close()
+func newTraining(float, quantized string, o FinetuneOptions) (*training, error) {
+	t := &training{options: o}
+	if err := t.open(float, quantized); err != nil {
+		t.close()
+		return nil, err
+	}
+	return t, nil
+}
+
+// open reads the models and the data.
+func (t *training) open(float, quantized string) (err error) {
+	for _, m := range []struct {
+		path string
+		to   **onnx.Model
+	}{{quantized, &t.quantized}, {quantized, &t.graph}, {float, &t.float}} {
+		if *m.to, err = OpenModel(m.path); err != nil {
+			return err
 		}
-	}()
-	for path, m := range map[string][]**onnx.Model{quantized: {&t.quantized, &t.graph}, float: {&t.float}} {
-		for _, to := range m {
-			if *to, err = OpenModel(path); err != nil {
-				return nil, err
-			}
-			if err := checkModel(*to); err != nil {
-				return nil, err
-			}
+		if err := checkModel(*m.to); err != nil {
+			return err
 		}
 	}
 	if t.exposed, err = rewrite.Expose(t.graph); err != nil {
-		return nil, fail(Nothing, fmt.Errorf("%s: %w", quantized, err), "quantize it first, or give the float model alone with --bits")
+		return fail(Nothing, fmt.Errorf("%s: %w", quantized, err), "quantize it first, or give the float model alone with --bits")
 	}
 	if err := t.openData(); err != nil {
-		return nil, err
+		return err
 	}
 	t.graph.ReferToFile(pageSize)
-	load, err := graphLoader(quantized, o.Threads)
+	load, err := graphLoader(quantized, t.options.Threads)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	t.model = &finetune.Model{Graph: t.graph, Load: load}
 	coders := map[string]finetune.Weight{}
@@ -216,9 +220,9 @@ func newTraining(float, quantized string, o FinetuneOptions) (t *training, err e
 		t.model.Weights = append(t.model.Weights, w)
 	}
 	if err := t.model.Check(); err != nil {
-		return nil, fail(BadModel, err, "")
+		return err
 	}
-	return t, t.openTeacher(float)
+	return t.openTeacher(float)
 }
 
 // openData opens the data and chooses the batch.
@@ -303,30 +307,85 @@ func (t *training) openTeacher(path string) error {
 			computed[out] = true
 		}
 	}
-	t.teacher = &finetune.Teacher{Output: output, Values: t.floatValues, Has: func(name string) bool { return computed[name] }}
+	t.teacher = &finetune.Teacher{Output: output, Value: t.floatValue, Has: func(name string) bool { return computed[name] }}
 	return nil
 }
 
-// floatValues runs the float model and returns the named values. The session stays open for the next call with the same names.
-func (t *training) floatValues(ctx context.Context, inputs map[string]*tensor.Tensor, names []string) (map[string]*tensor.Tensor, error) {
-	if t.session == nil || !slices.Equal(names, t.sessionOf) {
-		if t.session != nil {
-			_ = t.session.Close()
+// floatSession is the float model, or the part of it between two values.
+type floatSession struct {
+	session   grad.Session
+	cut, name string
+	inputs    []string
+}
+
+// floatValue runs the float model, or the part of it behind the value cut, and returns a value. The session stays open for the
+// next call of the same kind.
+func (t *training) floatValue(ctx context.Context, inputs map[string]*tensor.Tensor, cut, name string) (*tensor.Tensor, error) {
+	if s := &t.session; s.session == nil || s.cut != cut || s.name != name {
+		if s.session != nil {
+			_ = s.session.Close()
+			s.session = nil
 		}
 		load, err := graphLoader(t.float.Path(), t.options.Threads)
 		if err != nil {
 			return nil, err
 		}
-		t.float.Graph.Outputs = nil
-		for _, name := range names {
-			t.float.Graph.Outputs = append(t.float.Graph.Outputs, &onnx.ValueInfo{Name: name})
+		var given *tensor.Tensor
+		if cut != "" {
+			given = inputs[cut]
 		}
-		if t.session, err = load(t.float, false); err != nil {
+		part := between(t.float, given, cut, name)
+		if s.session, err = load(part, false); err != nil {
 			return nil, err
 		}
-		t.sessionOf = names
+		s.cut, s.name, s.inputs = cut, name, nil
+		for _, in := range part.Graph.Inputs {
+			s.inputs = append(s.inputs, in.Name)
+		}
 	}
-	return t.session.Run(ctx, inputs)
+	fed := map[string]*tensor.Tensor{}
+	for _, in := range t.session.inputs {
+		fed[in] = inputs[in]
+	}
+	out, err := t.session.session.Run(ctx, fed)
+	return out[name], err
+}
+
+// between returns the part of m that computes a value, from the value cut on where that is not empty; given is one such value.
+func between(m *onnx.Model, given *tensor.Tensor, cut, name string) *onnx.Model {
+	part := *m
+	graph := &onnx.Graph{Name: m.Graph.Name, Outputs: []*onnx.ValueInfo{{Name: name}}}
+	need := map[string]bool{name: true}
+	for _, n := range slices.Backward(m.Graph.Nodes) {
+		if !slices.ContainsFunc(n.Outputs, func(o string) bool { return need[o] && o != cut }) {
+			continue
+		}
+		graph.Nodes = append(graph.Nodes, n)
+		for _, in := range slices.Concat(n.Inputs, n.Captures()) {
+			need[in] = true
+		}
+	}
+	slices.Reverse(graph.Nodes)
+	for _, in := range m.Graph.Inputs {
+		if need[in.Name] {
+			graph.Inputs = append(graph.Inputs, in)
+		}
+	}
+	for _, init := range m.Graph.Initializers {
+		if need[init.Name] {
+			graph.Initializers = append(graph.Initializers, init)
+		}
+	}
+	if cut != "" && need[cut] {
+		dims := make([]any, len(given.Shape))
+		for i, d := range given.Shape {
+			dims[i] = d
+		}
+		dims[0] = nil
+		graph.Inputs = append(graph.Inputs, onnx.NewValueInfo(cut, onnx.DataType(given.Type), dims...))
+	}
+	part.Graph = graph
+	return &part
 }
 
 func (t *training) run(ctx context.Context) (*finetune.Result, error) {

@@ -33,7 +33,7 @@ func coarseDigits(t *testing.T) (files models.QuickstartFiles, quantized string)
 func trainingOptions(files models.QuickstartFiles, output string) cosetq.FinetuneOptions {
 	return cosetq.FinetuneOptions{
 		Output: filepath.Join(filepath.Dir(files.Model), output), Data: files.Calib, Threads: 1,
-		Train: finetune.Options{Steps: 60, Batch: 32, HeldOut: 64, Every: 20, Rate: 2e-2, Seed: 5},
+		Train: finetune.Options{Steps: 60, Batch: 32, HeldOut: 64, Every: 20, Rate: 0.05, Seed: 5},
 	}
 }
 

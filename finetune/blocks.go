@@ -73,8 +73,9 @@ type blockwise struct {
 	blocks  []grad.Segment
 	weights map[string]Weight
 
-	entering []*tensor.Tensor     // of every sample, what the trained blocks give to the next one; nil in front of the first
-	settled  map[string][]float32 // parameters that earlier blocks have trained
+	// Of every sample, what the trained blocks and what those of the float model give to the next one; nil in front of the first.
+	entering, floats []*tensor.Tensor
+	settled          map[string][]float32 // parameters that earlier blocks have trained
 }
 
 func (b *blockwise) run(ctx context.Context) (*Result, error) {
@@ -177,11 +178,23 @@ func (b *blockwise) samples(ctx context.Context, s grad.Segment) ([]blockSample,
 		if err != nil {
 			return nil, err
 		}
-		out, err := b.teacher.Values(ctx, inputs, []string{s.Output})
+		if s.Input != "" {
+			var entering []*calib.Sample
+			for _, n := range part {
+				entering = append(entering, &calib.Sample{Inputs: map[string]*tensor.Tensor{s.Input: b.floats[n]}})
+			}
+			joined, err := calib.Join(entering)
+			if err != nil {
+				return nil, err
+			}
+			inputs = maps.Clone(inputs)
+			maps.Copy(inputs, joined)
+		}
+		out, err := b.teacher.Value(ctx, inputs, s.Input, s.Output)
 		if err != nil {
 			return nil, fmt.Errorf("the float model: %w", err)
 		}
-		targets, err := divide(out[s.Output], len(part))
+		targets, err := divide(out, len(part))
 		if err != nil {
 			return nil, err
 		}
@@ -217,7 +230,10 @@ func (b *blockwise) pass(ctx context.Context, t *trainer, samples []blockSample)
 		}
 		leaving = append(leaving, parts...)
 	}
-	b.entering = leaving
+	b.entering, b.floats = leaving, nil
+	for _, s := range samples {
+		b.floats = append(b.floats, s.target)
+	}
 	return nil
 }
 

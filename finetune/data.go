@@ -16,8 +16,9 @@ import (
 // Teacher is the float model whose outputs are the targets.
 type Teacher struct {
 	Output string // the output that teaches
-	// Values runs the float model on inputs and returns the named values.
-	Values func(ctx context.Context, inputs map[string]*tensor.Tensor, names []string) (map[string]*tensor.Tensor, error)
+	// Value runs the float model and returns a value of it. With cut not empty the model begins there: inputs has that value too,
+	// and nothing in front of it runs.
+	Value func(ctx context.Context, inputs map[string]*tensor.Tensor, cut, name string) (*tensor.Tensor, error)
 	// Has reports whether the float model computes a value of that name.
 	Has func(name string) bool
 }
@@ -61,12 +62,11 @@ func (t *taught) batch(ctx context.Context, numbers []int) (map[string]*tensor.T
 		y, err := oneHot(samples, t.target)
 		return with(y), err
 	}
-	out, err := t.teacher.Values(ctx, inputs, []string{t.teacher.Output})
+	y, err := t.teacher.Value(ctx, inputs, "", t.teacher.Output)
 	if err != nil {
 		return nil, fmt.Errorf("finetune: the float model: %w", err)
 	}
-	y := out[t.teacher.Output]
-	if y == nil || onnx.DataType(y.Type) != t.target.Type || !slices.Equal(y.Shape, t.target.Shape) {
+	if onnx.DataType(y.Type) != t.target.Type || !slices.Equal(y.Shape, t.target.Shape) {
 		return nil, fmt.Errorf("finetune: output %q of the float model is not %v %v as that of the quantized one: are they the same model?", t.teacher.Output, t.target.Type, t.target.Shape)
 	}
 	return with(y), nil

@@ -2,10 +2,12 @@ package finetune
 
 import (
 	"math"
+	"math/rand/v2"
 	"runtime"
 	"sync"
 	"sync/atomic"
 
+	"github.com/cosetq/cosetq/lattice"
 	"github.com/cosetq/cosetq/quant"
 	"github.com/cosetq/cosetq/tensor"
 )
@@ -20,7 +22,8 @@ type latent struct {
 	values  *tensor.Tensor // w as the graph's input
 	g       []float32      // gradient of the step
 	opt     adam
-	unit    float64 // rms of w at the start: what learning rates are relative to
+	blur    float64 // rms distance between weights and codes, relative to the rms of the weights
+	unit    float64 // the same in the unit of the weights: what learning rates are relative to
 
 	logScale []float64 // natural logarithm of every scale, unrounded
 	scaleOpt adam
@@ -43,13 +46,27 @@ func newLatent(w Weight) (*latent, error) {
 	}
 	l.u = append([]float32(nil), l.w...)
 	l.opt = newAdam(len(l.u))
-	l.unit = rms(l.w)
+	if l.blur, err = codeError(w.Matrix.Codec); err != nil {
+		return nil, err
+	}
+	l.unit = l.blur * rms(l.w)
 	l.dot, l.square = make([]float64, l.n), make([]float64, l.n)
 	for i := range l.recoder.Scales() {
 		l.logScale = append(l.logScale, math.Log(float64(l.recoder.Scale(i))))
 	}
 	l.scaleOpt = newAdam(len(l.logScale))
 	return l, nil
+}
+
+// codeError is the rms error of a codec on N(0,1).
+func codeError(c *lattice.Codec) (float64, error) {
+	rng := rand.New(rand.NewPCG(1, 1))
+	sample := make([]float32, 1<<12)
+	for i := range sample {
+		sample[i] = float32(rng.NormFloat64())
+	}
+	sse, err := c.Distortion(sample, c.NominalStep())
+	return math.Sqrt(sse / float64(len(sample))), err
 }
 
 func rms(v []float32) float64 {
@@ -60,6 +77,9 @@ func rms(v []float32) float64 {
 	return math.Sqrt(sum / float64(max(len(v), 1)))
 }
 
+// slowRate is the learning rate of scales and parameters relative to that of the weights: each acts on a whole row or channel.
+const slowRate = 0.5
+
 // moveScales takes a step on the logarithms of the scales: dL/d log s = Σ g·w over the rows that use s.
 func (l *latent) moveScales(rate, factor float64, step int) {
 	g := make([]float32, len(l.logScale))
@@ -67,7 +87,7 @@ func (l *latent) moveScales(rate, factor float64, step int) {
 		g[l.recoder.Entry(row)] += float32(d)
 	}
 	x := make([]float32, len(g)) // the move
-	l.scaleOpt.update(x, g, 0, len(x), rate, factor, step)
+	l.scaleOpt.update(x, g, 0, len(x), slowRate*rate*l.blur, factor, step)
 	for i, d := range x {
 		if math.IsInf(l.logScale[i], -1) {
 			continue // rows of zeros

@@ -53,35 +53,50 @@ var parameterInputs = map[string][]int{
 	"SkipLayerNormalization": {2, 3, 4}, "SkipSimplifiedLayerNormalization": {2, 3}, "BiasGelu": {1}, "FastGelu": {1}, "PRelu": {1},
 }
 
-// parameters names the initializers that are biases and parameters of normalisations behind a quantized weight or in front of
-// one: float vectors that only such places read.
+// weightInputs says at which inputs an operator takes weights, which may have stayed float.
+var weightInputs = map[string][]int{"Gemm": {0, 1}, "MatMul": {0, 1}, "Conv": {1}}
+
+// parameters names the float initializers that are trained along: biases and parameters of normalisations, and the weights of
+// products that are not quantized. Nothing else may read them. What only positions or other constants are multiplied by, such
+// as the frequencies of a rotary embedding, is none.
 func parameters(m *onnx.Model) []string {
-	vectors := map[string]bool{}
+	size := map[string]int64{}
+	vector := map[string]bool{}
 	for _, t := range m.Graph.Initializers {
-		if n, err := t.NumElements(); err == nil && n > 1 && (t.DataType == onnx.Float || t.DataType == onnx.Float16) &&
-			slices.Max(t.Dims) == n {
-			vectors[t.Name] = true
+		if n, err := t.NumElements(); err == nil && n > 1 && (t.DataType == onnx.Float || t.DataType == onnx.Float16) {
+			size[t.Name] = n
+			vector[t.Name] = slices.Max(t.Dims) == n
 		}
 	}
-	used := map[string]bool{}
+	data := map[string]bool{} // values that depend on floating-point inputs, embeddings or weights that are inputs
+	for _, in := range m.Graph.Inputs {
+		if dt, _, ok := in.TensorType(); ok && dt.IsFloat() && size[in.Name] == 0 {
+			data[in.Name] = true
+		}
+	}
+	used, spoiled := map[string]bool{}, map[string]bool{}
 	for _, n := range m.Graph.Nodes {
+		depends := slices.ContainsFunc(n.Inputs, func(in string) bool { return data[in] }) ||
+			n.OpType == "Gather" && size[n.Inputs[0]] > 0 // an embedding
+		for _, out := range n.Outputs {
+			data[out] = depends
+		}
 		for i, in := range n.Inputs {
-			if !vectors[in] {
-				continue
-			}
-			if slices.Contains(parameterInputs[n.OpType], i) {
+			switch {
+			case size[in] == 0:
+			case depends && vector[in] && slices.Contains(parameterInputs[n.OpType], i), depends && slices.Contains(weightInputs[n.OpType], i):
 				used[in] = true
-			} else {
-				vectors[in] = false
+			default:
+				spoiled[in] = true
 			}
 		}
 		for _, in := range n.Captures() {
-			vectors[in] = false
+			spoiled[in] = true
 		}
 	}
 	var names []string
 	for _, t := range m.Graph.Initializers {
-		if vectors[t.Name] && used[t.Name] {
+		if used[t.Name] && !spoiled[t.Name] {
 			names = append(names, t.Name)
 		}
 	}

@@ -19,7 +19,7 @@ type Options struct {
 	Batch      int       // samples of a pass
 	Accumulate int       // passes whose gradients make a step
 	Loss       grad.Loss // KL and MSE take a teacher, CrossEntropy labels
-	Rate       float64   // peak learning rate: of a weight relative to the rms of its matrix, of a scale relative to itself
+	Rate       float64   // peak learning rate, relative to the rms distance of weights from their codes
 	WarmUp     float64   // share of the training over which the rate rises
 	Clip       float64   // bound on the norm of the gradient
 	HeldOut    int       // samples to judge by, never trained on
@@ -45,7 +45,7 @@ type Plan struct {
 
 // Defaults of [Options].
 const (
-	DefaultRate    = 2e-3
+	DefaultRate    = 0.01
 	DefaultWarmUp  = 0.05
 	DefaultClip    = 1
 	DefaultHeldOut = 32

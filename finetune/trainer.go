@@ -226,9 +226,6 @@ func (t *trainer) accumulate(ctx context.Context) (loss float64, err error) {
 	return loss, nil
 }
 
-// slowRate is the learning rate of scales and parameters relative to that of the weights: each acts on a whole row or channel.
-const slowRate = 0.2
-
 // move takes one step with the gradients at hand, at a share of the peak learning rate.
 func (t *trainer) move(share float64) error {
 	if err := parallel(t.parts, func(s stretch) error { s.measure(); return nil }); err != nil {
@@ -254,13 +251,17 @@ func (t *trainer) move(share float64) error {
 		factor *= t.opt.Clip / norm
 	}
 	rate, step := t.opt.Rate*share, t.done+1
+	var blur float64 // of the finest codec in training: parameters serve all
 	for _, l := range t.latents {
 		if !l.Frozen {
-			l.moveScales(slowRate*rate, factor, step)
+			l.moveScales(rate, factor, step)
+			if blur == 0 || l.blur < blur {
+				blur = l.blur
+			}
 		}
 	}
 	for _, p := range t.parameters {
-		p.move(slowRate*rate, factor, step)
+		p.move(slowRate*rate*blur, factor, step)
 	}
 	return parallel(t.parts, func(s stretch) error { return s.move(rate, factor, step) })
 }

@@ -303,7 +303,8 @@ func (b *body) weight() string {
 	b.scales()
 	factor := "gain"
 	if !b.forms.padded { // one scale for every row of the tiles: work it into the gains, which are smaller than the weight
-		b.op("Concat", "tile_shape", []string{"gain_tiles", "last_pair", "one"}, onnx.IntAttr("axis", 0))
+		b.binary("Gather", "code_tiles", "codes_shape", b.ints("first_and_last", 0, 3), onnx.IntAttr("axis", 0)) // a single gain has no rows
+		b.op("Concat", "tile_shape", []string{"code_tiles", "last_pair", "one"}, onnx.IntAttr("axis", 0))
 		factor = b.binary("Mul", "factor", "gain", b.binary("Reshape", "scale_by_tile", "scale", "tile_shape"))
 	}
 	if b.einsum() { // t tile, n row, g group, m level, b block, d place; group g holds columns g, g+G, …

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -71,11 +73,12 @@ Without QUANTIZED the float model is quantized first, as --bits or --codec say.`
 	fs.DurationVar(&o.Train.MaxTime, "max-time", 0, "time to train instead, as in 30m")
 	fs.IntVar(&o.Train.Batch, "batch", 0, "samples of a pass (0: 8 windows of tokens, 64 of anything else)")
 	fs.IntVar(&o.Train.Accumulate, "accumulate", 1, "passes whose gradients make a step")
-	fs.Float64Var(&o.Train.Rate, "rate", finetune.DefaultRate, "peak learning rate, relative to the rms of each weight")
+	fs.Float64Var(&o.Train.Rate, "rate", finetune.DefaultRate, "peak learning rate, relative to the distance of weights from their codes")
 	fs.Float64Var(&o.Train.WarmUp, "warm-up", finetune.DefaultWarmUp, "share of the training over which the rate rises; a cosine takes it down to 0 afterwards")
 	fs.Float64Var(&o.Train.Clip, "clip", finetune.DefaultClip, "bound on the norm of the gradient")
 	fs.IntVar(&o.Train.HeldOut, "held-out", finetune.DefaultHeldOut, "samples to judge by, never trained on")
 	fs.IntVar(&o.Train.Every, "every", finetune.DefaultEvery, "steps between judgements")
+	fs.Var((*bytesFlag)(&o.Train.MaxMemory), "max-memory", "compute activations again rather than keep more than this, as in 4GB (0: no bound)")
 	fs.Uint64Var(&o.Train.Seed, "seed", 0, "seed of the order of the samples")
 	fs.IntVar(&o.Threads, "threads", 0, "threads of the runtime (0: all cores)")
 	fs.BoolVar(&o.Train.Resume, "resume", false, "go on from the checkpoint of an interrupted training")
@@ -122,4 +125,24 @@ func printFinetune(con *console, r *cosetq.FinetuneReport) {
 		fmt.Fprintf(con.out, "wrote %s   %s\n", file.Path, cosetq.Size(file.Bytes))
 	}
 	con.logf("%.1f s, %.1f s of processor time, peak memory %s", r.Seconds, r.CPUSeconds, cosetq.Size(r.PeakRSS))
+}
+
+// bytesFlag is a number of bytes, written as 500MB or 4GB.
+type bytesFlag int64
+
+func (f *bytesFlag) String() string { return strconv.FormatInt(int64(*f), 10) }
+
+// Type is how the help names the value.
+func (f *bytesFlag) Type() string { return "size" }
+
+// Set reads a size.
+func (f *bytesFlag) Set(s string) error {
+	digits := strings.TrimRight(strings.ToUpper(s), "KMGTB")
+	factor, ok := map[string]float64{"": 1, "B": 1, "KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}[strings.ToUpper(s)[len(digits):]]
+	n, err := strconv.ParseFloat(digits, 64)
+	if err != nil || !ok || !(n >= 0 && n*factor < 1<<62) {
+		return fmt.Errorf("%q is no size; write it as 500MB or 4GB", s)
+	}
+	*f = bytesFlag(n * factor)
+	return nil
 }

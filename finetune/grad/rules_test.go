@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"os"
 	"slices"
 	"testing"
 
@@ -336,5 +337,12 @@ func TestRules(t *testing.T) {
 		if !covered[op] && op != microsoft+"SimplifiedLayerNormalization" { // the same code as without the domain
 			t.Errorf("the lowering of %s has no case", op)
 		}
+	}
+}
+
+func writeFile(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
 	}
 }

@@ -1,0 +1,246 @@
+package grad
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"path/filepath"
+	"testing"
+
+	"github.com/cosetq/cosetq/calib"
+	"github.com/cosetq/cosetq/internal/testenv"
+	"github.com/cosetq/cosetq/lattice"
+	"github.com/cosetq/cosetq/onnx"
+	"github.com/cosetq/cosetq/ort"
+	"github.com/cosetq/cosetq/quant"
+	"github.com/cosetq/cosetq/rewrite"
+	"github.com/cosetq/cosetq/tensor"
+)
+
+// exposed quantizes a model to 2 bits and makes the weights inputs.
+func exposed(t *testing.T, path string) (m *onnx.Model, weights []string, values map[string]*tensor.Tensor) {
+	t.Helper()
+	m, err := onnx.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { m.Close() })
+	sites, err := rewrite.FindSites(m, rewrite.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	codec, err := lattice.Preset(2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	coded := map[*rewrite.Weight]*quant.Matrix{}
+	var replacements []rewrite.Replacement
+	for _, s := range sites {
+		if s.Status != rewrite.Candidate {
+			continue
+		}
+		if coded[s.Weight] == nil {
+			res, err := quant.Quantize(context.Background(), s.Weight, quant.Options{Codec: codec})
+			if err != nil {
+				t.Fatal(err)
+			}
+			coded[s.Weight] = res.Matrix
+		}
+		replacements = append(replacements, rewrite.Replacement{Site: s, Matrix: coded[s.Weight]})
+	}
+	if _, err := rewrite.Apply(m, replacements, "test"); err != nil {
+		t.Fatal(err)
+	}
+	list, err := rewrite.Expose(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.ReferToFile(4096)
+	values = map[string]*tensor.Tensor{}
+	for _, e := range list {
+		w := make([]float32, e.Matrix.N*e.Matrix.K)
+		if err := e.Matrix.DecodeRows(w, 0, e.Matrix.N); err != nil {
+			t.Fatal(err)
+		}
+		values[e.Input] = tensor.Of(w, int64(e.Matrix.N), int64(e.Matrix.K))
+		weights = append(weights, e.Input)
+	}
+	return m, weights, values
+}
+
+// TestModels compares the gradient of the distillation loss of real models with central differences, for every quantized
+// weight in a random direction.
+func TestModels(t *testing.T) {
+	dir := t.TempDir()
+	windows := filepath.Join(dir, "windows.yaml")
+	for _, c := range []struct {
+		name, path, recipe string
+		samples            int
+		windows            string // recipe to write instead
+	}{
+		{name: "vit_tiny", path: testenv.Data(t, "models/vit_tiny_patch16_224.onnx"), recipe: testenv.Data(t, "imagenet_vit.yaml"), samples: 1},
+		{name: "novel_llama_24m", path: testenv.Llama(t), recipe: windows, samples: 2,
+			windows: fmt.Sprintf("kind: bytes\nfile: %s\nseq: 64\n", testenv.Data(t, "text/novels_calib.txt"))},
+		{name: "oval21_cifar", path: testenv.Data(t, "models/vnn21_oval21_cifar_base_kw.onnx"), recipe: testenv.Data(t, "cifar_oval.yaml"), samples: 1},
+		{name: "marabou_cifar", path: testenv.Data(t, "models/vnn21_marabou_cifar10_small.onnx"), recipe: testenv.Data(t, "cifar_plain_nhwc.yaml"), samples: 1},
+		{name: "vit_pgd", path: testenv.Data(t, "models/vnn23_vit_pgd_2_3_16.onnx"), recipe: testenv.Data(t, "cifar_vit.yaml"), samples: 1},
+		{name: "mnist_256x2", path: testenv.Data(t, "models/vnn21_mnist_net_256x2.onnx"), recipe: testenv.Data(t, "mnist_784x1.yaml"), samples: 1},
+		{name: "acasxu", path: testenv.Data(t, "models/vnn21_acasxu_1_7.onnx"), recipe: "random:1", samples: 1},
+		{name: "mscn", path: testenv.Data(t, "models/vnn23_nn4sys_mscn_128d.onnx"), recipe: "random:1", samples: 1},
+		{name: "pensieve", path: testenv.Data(t, "models/vnn23_nn4sys_pensieve_mid_simple.onnx"), recipe: "random:1", samples: 1},
+		{name: "ml4acopf", path: testenv.Data(t, "models/vnn23_ml4acopf_118.onnx"), recipe: "random:1", samples: 1},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if c.windows != "" {
+				writeFile(t, c.recipe, c.windows)
+			}
+			m, weights, fed := exposed(t, c.path)
+			var specs []tensor.Spec
+			all, _, err := ort.Signature(m)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, s := range all {
+				if fed[s.Name] == nil {
+					specs = append(specs, s)
+				}
+			}
+			reader, err := calib.Open(c.recipe, specs, calib.Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer reader.Close()
+			var samples []*calib.Sample
+			for i := range c.samples {
+				s, err := reader.Sample(i)
+				if err != nil {
+					t.Fatal(err)
+				}
+				samples = append(samples, s)
+			}
+			inputs, err := calib.Join(samples)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for name, x := range inputs {
+				fed[name] = x
+			}
+			kind := KL
+			if reader.Random() { // outputs that are no logits
+				kind = MSE
+			}
+			checkModel(t, m, loader(t, filepath.Dir(c.path)), kind, weights, fed)
+		})
+	}
+}
+
+func checkModel(t *testing.T, m *onnx.Model, load Loader, kind Loss, weights []string, fed map[string]*tensor.Tensor) {
+	if err := Check(m, weights); err != nil {
+		t.Fatal(err)
+	}
+	g, err := Trace(context.Background(), m, load, fed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := g.Value(g.Outputs()[0])
+	loss, target, err := g.AddLoss(kind, out.Name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	grads, err := g.Backward(loss, weights, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	open := func(outputs ...*Value) func() map[string]*tensor.Tensor {
+		model := g.Model(outputs...)
+		s, err := load(model, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { s.Close() })
+		return func() map[string]*tensor.Tensor {
+			in := map[string]*tensor.Tensor{}
+			for _, v := range model.Graph.Inputs {
+				in[v.Name] = fed[v.Name]
+			}
+			out, err := s.Run(context.Background(), in)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return out
+		}
+	}
+	// The target is the output with noise about as large.
+	r := rand.New(rand.NewPCG(3, 1))
+	y, err := tensor.View[float32](open(out)()[out.Name])
+	if err != nil {
+		t.Fatal(err)
+	}
+	aim := make([]float32, len(y))
+	for i := range aim {
+		aim[i] = y[i] * float32(1+r.NormFloat64())
+	}
+	fed[target.Name] = tensor.Of(aim, out.Shape...)
+	gradients := open(grads...)()
+	forward := open(loss)
+	value := func() float64 {
+		l, err := tensor.View[float32](forward()[loss.Name])
+		if err != nil {
+			t.Fatal(err)
+		}
+		return float64(l[0])
+	}
+	worst := 0.0
+	stride := 1
+	if !testenv.Slow() {
+		stride = max(len(weights)/6, 1)
+	}
+	for i := 0; i < len(weights); i += stride {
+		w, err := tensor.View[float32](fed[weights[i]])
+		if err != nil {
+			t.Fatal(err)
+		}
+		d, err := tensor.View[float32](gradients[grads[i].Name])
+		if err != nil {
+			t.Fatal(err)
+		}
+		// The direction leans towards the gradient, as one at random is almost orthogonal to it and shows rounding alone.
+		var norm, size float64
+		for j := range w {
+			norm += float64(d[j]) * float64(d[j])
+			size += float64(w[j]) * float64(w[j])
+		}
+		norm, size = math.Sqrt(norm), math.Sqrt(size)
+		if norm*size < 1e-4*value() {
+			continue // it hardly matters: its effect drowns in the rounding of the loss
+		}
+		direction := make([]float64, len(w))
+		want := 0.0
+		for j := range w {
+			direction[j] = r.NormFloat64()/math.Sqrt(float64(len(w))) + float64(d[j])/norm
+			want += direction[j] * float64(d[j])
+		}
+		original := append([]float32(nil), w...)
+		at := func(by float64) float64 {
+			for j := range w {
+				w[j] = float32(float64(original[j]) + by*direction[j])
+			}
+			return value()
+		}
+		// A move that changes the loss by a thousandth of itself or so is far above its rounding and mostly far below its
+		// curvature; where a kink lies in between, a shorter one will do.
+		var got float64
+		relative := math.Inf(1)
+		for h := min(2e-3*value()/norm, 1e-2*size); relative > 1e-2 && h > 1e-7*size; h /= 4 {
+			got = (at(h) - at(-h)) / (2 * h)
+			copy(w, original)
+			relative = math.Abs(got-want) / math.Abs(want)
+		}
+		worst = max(worst, relative)
+		if relative > 1e-2 {
+			t.Errorf("%s: derivative %.6g, differences say %.6g: %.4f off", weights[i], want, got, relative)
+		}
+	}
+	t.Logf("largest relative error %.2g", worst)
+}
