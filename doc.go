@@ -1,9 +1,36 @@
-// Package cosetq is the whole pipeline as an API: what the command line does, for Go programs. It makes ONNX models 4 to 8
-// times smaller by replacing the constant weights of MatMul and Gemm with nested-lattice codes.
+// Package cosetq makes ONNX models 4 to 8 times smaller: it replaces the constant weights of MatMul and Gemm by nested-lattice
+// codes. It is what the command line does, for Go programs.
 //
-// [Inspect] tells what is in a model, [Plan] how large the result would be, [Calibrate] learns from data, [Quantize] writes
-// the new model, [Export] turns it back into plain ONNX. Each takes paths and an options struct whose zero value is useful,
-// and returns the report that the command line prints with --json. Long ones take a context and report their [Progress].
+// # The steps
 //
-// Errors say what to do: see [Error] and [Classify]. What the steps are made of is in the packages below this one.
+//   - [Inspect] lists the MatMul and Gemm nodes of a model, says of each whether it can be quantized, and predicts the size.
+//     [Plan] does so for options of your choice. Both read no weights.
+//   - [Calibrate] runs the float model over data and keeps what [Quantize] needs to know of it; [MergeStatistics] joins the files
+//     of several runs. This step is optional: without data, weights are rounded to nearest.
+//   - [Quantize] writes the new model. The file runs in any ONNX Runtime, with our native library in its own kernels.
+//   - [Evaluate] measures accuracy, perplexity or agreement; [Bench] measures time; [Compare] says which layer lost what.
+//   - [Export] turns a quantized model into plain ONNX; [ExportOps] writes the native library for programs in other languages.
+//
+// The smallest program is
+//
+//	report, err := cosetq.Quantize(ctx, "model.onnx", cosetq.QuantizeOptions{})
+//
+// # What they have in common
+//
+// Each step takes paths and an options struct whose zero value is useful, and returns the report that the command line prints
+// with --json. Steps that take long have a context, which ends them and leaves nothing broken behind, and report their
+// [Progress]. Nothing is overwritten unless the options say so, and models are never changed in place.
+//
+// The same input, options and version give the same bytes, for any number of threads, with the native library or without.
+//
+// Errors say what, where, why and what to do next: [Classify] gives the kind and the hint of any of them.
+//
+// [Inspect], [Plan], [Quantize] without data, and [Export] are plain Go. The others need ONNX Runtime, which package ort finds
+// and loads, and a build with cgo; without, they fail with an error of the kind [Unavailable].
+//
+// # What is below
+//
+// Programs that need more than files in and files out use the packages that the steps are made of: onnx reads and writes
+// models, lattice and quant code one weight, calib reads data, rewrite finds and replaces nodes, ort runs models, eval judges
+// and bench times anything that runs.
 package cosetq

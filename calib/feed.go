@@ -1,6 +1,7 @@
 package calib
 
 import (
+	"fmt"
 	"math"
 	"slices"
 	"strings"
@@ -45,10 +46,32 @@ func (r *Recipe) checkFit(key string, in tensor.Spec, shape []int64) error {
 		fed[0] = in.Shape[0].Size // samples are joined to the fixed batch
 	}
 	if !in.Accepts(in.Type, fed) {
-		return r.fail(key, "the data gives %s per sample, and the model's input is %s; change the recipe (shape, layout, seq or crop) or take another model",
-			tensor.FormatShape(shape), in)
+		return r.fail(key, "the data gives %s per sample, and the model's input is %s; %s",
+			tensor.FormatShape(shape), in, r.reshape(in, shape))
 	}
 	return nil
+}
+
+// reshape says what would make data of a shape fit the input: a shape in the recipe where the number of values is right.
+func (r *Recipe) reshape(in tensor.Spec, shape []int64) string {
+	const otherwise = "change the recipe (shape, layout, seq or crop) or take another model"
+	if len(in.Shape) < 2 || !slices.Contains(keysOf[r.Kind], "shape") {
+		return otherwise
+	}
+	want := []int64{-1}
+	for _, d := range in.Shape[1:] {
+		if !d.Fixed() {
+			return otherwise
+		}
+		want = append(want, d.Size)
+	}
+	have, err1 := tensor.Count(shape)
+	need, err2 := tensor.Count(want[1:])
+	if err1 != nil || err2 != nil || have != need {
+		return otherwise
+	}
+	text := strings.ReplaceAll(fmt.Sprint(want), " ", ", ")
+	return "add shape: " + text + " to the recipe"
 }
 
 // encode turns values into a tensor of the type that the input has.

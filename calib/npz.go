@@ -2,6 +2,7 @@ package calib
 
 import (
 	"errors"
+	"strings"
 
 	"github.com/cosetq/cosetq/tensor"
 )
@@ -30,7 +31,20 @@ func openNPZ(r *Recipe, inputs []tensor.Spec, o Options) (Reader, error) {
 	if err != nil {
 		return nil, err
 	}
-	arc, err := openArchive(r.resolve(r.File))
+	path := r.resolve(r.File)
+	if strings.ContainsAny(r.File, "*?[") {
+		return openNPZFiles(r, in, path, o)
+	}
+	n, err := openArray(r, in, path, o)
+	if err != nil {
+		return nil, err
+	}
+	return n, nil
+}
+
+// openArray opens the array of one archive.
+func openArray(r *Recipe, in tensor.Spec, path string, o Options) (*npzReader, error) {
+	arc, err := openArchive(path)
 	if err != nil {
 		return nil, r.fail("file", "%w", err)
 	}

@@ -150,7 +150,7 @@ func (r *Recipe) collect(node ast.Node, prefix string, keys *[]string) error {
 	mapping, ok := node.(ast.MapNode)
 	if !ok {
 		if prefix == "" {
-			return r.fail("", "is not a mapping of keys to values; it must start with kind: %s", strings.Join(kinds(), ", "))
+			return r.fail("", "is not a mapping of keys to values; if it is the data itself, name it in a recipe, as {kind: bytes, file: text.txt, seq: 256}; the kinds are %s", strings.Join(kinds(), ", "))
 		}
 		return nil
 	}
