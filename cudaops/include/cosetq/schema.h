@@ -71,6 +71,7 @@ constexpr char kAttrTag[] = "tag";
 constexpr char kAttrMode[] = "mode";
 constexpr char kModeFull[] = "full";
 constexpr char kModeDiagonal[] = "diagonal";
+constexpr char kModeOff[] = "off";
 
 enum SlotField : int {
   kSlotElement,
