@@ -50,7 +50,7 @@ type Layer struct {
 }
 
 // sampledRows is the number of rows whose outputs are judged: float64 products of all would take longer than the timing.
-const sampledRows = 48
+const sampledRows = 256
 
 // New draws a layer of N × K. Its files go to the folder dir.
 func New(n, k int, dir string) (*Layer, error) {
