@@ -8,6 +8,7 @@
 //   - [Calibrate] runs the float model over data and keeps what [Quantize] needs to know of it; [MergeStatistics] joins the files
 //     of several runs. This step is optional: without data, weights are rounded to nearest.
 //   - [Quantize] writes the new model. The file runs in any ONNX Runtime, with our native library in its own kernels.
+//   - [Finetune] trains a quantized model on data until it does again what the float model does.
 //   - [Evaluate] measures accuracy, perplexity or agreement; [Bench] measures time; [Compare] says which layer lost what.
 //   - [Export] turns a quantized model into plain ONNX; [ExportOps] writes the native library for programs in other languages.
 //

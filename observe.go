@@ -21,7 +21,6 @@ const calibrationBatch = 8
 // calibration is a float model that is ready to be run with observers on the inputs of its weights.
 type calibration struct {
 	model        string // path
-	shard        Shard
 	fingerprint  string
 	inputs       []tensor.Spec
 	observations []rewrite.Observation
@@ -31,7 +30,7 @@ type calibration struct {
 
 // newCalibration loads the model at path with an observer on the input of every candidate. No file is written: ONNX Runtime
 // gets the changed graph from memory, and the weights from where they are.
-func newCalibration(path string, patterns rewrite.Options, threads int, shard Shard) (*calibration, error) {
+func newCalibration(path string, patterns rewrite.Options, threads int) (*calibration, error) {
 	library, err := cudaops.FindLibrary("")
 	if err != nil {
 		return nil, fail(Unavailable, fmt.Errorf("calibration runs in the native library: %w", err), "run `make build`, or `cosetq doctor` to see what is missing")
@@ -44,7 +43,7 @@ func newCalibration(path string, patterns rewrite.Options, threads int, shard Sh
 	if err := checkModel(m); err != nil {
 		return nil, err
 	}
-	c := &calibration{model: path, shard: shard}
+	c := &calibration{model: path}
 	if c.inputs, _, err = ort.Signature(m); err != nil {
 		return nil, fail(BadModel, err, "")
 	}
@@ -55,7 +54,7 @@ func newCalibration(path string, patterns rewrite.Options, threads int, shard Sh
 	if err != nil {
 		return nil, err
 	}
-	if c.observations, err = rewrite.Observe(m, sites, shard.observations); err != nil {
+	if c.observations, err = rewrite.Observe(m, sites); err != nil {
 		return nil, fail(Nothing, fmt.Errorf("%s: %w", path, err), "`cosetq inspect %s --layers` lists every node", path)
 	}
 	return c, c.load(m, library, threads)
@@ -147,7 +146,7 @@ func (c *calibration) run(ctx context.Context, reader calib.Reader, progress Pro
 
 // statistics returns what was gathered, read from the native library as it is asked for.
 func (c *calibration) statistics(data calib.DataUsed) (*calib.Statistics, error) {
-	s := &calib.Statistics{Model: filepath.Base(c.model), Fingerprint: c.fingerprint, Program: Version(), Shard: c.shard.String(), Data: []calib.DataUsed{data}}
+	s := &calib.Statistics{Model: filepath.Base(c.model), Fingerprint: c.fingerprint, Program: Version(), Data: []calib.DataUsed{data}}
 	tags, err := c.gathered.Tags()
 	if err != nil {
 		return nil, err
@@ -174,7 +173,6 @@ func (c *calibration) statistics(data calib.DataUsed) (*calib.Statistics, error)
 		entry.Moments = moments
 		s.Observations = append(s.Observations, entry)
 	}
-	s.Sort()
 	return s, nil
 }
 

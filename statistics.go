@@ -114,9 +114,6 @@ func (h *hessians) open(path string, m *onnx.Model) error {
 		err = usage(fmt.Errorf("%s: %w: it was made from %s, which differs from %s in its graph or its weights", path, calib.ErrFingerprint, file.Model, m.Path()),
 			"run `cosetq calibrate %s` again", m.Path())
 	}
-	if err == nil && file.Shard != "" {
-		err = usage(fmt.Errorf("%s is share %s of the statistics", path, file.Shard), "join all shares with `cosetq calibrate --merge`")
-	}
 	if err != nil {
 		_ = file.Close()
 		return err
@@ -127,7 +124,7 @@ func (h *hessians) open(path string, m *onnx.Model) error {
 
 // gather calibrates the model into a file of the journal, from which a resumed run goes on.
 func (o *QuantizeOptions) gather(ctx context.Context, model, path string) error {
-	c, err := newCalibration(model, o.Sites, o.Threads, Shard{})
+	c, err := newCalibration(model, o.Sites, o.Threads)
 	if err != nil {
 		return err
 	}

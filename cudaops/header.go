@@ -56,7 +56,6 @@ func Header() string {
 	text("kAttrMode", AttrMode)
 	text("kModeFull", ModeFull)
 	text("kModeDiagonal", ModeDiagonal)
-	text("kModeOff", ModeOff)
 	enum("SlotField", []string{"kSlotElement", "kSlotDivisor", "kSlotModulus", "kSlotBase", "kSlotFields"})
 	b.WriteString("\n}  // namespace cosetq::schema\n\n#endif  // COSETQ_SCHEMA_H_\n")
 	return b.String()

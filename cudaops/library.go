@@ -7,8 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-
-	"github.com/cosetq/cosetq/internal/checkout"
 )
 
 // EnvLibrary names the environment variable that holds the path of the native library.
@@ -31,9 +29,8 @@ func (e *NotFoundError) Error() string {
 func (e *NotFoundError) Is(target error) bool { return target == fs.ErrNotExist }
 
 // FindLibrary returns the path of the native library. An explicit path, or else the one in COSETQ_OPS_LIBRARY, is taken as
-// it is and must exist. Without either, FindLibrary looks beside the executable: in the same folder, ../build/ops and ../lib.
-// Programs that `go run` or `go test` starts look for build/ops in the working directory and its parents as well; others
-// never load what lies where the user happens to work. It fails with a *[NotFoundError].
+// it is and must exist. Without either, FindLibrary looks beside the executable (the same folder, ../build/ops, ../lib) and
+// then for build/ops in the working directory and its parents. It fails with a *[NotFoundError].
 func FindLibrary(explicit string) (string, error) {
 	return finder{
 		getenv:     os.Getenv,
@@ -67,22 +64,25 @@ func (f finder) find(explicit string) (string, error) {
 }
 
 func (f finder) candidates() []string {
-	exe, err := f.executable()
-	if err != nil {
-		return nil
-	}
-	if resolved, err := filepath.EvalSymlinks(exe); err == nil {
-		exe = resolved
-	}
-	dir := filepath.Dir(exe)
-	paths := []string{
-		filepath.Join(dir, LibraryName),
-		filepath.Join(dir, "..", filepath.FromSlash(buildFolder), LibraryName),
-		filepath.Join(dir, "..", "lib", LibraryName),
+	var paths []string
+	if exe, err := f.executable(); err == nil {
+		if resolved, err := filepath.EvalSymlinks(exe); err == nil {
+			exe = resolved
+		}
+		dir := filepath.Dir(exe)
+		paths = append(paths,
+			filepath.Join(dir, LibraryName),
+			filepath.Join(dir, "..", filepath.FromSlash(buildFolder), LibraryName),
+			filepath.Join(dir, "..", "lib", LibraryName))
 	}
 	if dir, err := f.getwd(); err == nil {
-		for _, folder := range checkout.Folders(exe, dir) {
-			paths = append(paths, filepath.Join(folder, filepath.FromSlash(buildFolder), LibraryName))
+		for {
+			paths = append(paths, filepath.Join(dir, filepath.FromSlash(buildFolder), LibraryName))
+			parent := filepath.Dir(dir)
+			if parent == dir {
+				break
+			}
+			dir = parent
 		}
 	}
 	return paths

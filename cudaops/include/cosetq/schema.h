@@ -71,7 +71,6 @@ constexpr char kAttrTag[] = "tag";
 constexpr char kAttrMode[] = "mode";
 constexpr char kModeFull[] = "full";
 constexpr char kModeDiagonal[] = "diagonal";
-constexpr char kModeOff[] = "off";
 
 enum SlotField : int {
   kSlotElement,

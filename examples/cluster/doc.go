@@ -1,2 +1,0 @@
-// Package cluster holds manifests and scripts that spread quantizing over several processes; its tests run them.
-package cluster
