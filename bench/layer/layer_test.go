@@ -39,7 +39,8 @@ func TestForms(t *testing.T) {
 	if err := l.AddCoded(context.Background(), codec, nil, map[string]string{"accurate": "1", "fast": "4"}); err != nil {
 		t.Fatal(err)
 	}
-	limits := []float64{1e-6, 2e-2, 1e-5, 2e-2, 1e-4, 2e-2}
+	// Without VNNI the sums of ONNX Runtime's dynamic int8 saturate, hence its wide limit.
+	limits := []float64{1e-6, 1e-1, 1e-5, 2e-2, 1e-4, 2e-2}
 	var runners []eval.Runner
 	for _, f := range l.Forms {
 		o := ort.SessionOptions{Threads: 1}
