@@ -50,6 +50,7 @@ type QuantizeOptions struct {
 	MinCoverage float64         // fail with Nothing when a smaller share of the weights can be quantized, 0 to 1
 	Seed        uint64          // of random data; recorded in the report
 	Threads     int             // 0 takes all cores; the result does not depend on it
+	Device      string          // that codes the weights: "" or cpu, or cuda; the result does not depend on it
 	Progress    Progress        // may be nil
 }
 
@@ -396,8 +397,11 @@ func (o *QuantizeOptions) quantizeAll(ctx context.Context, r *QuantizeReport, co
 		n, _ := w.Dims()
 		rows += int64(n)
 	}
-	step := o.Progress.stage("quantizing", rows)
-	encoder, results := fastEncoder(codec), map[*rewrite.Weight]*codedWeight{}
+	encoder, err := encoderOn(o.Device, codec)
+	if err != nil {
+		return nil, err
+	}
+	step, results := o.Progress.stage("quantizing", rows), map[*rewrite.Weight]*codedWeight{}
 	for _, w := range weights {
 		if err := ctx.Err(); err != nil {
 			return nil, err

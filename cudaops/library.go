@@ -9,20 +9,26 @@ import (
 	"strings"
 )
 
-// EnvLibrary names the environment variable that holds the path of the native library.
-const EnvLibrary = "COSETQ_OPS_LIBRARY"
+// EnvLibrary and EnvCUDALibrary name the environment variables that hold the paths of the native libraries.
+const (
+	EnvLibrary     = "COSETQ_OPS_LIBRARY"
+	EnvCUDALibrary = "COSETQ_CUDA_LIBRARY"
+)
 
 // buildFolder is where the build leaves the library, from the root of a checkout.
 const buildFolder = "build/ops"
 
-// NotFoundError says where the native library was looked for.
+// NotFoundError says where a native library was looked for.
 type NotFoundError struct {
-	Tried []string // files, in the order they were tried
+	Library  string   // its file name
+	Variable string   // of the environment, that may name it
+	Build    string   // the command that builds it
+	Tried    []string // files, in the order they were tried
 }
 
 func (e *NotFoundError) Error() string {
-	return fmt.Sprintf("native library %s not found; run `make build` in a checkout (or `make setup` first), or set %s "+
-		"to its path; tried:\n  %s", LibraryName, EnvLibrary, strings.Join(e.Tried, "\n  "))
+	return fmt.Sprintf("native library %s not found; run `%s` in a checkout (or `make setup` first), or set %s "+
+		"to its path; tried:\n  %s", e.Library, e.Build, e.Variable, strings.Join(e.Tried, "\n  "))
 }
 
 // Is makes errors.Is(err, fs.ErrNotExist) hold.
@@ -32,28 +38,35 @@ func (e *NotFoundError) Is(target error) bool { return target == fs.ErrNotExist 
 // it is and must exist. Without either, FindLibrary looks beside the executable (the same folder, ../build/ops, ../lib) and
 // then for build/ops in the working directory and its parents. It fails with a *[NotFoundError].
 func FindLibrary(explicit string) (string, error) {
-	return finder{
-		getenv:     os.Getenv,
-		executable: os.Executable,
-		getwd:      os.Getwd,
-	}.find(explicit)
+	return newFinder(LibraryName, EnvLibrary, "make build").find(explicit)
 }
 
-// finder holds what the search depends on, so that a test can replace it.
+// FindCUDALibrary returns the path of the library of GPU kernels, looked for as [FindLibrary] does with COSETQ_CUDA_LIBRARY.
+func FindCUDALibrary(explicit string) (string, error) {
+	return newFinder(CUDALibraryName, EnvCUDALibrary, "make cuda").find(explicit)
+}
+
+// finder looks for one library, and holds what the search depends on, so that a test can replace it.
 type finder struct {
+	library, variable, build string
+
 	getenv     func(string) string
 	executable func() (string, error)
 	getwd      func() (string, error)
 }
 
+func newFinder(library, variable, build string) finder {
+	return finder{library, variable, build, os.Getenv, os.Executable, os.Getwd}
+}
+
 func (f finder) find(explicit string) (string, error) {
 	if explicit != "" {
-		return existing(explicit, "")
+		return f.existing(explicit, "")
 	}
-	if path := f.getenv(EnvLibrary); path != "" {
-		return existing(path, EnvLibrary+": ")
+	if path := f.getenv(f.variable); path != "" {
+		return f.existing(path, f.variable+": ")
 	}
-	notFound := &NotFoundError{}
+	notFound := f.notFound()
 	for _, path := range f.candidates() {
 		if isFile(path) {
 			return path, nil
@@ -61,6 +74,10 @@ func (f finder) find(explicit string) (string, error) {
 		notFound.Tried = append(notFound.Tried, path)
 	}
 	return "", notFound
+}
+
+func (f finder) notFound(tried ...string) *NotFoundError {
+	return &NotFoundError{Library: f.library, Variable: f.variable, Build: f.build, Tried: tried}
 }
 
 func (f finder) candidates() []string {
@@ -71,13 +88,13 @@ func (f finder) candidates() []string {
 		}
 		dir := filepath.Dir(exe)
 		paths = append(paths,
-			filepath.Join(dir, LibraryName),
-			filepath.Join(dir, "..", filepath.FromSlash(buildFolder), LibraryName),
-			filepath.Join(dir, "..", "lib", LibraryName))
+			filepath.Join(dir, f.library),
+			filepath.Join(dir, "..", filepath.FromSlash(buildFolder), f.library),
+			filepath.Join(dir, "..", "lib", f.library))
 	}
 	if dir, err := f.getwd(); err == nil {
 		for {
-			paths = append(paths, filepath.Join(dir, filepath.FromSlash(buildFolder), LibraryName))
+			paths = append(paths, filepath.Join(dir, filepath.FromSlash(buildFolder), f.library))
 			parent := filepath.Dir(dir)
 			if parent == dir {
 				break
@@ -88,15 +105,15 @@ func (f finder) candidates() []string {
 	return paths
 }
 
-func existing(path, prefix string) (string, error) {
+func (f finder) existing(path, prefix string) (string, error) {
 	info, err := os.Stat(path)
 	switch {
 	case err != nil && errors.Is(err, fs.ErrNotExist):
-		return "", &NotFoundError{Tried: []string{prefix + path}}
+		return "", f.notFound(prefix + path)
 	case err != nil:
 		return "", fmt.Errorf("native library: %s%w", prefix, err)
 	case info.IsDir():
-		return "", fmt.Errorf("native library: %s%s is a folder, want the file %s", prefix, path, LibraryName)
+		return "", fmt.Errorf("native library: %s%s is a folder, want the file %s", prefix, path, f.library)
 	}
 	return path, nil
 }

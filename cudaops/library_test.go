@@ -24,6 +24,7 @@ func layout(t *testing.T) (root string, f finder) {
 	}
 	exe := touch(t, filepath.Join(root, "install", "bin", "cosetq"))
 	return root, finder{
+		library: LibraryName, variable: EnvLibrary, build: "make build",
 		getenv:     func(string) string { return "" },
 		executable: func() (string, error) { return exe, nil },
 		getwd:      func() (string, error) { return work, nil },

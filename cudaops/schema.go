@@ -21,8 +21,11 @@ const APIVersion = 24
 // MinORTVersion is the oldest ONNX Runtime that offers [APIVersion].
 const MinORTVersion = "1.24"
 
-// LibraryName is the file name of the native library.
-const LibraryName = "libcosetq.so"
+// LibraryName is the file name of the native library, CUDALibraryName that of the kernels for NVIDIA GPUs.
+const (
+	LibraryName     = "libcosetq.so"
+	CUDALibraryName = "libcosetq_cuda.so"
+)
 
 // RegisterSymbol is the function that ONNX Runtime looks for in a custom-op library.
 const RegisterSymbol = "RegisterCustomOps"

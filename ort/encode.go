@@ -21,20 +21,31 @@ typedef struct {
   void (*free)(void *);
   int64_t (*encode)(const void *, const float *, int64_t, const int32_t *, const float *, int64_t, double *, uint16_t *,
     uint8_t *);
+  const char *(*error)(void); // of the library of GPU kernels
 } encode_functions;
 
-// open_encoder loads the library, for good, and finds the functions.
-static int open_encoder(const char *path, encode_functions *f, const char **error) {
+// open_encoder loads the library, for good, and finds the functions: those on the CPU or, cosetq/cuda.h, on the GPU.
+static int open_encoder(const char *path, int cuda, encode_functions *f, const char **error) {
   void *lib = dlopen(path, RTLD_NOW);
   if (!lib) { *error = dlerror(); return -1; }
-  f->create = (void *(*)(const struct cosetq_codec *, const int32_t *))dlsym(lib, "cosetq_encoder_create");
-  f->free = (void (*)(void *))dlsym(lib, "cosetq_encoder_free");
+  f->create = (void *(*)(const struct cosetq_codec *, const int32_t *))
+    dlsym(lib, cuda ? "cosetq_cuda_encoder_create" : "cosetq_encoder_create");
+  f->free = (void (*)(void *))dlsym(lib, cuda ? "cosetq_cuda_encoder_free" : "cosetq_encoder_free");
   f->encode = (int64_t (*)(const void *, const float *, int64_t, const int32_t *, const float *, int64_t, double *, uint16_t *,
-    uint8_t *))dlsym(lib, "cosetq_encode");
-  if (f->create && f->free && f->encode) return 0;
-  *error = "it is older than this program and cannot encode";
+    uint8_t *))dlsym(lib, cuda ? "cosetq_cuda_encode" : "cosetq_encode");
+  f->error = cuda ? (const char *(*)(void))dlsym(lib, "cosetq_cuda_error") : NULL;
+  int (*devices)(void) = cuda ? (int (*)(void))dlsym(lib, "cosetq_cuda_device_count") : NULL;
+  if (!f->create || !f->free || !f->encode || (cuda && (!f->error || !devices))) {
+    *error = "it is older than this program and cannot encode";
+    return -1;
+  }
+  if (!cuda || devices() > 0) return 0;
+  *error = f->error();
+  if (!**error) *error = "no CUDA device";
   return -1;
 }
+
+static const char *call_error(encode_functions *f) { return f->error ? f->error() : ""; }
 
 static void *call_create(encode_functions *f, const struct cosetq_codec *c, const int32_t *leaders) { return f->create(c, leaders); }
 static void call_free(encode_functions *f, void *e) { f->free(e); }
@@ -65,11 +76,25 @@ type Encoder struct {
 // with an error that wraps [ErrUnavailable], also for codecs that the library has no kernels for: all but those of D4 with
 // radices 2 and 4 and points of moderate size.
 func OpenEncoder(path string, codec *lattice.Codec) (*Encoder, error) {
+	return openEncoder(path, codec, false)
+}
+
+// OpenCUDAEncoder is OpenEncoder for the library of GPU kernels, whose encoder runs on the current GPU. It also fails, in the same
+// way, where there is none.
+func OpenCUDAEncoder(path string, codec *lattice.Codec) (*Encoder, error) {
+	return openEncoder(path, codec, true)
+}
+
+func openEncoder(path string, codec *lattice.Codec, cuda bool) (*Encoder, error) {
 	e := &Encoder{codec: codec}
 	name := C.CString(path)
 	defer C.free(unsafe.Pointer(name))
 	var msg *C.char
-	if C.open_encoder(name, &e.functions, &msg) != 0 {
+	where := C.int(0)
+	if cuda {
+		where = 1
+	}
+	if C.open_encoder(name, where, &e.functions, &msg) != 0 {
 		return nil, fmt.Errorf("%w: native ops library: %s: %s", ErrUnavailable, path, C.GoString(msg))
 	}
 	var description C.struct_cosetq_codec
@@ -126,10 +151,15 @@ func (e *Encoder) EncodeRows(indices []uint16, gains []uint8, sse []float64, b l
 
 // run codes a batch whose lengths fit, and leaves to the codec what the library does not take: steps of 0, and what fails.
 func (e *Encoder) run(indices []uint16, gains []uint8, sse []float64, b lattice.RowBatch) error {
+	runtime.LockOSThread() // the message of an error is that of the thread
+	defer runtime.UnlockOSThread()
 	refused := C.call_encode(&e.functions, e.handle, (*C.float)(unsafe.SliceData(b.Weights)), C.int64_t(b.Width/lattice.GroupSize),
 		(*C.int32_t)(unsafe.SliceData(b.At)), (*C.float)(unsafe.SliceData(b.Steps)), C.int64_t(b.Len()),
 		(*C.double)(unsafe.SliceData(sse)), (*C.uint16_t)(unsafe.SliceData(indices)), (*C.uint8_t)(unsafe.SliceData(gains)))
 	runtime.KeepAlive(e)
+	if refused < 0 {
+		return fmt.Errorf("ort: encode %d rows on the GPU: %s", b.Len(), C.GoString(C.call_error(&e.functions)))
+	}
 	for i := 0; refused > 0; i++ {
 		if sse[i] >= 0 {
 			continue

@@ -65,6 +65,17 @@ func sameRows(tb interface {
 	}
 }
 
+// The encoder of the GPU gives the same bits as the Go code.
+func TestCUDAEncoderIsExact(t *testing.T) {
+	library := testenv.CUDA(t)
+	if _, err := ort.OpenCUDAEncoder(library, parseCodec(t, "e8:2,2")); !errors.Is(err, ort.ErrUnavailable) {
+		t.Errorf("codec without kernels: %v, want an error that there is no encoder", err)
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		checkEncoder(t, func(c *lattice.Codec) (*ort.Encoder, error) { return ort.OpenCUDAEncoder(library, c) })
+	})
+}
+
 // The library gives the codes and errors of the Go code on random codecs, shapes, scales and distributions.
 func TestEncoderIsExact(t *testing.T) {
 	library := testenv.Ops(t)
@@ -74,12 +85,14 @@ func TestEncoderIsExact(t *testing.T) {
 			if _, err := ort.OpenEncoder(library, parseCodec(t, "d4:4")); err != nil {
 				t.Skip(err)
 			}
-			rapid.Check(t, func(t *rapid.T) { checkEncoder(t, library) })
+			rapid.Check(t, func(t *rapid.T) {
+				checkEncoder(t, func(c *lattice.Codec) (*ort.Encoder, error) { return ort.OpenEncoder(library, c) })
+			})
 		})
 	}
 }
 
-func checkEncoder(t *rapid.T, library string) {
+func checkEncoder(t *rapid.T, open func(*lattice.Codec) (*ort.Encoder, error)) {
 	codec := rapid.SampledFrom([]string{
 		"d4:4", "d4:2", "d4:4,4", "d4:2,4", "d4:4,2", "d4:2,2", "d4:2,2,2", "d4:2,4,2", "d4:4,2,4", "d4:2,2,2,2",
 	}).Draw(t, "codec")
@@ -91,7 +104,7 @@ func checkEncoder(t *rapid.T, library string) {
 		}
 	}
 	c := parseCodec(t, codec)
-	e, err := ort.OpenEncoder(library, c)
+	e, err := open(c)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -100,6 +100,9 @@ type Encoder struct{}
 // OpenEncoder answers [ErrUnavailable].
 func OpenEncoder(string, *lattice.Codec) (*Encoder, error) { return nil, unavailable() }
 
+// OpenCUDAEncoder answers [ErrUnavailable].
+func OpenCUDAEncoder(string, *lattice.Codec) (*Encoder, error) { return nil, unavailable() }
+
 // Distortions answers [ErrUnavailable].
 func (*Encoder) Distortions([]float64, lattice.RowBatch) error { return unavailable() }
 

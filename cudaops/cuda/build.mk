@@ -24,7 +24,7 @@ libraries := $(if $(findstring $(fetched),$(NVCC)),-L$(fetched)/lib)
 link := $(flags) -cudart static $(libraries) -Xlinker --gc-sections
 
 parts := $(basename $(notdir $(wildcard $(here)/src/*.cu)))
-cpu_parts := weight form rotation
+cpu_parts := weight form rotation encode_create
 objects := $(out)/cuda
 library_objects := $(parts:%=$(objects)/%.o) $(cpu_parts:%=$(objects)/cpu/%.o)
 

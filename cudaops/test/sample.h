@@ -44,6 +44,11 @@ class Sample {
   Sample(const Sample&) = delete;
 
   WeightSpec& spec() { return spec_; }
+  // Takes the codebook and the centre of another sample of the same codec, which must live on.
+  void SetCodebook(const Sample& other) {
+    spec_.codebook = other.spec_.codebook;
+    spec_.centre = other.spec_.centre;
+  }
   const Codec& codec() const { return codec_; }
   // The weights with their scales, row after row.
   std::vector<double> Decode() const;

@@ -26,10 +26,11 @@ import (
 
 // Environment variables that override where things are looked for.
 const (
-	EnvData    = "COSETQ_DATA"        // folder of the test models and data
-	EnvORT     = "COSETQ_ORT_LIBRARY" // ONNX Runtime shared library
-	EnvOps     = "COSETQ_OPS_LIBRARY" // native ops library
-	EnvRequire = "COSETQ_REQUIRE"     // what must not be skipped: data, ort, ops, python, node, chromium, slow
+	EnvData    = "COSETQ_DATA"         // folder of the test models and data
+	EnvORT     = "COSETQ_ORT_LIBRARY"  // ONNX Runtime shared library
+	EnvOps     = "COSETQ_OPS_LIBRARY"  // native ops library
+	EnvCUDA    = "COSETQ_CUDA_LIBRARY" // library of GPU kernels
+	EnvRequire = "COSETQ_REQUIRE"      // what must not be skipped: data, ort, ops, python, node, chromium, slow
 )
 
 // Require tells whether COSETQ_REQUIRE lists what.
@@ -86,6 +87,20 @@ func ORT(t testing.TB) string {
 func Ops(t testing.TB) string {
 	t.Helper()
 	return library(t, "ops", EnvOps, "build/ops/libcosetq.so", "make build")
+}
+
+// gpu is there where NVIDIA's driver has found a GPU.
+const gpu = "/dev/nvidia0"
+
+// CUDA is the path of the library of GPU kernels, on a machine with a GPU: COSETQ_CUDA_LIBRARY or build/ops/libcosetq_cuda.so of
+// the checkout.
+func CUDA(t testing.TB) string {
+	t.Helper()
+	path := library(t, "cuda", EnvCUDA, "build/ops/libcosetq_cuda.so", "make cuda")
+	if _, err := os.Stat(gpu); err != nil {
+		missing(t, "cuda", "no GPU: %v", err)
+	}
+	return path
 }
 
 // Backend is the folder with the backend tests of ONNX (node/test_matmul_2d and so on): those of the onnx package in

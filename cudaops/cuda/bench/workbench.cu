@@ -1,225 +1,26 @@
-// The workbench: numbered variants of the small-batch kernel, each checked against float64 and timed over weights that
-// rotate through more memory than the cache holds, in a CUDA graph.
+// The workbench: numbered variants of the small-batch kernel, see variants.cuh.
 //
 //   workbench [rows cols [batch]]
-//
-// Parts of a variant are what it costs to fetch the weights, to decode them too, and to multiply them too. Bandwidth counts
-// the bytes of codes and gains.
 
-#include <algorithm>
-#include <cmath>
+#include "workbench.h"
+
 #include <cstdio>
 #include <cstdlib>
-#include <functional>
-#include <random>
-#include <string>
-#include <vector>
+#include <exception>
 
-#include "activations.h"
 #include "cosetq/cuda.h"
-#include "memory.h"
-#include "small.cuh"
-
-namespace cosetq::cuda {
-namespace {
-
-// A packed weight of random bytes. Copies share the tables.
-struct Bench {
-  PackedView view = {};
-  Buffer<unsigned char> panels;
-  std::vector<unsigned char> host;
-  std::vector<uint32_t> fine_words, coarse_words;
-  Buffer<uint32_t> fine, coarse;
-  Buffer<float> scales;
-  int copies;
-  size_t bytes;
-
-  Bench(Form form, int rows, int cols) {
-    std::mt19937 random(1);
-    view.form = form;
-    view.rows = rows;
-    view.cols = cols;
-    view.groups = (cols + 7) / 8;
-    view.tiles = (rows + 15) / 16;
-    view.chunks = (view.groups + 31) / 32;
-    bytes = static_cast<size_t>(view.tiles) * static_cast<size_t>(view.chunks) * static_cast<size_t>(PanelBytes(form));
-    copies = static_cast<int>(400e6 / static_cast<double>(bytes)) + 2;
-    host.resize(bytes);
-    for (size_t i = 0; i + 4 <= bytes; i += 4) *reinterpret_cast<uint32_t*>(&host[i]) = static_cast<uint32_t>(random());
-    panels = Buffer<unsigned char>(bytes * static_cast<size_t>(copies));
-    for (int i = 0; i < copies; ++i)
-      Check(cudaMemcpy(panels.get() + static_cast<size_t>(i) * bytes, host.data(), bytes, cudaMemcpyHostToDevice), "copy");
-    const auto words = [&](int count, uint32_t modulus) {
-      std::vector<uint32_t> v;
-      for (int i = 0; i < count; ++i) {
-        uint32_t word = 0;
-        for (int j = 0; j < 4; ++j) word |= static_cast<uint32_t>(random() % modulus) << (8 * j);
-        v.push_back(word);
-      }
-      return v;
-    };
-    fine_words = words(FineDigits(form), form == Form::kNibbleByte ? 4 : 8);
-    fine = Buffer<uint32_t>(fine_words);
-    view.fine = fine.get();
-    if (form == Form::kNibbleByte) {
-      coarse_words = words(256, 16);
-      coarse = Buffer<uint32_t>(coarse_words);
-      view.coarse = coarse.get();
-    }
-    view.shift = 2;
-    view.bias = form == Form::kTwoByte ? 20 : form == Form::kNibbleByte ? 10 : 4;
-    view.gains = 0x06050403;
-    for (int j = 0; j < kGroup; ++j) view.centre[j] = 0.5f - 0.3f * static_cast<float>(j % 4);
-    std::vector<float> s;
-    for (int i = 0; i < view.tiles * 16; ++i) s.push_back(1e-2f * static_cast<float>(1 + random() % 7));
-    scales = Buffer<float>(s);
-    view.scales = scales.get();
-  }
-
-  PackedView Copy(int i) const {
-    PackedView v = view;
-    v.panels = panels.get() + static_cast<size_t>(i % copies) * bytes;
-    return v;
-  }
-
-  // The weight of a row and column without the row's scale.
-  double Weight(int row, int col) const {
-    const int group = col % view.groups, j = col / view.groups;
-    const int step = group % 32 / 4, lane = row % 8 * 4 + group % 4, half = row % 16 / 8, block = j / 4;
-    const unsigned char* panel =
-        &host[(static_cast<size_t>(row / 16) * static_cast<size_t>(view.chunks) + static_cast<size_t>(group / 32)) *
-              static_cast<size_t>(PanelBytes(view.form))];
-    const auto word = [&](int i) { return reinterpret_cast<const uint32_t*>(panel)[(i / 4 * 32 + lane) * 4 + i % 4]; };
-    const int place = 2 * block + half;
-    const auto byte = [&](uint32_t w, int i) { return w >> (8 * i) & 255; };
-    const auto coordinate = [&](uint32_t w) { return static_cast<int>(byte(w, j % 4)); };
-    int v;
-    if (view.form == Form::kOneByte) {
-      v = coordinate(fine_words[byte(word(step), place)]);
-    } else if (view.form == Form::kTwoByte) {
-      v = coordinate(fine_words[byte(word(2 * step), place)]) + 4 * coordinate(fine_words[byte(word(2 * step + 1), place)]);
-    } else {
-      v = coordinate(coarse_words[byte(word(step), place)]) +
-          coordinate(fine_words[word(8 + step / 2) >> (16 * (step % 2) + 4 * place) & 15]);
-    }
-    const uint32_t packed = reinterpret_cast<const uint32_t*>(panel + PanelVectors(view.form) * 512)[lane];
-    const double gain = byte(view.gains, static_cast<int>(packed >> (4 * step + 2 * half) & 3));
-    return gain * (v - view.bias - static_cast<double>(view.centre[j]));
-  }
-};
-
-// Median time of a call in microseconds, over graphs of calls with rotating weights.
-double Time(int copies, const std::function<void(int, cudaStream_t)>& call) {
-  cudaStream_t stream;
-  Check(cudaStreamCreate(&stream), "stream");
-  const int calls = std::max(20, copies);
-  for (int i = 0; i < 3; ++i) call(i, stream);
-  Check(cudaStreamSynchronize(stream), "run");
-  cudaGraph_t graph;
-  cudaGraphExec_t ready;
-  Check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "capture");
-  for (int i = 0; i < calls; ++i) call(i, stream);
-  Check(cudaStreamEndCapture(stream, &graph), "capture");
-  Check(cudaGraphInstantiate(&ready, graph, 0), "instantiate");
-  cudaEvent_t begin, end;
-  cudaEventCreate(&begin);
-  cudaEventCreate(&end);
-  std::vector<float> times;
-  for (int i = 0; i < 23; ++i) {
-    cudaEventRecord(begin, stream);
-    Check(cudaGraphLaunch(ready, stream), "launch");
-    cudaEventRecord(end, stream);
-    Check(cudaEventSynchronize(end), "run");
-    float ms;
-    cudaEventElapsedTime(&ms, begin, end);
-    if (i >= 3) times.push_back(ms * 1e3f / static_cast<float>(calls));
-  }
-  std::sort(times.begin(), times.end());
-  cudaGraphExecDestroy(ready);
-  cudaGraphDestroy(graph);
-  cudaStreamDestroy(stream);
-  return static_cast<double>(times[times.size() / 2]);
-}
-
-template <Form kForm, int kRoom, int kWarps, int kDepth>
-void Variant(int number, const Bench& bench, int batch) {
-  const PackedView& w = bench.view;
-  std::mt19937 random(7);
-  std::normal_distribution<float> normal;
-  std::vector<float> a(static_cast<size_t>(batch) * static_cast<size_t>(w.cols));
-  for (float& x : a) x = normal(random);
-  const Buffer<float> in(a);
-  std::vector<float> y(static_cast<size_t>(batch) * static_cast<size_t>(w.rows));
-  const Buffer<float> out(y.size());
-  Check(cudaMemset(out.get(), 0xff, out.bytes()), "poison");
-  const Buffer<unsigned char> workspace(FragmentBytes(w, kRoom));
-  const Fragments fragments = FragmentsAt(workspace.get(), w, kRoom);
-  const auto run = [&](int i, cudaStream_t stream) {
-    Fragment(w, {}, in.get(), false, batch, kRoom, fragments, stream);
-    LaunchSmall<kForm, kRoom, kWarps, kDepth>(bench.Copy(i), fragments, batch, out.get(), false, stream);
-  };
-  run(0, nullptr);
-  Check(cudaMemcpy(y.data(), out.get(), out.bytes(), cudaMemcpyDeviceToHost), "read");
-  std::vector<float> scales(static_cast<size_t>(w.rows));
-  Check(cudaMemcpy(scales.data(), w.scales, scales.size() * 4, cudaMemcpyDeviceToHost), "read");
-  double squares = 0, norm = 0;
-  for (int i = 0; i < 64; ++i) {
-    const int row = static_cast<int>(random() % static_cast<unsigned>(w.rows)), b = static_cast<int>(random() % static_cast<unsigned>(batch));
-    double sum = 0;
-    for (int c = 0; c < w.cols; ++c)
-      sum += bench.Weight(row, c) * static_cast<double>(a[static_cast<size_t>(b) * static_cast<size_t>(w.cols) + static_cast<size_t>(c)]);
-    sum *= static_cast<double>(scales[static_cast<size_t>(row)]);
-    const double e = static_cast<double>(y[static_cast<size_t>(b) * static_cast<size_t>(w.rows) + static_cast<size_t>(row)]) - sum;
-    squares += e * e;
-    norm += sum * sum;
-  }
-  const auto part = [&](auto work) {
-    return Time(bench.copies, [&](int i, cudaStream_t stream) {
-      LaunchSmall<kForm, kRoom, kWarps, kDepth, decltype(work)::value>(bench.Copy(i), fragments, batch, out.get(), false, stream);
-    });
-  };
-  const double fetch = part(std::integral_constant<Work, kFetch>()), decode = part(std::integral_constant<Work, kDecode>()),
-               multiply = part(std::integral_constant<Work, kMultiply>()), all = Time(bench.copies, run);
-  std::printf("%2d  room %2d warps %2d depth %d  %6.2f %6.2f %6.2f %6.2f us  %5.2f TB/s  error %.1e\n", number, kRoom, kWarps,
-              kDepth, fetch, decode, multiply, all, static_cast<double>(bench.bytes) / all * 1e-6, std::sqrt(squares / norm));
-}
-
-template <Form kForm, int kRoom>
-void Variants(const Bench& bench, int batch) {
-  constexpr int kMore = kForm == Form::kOneByte ? 2 : 1;
-  Variant<kForm, kRoom, 8, 2 * kMore>(1, bench, batch);
-  Variant<kForm, kRoom, 8, 3 * kMore>(2, bench, batch);
-  Variant<kForm, kRoom, 8, 4 * kMore>(3, bench, batch);
-  Variant<kForm, kRoom, 12, 2 * kMore>(4, bench, batch);
-  Variant<kForm, kRoom, 12, 3 * kMore>(5, bench, batch);
-  if constexpr (kRoom <= 8) Variant<kForm, kRoom, 16, 2 * kMore>(6, bench, batch);
-}
-
-template <Form kForm>
-void Form_(const char* name, int rows, int cols, int batch) {
-  const Bench bench(kForm, rows, cols);
-  std::printf("%s N=%d K=%d batch %d, %.1f MB: fetch, + decode, + multiply, with activations\n", name, rows, cols, batch,
-              static_cast<double>(bench.bytes) * 1e-6);
-  if (batch <= 4) Variants<kForm, 4>(bench, batch);
-  else if (batch <= 8) Variants<kForm, 8>(bench, batch);
-  else Variants<kForm, 16>(bench, batch);
-}
-
-}  // namespace
-}  // namespace cosetq::cuda
 
 int main(int argc, char** argv) {
   if (cosetq_cuda_device_count() == 0) {
     std::printf("skipped: %s\n", cosetq_cuda_error());
     return 0;
   }
-  using namespace cosetq::cuda;
   const int rows = argc > 2 ? std::atoi(argv[1]) : 14336, cols = argc > 2 ? std::atoi(argv[2]) : 4096;
   const int batch = argc > 3 ? std::atoi(argv[3]) : 1;
   try {
-    Form_<cosetq::Form::kTwoByte>("4 bits", rows, cols, batch);
-    if (batch == 1) Form_<cosetq::Form::kNibbleByte>("3 bits", rows, cols, batch);
-    Form_<cosetq::Form::kOneByte>("2 bits", rows, cols, batch);
+    cosetq::cuda::RunFourBits(rows, cols, batch);
+    cosetq::cuda::RunThreeBits(rows, cols, batch);
+    cosetq::cuda::RunTwoBits(rows, cols, batch);
   } catch (const std::exception& e) {
     std::fprintf(stderr, "%s\n", e.what());
     return 1;

@@ -9,7 +9,9 @@
 #include "cosetq/cuda.h"
 #include "decode.h"
 #include "device.h"
+#include "encode.h"
 #include "linear.h"
+#include "vlut.h"
 #include "weight.h"
 
 using cosetq::WeightSpec;
@@ -17,6 +19,10 @@ using cosetq::cuda::DeviceWeight;
 
 struct cosetq_cuda_weight {
   std::unique_ptr<DeviceWeight> weight;
+};
+
+struct cosetq_cuda_encoder {
+  cosetq::cuda::DeviceEncoder encoder;
 };
 
 namespace {
@@ -121,6 +127,54 @@ extern "C" int cosetq_cuda_decode(const cosetq_cuda_weight* weight, void* out, i
     const auto on = static_cast<cudaStream_t>(stream);
     w.packed() ? cosetq::cuda::Decode(w.packed_view(), out, IsHalf(type), on)
                : cosetq::cuda::Decode(w.general_view(), out, IsHalf(type), on);
+  });
+}
+
+extern "C" int64_t cosetq_cuda_vlut_workspace(const cosetq_cuda_weight* weight) {
+  const DeviceWeight& w = *weight->weight;
+  return w.packed() ? static_cast<int64_t>(sizeof(float)) * w.packed_view().chunks * w.rows() : 0;
+}
+
+extern "C" int cosetq_cuda_vlut(const cosetq_cuda_weight* weight, const float* query, float* y, void* workspace, void* stream) {
+  return Guard([&] {
+    const DeviceWeight& w = *weight->weight;
+    if (!w.packed()) throw cosetq::cuda::Error("no look-up tables for this codec");
+    cosetq::cuda::OneSided(w.packed_view(), query, static_cast<float*>(workspace), y, static_cast<cudaStream_t>(stream));
+  });
+}
+
+extern "C" int cosetq_cuda_vlut_pairs(const cosetq_cuda_weight* a, const cosetq_cuda_weight* b, float* y, void* stream) {
+  return Guard([&] {
+    const DeviceWeight &wa = *a->weight, &wb = *b->weight;
+    if (!wa.packed() || !wb.packed() || wa.packed_view().form != wb.packed_view().form)
+      throw cosetq::cuda::Error("no two-sided look-up tables for these codecs");
+    if (wa.cols() != wb.cols()) throw cosetq::cuda::Error("the rows of the two weights differ in length");
+    cosetq::cuda::TwoSided(wa.packed_view(), wb.packed_view(), y, static_cast<cudaStream_t>(stream));
+  });
+}
+
+extern "C" cosetq_cuda_encoder* cosetq_cuda_encoder_create(const cosetq_codec* codec, const int32_t* leaders) {
+  cosetq_cuda_encoder* made = nullptr;
+  Guard([&] { made = new cosetq_cuda_encoder{{*codec, leaders}}; });
+  return made;
+}
+
+extern "C" void cosetq_cuda_encoder_free(cosetq_cuda_encoder* encoder) { delete encoder; }
+
+extern "C" int64_t cosetq_cuda_encode(cosetq_cuda_encoder* encoder, const float* rows, int64_t groups, const int32_t* at,
+                                      const float* steps, int64_t count, double* sse, uint16_t* indices, uint8_t* gains) {
+  int64_t refused = 0;
+  const int status =
+      Guard([&] { refused = encoder->encoder.EncodeHost({rows, groups, at, steps, count, sse, indices, gains}); });
+  return status == 0 ? refused : -1;
+}
+
+extern "C" int cosetq_cuda_encode_device(const cosetq_cuda_encoder* encoder, const float* rows, int64_t groups,
+                                         const float* steps, int64_t count, double* sse, uint16_t* indices, uint8_t* gains,
+                                         float* errors, void* stream) {
+  return Guard([&] {
+    encoder->encoder.Encode({rows, groups, nullptr, steps, count, sse, indices, gains}, errors,
+                            static_cast<cudaStream_t>(stream));
   });
 }
 

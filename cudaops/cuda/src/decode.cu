@@ -2,7 +2,7 @@
 
 #include <cuda_fp16.h>
 
-#include "check.h"
+#include "errors.h"
 #include "general.cuh"
 #include "lookup.cuh"
 

@@ -3,7 +3,7 @@
 #include <array>
 #include <mutex>
 
-#include "check.h"
+#include "errors.h"
 
 namespace cosetq::cuda {
 

@@ -4,7 +4,7 @@
 
 #include <algorithm>
 
-#include "check.h"
+#include "errors.h"
 #include "general.cuh"
 
 namespace cosetq::cuda {

@@ -2,8 +2,8 @@
 
 #include <algorithm>
 
-#include "activations.h"
 #include "general.h"
+#include "rotate.h"
 #include "small.h"
 
 namespace cosetq::cuda {
@@ -14,35 +14,39 @@ std::atomic<int64_t>& Calls(Path path) {
 }
 
 size_t LinearWorkspace(const DeviceWeight& w, int64_t batch, bool, bool) {
-  if (!w.packed())
-    return w.turn().factors == nullptr ? 0 : static_cast<size_t>(batch * w.cols()) * sizeof(float);
-  return FragmentBytes(w.packed_view(), SmallRoom(batch));
+  return w.turn().factors == nullptr ? 0 : static_cast<size_t>(batch * w.cols()) * sizeof(float);
 }
 
 void Linear(const DeviceWeight& w, const LinearCall& call, cudaStream_t stream) {
   if (call.batch == 0) return;
   if (call.workspace_bytes < LinearWorkspace(w, call.batch, call.half, call.fast))
     throw Error("the workspace is too small: see cosetq_cuda_linear_workspace");
+  const void* a = call.a;
+  bool half_a = call.half;
+  if (w.turn().factors != nullptr) {
+    Rotate(w.turn(), call.a, call.half, call.batch, w.cols(), static_cast<float*>(call.workspace), stream);
+    a = call.workspace;
+    half_a = false;
+  }
   if (!w.packed()) {
-    if (w.turn().factors == nullptr) {
-      GeneralLinear(w.general_view(), call.a, call.half, call.batch, call.y, call.half, stream);
-    } else {
-      auto* turned = static_cast<float*>(call.workspace);
-      Rotate(w.turn(), call.a, call.half, call.batch, w.cols(), turned, stream);
-      GeneralLinear(w.general_view(), turned, false, call.batch, call.y, call.half, stream);
-    }
+    GeneralLinear(w.general_view(), a, half_a, call.batch, call.y, call.half, stream);
     ++Calls(kGeneral);
     return;
   }
-  const PackedView& p = w.packed_view();
-  const size_t size = call.half ? 2 : 4;
-  for (int64_t first = 0; first < call.batch; first += kMaxSmallBatch) {
-    const int count = static_cast<int>(std::min<int64_t>(kMaxSmallBatch, call.batch - first));
-    const Fragments fragments = FragmentsAt(call.workspace, p, SmallRoom(count));
-    Fragment(p, w.turn(), static_cast<const char*>(call.a) + static_cast<size_t>(first * w.cols()) * size, call.half, count,
-             SmallRoom(count), fragments, stream);
-    SmallLinear(p, fragments, count, static_cast<char*>(call.y) + static_cast<size_t>(first * w.rows()) * size,
-                call.half, stream);
+  const auto row = [](const void* p, int64_t first, int64_t cols, bool half) {
+    return static_cast<const char*>(p) + first * cols * (half ? 2 : 4);
+  };
+  int64_t most = kMaxSmallBatch;
+  for (int64_t first = 0; first < call.batch;) {
+    const int count = static_cast<int>(std::min(most, call.batch - first));
+    void* y = const_cast<char*>(row(call.y, first, w.rows(), call.half));
+    if (SmallLinear(w.packed_view(), row(a, first, w.cols(), half_a), half_a, count, y, call.half, stream)) {
+      first += count;
+    } else if (most == 1) {
+      throw Error("a row of " + std::to_string(w.cols()) + " columns does not fit the device's shared memory");
+    } else {
+      most /= 2;
+    }
   }
   ++Calls(kSmall);
 }

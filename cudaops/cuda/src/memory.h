@@ -7,7 +7,7 @@
 #include <utility>
 #include <vector>
 
-#include "check.h"
+#include "errors.h"
 
 namespace cosetq::cuda {
 

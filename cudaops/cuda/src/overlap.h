@@ -7,7 +7,7 @@
 
 #include <cuda_runtime.h>
 
-#include "check.h"
+#include "errors.h"
 
 namespace cosetq::cuda {
 

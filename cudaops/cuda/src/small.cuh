@@ -17,9 +17,10 @@
 #include <algorithm>
 
 #include "device.h"
-#include "fragments.h"
+#include "fragments.cuh"
 #include "lookup.cuh"
 #include "overlap.h"
+#include "small.h"
 
 namespace cosetq::cuda {
 namespace {
@@ -68,27 +69,12 @@ struct Walk {
   }
 };
 
-// The activations of one chunk.
-template <int kTiles>
-struct ChunkActivations {
-  uint4 data[4][kTiles];
-
-  __device__ void Load(const unsigned char* chunk, int lane) {
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-#pragma unroll
-      for (int tile = 0; tile < kTiles; ++tile)
-        data[i][tile] = reinterpret_cast<const uint4*>(chunk)[(i * kTiles + tile) * 32 + lane];
-    }
-  }
-};
-
 // How much of the work is done, for measuring what each part costs: the weights fetched, decoded, multiplied.
 enum Work { kFetch, kDecode, kMultiply };
 
 template <Form kForm, int kRoom, int kStep, Work kWork>
 __device__ __forceinline__ void Steps(const PanelCodes<kForm>& codes, uint32_t lane_table, int shift,
-                                      const uint32_t gains[2][2], const ChunkActivations<DataTiles(kRoom)>& b,
+                                      const uint32_t gains[2][2], const ChunkActivations<kRoom>& b,
                                       int sums[DataTiles(kRoom)][4]) {
   if constexpr (kStep < kPanelSteps) {
     uint32_t a[4];
@@ -107,7 +93,8 @@ __device__ __forceinline__ void Steps(const PanelCodes<kForm>& codes, uint32_t l
 }
 
 template <Form kForm, int kRoom, int kWarps, int kDepth, Work kWork>
-__global__ void __launch_bounds__(kWarps * 32) Small(PackedView w, Fragments activations, int batch, void* y, bool half) {
+__global__ void __launch_bounds__(kWarps * 32, kRoom == 4 && kWarps <= 12 ? 2 : 1)
+    Small(PackedView w, const void* a, bool half_a, int batch, void* y, bool half_y) {
   constexpr int kTiles = DataTiles(kRoom), kTops = TopTiles(kRoom);
   constexpr int kVectors = PanelVectors(kForm), kSlot = PanelBytes(kForm);
   constexpr int kThreads = kWarps * 32;
@@ -115,7 +102,6 @@ __global__ void __launch_bounds__(kWarps * 32) Small(PackedView w, Fragments act
   extern __shared__ __align__(128) unsigned char shared[];
   uint32_t* table = reinterpret_cast<uint32_t*>(shared);
   unsigned char* ring = shared + TableWords(kForm) * 4;
-  int* sums = reinterpret_cast<int*>(ring + kWarps * kDepth * kSlot);  // [tile][B tile][register][lane]
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
 
   Share share;
@@ -123,6 +109,13 @@ __global__ void __launch_bounds__(kWarps * 32) Small(PackedView w, Fragments act
   share.count = Part(w.tiles, blockIdx.x + 1, gridDim.x) - share.first;
   share.from = Part(w.chunks, blockIdx.y, gridDim.y);
   share.to = Part(w.chunks, blockIdx.y + 1, gridDim.y);
+  Fragments activations;
+  activations.from = share.from;
+  activations.count = share.to - share.from;
+  activations.batch = batch;
+  activations.peaks = reinterpret_cast<uint32_t*>(ring + kWarps * kDepth * kSlot);
+  int* sums = reinterpret_cast<int*>(activations.peaks + kMaxSmallBatch);  // [tile][B tile][register][lane]
+  activations.chunks = reinterpret_cast<unsigned char*>(sums + share.count * kTiles * 128);
   const int items = share.count * (share.to - share.from);
   const int begin = Part(items, warp, kWarps), end = Part(items, warp + 1, kWarps);
 
@@ -148,19 +141,22 @@ __global__ void __launch_bounds__(kWarps * 32) Small(PackedView w, Fragments act
 
   FillTable(w, table, threadIdx.x, kThreads);
   for (int i = threadIdx.x; i < share.count * kTiles * 128; i += kThreads) sums[i] = 0;
+  if (threadIdx.x < kMaxSmallBatch) activations.peaks[threadIdx.x] = 0;
   __syncthreads();
   WaitForKernelsAhead();
+  if (half_a) {
+    activations.Fill<kThreads>(w, static_cast<const __half*>(a));
+  } else {
+    activations.Fill<kThreads>(w, static_cast<const float*>(a));
+  }
 
   const uint32_t lane_table = static_cast<uint32_t>(__cvta_generic_to_shared(table)) + lane * 4;
-  ChunkActivations<kTiles> b;
-  const unsigned char* corrections = nullptr;
+  ChunkActivations<kRoom> b;
   Walk at(share, begin);
   int loaded = -1, slot_out = 0;
   for (int item = begin; item < end; ++item, at.Advance(share)) {
     if (at.chunk != loaded) {
-      const unsigned char* chunk = activations.chunks + static_cast<int64_t>(at.chunk) * ChunkBytes(kRoom);
-      b.Load(chunk, lane);
-      corrections = chunk + 4 * kTiles * 512;
+      b.Load(activations, at.chunk - share.from, lane);
       loaded = at.chunk;
     }
     WaitForCopies<kDepth - 1>();
@@ -190,11 +186,11 @@ __global__ void __launch_bounds__(kWarps * 32) Small(PackedView w, Fragments act
       continue;
     }
     // The gains themselves are A for the corrections: a byte per step and lane is a column of A.
-    const uint32_t a[4] = {gains[0][0], gains[1][0], gains[0][1], gains[1][1]};
+    const uint32_t gain_bytes[4] = {gains[0][0], gains[1][0], gains[0][1], gains[1][1]};
 #pragma unroll
     for (int tile = 0; tile < kTiles + kTops; ++tile) {
-      const uint2 v = reinterpret_cast<const uint2*>(corrections)[tile * 32 + lane];
-      MultiplyAdd(tile < kTiles ? sum[tile] : top[tile - kTiles], a, v.x, v.y);
+      const uint2 v = b.corrections[tile];
+      MultiplyAdd(tile < kTiles ? sum[tile] : top[tile - kTiles], gain_bytes, v.x, v.y);
     }
     Steps<kForm, kRoom, 0, kWork>(codes, lane_table, w.shift, gains, b, sum);
     int* to = sums + at.tile * kTiles * 128 + lane;
@@ -215,17 +211,6 @@ __global__ void __launch_bounds__(kWarps * 32) Small(PackedView w, Fragments act
   const auto place = [](int tile, int row, int column) {
     return tile * 128 + (row / 8 * 2 + column % 2) * 32 + row % 8 * 4 + column / 2;
   };
-  const auto finish = [&](int n, int row, int64_t high, int64_t low) {
-    const float product = static_cast<float>(high) * 256.0f + static_cast<float>(low);
-    const float offset = w.offsets != nullptr ? w.offsets[n] : 0.0f;
-    const float value = product * (activations.steps[row] * w.scales[n]) + offset;
-    const int64_t to = static_cast<int64_t>(row) * w.rows + n;
-    if (half) {
-      static_cast<__half*>(y)[to] = __float2half_rn(value);
-    } else {
-      static_cast<float*>(y)[to] = value;
-    }
-  };
   const int outputs = share.count * kPanelRows * batch;
   int ranks = 1, rank = 0;
 #if __CUDA_ARCH__ >= 900
@@ -243,19 +228,26 @@ __global__ void __launch_bounds__(kWarps * 32) Small(PackedView w, Fragments act
     if (n >= w.rows) continue;
     const int high_at = tile * kTiles * 128 + (kRoom <= 4 ? place(0, r, row) : place(row / 8 * 2, r, row % 8));
     const int low_at = tile * kTiles * 128 + (kRoom <= 4 ? place(0, r, row + 4) : place(row / 8 * 2 + 1, r, row % 8));
-    int64_t high = 0, low = 0;
-    if (ranks == 1) {
-      high = sums[high_at];
-      low = sums[low_at];
-    }
+    float product = 0;
+    for (int k = 0; k < ranks; ++k) {
+      const int* theirs = sums;
+      const uint32_t* peaks = activations.peaks;
 #if __CUDA_ARCH__ >= 900
-    for (int k = 0; ranks > 1 && k < ranks; ++k) {
-      const int* theirs = cg::this_cluster().map_shared_rank(sums, k);
-      high += theirs[high_at];
-      low += theirs[low_at];
-    }
+      if (ranks > 1) {
+        theirs = cg::this_cluster().map_shared_rank(sums, k);
+        peaks = cg::this_cluster().map_shared_rank(activations.peaks, k);
+      }
 #endif
-    finish(n, row, high, low);
+      const float sum = static_cast<float>(theirs[high_at]) * 256.0f + static_cast<float>(theirs[low_at]);
+      product += sum * activations.Step(peaks[row]);
+    }
+    const float value = product * w.scales[n] + (w.offsets != nullptr ? w.offsets[n] : 0.0f);
+    const int64_t to = static_cast<int64_t>(row) * w.rows + n;
+    if (half_y) {
+      static_cast<__half*>(y)[to] = __float2half_rn(value);
+    } else {
+      static_cast<float*>(y)[to] = value;
+    }
   }
 #if __CUDA_ARCH__ >= 900
   // Nobody's shared memory may go while others read it.
@@ -263,26 +255,49 @@ __global__ void __launch_bounds__(kWarps * 32) Small(PackedView w, Fragments act
 #endif
 }
 
-// Launches the kernel over the whole device.
+// How a weight and a batch are spread over the device.
+struct Spread {
+  int blocks, splits;
+  size_t shared;  // memory of a block
+};
+
+// fixed is the shared memory that a block takes whatever its share; false if nothing fits.
+inline bool SpreadOver(const Device& device, const PackedView& w, int batch, int fixed, int max_splits,
+                       Spread* spread) {
+  const int tile_bytes = DataTiles(SmallRoom(batch)) * 512;
+  const auto chunk_bytes = [&](int splits) { return (w.chunks + splits - 1) / splits * batch * kChunkBytes; };
+  // Columns are split among the blocks of a cluster until their activations are quickly made, or while that fills the
+  // device. Clusters of more than two leave multiprocessors idle, so many rows of the weight are worth no more.
+  constexpr int kEnough = 20 << 10;
+  int splits = 1;
+  while (device.hopper && splits < 8 && splits * 4 <= w.chunks && w.tiles * splits * 2 <= device.processors) splits *= 2;
+  while (device.hopper && splits < max_splits && splits * 4 <= w.chunks && chunk_bytes(splits) > kEnough) splits *= 2;
+  const int room = device.shared_limit - fixed - chunk_bytes(splits);
+  const int most_tiles = room / tile_bytes;
+  if (room < 0 || most_tiles < 1) return false;
+  spread->splits = splits;
+  spread->blocks = std::max(std::min(w.tiles, device.processors / splits), (w.tiles + most_tiles - 1) / most_tiles);
+  const int tiles = (w.tiles + spread->blocks - 1) / spread->blocks;
+  spread->shared = static_cast<size_t>(fixed + tiles * tile_bytes + chunk_bytes(splits));
+  return true;
+}
+
+// Launches the kernel over the whole device; false if the activations do not fit.
 template <Form kForm, int kRoom, int kWarps, int kDepth, Work kWork = kMultiply>
-void LaunchSmall(const PackedView& w, const Fragments& a, int batch, void* y, bool half, cudaStream_t stream) {
+bool LaunchSmall(const PackedView& w, const void* a, bool half_a, int batch, void* y, bool half_y, int max_splits,
+                 cudaStream_t stream) {
   const auto kernel = Small<kForm, kRoom, kWarps, kDepth, kWork>;
   const Device& device = CurrentDevice();
-  constexpr int kTileBytes = DataTiles(kRoom) * 512;
-  constexpr int kFixed = TableWords(kForm) * 4 + kWarps * kDepth * PanelBytes(kForm);
-  const int most_tiles = (device.shared_limit - kFixed) / kTileBytes;
-  if (most_tiles < 1) throw Error("the device has too little shared memory");
-  // Columns are split among the blocks of a cluster while that fills the device.
-  int splits = 1;
-  while (device.hopper && splits < 8 && w.tiles * splits * 2 <= device.processors && w.chunks >= splits * 4) splits *= 2;
-  const int blocks = std::max(std::min(w.tiles, device.processors / splits), (w.tiles + most_tiles - 1) / most_tiles);
-  const int tiles = (w.tiles + blocks - 1) / blocks;
+  constexpr int kFixed = TableWords(kForm) * 4 + kWarps * kDepth * PanelBytes(kForm) + kMaxSmallBatch * 4;
+  Spread spread;
+  if (!SpreadOver(device, w, batch, kFixed, max_splits, &spread)) return false;
   Check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, device.shared_limit),
         "reserve shared memory");
   LaunchOverlapped("multiply a small batch", kernel,
-                   dim3(static_cast<unsigned>(blocks), static_cast<unsigned>(splits)), dim3(kWarps * 32),
-                   static_cast<size_t>(kFixed + tiles * kTileBytes), static_cast<unsigned>(splits), device.hopper,
-                   stream, w, a, batch, y, half);
+                   dim3(static_cast<unsigned>(spread.blocks), static_cast<unsigned>(spread.splits)), dim3(kWarps * 32),
+                   spread.shared, static_cast<unsigned>(spread.splits), device.hopper, stream, w, a, half_a, batch, y,
+                   half_y);
+  return true;
 }
 
 }  // namespace

@@ -5,15 +5,15 @@
 
 #include <cuda_runtime.h>
 
-#include "fragments.h"
+#include "views.h"
 
 namespace cosetq::cuda {
 
-// Rows of activations that the fragments for a batch have room for.
-constexpr int SmallRoom(int64_t batch) { return batch <= 4 ? 4 : batch <= 8 ? 8 : 16; }
+constexpr int kMaxSmallBatch = 16;
 
-// Y = A * W^T + bias for batch <= kMaxSmallBatch rows in fragments of SmallRoom(batch). y is float or float16.
-void SmallLinear(const PackedView& w, const Fragments& a, int batch, void* y, bool half, cudaStream_t stream);
+// Y = A * W^T + bias for batch <= kMaxSmallBatch rows, either of a and y float or float16. False, and nothing done, if the
+// activations do not fit the device's shared memory: then fewer rows may.
+bool SmallLinear(const PackedView& w, const void* a, bool half_a, int batch, void* y, bool half_y, cudaStream_t stream);
 
 }  // namespace cosetq::cuda
 

@@ -46,6 +46,7 @@ struct PackedView {
   const uint32_t* coarse;
   int32_t shift;
   int32_t bias;          // of the sum of the levels
+  int32_t fine_bias;     // of the fine level
   uint32_t gains;        // four bytes; 0x01010101 when there is one gain
   float centre[kGroup];  // in units of level_weights[0]
   const float* scales;   // [tiles * kPanelRows], times the unit

@@ -143,6 +143,7 @@ bool DeviceWeight::SetPacked(const WeightView& w) {
     }
   }
   p.bias = -low[0] - low[1];
+  p.fine_bias = -low[0];
   const int largest = w.gains == nullptr ? 1 : *std::max_element(t.gain_bytes, t.gain_bytes + gains);
   if ((p.bias + high[0] + high[1]) * largest > 255) return false;  // of a weight, in one byte
   std::vector<uint32_t> words[2];

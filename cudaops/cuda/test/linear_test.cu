@@ -16,7 +16,31 @@ struct Case {
   const Codec& codec;
   int64_t rows, cols;
   Options options;
+  int rotation = 0;  // columns of a block, or 0 for none
 };
+
+// Gives the weight of a sample a rotation with signs from its memory.
+void SetRotation(int block, std::vector<uint8_t>* signs, WeightSpec* spec) {
+  std::mt19937 random(2);
+  signs->resize(static_cast<size_t>((spec->cols + 7) / 8));
+  for (uint8_t& byte : *signs) byte = static_cast<uint8_t>(random());
+  spec->signs = {signs->data(), {static_cast<int64_t>(signs->size())}};
+  spec->rotation = {static_cast<float>(block)};
+}
+
+// The rotation by its definition: R = diag(s) * blockdiag(H) / sqrt(B), H[i, j] = -1 to the number of bits in common.
+std::vector<double> Rotated(int block, const std::vector<uint8_t>& signs, size_t cols, const std::vector<double>& a) {
+  std::vector<double> out(a.size(), 0.0);
+  for (size_t i = 0; i < a.size(); ++i) {
+    const size_t k = i % cols, first = i - k % static_cast<size_t>(block);
+    const double x = (signs[k / 8] >> (k % 8) & 1) != 0 ? -a[i] : a[i];
+    for (size_t j = 0; j < static_cast<size_t>(block); ++j) {
+      const bool odd = __builtin_parityll((k % static_cast<size_t>(block)) & j) != 0;
+      out[first + j] += (odd ? -x : x) / std::sqrt(block);
+    }
+  }
+  return out;
+}
 
 std::string Name(const Case& c) {
   return std::string(c.codec.name) + " " + std::to_string(c.rows) + "x" + std::to_string(c.cols) +
@@ -54,6 +78,8 @@ double Error(const std::vector<double>& weights, const Sample& sample, const Cas
 void Run(const Case& c, const std::vector<int64_t>& batches) {
   Sample sample(c.codec, c.rows, c.cols, c.options, 11);
   const std::vector<double> weights = sample.Decode();
+  std::vector<uint8_t> signs;
+  if (c.rotation > 0) SetRotation(c.rotation, &signs, &sample.spec());
   const DeviceSample device(sample.spec());
   std::mt19937_64 random(5);
   std::normal_distribution<float> normal;
@@ -91,7 +117,8 @@ void Run(const Case& c, const std::vector<int64_t>& batches) {
         for (size_t i = 0; i < results; ++i) y[i] = got[i];
       }
       if (batch == 0) continue;
-      const double error = Error(weights, sample, c, a, y);
+      const double error =
+          Error(weights, sample, c, c.rotation > 0 ? Rotated(c.rotation, signs, static_cast<size_t>(c.cols), a) : a, y);
       const double limit = c.options.half ? 4e-4 : Packed(c) ? 1e-4 : 2e-6;
       Check(error < limit, Name(c) + " batch " + std::to_string(batch) + " accuracy " + std::to_string(accuracy) +
                                ": error " + std::to_string(error));
@@ -124,9 +151,14 @@ void TestCudaLinear(bool brief) {
       Run({codec, 130, 700, options}, {3});
     }
   }
-  if (brief) return;
   Options options;
   options.gains = {3, 4, 5, 6};
+  for (const char* codec : {"d4:4,4", "d4:4", "e8:2,2"}) {
+    Run({CodecNamed(codec), 100, 1536, options, 256}, {1, 9});
+    Run({CodecNamed(codec), 100, 48, options, 16}, {3});
+    Run({CodecNamed(codec), 100, 48, options, 1}, {3});
+  }
+  if (brief) return;
   // Wide and long enough for every split of the work, and one with many tiles for each block.
   Run({CodecNamed("d4:4,4"), 5000, 1100, options}, {1, 8, 16});
   Run({CodecNamed("d4:2,4"), 300, 9000, options}, {1, 8, 16});
@@ -174,6 +206,8 @@ void TestCudaErrors() {
   Check(cosetq_cuda_weight_create(&node, &weight) == -1 &&
             std::string(cosetq_cuda_error()).find("codes") != std::string::npos,
         "a node with a wrong shape is refused by name");
+  std::vector<uint8_t> signs;
+  SetRotation(64, &signs, &sample.spec());
   const DeviceSample device(sample.spec());
   cosetq_linear_call call = {};
   call.batch = 1;

@@ -11,6 +11,7 @@ namespace cosetq::test {
 void TestCudaLinear(bool brief);
 void TestCudaDecode();
 void TestCudaErrors();
+void TestCudaTables();
 }  // namespace cosetq::test
 
 int main(int argc, char** argv) {
@@ -22,6 +23,7 @@ int main(int argc, char** argv) {
   using namespace cosetq::test;
   TestCudaErrors();
   TestCudaDecode();
+  TestCudaTables();
   TestCudaLinear(brief);
   std::printf("%ld passed, %ld failed\n", Passed(), Failed());
   return Failed() == 0 ? 0 : 1;

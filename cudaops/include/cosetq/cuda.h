@@ -85,6 +85,36 @@ COSETQ_EXPORT int cosetq_cuda_linear(const struct cosetq_cuda_weight* weight,
 COSETQ_EXPORT int cosetq_cuda_decode(const struct cosetq_cuda_weight* weight, void* out, int32_t type,
                                      void* stream);
 
+/* Value look-up tables, as operations of their own; for codecs of D4 with byte digits, the presets among them.
+ *
+ * One-sided: y [N] holds the inner products of the weight's rows with query [K], both floats on the device, by look-ups in
+ * tables of the products of all codewords with the query. The workspace is device memory. */
+COSETQ_EXPORT int64_t cosetq_cuda_vlut_workspace(const struct cosetq_cuda_weight* weight);
+COSETQ_EXPORT int cosetq_cuda_vlut(const struct cosetq_cuda_weight* weight, const float* query, float* y, void* workspace,
+                                   void* stream);
+
+/* Two-sided: y [N of a, N of b], on the device, holds the inner products of the rows of two weights of one codec, by
+ * look-ups in the table of the products of all pairs of codewords. */
+COSETQ_EXPORT int cosetq_cuda_vlut_pairs(const struct cosetq_cuda_weight* a, const struct cosetq_cuda_weight* b, float* y,
+                                         void* stream);
+
+/* The encoder of cosetq.h on the GPU: the same codecs, the same results to the bit. */
+struct cosetq_cuda_encoder;
+
+/* Null for a codec that is not supported, and cosetq_cuda_error says so. */
+COSETQ_EXPORT struct cosetq_cuda_encoder* cosetq_cuda_encoder_create(const struct cosetq_codec* codec, const int32_t* leaders);
+COSETQ_EXPORT void cosetq_cuda_encoder_free(struct cosetq_cuda_encoder* encoder);
+
+/* cosetq_encode with host memory; -1 if the device fails. Waits for the device; not for graphs. */
+COSETQ_EXPORT int64_t cosetq_cuda_encode(struct cosetq_cuda_encoder* encoder, const float* rows, int64_t groups,
+                                         const int32_t* at, const float* steps, int64_t count, double* sse, uint16_t* indices,
+                                         uint8_t* gains);
+
+/* The same for rows, steps and results on the device, row i with step i. errors holds count * groups floats. */
+COSETQ_EXPORT int cosetq_cuda_encode_device(const struct cosetq_cuda_encoder* encoder, const float* rows, int64_t groups,
+                                            const float* steps, int64_t count, double* sse, uint16_t* indices,
+                                            uint8_t* gains, float* errors, void* stream);
+
 /* How often a path was launched since the library was loaded: "small", "general"; -1 for
  * another name. A captured launch counts once. */
 COSETQ_EXPORT int64_t cosetq_cuda_calls(const char* path);

@@ -19,6 +19,8 @@ class Encoder {
   static std::unique_ptr<Encoder> Create(const cosetq_codec& codec, const int32_t* leaders);
   Encoder(const Encoder&) = delete;
 
+  const EncoderView& view() const { return view_; }
+
   // Codes the work but for items with a step or a weight that the encoder does not take; their sse
   // is then -1. Returns how many those are.
   int64_t Encode(const EncodeWork& work) const;

@@ -1,7 +1,7 @@
 // Errors of CUDA and of callers as exceptions inside the library; the C interface turns them into messages.
 
-#ifndef COSETQ_CUDA_CHECK_H_
-#define COSETQ_CUDA_CHECK_H_
+#ifndef COSETQ_CUDA_ERRORS_H_
+#define COSETQ_CUDA_ERRORS_H_
 
 #include <cuda_runtime.h>
 
@@ -25,4 +25,4 @@ inline void CheckLaunch(const char* kernel) { Check(cudaGetLastError(), kernel);
 
 }  // namespace cosetq::cuda
 
-#endif  // COSETQ_CUDA_CHECK_H_
+#endif  // COSETQ_CUDA_ERRORS_H_

@@ -1,0 +1,315 @@
+"""Times the GPU kernels beside cuBLAS and prints the table of docs/benchmarks.md.
+
+    python3 table.py LIBRARY [--quick]
+
+LIBRARY is libcosetq_cuda.so; peers and ceilings come from PyTorch. Every time is the median of graph replays; a graph makes
+20 calls or more over weights that rotate through more memory than the cache holds. Inputs are random, outputs are poisoned
+before the check, and errors are measured against float64 on the decoded weights of sampled rows.
+"""
+
+import argparse
+import ctypes as c
+import math
+
+import torch
+import torch.nn.functional as F
+
+FLOAT, FLOAT16 = 1, 10
+
+
+class Tensor(c.Structure):
+    _fields_ = [("data", c.c_void_p), ("rank", c.c_int32), ("shape", c.c_int64 * 4)]
+
+
+class Floats(c.Structure):
+    _fields_ = [("values", c.c_void_p), ("count", c.c_int64)]
+
+
+class Node(c.Structure):
+    _fields_ = (
+        [("rows", c.c_int64), ("cols", c.c_int64), ("code_bytes", c.c_int32), ("bias_type", c.c_int32)]
+        + [(n, Tensor) for n in ("codes", "scales", "scale_index", "codebook", "gains", "bias")]
+        + [(n, Floats) for n in ("slots", "level_weights", "centre", "gain_values", "gain_divisors", "scale_divisors")]
+        + [("signs", Tensor), ("rotation", Floats)]
+    )
+
+
+class Call(c.Structure):
+    _fields_ = [
+        ("a", c.c_void_p), ("y", c.c_void_p), ("batch", c.c_int64), ("type", c.c_int32), ("accuracy", c.c_int32),
+        ("workspace", c.c_void_p), ("workspace_bytes", c.c_int64),
+    ]
+
+
+class Codec(c.Structure):
+    _fields_ = [
+        ("levels", c.c_int32), ("gain_count", c.c_int32), ("radices", c.c_int32 * 4), ("gains", c.c_float * 16),
+        ("centre", c.c_float * 4), ("reach_one", c.c_float), ("reach_two", c.c_float), ("ray_shrink", c.c_float),
+        ("max_steps", c.c_float), ("max_refinements", c.c_int32), ("max_overloads", c.c_int32),
+    ]
+
+
+def leaders(q):
+    """The leaders of D4 modulo q as docs/format.md orders them; ties fall as they may, which matters to no time."""
+    table = [None] * q**4
+    span = range(-q, q + 1)
+    points = [(a, b, d, e) for a in span for b in span for d in span for e in span if (a + b + d + e) % 2 == 0]
+    for p in sorted(points, key=lambda p: sum(x * x for x in p)):
+        # b = G^-1 p modulo q, as the encoder computes it.
+        half = sum(p) // 2
+        digits = (-half, p[0] - half, -(p[2] + p[3]), -p[3])
+        k = sum((d % q) * q**i for i, d in enumerate(digits))
+        if table[k] is None:
+            table[k] = p
+    return table
+
+
+CODECS = {
+    "4 bits": dict(elements=4, books=[4], level_weights=[1, 4], gains=[3, 4, 5, 6], centre=[0, -2.65625, 1.71875, -0.9375],
+                   slots=[[0, 1, 2, 3], [1] * 4, [256] * 4, [0] * 4], radices=[4, 4], reach=20, step=0.0549),
+    "3 bits": dict(elements=3, books=[4, 2], level_weights=[1, 2], gains=[3, 4, 5, 7], centre=[0, -1.6875, 1.0625, -0.625],
+                   slots=[[0, 0, 1, 2], [1, 16, 1, 1], [16, 16, 256, 256], [256, 256, 0, 0]], radices=[2, 4], reach=10,
+                   step=0.0974),
+    "2 bits": dict(elements=2, books=[4], level_weights=[1], gains=[3, 4, 5, 7], centre=[0, -0.53125, 0.34375, -0.1875],
+                   slots=[[0, 1], [1, 1], [256, 256], [0, 0]], radices=[4], reach=4, step=0.1907),
+}
+
+
+class Library:
+    def __init__(self, path):
+        self.lib = c.CDLL(path)
+        for name in ("cosetq_cuda_linear_workspace", "cosetq_cuda_weight_bytes", "cosetq_cuda_vlut_workspace"):
+            getattr(self.lib, name).restype = c.c_int64
+        self.lib.cosetq_cuda_error.restype = c.c_char_p
+        self.lib.cosetq_cuda_encoder_create.restype = c.c_void_p
+
+    def must(self, status):
+        if status != 0:
+            raise SystemExit(self.lib.cosetq_cuda_error().decode())
+
+
+class Weight:
+    """A weight of random codes."""
+
+    def __init__(self, library, codec, n, k):
+        self.library, self.n, self.k = library, n, k
+        spec = CODECS[codec]
+        groups, tile = k // 8, 64
+        tiles = n // tile
+        g = torch.Generator().manual_seed(n + k)
+        codes = torch.randint(0, 256, (tiles, groups, spec["elements"], tile), dtype=torch.uint8, generator=g)
+        gains = torch.randint(0, 256, (tiles, groups // 4, tile), dtype=torch.uint8, generator=g)
+        scales = (torch.rand(1, n, generator=g) + 0.5).half()
+        book = torch.tensor([p for q in spec["books"] for p in leaders(q)], dtype=torch.int8)
+        lists = dict(
+            slots=torch.tensor(spec["slots"]).float().flatten(), level_weights=torch.tensor(spec["level_weights"]).float(),
+            centre=torch.tensor(spec["centre"] * 2).float(), gain_values=torch.tensor(spec["gains"]).float(),
+            gain_divisors=torch.tensor([1, 4, 16, 64]).float(), scale_divisors=torch.tensor([1]).float())
+        tensors = dict(codes=codes, scales=scales, scale_index=torch.zeros(1, dtype=torch.uint8), codebook=book, gains=gains,
+                       bias=torch.zeros(1))
+        node = Node(rows=n, cols=k, code_bytes=1, bias_type=FLOAT)
+        for name, t in tensors.items():
+            setattr(node, name, Tensor(t.data_ptr(), t.dim(), (c.c_int64 * 4)(*t.shape)))
+        for name, t in lists.items():
+            setattr(node, name, Floats(t.data_ptr(), t.numel()))
+        self.handle = c.c_void_p()
+        library.must(library.lib.cosetq_cuda_weight_create(c.byref(node), c.byref(self.handle)))
+
+    def __del__(self):
+        self.library.lib.cosetq_cuda_weight_free(self.handle)
+
+    def bytes(self):
+        return self.library.lib.cosetq_cuda_weight_bytes(self.handle)
+
+    def decode(self):
+        out = torch.full((self.n, self.k), math.nan, device="cuda")
+        self.library.must(self.library.lib.cosetq_cuda_decode(self.handle, c.c_void_p(out.data_ptr()), FLOAT, None))
+        torch.cuda.synchronize()
+        return out
+
+    def linear(self, a, y, accuracy, workspace):
+        call = Call(a.data_ptr(), y.data_ptr(), a.shape[0], FLOAT16, accuracy, workspace.data_ptr(), workspace.numel())
+        stream = c.c_void_p(torch.cuda.current_stream().cuda_stream)
+        self.library.must(self.library.lib.cosetq_cuda_linear(self.handle, c.byref(call), stream))
+
+    def workspace(self, batch, accuracy):
+        size = self.library.lib.cosetq_cuda_linear_workspace(self.handle, c.c_int64(batch), FLOAT16, accuracy)
+        return torch.empty(max(size, 256), dtype=torch.uint8, device="cuda")
+
+
+def time(call, calls=20, replays=20):
+    """The median time of a call in microseconds."""
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        for i in range(3):
+            call(i)
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, stream=stream):
+            for i in range(calls):
+                call(i)
+        times = []
+        for i in range(replays + 3):
+            begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            begin.record()
+            graph.replay()
+            end.record()
+            end.synchronize()
+            if i >= 3:
+                times.append(begin.elapsed_time(end) * 1e3 / calls)
+    return sorted(times)[len(times) // 2]
+
+
+def copies(bytes_):
+    return max(2, int(300e6 / bytes_) + 1)
+
+
+def error(weights, a, y):
+    """Relative error of sampled columns of y against float64."""
+    rows = torch.randint(0, weights.shape[0], (256,), device="cuda")
+    want = a.double() @ weights[rows].double().T
+    got = y[:, rows].double()
+    return ((got - want).norm() / want.norm()).item()
+
+
+def linear_rows(library, shapes, batches, codecs):
+    print("| bits | N × K | batch | ours µs | cuBLAS float16 µs | ratio | TB/s | error | 8 bits µs | ratio | error | int8 cuBLASLt µs |")
+    print("|---|---|---|---|---|---|---|---|---|---|---|---|")
+    for n, k in shapes:
+        peers = [torch.randn(n, k, device="cuda", dtype=torch.half) for _ in range(copies(2 * n * k))]
+        bytes8 = [torch.randint(-127, 128, (n, k), device="cuda", dtype=torch.int8) for _ in range(copies(n * k))]
+        of_peer, of_int8 = {}, {}
+        for batch in batches:
+            a = torch.randn(batch, k, device="cuda", dtype=torch.half)
+            of_peer[batch] = time(lambda i: F.linear(a, peers[i % len(peers)]), max(20, len(peers)))
+            if batch > 16:
+                a8 = torch.randint(-127, 128, (batch, k), device="cuda", dtype=torch.int8)
+                of_int8[batch] = time(lambda i: torch._int_mm(a8, bytes8[i % len(bytes8)].T), max(20, len(bytes8)))
+        del peers, bytes8
+        for codec in codecs:
+            first = Weight(library, codec, n, k)
+            weights = [first] + [Weight(library, codec, n, k) for _ in range(copies(first.bytes()) - 1)]
+            decoded = first.decode()
+            for batch in batches:
+                a = torch.randn(batch, k, device="cuda", dtype=torch.half)
+                cells = []
+                for accuracy in (1, 4) if batch > 16 else (1,):
+                    y = torch.full((batch, n), math.nan, device="cuda", dtype=torch.half)
+                    workspace = first.workspace(batch, accuracy)
+                    first.linear(a, y, accuracy, workspace)
+                    torch.cuda.synchronize()
+                    wrong = error(decoded, a, y)
+                    ours = time(lambda i: weights[i % len(weights)].linear(a, y, accuracy, workspace), max(20, len(weights)))
+                    cells.append((ours, of_peer[batch] / ours, wrong))
+                ours, ratio, wrong = cells[0]
+                fast = "{:.2f} | {:.2f} | {:.1e}".format(*cells[1]) if len(cells) > 1 else "- | - | -"
+                print(f"| {codec[0]} | {n} × {k} | {batch} | {ours:.2f} | {of_peer[batch]:.2f} | {ratio:.2f} | "
+                      f"{first.bytes() / ours * 1e-6:.2f} | {wrong:.1e} | {fast} | "
+                      f"{'%.2f' % of_int8[batch] if batch in of_int8 else '-'} |", flush=True)
+            del weights, first, decoded
+
+
+def look_ups(library):
+    print("\n| one-sided look-up tables | N × K | µs | digit look-ups/s | synchronised µs | look-ups/s | error |")
+    print("|---|---|---|---|---|---|---|")
+    for codec, digits in (("4 bits", 2), ("2 bits", 1)):
+        for n, k in ((14336, 4096), (28672, 8192)):
+            first = Weight(library, codec, n, k)
+            weights = [first] + [Weight(library, codec, n, k) for _ in range(copies(first.bytes()) - 1)]
+            query = torch.randn(k, device="cuda")
+            y = torch.full((n,), math.nan, device="cuda")
+            workspace = torch.empty(library.lib.cosetq_cuda_vlut_workspace(first.handle), dtype=torch.uint8, device="cuda")
+
+            def call(i):
+                library.must(library.lib.cosetq_cuda_vlut(
+                    weights[i % len(weights)].handle, c.c_void_p(query.data_ptr()), c.c_void_p(y.data_ptr()),
+                    c.c_void_p(workspace.data_ptr()), c.c_void_p(torch.cuda.current_stream().cuda_stream)))
+
+            call(0)
+            torch.cuda.synchronize()
+            wrong = error(first.decode(), query[None], y[None])
+            graph = time(call, max(20, len(weights)))
+            # As a program would see it: launch, run, wait, with the host's clock.
+            import time as clock
+            alone = []
+            for i in range(30):
+                begin = clock.perf_counter()
+                call(i)
+                torch.cuda.synchronize()
+                alone.append((clock.perf_counter() - begin) * 1e6)
+            single = sorted(alone)[15]
+            count = n * k // 4 * digits
+            print(f"| {codec} | {n} × {k} | {graph:.1f} | {count / graph * 1e6:.2e} | {single:.1f} | {count / single * 1e6:.2e} | {wrong:.1e} |")
+
+
+def encode(library):
+    print("\n| encode | weights | ms | weights/s |")
+    print("|---|---|---|---|")
+    for name, spec in CODECS.items():
+        codec = Codec(levels=len(spec["radices"]), gain_count=4, reach_one=spec["reach"], reach_two=spec["reach"], ray_shrink=0.875,
+                      max_steps=2.0**40, max_refinements=16, max_overloads=2)
+        for i, q in enumerate(spec["radices"]):
+            codec.radices[i] = q
+        for i, g in enumerate(spec["gains"]):
+            codec.gains[i] = g
+        for i, x in enumerate(spec["centre"]):
+            codec.centre[i] = x
+        table = [x for q in spec["radices"] for p in leaders(q) for x in p]
+        handle = library.lib.cosetq_cuda_encoder_create(c.byref(codec), (c.c_int32 * len(table))(*table))
+        if not handle:
+            raise SystemExit(library.lib.cosetq_cuda_error().decode())
+        n, k = 8192, 8192
+        rows = torch.randn(n, k, device="cuda")
+        steps = torch.full((n,), spec["step"], device="cuda")
+        sse = torch.zeros(n, device="cuda", dtype=torch.double)
+        indices = torch.zeros(n * k // 8 * len(spec["radices"]) * 2, device="cuda", dtype=torch.int16)
+        gains = torch.zeros(n * k // 8, device="cuda", dtype=torch.uint8)
+        errors = torch.zeros(n * k // 8, device="cuda")
+
+        def call(_):
+            library.must(library.lib.cosetq_cuda_encode_device(
+                c.c_void_p(handle), c.c_void_p(rows.data_ptr()), c.c_int64(k // 8), c.c_void_p(steps.data_ptr()), c.c_int64(n),
+                c.c_void_p(sse.data_ptr()), c.c_void_p(indices.data_ptr()), c.c_void_p(gains.data_ptr()),
+                c.c_void_p(errors.data_ptr()), c.c_void_p(torch.cuda.current_stream().cuda_stream)))
+
+        us = time(call, 2, 10)
+        mse = sse.sum().item() / (n * k)
+        print(f"| {name}, error {mse:.4f} | {n * k / 1e6:.0f}e6 | {us / 1e3:.2f} | {n * k / us * 1e6:.2e} |")
+        library.lib.cosetq_cuda_encoder_free(c.c_void_p(handle))
+
+
+def ceilings():
+    x = torch.empty(1 << 30, device="cuda", dtype=torch.uint8).random_()
+    y = torch.empty_like(x)
+    copy = 2 * x.numel() / time(lambda _: y.copy_(x), 4) * 1e-6
+    read = x.numel() / time(lambda _: torch.sum(x.view(torch.int64)), 4) * 1e-6
+    del x, y
+    a = torch.randn(8192, 8192, device="cuda", dtype=torch.half)
+    b = torch.randn(8192, 8192, device="cuda", dtype=torch.half)
+    half = 2 * 8192**3 / time(lambda _: a @ b, 4) * 1e-6
+    a8 = torch.randint(-127, 128, (8192, 8192), device="cuda", dtype=torch.int8)
+    b8 = torch.randint(-127, 128, (8192, 8192), device="cuda", dtype=torch.int8)
+    int8 = 2 * 8192**3 / time(lambda _: torch._int_mm(a8, b8.T), 4) * 1e-6
+    print(f"{torch.cuda.get_device_name()}: copy {copy:.2f} TB/s (read and written), read {read:.2f} TB/s, "
+          f"8192³ float16 {half:.0f} TFLOP/s, int8 {int8:.0f} TOP/s; PyTorch {torch.__version__}\n")
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("library")
+    parser.add_argument("--quick", action="store_true", help="fewer shapes and batches")
+    args = parser.parse_args()
+    library = Library(args.library)
+    torch.manual_seed(1)
+    ceilings()
+    shapes = ((4096, 4096), (14336, 4096), (28672, 8192))
+    if args.quick:
+        linear_rows(library, shapes, (1, 8, 16), ("4 bits", "2 bits"))
+    else:
+        linear_rows(library, shapes, (1, 2, 4, 8, 16, 64, 512, 2048, 4096), tuple(CODECS))
+    look_ups(library)
+    encode(library)
+
+
+if __name__ == "__main__":
+    main()

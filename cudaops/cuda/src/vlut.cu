@@ -1,0 +1,259 @@
+#include "vlut.h"
+
+#include <algorithm>
+
+#include "device.h"
+#include "errors.h"
+#include "lookup.cuh"
+
+namespace cosetq::cuda {
+namespace {
+
+constexpr int kThreads = 512;
+constexpr int kBlocks = 2;  // lattice points of a group
+
+template <Form kForm>
+__device__ __forceinline__ void LoadPanel(const PackedView& w, int64_t tile, int chunk, int lane, PanelCodes<kForm>* codes,
+                                          uint32_t gains[2][2]) {
+  const unsigned char* panel = w.panels + (tile * w.chunks + chunk) * PanelBytes(kForm);
+#pragma unroll
+  for (int v = 0; v < PanelVectors(kForm); ++v) {
+    const uint4 vector = __ldg(reinterpret_cast<const uint4*>(panel) + v * 32 + lane);
+    codes->words[4 * v] = vector.x;
+    codes->words[4 * v + 1] = vector.y;
+    codes->words[4 * v + 2] = vector.z;
+    codes->words[4 * v + 3] = vector.w;
+  }
+  ExpandGains(w.gains, __ldg(reinterpret_cast<const uint32_t*>(panel + PanelVectors(kForm) * 512) + lane), gains);
+}
+
+// The digits of a lane in a step: half 0 is row g, 1 row g + 8.
+template <Form kForm>
+__device__ __forceinline__ uint32_t Fine(const PanelCodes<kForm>& codes, int step, int block, int half) {
+  const int place = 2 * block + half;
+  if constexpr (kForm == Form::kOneByte) return codes.words[step] >> (8 * place) & 255;
+  if constexpr (kForm == Form::kTwoByte) return codes.words[2 * step] >> (8 * place) & 255;
+  return codes.words[8 + step / 2] >> (16 * (step % 2) + 4 * place) & 15;
+}
+
+template <Form kForm>
+__device__ __forceinline__ uint32_t Coarse(const PanelCodes<kForm>& codes, int step, int block, int half) {
+  const int place = 2 * block + half;
+  if constexpr (kForm == Form::kTwoByte) return codes.words[2 * step + 1] >> (8 * place) & 255;
+  return codes.words[step] >> (8 * place) & 255;
+}
+
+// Tables of one step for all its blocks: entry c of table i stands at c * kTables + i, so that lanes that read different
+// tables never meet in a bank.
+constexpr int kTables = kStepGroups * kBlocks;
+
+// A block of threads makes the tables of a chunk, then goes through its rows. The sums of a chunk go to partial.
+template <Form kForm>
+__global__ void __launch_bounds__(kThreads) Products(PackedView w, const float* query, float* partial) {
+  extern __shared__ float tables[];  // [step][digit][table], fine, then coarse if they differ
+  constexpr int kFine = FineDigits(kForm);
+  constexpr int kDigits = kFine + (kForm == Form::kNibbleByte ? 256 : 0);
+  __shared__ float columns[kPanelGroups][kGroup];
+  __shared__ float centres[kPanelGroups];  // <bias and centre, query>
+  const int chunk = blockIdx.y;
+  for (int i = threadIdx.x; i < kPanelGroups * kGroup; i += kThreads) {
+    const int group = chunk * kPanelGroups + i / kGroup, column = group + w.groups * (i % kGroup);
+    columns[i / kGroup][i % kGroup] = group < w.groups && column < w.cols ? query[column] : 0.0f;
+  }
+  __syncthreads();
+  if (threadIdx.x < kPanelGroups) {
+    float sum = 0;
+    for (int j = 0; j < kGroup; ++j)
+      sum += columns[threadIdx.x][j] * (static_cast<float>(w.bias) + w.centre[j]);
+    centres[threadIdx.x] = sum;
+  }
+  for (int i = threadIdx.x; i < kPanelSteps * kDigits * kTables; i += kThreads) {
+    const int table = i % kTables, digit = i / kTables % kDigits, step = i / kTables / kDigits;
+    const uint32_t word = digit < kFine ? __ldg(w.fine + digit) : __ldg(w.coarse + digit - kFine);
+    const float* x = &columns[step * kStepGroups + table / kBlocks][table % kBlocks * 4];
+    float sum = 0;
+    for (int j = 0; j < 4; ++j) sum += x[j] * static_cast<float>(word >> (8 * j) & 255);
+    tables[i] = sum;
+  }
+  __syncthreads();
+  const int lane = threadIdx.x % 32, t = lane % 4;
+  const float ratio = static_cast<float>(1 << w.shift);
+  const int warps = gridDim.x * (kThreads / 32);
+  for (int tile = blockIdx.x * (kThreads / 32) + threadIdx.x / 32; tile < w.tiles; tile += warps) {
+    PanelCodes<kForm> codes;
+    uint32_t gains[2][2];
+    LoadPanel<kForm>(w, tile, chunk, lane, &codes, gains);
+    float sums[2] = {};
+#pragma unroll
+    for (int step = 0; step < kPanelSteps; ++step) {
+      const float* at = tables + step * kDigits * kTables + t * kBlocks;
+      const float centre = centres[step * kStepGroups + t];
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        float fine = -centre, coarse = 0;
+#pragma unroll
+        for (int block = 0; block < kBlocks; ++block) {
+          fine += at[Fine<kForm>(codes, step, block, half) * kTables + block];
+          if constexpr (kForm == Form::kTwoByte) coarse += at[Coarse<kForm>(codes, step, block, half) * kTables + block];
+          if constexpr (kForm == Form::kNibbleByte)
+            fine += at[(kFine + Coarse<kForm>(codes, step, block, half)) * kTables + block];
+        }
+        const float gain = static_cast<float>(gains[half][step / 4] >> (step % 4 * 8) & 255);
+        sums[half] += gain * (fine + ratio * coarse);
+      }
+    }
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      sums[half] += __shfl_xor_sync(0xffffffffu, sums[half], 1);
+      sums[half] += __shfl_xor_sync(0xffffffffu, sums[half], 2);
+      const int row = tile * kPanelRows + lane / 4 + 8 * half;
+      if (t == 0 && row < w.rows) partial[static_cast<int64_t>(chunk) * w.rows + row] = sums[half];
+    }
+  }
+}
+
+__global__ void AddChunks(PackedView w, const float* partial, float* y) {
+  const int row = blockIdx.x * blockDim.x + threadIdx.x;
+  if (row >= w.rows) return;
+  float sum = 0;
+  for (int chunk = 0; chunk < w.chunks; ++chunk) sum += partial[static_cast<int64_t>(chunk) * w.rows + row];
+  y[row] = sum * w.scales[row];
+}
+
+// A warp multiplies 16 rows of a with one row of b.
+template <Form kForm>
+__global__ void __launch_bounds__(kThreads) Pairs(PackedView a, PackedView b, float* y) {
+  constexpr int kFine = FineDigits(kForm);
+  constexpr int kDigits = kFine + (kForm == Form::kNibbleByte ? 256 : 0);
+  extern __shared__ int16_t pairs[];   // [digit][digit]
+  __shared__ float centres[kDigits];  // <centre, codeword>
+  const auto word = [&](int digit) { return digit < kFine ? __ldg(a.fine + digit) : __ldg(a.coarse + digit - kFine); };
+  constexpr int levels = kForm == Form::kOneByte ? 1 : 2;
+  const auto coordinate = [&](int digit, int j) {
+    return static_cast<int>(word(digit) >> (8 * j) & 255) - (digit < kFine ? a.fine_bias : a.bias - a.fine_bias);
+  };
+  for (int i = threadIdx.x; i < kDigits * kDigits; i += kThreads) {
+    int sum = 0;
+    for (int j = 0; j < 4; ++j) sum += coordinate(i / kDigits, j) * coordinate(i % kDigits, j);
+    pairs[i] = static_cast<int16_t>(sum);
+  }
+  for (int i = threadIdx.x; i < kDigits; i += kThreads) {
+    float sum = 0;
+    for (int j = 0; j < 4; ++j) sum += a.centre[j] * static_cast<float>(coordinate(i, j));
+    centres[i] = sum;
+  }
+  __syncthreads();
+  float square = 0;
+  for (int j = 0; j < kGroup; ++j) square += a.centre[j] * a.centre[j];
+  const int lane = threadIdx.x % 32, t = lane % 4;
+  const int ratio = 1 << a.shift;
+  const int64_t work = static_cast<int64_t>(a.tiles) * b.rows;
+  for (int64_t i = static_cast<int64_t>(blockIdx.x) * (kThreads / 32) + threadIdx.x / 32; i < work;
+       i += static_cast<int64_t>(gridDim.x) * (kThreads / 32)) {
+    const int64_t tile = i / b.rows;
+    const int other = static_cast<int>(i % b.rows), other_lane = other % 8 * 4 + t, other_half = other % kPanelRows / 8;
+    float sums[2] = {};
+    for (int chunk = 0; chunk < a.chunks; ++chunk) {
+      PanelCodes<kForm> mine, theirs;
+      uint32_t gains[2][2], their_gains[2][2];
+      LoadPanel<kForm>(a, tile, chunk, lane, &mine, gains);
+      LoadPanel<kForm>(b, other / kPanelRows, chunk, other_lane, &theirs, their_gains);
+#pragma unroll
+      for (int step = 0; step < kPanelSteps; ++step) {
+        // Groups past the last are padding.
+        if (chunk * kPanelGroups + step * kStepGroups + t >= a.groups) continue;
+        const int their_gain = static_cast<int>((other_half == 0 ? their_gains[0] : their_gains[1])[step / 4] >> (step % 4 * 8) & 255);
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+          int dot = 0;
+          float inner = 0;
+#pragma unroll
+          for (int block = 0; block < kBlocks; ++block) {
+            uint32_t m[2], o[2];
+            int weight[2] = {1, kForm == Form::kTwoByte ? ratio : 1};
+            m[0] = Fine<kForm>(mine, step, block, half);
+            o[0] = other_half == 0 ? Fine<kForm>(theirs, step, block, 0) : Fine<kForm>(theirs, step, block, 1);
+            m[1] = o[1] = 0;
+            if (levels == 2) {
+              m[1] = Coarse<kForm>(mine, step, block, half);
+              o[1] = other_half == 0 ? Coarse<kForm>(theirs, step, block, 0) : Coarse<kForm>(theirs, step, block, 1);
+              if (kForm == Form::kNibbleByte) {
+                m[1] += kFine;
+                o[1] += kFine;
+              }
+            }
+            for (int p = 0; p < levels; ++p) {
+              for (int q = 0; q < levels; ++q) dot += weight[p] * weight[q] * pairs[m[p] * kDigits + o[q]];
+              inner += static_cast<float>(weight[p]) * (centres[m[p]] + centres[o[p]]);
+            }
+          }
+          const int gain = static_cast<int>(gains[half][step / 4] >> (step % 4 * 8) & 255);
+          sums[half] += static_cast<float>(gain * their_gain) * (static_cast<float>(dot) - inner + square);
+        }
+      }
+    }
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      sums[half] += __shfl_xor_sync(0xffffffffu, sums[half], 1);
+      sums[half] += __shfl_xor_sync(0xffffffffu, sums[half], 2);
+      const int64_t row = tile * kPanelRows + lane / 4 + 8 * half;
+      if (t == 0 && row < a.rows) y[row * b.rows + other] = sums[half] * a.scales[row] * b.scales[other];
+    }
+  }
+}
+
+template <Form kForm>
+void LaunchOneSided(const PackedView& w, const float* query, float* partial, float* y, cudaStream_t stream) {
+  constexpr int kDigits = FineDigits(kForm) + (kForm == Form::kNibbleByte ? 256 : 0);
+  constexpr size_t kShared = sizeof(float) * kPanelSteps * kDigits * kTables;
+  Check(cudaFuncSetAttribute(Products<kForm>, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(kShared)),
+        "reserve shared memory");
+  const int processors = CurrentDevice().processors;
+  // Two blocks on each multiprocessor; every block has tables to make before it begins.
+  const int blocks = std::max(1, std::min(2 * processors / w.chunks, (w.tiles + 15) / 16));
+  Products<kForm><<<dim3(static_cast<unsigned>(blocks), static_cast<unsigned>(w.chunks)), kThreads, kShared, stream>>>(
+      w, query, partial);
+  CheckLaunch("look up products");
+  AddChunks<<<static_cast<unsigned>((w.rows + 255) / 256), 256, 0, stream>>>(w, partial, y);
+  CheckLaunch("add products");
+}
+
+template <Form kForm>
+void LaunchTwoSided(const PackedView& a, const PackedView& b, float* y, cudaStream_t stream) {
+  constexpr int kDigits = FineDigits(kForm) + (kForm == Form::kNibbleByte ? 256 : 0);
+  constexpr size_t kShared = sizeof(int16_t) * kDigits * kDigits;
+  if (static_cast<int>(kShared) > CurrentDevice().shared_limit)
+    throw Error("the device has too little shared memory for two-sided tables");
+  Check(cudaFuncSetAttribute(Pairs<kForm>, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(kShared)),
+        "reserve shared memory");
+  const int64_t work = static_cast<int64_t>(a.tiles) * b.rows;
+  const auto blocks = static_cast<unsigned>(std::min<int64_t>(CurrentDevice().processors, (work + 15) / 16));
+  Pairs<kForm><<<blocks, kThreads, kShared, stream>>>(a, b, y);
+  CheckLaunch("look up pairs");
+}
+
+}  // namespace
+
+void OneSided(const PackedView& w, const float* query, float* partial, float* y, cudaStream_t stream) {
+  switch (w.form) {
+    case Form::kOneByte:
+      return LaunchOneSided<Form::kOneByte>(w, query, partial, y, stream);
+    case Form::kTwoByte:
+      return LaunchOneSided<Form::kTwoByte>(w, query, partial, y, stream);
+    default:
+      return LaunchOneSided<Form::kNibbleByte>(w, query, partial, y, stream);
+  }
+}
+
+void TwoSided(const PackedView& a, const PackedView& b, float* y, cudaStream_t stream) {
+  switch (a.form) {
+    case Form::kOneByte:
+      return LaunchTwoSided<Form::kOneByte>(a, b, y, stream);
+    case Form::kTwoByte:
+      return LaunchTwoSided<Form::kTwoByte>(a, b, y, stream);
+    default:
+      return LaunchTwoSided<Form::kNibbleByte>(a, b, y, stream);
+  }
+}
+
+}  // namespace cosetq::cuda

@@ -1,0 +1,71 @@
+// The tables of an encoder; without its kernels, since the GPU library has its own.
+
+#include <algorithm>
+#include <cmath>
+
+#include "encode.h"
+
+namespace cosetq {
+namespace {
+
+// Whether all constants are such that no coordinate leaves its 8 bits: neither of a point near the
+// reach nor of one on its way through the levels.
+bool Fits(const cosetq_codec& c) {
+  if (c.levels < 1 || c.levels > kEncodeLevels || c.gain_count < 1 ||
+      c.gain_count > schema::kMaxGains || c.max_refinements < 0 || c.max_overloads < 1)
+    return false;
+  if (!(c.ray_shrink > 0 && c.ray_shrink < 1) || !(c.max_steps > 0)) return false;
+  int product = 1;
+  for (int m = 0; m < c.levels; ++m) {
+    if (c.radices[m] != 2 && c.radices[m] != 4) return false;
+    product *= c.radices[m];
+  }
+  for (int g = 0; g < c.gain_count; ++g) {
+    if (!(c.gains[g] > 0)) return false;
+  }
+  float centre = 0;
+  for (float x : c.centre) centre = std::max(centre, std::fabs(x));
+  // The nearest point of the farthest y is up to 3 beyond the reach, and each level takes away at
+  // most its share of the reach.
+  return c.reach_one > 0 && c.reach_two > 0 && 2 * c.reach_one + centre + 4 < kEncodeBias &&
+         kEncodeBias % product == 0;
+}
+
+}  // namespace
+
+std::unique_ptr<Encoder> Encoder::Create(const cosetq_codec& codec, const int32_t* leaders) {
+  if (leaders == nullptr || !Fits(codec)) return nullptr;
+  std::unique_ptr<Encoder> encoder(new Encoder);
+  EncoderView& view = encoder->view_;
+  view.levels = codec.levels;
+  view.gain_count = codec.gain_count;
+  uint32_t zero = kEncodeBias * 0x01010101u;
+  for (int m = 0; m < codec.levels; ++m) {
+    EncodeLevel& level = view.level[m];
+    level.mask = static_cast<uint32_t>(codec.radices[m] - 1);
+    level.shift = codec.radices[m] / 2;  // of 2 and of 4
+    level.zero = zero >>= level.shift;
+    std::vector<uint32_t>& table = encoder->leaders_[m];
+    uint8_t* columns = encoder->columns_[m];
+    table.resize(size_t{1} << (kEncodeDim * level.shift));
+    for (size_t k = 0; k < table.size(); ++k) {
+      for (size_t j = 0; j < kEncodeDim; ++j, ++leaders) {
+        table[k] += static_cast<uint32_t>(*leaders) << (8 * j);
+        columns[256 * j + k] = static_cast<uint8_t>(*leaders);
+      }
+    }
+    level.leaders = table.data();
+    level.columns = columns;
+  }
+  std::copy_n(codec.gains, codec.gain_count, view.gains);
+  std::copy_n(codec.centre, kEncodeDim, view.centre);
+  view.reach_one = codec.reach_one;
+  view.reach_two = codec.reach_two;
+  view.ray_shrink = codec.ray_shrink;
+  view.max_steps = codec.max_steps;
+  view.max_refinements = codec.max_refinements;
+  view.max_overloads = codec.max_overloads;
+  return encoder;
+}
+
+}  // namespace cosetq
