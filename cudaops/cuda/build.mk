@@ -21,7 +21,7 @@ flags := -std=c++17 -O3 --expt-relaxed-constexpr $(targets) -I$(ops)/include -I$
   -Xcompiler $(host)
 # nvcc of the packages looks for its libraries where the toolkit's installer would have put them.
 libraries := $(if $(findstring $(fetched),$(NVCC)),-L$(fetched)/lib)
-link := $(flags) -cudart static $(libraries) -Xlinker --gc-sections
+link := $(flags) -cudart static -ldl $(libraries) -Xlinker --gc-sections
 
 parts := $(basename $(notdir $(wildcard $(here)/src/*.cu)))
 cpu_parts := weight form rotation encode_create

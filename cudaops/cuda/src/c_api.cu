@@ -125,8 +125,8 @@ extern "C" int cosetq_cuda_decode(const cosetq_cuda_weight* weight, void* out, i
   return Guard([&] {
     const DeviceWeight& w = *weight->weight;
     const auto on = static_cast<cudaStream_t>(stream);
-    w.packed() ? cosetq::cuda::Decode(w.packed_view(), out, IsHalf(type), on)
-               : cosetq::cuda::Decode(w.general_view(), out, IsHalf(type), on);
+    w.packed() ? cosetq::cuda::Decode(w.packed_view(), 0, w.rows(), out, IsHalf(type), on)
+               : cosetq::cuda::Decode(w.general_view(), 0, w.rows(), out, IsHalf(type), on);
   });
 }
 

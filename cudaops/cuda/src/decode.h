@@ -9,9 +9,10 @@
 
 namespace cosetq::cuda {
 
-// Writes all weights [rows, cols], float or float16.
-void Decode(const PackedView& w, void* out, bool half, cudaStream_t stream);
-void Decode(const GeneralView& w, void* out, bool half, cudaStream_t stream);
+// Writes the weights of count rows from first on, [count, cols], float or float16. Of a packed weight, first must be a multiple of
+// kPanelRows.
+void Decode(const PackedView& w, int64_t first, int64_t count, void* out, bool half, cudaStream_t stream);
+void Decode(const GeneralView& w, int64_t first, int64_t count, void* out, bool half, cudaStream_t stream);
 
 }  // namespace cosetq::cuda
 

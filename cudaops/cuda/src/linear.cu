@@ -2,7 +2,9 @@
 
 #include <algorithm>
 
+#include "cublas.h"
 #include "general.h"
+#include "large.h"
 #include "rotate.h"
 #include "small.h"
 
@@ -13,8 +15,21 @@ std::atomic<int64_t>& Calls(Path path) {
   return calls[path];
 }
 
-size_t LinearWorkspace(const DeviceWeight& w, int64_t batch, bool, bool) {
-  return w.turn().factors == nullptr ? 0 : static_cast<size_t>(batch * w.cols()) * sizeof(float);
+namespace {
+
+// cuBLAS wants rows of 16 bytes for its fast kernels, and takes no others of int8.
+bool IsLarge(const DeviceWeight& w, int64_t batch) { return batch >= kMinLargeBatch && w.cols() % 8 == 0 && HasCublas(); }
+
+// Bytes of rotated activations, in float.
+size_t RotatedBytes(const DeviceWeight& w, int64_t batch) {
+  return w.turn().factors == nullptr ? 0 : static_cast<size_t>((batch * w.cols() * 4 + 255) / 256 * 256);
+}
+
+}  // namespace
+
+size_t LinearWorkspace(const DeviceWeight& w, int64_t batch, bool half, bool) {
+  const size_t rotated = RotatedBytes(w, batch);
+  return rotated + (IsLarge(w, batch) ? LargeWorkspace(w, batch, half && rotated == 0, half) : 0);
 }
 
 void Linear(const DeviceWeight& w, const LinearCall& call, cudaStream_t stream) {
@@ -27,6 +42,12 @@ void Linear(const DeviceWeight& w, const LinearCall& call, cudaStream_t stream) 
     Rotate(w.turn(), call.a, call.half, call.batch, w.cols(), static_cast<float*>(call.workspace), stream);
     a = call.workspace;
     half_a = false;
+  }
+  if (IsLarge(w, call.batch)) {
+    LargeLinear(w, a, half_a, call.batch, call.y, call.half,
+                static_cast<unsigned char*>(call.workspace) + RotatedBytes(w, call.batch), stream);
+    ++Calls(kLarge);
+    return;
   }
   if (!w.packed()) {
     GeneralLinear(w.general_view(), a, half_a, call.batch, call.y, call.half, stream);

@@ -115,7 +115,7 @@ COSETQ_EXPORT int cosetq_cuda_encode_device(const struct cosetq_cuda_encoder* en
                                             const float* steps, int64_t count, double* sse, uint16_t* indices,
                                             uint8_t* gains, float* errors, void* stream);
 
-/* How often a path was launched since the library was loaded: "small", "general"; -1 for
+/* How often a path was launched since the library was loaded: "small", "large", "general"; -1 for
  * another name. A captured launch counts once. */
 COSETQ_EXPORT int64_t cosetq_cuda_calls(const char* path);
 
