@@ -80,12 +80,12 @@ __global__ void __launch_bounds__(kThreads) DecodePacked(PackedView w, int first
 #pragma unroll
       for (int r = 0; r < 4; ++r) {
         const int half = r % 2, block = r / 2, n = row + 8 * half;
-        const float scaled = scales[half] * static_cast<float>(gains[half][step / 4] >> (step % 4 * 8) & 255);
+        const float gain = static_cast<float>(gains[half][step / 4] >> (step % 4 * 8) & 255);
 #pragma unroll
         for (int j = 0; j < 4; ++j) {
           const int coordinate = 4 * block + j;
-          const float value = scales[half] * static_cast<float>(a[r] >> (8 * j) & 255) -
-                              scaled * (static_cast<float>(w.bias) + w.centre[coordinate]);
+          const float point = static_cast<float>(a[r] >> (8 * j) & 255) - gain * static_cast<float>(w.bias);  // exact
+          const float value = scales[half] * (point - gain * w.centre[coordinate]);
           if constexpr (kStaged) {
             Store(stage + n * kStageRow + coordinate * kPanelGroups + within, value);
           } else {

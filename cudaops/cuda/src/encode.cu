@@ -1,4 +1,4 @@
-// A thread codes a group with every gain that is worth trying. Compiled without contraction of products and sums.
+// Compiled without contraction of products and sums.
 
 #include "encode.h"
 
@@ -14,89 +14,135 @@ namespace {
 
 constexpr int kThreads = 256;
 
-struct Group {
-  float error;
-  uint32_t classes[kEncodeBlocks];
-  uint8_t gain;
+// What a block of threads shares: the codec, and the blocks to clamp, of all threads together, so that whole warps clamp.
+struct Shared {
+  EncoderView codec;
+  uint32_t tables[kEncodeLevels][256];
+  int count;
+  float y[kEncodeDim][kThreads * kEncodeBlocks];
+  uint16_t place[kThreads * kEncodeBlocks];  // thread and block
+  float error[kThreads * kEncodeBlocks];     // of a place
+  uint32_t classes[kThreads * kEncodeBlocks];
 };
 
-__device__ Group EncodeGroup(const EncoderView& codec, const float x[schema::kGroup], float reciprocal) {
-  Group best = {INFINITY, {}, 0};
+// Codes the group x with every gain that is worth trying. All threads of the block come here, those without a group with active
+// false.
+__device__ void EncodeGroup(Shared& shared, bool active, const float x[schema::kGroup], float reciprocal, float* best,
+                            uint32_t best_classes[kEncodeBlocks], uint8_t* best_gain) {
+  const EncoderView& codec = shared.codec;
+  *best = INFINITY;
   int overloads = 0;
-  for (int g = codec.gain_count - 1; g >= 0 && overloads < codec.max_overloads; --g) {
-    const float gain = codec.gains[g], inverse = reciprocal / gain;
+  for (int g = codec.gain_count - 1; g >= 0; --g) {
+    if (threadIdx.x == 0) shared.count = 0;
+    __syncthreads();
+    const bool trying = active && overloads < codec.max_overloads;
+    const float gain = codec.gains[g], square = gain * gain;
     CodedBlock code[kEncodeBlocks];
-    float y[kEncodeBlocks][kEncodeDim], bound = 0;
-    bool overload = false;
-#pragma unroll
-    for (int b = 0; b < kEncodeBlocks; ++b) {
-      float largest = 0;
-#pragma unroll
-      for (int j = 0; j < kEncodeDim; ++j) {
-        y[b][j] = x[b * kEncodeDim + j] * inverse + codec.centre[j];
-        largest = fmaxf(largest, fabsf(y[b][j]));
-      }
-      // So far out, the nearest point is certainly not in the code, nor a match for the bound.
-      const bool beyond = largest >= codec.reach_one + 2;
-      code[b] = {0, 0, false};
-      if (!beyond) {
-        const uint32_t point = NearestPoint(y[b], &code[b].error);
-        code[b].classes = Digits(codec, point, &code[b].inside);
-      }
-      float least = code[b].error;
-      if (!code[b].inside) {
-        overload = true;
-        least = fmaxf(least, Bound(codec, y[b]));
-      }
-      bound = bound + least;
-    }
-    const float square = gain * gain;
-    if (overload) {
-      ++overloads;
-      if (square * bound > best.error) continue;
+    bool queued[kEncodeBlocks] = {}, hopeless = false;
+    if (trying) {
+      const float inverse = reciprocal / gain;
+      float y[kEncodeBlocks][kEncodeDim], bound = 0;
+      bool overload = false;
 #pragma unroll
       for (int b = 0; b < kEncodeBlocks; ++b) {
-        if (!code[b].inside) code[b] = Clamp(codec, y[b][0], y[b][1], y[b][2], y[b][3]);
+        float largest = 0;
+#pragma unroll
+        for (int j = 0; j < kEncodeDim; ++j) {
+          y[b][j] = x[b * kEncodeDim + j] * inverse + codec.centre[j];
+          largest = fmaxf(largest, fabsf(y[b][j]));
+        }
+        // So far out, the nearest point is certainly not in the code, nor a match for the bound.
+        code[b] = {0, 0, false};
+        if (!(largest >= codec.reach_one + 2)) {
+          const uint32_t point = NearestPoint(y[b], &code[b].error);
+          code[b].classes = Digits(codec, point, &code[b].inside);
+        }
+        float least = code[b].error;
+        if (!code[b].inside) {
+          overload = true;
+          least = fmaxf(least, Bound(codec, y[b]));
+        }
+        bound = bound + least;
+      }
+      overloads += overload ? 1 : 0;
+      hopeless = overload && square * bound > *best;
+#pragma unroll
+      for (int b = 0; b < kEncodeBlocks; ++b) {
+        queued[b] = !hopeless && !code[b].inside;
+        if (!queued[b]) continue;
+        const int at = atomicAdd(&shared.count, 1);
+        shared.place[at] = static_cast<uint16_t>(threadIdx.x * kEncodeBlocks + b);
+#pragma unroll
+        for (int j = 0; j < kEncodeDim; ++j) shared.y[j][at] = y[b][j];
       }
     }
+    __syncthreads();
+    for (int i = threadIdx.x; i < shared.count; i += kThreads) {
+      const CodedBlock clamped = Clamp(codec, shared.y[0][i], shared.y[1][i], shared.y[2][i], shared.y[3][i]);
+      shared.error[shared.place[i]] = clamped.error;
+      shared.classes[shared.place[i]] = clamped.classes;
+    }
+    __syncthreads();
+    if (!trying || hopeless) continue;
+#pragma unroll
+    for (int b = 0; b < kEncodeBlocks; ++b) {
+      if (!queued[b]) continue;
+      code[b].error = shared.error[threadIdx.x * kEncodeBlocks + b];
+      code[b].classes = shared.classes[threadIdx.x * kEncodeBlocks + b];
+    }
     const float error = square * (code[0].error + code[1].error);
-    if (error <= best.error) best = {error, {code[0].classes, code[1].classes}, static_cast<uint8_t>(g)};
+    if (error <= *best) {
+      *best = error;
+      *best_gain = static_cast<uint8_t>(g);
+#pragma unroll
+      for (int b = 0; b < kEncodeBlocks; ++b) best_classes[b] = code[b].classes;
+    }
   }
-  return best;
 }
 
-// Blocks of the grid take groups of an item, grid.y items. Groups of weights out of range are left, and their item is marked.
+// A thread takes a group; groups are numbered through all items. Groups of weights out of range are left, with an error of -1.
 __global__ void __launch_bounds__(kThreads) EncodeGroups(EncoderView codec, EncodeWork work, float* errors) {
-  __shared__ uint32_t tables[kEncodeLevels][256];
+  __shared__ Shared shared;
   for (int m = 0; m < codec.levels; ++m) {
-    if (threadIdx.x < 1u << (kEncodeDim * codec.level[m].shift)) tables[m][threadIdx.x] = codec.level[m].leaders[threadIdx.x];
-    codec.level[m].leaders = tables[m];
+    if (threadIdx.x < 1u << (kEncodeDim * codec.level[m].shift))
+      shared.tables[m][threadIdx.x] = codec.level[m].leaders[threadIdx.x];
+  }
+  if (threadIdx.x == 0) {
+    shared.codec = codec;
+    for (int m = 0; m < codec.levels; ++m) shared.codec.level[m].leaders = shared.tables[m];
   }
   __syncthreads();
-  const int64_t group = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
-  if (group >= work.groups) return;
-  for (int64_t item = blockIdx.y; item < work.count; item += gridDim.y) {
-    const int64_t row = work.at == nullptr ? item : work.at[item];
-    const float step = work.steps[item], reciprocal = 1.0f / step;
-    const float limit = fminf(3.402823466e38f, step * codec.max_steps);
-    const auto* from = reinterpret_cast<const float4*>(work.rows + (row * work.groups + group) * schema::kGroup);
-    const float4 low = from[0], high = from[1];
-    const float x[schema::kGroup] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
-    bool fits = step > 0 && !isinf(step) && !isinf(reciprocal);
+  const int64_t total = work.count * work.groups;
+  for (int64_t first = static_cast<int64_t>(blockIdx.x) * kThreads; first < total;
+       first += static_cast<int64_t>(gridDim.x) * kThreads) {
+    const int64_t at = first + threadIdx.x;
+    float x[schema::kGroup] = {}, reciprocal = 0;
+    bool fits = false;
+    if (at < total) {
+      const int64_t item = at / work.groups, row = work.at == nullptr ? item : work.at[item];
+      const float step = work.steps[item];
+      reciprocal = 1.0f / step;
+      const float limit = fminf(3.402823466e38f, step * codec.max_steps);
+      const auto* from =
+          reinterpret_cast<const float4*>(work.rows + (row * work.groups + at % work.groups) * schema::kGroup);
+      const float4 low = from[0], high = from[1];
+      x[0] = low.x, x[1] = low.y, x[2] = low.z, x[3] = low.w;
+      x[4] = high.x, x[5] = high.y, x[6] = high.z, x[7] = high.w;
+      fits = step > 0 && !isinf(step) && !isinf(reciprocal);
 #pragma unroll
-    for (int j = 0; j < schema::kGroup; ++j) fits = fits && fabsf(x[j]) <= limit;
-    const int64_t at = item * work.groups + group;
-    if (!fits) {
-      errors[at] = -1;
-      continue;
+      for (int j = 0; j < schema::kGroup; ++j) fits = fits && fabsf(x[j]) <= limit;
     }
-    const Group coded = EncodeGroup(codec, x, reciprocal);
-    errors[at] = coded.error;
-    if (work.indices == nullptr) continue;
-    work.gains[at] = coded.gain;
+    float error;
+    uint32_t classes[kEncodeBlocks];
+    uint8_t gain = 0;
+    EncodeGroup(shared, fits, x, reciprocal, &error, classes, &gain);
+    if (at >= total) continue;
+    errors[at] = fits ? error : -1;
+    if (work.indices == nullptr || !fits) continue;
+    work.gains[at] = gain;
     auto* out = reinterpret_cast<uint32_t*>(work.indices) + at * codec.levels;
     for (int m = 0; m < codec.levels; ++m)
-      out[m] = (coded.classes[0] >> (8 * m) & 0xff) | (coded.classes[1] >> (8 * m) & 0xff) << 16;
+      out[m] = (classes[0] >> (8 * m) & 0xff) | (classes[1] >> (8 * m) & 0xff) << 16;
   }
 }
 
@@ -132,9 +178,8 @@ DeviceEncoder::DeviceEncoder(const cosetq_codec& codec, const int32_t* leaders) 
 
 void DeviceEncoder::Encode(const EncodeWork& work, float* errors, cudaStream_t stream) const {
   if (work.count == 0 || work.groups == 0) return;
-  const dim3 grid(static_cast<unsigned>((work.groups + kThreads - 1) / kThreads),
-                  static_cast<unsigned>(std::min<int64_t>(work.count, 65535)));
-  EncodeGroups<<<grid, kThreads, 0, stream>>>(view_, work, errors);
+  const int64_t blocks = (work.count * work.groups + kThreads - 1) / kThreads;
+  EncodeGroups<<<static_cast<unsigned>(std::min<int64_t>(blocks, int64_t{1} << 20)), kThreads, 0, stream>>>(view_, work, errors);
   CheckLaunch("encode");
   const int64_t per_block = kThreads / 32;
   SumErrors<<<static_cast<unsigned>((work.count + per_block - 1) / per_block), kThreads, 0, stream>>>(work, errors);

@@ -87,38 +87,61 @@ struct Fragments {
   template <int kThreads, typename T>
   __device__ void Fill(const PackedView& w, const T* a) const {
     const int groups = count * kPanelGroups, items = batch * groups;
-    // A warp's groups are all of one row, since a chunk has as many groups as a warp has lanes.
-#pragma unroll 2
-    for (int i = threadIdx.x; i < items; i += kThreads) {
-      float x[kGroup];
+    const auto load = [&](int i, float x[kGroup]) {
       const int row = i / groups;
-      LoadGroup(w, a + static_cast<int64_t>(row) * w.cols, from * kPanelGroups + i % groups, x);
+      LoadGroup(w, a + static_cast<int64_t>(row) * w.cols, from * kPanelGroups + i - row * groups, x);
+      return row;
+    };
+    // All loads of a thread are under way at once; what there is beyond is loaded again for the second pass.
+    float held[kHeld][kGroup];
+#pragma unroll
+    for (int k = 0; k < kHeld; ++k) {
+      const int i = threadIdx.x + k * kThreads;
+      if (i < items) load(i, held[k]);
+    }
+    // A warp's groups are all of one row, since a chunk has as many groups as a warp has lanes.
+    const auto take = [&](int row, const float x[kGroup]) {
       uint32_t largest = 0;  // the bits of magnitudes are ordered like them, NaN above infinity
 #pragma unroll
       for (int j = 0; j < kGroup; ++j) largest = max(largest, __float_as_uint(x[j]) & 0x7fffffffu);
-      largest = __reduce_max_sync(__activemask(), largest);
+      largest = __reduce_max_sync(0xffffffffu, largest);
       if (threadIdx.x % 32 == 0) atomicMax(peaks + row, largest);
+    };
+#pragma unroll
+    for (int k = 0; k < kHeld; ++k) {
+      const int i = threadIdx.x + k * kThreads;
+      if (i < items) take(i / groups, held[k]);
+    }
+    for (int i = threadIdx.x + kHeld * kThreads; i < items; i += kThreads) {
+      float x[kGroup];
+      const int row = load(i, x);
+      take(row, x);
     }
     __syncthreads();
-    for (int i = threadIdx.x; i < items; i += kThreads) {
-      float x[kGroup];
-      const int row = i / groups;
-      LoadGroup(w, a + static_cast<int64_t>(row) * w.cols, from * kPanelGroups + i % groups, x);
-      const uint32_t peak = peaks[row];
-      float scale = kLargestActivation / __uint_as_float(peak);
-      // A peak so small that the factor overflows is as good as 0, and where a result will be NaN nothing matters.
-      if (!(scale > 0 && scale < INFINITY)) {
-        scale = 0;
 #pragma unroll
-        for (int j = 0; j < kGroup; ++j) x[j] = 0;
-      }
-      Store(w, x, scale, i % groups, row);
+    for (int k = 0; k < kHeld; ++k) {
+      const int i = threadIdx.x + k * kThreads;
+      if (i < items) Store(w, held[k], i % groups, i / groups);
+    }
+    for (int i = threadIdx.x + kHeld * kThreads; i < items; i += kThreads) {
+      float x[kGroup];
+      const int row = load(i, x);
+      Store(w, x, i % groups, row);
     }
     __syncthreads();
   }
 
  private:
-  __device__ void Store(const PackedView& w, const float x[kGroup], float scale, int group, int row) const {
+  static constexpr int kHeld = 4;
+
+  __device__ void Store(const PackedView& w, float x[kGroup], int group, int row) const {
+    float scale = kLargestActivation / __uint_as_float(peaks[row]);
+    // A peak so small that the factor overflows is as good as 0, and where a result will be NaN nothing matters.
+    if (!(scale > 0 && scale < INFINITY)) {
+      scale = 0;
+#pragma unroll
+      for (int j = 0; j < kGroup; ++j) x[j] = 0;
+    }
     uint32_t high[2], low[2];
     SplitFour(x, scale, high, low);
     SplitFour(x + 4, scale, high + 1, low + 1);

@@ -114,8 +114,8 @@ __global__ void __launch_bounds__(kWarps * 32, kRoom == 4 && kWarps <= 12 ? 2 : 
   activations.count = share.to - share.from;
   activations.batch = batch;
   activations.peaks = reinterpret_cast<uint32_t*>(ring + kWarps * kDepth * kSlot);
-  int* sums = reinterpret_cast<int*>(activations.peaks + kMaxSmallBatch);  // [tile][B tile][register][lane]
-  activations.chunks = reinterpret_cast<unsigned char*>(sums + share.count * kTiles * 128);
+  int* sums = reinterpret_cast<int*>(activations.peaks + kMaxSmallBatch);  // [tile][eight rows of A][register][lane]
+  activations.chunks = reinterpret_cast<unsigned char*>(sums + share.count * kTops * 128);
   const int items = share.count * (share.to - share.from);
   const int begin = Part(items, warp, kWarps), end = Part(items, warp + 1, kWarps);
 
@@ -140,7 +140,7 @@ __global__ void __launch_bounds__(kWarps * 32, kRoom == 4 && kWarps <= 12 ? 2 : 
   for (int i = 0; i < kDepth; ++i) fetch();
 
   FillTable(w, table, threadIdx.x, kThreads);
-  for (int i = threadIdx.x; i < share.count * kTiles * 128; i += kThreads) sums[i] = 0;
+  for (int i = threadIdx.x; i < share.count * kTops * 128; i += kThreads) sums[i] = 0;
   if (threadIdx.x < kMaxSmallBatch) activations.peaks[threadIdx.x] = 0;
   __syncthreads();
   WaitForKernelsAhead();
@@ -151,6 +151,8 @@ __global__ void __launch_bounds__(kWarps * 32, kRoom == 4 && kWarps <= 12 ? 2 : 
   }
 
   const uint32_t lane_table = static_cast<uint32_t>(__cvta_generic_to_shared(table)) + lane * 4;
+  // A panel's sum takes 31 bits at most; those of all chunks must fit as well.
+  const int shift = 32 - __clz(share.to - share.from), round = 1 << shift >> 1;
   ChunkActivations<kRoom> b;
   Walk at(share, begin);
   int loaded = -1, slot_out = 0;
@@ -193,23 +195,32 @@ __global__ void __launch_bounds__(kWarps * 32, kRoom == 4 && kWarps <= 12 ? 2 : 
       MultiplyAdd(tile < kTiles ? sum[tile] : top[tile - kTiles], gain_bytes, v.x, v.y);
     }
     Steps<kForm, kRoom, 0, kWork>(codes, lane_table, w.shift, gains, b, sum);
-    int* to = sums + at.tile * kTiles * 128 + lane;
-#pragma unroll
-    for (int tile = 0; tile < kTiles; ++tile) {
+    int* to = sums + at.tile * kTops * 128 + lane;
+    if constexpr (kRoom == 4) {
+      // High bytes are in the lanes of the left columns, low bytes in those of the right ones.
+      const bool high = lane % 4 < 2;
+      to -= lane & 2;
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        // The tiles of high bytes, and with few rows the columns of high bytes, take the top.
-        int value = sum[tile][i];
-        if (kTiles == 1 || tile % 2 == 0) value += top[tile / 2][i] * 256;
-        atomicAdd(to + tile * 128 + i * 32, value);
+        const int value = high ? (sum[0][i] + top[0][i] * 256) * 256 : sum[0][i];
+        atomicAdd(to + i * 32, (value + round) >> shift);
+      }
+    } else {
+#pragma unroll
+      for (int rows = 0; rows < kTops; ++rows) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          const int value = (sum[2 * rows][i] + top[rows][i] * 256) * 256 + sum[2 * rows + 1][i];
+          atomicAdd(to + rows * 128 + i * 32, (value + round) >> shift);
+        }
       }
     }
   }
   __syncthreads();
 
   // Place of row and column in a tile's sums.
-  const auto place = [](int tile, int row, int column) {
-    return tile * 128 + (row / 8 * 2 + column % 2) * 32 + row % 8 * 4 + column / 2;
+  const auto place = [](int row, int column) {
+    return (row / 8 * 2 + column % 2) * 32 + row % 8 * 4 + column / 2;
   };
   const int outputs = share.count * kPanelRows * batch;
   int ranks = 1, rank = 0;
@@ -226,8 +237,7 @@ __global__ void __launch_bounds__(kWarps * 32, kRoom == 4 && kWarps <= 12 ? 2 : 
     const int tile = rest % share.count, row = rest / share.count;
     const int n = (share.first + tile) * kPanelRows + r;
     if (n >= w.rows) continue;
-    const int high_at = tile * kTiles * 128 + (kRoom <= 4 ? place(0, r, row) : place(row / 8 * 2, r, row % 8));
-    const int low_at = tile * kTiles * 128 + (kRoom <= 4 ? place(0, r, row + 4) : place(row / 8 * 2 + 1, r, row % 8));
+    const int sum_at = (tile * kTops + row / 8) * 128 + place(r, row % 8);
     float product = 0;
     for (int k = 0; k < ranks; ++k) {
       const int* theirs = sums;
@@ -238,8 +248,9 @@ __global__ void __launch_bounds__(kWarps * 32, kRoom == 4 && kWarps <= 12 ? 2 : 
         peaks = cg::this_cluster().map_shared_rank(activations.peaks, k);
       }
 #endif
-      const float sum = static_cast<float>(theirs[high_at]) * 256.0f + static_cast<float>(theirs[low_at]);
-      product += sum * activations.Step(peaks[row]);
+      const int chunks = Part(w.chunks, k + 1, ranks) - Part(w.chunks, k, ranks);
+      const float unit = static_cast<float>(1 << (32 - __clz(chunks)));
+      product += static_cast<float>(theirs[sum_at]) * (unit * activations.Step(peaks[row]));
     }
     const float value = product * w.scales[n] + (w.offsets != nullptr ? w.offsets[n] : 0.0f);
     const int64_t to = static_cast<int64_t>(row) * w.rows + n;
@@ -264,7 +275,7 @@ struct Spread {
 // fixed is the shared memory that a block takes whatever its share; false if nothing fits.
 inline bool SpreadOver(const Device& device, const PackedView& w, int batch, int fixed, int max_splits,
                        Spread* spread) {
-  const int tile_bytes = DataTiles(SmallRoom(batch)) * 512;
+  const int tile_bytes = TopTiles(SmallRoom(batch)) * 512;
   const auto chunk_bytes = [&](int splits) { return (w.chunks + splits - 1) / splits * batch * kChunkBytes; };
   // Columns are split among the blocks of a cluster until their activations are quickly made, or while that fills the
   // device. Clusters of more than two leave multiprocessors idle, so many rows of the weight are worth no more.
