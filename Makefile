@@ -31,7 +31,7 @@ cuda := $(MAKE) --no-print-directory -j$(JOBS) -f cudaops/cuda/build.mk
 stage := scripts/stage
 staticcheck := build/tools/staticcheck
 
-.PHONY: dist help setup setup-ort-versions setup-python setup-node setup-cuda build cuda cuda-test quickstart test lint bench bench-cpu clean distclean
+.PHONY: dist help setup setup-ort-versions setup-python setup-node setup-cuda build cuda cuda-test bench-cuda quickstart test lint bench bench-cpu clean distclean
 .PHONY: tools-present fmt vet staticcheck generated nocgo unit race native-test native-asan fuzz
 
 help: ## list the targets
@@ -51,8 +51,11 @@ setup-python: tools-present ## make build/venv, in which the Python snippet is t
 setup-cuda: tools-present ## fetch NVIDIA's compiler into build/cuda; needs no GPU
 	@$(GO) run ./scripts/setup cuda
 
-cuda: setup-cuda ## build the library of GPU kernels, its tests and its workbench
+cuda: setup-cuda ## build the library of GPU kernels and its tests
 	@$(cuda) all
+
+bench-cuda: ## time the GPU kernels beside cuBLAS: docs/benchmarks.md's GPU table; needs a GPU and PyTorch
+	@$(cuda) bench
 
 cuda-test: cuda ## test the GPU kernels; skips where there is no GPU
 	@$(cuda) check

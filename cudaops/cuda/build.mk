@@ -1,6 +1,7 @@
 # Builds the GPU kernels with make, g++ and NVIDIA's nvcc. No GPU is needed to build. Run from anywhere:
 #
-#   make -f cudaops/cuda/build.mk             build/ops/libcosetq_cuda.so, its tests and its workbench
+#   make -f cudaops/cuda/build.mk             build/ops/libcosetq_cuda.so and its tests
+#   make -f cudaops/cuda/build.mk bench       times: the workbench's variants, and the table beside cuBLAS (needs PyTorch)
 #   make -f cudaops/cuda/build.mk check       the tests, which say so and pass where there is no GPU
 #   make -f cudaops/cuda/build.mk sanitize    the same under compute-sanitizer (of the CUDA toolkit)
 #
@@ -28,8 +29,8 @@ cpu_parts := weight form rotation encode_create
 objects := $(out)/cuda
 library_objects := $(parts:%=$(objects)/%.o) $(cpu_parts:%=$(objects)/cpu/%.o)
 
-.PHONY: all check sanitize clean
-all: $(out)/libcosetq_cuda.so $(objects)/cosetq_cuda_test $(objects)/workbench
+.PHONY: all check sanitize bench clean
+all: $(out)/libcosetq_cuda.so $(objects)/cosetq_cuda_test
 
 $(objects)/%.o: $(here)/src/%.cu
 	@mkdir -p $(@D)
@@ -73,6 +74,10 @@ check: all
 sanitize: all
 	$(SANITIZER) --error-exitcode 1 $(objects)/cosetq_cuda_test --short
 	$(SANITIZER) --tool racecheck --error-exitcode 1 $(objects)/cosetq_cuda_test --short
+
+bench: all $(objects)/workbench
+	$(objects)/workbench
+	python3 $(here)/bench/table.py $(out)/libcosetq_cuda.so
 
 clean:
 	rm -rf $(objects) $(out)/libcosetq_cuda.so

@@ -185,11 +185,10 @@ void Variant(int number, const Bench& bench, int batch, int splits) {
 template <Form kForm, int kRoom>
 void Variants(const Bench& bench, int batch) {
   constexpr int kMore = kForm == Form::kOneByte ? 2 : 1;
-  Variant<kForm, kRoom, 12, 2 * kMore, true>(1, bench, batch, 1);
+  Variant<kForm, kRoom, 8, 3 * kMore>(1, bench, batch, 2);
   Variant<kForm, kRoom, 12, 2 * kMore>(2, bench, batch, 2);
-  Variant<kForm, kRoom, 16, 2 * kMore>(3, bench, batch, 1);
-  Variant<kForm, kRoom, 16, 2 * kMore, kRoom >= 8>(4, bench, batch, 2);
-  Variant<kForm, kRoom, 16, kMore>(5, bench, batch, 2);
+  Variant<kForm, kRoom, 16, kMore, true>(3, bench, batch, 2);
+  Variant<kForm, kRoom, 16, 2 * kMore>(4, bench, batch, 2);
 }
 
 template <Form kForm>

@@ -84,7 +84,8 @@ struct Fragments {
   }
 
   // All threads of the block together. The peaks are 0 on entry, and a barrier lies between. Ends with a barrier.
-  template <int kThreads, typename T>
+  // kHeld is the number of groups that a thread loads at once.
+  template <int kThreads, int kHeld, typename T>
   __device__ void Fill(const PackedView& w, const T* a) const {
     const int groups = count * kPanelGroups, items = batch * groups;
     const auto load = [&](int i, float x[kGroup]) {
@@ -132,8 +133,6 @@ struct Fragments {
   }
 
  private:
-  static constexpr int kHeld = 4;
-
   __device__ void Store(const PackedView& w, float x[kGroup], int group, int row) const {
     float scale = kLargestActivation / __uint_as_float(peaks[row]);
     // A peak so small that the factor overflows is as good as 0, and where a result will be NaN nothing matters.

@@ -7,8 +7,8 @@ namespace {
 
 template <Form kForm, int kRoom>
 bool Launch(const PackedView& w, const void* a, bool half_a, int batch, void* y, bool half_y, cudaStream_t stream) {
-  constexpr int kWarps = kRoom <= 8 ? 16 : 12;
-  constexpr int kDepth = kForm == Form::kOneByte ? 4 : 2;
+  constexpr int kWarps = 16;
+  constexpr int kDepth = kForm == Form::kOneByte ? 2 : 1;
   constexpr int kSplits = 2;
   return LaunchSmall<kForm, kRoom, kWarps, kDepth>(w, a, half_a, batch, y, half_y, kSplits, stream);
 }

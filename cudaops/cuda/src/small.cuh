@@ -97,7 +97,7 @@ __global__ void __launch_bounds__(kWarps * 32, kRoom == 4 && kWarps <= 12 ? 2 : 
     Small(PackedView w, const void* a, bool half_a, int batch, void* y, bool half_y) {
   constexpr int kTiles = DataTiles(kRoom), kTops = TopTiles(kRoom);
   constexpr int kVectors = PanelVectors(kForm), kSlot = PanelBytes(kForm);
-  constexpr int kThreads = kWarps * 32;
+  constexpr int kThreads = kWarps * 32, kHeld = kRoom == 4 ? 1 : 4;
   LetNextKernelBegin();
   extern __shared__ __align__(128) unsigned char shared[];
   uint32_t* table = reinterpret_cast<uint32_t*>(shared);
@@ -145,9 +145,9 @@ __global__ void __launch_bounds__(kWarps * 32, kRoom == 4 && kWarps <= 12 ? 2 : 
   __syncthreads();
   WaitForKernelsAhead();
   if (half_a) {
-    activations.Fill<kThreads>(w, static_cast<const __half*>(a));
+    activations.Fill<kThreads, kHeld>(w, static_cast<const __half*>(a));
   } else {
-    activations.Fill<kThreads>(w, static_cast<const float*>(a));
+    activations.Fill<kThreads, kHeld>(w, static_cast<const float*>(a));
   }
 
   const uint32_t lane_table = static_cast<uint32_t>(__cvta_generic_to_shared(table)) + lane * 4;
