@@ -49,7 +49,7 @@ func (c *console) progress(n int, what string) func(step int) {
 	}
 	c.bar = progressbar.NewOptions(n,
 		progressbar.OptionSetWriter(f), progressbar.OptionSetDescription(what), progressbar.OptionSetWidth(30),
-		progressbar.OptionShowCount(), progressbar.OptionSetPredictTime(true),
+		progressbar.OptionShowCount(), progressbar.OptionShowIts(), progressbar.OptionSetPredictTime(true), progressbar.OptionShowBytes(what == "writing"),
 		progressbar.OptionThrottle(100*time.Millisecond), progressbar.OptionClearOnFinish(),
 		progressbar.OptionEnableColorCodes(os.Getenv("NO_COLOR") == ""))
 	return func(step int) { _ = c.bar.Add(step) }
