@@ -42,6 +42,7 @@ type CalibrateReport struct {
 	Observations int              `json:"observations"`
 	BadRows      int64            `json:"bad_rows,omitempty"`
 	Bytes        int64            `json:"bytes"`
+	Notes        []string         `json:"notes,omitempty"`
 	Seconds      float64          `json:"seconds"`
 	PeakRSS      int64            `json:"peak_rss_bytes"`
 }
@@ -76,7 +77,7 @@ func Calibrate(ctx context.Context, model, data string, o CalibrateOptions) (*Ca
 		return nil, usage(fmt.Errorf("the data never reached %d weights: %s", len(names), strings.Join(names, ", ")),
 			"give data that does, --exclude them, or pass --allow-unreached: quantize then rounds them to nearest")
 	}
-	r := &CalibrateReport{Inputs: []string{model}, Output: output}
+	r := &CalibrateReport{Inputs: []string{model}, Output: output, Notes: c.notes()}
 	return r, r.write(s, o.Overwrite, start)
 }
 

@@ -20,12 +20,15 @@ const calibrationBatch = 8
 
 // calibration is a float model that is ready to be run with observers on the inputs of its weights.
 type calibration struct {
-	model        string // path
+	model        string      // path
+	file         *onnx.Model // open as long as its tensors are read
 	fingerprint  string
 	inputs       []tensor.Spec
 	observations []rewrite.Observation
 	session      *ort.Session
 	gathered     *ort.Observations
+	importance   *importance // nil: no gradient
+	unweighted   string      // why, for people
 }
 
 // newCalibration loads the model at path with an observer on the input of every candidate. No file is written: ONNX Runtime
@@ -39,25 +42,35 @@ func newCalibration(path string, patterns rewrite.Options, threads int) (*calibr
 	if err != nil {
 		return nil, err
 	}
-	defer m.Close()
-	if err := checkModel(m); err != nil {
+	c := &calibration{model: path, file: m}
+	if err := c.open(m, library, patterns, threads); err != nil {
+		c.close()
 		return nil, err
 	}
-	c := &calibration{model: path}
+	return c, nil
+}
+
+func (c *calibration) open(m *onnx.Model, library string, patterns rewrite.Options, threads int) error {
+	path := c.model
+	err := checkModel(m)
+	if err != nil {
+		return err
+	}
 	if c.inputs, _, err = ort.Signature(m); err != nil {
-		return nil, fail(BadModel, err, "")
+		return fail(BadModel, err, "")
 	}
 	if c.fingerprint, err = calib.Fingerprint(m); err != nil {
-		return nil, fail(BadModel, err, "")
+		return fail(BadModel, err, "")
 	}
 	sites, err := rewrite.FindSites(m, patterns)
 	if err != nil {
-		return nil, err
+		return err
 	}
+	c.importance = &importance{model: onnx.Clone(m), sites: sites}
 	if c.observations, err = rewrite.Observe(m, sites); err != nil {
-		return nil, fail(Nothing, fmt.Errorf("%s: %w", path, err), "`cosetq inspect %s --layers` lists every node", path)
+		return fail(Nothing, fmt.Errorf("%s: %w", path, err), "`cosetq inspect %s --layers` lists every node", path)
 	}
-	return c, c.load(m, library, threads)
+	return c.load(m, library, threads)
 }
 
 // load opens a session of the observed model.
@@ -67,6 +80,7 @@ func (c *calibration) load(m *onnx.Model, library string, threads int) error {
 		return err
 	}
 	m.ReferToFile(pageSize)
+	c.importance.model.ReferToFile(pageSize)
 	encoded, err := m.Marshal()
 	if err != nil {
 		return fail(BadModel, err, "")
@@ -75,6 +89,7 @@ func (c *calibration) load(m *onnx.Model, library string, threads int) error {
 	if err != nil {
 		return err
 	}
+	c.importance.load = loaderWithOps(rt, folder, library, threads)
 	c.session, err = rt.NewSessionFromBytes(encoded, folder, ort.SessionOptions{OpsLibrary: library, Threads: threads})
 	if err != nil {
 		if errors.Is(err, ort.ErrModel) {
@@ -91,6 +106,8 @@ func (c *calibration) load(m *onnx.Model, library string, threads int) error {
 }
 
 func (c *calibration) close() {
+	c.importance.close()
+	c.file.Close()
 	if c.session != nil {
 		_ = c.session.Close()
 		c.session = nil
@@ -122,8 +139,8 @@ func (c *calibration) run(ctx context.Context, reader calib.Reader, progress Pro
 		return 0, err
 	}
 	want := calibrationBatch
-	if first.Targets != nil {
-		want = 1 // a window of tokens fills the machine by itself
+	if first.Targets != nil || c.importance != nil {
+		want = 1 // a window of tokens fills the machine by itself; gradients are compared within one sample
 	}
 	size, fixed := calib.BatchSize(c.inputs, first, want)
 	step := progress.stage("calibrating", int64(reader.Len()))
@@ -135,13 +152,34 @@ func (c *calibration) run(ctx context.Context, reader calib.Reader, progress Pro
 		if fixed && len(b.Samples) < size && b.First > 0 {
 			break // what fills it up would count twice
 		}
-		if _, err := c.session.Run(ctx, b.Inputs); err != nil {
+		if err := c.observe(ctx, b.Inputs); err != nil {
 			return done, err
 		}
 		done += len(b.Samples)
 		step(len(b.Samples))
 	}
 	return done, nil
+}
+
+// observe runs a batch. Where the gradient of the first one fails, the batches are observed without.
+func (c *calibration) observe(ctx context.Context, inputs map[string]*tensor.Tensor) error {
+	if c.importance != nil {
+		done, err := c.importance.observe(ctx, c.observations, inputs)
+		if err == nil || done || ctx.Err() != nil {
+			return err
+		}
+		c.importance, c.unweighted = nil, err.Error()
+	}
+	_, err := c.session.Run(ctx, inputs)
+	return err
+}
+
+// notes says what a user should know of how it went.
+func (c *calibration) notes() []string {
+	if c.unweighted == "" {
+		return nil
+	}
+	return []string{"all rows of an activation weigh alike, because the gradient of the outputs is not known: " + c.unweighted}
 }
 
 // statistics returns what was gathered, read from the native library as it is asked for.
@@ -168,6 +206,9 @@ func (c *calibration) statistics(data calib.DataUsed) (*calib.Statistics, error)
 				return nil, fail(BadModel, fmt.Errorf("activation %q has %d columns, its weight %d", o.Activation, about.Columns, o.Columns), "")
 			}
 			entry.Rows, entry.BadRows, entry.Min, entry.Max = about.Rows, about.BadRows, about.Min, about.Max
+			if about.Rows > 0 {
+				entry.Weight = about.Weight / float64(about.Rows)
+			}
 			moments.rows = about.Rows
 		}
 		entry.Moments = moments

@@ -28,6 +28,13 @@ const (
 	LDLQ = "ldlq" // for the outputs that the data gives
 )
 
+// What may be rotated.
+const (
+	RotateAuto     = "auto"
+	RotateNone     = "none"
+	RotateHadamard = "hadamard"
+)
+
 // QuantizeOptions say how to quantize a model. The zero value rounds every weight that can be coded to 4 bits, without data.
 type QuantizeOptions struct {
 	Output    string // file to write; "" is the input's name ending in .q.onnx
@@ -46,9 +53,13 @@ type QuantizeOptions struct {
 	// Shard, unless zero, makes this one of several runs that divide the weights; [Merge] writes the model when all are done.
 	Shard Shard
 
+	// Rotate is RotateNone, RotateHadamard or RotateAuto, which rotates the weights that lose less by it; "" is RotateAuto with
+	// LDLQ and RotateNone without.
+	Rotate string
+
 	Sites       rewrite.Options // which weights
 	MinCoverage float64         // fail with Nothing when a smaller share of the weights can be quantized, 0 to 1
-	Seed        uint64          // of random data; recorded in the report
+	Seed        uint64          // of random data and of rotations; recorded in the report
 	Threads     int             // 0 takes all cores; the result does not depend on it
 	Device      string          // that codes the weights: "" or cpu, or cuda; the result does not depend on it
 	Progress    Progress        // may be nil
@@ -65,6 +76,7 @@ type QuantizedLayer struct {
 	BitsPerWeight float64  `json:"bits_per_weight,omitempty"`
 	SQNR          *float64 `json:"sqnr_db,omitempty"`
 	Method        string   `json:"method,omitempty"`
+	Rotation      int      `json:"rotation,omitempty"`        // columns of a block of the Hadamard rotation
 	Fallback      string   `json:"fallback,omitempty"`        // why it is not the method asked for
 	Loss          *float64 `json:"output_loss,omitempty"`     // at the layer's output, relative to its energy
 	NearestLoss   *float64 `json:"output_loss_rtn,omitempty"` // of rounding to nearest
@@ -357,6 +369,9 @@ func (r *QuantizeReport) describe(sites []rewrite.Site, results map[*rewrite.Wei
 		if s.Status == rewrite.Candidate && res != nil {
 			replacements = append(replacements, rewrite.Replacement{Site: *s, Matrix: res.matrix, Correction: res.Correction})
 			layer.Status, layer.Codec, layer.BitsPerWeight = string(rewrite.Quantized), res.matrix.Codec.String(), res.matrix.BitsPerWeight()
+			if r := res.matrix.Rotation; r != nil {
+				layer.Rotation = r.Block
+			}
 			layer.Method, layer.Fallback, layer.Loss, layer.NearestLoss, layer.SQNR = res.Method, res.Fallback, res.Loss, res.NearestLoss, res.SQNR
 		}
 		r.Layers = append(r.Layers, layer)
@@ -429,7 +444,12 @@ func (o *QuantizeOptions) quantizeOne(ctx context.Context, codec *lattice.Codec,
 		return nil, err
 	}
 	coded := &codedWeight{}
-	res, err := quant.Quantize(ctx, w, quant.Options{Codec: codec, Encoder: encoder, Hessian: hessian, Threads: o.Threads, Progress: step})
+	options := quant.Options{Codec: codec, Encoder: encoder, Hessian: hessian, Threads: o.Threads, Progress: step}
+	if o.Rotate != RotateNone {
+		_, k := w.Dims()
+		options.Rotation, options.TryRotation = quant.NewRotation(k, o.Seed), o.Rotate == RotateAuto
+	}
+	res, err := quant.Quantize(ctx, w, options)
 	var bad *quant.NonFiniteError
 	switch {
 	case errors.As(err, &bad):

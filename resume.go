@@ -28,6 +28,7 @@ const (
 	settingModel      = "the model"
 	settingCodec      = "--codec"
 	settingMethod     = "--method"
+	settingRotate     = "--rotate"
 	settingInclude    = "--include"
 	settingExclude    = "--exclude"
 	settingStatistics = "the statistics"
@@ -39,12 +40,15 @@ const (
 // settings returns everything that the codes of the weights depend on. A weight itself is compared when its code is used.
 func (o *QuantizeOptions) settings(m *onnx.Model, codec *lattice.Codec) (journal.Settings, error) {
 	s := journal.Settings{
-		settingProgram: Version(), settingCodec: codec.String(), settingMethod: o.Method,
+		settingProgram: Version(), settingCodec: codec.String(), settingMethod: o.Method, settingRotate: o.Rotate,
 		settingInclude: listText(o.Sites.Include), settingExclude: listText(o.Sites.Exclude),
 	}
 	var err error
 	if s[settingModel], err = fingerprint(m); err != nil {
 		return nil, err
+	}
+	if o.Rotate != RotateNone {
+		s[settingSeed] = strconv.FormatUint(o.Seed, 10)
 	}
 	if o.Data != "" {
 		s[settingData], s[settingSamples], s[settingSeed] = o.Data, strconv.Itoa(o.Samples), strconv.FormatUint(o.Seed, 10)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -35,6 +36,17 @@ func (o *QuantizeOptions) chooseMethod() error {
 		methods := []string{RTN, LDLQ}
 		return usage(fmt.Errorf("--method %q%s", o.Method, suggest.DidYouMean(o.Method, methods)), "it is one of: %s", strings.Join(methods, ", "))
 	}
+	switch o.Rotate {
+	case "":
+		o.Rotate = RotateNone
+		if o.Method == LDLQ {
+			o.Rotate = RotateAuto
+		}
+	case RotateAuto, RotateNone, RotateHadamard:
+	default:
+		modes := []string{RotateAuto, RotateNone, RotateHadamard}
+		return usage(fmt.Errorf("--rotate %q%s", o.Rotate, suggest.DidYouMean(o.Rotate, modes)), "it is one of: %s", strings.Join(modes, ", "))
+	}
 	switch {
 	case o.Data != "" && o.Statistics != "":
 		return usage(errors.New("--data and --calib are both given"), "leave one of them out")
@@ -48,6 +60,7 @@ func (o *QuantizeOptions) chooseMethod() error {
 type hessians struct {
 	statistics *calib.Statistics
 	inputs     map[*rewrite.Weight][]*calib.Observation // those there are; a weight used in several places may have several
+	unbiased   map[*rewrite.Weight]bool                 // those with a site that has no bias to correct
 	close      func() error
 }
 
@@ -57,13 +70,13 @@ func (o *QuantizeOptions) openHessians(ctx context.Context, r *QuantizeReport, m
 	if o.Method != LDLQ {
 		return nil, nil
 	}
-	h := &hessians{inputs: map[*rewrite.Weight][]*calib.Observation{}, close: func() error { return nil }}
+	h := &hessians{inputs: map[*rewrite.Weight][]*calib.Observation{}, unbiased: map[*rewrite.Weight]bool{}, close: func() error { return nil }}
 	var err error
 	path := o.Statistics
 	if path == "" {
 		path = filepath.Join(j.Dir(), "statistics"+StatisticsEnding)
 		if _, statErr := os.Stat(path); errors.Is(statErr, fs.ErrNotExist) {
-			err = o.gather(ctx, m.Path(), path)
+			r.Notes, err = o.gather(ctx, m.Path(), path)
 		}
 	}
 	if err == nil {
@@ -74,6 +87,11 @@ func (o *QuantizeOptions) openHessians(ctx context.Context, r *QuantizeReport, m
 	}
 	if h.statistics.Random() {
 		r.Notes = append(r.Notes, "the calibration data was made up; weights are rounded for inputs that mean nothing")
+	}
+	for i := range sites {
+		if s := &sites[i]; s.Weight != nil && !s.HasBias() {
+			h.unbiased[s.Weight] = true
+		}
 	}
 	for _, point := range rewrite.Observations(sites) {
 		found := h.statistics.Find(point.Tag)
@@ -123,19 +141,19 @@ func (h *hessians) open(path string, m *onnx.Model) error {
 }
 
 // gather calibrates the model into a file of the journal, from which a resumed run goes on.
-func (o *QuantizeOptions) gather(ctx context.Context, model, path string) error {
+func (o *QuantizeOptions) gather(ctx context.Context, model, path string) (notes []string, err error) {
 	c, err := newCalibration(model, o.Sites, o.Threads)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer c.close()
 	s, err := c.gather(ctx, o.Data, calib.Options{Limit: o.Samples, Seed: o.Seed}, o.Progress)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer c.gathered.ResetAll()
 	_, err = s.Save(path, false)
-	return err
+	return c.notes(), err
 }
 
 // of returns the Hessian of the inputs of a weight, nil when there is none. The moments of several inputs are weighed by how
@@ -164,12 +182,40 @@ func (h *hessians) of(w *rewrite.Weight) (*quant.Hessian, error) {
 			return nil, err
 		}
 	}
+	if full && h.corrects(w) {
+		centre(result, inputs[0].Weight)
+	}
 	return result, nil
+}
+
+// corrects reports whether the bias of every layer with this weight takes up the mean of its error. Where a weight has
+// several inputs there is no one correction.
+func (h *hessians) corrects(w *rewrite.Weight) bool { return len(h.inputs[w]) == 1 && !h.unbiased[w] }
+
+// centred is the share of the mean that the moments of a layer with a corrected bias leave out: the rest is for the doubt
+// about the mean, which comes from a sample.
+const centred = 0.99
+
+// centre takes from E[w x xᵀ] what the mean of x puts into it, since the bias will make up for the mean of the error.
+func centre(h *quant.Hessian, weight float64) {
+	k := h.K
+	for i := range k {
+		for j := range k {
+			h.Moments[i*k+j] -= centred * weight * h.Mean[i] * h.Mean[j]
+		}
+	}
+	for i := range k { // rounding must not leave more between two columns than they have themselves
+		for j := range i {
+			limit := math.Sqrt(h.Moments[i*k+i] * h.Moments[j*k+j])
+			v := max(-limit, min(limit, h.Moments[i*k+j]))
+			h.Moments[i*k+j], h.Moments[j*k+i] = v, v
+		}
+	}
 }
 
 // correction is what to add to the bias of a layer, or nil. Where a weight has several inputs there is no one correction.
 func (h *hessians) correction(w *rewrite.Weight, res *quant.Result) []float32 {
-	if h == nil || len(h.inputs[w]) != 1 || res.Feedback == nil || res.Feedback.Bias == nil {
+	if h == nil || !h.corrects(w) || res.Feedback == nil || res.Feedback.Bias == nil {
 		return nil
 	}
 	c := make([]float32, len(res.Feedback.Bias))

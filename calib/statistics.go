@@ -35,15 +35,16 @@ type Observation struct {
 	BadRows    int64    // rows left out because of NaN or infinity
 	Full       bool     // Moments is a matrix; otherwise its diagonal
 	Min, Max   float64  // of all numbers
+	Weight     float64  // E[w], the mean of what the rows weigh
 	Moments    Moments
 }
 
-// Moments gives the mean of an activation and its second moments E[x xᵀ] piece by piece, so that they need not be in
-// memory. It may be used by several goroutines at once.
+// Moments gives the weighted moments of an activation, E[w x] and E[w x xᵀ], piece by piece, so that they need not be in
+// memory. A row weighs what its errors cost: see docs/calibration.md. It may be used by several goroutines at once.
 type Moments interface {
-	// Mean writes E[x] to dst [K].
+	// Mean writes E[w x] to dst [K].
 	Mean(dst []float32) error
-	// Rows writes rows first … last−1 of E[x xᵀ], of row i the K−i columns from the diagonal on, one row after the other;
+	// Rows writes rows first … last−1 of E[w x xᵀ], of row i the K−i columns from the diagonal on, one row after the other;
 	// or entries first … last−1 of its diagonal where that is all there is. dst has just that length.
 	Rows(dst []float32, first, last int) error
 }
@@ -66,7 +67,7 @@ func (s *Statistics) Find(tag string) *Observation {
 	return nil
 }
 
-// Matrix returns E[x xᵀ] [K × K], symmetric and row-major. It is an error when only the diagonal is known.
+// Matrix returns E[w x xᵀ] [K × K], symmetric and row-major. It is an error when only the diagonal is known.
 func (o *Observation) Matrix() ([]float64, error) {
 	if !o.Full {
 		return nil, fmt.Errorf("statistics: only the diagonal of %q is known", o.Tag)
@@ -85,7 +86,7 @@ func (o *Observation) Matrix() ([]float64, error) {
 	return m, nil
 }
 
-// Diagonal returns E[x²] [K].
+// Diagonal returns E[w x²] [K].
 func (o *Observation) Diagonal() ([]float64, error) {
 	d, row := make([]float64, o.Columns), make([]float32, o.Columns)
 	if !o.Full {
@@ -106,14 +107,17 @@ func (o *Observation) Diagonal() ([]float64, error) {
 	return d, nil
 }
 
-// Mean returns E[x] [K].
+// Mean returns E[w x]/E[w] [K], the mean of the rows by their weights.
 func (o *Observation) Mean() ([]float64, error) {
 	v, mean := make([]float32, o.Columns), make([]float64, o.Columns)
 	if err := o.Moments.Mean(v); err != nil {
 		return nil, err
 	}
+	if o.Weight == 0 { // nothing but zeros
+		return mean, nil
+	}
 	for i, x := range v {
-		mean[i] = float64(x)
+		mean[i] = float64(x) / o.Weight
 	}
 	return mean, nil
 }
@@ -162,7 +166,7 @@ func shortPrint(f string) string { return f[:min(len(f), len(fingerprintPrefix)+
 func mergeObservations(list []*Observation) (*Observation, error) {
 	merged := *list[0]
 	merged.Weights = slices.Clone(merged.Weights)
-	merged.Rows, merged.BadRows = 0, 0
+	merged.Rows, merged.BadRows, merged.Weight = 0, 0, 0
 	var sum sumMoments
 	for _, o := range list {
 		if o.Columns != merged.Columns || o.Full != merged.Full {
@@ -182,7 +186,11 @@ func mergeObservations(list []*Observation) (*Observation, error) {
 		}
 		merged.Min, merged.Max = math.Min(merged.Min, o.Min), math.Max(merged.Max, o.Max)
 		merged.Rows += o.Rows
+		merged.Weight += o.Weight * float64(o.Rows)
 		sum = append(sum, weightedMoments{o.Moments, float64(o.Rows)})
+	}
+	if merged.Rows > 0 {
+		merged.Weight /= float64(merged.Rows)
 	}
 	for i := range sum {
 		sum[i].share /= float64(merged.Rows)

@@ -64,6 +64,7 @@ type observationIndex struct {
 	Full       bool     `json:"full"`
 	Min        float64  `json:"min"`
 	Max        float64  `json:"max"`
+	Weight     float64  `json:"weight"`
 	Offset     int64    `json:"offset"` // in the file
 	CRC        uint32   `json:"crc32c"` // of the payload
 }
@@ -125,7 +126,7 @@ func (s *Statistics) write(f *os.File) (int64, error) {
 	offset := int64(headerSize)
 	for _, o := range s.Observations {
 		entry := observationIndex{Tag: o.Tag, Activation: o.Activation, Weights: o.Weights, Columns: o.Columns, Rows: o.Rows,
-			BadRows: o.BadRows, Full: o.Full, Min: o.Min, Max: o.Max, Offset: offset}
+			BadRows: o.BadRows, Full: o.Full, Min: o.Min, Max: o.Max, Weight: o.Weight, Offset: offset}
 		sum := crc32.New(castagnoli)
 		if err := o.writePayload(io.MultiWriter(w, sum)); err != nil {
 			return 0, fmt.Errorf("observation %q: %w", o.Tag, err)
@@ -287,6 +288,8 @@ func (s *StatisticsFile) read(r io.ReaderAt, size int64) error {
 			return corrupt("observation %q has %d columns", e.Tag, e.Columns)
 		case e.Rows < 0 || e.BadRows < 0:
 			return corrupt("observation %q has %d rows", e.Tag, e.Rows)
+		case !(e.Weight >= 0) || math.IsInf(e.Weight, 0):
+			return corrupt("observation %q weighs %v", e.Tag, e.Weight)
 		case tags[e.Tag]:
 			return corrupt("observation %q stands there twice", e.Tag)
 		case e.Offset != end || e.payload() > offset-end:
@@ -295,7 +298,7 @@ func (s *StatisticsFile) read(r io.ReaderAt, size int64) error {
 		tags[e.Tag] = true
 		end += e.payload()
 		o := &Observation{Tag: e.Tag, Activation: e.Activation, Weights: e.Weights, Columns: e.Columns, Rows: e.Rows,
-			BadRows: e.BadRows, Full: e.Full, Min: e.Min, Max: e.Max,
+			BadRows: e.BadRows, Full: e.Full, Min: e.Min, Max: e.Max, Weight: e.Weight,
 			Moments: storedMoments{r, e.Offset, e.Columns, e.Full}}
 		s.Observations = append(s.Observations, o)
 		s.sums[o] = e.CRC

@@ -54,6 +54,7 @@ func Header() string {
 	text("kObserveName", ObserveName)
 	text("kAttrTag", AttrTag)
 	text("kAttrMode", AttrMode)
+	fmt.Fprintf(&b, "constexpr double kEvenShare = %v;\n", EvenShare)
 	text("kModeFull", ModeFull)
 	text("kModeDiagonal", ModeDiagonal)
 	enum("SlotField", []string{"kSlotElement", "kSlotDivisor", "kSlotModulus", "kSlotBase", "kSlotFields"})

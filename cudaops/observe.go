@@ -3,6 +3,13 @@ package cudaops
 // ObserveName is the operator ai.coset::Observe, version [OpVersion], which calibration puts behind the activations of a
 // float model: it adds the second moments of its input A [..., K] to what the library keeps under the tag, and gives the
 // number of rows seen so far as float32 [1]. It has no function body; only the native library runs it.
+//
+// Any further inputs are the gradients, [..., N], of a loss at the outputs of the layers that read A, one for every row of A.
+// A row x then weighs g = Σ‖dy‖², what an error of the layer at this row costs, in proportion to the rows of the same call:
+//
+//	w = (1 − ε)·g / Σ g·‖x‖² + ε / (T·‖x‖²)
+//
+// over the T rows of the call; ε, [EvenShare], is left to all rows alike. Without gradients, and for a single row, w = 1.
 const ObserveName = "Observe"
 
 // Attributes of Observe.
@@ -10,6 +17,9 @@ const (
 	AttrTag  = "tag"  // string: the name under which the statistics are kept, whatever session adds to them
 	AttrMode = "mode" // string: one of the modes
 )
+
+// EvenShare is the part of a call's moments to which each row contributes alike.
+const EvenShare = 0.7
 
 // Modes of Observe.
 const (

@@ -8,7 +8,7 @@ package ort
 #include <stdlib.h>
 
 // As cosetq/cosetq.h declares them.
-struct cosetq_observation { int64_t columns, rows, bad_rows; int32_t full; double minimum, maximum; };
+struct cosetq_observation { int64_t columns, rows, bad_rows; int32_t full; double minimum, maximum, weight; };
 typedef struct {
   int64_t (*tags)(char *, int64_t);
   int (*get)(const char *, struct cosetq_observation *);
@@ -101,11 +101,11 @@ func (o *Observations) Get(tag string) (Observation, error) {
 	}
 	return Observation{
 		Columns: int(c.columns), Rows: int64(c.rows), BadRows: int64(c.bad_rows), Full: c.full != 0,
-		Min: float64(c.minimum), Max: float64(c.maximum),
+		Min: float64(c.minimum), Max: float64(c.maximum), Weight: float64(c.weight),
 	}, nil
 }
 
-// Sums writes the sum of the rows to dst [K].
+// Sums writes the weighted sum of the rows, Σ w·a, to dst [K].
 func (o *Observations) Sums(tag string, dst []float64) error {
 	about, err := o.Get(tag)
 	if err != nil {
@@ -122,7 +122,7 @@ func (o *Observations) Sums(tag string, dst []float64) error {
 	return nil
 }
 
-// Moments writes rows first … last−1 of the matrix Σ a·aᵀ, of row i the K−i columns from the diagonal on, one row after the
+// Moments writes rows first … last−1 of the matrix Σ w·a·aᵀ, of row i the K−i columns from the diagonal on, one row after the
 // other; or entries first … last−1 of its diagonal where that is all there is. dst must have just that length.
 func (o *Observations) Moments(tag string, first, last int, dst []float64) error {
 	about, err := o.Get(tag)

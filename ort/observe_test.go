@@ -5,6 +5,7 @@ package ort_test
 import (
 	"context"
 	"errors"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -61,7 +62,7 @@ func TestObservations(t *testing.T) {
 		t.Errorf("tags %v, %v", tags, err)
 	}
 	about, err := o.Get("tag")
-	if err != nil || about != (ort.Observation{Columns: 3, Rows: 4, Full: true, Min: -1, Max: 3}) {
+	if err != nil || about != (ort.Observation{Columns: 3, Rows: 4, Full: true, Min: -1, Max: 3, Weight: 4}) {
 		t.Errorf("got %+v, %v", about, err)
 	}
 	sums, moments := make([]float64, 3), make([]float64, 6)
@@ -88,6 +89,60 @@ func TestObservations(t *testing.T) {
 	o.Reset("tag")
 	if _, err := o.Get("tag"); err == nil {
 		t.Error("a tag that was reset is still there")
+	}
+}
+
+// TestObserveWeighsRows gives two gradients of what reads A, and a row of zeros.
+func TestObserveWeighsRows(t *testing.T) {
+	library := testenv.Ops(t)
+	rt := openORT(t)
+	m, err := onnx.Parse(observer(t, "weighed", cudaops.ModeFull))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"g1", "g2"} {
+		m.Graph.Inputs = append(m.Graph.Inputs, onnx.NewValueInfo(name, onnx.Float, "n", "m"+name))
+	}
+	m.Graph.Nodes[0].Inputs = []string{"x", "g1", "g2"}
+	b, err := m.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := rt.NewSessionFromBytes(b, "", ort.SessionOptions{OpsLibrary: library})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	o, err := ort.OpenObservations(library)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.ResetAll()
+	x := []float32{1, 2, 2, 0, 0, 0, 0, 3, 4}
+	if _, err := s.Run(t.Context(), map[string]*tensor.Tensor{"x": tensor.Of(x, 3, 3), "g1": tensor.Of([]float32{1, 5, 2}, 3, 1),
+		"g2": tensor.Of([]float32{1, 1, 5, 5, 0, 2}, 3, 2)}); err != nil {
+		t.Fatal(err)
+	}
+	const even = cudaops.EvenShare
+	energy, importance := []float64{9, 0, 25}, []float64{3, 75, 8}
+	total := 9*3.0 + 25*8
+	var weight, first, last float64
+	for r, e := range energy {
+		w := (1 - even) * importance[r] / total
+		if e > 0 {
+			w += even / (3 * e)
+		}
+		weight += w
+		first += w * float64(x[3*r]*x[3*r])
+		last += w * float64(x[3*r+2]*x[3*r+2])
+	}
+	about, err := o.Get("weighed")
+	if err != nil || math.Abs(about.Weight-weight) > 1e-6 || about.Rows != 3 {
+		t.Errorf("got %+v, %v, want a weight of %v", about, err, weight)
+	}
+	moments := make([]float64, 6)
+	if err := o.Moments("weighed", 0, 3, moments); err != nil || math.Abs(moments[0]-first) > 1e-6 || math.Abs(moments[5]-last) > 1e-6 {
+		t.Errorf("moments %v, %v, want %v and %v", moments, err, first, last)
 	}
 }
 

@@ -85,6 +85,8 @@ type Observation struct {
 	Full    bool  // the moments are a matrix; otherwise its diagonal
 	// Min and Max bound all numbers seen; 0 before the first row.
 	Min, Max float64
+	// Weight is the sum of the weights of the rows.
+	Weight float64
 }
 
 // byName pairs names with values.

@@ -13,9 +13,13 @@ import (
 
 const (
 	size = lattice.GroupSize
-	// defaultDamping is λ: λ·mean(diag H) is added to the diagonal, as in GPTQ and QuIP#. It stands for the noise of
-	// H, which comes from a finite sample.
-	defaultDamping = 0.01
+	// defaultDamping is λ where H is exact: λ·mean(diag H) is added to the diagonal, as in GPTQ and QuIP#. An H from a
+	// sample of n rows has noise of about K/n of its mean diagonal per direction if the rows are independent. Those of
+	// one image or text are not: dampingPerColumn counts each for an eighth.
+	defaultDamping   = 0.01
+	dampingPerColumn = 8
+	// mostDamping bounds what few samples add up to.
+	mostDamping = 0.5
 	// maxDamping bounds λ when the factorization fails and λ is raised tenfold.
 	maxDamping = 1
 )
@@ -56,6 +60,9 @@ func newFactors(h *Hessian, d int, damping float64) (*factors, error) {
 	}
 	if damping == 0 {
 		damping = defaultDamping
+		if h.Samples > 0 {
+			damping = min(damping+dampingPerColumn*float64(h.K)/float64(h.Samples), mostDamping)
+		}
 	}
 	groups := groupsOf(h.K)
 	f := &factors{places: groups * size, order: codingOrder(h, groups), damping: damping}

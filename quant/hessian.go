@@ -23,7 +23,7 @@ type Hessian struct {
 	Diagonal []float64
 	// Mean is E[x] [K], for the bias correction; nil when unknown.
 	Mean []float64
-	// Samples is the number of x that were averaged.
+	// Samples is the number of x that were averaged; 0 for an exact H.
 	Samples int64
 }
 

@@ -27,7 +27,7 @@ func preset(t testing.TB, bits int) *lattice.Codec {
 
 // hessian returns the second moments with entries at(i, j).
 func hessian(k int, at func(i, j int) float64) *quant.Hessian {
-	h := &quant.Hessian{K: k, Moments: make([]float64, k*k), Samples: 1}
+	h := &quant.Hessian{K: k, Moments: make([]float64, k*k)}
 	for i := range h.Moments {
 		h.Moments[i] = at(i/k, i%k)
 	}

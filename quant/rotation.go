@@ -1,6 +1,7 @@
 package quant
 
 import (
+	"context"
 	"fmt"
 	"math"
 	"math/bits"
@@ -143,4 +144,55 @@ func (h *Hessian) turned(r *Rotation) *Hessian {
 		}
 	}
 	return t
+}
+
+const (
+	// trialRows is the number of rows that decide about a rotation.
+	trialRows = 2 * chunkRows
+	// worthRotating is how much of the loss may be left for a rotation to be worth its time at every run.
+	worthRotating = 0.97
+)
+
+// someRows are up to trialRows rows of a weight, spread evenly.
+type someRows struct {
+	Source
+	count int
+}
+
+func (s someRows) Dims() (n, k int) {
+	_, k = s.Source.Dims()
+	return s.count, k
+}
+
+func (s someRows) Rows(dst []float32, n0, n1 int) error {
+	n, k := s.Source.Dims()
+	for r := n0; r < n1; r++ {
+		at := r * n / s.count
+		if err := s.Source.Rows(dst[(r-n0)*k:(r-n0+1)*k], at, at+1); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// rotationPays codes some rows with and without the rotation of opt.
+func rotationPays(ctx context.Context, src Source, opt Options) (bool, error) {
+	n, _ := src.Dims()
+	rows := someRows{src, min(n, trialRows)}
+	opt.TryRotation, opt.Progress = false, nil
+	var loss [2]float64
+	for i := range loss {
+		if i == 1 {
+			opt.Rotation = nil
+		}
+		r, err := Quantize(ctx, rows, opt)
+		if err != nil {
+			return false, err
+		}
+		loss[i] = r.SumSquaredError
+		if r.Feedback != nil {
+			loss[i] = r.Feedback.Loss
+		}
+	}
+	return loss[0] < worthRotating*loss[1], nil
 }

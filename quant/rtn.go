@@ -27,10 +27,12 @@ type Options struct {
 	// Hessian, if set, selects LDLQ: errors are weighed by what they cost at
 	// the output, and the error of one group is made up for by the others.
 	Hessian *Hessian
-	// Rotation, if set, turns the weight before it is coded, and the Hessian with it.
-	Rotation *Rotation
+	// Rotation, if set, turns the weight before it is coded, and the Hessian with it. With TryRotation that is done only
+	// if some of the rows lose less by it, coded both ways.
+	Rotation    *Rotation
+	TryRotation bool
 	// Damping is λ: λ·mean(diag H) is added to the diagonal of the Hessian. 0
-	// means 0.01.
+	// means 0.01, and more the fewer samples H is from.
 	Damping float64
 	// Threads is the number of goroutines; 0 means one per CPU. The result
 	// does not depend on it.
@@ -97,6 +99,17 @@ func Quantize(ctx context.Context, src Source, opt Options) (*Result, error) {
 		if err := opt.Rotation.validate(k); err != nil {
 			return nil, err
 		}
+		if opt.TryRotation {
+			better, err := rotationPays(ctx, src, opt)
+			if err != nil {
+				return nil, err
+			}
+			if !better {
+				opt.Rotation = nil
+			}
+		}
+	}
+	if opt.Rotation != nil {
 		src = turned{src, opt.Rotation}
 		if h != nil {
 			if err := h.Validate(); err == nil { // newFactors reports what is wrong

@@ -85,7 +85,7 @@ func Observe(m *onnx.Model, sites []Site) ([]Observation, error) {
 	// ONNX Runtime runs the last leaf of a graph first, with all it needs. Observers at the end, the first activation's
 	// last, so run in the order of the model, and no activation waits for its observer.
 	for i := range slices.Backward(list) {
-		nodes, count := list[i].nodes(names)
+		nodes, count := list[i].nodes(names, nil)
 		scope := list[i].value.Scope
 		scope.SetNodes(append(scope.Nodes(), nodes...))
 		if scope.Parent == nil {
@@ -107,8 +107,28 @@ func Observe(m *onnx.Model, sites []Site) ([]Observation, error) {
 	return list, nil
 }
 
+// ObserveGradients turns m, which computes the activations of list and the named gradients of what each is used for, into a
+// model for calibration as [Observe] does: rows weigh what their errors cost. It fails, with m unchanged, where an
+// activation lies in a subgraph or is transposed.
+func ObserveGradients(m *onnx.Model, list []Observation, gradients [][]string) error {
+	for i := range list {
+		if list[i].turned || list[i].value.Scope.Parent != nil {
+			return fmt.Errorf("rewrite: activation %q is transposed or lies in a subgraph", list[i].Activation)
+		}
+	}
+	names := onnx.NewNames(m)
+	m.Graph.Outputs = nil
+	for i := range slices.Backward(list) {
+		nodes, count := list[i].nodes(names, gradients[i])
+		m.Graph.Nodes = append(m.Graph.Nodes, nodes...)
+		m.Graph.Outputs = append(m.Graph.Outputs, onnx.NewValueInfo(count, onnx.Float, 1))
+	}
+	m.SetOpset(cudaops.Domain, cudaops.OpVersion)
+	return nil
+}
+
 // nodes returns the Observe node of o, last, and what it needs before it, and the name of its output.
-func (o *Observation) nodes(names *onnx.Names) (nodes []*onnx.Node, count string) {
+func (o *Observation) nodes(names *onnx.Names, gradients []string) (nodes []*onnx.Node, count string) {
 	input := o.value.Name
 	if o.turned {
 		if x := untransposed(o.linear); x != "" {
@@ -124,7 +144,7 @@ func (o *Observation) nodes(names *onnx.Names) (nodes []*onnx.Node, count string
 		mode = cudaops.ModeDiagonal
 	}
 	count = names.Unique(o.value.Name + ".observed")
-	n := onnx.NewNode(cudaops.ObserveName, []string{input}, []string{count},
+	n := onnx.NewNode(cudaops.ObserveName, append([]string{input}, gradients...), []string{count},
 		onnx.StringAttr(cudaops.AttrTag, o.Tag), onnx.StringAttr(cudaops.AttrMode, mode))
 	n.Domain, n.Name = cudaops.Domain, count
 	return append(nodes, n), count

@@ -77,6 +77,9 @@ type Site struct {
 	root   *onnx.Value
 }
 
+// HasBias reports whether the layer adds a constant bias, which a correction can go into.
+func (s *Site) HasBias() bool { return s.linear != nil && s.linear.bias != nil }
+
 // FindSites lists every MatMul and Gemm of m, in every graph and function, and the nodes of other operators known to
 // hold weights, each exactly once and in the order of the model. The weights it returns are views into m. It fails with a
 // *PatternError when a pattern is malformed or matches nothing.

@@ -80,6 +80,7 @@ func printCalibrate(con *console, r *cosetq.CalibrateReport) {
 	if r.BadRows > 0 {
 		con.logf("warning: %d rows of activations held NaN or infinity and were left out", r.BadRows)
 	}
+	con.notes(r.Notes)
 	fmt.Fprintf(con.out, "%d samples   %d/%d weights covered   peak memory %s   %.1f s   -> %s (%s)\n",
 		samples, r.Covered, r.Weights, cosetq.Size(r.PeakRSS), r.Seconds, r.Output, cosetq.Size(r.Bytes))
 }

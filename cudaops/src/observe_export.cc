@@ -44,7 +44,8 @@ extern "C" int64_t cosetq_observe_tags(char* out, int64_t capacity) {
 
 extern "C" int cosetq_observe_get(const char* tag, struct cosetq_observation* out) {
   return cosetq::WithObservation(tag, [&](const cosetq::Observation& o) {
-    *out = {o.columns(), o.rows(), o.bad_rows(), o.full() ? 1 : 0, o.minimum(), o.maximum()};
+    *out = {o.columns(), o.rows(), o.bad_rows(), o.full() ? 1 : 0, o.minimum(), o.maximum(),
+            o.weight()};
     return 0;
   });
 }

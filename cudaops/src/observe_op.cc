@@ -1,5 +1,6 @@
 #include "observe_op.h"
 
+#include <cmath>
 #include <cstdint>
 #include <memory>
 #include <new>
@@ -47,6 +48,74 @@ OrtStatus* CreateObserve(const OrtKernelInfo* info, void** kernel) {
   return nullptr;
 }
 
+// Σ v² of every row.
+template <typename T>
+void AddSquares(const T* values, int64_t columns, std::vector<double>* sums);
+
+template <>
+void AddSquares(const float* values, int64_t columns, std::vector<double>* sums) {
+  for (double& sum : *sums) {
+    for (int64_t c = 0; c < columns; ++c, ++values)
+      sum += static_cast<double>(*values) * static_cast<double>(*values);
+  }
+}
+
+template <>
+void AddSquares(const uint16_t* values, int64_t columns, std::vector<double>* sums) {
+  std::vector<float> row(static_cast<size_t>(columns));
+  for (double& sum : *sums) {
+    ActiveKernels().to_float(values, row.data(), columns);
+    values += columns;
+    for (const float v : row) sum += static_cast<double>(v) * static_cast<double>(v);
+  }
+}
+
+// What each row of A weighs, see cudaops/observe.go.
+OrtStatus* RowWeights(const ObserveKernel& k, OrtKernelContext* context, const ObservedRows& rows,
+                      int64_t columns, std::vector<double>* weights) {
+  const auto count = static_cast<size_t>(rows.rows);
+  weights->assign(count, 1);
+  size_t inputs = 0;
+  COSETQ_RETURN_IF_ERROR(ort->KernelContext_GetInputCount(context, &inputs));
+  if (inputs == 1 || count <= 1) return nullptr;
+  std::vector<double> energy(count), importance(count);
+  if (rows.a != nullptr) {
+    AddSquares(rows.a, columns, &energy);
+  } else {
+    AddSquares(rows.a_half, columns, &energy);
+  }
+  for (size_t i = 1; i < inputs; ++i) {
+    const OrtValue* gradient = nullptr;
+    COSETQ_RETURN_IF_ERROR(ort->KernelContext_GetInput(context, i, &gradient));
+    OrtTensorTypeAndShapeInfo* raw = nullptr;
+    COSETQ_RETURN_IF_ERROR(ort->GetTensorTypeAndShape(gradient, &raw));
+    OrtOwner<OrtTensorTypeAndShapeInfo> info(raw);
+    size_t numbers = 0;
+    COSETQ_RETURN_IF_ERROR(ort->GetTensorShapeElementCount(raw, &numbers));
+    if (numbers % count != 0)
+      return Refuse("a gradient of " + k.tag + " has other rows than the activation");
+    void* data = nullptr;
+    COSETQ_RETURN_IF_ERROR(ort->GetTensorMutableData(const_cast<OrtValue*>(gradient), &data));
+    const auto width = static_cast<int64_t>(numbers / count);
+    if (rows.a != nullptr) {
+      AddSquares(static_cast<const float*>(data), width, &importance);
+    } else {
+      AddSquares(static_cast<const uint16_t*>(data), width, &importance);
+    }
+  }
+  double total = 0;
+  for (size_t r = 0; r < count; ++r) {
+    if (std::isfinite(energy[r] * importance[r])) total += energy[r] * importance[r];
+  }
+  const double even = total > 0 ? schema::kEvenShare : 1;
+  for (size_t r = 0; r < count; ++r) {
+    double w = energy[r] > 0 ? even / (static_cast<double>(count) * energy[r]) : 0;
+    if (total > 0) w += (1 - even) * importance[r] / total;
+    (*weights)[r] = w;
+  }
+  return nullptr;
+}
+
 OrtStatus* ComputeObserve(const ObserveKernel& k, OrtKernelContext* context) {
   const OrtValue* a = nullptr;
   COSETQ_RETURN_IF_ERROR(ort->KernelContext_GetInput(context, 0, &a));
@@ -70,6 +139,10 @@ OrtStatus* ComputeObserve(const ObserveKernel& k, OrtKernelContext* context) {
   } else {
     rows.a = static_cast<const float*>(data);
   }
+
+  std::vector<double> weights;
+  COSETQ_RETURN_IF_ERROR(RowWeights(k, context, rows, shape.back(), &weights));
+  rows.weights = weights.data();
 
   const int64_t one = 1;
   OrtValue* y = nullptr;
@@ -111,17 +184,19 @@ OrtCustomOp* ObserveOpFor(ONNXTensorElementDataType input) {
   op.version = schema::kApiVersion;
   op.GetName = [](const OrtCustomOp*) { return schema::kObserveName; };
   op.GetExecutionProviderType = [](const OrtCustomOp*) -> const char* { return nullptr; };
-  op.GetInputTypeCount = [](const OrtCustomOp*) { return size_t{1}; };
+  op.GetInputTypeCount = [](const OrtCustomOp*) { return size_t{2}; };
   op.GetInputType = [](const OrtCustomOp* self, size_t) {
     return static_cast<const ObserveOp*>(self)->input;
   };
   op.GetOutputTypeCount = [](const OrtCustomOp*) { return size_t{1}; };
   op.GetOutputType = [](const OrtCustomOp*, size_t) { return ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT; };
-  op.GetInputCharacteristic = [](const OrtCustomOp*, size_t) { return INPUT_OUTPUT_REQUIRED; };
+  op.GetInputCharacteristic = [](const OrtCustomOp*, size_t index) {
+    return index == 0 ? INPUT_OUTPUT_REQUIRED : INPUT_OUTPUT_VARIADIC;
+  };
   op.GetOutputCharacteristic = [](const OrtCustomOp*, size_t) { return INPUT_OUTPUT_REQUIRED; };
   op.GetInputMemoryType = [](const OrtCustomOp*, size_t) { return OrtMemTypeDefault; };
   op.GetVariadicInputMinArity = [](const OrtCustomOp*) { return 0; };
-  op.GetVariadicInputHomogeneity = [](const OrtCustomOp*) { return 0; };
+  op.GetVariadicInputHomogeneity = [](const OrtCustomOp*) { return 1; };
   op.GetVariadicOutputMinArity = [](const OrtCustomOp*) { return 0; };
   op.GetVariadicOutputHomogeneity = [](const OrtCustomOp*) { return 0; };
   op.GetStartVersion = [](const OrtCustomOp*) { return schema::kOpVersion; };

@@ -54,6 +54,7 @@ struct cosetq_observation {
   int64_t bad_rows;        /* left out because of NaN or infinity */
   int32_t full;            /* 1: the moments are a matrix, 0: its diagonal */
   double minimum, maximum; /* of all numbers; 0 before the first row */
+  double weight;           /* the sum of the rows' weights w */
 };
 
 /* Writes all tags in order, each closed by a NUL, if they fit. Returns the bytes they take, or -1
@@ -62,10 +63,10 @@ COSETQ_EXPORT int64_t cosetq_observe_tags(char* out, int64_t capacity);
 
 COSETQ_EXPORT int cosetq_observe_get(const char* tag, struct cosetq_observation* out);
 
-/* The sum of the rows, K numbers. */
+/* The sum of w a over the rows a, K numbers. */
 COSETQ_EXPORT int cosetq_observe_sums(const char* tag, double* out);
 
-/* The sum of a aT over the rows a: rows first ... last-1 of the matrix, row i as its K-i columns from
+/* The sum of w a aT over the rows a: rows first ... last-1 of the matrix, row i as its K-i columns from
  * the diagonal on; or entries first ... last-1 of the diagonal, where that is all there is. */
 COSETQ_EXPORT int cosetq_observe_moments(const char* tag, int64_t first, int64_t last, double* out);
 

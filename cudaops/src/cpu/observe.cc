@@ -1,6 +1,7 @@
 #include "observe.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <mutex>
 
@@ -78,7 +79,8 @@ Observation::Observation(int64_t columns, bool full)
       units_(CeilDiv(columns, kUnit)),
       sums_(static_cast<size_t>(columns)),
       moments_(full ? PairPlace(0, units_) : static_cast<size_t>(columns)),
-      waiting_(static_cast<size_t>(columns * kPanelRows)) {}
+      waiting_(static_cast<size_t>(columns * kPanelRows)),
+      waiting_weights_(static_cast<size_t>(kPanelRows)) {}
 
 void Observation::GatherRows(void* data, size_t piece) {
   Gathering& g = *static_cast<Gathering*>(data);
@@ -109,13 +111,16 @@ bool Observation::Add(const Kernels& kernels, const ObservedRows& rows,
     }
     g.rows_per_piece = std::max<int64_t>(1, kPieceNumbers / columns_);
     g.to = waiting_.data() + waiting_rows_ * columns_;
+    double* weights = waiting_weights_.data() + waiting_rows_;
     const int64_t pieces = CeilDiv(g.from.rows, g.rows_per_piece);
     const bool ok = pieces == 1 ? RunSerially(GatherRows, 1, &g)
                                 : parallel(GatherRows, static_cast<size_t>(pieces), &g);
     if (!ok) return false;
     int64_t kept = 0;
     for (int64_t r = 0; r < g.from.rows; ++r) {
-      if (g.finite[r] == 0) continue;
+      const double weight = rows.weights == nullptr ? 1 : rows.weights[done + r];
+      if (g.finite[r] == 0 || !std::isfinite(weight)) continue;
+      weights[kept] = weight;
       if (kept < r) {
         std::memcpy(g.to + kept * columns_, g.to + r * columns_,
                     static_cast<size_t>(columns_) * sizeof(float));
@@ -154,6 +159,7 @@ bool Observation::Flush(const Kernels& kernels, const ParallelFor& parallel) {
   const float high = *std::max_element(panel.maxima.begin(), panel.maxima.end());
   minimum_ = rows_ == 0 ? low : std::min(minimum_, low);
   maximum_ = rows_ == 0 ? high : std::max(maximum_, high);
+  for (int64_t r = 0; r < waiting_rows_; ++r) weight_ += waiting_weights_[static_cast<size_t>(r)];
   rows_ += waiting_rows_;
   waiting_rows_ = 0;
   return true;
@@ -165,14 +171,16 @@ void Observation::Summarise(Panel* panel, int64_t first, int64_t last, size_t un
   float low = rows[first], high = rows[first];
   for (int64_t r = 0; r < panel->rows; ++r) {
     const float* row = rows + r * columns_;
+    const double weight = waiting_weights_[static_cast<size_t>(r)];
     for (int64_t c = first; c < last; ++c) {
       low = std::min(low, row[c]);
       high = std::max(high, row[c]);
-      sums_[static_cast<size_t>(c)] += static_cast<double>(row[c]);
+      sums_[static_cast<size_t>(c)] += weight * static_cast<double>(row[c]);
     }
     if (full_) continue;
     for (int64_t c = first; c < last; ++c) {
-      moments_[static_cast<size_t>(c)] += static_cast<double>(row[c]) * static_cast<double>(row[c]);
+      moments_[static_cast<size_t>(c)] +=
+          weight * static_cast<double>(row[c]) * static_cast<double>(row[c]);
     }
   }
   panel->minima[unit] = low;
@@ -192,6 +200,10 @@ void Observation::PackUnit(void* data, size_t unit) {
   for (int64_t r = 0; r < panel.rows; ++r) {
     std::memcpy(unit_row, self.waiting_.data() + r * self.columns_ + first,
                 static_cast<size_t>(last - first) * sizeof(float));
+    const auto root = static_cast<float>(std::sqrt(self.waiting_weights_[static_cast<size_t>(r)]));
+    if (root != 1) {
+      for (float& v : unit_row) v *= root;
+    }
     for (int64_t b = 0; b < kUnit / kWide; ++b) {
       std::memcpy(wide + (b * kPanelRows + r) * kWide, unit_row + b * kWide, kWide * sizeof(float));
     }

@@ -1,5 +1,5 @@
-// Second moments of the rows that pass a point of a graph: what calibration needs to know of a
-// layer's input.
+// Weighted second moments of the rows that pass a point of a graph: what calibration needs to know
+// of a layer's input.
 //
 // Rows are gathered into panels of a fixed height whatever calls they come in, and every sum is
 // added in one order, so the result depends on the rows alone: not on how they were batched, nor on
@@ -29,12 +29,13 @@ struct ObservedRows {
   int64_t rows = 0;
   const float* a = nullptr;
   const uint16_t* a_half = nullptr;
+  const double* weights = nullptr;  // one per row, not negative; null for ones
 };
 
 // Not safe for concurrent use.
 class Observation {
  public:
-  // full: the whole matrix Σ a aᵀ; otherwise its diagonal.
+  // full: the whole matrix Σ w a aᵀ; otherwise its diagonal.
   Observation(int64_t columns, bool full);
 
   // Adds rows. Rows with NaN or infinity are counted and left out. False: no threads, and the
@@ -52,10 +53,11 @@ class Observation {
   float minimum() const { return minimum_; }  // of all numbers; 0 before the first row
   float maximum() const { return maximum_; }
 
-  // Σ a, one per column.
+  // Σ w, and Σ w a, one per column.
+  double weight() const { return weight_; }
   const std::vector<double>& sums() const { return sums_; }
 
-  // Writes Σ a aᵀ of rows first … last−1, of each the columns from the diagonal on; or the diagonal
+  // Writes Σ w a aᵀ of rows first … last−1, of each the columns from the diagonal on; or the diagonal
   // alone, entries first … last−1, where that is all there is.
   void CopyMoments(int64_t first, int64_t last, double* out) const;
 
@@ -78,7 +80,9 @@ class Observation {
   float maximum_ = 0;
   std::vector<double> sums_;
   std::vector<double> moments_;  // pairs of units, or the diagonal
+  double weight_ = 0;
   std::vector<float> waiting_;   // rows of a panel
+  std::vector<double> waiting_weights_;
   int64_t waiting_rows_ = 0;
 };
 

@@ -1,0 +1,186 @@
+package cosetq
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"maps"
+	"math"
+	"math/rand/v2"
+	"slices"
+
+	"github.com/cosetq/cosetq/finetune/grad"
+	"github.com/cosetq/cosetq/onnx"
+	"github.com/cosetq/cosetq/ort"
+	"github.com/cosetq/cosetq/rewrite"
+	"github.com/cosetq/cosetq/tensor"
+)
+
+// importance finds what an error of a layer costs at each row of its activations: the squared gradient, with respect to the
+// layer's output, of −log p(c) for a class c drawn from the model's own distribution p. Its mean is the Fisher information, the
+// second derivative of the divergence between the outputs of the float and the quantized model. No labels are needed.
+type importance struct {
+	model   *onnx.Model
+	sites   []rewrite.Site
+	load    grad.Loader // loads with the native library
+	session grad.Session
+	shapes  string // of the inputs that session is for
+	noise   *grad.Value
+	ran     bool
+}
+
+func (i *importance) close() {
+	if i != nil && i.session != nil {
+		_ = i.session.Close()
+		i.session = nil
+	}
+}
+
+// observe runs the model and its gradient on a batch; done tells that some rows have been added up before.
+func (i *importance) observe(ctx context.Context, list []rewrite.Observation, inputs map[string]*tensor.Tensor) (done bool, err error) {
+	names := slices.Sorted(maps.Keys(inputs))
+	shapes := ""
+	hash := fnv.New64a()
+	for _, name := range names {
+		shapes += fmt.Sprint(name, inputs[name].Shape)
+		hash.Write(inputs[name].Data)
+	}
+	if i.session == nil || shapes != i.shapes {
+		i.close()
+		i.shapes = shapes
+		if err := i.build(ctx, list, inputs); err != nil {
+			return i.ran, err
+		}
+	}
+	// What is drawn depends on the sample alone, so that parts of the data give parts of the sums.
+	rng := rand.New(rand.NewPCG(hash.Sum64(), 1))
+	noise := make([]float32, i.noise.Count())
+	for j := range noise {
+		noise[j] = float32(-math.Log(rng.ExpFloat64()))
+	}
+	fed := maps.Clone(inputs)
+	fed[i.noise.Name] = tensor.Of(noise, i.noise.Shape...)
+	i.ran = true
+	_, err = i.session.Run(ctx, fed)
+	return true, err
+}
+
+// build differentiates the model for the shapes of inputs.
+func (i *importance) build(ctx context.Context, list []rewrite.Observation, inputs map[string]*tensor.Tensor) error {
+	g, err := grad.Trace(ctx, i.model, i.load, inputs)
+	if err != nil {
+		return err
+	}
+	output, err := classes(g)
+	if err != nil {
+		return err
+	}
+	loss, target, err := g.AddLoss(grad.CrossEntropy, output.Name)
+	if err != nil {
+		return err
+	}
+	var wrt []string
+	var of [][]int // observation to the places of its gradients
+	for _, o := range list {
+		var places []int
+		for _, s := range o.Sites {
+			if i.sites[s].Status != rewrite.Candidate {
+				continue
+			}
+			name := i.sites[s].Output
+			if v := g.Value(name); v == nil || v.Type != onnx.Float {
+				return fmt.Errorf("%q is no float32 value of the main graph", name)
+			}
+			places, wrt = append(places, len(wrt)), append(wrt, name)
+		}
+		of = append(of, places)
+	}
+	gradients, err := g.Backward(loss, wrt, nil)
+	if err != nil {
+		return err
+	}
+	i.noise = g.AddInput("noise", output.Type, output.Shape...)
+	values := append(slices.Clone(gradients), output)
+	for _, o := range list {
+		values = append(values, g.Value(o.Activation))
+	}
+	m := g.Model(values...)
+	i.draw(m, output, target)
+	names := make([][]string, len(list))
+	for n, places := range of {
+		for _, p := range places {
+			names[n] = append(names[n], gradients[p].Name)
+		}
+	}
+	if err := rewrite.ObserveGradients(m, list, names); err != nil {
+		return err
+	}
+	if err := m.Scopes()[0].Sort(); err != nil {
+		return err
+	}
+	i.session, err = i.load(m, false)
+	return err
+}
+
+// classes returns the output whose last axis is taken for classes: the first of float32 with two or more of them.
+func classes(g *grad.Graph) (*grad.Value, error) {
+	for _, name := range g.Outputs() {
+		if v := g.Value(name); v != nil && v.Type == onnx.Float && len(v.Shape) > 0 && v.Shape[len(v.Shape)-1] > 1 {
+			return v, nil
+		}
+	}
+	return nil, errors.New("no output of float32 has two or more columns")
+}
+
+// draw lets m compute the target, one-hot: the largest of logits and Gumbel noise is a draw from their softmax.
+func (i *importance) draw(m *onnx.Model, output, target *grad.Value) {
+	logits := output.Name
+	for _, n := range m.Graph.Nodes {
+		if n.OpType == "Softmax" && n.Outputs[0] == output.Name {
+			logits = n.Inputs[0]
+		}
+	}
+	m.Graph.Inputs = slices.DeleteFunc(m.Graph.Inputs, func(in *onnx.ValueInfo) bool { return in.Name == target.Name })
+	m.Graph.Inputs = append(m.Graph.Inputs, onnx.NewValueInfo(i.noise.Name, onnx.Float, dimensions(i.noise.Shape)...))
+	names := onnx.NewNames(m)
+	add := func(op string, inputs []string, attrs ...*onnx.Attribute) string {
+		out := names.Unique("draw." + op)
+		m.Graph.Nodes = append(m.Graph.Nodes, onnx.NewNode(op, inputs, []string{out}, attrs...))
+		return out
+	}
+	noisy := add("Add", []string{logits, i.noise.Name})
+	top := ""
+	if opset, _ := m.Opset(""); opset >= 18 {
+		last := onnx.NewTensor(names.Unique("draw.last"), []int64{1}, []int64{-1})
+		m.Graph.Initializers = append(m.Graph.Initializers, last)
+		top = add("ReduceMax", []string{noisy, last.Name})
+	} else {
+		top = add("ReduceMax", []string{noisy}, onnx.IntsAttr("axes", int64(len(output.Shape)-1)))
+	}
+	hot := add("Not", []string{add("Less", []string{noisy, top})})
+	m.Graph.Nodes = append(m.Graph.Nodes, onnx.NewNode("Cast", []string{hot}, []string{target.Name}, onnx.IntAttr("to", int64(onnx.Float))))
+}
+
+func dimensions(shape []int64) []any {
+	var dims []any
+	for _, d := range shape {
+		dims = append(dims, d)
+	}
+	return dims
+}
+
+// loaderWithOps loads graphs that lie beside the model at path, with the native library.
+func loaderWithOps(rt *ort.Runtime, dir, library string, threads int) grad.Loader {
+	return func(m *onnx.Model, literal bool) (grad.Session, error) {
+		encoded, err := m.Marshal()
+		if err != nil {
+			return nil, err
+		}
+		o := ort.SessionOptions{Threads: threads, OpsLibrary: library}
+		if literal {
+			o.Optimization = ort.OptimizeDisabled
+		}
+		return rt.NewSessionFromBytes(encoded, dir, o)
+	}
+}
