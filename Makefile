@@ -12,7 +12,7 @@ SHELL := /bin/bash
 GO ?= go
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 # How long each fuzz target runs in `make test`.
-FUZZTIME ?= 10s
+FUZZTIME ?= 5s
 # Packages that start goroutines of their own, tested again under the race detector.
 RACE ?= ./calib/... ./eval/... ./lattice/... ./models/... ./quant/...
 # What `make bench-cpu` measures: flags of cmd/layerbench, and models with the sizes of their inputs.
@@ -30,9 +30,11 @@ native := $(MAKE) --no-print-directory -j$(JOBS) -f cudaops/build.mk
 cuda := $(MAKE) --no-print-directory -j$(JOBS) -f cudaops/cuda/build.mk
 stage := scripts/stage
 staticcheck := build/tools/staticcheck
+govulncheck := build/tools/govulncheck
+cyclonedx := build/tools/cyclonedx-gomod
 
-.PHONY: dist help setup setup-ort-versions setup-python setup-node setup-cuda build cuda cuda-test bench-cuda quickstart test lint bench bench-cpu clean distclean
-.PHONY: tools-present fmt vet staticcheck generated nocgo unit race native-test native-asan fuzz
+.PHONY: dist help setup setup-ort-versions setup-python setup-node setup-cuda build cuda cuda-test bench-cuda quickstart test lint sbom bench bench-cpu clean distclean
+.PHONY: tools-present fmt vet staticcheck vulncheck generated nocgo unit race native-test native-asan fuzz
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 26
@@ -76,7 +78,7 @@ dist: build ## pack a release in build/dist: tool, native library, man pages, co
 
 test: build ## run all tests
 	@rm -f build/stages
-	@$(MAKE) --no-print-directory lint generated nocgo unit race native-test native-asan fuzz
+	@$(MAKE) --no-print-directory lint vulncheck generated nocgo unit race native-test native-asan fuzz
 	@echo "all tests passed"
 
 lint: fmt vet staticcheck ## check the form of the Go code
@@ -88,6 +90,10 @@ bench: build ## run the benchmarks of the Go packages and of the kernels alone
 bench-cpu: build ## time layers against ONNX Runtime's own, and whole models: MODELS="llama.onnx:seq=1 vit.onnx:batch=1"
 	@$(GO) run ./cmd/layerbench $(LAYERBENCH)
 	@for m in $(MODELS); do scripts/bench-model "$${m%%:*}" "$${m#*:}"; done
+
+sbom: $(cyclonedx) ## write build/sbom.cdx.json: every module in the program, its checksum and its licence
+	@$(cyclonedx) app -json -licenses -std -main cmd/cosetq -output build/sbom.cdx.json .
+	@echo "wrote build/sbom.cdx.json"
 
 clean: ## remove what was built, not what was fetched
 	rm -rf bin build/ops build/tools build/stages build/quickstart
@@ -110,9 +116,15 @@ vet:
 staticcheck: $(staticcheck)
 	@$(stage) staticcheck $(staticcheck) ./...
 
-$(staticcheck): scripts/tools/go.mod scripts/tools/go.sum
+$(staticcheck): package := honnef.co/go/tools/cmd/staticcheck
+$(govulncheck): package := golang.org/x/vuln/cmd/govulncheck
+$(cyclonedx): package := github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod
+$(staticcheck) $(govulncheck) $(cyclonedx): scripts/tools/go.mod scripts/tools/go.sum
 	@mkdir -p $(@D)
-	@cd scripts/tools && CGO_ENABLED=0 $(GO) build -o ../../$@ honnef.co/go/tools/cmd/staticcheck
+	@cd scripts/tools && CGO_ENABLED=0 $(GO) build -o ../../$@ $(package)
+
+vulncheck: $(govulncheck)
+	@$(stage) govulncheck scripts/vulncheck $(govulncheck)
 
 generated:
 	@$(stage) "generated files" scripts/generated

@@ -27,6 +27,7 @@ type CalibrateOptions struct {
 	AllowUnreached bool            // write the file even when the data never reaches some weights
 	Seed           uint64          // of random data
 	Threads        int             // 0 takes all cores; the statistics do not depend on it
+	Shard          Shard           // unless zero, observe a share of the activations only; MergeStatistics joins all shares
 	Progress       Progress        // may be nil
 }
 
@@ -63,7 +64,7 @@ func Calibrate(ctx context.Context, model, data string, o CalibrateOptions) (*Ca
 	if err != nil {
 		return nil, err
 	}
-	c, err := newCalibration(model, o.Sites, o.Threads)
+	c, err := newCalibration(model, o.Sites, o.Threads, o.Shard)
 	if err != nil {
 		return nil, err
 	}

@@ -20,7 +20,8 @@ const calibrationBatch = 8
 
 // calibration is a float model that is ready to be run with observers on the inputs of its weights.
 type calibration struct {
-	model        string      // path
+	model        string // path
+	shard        Shard
 	file         *onnx.Model // open as long as its tensors are read
 	fingerprint  string
 	inputs       []tensor.Spec
@@ -33,7 +34,7 @@ type calibration struct {
 
 // newCalibration loads the model at path with an observer on the input of every candidate. No file is written: ONNX Runtime
 // gets the changed graph from memory, and the weights from where they are.
-func newCalibration(path string, patterns rewrite.Options, threads int) (*calibration, error) {
+func newCalibration(path string, patterns rewrite.Options, threads int, shard Shard) (*calibration, error) {
 	library, err := cudaops.FindLibrary("")
 	if err != nil {
 		return nil, fail(Unavailable, fmt.Errorf("calibration runs in the native library: %w", err), "run `make build`, or `cosetq doctor` to see what is missing")
@@ -42,7 +43,7 @@ func newCalibration(path string, patterns rewrite.Options, threads int) (*calibr
 	if err != nil {
 		return nil, err
 	}
-	c := &calibration{model: path, file: m}
+	c := &calibration{model: path, shard: shard, file: m}
 	if err := c.open(m, library, patterns, threads); err != nil {
 		c.close()
 		return nil, err
@@ -67,7 +68,7 @@ func (c *calibration) open(m *onnx.Model, library string, patterns rewrite.Optio
 		return err
 	}
 	c.importance = &importance{model: onnx.Clone(m), sites: sites}
-	if c.observations, err = rewrite.Observe(m, sites); err != nil {
+	if c.observations, err = rewrite.Observe(m, sites, c.shard.observations); err != nil {
 		return fail(Nothing, fmt.Errorf("%s: %w", path, err), "`cosetq inspect %s --layers` lists every node", path)
 	}
 	return c.load(m, library, threads)
@@ -184,7 +185,7 @@ func (c *calibration) notes() []string {
 
 // statistics returns what was gathered, read from the native library as it is asked for.
 func (c *calibration) statistics(data calib.DataUsed) (*calib.Statistics, error) {
-	s := &calib.Statistics{Model: filepath.Base(c.model), Fingerprint: c.fingerprint, Program: Version(), Data: []calib.DataUsed{data}}
+	s := &calib.Statistics{Model: filepath.Base(c.model), Fingerprint: c.fingerprint, Program: Version(), Shard: c.shard.String(), Data: []calib.DataUsed{data}}
 	tags, err := c.gathered.Tags()
 	if err != nil {
 		return nil, err
@@ -214,6 +215,7 @@ func (c *calibration) statistics(data calib.DataUsed) (*calib.Statistics, error)
 		entry.Moments = moments
 		s.Observations = append(s.Observations, entry)
 	}
+	s.Sort()
 	return s, nil
 }
 

@@ -110,38 +110,66 @@ func engineShard(getenv func(string) string, count *int) (int, error) {
 	return 0, fmt.Errorf("none of %s is set", strings.Join(names, ", "))
 }
 
-// share returns the weights of this share: the largest first, each goes to the share that has least. Every process comes to
-// the same division.
+// share returns the weights of this share, even in their sizes.
 func (s Shard) share(weights []*rewrite.Weight) []numbered {
 	all := make([]numbered, len(weights))
 	for i, w := range weights {
 		all[i] = numbered{w, i}
 	}
-	if s.Count == 0 {
-		return all
-	}
-	size := func(w numbered) int64 {
+	sizes := make([]int64, len(all))
+	for i, w := range all {
 		n, k := w.Dims()
-		return int64(n) * int64(k)
+		sizes[i] = int64(n) * int64(k)
 	}
-	order := slices.Clone(all)
-	slices.SortStableFunc(order, func(a, b numbered) int { return cmp.Compare(size(b), size(a)) })
-	load := make([]int64, s.Count)
 	var mine []numbered
-	for _, w := range order {
+	for i, yes := range s.divide(sizes) {
+		if yes {
+			mine = append(mine, all[i])
+		}
+	}
+	return mine
+}
+
+// divide tells which of several pieces of work of the given sizes are of this share: the largest first, each goes to the share
+// that has least. Every process comes to the same division.
+func (s Shard) divide(sizes []int64) []bool {
+	mine := make([]bool, len(sizes))
+	order := make([]int, len(sizes))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(sizes[b], sizes[a]) })
+	load := make([]int64, max(s.Count, 1))
+	for _, i := range order {
 		least := 0
-		for i, l := range load {
+		for j, l := range load {
 			if l < load[least] {
-				least = i
+				least = j
 			}
 		}
-		load[least] += size(w)
-		if least == s.Index {
-			mine = append(mine, w)
+		load[least] += sizes[i]
+		mine[i] = least == s.Index
+	}
+	return mine
+}
+
+// String gives "i/n", and "" for all of the work.
+func (s Shard) String() string {
+	if s.Count == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%d/%d", s.Index, s.Count)
+}
+
+// observations tells which observations are of this share, by the moments that each sums up.
+func (s Shard) observations(all []rewrite.Observation) []bool {
+	sizes := make([]int64, len(all))
+	for i, o := range all {
+		if sizes[i] = int64(o.Columns); o.Full {
+			sizes[i] *= int64(o.Columns)
 		}
 	}
-	slices.SortFunc(mine, func(a, b numbered) int { return cmp.Compare(a.number, b.number) })
-	return mine
+	return s.divide(sizes)
 }
 
 // describeShare completes the report of a share: only its own layers are listed.
@@ -149,7 +177,7 @@ func (r *QuantizeReport) describeShare(m *onnx.Model, s Shard, sites []rewrite.S
 	if err := m.Changed(); err != nil {
 		return err
 	}
-	r.Shard = fmt.Sprintf("%d/%d", s.Index, s.Count)
+	r.Shard = s.String()
 	var mine []rewrite.Site
 	for i := range sites {
 		if results[sites[i].Weight] != nil {

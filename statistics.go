@@ -132,6 +132,9 @@ func (h *hessians) open(path string, m *onnx.Model) error {
 		err = usage(fmt.Errorf("%s: %w: it was made from %s, which differs from %s in its graph or its weights", path, calib.ErrFingerprint, file.Model, m.Path()),
 			"run `cosetq calibrate %s` again", m.Path())
 	}
+	if err == nil && file.Shard != "" {
+		err = usage(fmt.Errorf("%s is share %s of the statistics", path, file.Shard), "join all shares with `cosetq calibrate --merge`")
+	}
 	if err != nil {
 		_ = file.Close()
 		return err
@@ -142,7 +145,7 @@ func (h *hessians) open(path string, m *onnx.Model) error {
 
 // gather calibrates the model into a file of the journal, from which a resumed run goes on.
 func (o *QuantizeOptions) gather(ctx context.Context, model, path string) (notes []string, err error) {
-	c, err := newCalibration(model, o.Sites, o.Threads)
+	c, err := newCalibration(model, o.Sites, o.Threads, Shard{})
 	if err != nil {
 		return nil, err
 	}

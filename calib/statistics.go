@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -13,6 +14,7 @@ type Statistics struct {
 	Model        string // file name of the model, for people
 	Fingerprint  string // of the model, see [Fingerprint]
 	Program      string // the version of cosetq that made them
+	Shard        string // i/n for share i of n of the observations, "" for all
 	Data         []DataUsed
 	Observations []*Observation
 }
@@ -125,7 +127,13 @@ func (o *Observation) Mean() ([]float64, error) {
 // ErrFingerprint says that statistics belong to another model.
 var ErrFingerprint = errors.New("the statistics belong to another model")
 
-// Merge joins the statistics of runs of one model over different data, each weighted with its rows. The result reads from
+// Sort puts the observations in the order of their tags, so that the same statistics make the same file.
+func (s *Statistics) Sort() {
+	slices.SortFunc(s.Observations, func(a, b *Observation) int { return strings.Compare(a.Tag, b.Tag) })
+}
+
+// Merge joins the statistics of runs of one model over different data, each weighted with its rows; or all shares of one
+// run, which give what the run would have given without shares, to the bit. The result reads from
 // its parts, which must stay open while it is used. An activation that only some runs reached counts for those. The error
 // wraps ErrFingerprint when the models differ.
 func Merge(parts ...*Statistics) (*Statistics, error) {
@@ -133,6 +141,9 @@ func Merge(parts ...*Statistics) (*Statistics, error) {
 		return nil, errors.New("statistics: nothing to merge")
 	}
 	first := parts[0]
+	if err := checkShares(parts); err != nil {
+		return nil, err
+	}
 	merged := &Statistics{Model: first.Model, Fingerprint: first.Fingerprint, Program: first.Program}
 	at := map[string]int{}
 	var members [][]*Observation
@@ -140,7 +151,9 @@ func Merge(parts ...*Statistics) (*Statistics, error) {
 		if p.Fingerprint != first.Fingerprint {
 			return nil, fmt.Errorf("%w: %s (%s) and %s (%s)", ErrFingerprint, first.Model, shortPrint(first.Fingerprint), p.Model, shortPrint(p.Fingerprint))
 		}
-		merged.Data = append(merged.Data, p.Data...)
+		if p == first || p.Shard == "" { // shares are of the same data
+			merged.Data = append(merged.Data, p.Data...)
+		}
 		for _, o := range p.Observations {
 			i, ok := at[o.Tag]
 			if !ok {
@@ -157,7 +170,34 @@ func Merge(parts ...*Statistics) (*Statistics, error) {
 		}
 		merged.Observations = append(merged.Observations, o)
 	}
+	merged.Sort()
 	return merged, nil
+}
+
+// checkShares makes sure that parts are no shares, or all shares of one run.
+func checkShares(parts []*Statistics) error {
+	first := parts[0]
+	_, count, _ := strings.Cut(first.Shard, "/")
+	seen := map[string]bool{}
+	for _, p := range parts {
+		switch {
+		case (p.Shard == "") != (first.Shard == ""):
+			return errors.New("statistics: some are shares of a run and some are whole; join the shares first")
+		case p.Shard == "":
+			continue
+		case !strings.HasSuffix(p.Shard, "/"+count):
+			return fmt.Errorf("statistics: share %s and share %s are of different divisions", first.Shard, p.Shard)
+		case seen[p.Shard]:
+			return fmt.Errorf("statistics: share %s is given twice", p.Shard)
+		case !slices.Equal(p.Data, first.Data):
+			return fmt.Errorf("statistics: share %s and share %s are of different data", first.Shard, p.Shard)
+		}
+		seen[p.Shard] = true
+	}
+	if n, err := strconv.Atoi(count); first.Shard != "" && (err != nil || n != len(parts)) {
+		return fmt.Errorf("statistics: %d shares of %s are given", len(parts), count)
+	}
+	return nil
 }
 
 // shortPrint is enough of a fingerprint to tell two apart.

@@ -50,6 +50,7 @@ type statisticsIndex struct {
 	Model        string             `json:"model"`
 	Fingerprint  string             `json:"fingerprint"`
 	Program      string             `json:"program"`
+	Shard        string             `json:"shard,omitempty"`
 	Data         []DataUsed         `json:"data"`
 	Observations []observationIndex `json:"observations"`
 }
@@ -118,7 +119,7 @@ func (s *Statistics) Save(path string, overwrite bool) (size int64, err error) {
 
 // write writes the file from the start of f.
 func (s *Statistics) write(f *os.File) (int64, error) {
-	index := statisticsIndex{Model: s.Model, Fingerprint: s.Fingerprint, Program: s.Program, Data: s.Data}
+	index := statisticsIndex{Model: s.Model, Fingerprint: s.Fingerprint, Program: s.Program, Shard: s.Shard, Data: s.Data}
 	w := bufio.NewWriterSize(f, 1<<18)
 	if _, err := w.Write(make([]byte, headerSize)); err != nil {
 		return 0, err
@@ -278,7 +279,7 @@ func (s *StatisticsFile) read(r io.ReaderAt, size int64) error {
 	if err := d.Decode(&index); err != nil {
 		return corrupt("its index: %v", err)
 	}
-	s.Statistics = Statistics{Model: index.Model, Fingerprint: index.Fingerprint, Program: index.Program, Data: index.Data}
+	s.Statistics = Statistics{Model: index.Model, Fingerprint: index.Fingerprint, Program: index.Program, Shard: index.Shard, Data: index.Data}
 	end := int64(headerSize)
 	tags := map[string]bool{}
 	for i := range index.Observations {

@@ -57,6 +57,7 @@ func Header() string {
 	fmt.Fprintf(&b, "constexpr double kEvenShare = %v;\n", EvenShare)
 	text("kModeFull", ModeFull)
 	text("kModeDiagonal", ModeDiagonal)
+	text("kModeOff", ModeOff)
 	enum("SlotField", []string{"kSlotElement", "kSlotDivisor", "kSlotModulus", "kSlotBase", "kSlotFields"})
 	b.WriteString("\n}  // namespace cosetq::schema\n\n#endif  // COSETQ_SCHEMA_H_\n")
 	return b.String()

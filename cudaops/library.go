@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/cosetq/cosetq/internal/checkout"
 )
 
 // EnvLibrary and EnvCUDALibrary name the environment variables that hold the paths of the native libraries.
@@ -35,8 +37,9 @@ func (e *NotFoundError) Error() string {
 func (e *NotFoundError) Is(target error) bool { return target == fs.ErrNotExist }
 
 // FindLibrary returns the path of the native library. An explicit path, or else the one in COSETQ_OPS_LIBRARY, is taken as
-// it is and must exist. Without either, FindLibrary looks beside the executable (the same folder, ../build/ops, ../lib) and
-// then for build/ops in the working directory and its parents. It fails with a *[NotFoundError].
+// it is and must exist. Without either, FindLibrary looks beside the executable: in the same folder, ../build/ops and ../lib.
+// Programs that `go run` or `go test` starts look for build/ops in the working directory and its parents as well; others
+// never load what lies where the user happens to work. It fails with a *[NotFoundError].
 func FindLibrary(explicit string) (string, error) {
 	return newFinder(LibraryName, EnvLibrary, "make build").find(explicit)
 }
@@ -81,25 +84,22 @@ func (f finder) notFound(tried ...string) *NotFoundError {
 }
 
 func (f finder) candidates() []string {
-	var paths []string
-	if exe, err := f.executable(); err == nil {
-		if resolved, err := filepath.EvalSymlinks(exe); err == nil {
-			exe = resolved
-		}
-		dir := filepath.Dir(exe)
-		paths = append(paths,
-			filepath.Join(dir, f.library),
-			filepath.Join(dir, "..", filepath.FromSlash(buildFolder), f.library),
-			filepath.Join(dir, "..", "lib", f.library))
+	exe, err := f.executable()
+	if err != nil {
+		return nil
+	}
+	if resolved, err := filepath.EvalSymlinks(exe); err == nil {
+		exe = resolved
+	}
+	dir := filepath.Dir(exe)
+	paths := []string{
+		filepath.Join(dir, f.library),
+		filepath.Join(dir, "..", filepath.FromSlash(buildFolder), f.library),
+		filepath.Join(dir, "..", "lib", f.library),
 	}
 	if dir, err := f.getwd(); err == nil {
-		for {
-			paths = append(paths, filepath.Join(dir, filepath.FromSlash(buildFolder), f.library))
-			parent := filepath.Dir(dir)
-			if parent == dir {
-				break
-			}
-			dir = parent
+		for _, folder := range checkout.Folders(exe, dir) {
+			paths = append(paths, filepath.Join(folder, filepath.FromSlash(buildFolder), f.library))
 		}
 	}
 	return paths

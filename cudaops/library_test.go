@@ -11,7 +11,7 @@ import (
 	"github.com/cosetq/cosetq/internal/testenv"
 )
 
-// A folder tree with a binary in bin and a working directory deep inside it.
+// A folder tree with a binary in bin, as go run builds one, and a working directory deep inside it.
 func layout(t *testing.T) (root string, f finder) {
 	t.Helper()
 	root, err := filepath.EvalSymlinks(t.TempDir())
@@ -22,7 +22,7 @@ func layout(t *testing.T) (root string, f finder) {
 	if err := os.MkdirAll(work, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	exe := touch(t, filepath.Join(root, "install", "bin", "cosetq"))
+	exe := touch(t, filepath.Join(root, "go-build1", "bin", "cosetq"))
 	return root, finder{
 		library: LibraryName, variable: EnvLibrary, build: "make build",
 		getenv:     func(string) string { return "" },
@@ -46,7 +46,7 @@ func TestFindOrder(t *testing.T) {
 	root, f := layout(t)
 	// From the last place tried to the first: each new file must win over those before it.
 	for _, rel := range []string{
-		"build/ops", "work/build/ops", "work/a/b/build/ops", "install/lib", "install/build/ops", "install/bin",
+		"build/ops", "work/build/ops", "work/a/b/build/ops", "go-build1/lib", "go-build1/build/ops", "go-build1/bin",
 	} {
 		want := touch(t, filepath.Join(root, filepath.FromSlash(rel), LibraryName))
 		if got, err := f.find(""); err != nil || got != want {
@@ -69,11 +69,22 @@ func TestFindOrder(t *testing.T) {
 	}
 }
 
+// An installed program does not load what lies where its user works.
+func TestPlantedLibrary(t *testing.T) {
+	root, f := layout(t)
+	touch(t, filepath.Join(root, "work", "a", "b", "build", "ops", LibraryName))
+	exe := touch(t, filepath.Join(root, "install", "bin", "cosetq"))
+	f.executable = func() (string, error) { return exe, nil }
+	if got, err := f.find(""); err == nil {
+		t.Errorf("found %s", got)
+	}
+}
+
 func TestFindThroughSymlink(t *testing.T) {
 	root, f := layout(t)
-	want := touch(t, filepath.Join(root, "install", "bin", LibraryName))
+	want := touch(t, filepath.Join(root, "go-build1", "bin", LibraryName))
 	link := filepath.Join(root, "cosetq")
-	if err := os.Symlink(filepath.Join(root, "install", "bin", "cosetq"), link); err != nil {
+	if err := os.Symlink(filepath.Join(root, "go-build1", "bin", "cosetq"), link); err != nil {
 		t.Skip("no symbolic links here:", err)
 	}
 	f.executable = func() (string, error) { return link, nil }
@@ -89,13 +100,13 @@ func TestFindFails(t *testing.T) {
 	if !errors.As(err, &notFound) || !errors.Is(err, fs.ErrNotExist) {
 		t.Fatalf("find() error %v, want *NotFoundError", err)
 	}
-	for _, want := range []string{"make build", "make setup", EnvLibrary, filepath.Join(root, "install", "lib"), filepath.Join(root, "work", "a", "build")} {
+	for _, want := range []string{"make build", "make setup", EnvLibrary, filepath.Join(root, "go-build1", "lib"), filepath.Join(root, "work", "a", "build")} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("error does not mention %q: %v", want, err)
 		}
 	}
 	// What was asked for by name is never replaced by something found elsewhere.
-	touch(t, filepath.Join(root, "install", "bin", LibraryName))
+	touch(t, filepath.Join(root, "go-build1", "bin", LibraryName))
 	missing := filepath.Join(root, "missing.so")
 	if _, err := f.find(missing); err == nil || !strings.Contains(err.Error(), missing) {
 		t.Errorf("find(missing) error %v", err)

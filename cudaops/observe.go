@@ -25,4 +25,5 @@ const EvenShare = 0.7
 const (
 	ModeFull     = "full"     // Σ A Aᵀ, [K × K]
 	ModeDiagonal = "diagonal" // Σ A², [K]
+	ModeOff      = "off"      // nothing: the runtime sees the same graph, and computes the same numbers, as with the others
 )

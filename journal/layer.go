@@ -106,12 +106,6 @@ func (j *Journal) Get(weight string) (*Layer, error) {
 	return l, nil
 }
 
-// Has tells whether there is a result for a weight, without looking at it.
-func (j *Journal) Has(weight string) bool {
-	_, err := os.Stat(filepath.Join(j.dir, layerName(weight)))
-	return err == nil
-}
-
 // Drop forgets the result for a weight.
 func (j *Journal) Drop(weight string) error {
 	return os.Remove(filepath.Join(j.dir, layerName(weight)))
@@ -174,6 +168,12 @@ func layerName(weight string) string {
 	return hex.EncodeToString(s[:16]) + layerEnding
 }
 
+// Digest reads so many rows of a weight at once, or so many numbers where that is more.
+const (
+	digestRows    = 64
+	digestNumbers = 1 << 20
+)
+
 // Digest identifies the numbers of a weight: SHA-256 over its shape and its rows.
 func Digest(w quant.Source) (string, error) {
 	n, k := w.Dims()
@@ -182,18 +182,21 @@ func Digest(w quant.Source) (string, error) {
 	binary.LittleEndian.PutUint64(shape[:], uint64(n))
 	binary.LittleEndian.PutUint64(shape[8:], uint64(k))
 	h.Write(shape[:])
-	rows := max(1, min(n, 1<<18/k))
-	values, raw := make([]float32, rows*k), make([]byte, 4*rows*k)
+	// A weight stored by columns is read in panels of rows: few at a time would read all of it over and over.
+	rows := min(n, max(digestRows, digestNumbers/k))
+	values, raw := make([]float32, rows*k), make([]byte, 4*k)
 	for first := 0; first < n; first += rows {
 		last := min(first+rows, n)
 		v := values[:(last-first)*k]
 		if err := w.Rows(v, first, last); err != nil {
 			return "", err
 		}
-		for i, x := range v {
-			binary.LittleEndian.PutUint32(raw[4*i:], math.Float32bits(x))
+		for ; len(v) > 0; v = v[k:] {
+			for i, x := range v[:k] {
+				binary.LittleEndian.PutUint32(raw[4*i:], math.Float32bits(x))
+			}
+			h.Write(raw)
 		}
-		h.Write(raw[:4*len(v)])
 	}
 	return hex.EncodeToString(h.Sum(nil)), nil
 }

@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/cosetq/cosetq/internal/checkout"
 )
 
 // EnvLibrary names the environment variable that holds the path of the ONNX Runtime shared library.
@@ -13,7 +15,8 @@ const EnvLibrary = "COSETQ_ORT_LIBRARY"
 
 // FindLibrary finds the ONNX Runtime shared library. It looks, in this order, at: the explicit path; the environment
 // variable COSETQ_ORT_LIBRARY; beside the executable (its own folder, ../lib and ../build/ort, so that bin/cosetq of a
-// checkout finds what `make setup` fetched); build/ort in the working directory and every folder above it.
+// checkout finds what `make setup` fetched); and, in programs that `go run` or `go test` starts, build/ort in the working
+// directory and every folder above it. Others never load what lies where the user happens to work.
 // What it finds is a file that exists; "libonnxruntime.so.1", last, is left to the system's loader to find.
 // A path that was asked for, explicitly or by the variable, is never silently replaced by another.
 func FindLibrary(explicit string) (path string, err error) {
@@ -57,23 +60,20 @@ func searchFolders() []string {
 			dirs = append(dirs, dir)
 		}
 	}
-	if exe, err := os.Executable(); err == nil {
-		if real, err := filepath.EvalSymlinks(exe); err == nil {
-			exe = real
-		}
-		bin := filepath.Dir(exe)
-		add(bin)
-		add(filepath.Join(bin, "..", "lib"))
-		add(filepath.Join(bin, "..", "build", "ort"))
+	exe, err := os.Executable()
+	if err != nil {
+		return nil
 	}
+	if real, err := filepath.EvalSymlinks(exe); err == nil {
+		exe = real
+	}
+	bin := filepath.Dir(exe)
+	add(bin)
+	add(filepath.Join(bin, "..", "lib"))
+	add(filepath.Join(bin, "..", "build", "ort"))
 	if dir, err := os.Getwd(); err == nil {
-		for {
-			add(filepath.Join(dir, "build", "ort"))
-			parent := filepath.Dir(dir)
-			if parent == dir {
-				break
-			}
-			dir = parent
+		for _, folder := range checkout.Folders(exe, dir) {
+			add(filepath.Join(folder, "build", "ort"))
 		}
 	}
 	return dirs

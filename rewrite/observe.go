@@ -25,6 +25,7 @@ type Observation struct {
 	// Weights names the initializers of the candidates among them, each once; none when nothing needs the observation.
 	Weights []string
 
+	off    bool // see Observe
 	value  *onnx.Value
 	turned bool // the columns lie along the last axis but one
 	linear *linear
@@ -72,12 +73,20 @@ func Observations(sites []Site) []Observation {
 // needed are gone. The sites must come from FindSites on the unchanged m, and become stale. It returns the observations
 // made, and fails, with m unchanged, when there are none.
 //
+// Those that mine, unless nil, leaves out are not among the observations: their nodes add nothing up, and stand there so that the runtime
+// optimizes the graph as it would with all of them and computes the same numbers to the bit.
+//
 // An activation is observed in the graph that defines it. In a subgraph an Observe node has no reader, and counts on the
 // runtime to run it all the same, as ONNX Runtime does.
-func Observe(m *onnx.Model, sites []Site) ([]Observation, error) {
+func Observe(m *onnx.Model, sites []Site, mine func(all []Observation) []bool) ([]Observation, error) {
 	list := slices.DeleteFunc(Observations(sites), func(o Observation) bool { return len(o.Weights) == 0 })
 	if len(list) == 0 {
 		return nil, fmt.Errorf("rewrite: no site to observe")
+	}
+	if mine != nil {
+		for i, yes := range mine(list) {
+			list[i].off = !yes
+		}
 	}
 	names := onnx.NewNames(m)
 	roots := map[*onnx.Node]bool{} // in the main graph: observers, and nodes with observers inside
@@ -104,7 +113,7 @@ func Observe(m *onnx.Model, sites []Site) ([]Observation, error) {
 		keepOnly(m.Graph, roots)
 	}
 	m.SetOpset(cudaops.Domain, cudaops.OpVersion)
-	return list, nil
+	return slices.DeleteFunc(list, func(o Observation) bool { return o.off }), nil
 }
 
 // ObserveGradients turns m, which computes the activations of list and the named gradients of what each is used for, into a
@@ -140,7 +149,10 @@ func (o *Observation) nodes(names *onnx.Names, gradients []string) (nodes []*onn
 		}
 	}
 	mode := cudaops.ModeFull
-	if !o.Full {
+	switch {
+	case o.off:
+		mode = cudaops.ModeOff
+	case !o.Full:
 		mode = cudaops.ModeDiagonal
 	}
 	count = names.Unique(o.value.Name + ".observed")

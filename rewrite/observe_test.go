@@ -20,7 +20,7 @@ func observed(t *testing.T, m *onnx.Model, o ort.SessionOptions, inputs ...map[s
 	t.Helper()
 	library, runtime := testenv.Ops(t), testenv.ORT(t)
 	m = onnx.Clone(m)
-	list, err := rewrite.Observe(m, find(t, m))
+	list, err := rewrite.Observe(m, find(t, m), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -311,7 +311,7 @@ func TestObserveInTheOrderOfTheModel(t *testing.T) {
 	}
 	g.Outputs = []*onnx.ValueInfo{onnx.NewValueInfo(name("x", layers), onnx.Float, "s", k)}
 	m := newModel(9, 17, g)
-	if _, err := rewrite.Observe(m, find(t, m)); err != nil {
+	if _, err := rewrite.Observe(m, find(t, m), nil); err != nil {
 		t.Fatal(err)
 	}
 	library := testenv.Ops(t)
@@ -364,14 +364,14 @@ func TestObservationTagsDoNotDependOnPatterns(t *testing.T) {
 	if len(list[0].Weights) != 0 || !slices.Equal(list[1].Weights, []string{"v"}) {
 		t.Errorf("weights %v and %v", list[0].Weights, list[1].Weights)
 	}
-	if made, err := rewrite.Observe(m, some); err != nil || len(made) != 1 || made[0].Tag != "x#2" {
+	if made, err := rewrite.Observe(m, some, nil); err != nil || len(made) != 1 || made[0].Tag != "x#2" {
 		t.Errorf("observed %+v, %v", made, err)
 	}
 	none, err := rewrite.FindSites(newModel(9, 17, &onnx.Graph{}), rewrite.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := rewrite.Observe(m, none); err == nil {
+	if _, err := rewrite.Observe(m, none, nil); err == nil {
 		t.Error("a model without sites was observed")
 	}
 }

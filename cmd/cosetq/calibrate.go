@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"os"
 
 	"github.com/spf13/cobra"
 
@@ -14,6 +15,7 @@ func newCalibrate(con *console) *cobra.Command {
 		o     cosetq.CalibrateOptions
 		data  string
 		merge bool
+		shard string
 	)
 	cmd := &cobra.Command{
 		Use:   "calibrate MODEL --data RECIPE [-o FILE] | calibrate --merge FILE FILE... -o FILE",
@@ -24,12 +26,20 @@ round each weight such that the output suffers least. Memory does not grow with 
 amount of data.
 
 --data is a recipe (YAML), or random:N for N made-up samples. --merge joins the files
-of several runs of the same model.`,
+of several runs of the same model. With --shard i/n each of n machines sums up a share of
+the moments, which is most of the memory and of the work; each runs the model over all
+data. Merged, the shares give the same bytes as one run.`,
 		Example: `  cosetq calibrate model.onnx --data calib.yaml --samples 256 -o calib.cqs
   cosetq quantize model.onnx --bits 3 --calib calib.cqs
   cosetq calibrate --merge a.cqs b.cqs -o all.cqs`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if shard != "" {
+				var err error
+				if o.Shard, err = cosetq.ParseShard(shard, os.Getenv); err != nil {
+					return err
+				}
+			}
 			r, err := calibrate(cmd, con, args, data, merge, o)
 			if err != nil {
 				return err
@@ -47,6 +57,7 @@ of several runs of the same model.`,
 	fs.IntVar(&o.Samples, "samples", cosetq.DefaultSamples, "number of samples (0: all), also called --limit; token windows are spread evenly")
 	fs.Uint64Var(&o.Seed, "seed", 0, "seed of random data")
 	fs.IntVar(&o.Threads, "threads", 0, "threads (0: all cores); the statistics do not depend on it")
+	fs.StringVar(&shard, "shard", "", "observe share i of n of the activations only, i from 0, as in 0/4, or auto: as Kubernetes, Slurm or MPI say; --merge joins all shares")
 	fs.BoolVar(&merge, "merge", false, "join statistics files instead of running a model")
 	fs.BoolVar(&o.AllowUnreached, "allow-unreached", false, "write the file even when the data never reaches some weights")
 	fs.BoolVar(&o.Overwrite, "force", false, "replace the output if it exists")

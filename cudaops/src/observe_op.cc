@@ -16,6 +16,7 @@ namespace {
 struct ObserveKernel {
   std::string tag;
   bool full = true;
+  bool off = false;
 };
 
 OrtStatus* Refuse(const std::string& message) {
@@ -41,9 +42,10 @@ OrtStatus* CreateObserve(const OrtKernelInfo* info, void** kernel) {
   std::string mode;
   COSETQ_RETURN_IF_ERROR(StringAttribute(info, schema::kAttrTag, &made->tag));
   COSETQ_RETURN_IF_ERROR(StringAttribute(info, schema::kAttrMode, &mode));
-  if (mode != schema::kModeFull && mode != schema::kModeDiagonal)
-    return Refuse("attribute mode is " + mode + ", neither full nor diagonal");
+  if (mode != schema::kModeFull && mode != schema::kModeDiagonal && mode != schema::kModeOff)
+    return Refuse("attribute mode is " + mode + ", neither full nor diagonal nor off");
   made->full = mode == schema::kModeFull;
+  made->off = mode == schema::kModeOff;
   *kernel = made.release();
   return nullptr;
 }
@@ -150,6 +152,10 @@ OrtStatus* ComputeObserve(const ObserveKernel& k, OrtKernelContext* context) {
   COSETQ_RETURN_IF_ERROR(ort->KernelContext_GetOutput(context, 0, &one, 1, &y));
   COSETQ_RETURN_IF_ERROR(ort->GetTensorMutableData(y, &out));
 
+  if (k.off) {
+    *static_cast<float*>(out) = 0;
+    return nullptr;
+  }
   std::string error;
   std::shared_ptr<TaggedObservation> tagged;
   try {

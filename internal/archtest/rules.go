@@ -36,8 +36,8 @@ var rules = map[string]rule{
 	"journal":     {project: []string{"lattice", "quant"}, modules: []string{"golang.org/x/sys"}},
 	"finetune":    {project: []string{"calib", "lattice", "onnx", "quant", "tensor"}},
 	"rewrite":     {project: []string{"cudaops", "internal/suggest", "lattice", "onnx", "quant"}},
-	"cudaops":     {},
-	"ort":         {project: []string{"lattice", "onnx", "tensor"}, modules: []string{"github.com/yalue/onnxruntime_go"}},
+	"cudaops":     {project: []string{"internal/checkout"}},
+	"ort":         {project: []string{"internal/checkout", "lattice", "onnx", "tensor"}, modules: []string{"github.com/yalue/onnxruntime_go"}},
 	"eval":        {project: []string{"calib", "internal/suggest", "onnx", "tensor"}},
 	"bench":       {project: []string{"eval", "tensor"}},
 	"bench/layer": {project: []string{"eval", "lattice", "onnx", "quant", "report", "rewrite", "tensor"}},
@@ -59,6 +59,7 @@ var rules = map[string]rule{
 	"examples":       {project: []string{anything}},
 
 	"internal/archtest":    {},
+	"internal/checkout":    {},
 	"internal/browser":     {project: []string{"internal/testenv"}, modules: []string{"github.com/chromedp"}}, // chromedp: drives Chromium
 	"internal/conformance": {},
 	"internal/suggest":     {},

@@ -72,6 +72,7 @@ constexpr char kAttrMode[] = "mode";
 constexpr double kEvenShare = 0.7;
 constexpr char kModeFull[] = "full";
 constexpr char kModeDiagonal[] = "diagonal";
+constexpr char kModeOff[] = "off";
 
 enum SlotField : int {
   kSlotElement,
