@@ -296,6 +296,7 @@ func TestUnitsDoNotMatter(t *testing.T) {
 		scaled, moments := dense{src.n, k, slices.Clone(src.w)}, hessian(k, func(i, j int) float64 {
 			return math.Ldexp(h.Moments[i*k+j], -2*e)
 		})
+		moments.Samples = h.Samples
 		for i := range scaled.w {
 			scaled.w[i] = float32(math.Ldexp(float64(scaled.w[i]), e))
 		}
