@@ -135,6 +135,7 @@ nocgo:
 	@$(stage) "build for windows" env CGO_ENABLED=0 GOOS=windows GOARCH=arm64 $(GO) build ./...
 
 unit:
+	@$(stage) "provider on the host" $(native) provider
 	@$(stage) "go test" $(GO) test $(TESTFLAGS) -shuffle=on ./...
 
 race:

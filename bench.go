@@ -50,8 +50,9 @@ type BenchRow struct {
 	LoadSeconds  float64        `json:"load_seconds"`
 	Memory       int64          `json:"memory_bytes"` // by which the process grew in loading and first running it; 0 where unknown
 	NativeLayers int            `json:"native_layers"`
-	Placement    map[string]int `json:"placement"` // nodes by operator
-	Providers    map[string]int `json:"providers"` // nodes by execution provider
+	Placement    map[string]int `json:"placement"`             // nodes by operator
+	Providers    map[string]int `json:"providers"`             // nodes by execution provider
+	LeftToCPU    map[string]int `json:"left_to_cpu,omitempty"` // nodes that the GPU does not run, by operator and reason
 }
 
 // BenchReport is the outcome of [Bench].
@@ -61,6 +62,7 @@ type BenchReport struct {
 	Items   int64      `json:"items_per_run"`
 	Unit    string     `json:"unit"` // of the items: tokens or samples
 	Threads int        `json:"threads"`
+	Device  string     `json:"device"` // cpu, or the name of the GPU
 	Runtime string     `json:"onnxruntime"`
 	Version string     `json:"cosetq"`
 	Models  []BenchRow `json:"models"`
@@ -86,6 +88,9 @@ func Bench(ctx context.Context, paths []string, o BenchOptions) (*BenchReport, e
 	r := &BenchReport{Schema: "cosetq/v1/bench", Data: o.Data, Threads: o.Session.Threads, Runtime: rt.Version(), Version: Version()}
 	if r.Threads == 0 {
 		r.Threads = goruntime.NumCPU()
+	}
+	if r.Device, err = deviceName(o.Session); err != nil {
+		return nil, err
 	}
 	for _, p := range paths {
 		r.Models = append(r.Models, BenchRow{Name: p, Path: p})
@@ -165,6 +170,18 @@ func (r *BenchReport) Against(i int) string {
 	return "the same"
 }
 
+// deviceName is what a session with these options runs on.
+func deviceName(o ort.SessionOptions) (string, error) {
+	if o.Provider == "" {
+		return "cpu", nil
+	}
+	p, err := ort.OpenProvider(o.Provider)
+	if err != nil {
+		return "", err
+	}
+	return p.Device()
+}
+
 func ms(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1e6 }
 
 // load loads model i, runs it once, and fills in its row.
@@ -209,6 +226,12 @@ func (row *BenchRow) place(ctx context.Context, rt *ort.Runtime, path string, o 
 		row.Providers[n.Provider]++
 		if n.Op == cudaops.OpName {
 			row.NativeLayers++
+		}
+		if n.Reason != "" {
+			if row.LeftToCPU == nil {
+				row.LeftToCPU = map[string]int{}
+			}
+			row.LeftToCPU[n.Op+": "+n.Reason]++
 		}
 	}
 	return nil

@@ -4,6 +4,8 @@
 #   make -f cudaops/build.mk check      the native tests on every instruction set of this machine
 #   make -f cudaops/build.mk asan       the same, and random bytes, under the address and undefined-behaviour sanitizers
 #   make -f cudaops/build.mk fuzz       what takes foreign bytes, with libFuzzer: needs clang++
+#   make -f cudaops/build.mk provider   build/ops/libcosetq_ep_host.so, the execution provider of the GPU library on
+#                                       a device that is the host: its tests need no GPU
 #   make -f cudaops/build.mk bench      times of the kernels alone
 
 here := $(patsubst %/,%,$(dir $(abspath $(lastword $(MAKEFILE_LIST)))))
@@ -29,8 +31,9 @@ ort_parts := register linear_create linear_compute introspect observe_op observe
 
 objects = $(addprefix $1/cpu/,$(addsuffix .o,$(kernels)))
 
-.PHONY: all check asan fuzz bench clean
+.PHONY: all provider check asan fuzz bench clean
 all: $(out)/libcosetq.so
+provider: $(out)/libcosetq_ep_host.so
 
 release := $(out)/release
 sanitized := $(out)/asan
@@ -59,6 +62,21 @@ $(sanitized)/cpu/%.o: $(here)/src/cpu/%.cc
 $(sanitized)/test/%.o: $(here)/test/%.cc
 	@mkdir -p $(@D)
 	$(CXX) $(flags) $(sanitize) -MMD -MP -c $< -o $@
+
+# All of the provider but its GPU; cudaops/cuda/build.mk builds the rest. Its speed is no concern here.
+provider := $(filter-out backend_cuda,$(basename $(notdir $(wildcard $(here)/ep/*.cc $(here)/ep/*.cu))))
+
+$(release)/ep/%.o: $(here)/ep/%.cc
+	@mkdir -p $(@D)
+	$(CXX) $(flags) -O1 -isystem $(ort_include) -MMD -MP -c $< -o $@
+
+$(release)/ep/%.o: $(here)/ep/%.cu
+	@mkdir -p $(@D)
+	$(CXX) $(flags) -O1 -isystem $(ort_include) -MMD -MP -x c++ -c $< -o $@
+
+$(out)/libcosetq_ep_host.so: $(call objects,$(release)) $(provider:%=$(release)/ep/%.o)
+	$(CXX) -shared -Wl,--no-undefined -Wl,-z,relro,-z,now $^ -pthread -o $@.new
+	mv $@.new $@
 
 $(out)/libcosetq.so: $(here)/src/exports.map $(call objects,$(release)) $(addprefix $(release)/ort/,$(addsuffix .o,$(ort_parts)))
 	$(CXX) $(link) $(filter %.o,$^) -o $@.new

@@ -62,6 +62,9 @@ type SessionOptions struct {
 	Optimization OptimizationLevel
 	// OpsLibrary is the path of the native ops library. Empty: quantized nodes run as their portable function bodies.
 	OpsLibrary string
+	// Provider is the path of the GPU library, whose execution provider then runs the nodes that it has kernels for; the others
+	// run on the CPU. Empty: all nodes run on the CPU.
+	Provider string
 	// ProfilePrefix, when not empty, makes ONNX Runtime write PREFIX_<time>.json when the session is closed.
 	ProfilePrefix string
 	// Config holds session configuration entries, such as "session.intra_op.allow_spinning": "0".
@@ -74,7 +77,18 @@ type NodeRun struct {
 	Op       string        // operator type, such as MatMul or HNLQLinear
 	Provider string        // execution provider, such as CPUExecutionProvider
 	Calls    int           // how often it ran
-	Time     time.Duration // in its kernel, all calls together
+	Time     time.Duration // in its kernel, all calls together; 0 for nodes that ran on the GPU, which is busy with all at once
+	Reason   string        // why it was not run on the GPU, where that was asked for
+}
+
+// ProviderName is how ONNX Runtime calls the execution provider of the GPU library.
+const ProviderName = "CosetExecutionProvider"
+
+// Traffic counts the copies between host and GPU in the middle of graphs, not those of inputs and outputs.
+type Traffic struct {
+	Runs                     int64 // of graphs or parts of graphs
+	Uploads, UploadBytes     int64 // to the GPU
+	Downloads, DownloadBytes int64 // to the host
 }
 
 // Observation says what an ai.coset::Observe node has seen, apart from the moments themselves.

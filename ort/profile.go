@@ -16,7 +16,8 @@ import (
 )
 
 // Placement loads a model, runs it once, and tells which nodes ran as which operator on which provider, in the order of
-// their first run. It shows whether quantized nodes ran as the native op or as their portable function bodies.
+// their first run. It shows whether quantized nodes ran as the native op or as their portable function bodies. Nodes that ran on
+// the GPU together, as one node of ONNX Runtime, are listed singly, and after them those it left to the CPU with the reason.
 func (r *Runtime) Placement(ctx context.Context, path string, o SessionOptions, inputs map[string]*tensor.Tensor) ([]NodeRun, error) {
 	dir, err := os.MkdirTemp("", "cosetq-profile-")
 	if err != nil {
@@ -27,6 +28,14 @@ func (r *Runtime) Placement(ctx context.Context, path string, o SessionOptions, 
 	s, err := r.NewSession(path, o)
 	if err != nil {
 		return nil, err
+	}
+	var seen []NodeRun
+	if o.Provider != "" {
+		p, err := OpenProvider(o.Provider)
+		if err != nil {
+			return nil, errors.Join(err, s.Close())
+		}
+		seen = p.placement()
 	}
 	_, err = s.Run(ctx, inputs)
 	if err := errors.Join(err, s.Close()); err != nil {
@@ -40,7 +49,32 @@ func (r *Runtime) Placement(ctx context.Context, path string, o SessionOptions, 
 	if err != nil {
 		return nil, fmt.Errorf("placement of %s: %w", path, err)
 	}
-	return parseProfile(data)
+	runs, err := parseProfile(data)
+	if err != nil || o.Provider == "" {
+		return runs, err
+	}
+	return unfuse(runs, seen), nil
+}
+
+// unfuse puts the nodes that the provider took in the place of those they were fused into, and adds to the others why the
+// provider left them, where they still go by the name it saw.
+func unfuse(runs, seen []NodeRun) []NodeRun {
+	var all []NodeRun
+	reasons := map[string]string{}
+	for _, n := range seen {
+		if n.Provider == ProviderName {
+			all = append(all, n)
+		} else {
+			reasons[n.Node] = n.Reason
+		}
+	}
+	for _, n := range runs {
+		if n.Provider != ProviderName {
+			n.Reason = reasons[n.Node]
+			all = append(all, n)
+		}
+	}
+	return all
 }
 
 // parseProfile reads the kernel events of a profile in Chrome's trace format.

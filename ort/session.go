@@ -134,6 +134,9 @@ func bindingOptions(o SessionOptions) (*binding.SessionOptions, error) {
 			return nil
 		})
 	}
+	if o.Provider != "" {
+		steps = append(steps, func() error { return useProvider(opts, o.Provider) })
+	}
 	if o.ProfilePrefix != "" {
 		steps = append(steps, func() error { return opts.EnableProfiling(o.ProfilePrefix) })
 	}

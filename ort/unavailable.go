@@ -70,6 +70,18 @@ func (*OpsLibrary) ISA() string { return "" }
 // KernelCalls is −1.
 func (*OpsLibrary) KernelCalls(string) int64 { return -1 }
 
+// Provider is the library of the execution provider; this build cannot load it.
+type Provider struct{}
+
+// OpenProvider answers [ErrUnavailable].
+func OpenProvider(string) (*Provider, error) { return nil, unavailable() }
+
+// Device answers [ErrUnavailable].
+func (*Provider) Device() (string, error) { return "", unavailable() }
+
+// Traffic is zero.
+func (*Provider) Traffic() Traffic { return Traffic{} }
+
 // Observations reads what Observe nodes gathered; this build cannot make one.
 type Observations struct{}
 

@@ -58,7 +58,7 @@ the same results and whether memory grew.`,
 }
 
 func printBench(con *console, r *cosetq.BenchReport) error {
-	fmt.Fprintf(con.out, "%s: %d %s per run, %d threads, ONNX Runtime %s, cosetq %s\n", r.Data, r.Items, r.Unit, r.Threads, r.Runtime, r.Version)
+	fmt.Fprintf(con.out, "%s: %d %s per run, on %s, %d threads, ONNX Runtime %s, cosetq %s\n", r.Data, r.Items, r.Unit, r.Device, r.Threads, r.Runtime, r.Version)
 	if r.Load != nil {
 		return printLoad(con, r)
 	}
@@ -77,6 +77,9 @@ func printBench(con *console, r *cosetq.BenchReport) error {
 			nodes = append(nodes, fmt.Sprintf("%d on %s", m.Providers[p], p))
 		}
 		fmt.Fprintf(con.out, "nodes of %s: %s\n", shorten(m.Name, 40), strings.Join(nodes, ", "))
+		for _, why := range slices.Sorted(maps.Keys(m.LeftToCPU)) {
+			fmt.Fprintf(con.out, "  %d left to the CPU: %s\n", m.LeftToCPU[why], why)
+		}
 	}
 	return nil
 }

@@ -2,10 +2,14 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/cpu"
@@ -77,6 +81,9 @@ func diagnose(ctx context.Context) []finding {
 	if err == nil && libErr == nil {
 		list = append(list, selfTest(ctx, lib))
 	}
+	if err == nil {
+		list = append(list, gpuTest(ctx, lib))
+	}
 	return list
 }
 
@@ -94,36 +101,60 @@ func isa() string {
 // selfTest quantizes the embedded model, runs it with the native library and makes sure that the library's kernel ran.
 func selfTest(ctx context.Context, lib string) finding {
 	f := finding{Name: "self test", Remedy: "make clean build; if that does not help, report it with this output"}
-	calls, err := runEmbedded(ctx, lib)
+	r, err := runEmbedded(ctx, ort.SessionOptions{Threads: 1, OpsLibrary: lib})
 	switch {
 	case err != nil:
 		f.Detail = err.Error()
-	case calls == 0:
+	case r.Models[0].NativeLayers == 0:
 		f.Detail = "ONNX Runtime loaded the library but did not run its kernel"
 	default:
 		f.OK, f.Remedy = true, ""
-		f.Detail = fmt.Sprintf("quantized the embedded model, %d layers ran in the native kernel", calls)
+		f.Detail = fmt.Sprintf("quantized the embedded model, %d layers ran in the native kernel", r.Models[0].NativeLayers)
 	}
 	return f
 }
 
-func runEmbedded(ctx context.Context, lib string) (calls int, err error) {
+// gpuTest does the same on the GPU. To have none is no fault.
+func gpuTest(ctx context.Context, ops string) finding {
+	f := finding{Name: "gpu", OK: true}
+	lib, err := findGPU()
+	var missing *cudaops.NotFoundError
+	switch {
+	case errors.As(err, &missing):
+		f.Detail = "not used: no " + cudaops.CUDALibraryName + ", which `make cuda` builds"
+		return f
+	case err != nil:
+		f.Detail = "not used: " + err.Error()
+		return f
+	}
+	r, err := runEmbedded(ctx, ort.SessionOptions{Threads: 1, OpsLibrary: ops, Provider: lib})
+	if err != nil {
+		f.OK, f.Detail, f.Remedy = false, err.Error(), "make clean build cuda; if that does not help, report it with this output"
+		return f
+	}
+	m := r.Models[0]
+	var reasons []string
+	for _, why := range slices.Sorted(maps.Keys(m.LeftToCPU)) {
+		reasons = append(reasons, fmt.Sprintf("; %d left to the CPU: %s", m.LeftToCPU[why], why))
+	}
+	f.Detail = fmt.Sprintf("%s  %s: %d nodes of the embedded model ran on it%s", r.Device, lib, m.Providers[ort.ProviderName], strings.Join(reasons, ""))
+	return f
+}
+
+// runEmbedded quantizes the embedded model and times it.
+func runEmbedded(ctx context.Context, o ort.SessionOptions) (*cosetq.BenchReport, error) {
 	dir, err := os.MkdirTemp("", "cosetq-doctor-")
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	defer os.RemoveAll(dir)
 	files, err := models.WriteQuickstart(dir)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	out := filepath.Join(dir, "q.onnx")
 	if _, err := cosetq.Quantize(ctx, files.Model, cosetq.QuantizeOptions{Output: out}); err != nil {
-		return 0, err
+		return nil, err
 	}
-	r, err := cosetq.Bench(ctx, []string{out}, cosetq.BenchOptions{Data: "random:1", Rounds: 1, Session: ort.SessionOptions{Threads: 1, OpsLibrary: lib}})
-	if err != nil {
-		return 0, err
-	}
-	return r.Models[0].NativeLayers, nil
+	return cosetq.Bench(ctx, []string{out}, cosetq.BenchOptions{Data: "random:1", Rounds: 1, Session: o})
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"strings"
 
@@ -38,6 +37,18 @@ func oneOf(flag, value string, allowed ...string) error {
 
 var optimizationLevels = []ort.OptimizationLevel{ort.OptimizeAll, ort.OptimizeDisabled, ort.OptimizeBasic, ort.OptimizeExtended}
 
+// findGPU finds the GPU library and makes sure that it finds a GPU.
+func findGPU() (library string, err error) {
+	if library, err = cudaops.FindCUDALibrary(""); err != nil {
+		return "", err
+	}
+	p, err := ort.OpenProvider(library)
+	if err == nil {
+		_, err = p.Device()
+	}
+	return library, err
+}
+
 // options resolves the flags for a model, telling the user when the native library should be there and is not.
 func (f *runFlags) options(con *console) (ort.SessionOptions, error) {
 	var o ort.SessionOptions
@@ -49,7 +60,10 @@ func (f *runFlags) options(con *console) (ort.SessionOptions, error) {
 		return o, err
 	}
 	if f.device == "cuda" {
-		return o, failure(cosetq.Unavailable, errors.New("--device cuda: this version runs on the CPU only"), "leave --device out")
+		var err error
+		if o.Provider, err = findGPU(); err != nil {
+			return o, failure(cosetq.Unavailable, fmt.Errorf("--device cuda: %w", err), "leave --device out to run on the CPU; `cosetq doctor` tells what the GPU needs")
+		}
 	}
 	var names []string
 	found := false

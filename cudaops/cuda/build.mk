@@ -11,6 +11,7 @@ here := $(patsubst %/,%,$(dir $(abspath $(lastword $(MAKEFILE_LIST)))))
 ops := $(here)/..
 out ?= $(ops)/../build/ops
 CXX ?= g++
+GO ?= go
 fetched := $(ops)/../build/cuda/nvidia/cu13
 NVCC ?= $(if $(wildcard $(fetched)/bin/nvcc),$(fetched)/bin/nvcc,nvcc)
 SANITIZER ?= compute-sanitizer
@@ -44,6 +45,22 @@ $(objects)/cpu/%.o: $(ops)/src/cpu/%.cc
 	$(CXX) -std=c++17 -O3 -fPIC -fvisibility=hidden -ffp-contract=off -Wall -Wextra -I$(ops)/include -I$(ops)/src \
 	  -ffile-prefix-map=$(ops)=cudaops -MMD -MP -c $< -o $@
 
+# The execution provider, all but what stands in for a GPU.
+provider := $(ops)/ep
+provider_parts := $(filter-out %_host,$(basename $(notdir $(wildcard $(provider)/*.cu $(provider)/*.cc))))
+kernel_objects := $(library_objects)
+library_objects += $(provider_parts:%=$(objects)/ep/%.o)
+ort_include ?= $(shell cd $(ops) && $(GO) list -m -f '{{.Dir}}' github.com/yalue/onnxruntime_go)
+
+$(objects)/ep/%.o: $(provider)/%.cu
+	@mkdir -p $(@D)
+	$(NVCC) $(flags) -isystem $(ort_include) -MMD -MP -c $< -o $@
+
+$(objects)/ep/%.o: $(provider)/%.cc
+	@mkdir -p $(@D)
+	$(CXX) -std=c++17 -O2 -fPIC -fvisibility=hidden -Wall -Wextra -I$(ops)/include -I$(ops)/src -isystem $(ort_include) \
+	  -ffile-prefix-map=$(ops)=cudaops -MMD -MP -c $< -o $@
+
 $(objects)/shared/%.o: $(ops)/test/%.cc
 	@mkdir -p $(@D)
 	$(CXX) -std=c++17 -O2 -Wall -Wextra -I$(ops)/include -I$(ops)/src -MMD -MP -c $< -o $@
@@ -61,10 +78,10 @@ $(out)/libcosetq_cuda.so: $(here)/src/exports.map $(library_objects)
 	mv $@.new $@
 
 tests := $(basename $(notdir $(wildcard $(here)/test/*.cu)))
-$(objects)/cosetq_cuda_test: $(library_objects) $(tests:%=$(objects)/test/%.o) $(objects)/shared/sample.o $(objects)/shared/check.o
+$(objects)/cosetq_cuda_test: $(kernel_objects) $(tests:%=$(objects)/test/%.o) $(objects)/shared/sample.o $(objects)/shared/check.o
 	$(NVCC) $(link) $^ -o $@
 
-$(objects)/workbench: $(library_objects) $(patsubst $(here)/bench/%.cu,$(objects)/bench/%.o,$(wildcard $(here)/bench/*.cu)) \
+$(objects)/workbench: $(kernel_objects) $(patsubst $(here)/bench/%.cu,$(objects)/bench/%.o,$(wildcard $(here)/bench/*.cu)) \
   $(objects)/shared/sample.o
 	$(NVCC) $(link) $^ -o $@
 

@@ -144,9 +144,16 @@ func Node(t testing.TB) string {
 	return dir
 }
 
+// HostProvider is the path of the library with the execution provider whose device is the host:
+// build/ops/libcosetq_ep_host.so of the checkout.
+func HostProvider(t testing.TB) string {
+	t.Helper()
+	return library(t, "ops", "", "build/ops/libcosetq_ep_host.so", "make -f cudaops/build.mk provider")
+}
+
 func library(t testing.TB, what, env, glob, remedy string) string {
 	t.Helper()
-	if path := os.Getenv(env); path != "" {
+	if path := os.Getenv(env); env != "" && path != "" {
 		if _, err := os.Stat(path); err != nil {
 			missing(t, what, "%s is set but unusable: %v", env, err)
 		}

@@ -1,0 +1,53 @@
+// What the provider needs of a device. backend_cuda.cu is the real one; backend_host.cc stands in for
+// it on machines without a GPU, so that everything above can be tested there.
+
+#ifndef COSETQ_EP_BACKEND_H_
+#define COSETQ_EP_BACKEND_H_
+
+#include <cstddef>
+#include <stdexcept>
+#include <string>
+
+namespace cosetq::ep {
+
+// A call to the device failed; what() says which and why.
+class DeviceError : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+namespace backend {
+
+// The device's name, or "" and in problem why there is none. Never throws.
+std::string FindDevice(std::string* problem);
+
+void* CreateStream();
+void DestroyStream(void* stream);
+void Synchronize(void* stream);
+void SynchronizeDevice();
+
+void* CreateEvent();
+void DestroyEvent(void* event);
+void Record(void* event, void* stream);
+void WaitOnStream(void* event, void* stream);
+void WaitOnHost(void* event);
+
+void* Allocate(size_t bytes);
+void Free(void* data);
+
+// All copies are in the stream's order. Those from and to pageable host memory return when the host
+// memory may be used again.
+void CopyToDevice(void* to, const void* from, size_t bytes, void* stream);
+void CopyToHost(void* to, const void* from, size_t bytes, void* stream);
+void CopyOnDevice(void* to, const void* from, size_t bytes, void* stream);
+
+// Work recorded once and launched as a whole. BeginCapture returns false where there is no such thing.
+bool BeginCapture(void* stream);
+void* EndCapture(void* stream);  // null when the recording failed
+void LaunchGraph(void* graph, void* stream);
+void DestroyGraph(void* graph);
+
+}  // namespace backend
+}  // namespace cosetq::ep
+
+#endif  // COSETQ_EP_BACKEND_H_

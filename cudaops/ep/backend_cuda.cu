@@ -1,0 +1,103 @@
+// The device: GPU 0 of the process, which CUDA_VISIBLE_DEVICES chooses.
+
+#include <cuda_runtime.h>
+
+#include <new>
+
+#include "backend.h"
+
+namespace cosetq::ep::backend {
+namespace {
+
+void Check(cudaError_t error, const char* what) {
+  if (error == cudaSuccess) return;
+  cudaGetLastError();  // an error that is not sticky must not come back at the next call
+  if (error == cudaErrorMemoryAllocation) throw std::bad_alloc();
+  throw DeviceError(std::string(what) + ": " + cudaGetErrorString(error));
+}
+
+cudaStream_t S(void* stream) { return static_cast<cudaStream_t>(stream); }
+cudaEvent_t E(void* event) { return static_cast<cudaEvent_t>(event); }
+
+constexpr int kMinMajor = 8;  // the oldest architecture that the kernels are built for
+
+}  // namespace
+
+std::string FindDevice(std::string* problem) {
+  int count = 0;
+  cudaDeviceProp properties;
+  cudaError_t error = cudaGetDeviceCount(&count);
+  if (error == cudaSuccess && count > 0) error = cudaGetDeviceProperties(&properties, 0);
+  if (error != cudaSuccess || count == 0) {
+    cudaGetLastError();
+    *problem = error != cudaSuccess ? cudaGetErrorString(error) : "the driver shows no GPU";
+    return "";
+  }
+  if (properties.major < kMinMajor) {
+    *problem = std::string(properties.name) + " has compute capability " +
+               std::to_string(properties.major) + "." + std::to_string(properties.minor) +
+               ", and 8.0 or later is needed";
+    return "";
+  }
+  return properties.name;
+}
+
+void* CreateStream() {
+  cudaStream_t stream;
+  Check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "make a stream");
+  return stream;
+}
+void DestroyStream(void* stream) { cudaStreamDestroy(S(stream)); }
+void Synchronize(void* stream) { Check(cudaStreamSynchronize(S(stream)), "wait for the GPU"); }
+void SynchronizeDevice() { Check(cudaDeviceSynchronize(), "wait for the GPU"); }
+
+void* CreateEvent() {
+  cudaEvent_t event;
+  Check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "make an event");
+  return event;
+}
+void DestroyEvent(void* event) { cudaEventDestroy(E(event)); }
+void Record(void* event, void* stream) { Check(cudaEventRecord(E(event), S(stream)), "record"); }
+void WaitOnStream(void* event, void* stream) {
+  Check(cudaStreamWaitEvent(S(stream), E(event), 0), "wait for another stream");
+}
+void WaitOnHost(void* event) { Check(cudaEventSynchronize(E(event)), "wait for an event"); }
+
+void* Allocate(size_t bytes) {
+  void* data = nullptr;
+  Check(cudaMalloc(&data, bytes), "allocate GPU memory");
+  return data;
+}
+void Free(void* data) { cudaFree(data); }
+
+void CopyToDevice(void* to, const void* from, size_t bytes, void* stream) {
+  Check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, S(stream)), "copy to the GPU");
+}
+void CopyToHost(void* to, const void* from, size_t bytes, void* stream) {
+  Check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, S(stream)), "copy from the GPU");
+}
+void CopyOnDevice(void* to, const void* from, size_t bytes, void* stream) {
+  Check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, S(stream)), "copy on the GPU");
+}
+
+bool BeginCapture(void* stream) {
+  Check(cudaStreamBeginCapture(S(stream), cudaStreamCaptureModeThreadLocal), "begin recording");
+  return true;
+}
+
+void* EndCapture(void* stream) {
+  cudaGraph_t graph = nullptr;
+  cudaGraphExec_t ready = nullptr;
+  if (cudaStreamEndCapture(S(stream), &graph) == cudaSuccess && graph != nullptr) {
+    if (cudaGraphInstantiate(&ready, graph, 0) != cudaSuccess) ready = nullptr;
+    cudaGraphDestroy(graph);
+  }
+  if (ready == nullptr) cudaGetLastError();
+  return ready;
+}
+void LaunchGraph(void* graph, void* stream) {
+  Check(cudaGraphLaunch(static_cast<cudaGraphExec_t>(graph), S(stream)), "launch a recording");
+}
+void DestroyGraph(void* graph) { cudaGraphExecDestroy(static_cast<cudaGraphExec_t>(graph)); }
+
+}  // namespace cosetq::ep::backend

@@ -1,0 +1,239 @@
+// Convolutions as products of matrices, and pooling, over one or two dimensions.
+
+#include <algorithm>
+#include <stdexcept>
+
+#include "launch.h"
+#include "matmul.h"
+#include "operator.h"
+
+namespace cosetq::ep {
+namespace {
+
+// Where a window of a kernel lies: of one or two dimensions, one becomes two of which the first is 1.
+struct Window {
+  int in[2] = {1, 1}, out[2] = {1, 1}, kernel[2] = {1, 1};
+  int stride[2] = {1, 1}, dilation[2] = {1, 1}, before[2] = {0, 0}, after[2] = {0, 0};
+};
+
+Window WindowOf(const Call& call, const Shape& kernel) {
+  const Attributes& attributes = call.node.attributes;
+  const Shape& x = call.in(0).shape;
+  const size_t dims = x.size() - 2;
+  const std::vector<int64_t> strides = attributes.Ints("strides"), dilations = attributes.Ints("dilations");
+  const std::vector<int64_t> pads = attributes.Ints("pads");
+  const std::string automatic = attributes.String("auto_pad", "NOTSET");
+  const bool same = automatic == "SAME_UPPER" || automatic == "SAME_LOWER";
+  const bool ceil = attributes.Int("ceil_mode", 0) != 0;
+  Window w;
+  for (size_t d = 0; d < dims; ++d) {
+    const size_t at = 2 - dims + d;
+    w.in[at] = CheckedCount(x[2 + d]);
+    w.kernel[at] = CheckedCount(kernel[d]);
+    if (!strides.empty()) w.stride[at] = static_cast<int>(strides[d]);
+    if (!dilations.empty()) w.dilation[at] = static_cast<int>(dilations[d]);
+    const int reach = (w.kernel[at] - 1) * w.dilation[at] + 1;
+    if (same) {
+      w.out[at] = (w.in[at] + w.stride[at] - 1) / w.stride[at];
+      const int total = std::max(0, (w.out[at] - 1) * w.stride[at] + reach - w.in[at]);
+      w.before[at] = automatic == "SAME_UPPER" ? total / 2 : total - total / 2;
+      w.after[at] = total - w.before[at];
+      continue;
+    }
+    if (!pads.empty() && automatic != "VALID") {
+      w.before[at] = static_cast<int>(pads[d]);
+      w.after[at] = static_cast<int>(pads[dims + d]);
+    }
+    const int room = w.in[at] + w.before[at] + w.after[at] - reach;
+    w.out[at] = room < 0 ? 0 : (room + (ceil ? w.stride[at] - 1 : 0)) / w.stride[at] + 1;
+    // A last window that would begin in the padding behind is left out.
+    if (ceil && (w.out[at] - 1) * w.stride[at] >= w.in[at] + w.before[at]) --w.out[at];
+  }
+  return w;
+}
+
+Shape OutShape(const Shape& x, int64_t channels, const Window& w) {
+  Shape shape = {x[0], channels};
+  for (size_t d = 2 - (x.size() - 2); d < 2; ++d) shape.push_back(w.out[d]);
+  return shape;
+}
+
+// The columns that a kernel meets: [batch, channels * kernel, places].
+template <typename T>
+struct ColumnsKernel {
+  Window w;
+  const T* x;
+  T* y;
+  COSETQ_HD void operator()(int i) const {
+    const int places = w.out[0] * w.out[1], taps = w.kernel[0] * w.kernel[1];
+    const int row = i / places, place = i - row * places;
+    const int channel = row / taps, tap = row - channel * taps;
+    const int r = place / w.out[1] * w.stride[0] - w.before[0] + tap / w.kernel[1] * w.dilation[0];
+    const int c = place % w.out[1] * w.stride[1] - w.before[1] + tap % w.kernel[1] * w.dilation[1];
+    const bool inside = r >= 0 && r < w.in[0] && c >= 0 && c < w.in[1];
+    y[i] = inside ? x[(static_cast<int64_t>(channel) * w.in[0] + r) * w.in[1] + c] : T{};
+  }
+};
+
+template <typename T>
+void LaunchColumns(Stream& stream, const Window& w, const Tensor& x, const Tensor& y) {
+  ForEach(stream, y.count(), ColumnsKernel<T>{w, x.data<T>(), y.data<T>()});
+}
+
+UnaryFunction ActivationOf(const Node& node) {
+  const std::string name = node.attributes.String("activation", "");
+  const std::vector<float> list = node.attributes.Floats("activation_params");
+  const auto parameter = [&](size_t i) { return i < list.size() ? list[i] : 0; };
+  if (name == "Relu") return {Unary::kRelu, 0, 0};
+  if (name == "Sigmoid") return {Unary::kSigmoid, 0, 0};
+  if (name == "Tanh") return {Unary::kTanh, 0, 0};
+  if (name == "LeakyRelu") return {Unary::kLeakyRelu, parameter(0), 0};
+  if (name == "Clip") return {Unary::kClip, parameter(0), parameter(1)};
+  if (name == "HardSigmoid") return {Unary::kHardSigmoid, parameter(0), parameter(1)};
+  return {};
+}
+
+void RunConv(Call& call) {
+  const Tensor &x = call.in(0), &weight = call.in(1);
+  const Window w = WindowOf(call, Shape(weight.shape.begin() + 2, weight.shape.end()));
+  const int64_t groups = call.node.attributes.Int("group", 1), out = weight.shape[0] / groups;
+  const int64_t places = int64_t{w.out[0]} * w.out[1], taps = weight.shape[1] * w.kernel[0] * w.kernel[1];
+  if (x.shape[1] != weight.shape[1] * groups)
+    throw std::invalid_argument("Conv: " + std::to_string(x.shape[1]) + " channels for weights " + Text(weight.shape));
+  const Tensor y = call.Out(0, x.type, OutShape(x.shape, weight.shape[0], w));
+  if (y.count() == 0) return;
+  const Tensor columns = call.Scratch(x.type, {x.shape[0], x.shape[1] * w.kernel[0] * w.kernel[1], places});
+  COSETQ_EP_FLOATS(call, x.type, LaunchColumns, call.stream, w, x, columns)
+  Product p;
+  p.m = CheckedCount(out);
+  p.n = CheckedCount(places);
+  p.k = CheckedCount(taps);
+  p.a_row = taps;
+  p.a_column = 1;
+  p.b_row = places;
+  p.b_column = 1;
+  p.beta = 1;
+  p.d_row = 1;
+  p.f = ActivationOf(call.node);
+  p.batches = CheckedCount(x.shape[0]);
+  p.batch = MakeLayout<2>({x.shape[0]}, {Shape{0}, Shape{groups * taps * places}});
+  const size_t size = SizeOf(x.type);
+  if (groups == 1) {
+    Multiply(call.stream, p, x.type, weight.data(), columns.data(), call.has(2) ? call.in(2).data() : nullptr, y.data());
+    return;
+  }
+  // With groups the batch is of (sample, group) pairs, and the bias differs between groups.
+  p.batches = 1;
+  p.batch = MakeLayout<2>({}, {Shape{}, Shape{}});
+  for (int64_t b = 0; b < x.shape[0] * groups; ++b) {
+    const int64_t g = b % groups;
+    const auto at = [&](const Tensor& t, int64_t i) { return t.data<char>() + static_cast<size_t>(i) * size; };
+    Multiply(call.stream, p, x.type, at(weight, g * out * taps), at(columns, b * taps * places),
+             call.has(2) ? at(call.in(2), g * out) : nullptr, at(y, b * out * places));
+  }
+}
+
+std::string CheckWindow(const Graph& graph, const Node& node) {
+  const int rank = graph.values[static_cast<size_t>(node.inputs[0])].rank;
+  return rank == 3 || rank == 4 ? "" : "other than one or two dimensions";
+}
+
+std::string CheckConv(const Graph& graph, const Node& node) {
+  const std::string name = node.attributes.String("activation", "");
+  if (!name.empty() && ActivationOf(node).kind == Unary::kIdentity) return "this fused activation";
+  if (node.inputs.size() > 3 && node.inputs[3] >= 0) return "a fused addition";
+  return CheckWindow(graph, node);
+}
+
+template <typename T>
+struct PoolKernel {
+  Window w;
+  const T* x;
+  T* y;
+  bool mean, count_padding;
+  COSETQ_HD void operator()(int i) const {
+    const int places = w.out[0] * w.out[1], channel = i / places, place = i - channel * places;
+    const int r0 = place / w.out[1] * w.stride[0] - w.before[0], c0 = place % w.out[1] * w.stride[1] - w.before[1];
+    float total = mean ? 0.0f : -INFINITY;
+    int seen = 0, within = 0;
+    for (int a = 0; a < w.kernel[0]; ++a)
+      for (int b = 0; b < w.kernel[1]; ++b) {
+        const int r = r0 + a * w.dilation[0], c = c0 + b * w.dilation[1];
+        within += r < w.in[0] + w.after[0] && c < w.in[1] + w.after[1];
+        if (r < 0 || r >= w.in[0] || c < 0 || c >= w.in[1]) continue;
+        const float value = ToFloat(x[(static_cast<int64_t>(channel) * w.in[0] + r) * w.in[1] + c]);
+        total = mean ? total + value : Larger()(value, total);
+        ++seen;
+      }
+    y[i] = FromFloat<T>(mean ? total / static_cast<float>(count_padding ? within : seen) : total);
+  }
+};
+
+template <typename T>
+void LaunchPool(Call& call, bool mean) {
+  const Tensor& x = call.in(0);
+  const Window w = WindowOf(call, call.node.attributes.Ints("kernel_shape"));
+  const Tensor y = call.Out(0, x.type, OutShape(x.shape, x.shape[1], w));
+  ForEach(call.stream, y.count(), PoolKernel<T>{w, x.data<T>(), y.data<T>(), mean,
+                                                call.node.attributes.Int("count_include_pad", 0) != 0});
+}
+
+template <bool mean>
+void RunPool(Call& call) {
+  COSETQ_EP_FLOATS(call, call.in(0).type, LaunchPool, call, mean)
+}
+
+template <typename T>
+struct GlobalPoolKernel {
+  const T* x;
+  T* y;
+  int n;
+  bool mean;
+  COSETQ_HD void operator()(const Block& block, int channel) const {
+    float total = mean ? 0.0f : -INFINITY;
+    for (int k = block.thread(); k < n; k += block.threads()) {
+      const float value = ToFloat(x[static_cast<int64_t>(channel) * n + k]);
+      total = mean ? total + value : Larger()(value, total);
+    }
+    total = mean ? block.Reduce(total, 0, Plus()) / static_cast<float>(n) : block.Reduce(total, -INFINITY, Larger());
+    if (block.thread() == 0) y[channel] = FromFloat<T>(total);
+  }
+};
+
+template <typename T>
+void LaunchGlobalPool(Call& call, bool mean) {
+  const Tensor& x = call.in(0);
+  Shape shape(x.shape.size(), 1);
+  shape[0] = x.shape[0];
+  shape[1] = x.shape.at(1);
+  const Tensor y = call.Out(0, x.type, shape);
+  if (y.count() == 0) return;
+  const int n = CheckedCount(x.count() / y.count());
+  ForEachBlock(call.stream, y.count(), n, GlobalPoolKernel<T>{x.data<T>(), y.data<T>(), n, mean});
+}
+
+template <bool mean>
+void RunGlobalPool(Call& call) {
+  COSETQ_EP_FLOATS(call, call.in(0).type, LaunchGlobalPool, call, mean)
+}
+
+}  // namespace
+
+std::vector<Operator> ConvolutionOperators() {
+  std::vector<Operator> all = {
+      {"Conv", RunConv, {kFloats}},
+      {"FusedConv", RunConv, {kFloats}, 0, 0, 1, "com.microsoft"},
+      {"MaxPool", RunPool<false>, {kFloats}},
+      {"AveragePool", RunPool<true>, {kFloats}},
+      {"GlobalMaxPool", RunGlobalPool<false>, {kFloats}},
+      {"GlobalAveragePool", RunGlobalPool<true>, {kFloats}},
+  };
+  for (size_t i = 0; i < 2; ++i) {
+    all[i].heavy = true;
+    all[i].check = CheckConv;
+  }
+  for (size_t i = 2; i < 4; ++i) all[i].check = CheckWindow;
+  return all;
+}
+
+}  // namespace cosetq::ep

@@ -1,0 +1,367 @@
+// Operators that compute every element of the output from one element of each input.
+
+#include <algorithm>
+#include <stdexcept>
+
+#include "launch.h"
+#include "math.h"
+#include "operator.h"
+
+namespace cosetq::ep {
+namespace {
+
+template <typename T>
+struct UnaryKernel {
+  UnaryFunction f;
+  const T* x;
+  T* y;
+  COSETQ_HD void operator()(int i) const { y[i] = Narrow<T>(Apply(f, Wide(x[i]))); }
+};
+
+template <typename T>
+void LaunchUnary(Call& call, const UnaryFunction& f) {
+  const Tensor y = call.Out(0, call.in(0).type, call.in(0).shape);
+  ForEach(call.stream, y.count(),
+          UnaryKernel<T>{f, call.in(0).data<T>(), y.data<T>()});
+}
+
+template <Unary kind>
+void RunUnary(Call& call) {
+  UnaryFunction f{kind, 0, 0};
+  switch (kind) {
+    case Unary::kElu:
+      f.alpha = call.node.attributes.Float("alpha", 1);
+      break;
+    case Unary::kHardSigmoid:
+      f.alpha = call.node.attributes.Float("alpha", 0.2f);
+      f.beta = call.node.attributes.Float("beta", 0.5f);
+      break;
+    case Unary::kLeakyRelu:
+      f.alpha = call.node.attributes.Float("alpha", 0.01f);
+      break;
+    case Unary::kQuickGelu:
+      f.alpha = call.node.attributes.Float("alpha", 1.702f);
+      break;
+    default:
+      break;
+  }
+  COSETQ_EP_NUMBERS(call, call.in(0).type, LaunchUnary, call, f)
+}
+
+void RunGelu(Call& call) {
+  const bool tanh = call.node.attributes.String("approximate", "none") == "tanh";
+  const UnaryFunction f{tanh ? Unary::kFastGelu : Unary::kGelu, 0, 0};
+  COSETQ_EP_FLOATS(call, call.in(0).type, LaunchUnary, call, f)
+}
+
+// A limit of Clip: an attribute until version 10, then a scalar input.
+float Limit(const Call& call, size_t input, const char* attribute, float otherwise) {
+  if (!call.has(input)) return call.node.attributes.Float(attribute, otherwise);
+  const Tensor& t = call.host(input);
+  return t.type == Type::kHalf ? ToFloat(*t.data<Half>()) : *t.data<float>();
+}
+
+void RunClip(Call& call) {
+  const UnaryFunction f{Unary::kClip, Limit(call, 1, "min", -INFINITY), Limit(call, 2, "max", INFINITY)};
+  COSETQ_EP_FLOATS(call, call.in(0).type, LaunchUnary, call, f)
+}
+
+template <typename T>
+struct BinaryKernel {
+  Binary kind;
+  Layout<2> layout;
+  const T* a;
+  const T* b;
+  T* y;
+  COSETQ_HD void operator()(int i) const {
+    int at[2];
+    layout.At(i, at);
+    y[i] = Narrow<T>(Apply(kind, Wide(a[at[0]]), Wide(b[at[1]])));
+  }
+};
+
+Layout<2> LayoutOf(const Shape& a, const Shape& b, const Shape& y) {
+  return MakeLayout<2>(y, {BroadcastStrides(a, y), BroadcastStrides(b, y)});
+}
+
+template <typename T>
+void LaunchBinary(Call& call, Binary kind, const Tensor& a, const Tensor& b, const Tensor& y) {
+  ForEach(call.stream, y.count(),
+          BinaryKernel<T>{kind, LayoutOf(a.shape, b.shape, y.shape), a.data<T>(), b.data<T>(),
+                          y.data<T>()});
+}
+
+void Compute(Call& call, Binary kind, const Tensor& a, const Tensor& b, const Tensor& y) {
+  COSETQ_EP_NUMBERS(call, y.type, LaunchBinary, call, kind, a, b, y)
+}
+
+template <Binary kind>
+void RunBinary(Call& call) {
+  const Tensor &a = call.in(0), &b = call.in(1);
+  Compute(call, kind, a, b, call.Out(0, a.type, BroadcastShape({a.shape, b.shape})));
+}
+
+// One kernel for each type that is read; which one is written is the same for all threads.
+template <typename From>
+struct CastKernel {
+  const From* x;
+  Type to;
+  void* y;
+  COSETQ_HD void operator()(int i) const {
+    const auto value = Wide(x[i]);
+    switch (to) {
+      case Type::kFloat: return Store<float>(i, value);
+      case Type::kHalf: return Store<Half>(i, value);
+      case Type::kInt32: return Store<int32_t>(i, value);
+      case Type::kInt64: return Store<int64_t>(i, value);
+      case Type::kUint8: return Store<uint8_t>(i, value);
+      case Type::kInt8: return Store<int8_t>(i, value);
+      case Type::kBool: return Store<bool>(i, value);
+      default: return;
+    }
+  }
+  template <typename To, typename Wide>
+  COSETQ_HD void Store(int i, Wide value) const {
+    static_cast<To*>(y)[i] = Narrow<To>(value);
+  }
+};
+
+template <typename From>
+void LaunchCast(Call& call, const Tensor& x, const Tensor& y) {
+  ForEach(call.stream, y.count(), CastKernel<From>{x.data<From>(), y.type, y.data()});
+}
+
+void Convert(Call& call, const Tensor& x, const Tensor& y) {
+  switch (x.type) {
+    case Type::kUint8: return LaunchCast<uint8_t>(call, x, y);
+    case Type::kInt8: return LaunchCast<int8_t>(call, x, y);
+    case Type::kBool: return LaunchCast<bool>(call, x, y);
+    default: COSETQ_EP_NUMBERS(call, x.type, LaunchCast, call, x, y)
+  }
+}
+
+// The exponent may be of another type than the base.
+void RunPow(Call& call) {
+  const Tensor& a = call.in(0);
+  Tensor b = call.in(1);
+  if (b.type != a.type) {
+    b = call.Scratch(a.type, b.shape);
+    Convert(call, call.in(1), b);
+  }
+  Compute(call, Binary::kPow, a, b, call.Out(0, a.type, BroadcastShape({a.shape, b.shape})));
+}
+
+// Any number of inputs, two at a time.
+template <Binary kind>
+void RunVariadic(Call& call) {
+  Tensor sum = call.in(0);
+  if (call.inputs() == 1) return call.View(0, sum, sum.shape);
+  for (size_t i = 1; i < call.inputs(); ++i) {
+    const Shape shape = BroadcastShape({sum.shape, call.in(i).shape});
+    const Tensor next = i + 1 == call.inputs() ? call.Out(0, sum.type, shape) : call.Scratch(sum.type, shape);
+    Compute(call, kind, sum, call.in(i), next);
+    sum = next;
+  }
+}
+
+template <typename T>
+struct RelationKernel {
+  Relation relation;
+  Layout<2> layout;
+  const T* a;
+  const T* b;
+  bool* y;
+  COSETQ_HD void operator()(int i) const {
+    int at[2];
+    layout.At(i, at);
+    y[i] = Holds(relation, Wide(a[at[0]]), Wide(b[at[1]]));
+  }
+};
+
+template <typename T>
+void LaunchRelation(Call& call, Relation relation) {
+  const Tensor &a = call.in(0), &b = call.in(1);
+  const Tensor y = call.Out(0, Type::kBool, BroadcastShape({a.shape, b.shape}));
+  ForEach(call.stream, y.count(),
+          RelationKernel<T>{relation, LayoutOf(a.shape, b.shape, y.shape), a.data<T>(), b.data<T>(),
+                            y.data<bool>()});
+}
+
+template <Relation relation>
+void RunRelation(Call& call) {
+  if (call.in(0).type == Type::kBool) return LaunchRelation<bool>(call, relation);
+  COSETQ_EP_NUMBERS(call, call.in(0).type, LaunchRelation, call, relation)
+}
+
+enum class Logic { kAnd, kOr, kXor };
+
+struct LogicKernel {
+  Logic kind;
+  Layout<2> layout;
+  const bool* a;
+  const bool* b;
+  bool* y;
+  COSETQ_HD void operator()(int i) const {
+    int at[2];
+    layout.At(i, at);
+    const bool p = a[at[0]], q = b[at[1]];
+    y[i] = kind == Logic::kAnd ? p && q : kind == Logic::kOr ? p || q : p != q;
+  }
+};
+
+template <Logic kind>
+void RunLogic(Call& call) {
+  const Tensor &a = call.in(0), &b = call.in(1);
+  const Tensor y = call.Out(0, Type::kBool, BroadcastShape({a.shape, b.shape}));
+  ForEach(call.stream, y.count(),
+          LogicKernel{kind, LayoutOf(a.shape, b.shape, y.shape), a.data<bool>(), b.data<bool>(),
+                      y.data<bool>()});
+}
+
+struct NotKernel {
+  const bool* x;
+  bool* y;
+  COSETQ_HD void operator()(int i) const { y[i] = !x[i]; }
+};
+
+void RunNot(Call& call) {
+  const Tensor y = call.Out(0, Type::kBool, call.in(0).shape);
+  ForEach(call.stream, y.count(), NotKernel{call.in(0).data<bool>(), y.data<bool>()});
+}
+
+template <typename T>
+struct IsNaNKernel {
+  const T* x;
+  bool* y;
+  COSETQ_HD void operator()(int i) const {
+    const float value = Wide(x[i]);
+    y[i] = value != value;
+  }
+};
+
+template <typename T>
+void LaunchIsNaN(Call& call) {
+  const Tensor y = call.Out(0, Type::kBool, call.in(0).shape);
+  ForEach(call.stream, y.count(), IsNaNKernel<T>{call.in(0).data<T>(), y.data<bool>()});
+}
+
+void RunIsNaN(Call& call) { COSETQ_EP_FLOATS(call, call.in(0).type, LaunchIsNaN, call) }
+
+template <typename T>
+struct WhereKernel {
+  Layout<3> layout;
+  const bool* condition;
+  const T* a;
+  const T* b;
+  T* y;
+  COSETQ_HD void operator()(int i) const {
+    int at[3];
+    layout.At(i, at);
+    y[i] = condition[at[0]] ? a[at[1]] : b[at[2]];
+  }
+};
+
+template <typename T>
+void LaunchWhere(Call& call) {
+  const Tensor &c = call.in(0), &a = call.in(1), &b = call.in(2);
+  const Tensor y = call.Out(0, a.type, BroadcastShape({c.shape, a.shape, b.shape}));
+  const auto layout = MakeLayout<3>(y.shape, {BroadcastStrides(c.shape, y.shape),
+                                              BroadcastStrides(a.shape, y.shape),
+                                              BroadcastStrides(b.shape, y.shape)});
+  ForEach(call.stream, y.count(),
+          WhereKernel<T>{layout, c.data<bool>(), a.data<T>(), b.data<T>(), y.data<T>()});
+}
+
+void RunWhere(Call& call) { COSETQ_EP_SIZES(call, call.in(1).type, LaunchWhere, call) }
+
+void RunCast(Call& call) {
+  const auto to = static_cast<Type>(call.node.attributes.Int("to", 0));
+  const Tensor& x = call.in(0);
+  if (to == x.type) return call.View(0, x, x.shape);
+  Convert(call, x, call.Out(0, to, x.shape));
+}
+
+std::string CheckCast(const Graph&, const Node& node) {
+  const int64_t to = node.attributes.Int("to", 0);
+  const TypeSet known = kAny & ~Set(Type::kUint16);
+  return to > 0 && to < 32 && (known >> to & 1) != 0 ? "" : "a cast to a type that is not supported";
+}
+
+std::string CheckMod(const Graph& graph, const Node& node) {
+  const bool floats = (kFloats & Set(graph.values[static_cast<size_t>(node.inputs[0])].type)) != 0;
+  return floats == (node.attributes.Int("fmod", 0) != 0) ? "" : "fmod of integers";
+}
+
+// Before version 7 shapes were aligned by an attribute, if at all.
+std::string CheckBroadcast(const Graph&, const Node& node) {
+  return node.attributes.Has("axis") || node.attributes.Has("broadcast") ? "broadcasting of opset 6" : "";
+}
+
+std::string CheckPow(const Graph& graph, const Node& node) {
+  const auto floats = [&](size_t i) { return (kFloats & Set(graph.values[static_cast<size_t>(node.inputs[i])].type)) != 0; };
+  return floats(1) && !floats(0) ? "an integer to the power of a float" : CheckBroadcast(graph, node);
+}
+
+}  // namespace
+
+std::vector<Operator> ElementwiseOperators() {
+  std::vector<Operator> all = {
+      {"Abs", RunUnary<Unary::kAbs>, {kNumbers}},
+      {"Neg", RunUnary<Unary::kNeg>, {kNumbers}},
+      {"Relu", RunUnary<Unary::kRelu>, {kNumbers}},
+      {"Sign", RunUnary<Unary::kSign>, {kNumbers}},
+      {"Ceil", RunUnary<Unary::kCeil>, {kFloats}},
+      {"Cos", RunUnary<Unary::kCos>, {kFloats}},
+      {"Elu", RunUnary<Unary::kElu>, {kFloats}},
+      {"Erf", RunUnary<Unary::kErf>, {kFloats}},
+      {"Exp", RunUnary<Unary::kExp>, {kFloats}},
+      {"Floor", RunUnary<Unary::kFloor>, {kFloats}},
+      {"HardSigmoid", RunUnary<Unary::kHardSigmoid>, {kFloats}},
+      {"HardSwish", RunUnary<Unary::kHardSwish>, {kFloats}},
+      {"LeakyRelu", RunUnary<Unary::kLeakyRelu>, {kFloats}},
+      {"Log", RunUnary<Unary::kLog>, {kFloats}},
+      {"Reciprocal", RunUnary<Unary::kReciprocal>, {kFloats}},
+      {"Round", RunUnary<Unary::kRound>, {kFloats}},
+      {"Sigmoid", RunUnary<Unary::kSigmoid>, {kFloats}},
+      {"Sin", RunUnary<Unary::kSin>, {kFloats}},
+      {"Softplus", RunUnary<Unary::kSoftplus>, {kFloats}},
+      {"Sqrt", RunUnary<Unary::kSqrt>, {kFloats}},
+      {"Tanh", RunUnary<Unary::kTanh>, {kFloats}},
+      {"Gelu", RunGelu, {kFloats}},
+      {"Clip", RunClip, {kFloats}, 6},
+      {"Not", RunNot, {kBool}},
+      {"IsNaN", RunIsNaN, {kFloats}},
+      {"Where", RunWhere, {kBool, kAny}},
+      {"PRelu", RunBinary<Binary::kPRelu>, {kFloats}},
+      {"Max", RunVariadic<Binary::kMax>, {kNumbers}},
+      {"Min", RunVariadic<Binary::kMin>, {kNumbers}},
+      {"Sum", RunVariadic<Binary::kAdd>, {kFloats}},
+  };
+  const auto add = [&](Operator op, const char* domain, auto check) {
+    op.domain = domain;
+    op.check = check;
+    all.push_back(op);
+  };
+  add({"Cast", RunCast, {kAny & ~Set(Type::kUint16)}}, "", CheckCast);
+  add({"Mod", RunBinary<Binary::kMod>, {kNumbers}}, "", CheckMod);
+  add({"Add", RunBinary<Binary::kAdd>, {kNumbers}}, "", CheckBroadcast);
+  add({"Sub", RunBinary<Binary::kSub>, {kNumbers}}, "", CheckBroadcast);
+  add({"Mul", RunBinary<Binary::kMul>, {kNumbers}}, "", CheckBroadcast);
+  add({"Div", RunBinary<Binary::kDiv>, {kNumbers}}, "", CheckBroadcast);
+  add({"Pow", RunPow, {kNumbers}}, "", CheckPow);
+  add({"Equal", RunRelation<Relation::kEqual>, {kNumbers | kBool}}, "", CheckBroadcast);
+  add({"Less", RunRelation<Relation::kLess>, {kNumbers}}, "", CheckBroadcast);
+  add({"Greater", RunRelation<Relation::kGreater>, {kNumbers}}, "", CheckBroadcast);
+  add({"LessOrEqual", RunRelation<Relation::kLessOrEqual>, {kNumbers}}, "", CheckBroadcast);
+  add({"GreaterOrEqual", RunRelation<Relation::kGreaterOrEqual>, {kNumbers}}, "", CheckBroadcast);
+  add({"And", RunLogic<Logic::kAnd>, {kBool}}, "", CheckBroadcast);
+  add({"Or", RunLogic<Logic::kOr>, {kBool}}, "", CheckBroadcast);
+  add({"Xor", RunLogic<Logic::kXor>, {kBool}}, "", CheckBroadcast);
+  add({"Gelu", RunUnary<Unary::kGelu>, {kFloats}}, "com.microsoft", nullptr);
+  add({"FastGelu", RunUnary<Unary::kFastGelu>, {kFloats}}, "com.microsoft", nullptr);
+  add({"QuickGelu", RunUnary<Unary::kQuickGelu>, {kFloats}}, "com.microsoft", nullptr);
+  add({"BiasGelu", RunBinary<Binary::kBiasGelu>, {kFloats}}, "com.microsoft", nullptr);
+  return all;
+}
+
+}  // namespace cosetq::ep

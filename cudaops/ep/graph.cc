@@ -1,0 +1,220 @@
+#include "graph.h"
+
+#include <cstring>
+#include <unordered_map>
+
+namespace cosetq::ep {
+namespace {
+
+Type Handled(int number) {
+  return SizeOf(static_cast<Type>(number)) == 0 ? Type::kNone : static_cast<Type>(number);
+}
+
+std::string Bytes(const OrtOpAttr* attribute, OrtOpAttrType type) {
+  size_t size = 0;
+  if (OrtStatus* status = ort->ReadOpAttr(attribute, type, nullptr, 0, &size))
+    ort->ReleaseStatus(status);  // it told the size
+  std::string bytes(size, '\0');
+  if (size > 0) Check(ort->ReadOpAttr(attribute, type, bytes.data(), size, &size));
+  return bytes;
+}
+
+template <typename T>
+std::vector<T> List(const OrtOpAttr* attribute, OrtOpAttrType type) {
+  const std::string bytes = Bytes(attribute, type);
+  std::vector<T> list(bytes.size() / sizeof(T));
+  if (!list.empty()) std::memcpy(list.data(), bytes.data(), list.size() * sizeof(T));
+  return list;
+}
+
+template <typename Map>
+const typename Map::mapped_type* Find(const Map& map, const std::string& name) {
+  const auto found = map.find(name);
+  return found == map.end() ? nullptr : &found->second;
+}
+
+Tensor CopyToHost(const Tensor& from) {
+  Tensor copy = from;
+  copy.buffer = Buffer::OnHost(from.bytes());
+  if (from.bytes() > 0) std::memcpy(copy.data(), from.data(), from.bytes());
+  return copy;
+}
+
+Value ValueOf(const OrtValueInfo* info) {
+  Value value;
+  const char* name = nullptr;
+  Check(ort->GetValueInfoName(info, &name));
+  value.name = name;
+  const OrtTypeInfo* type = nullptr;
+  const OrtTensorTypeAndShapeInfo* tensor = nullptr;
+  Check(ort->GetValueInfoTypeInfo(info, &type));
+  if (type != nullptr) Check(ort->CastTypeInfoToTensorInfo(type, &tensor));
+  if (tensor != nullptr) {
+    ONNXTensorElementDataType element;
+    Check(ort->GetTensorElementType(tensor, &element));
+    value.type_number = element;
+    value.type = Handled(element);
+    if (ort->TensorTypeAndShape_HasShape(tensor)) {
+      size_t rank = 0;
+      Check(ort->GetDimensionsCount(tensor, &rank));
+      value.rank = static_cast<int>(rank);
+      value.shape.resize(rank);
+      Check(ort->GetDimensions(tensor, value.shape.data(), rank));
+    }
+  }
+  bool constant = false;
+  Check(ort->ValueInfo_IsConstantInitializer(info, &constant));
+  if (constant) value.constant = info;
+  return value;
+}
+
+}  // namespace
+
+Attributes Attributes::Of(const OrtNode* node) {
+  Attributes out;
+  size_t count = 0;
+  Check(ort->Node_GetNumAttributes(node, &count));
+  std::vector<const OrtOpAttr*> list(count);
+  if (count > 0) Check(ort->Node_GetAttributes(node, list.data(), count));
+  for (const OrtOpAttr* attribute : list) {
+    if (attribute == nullptr) continue;  // optional and not set
+    const char* name = nullptr;
+    OrtOpAttrType type = ORT_OP_ATTR_UNDEFINED;
+    Check(ort->OpAttr_GetName(attribute, &name));
+    Check(ort->OpAttr_GetType(attribute, &type));
+    switch (type) {
+      case ORT_OP_ATTR_INT:
+      case ORT_OP_ATTR_INTS:
+        out.ints_[name] = List<int64_t>(attribute, type);
+        break;
+      case ORT_OP_ATTR_FLOAT:
+      case ORT_OP_ATTR_FLOATS:
+        out.floats_[name] = List<float>(attribute, type);
+        break;
+      case ORT_OP_ATTR_STRING: {
+        std::string text = Bytes(attribute, type);
+        out.strings_[name] = text.substr(0, text.find('\0'));
+        break;
+      }
+      case ORT_OP_ATTR_TENSOR: {
+        OrtValue* raw = nullptr;
+        Check(ort->OpAttr_GetTensorAttributeAsOrtValue(attribute, &raw));
+        Owner<OrtValue> value(raw);
+        out.tensors_[name] = CopyToHost(Borrow(raw));
+        break;
+      }
+      default:
+        out.has_other_ = true;
+    }
+  }
+  return out;
+}
+
+bool Attributes::Has(const std::string& name) const {
+  return Find(ints_, name) || Find(floats_, name) || Find(strings_, name) || Find(tensors_, name);
+}
+
+int64_t Attributes::Int(const std::string& name, int64_t value) const {
+  const auto* found = Find(ints_, name);
+  return found != nullptr && !found->empty() ? found->front() : value;
+}
+
+float Attributes::Float(const std::string& name, float value) const {
+  const auto* found = Find(floats_, name);
+  return found != nullptr && !found->empty() ? found->front() : value;
+}
+
+std::string Attributes::String(const std::string& name, const std::string& value) const {
+  const auto* found = Find(strings_, name);
+  return found != nullptr ? *found : value;
+}
+
+std::vector<int64_t> Attributes::Ints(const std::string& name) const {
+  const auto* found = Find(ints_, name);
+  return found != nullptr ? *found : std::vector<int64_t>();
+}
+
+std::vector<float> Attributes::Floats(const std::string& name) const {
+  const auto* found = Find(floats_, name);
+  return found != nullptr ? *found : std::vector<float>();
+}
+
+Tensor Attributes::Value(const std::string& name) const {
+  const auto* found = Find(tensors_, name);
+  return found != nullptr ? *found : Tensor();
+}
+
+Tensor Borrow(const OrtValue* value) {
+  Tensor tensor;
+  OrtTensorTypeAndShapeInfo* raw = nullptr;
+  Check(ort->GetTensorTypeAndShape(value, &raw));
+  Owner<OrtTensorTypeAndShapeInfo> info(raw);
+  ONNXTensorElementDataType element;
+  size_t rank = 0;
+  Check(ort->GetTensorElementType(raw, &element));
+  Check(ort->GetDimensionsCount(raw, &rank));
+  tensor.type = Handled(element);
+  tensor.shape.resize(rank);
+  Check(ort->GetDimensions(raw, tensor.shape.data(), rank));
+  void* data = nullptr;
+  Check(ort->GetTensorMutableData(const_cast<OrtValue*>(value), &data));
+  tensor.buffer = Buffer::Borrowed(data);
+  return tensor;
+}
+
+Tensor ReadConstant(const OrtValueInfo* info) {
+  const OrtValue* value = nullptr;
+  Check(ort->ValueInfo_GetInitializerValue(info, &value));
+  if (value == nullptr) throw std::runtime_error("a constant without a value");
+  return Borrow(value);
+}
+
+Graph Graph::Of(const OrtGraph* graph) {
+  Graph out;
+  std::unordered_map<std::string, int> index;
+  const auto add = [&](const OrtValueInfo* info) {
+    if (info == nullptr) return -1;
+    const char* name = nullptr;
+    Check(ort->GetValueInfoName(info, &name));
+    if (name == nullptr || *name == 0) return -1;
+    const auto [at, is_new] = index.emplace(name, static_cast<int>(out.values.size()));
+    if (is_new) out.values.push_back(ValueOf(info));
+    return at->second;
+  };
+  const auto list = [&](auto count_of, auto get, auto* from) {
+    size_t count = 0;
+    Check(count_of(from, &count));
+    std::vector<const OrtValueInfo*> infos(count);
+    if (count > 0) Check(get(from, infos.data(), count));
+    std::vector<int> ids;
+    for (const OrtValueInfo* info : infos) ids.push_back(add(info));
+    return ids;
+  };
+  out.inputs = list(ort->Graph_GetNumInputs, ort->Graph_GetInputs, graph);
+  size_t count = 0;
+  Check(ort->Graph_GetNumNodes(graph, &count));
+  std::vector<const OrtNode*> handles(count);
+  if (count > 0) Check(ort->Graph_GetNodes(graph, handles.data(), count));
+  for (const OrtNode* handle : handles) {
+    Node node;
+    node.handle = handle;
+    const char* text = nullptr;
+    Check(ort->Node_GetName(handle, &text));
+    node.name = text;
+    Check(ort->Node_GetOperatorType(handle, &text));
+    node.op = text;
+    Check(ort->Node_GetDomain(handle, &text));
+    node.domain = text;
+    if (node.domain == "ai.onnx") node.domain.clear();
+    Check(ort->Node_GetSinceVersion(handle, &node.version));
+    node.attributes = Attributes::Of(handle);
+    node.inputs = list(ort->Node_GetNumInputs, ort->Node_GetInputs, handle);
+    node.outputs = list(ort->Node_GetNumOutputs, ort->Node_GetOutputs, handle);
+    node.implicit = list(ort->Node_GetNumImplicitInputs, ort->Node_GetImplicitInputs, handle);
+    out.nodes.push_back(std::move(node));
+  }
+  out.outputs = list(ort->Graph_GetNumOutputs, ort->Graph_GetOutputs, graph);
+  return out;
+}
+
+}  // namespace cosetq::ep

@@ -1,0 +1,121 @@
+// Starts a function object for every element, or for every block, on the device or on the host. The
+// function objects are the same for both.
+
+#ifndef COSETQ_EP_LAUNCH_H_
+#define COSETQ_EP_LAUNCH_H_
+
+#include <cmath>
+#include <cstdint>
+#include <string>
+
+#include "backend.h"
+#include "scalar.h"
+#include "stream.h"
+
+namespace cosetq::ep {
+
+// Threads that work on one item together; on the host there is one.
+struct Block {
+#ifdef __CUDA_ARCH__
+  __device__ int thread() const { return threadIdx.x; }
+  __device__ int threads() const { return blockDim.x; }
+
+  template <typename Combine>
+  __device__ float Reduce(float x, float neutral, Combine combine) const {
+    __shared__ float partial[32];
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    for (int offset = 16; offset > 0; offset /= 2)
+      x = combine(x, __shfl_xor_sync(0xffffffffu, x, offset));
+    __syncthreads();  // the previous reduction has been read
+    if (lane == 0) partial[warp] = x;
+    __syncthreads();
+    x = lane < static_cast<int>(blockDim.x / 32) ? partial[lane] : neutral;
+    for (int offset = 16; offset > 0; offset /= 2)
+      x = combine(x, __shfl_xor_sync(0xffffffffu, x, offset));
+    return x;
+  }
+#else
+  COSETQ_HD int thread() const { return 0; }
+  COSETQ_HD int threads() const { return 1; }
+
+  template <typename Combine>
+  COSETQ_HD float Reduce(float x, float, Combine) const {
+    return x;
+  }
+#endif
+};
+
+struct Plus {
+  COSETQ_HD float operator()(float a, float b) const { return a + b; }
+};
+struct Larger {
+  COSETQ_HD float operator()(float a, float b) const { return a > b || a != a ? a : b; }
+};
+
+inline int CheckedCount(int64_t count) {
+  if (count > INT32_MAX) {
+    throw DeviceError("a tensor of " + std::to_string(count) +
+                      " elements is more than the GPU kernels handle (2^31); use a smaller batch");
+  }
+  return static_cast<int>(count);
+}
+
+#ifdef __CUDACC__
+constexpr int kThreads = 256;
+
+template <typename F>
+__global__ void EachKernel(int count, F f) {
+  const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (i < count) f(static_cast<int>(i));
+}
+
+template <typename F>
+__global__ void BlockKernel(F f) {
+  f(Block(), static_cast<int>(blockIdx.x));
+}
+
+inline void CheckLaunch() {
+  const cudaError_t error = cudaGetLastError();
+  if (error != cudaSuccess)
+    throw DeviceError(std::string("start a kernel: ") + cudaGetErrorString(error));
+}
+#endif
+
+// f(i) for all i < count, in any order.
+template <typename F>
+void ForEach(Stream& stream, int64_t count64, const F& f) {
+  const int count = CheckedCount(count64);
+  if (count == 0) return;
+  (void)stream;  // used on the device only
+#ifdef __CUDACC__
+  if (!stream.on_host()) {
+    EachKernel<<<(count - 1) / kThreads + 1, kThreads, 0,
+                 static_cast<cudaStream_t>(stream.handle())>>>(count, f);
+    CheckLaunch();
+    return;
+  }
+#endif
+  for (int i = 0; i < count; ++i) f(i);
+}
+
+// f(block, i) for all i < count; the threads of the block share the item, whose length is about work.
+template <typename F>
+void ForEachBlock(Stream& stream, int64_t count64, int64_t work, const F& f) {
+  const int count = CheckedCount(count64);
+  if (count == 0) return;
+  (void)stream;
+  (void)work;
+#ifdef __CUDACC__
+  if (!stream.on_host()) {
+    const int threads = work <= 64 ? 32 : work <= 512 ? 128 : 256;
+    BlockKernel<<<count, threads, 0, static_cast<cudaStream_t>(stream.handle())>>>(f);
+    CheckLaunch();
+    return;
+  }
+#endif
+  for (int i = 0; i < count; ++i) f(Block(), i);
+}
+
+}  // namespace cosetq::ep
+
+#endif  // COSETQ_EP_LAUNCH_H_

@@ -1,0 +1,105 @@
+// The kernels behind cosetq/cuda.h as the host has them, for tests without a GPU: those of the CPU
+// library.
+
+#include <cstdlib>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "cosetq/cuda.h"
+#include "cpu/dispatch.h"
+#include "cpu/linear.h"
+#include "cpu/weight.h"
+
+namespace {
+
+thread_local std::string last_error;
+
+class SerialHost : public cosetq::Host {
+ public:
+  bool ParallelFor(void (*body)(void*, size_t), size_t total, void* data) override {
+    for (size_t i = 0; i < total; ++i) body(data, i);
+    return true;
+  }
+  void* Allocate(size_t bytes) override {
+    blocks_.emplace_back(std::aligned_alloc(64, (bytes + 63) / 64 * 64), std::free);
+    return blocks_.back().get();
+  }
+
+ private:
+  std::vector<std::unique_ptr<void, void (*)(void*)>> blocks_;
+};
+
+}  // namespace
+
+// With copies of what the weight points at.
+struct cosetq_cuda_weight {
+  std::vector<std::vector<char>> copies;
+  std::unique_ptr<cosetq::Weight> weight;
+};
+
+extern "C" {
+
+const char* cosetq_cuda_error(void) { return last_error.c_str(); }
+
+int cosetq_cuda_weight_create(const struct cosetq_linear_node* node, struct cosetq_cuda_weight** out) {
+  auto made = std::make_unique<cosetq_cuda_weight>();
+  const auto tensor = [&](const cosetq_tensor& t, size_t size) {
+    cosetq::TensorSpec spec;
+    if (t.data == nullptr) return spec;
+    spec.shape.assign(t.shape, t.shape + t.rank);
+    for (int64_t d : spec.shape) size *= static_cast<size_t>(d);
+    const char* bytes = static_cast<const char*>(t.data);
+    made->copies.emplace_back(bytes, bytes + size);
+    spec.data = made->copies.back().data();
+    return spec;
+  };
+  const auto list = [](const cosetq_floats& f) { return std::vector<float>(f.values, f.values + f.count); };
+  cosetq::WeightSpec spec;
+  spec.rows = node->rows;
+  spec.cols = node->cols;
+  spec.code_bytes = node->code_bytes;
+  spec.half_bias = node->bias_type == COSETQ_FLOAT16;
+  spec.codes = tensor(node->codes, static_cast<size_t>(node->code_bytes));
+  spec.scales = tensor(node->scales, 2);
+  spec.scale_index = tensor(node->scale_index, 1);
+  spec.codebook = tensor(node->codebook, 1);
+  spec.gains = tensor(node->gains, 1);
+  spec.bias = tensor(node->bias, spec.half_bias ? 2 : 4);
+  spec.slots = list(node->slots);
+  spec.slots_shape = {cosetq::schema::kSlotFields, node->slots.count / cosetq::schema::kSlotFields};
+  spec.level_weights = list(node->level_weights);
+  spec.centre = list(node->centre);
+  spec.gain_values = list(node->gain_values);
+  spec.gain_divisors = list(node->gain_divisors);
+  spec.scale_divisors = list(node->scale_divisors);
+  spec.signs = tensor(node->signs, 1);
+  spec.rotation = list(node->rotation);
+  made->weight = cosetq::Weight::Create(spec, &last_error);
+  if (made->weight == nullptr) return -1;
+  *out = made.release();
+  return 0;
+}
+
+void cosetq_cuda_weight_free(struct cosetq_cuda_weight* weight) { delete weight; }
+
+int64_t cosetq_cuda_linear_workspace(const struct cosetq_cuda_weight*, int64_t, int32_t, int32_t) { return 0; }
+
+int cosetq_cuda_linear(const struct cosetq_cuda_weight* weight, const struct cosetq_linear_call* request, void*) {
+  cosetq::LinearCall call;
+  call.batch = request->batch;
+  if (request->type == COSETQ_FLOAT16) {
+    call.a_half = static_cast<const uint16_t*>(request->a);
+    call.y_half = static_cast<uint16_t*>(request->y);
+  } else {
+    call.a = static_cast<const float*>(request->a);
+    call.y = static_cast<float*>(request->y);
+  }
+  if (request->accuracy == cosetq::schema::kAccuracyFast) call.accuracy = cosetq::Accuracy::kFast;
+  SerialHost host;
+  if (cosetq::RunLinear(*weight->weight, cosetq::ActiveKernels(), call, &host) == cosetq::Outcome::kDone) return 0;
+  last_error = "out of memory";
+  return -1;
+}
+
+}  // extern "C"

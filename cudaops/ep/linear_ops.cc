@@ -1,0 +1,133 @@
+// HNLQLinear: the product with a coded weight, by the kernels behind cosetq/cuda.h.
+
+#include <cstdlib>
+#include <cstring>
+#include <stdexcept>
+
+#include "backend.h"
+#include "cosetq/cuda.h"
+#include "cosetq/schema.h"
+#include "operator.h"
+
+namespace cosetq::ep {
+namespace {
+
+void CheckKernel(int result) {
+  if (result != 0) throw DeviceError(cosetq_cuda_error());
+}
+
+class Linear : public State {
+ public:
+  explicit Linear(const cosetq_linear_node& node) : cols(node.cols), rows(node.rows) {
+    CheckKernel(cosetq_cuda_weight_create(&node, &weight));
+  }
+  ~Linear() override { cosetq_cuda_weight_free(weight); }
+
+  const int64_t cols, rows;
+  int32_t accuracy = schema::kAccuracyDefault;
+  cosetq_cuda_weight* weight = nullptr;
+};
+
+cosetq_tensor View(const Tensor* tensor) {
+  cosetq_tensor view = {};
+  if (tensor == nullptr) return view;
+  view.data = tensor->data();
+  if (tensor->shape.size() > std::size(view.shape)) throw std::invalid_argument("a constant of more than 4 dimensions");
+  view.rank = static_cast<int32_t>(tensor->shape.size());
+  std::copy(tensor->shape.begin(), tensor->shape.end(), view.shape);
+  return view;
+}
+
+// A list stands in a float tensor.
+cosetq_floats Floats(const Tensor& tensor, const char* name) {
+  if (!tensor.buffer || tensor.type != Type::kFloat)
+    throw std::invalid_argument(std::string("attribute ") + name + " is missing or not a tensor of floats");
+  return {tensor.data<float>(), tensor.count()};
+}
+
+int32_t AccuracyOf(const Attributes& attributes) {
+  const char* variable = std::getenv(schema::kEnvAccuracy);
+  const int64_t value = attributes.Has(schema::kAttrAccuracy) ? attributes.Int(schema::kAttrAccuracy, 0)
+                        : variable != nullptr && *variable != 0 ? std::strtol(variable, nullptr, 10)
+                                                                : schema::kAccuracyDefault;
+  if (value != schema::kAccuracyDefault && value != schema::kAccuracyAccurate && value != schema::kAccuracyFast)
+    throw std::invalid_argument("accuracy " + std::to_string(value) + ", want 0 (default), 1 (accurate) or 4 (fast)");
+  return static_cast<int32_t>(value);
+}
+
+std::unique_ptr<State> PrepareLinear(const Node& node, const std::vector<const Tensor*>& constants, Stream&) {
+  const Attributes& attributes = node.attributes;
+  const auto constant = [&](size_t i) { return i < constants.size() ? constants[i] : nullptr; };
+  for (size_t i = schema::kInputCodes; i <= schema::kInputBias; ++i) {
+    if (constant(i) == nullptr) throw std::invalid_argument(std::string("input ") + schema::kInputNames[i] + " is missing");
+  }
+  cosetq_linear_node spec = {};
+  spec.rows = attributes.Int(schema::kAttrN, 0);
+  spec.cols = attributes.Int(schema::kAttrK, 0);
+  spec.code_bytes = static_cast<int32_t>(SizeOf(constants[schema::kInputCodes]->type));
+  spec.bias_type = static_cast<int32_t>(constants[schema::kInputBias]->type);
+  spec.codes = View(constant(schema::kInputCodes));
+  spec.scales = View(constant(schema::kInputScales));
+  spec.scale_index = View(constant(schema::kInputScaleIndex));
+  spec.codebook = View(constant(schema::kInputCodebook));
+  spec.gains = View(constant(schema::kInputGains));
+  spec.bias = View(constant(schema::kInputBias));
+  std::vector<Tensor> lists;  // keeps what spec points at
+  const auto list = [&](const char* name) {
+    lists.push_back(attributes.Value(name));
+    return Floats(lists.back(), name);
+  };
+  spec.slots = list(schema::kAttrSlots);
+  spec.level_weights = list(schema::kAttrLevelWeights);
+  spec.centre = list(schema::kAttrCentre);
+  spec.gain_values = list(schema::kAttrGainValues);
+  spec.gain_divisors = list(schema::kAttrGainDivisors);
+  spec.scale_divisors = list(schema::kAttrScaleDivisors);
+  if (constant(schema::kInputSigns) != nullptr) {
+    spec.signs = View(constant(schema::kInputSigns));
+    spec.rotation = list(schema::kAttrRotation);
+  }
+  auto linear = std::make_unique<Linear>(spec);
+  linear->accuracy = AccuracyOf(attributes);
+  return linear;
+}
+
+void RunLinear(Call& call) {
+  const auto& linear = static_cast<const Linear&>(*call.state);
+  const Tensor& a = call.in(0);
+  if (a.shape.empty() || a.shape.back() != linear.cols)
+    throw std::invalid_argument("A of " + Text(a.shape) + " for a weight of " + std::to_string(linear.cols) + " columns");
+  Shape shape = a.shape;
+  shape.back() = linear.rows;
+  const Tensor y = call.Out(0, a.type, shape);
+  if (y.count() == 0) return;
+  cosetq_linear_call request = {};
+  request.a = a.data();
+  request.y = y.data();
+  request.batch = a.count() / linear.cols;
+  request.type = static_cast<int32_t>(a.type);
+  request.accuracy = linear.accuracy;
+  request.workspace_bytes = cosetq_cuda_linear_workspace(linear.weight, request.batch, request.type, request.accuracy);
+  const Tensor workspace = call.Scratch(Type::kUint8, {request.workspace_bytes});
+  request.workspace = workspace.data();
+  CheckKernel(cosetq_cuda_linear(linear.weight, &request, call.stream.handle()));
+}
+
+std::string CheckLinear(const Graph& graph, const Node& node) {
+  const Type type = graph.values[static_cast<size_t>(node.inputs[0])].type;
+  return node.attributes.Int(schema::kAttrComputeType, 0) == static_cast<int>(type) ? "" : "a compute_type other than A's";
+}
+
+}  // namespace
+
+std::vector<Operator> LinearOperators() {
+  Operator op{schema::kOpName, RunLinear, {kFloats, kAny}};
+  op.domain = schema::kDomain;
+  op.constant_inputs = ~1u;
+  op.heavy = true;
+  op.check = CheckLinear;
+  op.prepare = PrepareLinear;
+  return {op};
+}
+
+}  // namespace cosetq::ep

@@ -1,0 +1,161 @@
+// Functions of one and two numbers.
+
+#ifndef COSETQ_EP_MATH_H_
+#define COSETQ_EP_MATH_H_
+
+#include <cmath>
+
+#include "scalar.h"
+
+namespace cosetq::ep {
+
+enum class Unary {
+  kAbs, kCeil, kClip, kCos, kElu, kErf, kExp, kFastGelu, kFloor, kGelu, kHardSigmoid, kHardSwish, kIdentity,
+  kLeakyRelu, kLog, kNeg, kQuickGelu, kReciprocal, kRelu, kRound, kSigmoid, kSign, kSin, kSoftplus, kSqrt,
+  kTanh,
+};
+
+// With up to two parameters: slopes, limits and the like.
+struct UnaryFunction {
+  Unary kind = Unary::kIdentity;
+  float alpha = 0, beta = 0;
+};
+
+COSETQ_HD inline float Sigmoid(float x) { return 1 / (1 + expf(-x)); }
+COSETQ_HD inline float Gelu(float x) { return 0.5f * x * (1 + erff(x * 0.70710678118654752f)); }
+COSETQ_HD inline float FastGelu(float x) {
+  return 0.5f * x * (1 + tanhf(0.7978845608028654f * (x + 0.044715f * x * x * x)));
+}
+
+COSETQ_HD inline float Apply(const UnaryFunction& f, float x) {
+  switch (f.kind) {
+    case Unary::kAbs: return fabsf(x);
+    case Unary::kCeil: return ceilf(x);
+    case Unary::kClip: return x < f.alpha ? f.alpha : x > f.beta ? f.beta : x;
+    case Unary::kCos: return cosf(x);
+    case Unary::kElu: return x < 0 ? f.alpha * expm1f(x) : x;
+    case Unary::kErf: return erff(x);
+    case Unary::kExp: return expf(x);
+    case Unary::kFastGelu: return FastGelu(x);
+    case Unary::kFloor: return floorf(x);
+    case Unary::kGelu: return Gelu(x);
+    case Unary::kHardSigmoid: return fminf(1, fmaxf(0, f.alpha * x + f.beta));
+    case Unary::kHardSwish: return x * fminf(1, fmaxf(0, x / 6 + 0.5f));
+    case Unary::kIdentity: return x;
+    case Unary::kLeakyRelu: return x < 0 ? f.alpha * x : x;
+    case Unary::kLog: return logf(x);
+    case Unary::kNeg: return -x;
+    case Unary::kQuickGelu: return x * Sigmoid(f.alpha * x);
+    case Unary::kReciprocal: return 1 / x;
+    case Unary::kRelu: return x < 0 ? 0 : x;  // NaN stays
+    case Unary::kRound: return rintf(x);
+    case Unary::kSigmoid: return Sigmoid(x);
+    case Unary::kSign: return x > 0 ? 1.0f : x < 0 ? -1.0f : x;
+    case Unary::kSin: return sinf(x);
+    case Unary::kSoftplus: return x > 20 ? x : log1pf(expf(x));
+    case Unary::kSqrt: return sqrtf(x);
+    case Unary::kTanh: return tanhf(x);
+  }
+  return x;
+}
+
+COSETQ_HD inline int64_t Apply(const UnaryFunction& f, int64_t x) {
+  switch (f.kind) {
+    case Unary::kAbs: return x < 0 ? -x : x;
+    case Unary::kNeg: return -x;
+    case Unary::kRelu: return x < 0 ? 0 : x;
+    case Unary::kSign: return (x > 0) - (x < 0);
+    default: return x;
+  }
+}
+
+enum class Binary { kAdd, kBiasGelu, kDiv, kMax, kMin, kMod, kMul, kPow, kPRelu, kSub };
+
+COSETQ_HD inline float Apply(Binary kind, float a, float b) {
+  switch (kind) {
+    case Binary::kAdd: return a + b;
+    case Binary::kBiasGelu: return Gelu(a + b);
+    case Binary::kDiv: return a / b;
+    case Binary::kMax: return a > b || a != a ? a : b;
+    case Binary::kMin: return a < b || a != a ? a : b;
+    case Binary::kMod: return fmodf(a, b);
+    case Binary::kMul: return a * b;
+    case Binary::kPow: return b == 2 ? a * a : powf(a, b);
+    case Binary::kPRelu: return a < 0 ? a * b : a;
+    case Binary::kSub: return a - b;
+  }
+  return a;
+}
+
+COSETQ_HD inline int64_t Apply(Binary kind, int64_t a, int64_t b) {
+  switch (kind) {
+    case Binary::kAdd: return a + b;
+    case Binary::kDiv: return b == 0 ? 0 : a / b;
+    case Binary::kMax: return a > b ? a : b;
+    case Binary::kMin: return a < b ? a : b;
+    case Binary::kMod: {  // with the sign of b, as ONNX wants it of integers
+      const int64_t rest = b == 0 ? 0 : a % b;
+      return rest != 0 && (rest < 0) != (b < 0) ? rest + b : rest;
+    }
+    case Binary::kMul: return a * b;
+    case Binary::kPow: {
+      if (b < 0) return a == 1 ? 1 : a == -1 ? (b % 2 == 0 ? 1 : -1) : 0;
+      uint64_t power = 1, factor = static_cast<uint64_t>(a);
+      for (; b > 0; b /= 2, factor *= factor) {
+        if (b % 2 != 0) power *= factor;
+      }
+      return static_cast<int64_t>(power);
+    }
+    case Binary::kSub: return a - b;
+    default: return a;
+  }
+}
+
+enum class Relation { kEqual, kGreater, kGreaterOrEqual, kLess, kLessOrEqual };
+
+template <typename T>
+COSETQ_HD inline bool Holds(Relation relation, T a, T b) {
+  switch (relation) {
+    case Relation::kEqual: return a == b;
+    case Relation::kGreater: return a > b;
+    case Relation::kGreaterOrEqual: return a >= b;
+    case Relation::kLess: return a < b;
+    case Relation::kLessOrEqual: return a <= b;
+  }
+  return false;
+}
+
+// Numbers are computed with in float or in 64 bit integers.
+COSETQ_HD inline float Wide(float x) { return x; }
+COSETQ_HD inline float Wide(Half x) { return ToFloat(x); }
+COSETQ_HD inline int64_t Wide(int32_t x) { return x; }
+COSETQ_HD inline int64_t Wide(int64_t x) { return x; }
+COSETQ_HD inline int64_t Wide(uint8_t x) { return x; }
+COSETQ_HD inline int64_t Wide(int8_t x) { return x; }
+COSETQ_HD inline int64_t Wide(uint16_t x) { return x; }
+COSETQ_HD inline int64_t Wide(bool x) { return x; }
+
+template <typename T>
+COSETQ_HD inline T Narrow(float x) {
+  return FromFloat<T>(x);
+}
+template <>
+COSETQ_HD inline bool Narrow<bool>(float x) {
+  return x != 0;
+}
+template <typename T>
+COSETQ_HD inline T Narrow(int64_t x) {
+  return static_cast<T>(x);
+}
+template <>
+COSETQ_HD inline Half Narrow<Half>(int64_t x) {
+  return FromFloat<Half>(static_cast<float>(x));
+}
+template <>
+COSETQ_HD inline bool Narrow<bool>(int64_t x) {
+  return x != 0;
+}
+
+}  // namespace cosetq::ep
+
+#endif  // COSETQ_EP_MATH_H_

@@ -1,0 +1,292 @@
+// Softmax, the normalisations, and the rotary embedding.
+
+#include <stdexcept>
+
+#include "launch.h"
+#include "math.h"
+#include "operator.h"
+
+namespace cosetq::ep {
+namespace {
+
+template <typename T>
+struct SoftmaxKernel {
+  const T* x;
+  T* y;
+  int n, inner;  // along the axis; after it
+  bool logarithm;
+  COSETQ_HD void operator()(const Block& block, int line) const {
+    const int outer = line / inner, column = line - outer * inner;
+    const int64_t first = static_cast<int64_t>(outer) * n * inner + column;
+    float largest = -INFINITY;
+    for (int k = block.thread(); k < n; k += block.threads())
+      largest = Larger()(ToFloat(x[first + static_cast<int64_t>(k) * inner]), largest);
+    largest = block.Reduce(largest, -INFINITY, Larger());
+    float sum = 0;
+    for (int k = block.thread(); k < n; k += block.threads())
+      sum += expf(ToFloat(x[first + static_cast<int64_t>(k) * inner]) - largest);
+    sum = block.Reduce(sum, 0, Plus());
+    const float log_sum = logf(sum), inverse = 1 / sum;
+    for (int k = block.thread(); k < n; k += block.threads()) {
+      const int64_t at = first + static_cast<int64_t>(k) * inner;
+      const float above = ToFloat(x[at]) - largest;
+      y[at] = FromFloat<T>(logarithm ? above - log_sum : expf(above) * inverse);
+    }
+  }
+};
+
+template <typename T>
+void LaunchSoftmax(Call& call, bool logarithm) {
+  const Tensor& x = call.in(0);
+  const bool flat = call.node.version < 13;  // the axis and all that follow are one
+  const auto axis = static_cast<size_t>(Axis(call.node.attributes.Int("axis", flat ? 1 : -1), x.shape.size()));
+  int64_t n = x.shape[axis], inner = 1;
+  for (size_t d = axis + 1; d < x.shape.size(); ++d) (flat ? n : inner) *= x.shape[d];
+  const Tensor y = call.Out(0, x.type, x.shape);
+  if (y.count() == 0) return;
+  ForEachBlock(call.stream, y.count() / n, n,
+               SoftmaxKernel<T>{x.data<T>(), y.data<T>(), CheckedCount(n), CheckedCount(inner), logarithm});
+}
+
+template <bool logarithm>
+void RunSoftmax(Call& call) {
+  COSETQ_EP_FLOATS(call, call.in(0).type, LaunchSoftmax, call, logarithm)
+}
+
+// Of x + skip + bias, each of which but x may be null. The sum is kept where sum is not null.
+template <typename T>
+struct NormKernel {
+  const T *x, *skip, *bias, *scale, *shift;
+  T *y, *sum;
+  int n;
+  int64_t skip_count;
+  float epsilon;
+  bool centre;  // LayerNorm; otherwise by the root of the mean square alone
+
+  COSETQ_HD float At(int64_t first, int k) const {
+    float value = ToFloat(x[first + k]);
+    if (skip != nullptr) value += ToFloat(skip[(first + k) % skip_count]);
+    if (bias != nullptr) value += ToFloat(bias[k]);
+    return value;
+  }
+
+  COSETQ_HD void operator()(const Block& block, int row) const {
+    const int64_t first = static_cast<int64_t>(row) * n;
+    float mean = 0;
+    if (centre) {
+      for (int k = block.thread(); k < n; k += block.threads()) mean += At(first, k);
+      mean = block.Reduce(mean, 0, Plus()) / static_cast<float>(n);
+    }
+    float square = 0;
+    for (int k = block.thread(); k < n; k += block.threads()) {
+      const float d = At(first, k) - mean;
+      square += d * d;
+    }
+    square = block.Reduce(square, 0, Plus()) / static_cast<float>(n);
+    const float inverse = 1 / sqrtf(square + epsilon);
+    for (int k = block.thread(); k < n; k += block.threads()) {
+      const float value = At(first, k);
+      float out = (value - mean) * inverse;
+      if (scale != nullptr) out *= ToFloat(scale[k]);
+      if (shift != nullptr) out += ToFloat(shift[k]);
+      if (sum != nullptr) sum[first + k] = FromFloat<T>(value);
+      y[first + k] = FromFloat<T>(out);
+    }
+  }
+};
+
+template <typename T>
+const T* Optional(const Call& call, size_t i) {
+  return call.has(i) ? call.in(i).data<T>() : nullptr;
+}
+
+// Inputs: x, scale, shift.
+template <typename T>
+void LaunchNorm(Call& call, bool centre) {
+  const Tensor& x = call.in(0);
+  const auto axis = static_cast<size_t>(Axis(call.node.attributes.Int("axis", -1), x.shape.size()));
+  int64_t n = 1;
+  for (size_t d = axis; d < x.shape.size(); ++d) n *= x.shape[d];
+  for (size_t i = 1; i < 3; ++i) {
+    if (call.has(i) && call.in(i).count() != n)
+      throw std::invalid_argument(call.node.op + ": scale or bias of " + Text(call.in(i).shape) + " for " + std::to_string(n) + " elements");
+  }
+  NormKernel<T> f = {};
+  f.x = x.data<T>();
+  f.scale = Optional<T>(call, 1);
+  f.shift = Optional<T>(call, 2);
+  f.y = call.Out(0, x.type, x.shape).data<T>();
+  f.n = CheckedCount(n);
+  f.epsilon = call.node.attributes.Float("epsilon", 1e-5f);
+  f.centre = centre;
+  if (x.count() > 0) ForEachBlock(call.stream, x.count() / n, n, f);
+}
+
+template <bool centre>
+void RunNorm(Call& call) {
+  COSETQ_EP_FLOATS(call, call.in(0).type, LaunchNorm, call, centre)
+}
+
+// Inputs: x, skip, scale, then for LayerNorm shift, then bias. Outputs 0 and 3: the result, the sum.
+template <typename T>
+void LaunchSkipNorm(Call& call, bool centre) {
+  const Tensor& x = call.in(0);
+  const size_t scale = 2, shift = 3, bias = centre ? 4 : 3;
+  NormKernel<T> f = {};
+  f.x = x.data<T>();
+  f.skip = call.in(1).data<T>();
+  f.skip_count = call.in(1).count();
+  f.scale = Optional<T>(call, scale);
+  f.shift = centre ? Optional<T>(call, shift) : nullptr;
+  f.bias = Optional<T>(call, bias);
+  f.y = call.Out(0, x.type, x.shape).data<T>();
+  if (call.node.outputs.size() > 3 && call.node.outputs[3] >= 0)
+    f.sum = call.Out(3, x.type, x.shape).data<T>();
+  f.n = CheckedCount(x.shape.back());
+  f.epsilon = call.node.attributes.Float("epsilon", 1e-12f);
+  f.centre = centre;
+  if (x.count() > 0) ForEachBlock(call.stream, x.count() / f.n, f.n, f);
+}
+
+template <bool centre>
+void RunSkipNorm(Call& call) {
+  COSETQ_EP_FLOATS(call, call.in(0).type, LaunchSkipNorm, call, centre)
+}
+
+std::string CheckSkipNorm(const Graph&, const Node& node) {
+  for (size_t i = 1; i < node.outputs.size() && i < 3; ++i) {
+    if (node.outputs[i] >= 0) return "the mean or deviation as an output";
+  }
+  return "";
+}
+
+template <typename T>
+struct BatchNormKernel {
+  const T *x, *scale, *shift, *mean, *variance;
+  T* y;
+  int channels, inner;
+  float epsilon;
+  COSETQ_HD void operator()(int i) const {
+    const int c = i / inner % channels;
+    const float slope = ToFloat(scale[c]) / sqrtf(ToFloat(variance[c]) + epsilon);
+    y[i] = FromFloat<T>((ToFloat(x[i]) - ToFloat(mean[c])) * slope + ToFloat(shift[c]));
+  }
+};
+
+template <typename T>
+void LaunchBatchNorm(Call& call) {
+  const Tensor& x = call.in(0);
+  const Tensor y = call.Out(0, x.type, x.shape);
+  int64_t inner = 1;
+  for (size_t d = 2; d < x.shape.size(); ++d) inner *= x.shape[d];
+  ForEach(call.stream, y.count(),
+          BatchNormKernel<T>{x.data<T>(), call.in(1).data<T>(), call.in(2).data<T>(), call.in(3).data<T>(),
+                             call.in(4).data<T>(), y.data<T>(), CheckedCount(x.shape.at(1)), CheckedCount(inner),
+                             call.node.attributes.Float("epsilon", 1e-5f)});
+}
+
+void RunBatchNorm(Call& call) { COSETQ_EP_FLOATS(call, call.in(0).type, LaunchBatchNorm, call) }
+
+std::string CheckBatchNorm(const Graph& graph, const Node& node) {
+  if (node.attributes.Int("training_mode", 0) != 0) return "training mode";
+  if (node.attributes.Int("spatial", 1) == 0) return "one scale per element";
+  const Type type = graph.values[static_cast<size_t>(node.inputs[0])].type;
+  for (int input : node.inputs) {
+    if (graph.values[static_cast<size_t>(input)].type != type) return "inputs of different types";
+  }
+  return "";
+}
+
+// com.microsoft::RotaryEmbedding: pairs of coordinates of each head are turned by the angle of their
+// position.
+template <typename T>
+struct RotaryKernel {
+  const T *x, *cosine, *sine;
+  const int64_t* positions;  // [1]: of the first token; or [batch, length]
+  T* y;
+  int length, heads, size, turned;  // size of a head, of which the first turned coordinates are turned
+  int batch_stride, token_stride, head_stride;
+  bool one_position, interleaved;
+  COSETQ_HD void operator()(int i) const {
+    const int k = i % size, head = i / size % heads, token = i / (size * heads) % length;
+    const int batch = i / (size * heads * length);
+    const int64_t base = static_cast<int64_t>(batch) * batch_stride + static_cast<int64_t>(token) * token_stride +
+                         static_cast<int64_t>(head) * head_stride;
+    if (k >= turned) {
+      y[base + k] = x[base + k];
+      return;
+    }
+    const int64_t position = one_position ? positions[0] + token : positions[batch * length + token];
+    const int half = turned / 2;
+    const int pair = interleaved ? k / 2 : k % half;
+    const bool first = interleaved ? k % 2 == 0 : k < half;
+    const int other = interleaved ? (first ? k + 1 : k - 1) : (first ? k + half : k - half);
+    const float c = ToFloat(cosine[position * half + pair]), s = ToFloat(sine[position * half + pair]);
+    const float a = ToFloat(x[base + k]), b = ToFloat(x[base + other]);
+    y[base + k] = FromFloat<T>(first ? a * c - b * s : a * c + b * s);
+  }
+};
+
+template <typename T>
+void LaunchRotary(Call& call) {
+  const Tensor &x = call.in(0), &positions = call.in(1), &cosine = call.in(2);
+  const Attributes& attributes = call.node.attributes;
+  RotaryKernel<T> f = {};
+  f.turned = CheckedCount(2 * cosine.shape.at(1));
+  int64_t heads = attributes.Int("num_heads", 0);
+  const bool by_head = x.shape.size() == 4;  // [batch, heads, length, size]
+  if (by_head) {
+    heads = x.shape[1];
+  } else if (heads == 0) {
+    heads = x.shape.at(2) / f.turned;
+  }
+  const int64_t length = by_head ? x.shape[2] : x.shape.at(1);
+  const int64_t size = by_head ? x.shape[3] : x.shape.at(2) / heads;
+  f.x = x.data<T>();
+  f.cosine = cosine.data<T>();
+  f.sine = call.in(3).data<T>();
+  f.positions = positions.data<int64_t>();
+  f.one_position = positions.count() == 1 && positions.shape.size() < 2;
+  f.interleaved = attributes.Int("interleaved", 0) != 0;
+  f.length = CheckedCount(length);
+  f.heads = CheckedCount(heads);
+  f.size = CheckedCount(size);
+  f.batch_stride = CheckedCount(length * heads * size);
+  f.token_stride = CheckedCount(by_head ? size : heads * size);
+  f.head_stride = CheckedCount(by_head ? length * size : size);
+  f.y = call.Out(0, x.type, x.shape).data<T>();
+  ForEach(call.stream, x.count(), f);
+}
+
+void RunRotary(Call& call) { COSETQ_EP_FLOATS(call, call.in(0).type, LaunchRotary, call) }
+
+std::string CheckRotary(const Graph&, const Node& node) {
+  return node.attributes.Int("is_packed_batching", 0) != 0 || node.attributes.Float("scale", 1) != 1
+             ? "packed batches or a scale"
+             : "";
+}
+
+}  // namespace
+
+std::vector<Operator> NormalizationOperators() {
+  std::vector<Operator> all = {
+      {"Softmax", RunSoftmax<false>, {kFloats}},
+      {"LogSoftmax", RunSoftmax<true>, {kFloats}},
+      {"LayerNormalization", RunNorm<true>, {kFloats}},
+      {"SimplifiedLayerNormalization", RunNorm<false>, {kFloats}},
+      {"RMSNormalization", RunNorm<false>, {kFloats}},
+      {"BatchNormalization", RunBatchNorm, {kFloats}},
+      {"SkipLayerNormalization", RunSkipNorm<true>, {kFloats}, 0, 0, 4, "com.microsoft"},
+      {"SkipSimplifiedLayerNormalization", RunSkipNorm<false>, {kFloats}, 0, 0, 4, "com.microsoft"},
+      {"RotaryEmbedding", RunRotary, {kFloats, Set(Type::kInt64), kFloats}, 0, 0, 1, "com.microsoft"},
+  };
+  for (Operator& op : all) {
+    const std::string name = op.name;
+    if (name == "BatchNormalization") op.check = CheckBatchNorm;
+    if (name.rfind("Skip", 0) == 0) op.check = CheckSkipNorm;
+    if (name == "RotaryEmbedding") op.check = CheckRotary;
+  }
+  return all;
+}
+
+}  // namespace cosetq::ep

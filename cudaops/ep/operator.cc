@@ -1,0 +1,103 @@
+#include "operator.h"
+
+#include <map>
+#include <stdexcept>
+
+namespace cosetq::ep {
+namespace {
+
+const char* TypeName(int number) {
+  static const char* const names[] = {"nothing", "float32", "uint8",   "int8",    "uint16",
+                                      "int16",   "int32",   "int64",   "string",  "bool",
+                                      "float16", "float64", "uint32",  "uint64",  "complex64",
+                                      "complex128", "bfloat16"};
+  return number >= 0 && number < static_cast<int>(std::size(names)) ? names[number] : "a rare type";
+}
+
+using Table = std::map<std::pair<std::string, std::string>, Operator>;
+
+const Table& Operators() {
+  static const Table* const table = [] {
+    auto* all = new Table;
+    for (auto list : {ElementwiseOperators, MovementOperators, IndexOperators, ShapeOperators,
+                      ReductionOperators, NormalizationOperators, MatrixOperators,
+                      ConvolutionOperators, LinearOperators}) {
+      for (Operator& op : list()) {
+        auto key = std::make_pair(std::string(op.domain), std::string(op.name));
+        all->emplace(std::move(key), std::move(op));
+      }
+    }
+    return all;
+  }();
+  return *table;
+}
+
+}  // namespace
+
+void ThrowType(const Call& call, Type type) {
+  throw std::invalid_argument(call.node.op + " (" + call.node.name + ") of " +
+                              TypeName(static_cast<int>(type)));
+}
+
+const Operator* FindOperator(const std::string& domain, const std::string& name) {
+  const auto found = Operators().find({domain, name});
+  return found == Operators().end() ? nullptr : &found->second;
+}
+
+std::string Refusal(const Graph& graph, const Node& node) {
+  const Operator* op = FindOperator(node.domain, node.op);
+  if (op == nullptr) return "no GPU kernel for this operator";
+  if (node.attributes.has_other()) return "an attribute of a kind that is not supported";
+  for (size_t i = 0; i < node.inputs.size(); ++i) {
+    if (node.inputs[i] < 0) continue;
+    const Value& value = graph.values[static_cast<size_t>(node.inputs[i])];
+    const TypeSet types = op->types[std::min(i, op->types.size() - 1)];
+    if ((types & Set(value.type)) == 0 || value.type == Type::kNone) {
+      return std::string("no GPU kernel for an input of type ") + TypeName(value.type_number);
+    }
+    if (value.rank > kMaxRank) return "an input of more than 8 dimensions";
+    if ((op->constant_inputs >> i & 1) != 0 && value.constant == nullptr) {
+      return "input " + std::to_string(i) + " is not a constant";
+    }
+  }
+  size_t outputs = 0;
+  for (size_t i = 0; i < node.outputs.size(); ++i) {
+    if (node.outputs[i] < 0) continue;
+    outputs = i + 1;
+    if (graph.values[static_cast<size_t>(node.outputs[i])].type == Type::kNone)
+      return "an output of a type that is not supported";
+  }
+  if (outputs > op->outputs) return "more outputs than the GPU kernel makes";
+  return op->check == nullptr ? "" : op->check(graph, node);
+}
+
+std::vector<int64_t> Call::Integers(size_t i) const {
+  const Tensor& t = host(i);
+  std::vector<int64_t> out(static_cast<size_t>(t.count()));
+  for (size_t k = 0; k < out.size(); ++k) {
+    switch (t.type) {
+      case Type::kInt64:
+        out[k] = t.data<int64_t>()[k];
+        break;
+      case Type::kInt32:
+        out[k] = t.data<int32_t>()[k];
+        break;
+      default:
+        ThrowType(*this, t.type);
+    }
+  }
+  return out;
+}
+
+std::vector<int64_t> Call::Axes(size_t input, const char* attribute) const {
+  return has(input) ? Integers(input) : node.attributes.Ints(attribute);
+}
+
+Tensor Call::Scratch(Type type, const Shape& shape) const {
+  Tensor t{type, shape, nullptr};
+  t.buffer = stream.on_host() ? Buffer::OnHost(t.bytes())
+                              : Buffer::OnDevice(stream.arena(), t.bytes());
+  return t;
+}
+
+}  // namespace cosetq::ep

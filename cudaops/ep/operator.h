@@ -1,0 +1,145 @@
+// What the provider knows of an operator, and what an operator sees of a run.
+
+#ifndef COSETQ_EP_OPERATOR_H_
+#define COSETQ_EP_OPERATOR_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "graph.h"
+#include "tensor.h"
+
+namespace cosetq::ep {
+
+// What a node keeps between runs, such as weights in a layout of their own.
+class State {
+ public:
+  virtual ~State() = default;
+};
+
+// One run of one node. Data inputs and outputs are where the node runs: in the stream's memory.
+class Call {
+ public:
+  virtual ~Call() = default;
+
+  const Node& node;
+  Stream& stream;
+  const State* const state;
+
+  size_t inputs() const { return node.inputs.size(); }
+  bool has(size_t i) const { return i < node.inputs.size() && node.inputs[i] >= 0; }
+  const Tensor& in(size_t i) const { return *data_.at(i); }
+  // An input that the operator declares as one for the host.
+  const Tensor& host(size_t i) const { return *data_.at(i); }
+  // A host input as integers, whatever integer type it has.
+  std::vector<int64_t> Integers(size_t i) const;
+  // The axes of an operator that has them as an attribute in old versions and as an input in new ones.
+  std::vector<int64_t> Axes(size_t input, const char* attribute = "axes") const;
+
+  // Makes output i.
+  virtual Tensor Out(size_t i, Type type, const Shape& shape) = 0;
+  // Makes output i of an input with another shape, without a copy where that is possible.
+  virtual void View(size_t i, const Tensor& of, const Shape& shape) = 0;
+  // Memory for the time of the call.
+  Tensor Scratch(Type type, const Shape& shape) const;
+
+ protected:
+  Call(const Node& node, Stream& stream, const State* state)
+      : node(node), stream(stream), state(state) {}
+  std::vector<const Tensor*> data_;  // null where left out
+};
+
+using TypeSet = uint32_t;
+constexpr TypeSet Set(Type type) { return 1u << static_cast<int>(type); }
+constexpr TypeSet kFloats = Set(Type::kFloat) | Set(Type::kHalf);
+constexpr TypeSet kIndices = Set(Type::kInt32) | Set(Type::kInt64);
+constexpr TypeSet kNumbers = kFloats | kIndices;
+constexpr TypeSet kBool = Set(Type::kBool);
+constexpr TypeSet kAny = kNumbers | kBool | Set(Type::kUint8) | Set(Type::kInt8) | Set(Type::kUint16);
+
+struct Operator {
+  const char* name;
+  void (*run)(Call& call);
+  // Types of the inputs; the last entry stands for all that follow.
+  std::vector<TypeSet> types;
+  uint32_t host_inputs = 0;      // bit i: input i is read on the host, which must know it before the launch
+  uint32_t constant_inputs = 0;  // bit i: input i must be a constant, which only prepare sees
+  size_t outputs = 1;            // at most so many
+  const char* domain = "";
+  // A product of matrices or the like, worth the way to the GPU, and never run on the host.
+  bool heavy = false;
+  // Why a node is not supported, "" if it is. The types are checked already.
+  std::string (*check)(const Graph& graph, const Node& node) = nullptr;
+  // Makes the state, given the constants by input on the host, null where there are none.
+  std::unique_ptr<State> (*prepare)(const Node& node, const std::vector<const Tensor*>& constants,
+                                    Stream& stream) = nullptr;
+};
+
+// Null when there is no such operator here.
+const Operator* FindOperator(const std::string& domain, const std::string& name);
+
+// Why the provider cannot run the node, "" if it can.
+std::string Refusal(const Graph& graph, const Node& node);
+
+// The operators by kind, each list in its own file.
+std::vector<Operator> ElementwiseOperators();
+std::vector<Operator> MovementOperators();
+std::vector<Operator> IndexOperators();
+std::vector<Operator> ShapeOperators();
+std::vector<Operator> ReductionOperators();
+std::vector<Operator> NormalizationOperators();
+std::vector<Operator> MatrixOperators();
+std::vector<Operator> ConvolutionOperators();
+std::vector<Operator> LinearOperators();
+
+[[noreturn]] void ThrowType(const Call& call, Type type);
+
+}  // namespace cosetq::ep
+
+// Runs function<T>(arguments...) for the C++ type of an element type.
+#define COSETQ_EP_FLOATS(call, type, function, ...) \
+  switch (type) {                                   \
+    case ::cosetq::ep::Type::kFloat:                \
+      function<float>(__VA_ARGS__);                 \
+      break;                                        \
+    case ::cosetq::ep::Type::kHalf:                 \
+      function<::cosetq::ep::Half>(__VA_ARGS__);    \
+      break;                                        \
+    default:                                        \
+      ::cosetq::ep::ThrowType(call, type);          \
+  }
+
+#define COSETQ_EP_NUMBERS(call, type, function, ...) \
+  switch (type) {                                    \
+    case ::cosetq::ep::Type::kInt32:                 \
+      function<int32_t>(__VA_ARGS__);                \
+      break;                                         \
+    case ::cosetq::ep::Type::kInt64:                 \
+      function<int64_t>(__VA_ARGS__);                \
+      break;                                         \
+    default:                                         \
+      COSETQ_EP_FLOATS(call, type, function, __VA_ARGS__) \
+  }
+
+// By size alone, for operators that only move elements.
+#define COSETQ_EP_SIZES(call, type, function, ...) \
+  switch (::cosetq::ep::SizeOf(type)) {            \
+    case 1:                                        \
+      function<uint8_t>(__VA_ARGS__);              \
+      break;                                       \
+    case 2:                                        \
+      function<uint16_t>(__VA_ARGS__);             \
+      break;                                       \
+    case 4:                                        \
+      function<uint32_t>(__VA_ARGS__);             \
+      break;                                       \
+    case 8:                                        \
+      function<uint64_t>(__VA_ARGS__);             \
+      break;                                       \
+    default:                                       \
+      ::cosetq::ep::ThrowType(call, type);         \
+  }
+
+#endif  // COSETQ_EP_OPERATOR_H_

@@ -1,0 +1,319 @@
+#include "program.h"
+
+#include <algorithm>
+#include <atomic>
+#include <stdexcept>
+
+#include "backend.h"
+
+namespace cosetq::ep {
+namespace {
+
+constexpr size_t kMaxMemories = 16;
+
+std::atomic<int64_t> runs, uploads, upload_bytes, downloads, download_bytes;
+
+bool TellsShape(const Node& node) { return node.domain.empty() && (node.op == "Shape" || node.op == "Size"); }
+
+bool Bit(uint32_t set, size_t i) { return i < 32 && (set >> i & 1) != 0; }
+
+}  // namespace
+
+Traffic TotalTraffic() { return {runs, uploads, upload_bytes, downloads, download_bytes}; }
+
+Program::Program(Graph graph) : graph_(std::move(graph)) {
+  for (const Node& node : graph_.nodes) {
+    Step step;
+    step.node = &node;
+    step.op = FindOperator(node.domain, node.op);
+    if (step.op == nullptr) throw std::logic_error("no operator " + node.op);
+    steps_.push_back(std::move(step));
+  }
+  output_index_.assign(graph_.values.size(), -1);
+  for (size_t i = 0; i < graph_.outputs.size(); ++i)
+    output_index_[static_cast<size_t>(graph_.outputs[i])] = static_cast<int>(i);
+  Place();
+  ReadConstants();
+  FindLastUses();
+}
+
+Program::~Program() = default;
+
+// Decides what is fixed and what runs on the host.
+void Program::Place() {
+  const size_t count = graph_.values.size();
+  fixed_.assign(count, false);
+  std::vector<bool> fixed_shape(count, false), wanted_on_host(count, false);
+  for (size_t v = 0; v < count; ++v) fixed_[v] = fixed_shape[v] = graph_.values[v].constant != nullptr;
+  for (int v : graph_.inputs) fixed_shape[static_cast<size_t>(v)] = true;
+  for (Step& step : steps_) {
+    bool fixed = true, shape = true;
+    for (size_t i = 0; i < step.node->inputs.size(); ++i) {
+      if (step.node->inputs[i] < 0) continue;
+      const auto v = static_cast<size_t>(step.node->inputs[i]);
+      fixed = fixed && (TellsShape(*step.node) ? fixed_shape[v] : fixed_[v]);
+      shape = shape && (Bit(step.op->host_inputs, i) ? fixed_[v] : fixed_shape[v]);
+      if (Bit(step.op->host_inputs, i)) wanted_on_host[v] = true;
+    }
+    step.fixed = fixed;
+    step.on_host = TellsShape(*step.node);
+    for (int v : step.node->outputs) {
+      if (v < 0) continue;
+      fixed_[static_cast<size_t>(v)] = fixed;
+      fixed_shape[static_cast<size_t>(v)] = shape;
+    }
+  }
+  for (size_t s = steps_.size(); s-- > 0;) {
+    Step& step = steps_[s];
+    bool wanted = false;
+    for (int v : step.node->outputs) wanted = wanted || (v >= 0 && wanted_on_host[static_cast<size_t>(v)]);
+    if (!wanted || !step.fixed || step.op->heavy || TellsShape(*step.node)) continue;
+    step.on_host = true;
+    for (int v : step.node->inputs) {
+      if (v >= 0) wanted_on_host[static_cast<size_t>(v)] = true;
+    }
+  }
+}
+
+// Brings each constant to where it is used, and makes the states.
+void Program::ReadConstants() {
+  constants_.resize(graph_.values.size());
+  std::vector<bool> on_host(graph_.values.size(), false), on_device(graph_.values.size(), false);
+  for (const Step& step : steps_) {
+    for (size_t i = 0; i < step.node->inputs.size(); ++i) {
+      if (step.node->inputs[i] < 0 || TellsShape(*step.node) || Bit(step.op->constant_inputs, i)) continue;
+      const auto v = static_cast<size_t>(step.node->inputs[i]);
+      (step.on_host || Bit(step.op->host_inputs, i) ? on_host : on_device)[v] = true;
+    }
+  }
+  for (int v : graph_.outputs) on_device[static_cast<size_t>(v)] = true;
+  Stream& stream = Stream::At(nullptr);
+  const auto read = [&](size_t v) {
+    const Tensor tensor = ReadConstant(graph_.values[v].constant);
+    constants_[v].type = tensor.type;
+    constants_[v].shape = tensor.shape;
+    return tensor;
+  };
+  for (size_t v = 0; v < constants_.size(); ++v) {
+    if (graph_.values[v].constant == nullptr) continue;
+    if (!on_host[v] && !on_device[v]) continue;
+    const Tensor tensor = read(v);
+    if (on_host[v]) {
+      constants_[v].host = Buffer::OnHost(tensor.bytes());
+      Stream::Host().Copy(constants_[v].host->data(), tensor.data(), tensor.bytes());
+    }
+    if (!on_device[v]) continue;
+    constants_[v].device = Buffer::OnDevice(constant_memory_, tensor.bytes());
+    backend::CopyToDevice(constants_[v].device->data(), tensor.data(), tensor.bytes(), stream.handle());
+  }
+  for (Step& step : steps_) {
+    if (step.op->prepare == nullptr) continue;
+    std::vector<Tensor> tensors(step.node->inputs.size());
+    std::vector<const Tensor*> constants(step.node->inputs.size());
+    for (size_t i = 0; i < tensors.size(); ++i) {
+      if (step.node->inputs[i] < 0 || !Bit(step.op->constant_inputs, i)) continue;
+      tensors[i] = read(static_cast<size_t>(step.node->inputs[i]));
+      constants[i] = &tensors[i];
+    }
+    step.state = step.op->prepare(*step.node, constants, stream);
+  }
+  backend::Synchronize(stream.handle());
+  // What the constants came from is gone once this returns.
+  for (Value& value : graph_.values) value.constant = nullptr;
+}
+
+void Program::FindLastUses() {
+  std::vector<bool> used(graph_.values.size(), false);
+  for (int v : graph_.outputs) used[static_cast<size_t>(v)] = true;
+  for (size_t s = steps_.size(); s-- > 0;) {
+    for (const auto* list : {&steps_[s].node->inputs, &steps_[s].node->outputs}) {
+      for (int v : *list) {
+        if (v < 0 || used[static_cast<size_t>(v)]) continue;
+        used[static_cast<size_t>(v)] = true;
+        if (!fixed_[static_cast<size_t>(v)]) steps_[s].finished.push_back(v);
+      }
+    }
+  }
+}
+
+// One run. Fixed values live in the memory of the shapes, all others in slots of their own.
+class Program::Execution {
+ public:
+  Execution(Program& program, Memory& memory, Stream& stream, const MakeOutput& make_output)
+      : program_(program), memory_(memory), stream_(stream), make_output_(make_output),
+        slots_(program.graph_.values.size()), written_(program.graph_.outputs.size(), nullptr) {}
+
+  Slot& At(int value) {
+    const auto v = static_cast<size_t>(value);
+    Slot& constant = program_.constants_[v];
+    if (constant.type != Type::kNone) return constant;
+    return program_.fixed_[v] ? memory_.slots[v] : slots_[v];
+  }
+
+  Tensor OnHost(int value) {
+    Slot& slot = At(value);
+    Tensor tensor{slot.type, slot.shape, nullptr};
+    if (!slot.host) {
+      slot.host = Buffer::OnHost(tensor.bytes());
+      if (tensor.bytes() > 0) {
+        backend::CopyToHost(slot.host->data(), slot.device->data(), tensor.bytes(), stream_.handle());
+        backend::Synchronize(stream_.handle());
+      }
+      ++downloads;
+      download_bytes += static_cast<int64_t>(tensor.bytes());
+    }
+    tensor.buffer = slot.host;
+    return tensor;
+  }
+
+  Tensor OnDevice(int value) {
+    Slot& slot = At(value);
+    Tensor tensor{slot.type, slot.shape, nullptr};
+    if (!slot.device) {
+      slot.device = Buffer::OnDevice(stream_.arena(), tensor.bytes());
+      if (tensor.bytes() > 0) {
+        backend::CopyToDevice(slot.device->data(), slot.host->data(), tensor.bytes(), stream_.handle());
+        backend::Synchronize(stream_.handle());  // the host memory may go
+      }
+      ++uploads;
+      upload_bytes += static_cast<int64_t>(tensor.bytes());
+    }
+    tensor.buffer = slot.device;
+    return tensor;
+  }
+
+  // Memory for what a step makes; a graph's output is written where ONNX Runtime wants it.
+  Tensor Make(const Step& step, int value, Type type, const Shape& shape) {
+    Slot& slot = At(value);
+    slot = {type, shape, nullptr, nullptr};
+    Tensor tensor{type, shape, nullptr};
+    if (step.on_host) {
+      tensor.buffer = slot.host = Buffer::OnHost(tensor.bytes());
+      return tensor;
+    }
+    const int output = program_.output_index_[static_cast<size_t>(value)];
+    if (output >= 0 && !step.fixed) {
+      tensor = make_output_(static_cast<size_t>(output), shape);
+      if (tensor.type != type) throw std::runtime_error("output " + std::to_string(output) + " has another type than its kernel gives");
+      written_[static_cast<size_t>(output)] = tensor.data();
+    } else {
+      tensor.buffer = Buffer::OnDevice(stream_.arena(), tensor.bytes());
+    }
+    slot.device = tensor.buffer;
+    return tensor;
+  }
+
+  void Finish() {
+    for (size_t i = 0; i < written_.size(); ++i) {
+      if (written_[i] != nullptr) continue;
+      const Tensor from = OnDevice(program_.graph_.outputs[i]);
+      const Tensor to = make_output_(i, from.shape);
+      stream_.Copy(to.data(), from.data(), from.bytes());
+    }
+  }
+
+  void Forget(const std::vector<int>& values) {
+    for (int v : values) slots_[static_cast<size_t>(v)] = Slot();
+  }
+
+  Stream& stream() { return stream_; }
+
+ private:
+  Program& program_;
+  Memory& memory_;
+  Stream& stream_;
+  const MakeOutput& make_output_;
+  std::vector<Slot> slots_;
+  std::vector<void*> written_;
+};
+
+class Program::StepCall : public Call {
+ public:
+  StepCall(Execution& execution, const Step& step)
+      : Call(*step.node, step.on_host ? Stream::Host() : execution.stream(), step.state.get()),
+        execution_(execution), step_(step) {
+    const size_t count = node.inputs.size();
+    tensors_.resize(count);
+    data_.assign(count, nullptr);
+    for (size_t i = 0; i < count; ++i) {
+      if (node.inputs[i] < 0 || Bit(step.op->constant_inputs, i)) continue;
+      if (TellsShape(node)) {
+        const Slot& slot = execution.At(node.inputs[i]);
+        tensors_[i] = {slot.type, slot.shape, nullptr};
+      } else if (step.on_host || Bit(step.op->host_inputs, i)) {
+        tensors_[i] = execution.OnHost(node.inputs[i]);
+      } else {
+        tensors_[i] = execution.OnDevice(node.inputs[i]);
+      }
+      data_[i] = &tensors_[i];
+    }
+  }
+
+  Tensor Out(size_t i, Type type, const Shape& shape) override {
+    if (i < node.outputs.size() && node.outputs[i] >= 0) return execution_.Make(step_, node.outputs[i], type, shape);
+    return Scratch(type, shape);
+  }
+
+  void View(size_t i, const Tensor& of, const Shape& shape) override {
+    Slot& slot = execution_.At(node.outputs.at(i));
+    slot = {of.type, shape, nullptr, nullptr};
+    (step_.on_host ? slot.host : slot.device) = of.buffer;
+  }
+
+ private:
+  Execution& execution_;
+  const Step& step_;
+  std::vector<Tensor> tensors_;
+};
+
+Program::Memory& Program::Recall(const std::vector<Tensor>& inputs) {
+  std::vector<Shape> shapes;
+  for (const Tensor& t : inputs) shapes.push_back(t.shape);
+  const auto found = std::find_if(memories_.begin(), memories_.end(),
+                                  [&](const Memory& m) { return m.shapes == shapes; });
+  if (found != memories_.end()) {
+    memories_.splice(memories_.begin(), memories_, found);
+    return memories_.front();
+  }
+  if (memories_.size() == kMaxMemories) {
+    backend::SynchronizeDevice();  // whoever uses it has to be done
+    memories_.pop_back();
+  }
+  memories_.push_front({std::move(shapes), std::vector<Slot>(graph_.values.size()), false});
+  return memories_.front();
+}
+
+void Program::Run(Stream& stream, const std::vector<Tensor>& inputs, const MakeOutput& make_output) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  Memory& memory = Recall(inputs);
+  try {
+    Execution execution(*this, memory, stream, make_output);
+    for (size_t i = 0; i < inputs.size(); ++i) {
+      Slot& slot = execution.At(graph_.inputs[i]);
+      slot = {inputs[i].type, inputs[i].shape, nullptr, inputs[i].buffer};
+    }
+    for (const Step& step : steps_) {
+      if (step.fixed && memory.complete) continue;
+      StepCall call(execution, step);
+      try {
+        step.op->run(call);
+      } catch (const std::bad_alloc&) {
+        throw;
+      } catch (const std::exception& e) {
+        throw std::runtime_error(step.node->op + " node " + step.node->name + ": " + e.what());
+      }
+      execution.Forget(step.finished);
+    }
+    execution.Finish();
+    if (!memory.complete) {
+      backend::Synchronize(stream.handle());  // other streams may use what was made
+      memory.complete = true;
+    }
+    ++runs;
+  } catch (...) {
+    memories_.pop_front();
+    throw;
+  }
+}
+
+}  // namespace cosetq::ep

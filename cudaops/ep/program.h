@@ -1,0 +1,80 @@
+// A part of a graph, ready to run as one node of ONNX Runtime.
+
+#ifndef COSETQ_EP_PROGRAM_H_
+#define COSETQ_EP_PROGRAM_H_
+
+#include <functional>
+#include <list>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "graph.h"
+#include "operator.h"
+
+namespace cosetq::ep {
+
+// What crossed between host and device inside programs since the library was loaded.
+struct Traffic {
+  int64_t runs = 0;
+  int64_t uploads = 0, upload_bytes = 0;
+  int64_t downloads = 0, download_bytes = 0;
+};
+Traffic TotalTraffic();
+
+// Constants are on the device from the start. What depends on the shapes of the inputs alone (masks,
+// positions, shapes themselves) is computed at the first run with those shapes and kept: on the host
+// where it decides about shapes, else on the device. So a run with known shapes copies nothing
+// between host and device.
+class Program {
+ public:
+  explicit Program(Graph graph);
+  ~Program();
+
+  // Gives the memory of output i of a shape, on the device.
+  using MakeOutput = std::function<Tensor(size_t i, const Shape& shape)>;
+  // Enqueues a run; the inputs are on the device.
+  void Run(Stream& stream, const std::vector<Tensor>& inputs, const MakeOutput& make_output);
+
+ private:
+  struct Step {
+    const Node* node = nullptr;
+    const Operator* op = nullptr;
+    std::unique_ptr<State> state;
+    bool on_host = false;
+    bool fixed = false;         // its outputs depend on the shapes of the graph's inputs alone
+    std::vector<int> finished;  // values that no later step uses
+  };
+  // A value in a run: its shape, and where it is so far.
+  struct Slot {
+    Type type = Type::kNone;
+    Shape shape;
+    std::shared_ptr<Buffer> host, device;
+  };
+  // What is kept for one set of input shapes.
+  struct Memory {
+    std::vector<Shape> shapes;
+    std::vector<Slot> slots;  // of the fixed values, by value
+    bool complete = false;
+  };
+  class StepCall;
+  class Execution;
+
+  void Place();
+  void ReadConstants();
+  void FindLastUses();
+  Memory& Recall(const std::vector<Tensor>& inputs);
+
+  Graph graph_;
+  std::vector<Step> steps_;
+  std::vector<Slot> constants_;     // by value
+  std::vector<bool> fixed_;         // by value
+  std::vector<int> output_index_;   // by value, -1 for none
+  std::shared_ptr<Arena> constant_memory_ = std::make_shared<Arena>();
+  std::mutex mutex_;
+  std::list<Memory> memories_;  // the latest first
+};
+
+}  // namespace cosetq::ep
+
+#endif  // COSETQ_EP_PROGRAM_H_

@@ -1,0 +1,106 @@
+#include "provider.h"
+
+#include <cstring>
+#include <memory>
+#include <vector>
+
+#include "backend.h"
+#include "memory.h"
+#include "placement.h"
+#include "program.h"
+#include "report.h"
+
+namespace cosetq::ep {
+namespace {
+
+constexpr char kConfigNodes[] = "ai.coset.gpu_nodes";
+
+void Claim(const OrtGraph* handle, OrtEpGraphSupportInfo* support, bool all) {
+  const Graph graph = Graph::Of(handle);
+  const OrtNode* parent = nullptr;
+  Check(ort->Graph_GetParentNode(handle, &parent));
+  Placement placement = Place(graph, all);
+  if (parent != nullptr) {  // what runs inside a loop or a branch would go to and fro
+    placement.parts.clear();
+    placement.refusals.assign(graph.nodes.size(), "inside the body of another node");
+  }
+  ReportPlacement(graph, placement, parent != nullptr);
+  for (const std::vector<size_t>& part : placement.parts) {
+    std::vector<const OrtNode*> nodes;
+    for (size_t i : part) nodes.push_back(graph.nodes[i].handle);
+    OrtNodeFusionOptions options = {};
+    options.ort_version_supported = 24;
+    options.drop_constant_initializers = true;
+    Check(ort_ep->EpGraphSupportInfo_AddNodesToFuse(support, nodes.data(), nodes.size(), &options));
+  }
+}
+
+// A program as a node of ONNX Runtime.
+struct ProgramNode : OrtNodeComputeInfo {
+  explicit ProgramNode(Graph graph) : OrtNodeComputeInfo{}, program(std::move(graph)) {
+    ort_version_supported = 24;
+    CreateState = [](OrtNodeComputeInfo* self, OrtNodeComputeContext*, void** state) -> OrtStatus* {
+      *state = static_cast<ProgramNode*>(self);
+      return nullptr;
+    };
+    Compute = [](OrtNodeComputeInfo*, void* state, OrtKernelContext* context) {
+      return Guard([&] { static_cast<ProgramNode*>(state)->Run(context); });
+    };
+    ReleaseState = [](OrtNodeComputeInfo*, void*) {};
+  }
+
+  void Run(OrtKernelContext* context) {
+    void* handle = nullptr;
+    Check(ort->KernelContext_GetGPUComputeStream(context, &handle));
+    Stream& stream = Stream::At(handle);
+    size_t count = 0;
+    Check(ort->KernelContext_GetInputCount(context, &count));
+    std::vector<Tensor> inputs;
+    for (size_t i = 0; i < count; ++i) {
+      const OrtValue* value = nullptr;
+      Check(ort->KernelContext_GetInput(context, i, &value));
+      inputs.push_back(Borrow(value));
+    }
+    program.Run(stream, inputs, [&](size_t i, const Shape& shape) {
+      OrtValue* value = nullptr;
+      Check(ort->KernelContext_GetOutput(context, i, shape.data(), shape.size(), &value));
+      return Borrow(value);
+    });
+    if (handle == nullptr) backend::Synchronize(stream.handle());
+  }
+
+  Program program;
+};
+
+}  // namespace
+
+Provider::Provider(const OrtSessionOptions* options) : OrtEp{} {
+  char nodes[8] = "";
+  size_t size = sizeof nodes;
+  int given = 0;
+  Check(ort->HasSessionConfigEntry(options, kConfigNodes, &given));
+  if (given != 0) Check(ort->GetSessionConfigEntry(options, kConfigNodes, nodes, &size));
+  takes_all = std::strcmp(nodes, "all") == 0;
+  ort_version_supported = 24;
+  GetName = [](const OrtEp*) noexcept { return kProviderName; };
+  GetCapability = [](OrtEp* self, const OrtGraph* graph, OrtEpGraphSupportInfo* support) noexcept {
+    return Guard([&] { Claim(graph, support, static_cast<Provider*>(self)->takes_all); });
+  };
+  Compile = [](OrtEp*, const OrtGraph** graphs, const OrtNode**, size_t count, OrtNodeComputeInfo** infos,
+               OrtNode**) noexcept {
+    return Guard([&] {
+      std::vector<std::unique_ptr<ProgramNode>> made;
+      for (size_t i = 0; i < count; ++i) made.push_back(std::make_unique<ProgramNode>(Graph::Of(graphs[i])));
+      for (size_t i = 0; i < count; ++i) infos[i] = made[i].release();
+    });
+  };
+  ReleaseNodeComputeInfos = [](OrtEp*, OrtNodeComputeInfo** infos, size_t count) noexcept {
+    for (size_t i = 0; i < count; ++i) delete static_cast<ProgramNode*>(infos[i]);
+  };
+  IsConcurrentRunSupported = [](OrtEp*, bool* supported) noexcept -> OrtStatus* {
+    *supported = true;
+    return nullptr;
+  };
+}
+
+}  // namespace cosetq::ep

@@ -1,0 +1,145 @@
+// Sums, means and the like over some axes.
+
+#include <stdexcept>
+
+#include "launch.h"
+#include "math.h"
+#include "operator.h"
+
+namespace cosetq::ep {
+namespace {
+
+enum class Reduce { kL1, kL2, kMax, kMean, kMin, kProd, kSum, kSumSquare };
+
+template <typename T>
+struct ReduceKernel {
+  Reduce kind;
+  Layout<1> kept, reduced;
+  int n;  // elements reduced to one
+  const T* x;
+  T* y;
+
+  COSETQ_HD float First() const {
+    return kind == Reduce::kMax ? -INFINITY : kind == Reduce::kMin ? INFINITY : kind == Reduce::kProd ? 1.0f : 0.0f;
+  }
+  COSETQ_HD float Combine(float a, float b) const {
+    switch (kind) {
+      case Reduce::kMax: return Apply(Binary::kMax, a, b);
+      case Reduce::kMin: return Apply(Binary::kMin, a, b);
+      case Reduce::kProd: return a * b;
+      default: return a + b;
+    }
+  }
+  COSETQ_HD void operator()(const Block& block, int i) const {
+    int first[1], at[1];
+    kept.At(i, first);
+    float total = First();
+    for (int k = block.thread(); k < n; k += block.threads()) {
+      reduced.At(k, at);
+      float value = ToFloat(x[first[0] + at[0]]);
+      if (kind == Reduce::kL1) value = fabsf(value);
+      if (kind == Reduce::kL2 || kind == Reduce::kSumSquare) value *= value;
+      total = Combine(total, value);
+    }
+    const ReduceKernel& self = *this;
+    struct Both {
+      const ReduceKernel& kernel;
+      COSETQ_HD float operator()(float a, float b) const { return kernel.Combine(a, b); }
+    };
+    total = block.Reduce(total, First(), Both{self});
+    if (kind == Reduce::kMean) total /= static_cast<float>(n);
+    if (kind == Reduce::kL2) total = sqrtf(total);
+    if (block.thread() == 0) y[i] = FromFloat<T>(total);
+  }
+};
+
+template <typename T>
+void LaunchReduce(Call& call, Reduce kind) {
+  const Tensor& x = call.in(0);
+  const size_t rank = x.shape.size();
+  const std::vector<int64_t> axes = call.Axes(1);
+  if (axes.empty() && call.node.attributes.Int("noop_with_empty_axes", 0) != 0)
+    return call.View(0, x, x.shape);
+  std::vector<bool> drop(rank, axes.empty());
+  for (int64_t a : axes) drop[static_cast<size_t>(Axis(a, rank))] = true;
+  const bool keep = call.node.attributes.Int("keepdims", 1) != 0;
+  const Shape strides = Strides(x.shape);
+  Shape shape, kept, kept_strides, reduced, reduced_strides;
+  for (size_t d = 0; d < rank; ++d) {
+    (drop[d] ? reduced : kept).push_back(x.shape[d]);
+    (drop[d] ? reduced_strides : kept_strides).push_back(strides[d]);
+    if (!drop[d] || keep) shape.push_back(drop[d] ? 1 : x.shape[d]);
+  }
+  const Tensor y = call.Out(0, x.type, shape);
+  const int n = CheckedCount(Count(reduced));
+  ForEachBlock(call.stream, y.count(), n,
+               ReduceKernel<T>{kind, MakeLayout<1>(kept, {kept_strides}),
+                               MakeLayout<1>(reduced, {reduced_strides}), n, x.data<T>(), y.data<T>()});
+}
+
+template <Reduce kind>
+void RunReduce(Call& call) {
+  COSETQ_EP_FLOATS(call, call.in(0).type, LaunchReduce, call, kind)
+}
+
+// One thread looks at one line.
+template <typename T>
+struct ArgKernel {
+  const T* x;
+  int64_t* y;
+  int n, inner;
+  bool largest, last;
+  COSETQ_HD void operator()(int line) const {
+    const int outer = line / inner, column = line - outer * inner;
+    const T* first = x + static_cast<int64_t>(outer) * n * inner + column;
+    int best = 0;
+    for (int k = 1; k < n; ++k) {
+      const float a = ToFloat(first[static_cast<int64_t>(k) * inner]);
+      const float b = ToFloat(first[static_cast<int64_t>(best) * inner]);
+      if ((largest ? a > b : a < b) || (last && a == b)) best = k;
+    }
+    y[line] = best;
+  }
+};
+
+template <typename T>
+void LaunchArg(Call& call, bool largest) {
+  const Tensor& x = call.in(0);
+  const auto axis = static_cast<size_t>(Axis(call.node.attributes.Int("axis", 0), x.shape.size()));
+  Shape shape = x.shape;
+  int64_t inner = 1;
+  for (size_t d = axis + 1; d < shape.size(); ++d) inner *= shape[d];
+  if (call.node.attributes.Int("keepdims", 1) != 0) {
+    shape[axis] = 1;
+  } else {
+    shape.erase(shape.begin() + static_cast<int64_t>(axis));
+  }
+  const Tensor y = call.Out(0, Type::kInt64, shape);
+  ForEach(call.stream, y.count(),
+          ArgKernel<T>{x.data<T>(), y.data<int64_t>(), CheckedCount(x.shape[axis]), CheckedCount(inner),
+                       largest, call.node.attributes.Int("select_last_index", 0) != 0});
+}
+
+template <bool largest>
+void RunArg(Call& call) {
+  COSETQ_EP_FLOATS(call, call.in(0).type, LaunchArg, call, largest)
+}
+
+}  // namespace
+
+std::vector<Operator> ReductionOperators() {
+  return {
+      {"ReduceL1", RunReduce<Reduce::kL1>, {kFloats, kIndices}, 2},
+      {"ReduceL2", RunReduce<Reduce::kL2>, {kFloats, kIndices}, 2},
+      {"ReduceMax", RunReduce<Reduce::kMax>, {kFloats, kIndices}, 2},
+      {"ReduceMean", RunReduce<Reduce::kMean>, {kFloats, kIndices}, 2},
+      {"ReduceMin", RunReduce<Reduce::kMin>, {kFloats, kIndices}, 2},
+      {"ReduceProd", RunReduce<Reduce::kProd>, {kFloats, kIndices}, 2},
+      {"ReduceSum", RunReduce<Reduce::kSum>, {kFloats, kIndices}, 2},
+      {"ReduceSumSquare", RunReduce<Reduce::kSumSquare>, {kFloats, kIndices}, 2},
+      {"ArgMax", RunArg<true>, {kFloats}},
+      {"ArgMin", RunArg<false>, {kFloats}},
+  };
+}
+
+}  // namespace cosetq::ep

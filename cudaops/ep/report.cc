@@ -1,0 +1,65 @@
+#include "report.h"
+
+#include <algorithm>
+#include <cstring>
+#include <mutex>
+
+#include "backend.h"
+#include "cosetq/ep.h"
+#include "program.h"
+
+namespace cosetq::ep {
+namespace {
+
+std::mutex mutex;
+std::string& Lines() {
+  static auto* lines = new std::string;
+  return *lines;
+}
+
+int64_t Give(const std::string& text, char* out, int64_t capacity) {
+  const auto size = static_cast<int64_t>(text.size()) + 1;
+  if (out != nullptr && size <= capacity) std::memcpy(out, text.c_str(), static_cast<size_t>(size));
+  return size;
+}
+
+// Names may hold anything; a line has fields closed by tabs.
+std::string Field(std::string text) {
+  std::replace_if(text.begin(), text.end(), [](char c) { return c == '\t' || c == '\n'; }, ' ');
+  return text + "\t";
+}
+
+}  // namespace
+
+void ReportPlacement(const Graph& graph, const Placement& placement, bool is_body) {
+  std::lock_guard<std::mutex> lock(mutex);
+  if (!is_body) Lines().clear();
+  for (size_t i = 0; i < graph.nodes.size(); ++i) {
+    const Node& node = graph.nodes[i];
+    Lines() += Field(node.name) + Field((node.domain.empty() ? "" : node.domain + "::") + node.op) +
+               placement.refusals[i] + "\n";
+  }
+}
+
+}  // namespace cosetq::ep
+
+extern "C" {
+
+int64_t cosetq_ep_device(char* out, int64_t capacity, int64_t* problem) {
+  std::string why;
+  const std::string name = cosetq::ep::backend::FindDevice(&why);
+  if (problem != nullptr) *problem = name.empty();
+  return cosetq::ep::Give(name.empty() ? why : name, out, capacity);
+}
+
+int64_t cosetq_ep_placement(char* out, int64_t capacity) {
+  std::lock_guard<std::mutex> lock(cosetq::ep::mutex);
+  return cosetq::ep::Give(cosetq::ep::Lines(), out, capacity);
+}
+
+void cosetq_ep_traffic(struct cosetq_ep_traffic* out) {
+  const cosetq::ep::Traffic t = cosetq::ep::TotalTraffic();
+  *out = {t.runs, t.uploads, t.upload_bytes, t.downloads, t.download_bytes};
+}
+
+}  // extern "C"

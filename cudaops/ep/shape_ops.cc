@@ -1,0 +1,97 @@
+// Operators on shapes: they cost nothing, or they tell a shape.
+
+#include <algorithm>
+#include <stdexcept>
+
+#include "operator.h"
+
+namespace cosetq::ep {
+namespace {
+
+void RunShape(Call& call) {
+  const Shape& shape = call.in(0).shape;
+  const int64_t rank = static_cast<int64_t>(shape.size());
+  const auto limit = [&](const char* name, int64_t otherwise) {
+    const int64_t at = call.node.attributes.Int(name, otherwise);
+    return std::clamp<int64_t>(at < 0 ? at + rank : at, 0, rank);
+  };
+  const int64_t start = limit("start", 0), end = std::max(start, limit("end", rank));
+  const Tensor y = call.Out(0, Type::kInt64, {end - start});
+  std::copy(shape.begin() + start, shape.begin() + end, y.data<int64_t>());
+}
+
+void RunSize(Call& call) {
+  *call.Out(0, Type::kInt64, {}).data<int64_t>() = call.in(0).count();
+}
+
+void RunReshape(Call& call) {
+  const Tensor& x = call.in(0);
+  Shape shape = call.Axes(1, "shape");
+  int64_t known = 1;
+  size_t open = shape.size();
+  for (size_t d = 0; d < shape.size(); ++d) {
+    if (shape[d] == 0 && call.node.attributes.Int("allowzero", 0) == 0) shape[d] = x.shape.at(d);
+    if (shape[d] == -1) {
+      open = d;
+    } else {
+      known *= shape[d];
+    }
+  }
+  if (open < shape.size()) shape[open] = known == 0 ? 0 : x.count() / known;
+  if (Count(shape) != x.count())
+    throw std::invalid_argument("Reshape of " + Text(x.shape) + " to " + Text(shape));
+  call.View(0, x, shape);
+}
+
+void RunFlatten(Call& call) {
+  const Tensor& x = call.in(0);
+  const int64_t rank = static_cast<int64_t>(x.shape.size());
+  int64_t axis = call.node.attributes.Int("axis", 1);
+  if (axis < 0) axis += rank;
+  int64_t rows = 1;
+  for (int64_t d = 0; d < axis; ++d) rows *= x.shape.at(static_cast<size_t>(d));
+  call.View(0, x, {rows, rows == 0 ? 0 : x.count() / rows});
+}
+
+void RunSqueeze(Call& call) {
+  const Tensor& x = call.in(0);
+  const std::vector<int64_t> axes = call.Axes(1);
+  std::vector<bool> drop(x.shape.size(), false);
+  for (size_t d = 0; d < x.shape.size(); ++d) drop[d] = axes.empty() && x.shape[d] == 1;
+  for (int64_t a : axes) drop[static_cast<size_t>(Axis(a, x.shape.size()))] = true;
+  Shape shape;
+  for (size_t d = 0; d < x.shape.size(); ++d) {
+    if (!drop[d]) shape.push_back(x.shape[d]);
+  }
+  call.View(0, x, shape);
+}
+
+void RunUnsqueeze(Call& call) {
+  const Tensor& x = call.in(0);
+  const std::vector<int64_t> axes = call.Axes(1);
+  Shape shape(x.shape.size() + axes.size(), -1);
+  for (int64_t a : axes) shape[static_cast<size_t>(Axis(a, shape.size()))] = 1;
+  size_t next = 0;
+  for (int64_t& dim : shape) {
+    if (dim < 0) dim = x.shape.at(next++);
+  }
+  call.View(0, x, shape);
+}
+
+void RunIdentity(Call& call) { call.View(0, call.in(0), call.in(0).shape); }
+
+}  // namespace
+
+std::vector<Operator> ShapeOperators() {
+  return {
+      {"Shape", RunShape, {kAny}},
+      {"Size", RunSize, {kAny}},
+      {"Reshape", RunReshape, {kAny, kIndices}, 2},
+      {"Flatten", RunFlatten, {kAny}},
+      {"Squeeze", RunSqueeze, {kAny, kIndices}, 2},
+      {"Unsqueeze", RunUnsqueeze, {kAny, kIndices}, 2},
+      {"Identity", RunIdentity, {kAny}},
+  };
+}
+
+}  // namespace cosetq::ep

@@ -1,0 +1,78 @@
+// Memory and order of work on the device.
+
+#ifndef COSETQ_EP_STREAM_H_
+#define COSETQ_EP_STREAM_H_
+
+#include <cstddef>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <unordered_map>
+
+namespace cosetq::ep {
+
+// Keeps freed blocks for the next allocation. All uses of its blocks must be in the order of one
+// stream: then a block may be given out again before the work that used it has run.
+class Arena {
+ public:
+  Arena() = default;
+  ~Arena();
+  Arena(const Arena&) = delete;
+  Arena& operator=(const Arena&) = delete;
+
+  void* Allocate(size_t bytes);
+  void Free(void* data);
+
+ private:
+  std::mutex mutex_;
+  std::multimap<size_t, void*> free_;
+  std::unordered_map<void*, size_t> sizes_;
+};
+
+// A block of memory, freed with its last owner.
+class Buffer {
+ public:
+  static std::shared_ptr<Buffer> OnHost(size_t bytes);
+  static std::shared_ptr<Buffer> OnDevice(std::shared_ptr<Arena> arena, size_t bytes);
+  static std::shared_ptr<Buffer> Borrowed(void* data);
+  ~Buffer();
+  Buffer(const Buffer&) = delete;
+  Buffer& operator=(const Buffer&) = delete;
+
+  void* data() const { return data_; }
+
+ private:
+  enum class Kind { kHost, kDevice, kBorrowed };
+  Buffer(Kind kind, void* data, std::shared_ptr<Arena> arena);
+  Kind kind_;
+  void* data_;
+  std::shared_ptr<Arena> arena_;
+};
+
+// Where work goes: a stream of the device, or the host itself, which the small integer computations
+// on shapes run on.
+class Stream {
+ public:
+  static Stream& Host();
+  // The stream behind a handle that ONNX Runtime was given; for null, one that everybody shares.
+  static Stream& At(void* handle);
+
+  Stream();
+  ~Stream();
+  Stream(const Stream&) = delete;
+  Stream& operator=(const Stream&) = delete;
+
+  bool on_host() const { return handle_ == nullptr; }
+  void* handle() const { return handle_; }
+  const std::shared_ptr<Arena>& arena() const { return arena_; }
+  void Copy(void* to, const void* from, size_t bytes);
+
+ private:
+  explicit Stream(void* handle) : handle_(handle) {}
+  void* handle_;
+  std::shared_ptr<Arena> arena_;
+};
+
+}  // namespace cosetq::ep
+
+#endif  // COSETQ_EP_STREAM_H_

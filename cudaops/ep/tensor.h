@@ -1,0 +1,79 @@
+// Tensors, and the walk over several tensors that are broadcast against each other.
+
+#ifndef COSETQ_EP_TENSOR_H_
+#define COSETQ_EP_TENSOR_H_
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "scalar.h"
+#include "stream.h"
+
+namespace cosetq::ep {
+
+using Shape = std::vector<int64_t>;
+
+inline int64_t Count(const Shape& shape) {
+  int64_t n = 1;
+  for (int64_t d : shape) n *= d;
+  return n;
+}
+
+std::string Text(const Shape& shape);
+
+// Row-major strides in elements.
+Shape Strides(const Shape& shape);
+
+// -1 counts from the end; throws when there is no such axis.
+int Axis(int64_t axis, size_t rank);
+
+struct Tensor {
+  Type type = Type::kNone;
+  Shape shape;
+  std::shared_ptr<Buffer> buffer;
+
+  int64_t count() const { return Count(shape); }
+  size_t bytes() const { return static_cast<size_t>(count()) * SizeOf(type); }
+  template <typename T = void>
+  T* data() const {
+    return static_cast<T*>(buffer->data());
+  }
+};
+
+constexpr int kMaxRank = 8;
+
+// Offsets of N tensors at each place of a row-major walk.
+template <size_t N>
+struct Layout {
+  int rank;
+  int dims[kMaxRank];
+  int strides[N][kMaxRank];
+
+  COSETQ_HD void At(int place, int (&offset)[N]) const {
+    for (size_t n = 0; n < N; ++n) offset[n] = 0;
+    for (int d = rank - 1; d > 0; --d) {
+      const int next = place / dims[d], index = place - next * dims[d];
+      for (size_t n = 0; n < N; ++n) offset[n] += index * strides[n][d];
+      place = next;
+    }
+    for (size_t n = 0; n < N; ++n) offset[n] += place * strides[n][0];
+  }
+};
+
+// Of a walk over shape, with each tensor's stride per dimension. Dimensions that every tensor walks
+// through evenly become one.
+template <size_t N>
+Layout<N> MakeLayout(const Shape& shape, const std::array<Shape, N>& strides);
+
+// Strides of a tensor that is broadcast to a shape: 0 where it is repeated. Throws if it cannot be.
+Shape BroadcastStrides(const Shape& from, const Shape& to);
+
+// The shape that all of them can be broadcast to.
+Shape BroadcastShape(const std::vector<Shape>& shapes);
+
+}  // namespace cosetq::ep
+
+#endif  // COSETQ_EP_TENSOR_H_

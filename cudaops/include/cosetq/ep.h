@@ -1,0 +1,38 @@
+/* What the execution provider of libcosetq_cuda tells about itself, beside what ONNX Runtime asks of it
+ * (CreateEpFactories and ReleaseEpFactory, which RegisterExecutionProviderLibrary calls). The functions
+ * may be called from any thread. */
+
+#ifndef COSETQ_EP_H_
+#define COSETQ_EP_H_
+
+#include <stdint.h>
+
+#include "cosetq.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* The two functions below write text closed by a NUL if it fits, and return the bytes it takes. */
+
+/* The name of the device and problem 0; or why there is none, and problem 1. */
+COSETQ_EXPORT int64_t cosetq_ep_device(char* out, int64_t capacity, int64_t* problem);
+
+/* Where the nodes went of the model that was loaded last: a line for each with its name, its operator
+ * and why it is left to another provider, apart by tabs; the last is empty for nodes on the device. */
+COSETQ_EXPORT int64_t cosetq_ep_placement(char* out, int64_t capacity);
+
+/* Copies between host and device in the middle of what runs on the device, since the library was
+ * loaded. Inputs and outputs of models do not count. */
+struct cosetq_ep_traffic {
+  int64_t runs;
+  int64_t uploads, upload_bytes;
+  int64_t downloads, download_bytes;
+};
+COSETQ_EXPORT void cosetq_ep_traffic(struct cosetq_ep_traffic* out);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* COSETQ_EP_H_ */

@@ -1,0 +1,309 @@
+//go:build cgo && linux
+
+package ort_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/cosetq/cosetq/cudaops"
+	"github.com/cosetq/cosetq/internal/testenv"
+	"github.com/cosetq/cosetq/onnx"
+	"github.com/cosetq/cosetq/ort"
+	"github.com/cosetq/cosetq/tensor"
+)
+
+// provider is the GPU library where there is a GPU, else the same provider on the host.
+func provider(t testing.TB) string {
+	t.Helper()
+	if path, err := cudaops.FindCUDALibrary(""); err == nil {
+		if p, err := ort.OpenProvider(path); err == nil {
+			if name, err := p.Device(); err == nil {
+				t.Logf("on %s", name)
+				return path
+			}
+		}
+	}
+	return testenv.HostProvider(t)
+}
+
+// distance is the largest difference between two tensors, relative to the largest number of the first.
+func distance(t *testing.T, want, got *tensor.Tensor) float64 {
+	t.Helper()
+	if want.Type != got.Type || !slices.Equal(want.Shape, got.Shape) {
+		t.Fatalf("%s%s, want %s%s", got.Type, tensor.FormatShape(got.Shape), want.Type, tensor.FormatShape(want.Shape))
+	}
+	n := want.Count()
+	a, b := make([]float64, n), make([]float64, n)
+	if err := errors.Join(want.Floats(a, 0, n), got.Floats(b, 0, n)); err != nil {
+		t.Fatal(err)
+	}
+	var worst, largest float64
+	for i := range a {
+		if a[i] == b[i] || math.IsNaN(a[i]) && math.IsNaN(b[i]) {
+			continue
+		}
+		if d := math.Abs(a[i] - b[i]); !(d <= worst) {
+			worst = d
+		}
+	}
+	for _, x := range a {
+		if !math.IsInf(x, 0) {
+			largest = max(largest, math.Abs(x))
+		}
+	}
+	if worst == 0 {
+		return 0
+	}
+	return worst / max(largest, 1e-30)
+}
+
+// randomInputs makes inputs of the sizes given by name, or else 2.
+func randomInputs(t *testing.T, specs []tensor.Spec, seed uint64, sizes map[string]int64) map[string]*tensor.Tensor {
+	t.Helper()
+	rng := rand.New(rand.NewPCG(seed, 7))
+	inputs := map[string]*tensor.Tensor{}
+	for _, s := range specs {
+		shape := make([]int64, len(s.Shape))
+		for i, d := range s.Shape {
+			if shape[i] = d.Size; !d.Fixed() {
+				shape[i] = 2
+				if i == 1 {
+					shape[i] = sizes["1"]
+				}
+			}
+		}
+		x, err := tensor.New(s.Type, shape...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		switch s.Type {
+		case tensor.Float32:
+			v, _ := tensor.View[float32](x)
+			for i := range v {
+				v[i] = float32(rng.NormFloat64())
+			}
+		case tensor.Int64:
+			v, _ := tensor.View[int64](x)
+			for i := range v {
+				v[i] = rng.Int64N(100)
+			}
+		default:
+			t.Fatalf("input of %s", s.Type)
+		}
+		inputs[s.Name] = x
+	}
+	return inputs
+}
+
+// Every node of real models runs on the device, with the results of the CPU, and once the shapes are known nothing is copied
+// in the middle of the graph.
+func TestProviderRunsWholeModels(t *testing.T) {
+	library := provider(t)
+	paths := map[string]string{}
+	for _, name := range []string{"cora24_mnist_point", "optimum_tests_tiny", "vnn21_mnist_net_256x2", "vnn21_eran_mnist_relu_9_200",
+		"vnn21_oval21_cifar_base_kw", "vnn23_vit_pgd_2_3_16", "vnn23_ml4acopf_118", "vnn23_nn4sys_mscn_128d"} {
+		paths[name] = testenv.Data(t, "models/"+name+".onnx")
+	}
+	if testenv.Slow() {
+		paths["vit_tiny_patch16_224"] = testenv.Data(t, "models/vit_tiny_patch16_224.onnx")
+		paths["novel_llama_24m"] = testenv.Llama(t)
+	}
+	about, err := ort.OpenProvider(library)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, path := range paths {
+		t.Run(name, func(t *testing.T) {
+			want, got := session(t, path, ort.SessionOptions{}), session(t, path, ort.SessionOptions{Provider: library})
+			for round, length := range []int64{7, 7, 5} {
+				inputs := randomInputs(t, want.Inputs(), uint64(round), map[string]int64{"1": length})
+				a, err := want.Run(context.Background(), inputs)
+				if err != nil {
+					t.Fatal(err)
+				}
+				before := about.Traffic()
+				b, err := got.Run(context.Background(), inputs)
+				if err != nil {
+					t.Fatal(err)
+				}
+				after := about.Traffic()
+				if after.Runs != before.Runs+1 {
+					t.Errorf("%d parts ran on the device, want the whole graph as one", after.Runs-before.Runs)
+				}
+				if round == 1 && (after.Uploads != before.Uploads || after.Downloads != before.Downloads) {
+					t.Errorf("copies in the middle: %+v, then %+v", before, after)
+				}
+				for _, out := range want.Outputs() {
+					if d := distance(t, a[out.Name], b[out.Name]); !(d < 1e-5) {
+						t.Errorf("%s is off by %g", out.Name, d)
+					}
+				}
+			}
+			nodes, err := openORT(t).Placement(context.Background(), path, ort.SessionOptions{Provider: library},
+				randomInputs(t, want.Inputs(), 0, map[string]int64{"1": 3}))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, n := range nodes {
+				if n.Provider != ort.ProviderName && !strings.HasPrefix(n.Op, "Memcpy") {
+					t.Errorf("%s %s ran on %s: %s", n.Op, n.Node, n.Provider, n.Reason)
+				}
+			}
+		})
+	}
+}
+
+// A node without a kernel goes to the CPU, alone, with the reason; those around it stay on the device.
+func TestProviderLeavesNodesToTheCPU(t *testing.T) {
+	library := provider(t)
+	path := model(t, func(g *onnx.Graph) {
+		g.Initializers = []*onnx.Tensor{onnx.NewTensor("w", []int64{3, 3}, []float32{1, 2, 3, 4, 5, 6, 7, 8, 9})}
+		g.Nodes = []*onnx.Node{
+			onnx.NewNode("MatMul", []string{"x", "w"}, []string{"a"}),
+			onnx.NewNode("Hardmax", []string{"a"}, []string{"b"}),
+			onnx.NewNode("MatMul", []string{"b", "w"}, []string{"c"}),
+			onnx.NewNode("Add", []string{"c", "a"}, []string{"y"}),
+		}
+		for _, n := range g.Nodes {
+			n.Name = n.OpType + n.Outputs[0]
+		}
+		g.Outputs = []*onnx.ValueInfo{value("y", onnx.Float, "batch", 3)}
+	})
+	x := tensor.Of([]float32{1, 0, 0, 0, 1, -2}, 2, 3)
+	o := ort.SessionOptions{Optimization: ort.OptimizeDisabled}
+	want := run(t, session(t, path, o), x)
+	o.Provider = library
+	got := run(t, session(t, path, o), x)
+	if d := distance(t, want["y"], got["y"]); d != 0 {
+		t.Errorf("off by %g", d)
+	}
+	nodes, err := openORT(t).Placement(context.Background(), path, o, map[string]*tensor.Tensor{"x": x})
+	if err != nil {
+		t.Fatal(err)
+	}
+	on := map[string]string{}
+	for _, n := range nodes {
+		on[n.Op] += n.Provider + n.Reason
+	}
+	if on["MatMul"] != ort.ProviderName+ort.ProviderName || on["Add"] != ort.ProviderName {
+		t.Errorf("placement %v", on)
+	}
+	if on["Hardmax"] != "CPUExecutionProvider"+"no GPU kernel for this operator" {
+		t.Errorf("Hardmax: %s", on["Hardmax"])
+	}
+}
+
+// What the provider takes of ONNX's own tests of single operators, it computes as the CPU does.
+func TestProviderOperators(t *testing.T) {
+	library := provider(t)
+	dirs, err := filepath.Glob(filepath.Join(testenv.Backend(t), "node", "*"))
+	if err != nil || len(dirs) < 500 {
+		t.Fatalf("%d tests of operators, %v", len(dirs), err)
+	}
+	taken := 0
+	for i, dir := range dirs {
+		if !testenv.Slow() && i%6 != 0 || strings.Contains(dir, "bernoulli") { // made of random numbers
+			continue
+		}
+		if compareOperator(t, dir, library) {
+			taken++
+		}
+	}
+	t.Logf("%d tests ran on the device", taken)
+	if taken < 50 {
+		t.Errorf("only %d of the tests ran on the device", taken)
+	}
+}
+
+// compareOperator tells whether the provider took anything of the model in a folder.
+func compareOperator(t *testing.T, dir, library string) bool {
+	t.Helper()
+	o := ort.SessionOptions{Optimization: ort.OptimizeDisabled, Threads: 1}
+	want, err := openORT(t).NewSession(filepath.Join(dir, "model.onnx"), o)
+	if err != nil {
+		return false // not for this ONNX Runtime
+	}
+	defer want.Close()
+	inputs := map[string]*tensor.Tensor{}
+	for i, s := range want.Inputs() {
+		if inputs[s.Name], err = recorded(filepath.Join(dir, "test_data_set_0", fmt.Sprintf("input_%d.pb", i))); err != nil {
+			return false // not a tensor
+		}
+	}
+	a, err := want.Run(context.Background(), inputs)
+	if err != nil {
+		return false
+	}
+	about, err := ort.OpenProvider(library)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.Provider, o.Config = library, map[string]string{"ai.coset.gpu_nodes": "all"}
+	got, err := openORT(t).NewSession(filepath.Join(dir, "model.onnx"), o)
+	if err != nil {
+		t.Errorf("%s: %v", dir, err)
+		return false
+	}
+	defer got.Close()
+	before := about.Traffic().Runs
+	b, err := got.Run(context.Background(), inputs)
+	if err != nil {
+		t.Errorf("%s: %v", dir, err)
+		return false
+	}
+	for name, x := range a {
+		limit := 5e-5
+		if x.Type == tensor.Float16Type {
+			limit = 2e-3
+		}
+		if d := distance(t, x, b[name]); !(d < limit) {
+			t.Errorf("%s: %s is off by %g", dir, name, d)
+		}
+	}
+	return about.Traffic().Runs > before
+}
+
+// recorded reads a file with a TensorProto: it becomes the initializer of a model of nothing else.
+func recorded(path string) (*tensor.Tensor, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	const graphField, initializerField = 7, 5
+	graph := protowire.AppendBytes(protowire.AppendTag(nil, initializerField, protowire.BytesType), b)
+	m, err := onnx.Parse(protowire.AppendBytes(protowire.AppendTag(nil, graphField, protowire.BytesType), graph))
+	if err != nil {
+		return nil, err
+	}
+	c := m.Graph.Initializers[0]
+	data, err := c.Bytes()
+	if err != nil {
+		return nil, err
+	}
+	x, err := tensor.New(tensor.Type(c.DataType), c.Dims...)
+	if err != nil {
+		return nil, err
+	}
+	copy(x.Data, data)
+	return x, nil
+}
+
+func TestOpenProviderNeedsOne(t *testing.T) {
+	if _, err := ort.OpenProvider(filepath.Join(t.TempDir(), "none.so")); !errors.Is(err, ort.ErrUnavailable) {
+		t.Errorf("no file: %v", err)
+	}
+	if _, err := ort.OpenProvider(testenv.Ops(t)); !errors.Is(err, ort.ErrUnavailable) {
+		t.Errorf("another library: %v", err)
+	}
+}
