@@ -53,6 +53,7 @@ type InspectReport struct {
 	Coverage  float64         `json:"coverage"`
 	Estimates []Estimate      `json:"estimates"` // of what quantizing would give
 	Others    []OtherWeights  `json:"others"`    // that stay as they are, the largest first
+	PeakRSS   int64           `json:"peak_rss_bytes"`
 	Nodes     []InspectedNode `json:"nodes"`
 }
 
@@ -92,6 +93,7 @@ func Inspect(path string, opts rewrite.Options) (*InspectReport, error) {
 		return nil, err
 	}
 	r.Others = otherWeights(m, sites)
+	r.PeakRSS = PeakRSS()
 	return r, nil
 }
 

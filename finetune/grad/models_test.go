@@ -212,8 +212,8 @@ func checkModel(t *testing.T, m *onnx.Model, load Loader, kind Loss, weights []s
 			size += float64(w[j]) * float64(w[j])
 		}
 		norm, size = math.Sqrt(norm), math.Sqrt(size)
-		if norm*size < 1e-4*value() {
-			continue // it hardly matters: its effect drowns in the rounding of the loss
+		if norm*size < 1e-2*value() {
+			continue // it hardly matters: a move of a hundredth changes the loss by less than a hundred of its roundings
 		}
 		direction := make([]float64, len(w))
 		want := 0.0
