@@ -147,7 +147,7 @@ func TestBackendReasons(t *testing.T) {
 		}
 	}
 	t.Logf("%d sites: %v", sites, reasons)
-	if reasons[rewrite.TooSmall] < 15 || reasons[rewrite.DynamicB] == 0 || reasons[rewrite.Rank] == 0 {
+	if reasons[rewrite.TooSmall] < 15 || reasons[rewrite.Rank] == 0 { // recent versions have dynamic-b as well
 		t.Errorf("reasons %v: the tests of MatMul and Gemm are not among them", reasons)
 	}
 }
