@@ -3,6 +3,7 @@
 package ort_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -266,6 +267,12 @@ func compareOperator(t *testing.T, dir, library string) bool {
 		limit := 5e-5
 		if x.Type == tensor.Float16Type {
 			limit = 2e-3
+		}
+		if x.Floats(make([]float64, x.Count()), 0, x.Count()) != nil { // of a type without numbers, such as float8
+			if !bytes.Equal(x.Data, b[name].Data) {
+				t.Errorf("%s: %s differs", dir, name)
+			}
+			continue
 		}
 		if d := distance(t, x, b[name]); !(d < limit) {
 			t.Errorf("%s: %s is off by %g", dir, name, d)

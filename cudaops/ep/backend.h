@@ -41,12 +41,6 @@ void CopyToDevice(void* to, const void* from, size_t bytes, void* stream);
 void CopyToHost(void* to, const void* from, size_t bytes, void* stream);
 void CopyOnDevice(void* to, const void* from, size_t bytes, void* stream);
 
-// Work recorded once and launched as a whole. BeginCapture returns false where there is no such thing.
-bool BeginCapture(void* stream);
-void* EndCapture(void* stream);  // null when the recording failed
-void LaunchGraph(void* graph, void* stream);
-void DestroyGraph(void* graph);
-
 }  // namespace backend
 }  // namespace cosetq::ep
 

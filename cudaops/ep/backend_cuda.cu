@@ -80,24 +80,4 @@ void CopyOnDevice(void* to, const void* from, size_t bytes, void* stream) {
   Check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, S(stream)), "copy on the GPU");
 }
 
-bool BeginCapture(void* stream) {
-  Check(cudaStreamBeginCapture(S(stream), cudaStreamCaptureModeThreadLocal), "begin recording");
-  return true;
-}
-
-void* EndCapture(void* stream) {
-  cudaGraph_t graph = nullptr;
-  cudaGraphExec_t ready = nullptr;
-  if (cudaStreamEndCapture(S(stream), &graph) == cudaSuccess && graph != nullptr) {
-    if (cudaGraphInstantiate(&ready, graph, 0) != cudaSuccess) ready = nullptr;
-    cudaGraphDestroy(graph);
-  }
-  if (ready == nullptr) cudaGetLastError();
-  return ready;
-}
-void LaunchGraph(void* graph, void* stream) {
-  Check(cudaGraphLaunch(static_cast<cudaGraphExec_t>(graph), S(stream)), "launch a recording");
-}
-void DestroyGraph(void* graph) { cudaGraphExecDestroy(static_cast<cudaGraphExec_t>(graph)); }
-
 }  // namespace cosetq::ep::backend

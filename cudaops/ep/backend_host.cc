@@ -33,9 +33,4 @@ void CopyToDevice(void* to, const void* from, size_t bytes, void*) { std::memcpy
 void CopyToHost(void* to, const void* from, size_t bytes, void*) { std::memcpy(to, from, bytes); }
 void CopyOnDevice(void* to, const void* from, size_t bytes, void*) { std::memcpy(to, from, bytes); }
 
-bool BeginCapture(void*) { return false; }
-void* EndCapture(void*) { return nullptr; }
-void LaunchGraph(void*, void*) {}
-void DestroyGraph(void*) {}
-
 }  // namespace cosetq::ep::backend

@@ -147,7 +147,9 @@ func TestBackendReasons(t *testing.T) {
 		}
 	}
 	t.Logf("%d sites: %v", sites, reasons)
-	if reasons[rewrite.TooSmall] < 15 || reasons[rewrite.Rank] == 0 { // recent versions have dynamic-b as well
+	// The tests in Debian's package are older and have no second factor that is computed.
+	older := strings.HasPrefix(root, "/usr/")
+	if reasons[rewrite.TooSmall] < 15 || reasons[rewrite.DynamicB] == 0 && !older || reasons[rewrite.Rank] == 0 {
 		t.Errorf("reasons %v: the tests of MatMul and Gemm are not among them", reasons)
 	}
 }
