@@ -107,7 +107,7 @@ func estimates(sites []rewrite.Site, size int64) ([]Estimate, error) {
 		}
 		var p QuantizeReport
 		p.InputBytes = size
-		p.plan(codec, sites)
+		p.plan(oneCodec(sites, codec), sites)
 		if p.BitsPerWeight > 0 {
 			list = append(list, Estimate{Bits: bits, Codec: codec.String(), BitsPerWeight: p.BitsPerWeight, Bytes: p.Bytes})
 		}

@@ -44,6 +44,10 @@ type QuantizeOptions struct {
 	Codec  string // codec instead of a preset, as in d4:4,4:g3,4,5,6
 	Method string // RTN or LDLQ; "" is RTN without data and LDLQ with
 
+	// Layers gives some layers a codec of their own: each entry is PATTERN=CODEC, with a pattern as in Sites and a preset (2, 3
+	// or 4) or a codec. Of several that match, the last counts.
+	Layers []string
+
 	Data       string // calibrate on this data first: a recipe, or random:N
 	Samples    int    // number of samples of Data, 0 all
 	Statistics string // or use this file that Calibrate wrote
@@ -147,7 +151,11 @@ func quantize(ctx context.Context, input string, o QuantizeOptions, dryRun bool)
 	if err != nil {
 		return nil, err
 	}
-	r := newQuantizeReport(input, codec, &o)
+	codecs, err := o.layerCodecs(sites, codec)
+	if err != nil {
+		return nil, err
+	}
+	r := newQuantizeReport(input, &o)
 	r.DryRun = dryRun
 	if r.InputBytes, err = modelBytes(m); err != nil {
 		return nil, err
@@ -156,11 +164,11 @@ func quantize(ctx context.Context, input string, o QuantizeOptions, dryRun bool)
 		if err := o.checkStatistics(m); err != nil {
 			return nil, err
 		}
-		r.plan(codec, sites)
+		r.plan(codecs, sites)
 		if err := r.enough(sites, o.MinCoverage); err != nil {
 			return nil, err
 		}
-	} else if err := o.write(ctx, r, m, codec, sites, output); err != nil {
+	} else if err := o.write(ctx, r, m, codec, codecs, sites, output); err != nil {
 		return nil, err
 	}
 	r.Seconds = time.Since(start).Seconds()
@@ -168,8 +176,8 @@ func quantize(ctx context.Context, input string, o QuantizeOptions, dryRun bool)
 	return r, nil
 }
 
-func newQuantizeReport(input string, codec *lattice.Codec, o *QuantizeOptions) *QuantizeReport {
-	return &QuantizeReport{Schema: "cosetq/v1/quantize", Input: input, Codec: codec.String(), Method: o.Method, Seed: o.Seed, Files: []File{}}
+func newQuantizeReport(input string, o *QuantizeOptions) *QuantizeReport {
+	return &QuantizeReport{Schema: "cosetq/v1/quantize", Input: input, Method: o.Method, Seed: o.Seed, Files: []File{}}
 }
 
 // chosenCodec returns the codec of Codec or Bits.
@@ -188,11 +196,7 @@ func (o *QuantizeOptions) chosenCodec() (*lattice.Codec, error) {
 	if o.Bits != 0 {
 		return nil, usage(errors.New("--bits and --codec are both given"), "leave one of them out")
 	}
-	c, err := lattice.ParseCodec(o.Codec)
-	if err != nil {
-		return nil, usage(err, "a codec is a lattice, radices and gains, as in d4:4,4:g3,4,5,6")
-	}
-	return c, nil
+	return parseCodec(o.Codec)
 }
 
 // check refuses options that make no sense, and fills in the method.
@@ -249,18 +253,24 @@ func (r *QuantizeReport) enough(sites []rewrite.Site, minCoverage float64) error
 }
 
 // plan fills the report of a dry run: sizes follow from the shapes alone.
-func (r *QuantizeReport) plan(codec *lattice.Codec, sites []rewrite.Site) {
+func (r *QuantizeReport) plan(codecs codecOf, sites []rewrite.Site) {
 	var bytes, weights, floats int64
 	seen := map[*rewrite.Weight]bool{}
+	books := map[string]bool{}
 	for i := range sites {
 		s := &sites[i]
 		layer := layerOf(s)
 		if s.Status == rewrite.Candidate {
+			codec := codecs[s.Weight]
 			b := quant.PlannedBytes(codec, s.N, s.K)
 			layer.Codec, layer.BitsPerWeight = codec.String(), 8*float64(b)/float64(s.Weights)
 			if !seen[s.Weight] {
 				seen[s.Weight] = true
 				bytes += b
+				if book := quant.LayoutOf(codec).Codebook; !books[fmt.Sprint(book)] {
+					books[fmt.Sprint(book)] = true
+					bytes += int64(len(book))
+				}
 				weights += s.Weights
 				floats += s.Weights * int64(s.DType.Bits()/8)
 			}
@@ -268,11 +278,11 @@ func (r *QuantizeReport) plan(codec *lattice.Codec, sites []rewrite.Site) {
 		r.Layers = append(r.Layers, layer)
 	}
 	if weights > 0 {
-		bytes += int64(len(quant.LayoutOf(codec).Codebook))
 		r.BitsPerWeight = 8 * float64(bytes) / float64(weights)
 	}
 	_, r.Coverage = rewrite.Coverage(sites)
 	r.Bytes = r.InputBytes - floats + bytes
+	r.Codec = codecs.names()
 }
 
 func layerOf(s *rewrite.Site) QuantizedLayer {
@@ -281,7 +291,7 @@ func layerOf(s *rewrite.Site) QuantizedLayer {
 }
 
 // write quantizes all candidates, rewrites the model and saves it; or quantizes a share of them.
-func (o *QuantizeOptions) write(ctx context.Context, r *QuantizeReport, m *onnx.Model, codec *lattice.Codec, sites []rewrite.Site, output string) (err error) {
+func (o *QuantizeOptions) write(ctx context.Context, r *QuantizeReport, m *onnx.Model, codec *lattice.Codec, codecs codecOf, sites []rewrite.Site, output string) (err error) {
 	j, err := o.openJournal(m, codec, output)
 	if err != nil {
 		return err
@@ -295,13 +305,14 @@ func (o *QuantizeOptions) write(ctx context.Context, r *QuantizeReport, m *onnx.
 		defer h.close()
 	}
 	weights := weightsOf(sites)
-	if err := o.checkTargets(m, codec, weights, output, j); err != nil {
+	if err := o.checkTargets(m, codecs, weights, output, j); err != nil {
 		return err
 	}
-	results, err := o.quantizeAll(ctx, r, codec, o.Shard.share(weights), h, j)
+	results, err := o.quantizeAll(ctx, r, codecs, o.Shard.share(weights), h, j)
 	if err != nil {
 		return err
 	}
+	r.Codec = codecs.names()
 	if o.Shard.Count > 0 {
 		return r.describeShare(m, o.Shard, sites, results)
 	}
@@ -309,14 +320,14 @@ func (o *QuantizeOptions) write(ctx context.Context, r *QuantizeReport, m *onnx.
 }
 
 // checkTargets fails at once when the result could not be saved in the end.
-func (o *QuantizeOptions) checkTargets(m *onnx.Model, codec *lattice.Codec, weights []*rewrite.Weight, output string, j *journal.Journal) error {
+func (o *QuantizeOptions) checkTargets(m *onnx.Model, codecs codecOf, weights []*rewrite.Weight, output string, j *journal.Journal) error {
 	if placed, err := j.Output(); err != nil || len(placed) > 0 {
 		return err // what stands there may be our own; the end will tell
 	}
 	external := false
 	for _, w := range weights {
 		n, k := w.Dims()
-		external = external || quant.PlannedBytes(codec, n, k) > 2*pageSize // more than half of which are the codes
+		external = external || quant.PlannedBytes(codecs[w], n, k) > 2*pageSize // more than half of which are the codes
 	}
 	return m.CheckTargets(output, onnx.SaveOptions{Overwrite: o.Overwrite}, external)
 }
@@ -406,29 +417,33 @@ type codedWeight struct {
 }
 
 // quantizeAll codes the weights that the journal does not have yet.
-func (o *QuantizeOptions) quantizeAll(ctx context.Context, r *QuantizeReport, codec *lattice.Codec, weights []numbered, h *hessians, j *journal.Journal) (map[*rewrite.Weight]*codedWeight, error) {
+func (o *QuantizeOptions) quantizeAll(ctx context.Context, r *QuantizeReport, codecs codecOf, weights []numbered, h *hessians, j *journal.Journal) (map[*rewrite.Weight]*codedWeight, error) {
 	var rows int64
 	for _, w := range weights {
 		n, _ := w.Dims()
 		rows += int64(n)
 	}
-	encoder, err := encoderOn(o.Device, codec)
-	if err != nil {
-		return nil, err
-	}
+	encoders := map[*lattice.Codec]lattice.RowCoder{}
 	step, results := o.Progress.stage("quantizing", rows), map[*rewrite.Weight]*codedWeight{}
 	for _, w := range weights {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		res, err := r.recall(j, w)
+		codec := codecs[w.Weight]
+		if _, ok := encoders[codec]; !ok {
+			var err error
+			if encoders[codec], err = encoderOn(o.Device, codec); err != nil {
+				return nil, err
+			}
+		}
+		res, err := r.recall(j, w, codec)
 		if err != nil {
 			return nil, err
 		}
 		if res != nil {
 			n, _ := w.Dims()
 			step(n)
-		} else if res, err = o.quantizeOne(ctx, codec, encoder, w, h, j, step); err != nil {
+		} else if res, err = o.quantizeOne(ctx, codec, encoders[codec], w, h, j, step); err != nil {
 			return nil, err
 		}
 		results[w.Weight] = res
@@ -466,5 +481,5 @@ func (o *QuantizeOptions) quantizeOne(ctx context.Context, codec *lattice.Codec,
 			coded.SQNR = &db
 		}
 	}
-	return coded, coded.store(j, w)
+	return coded, coded.store(j, w, codec)
 }

@@ -27,6 +27,7 @@ const (
 	settingProgram    = "the version of cosetq"
 	settingModel      = "the model"
 	settingCodec      = "--codec"
+	settingLayers     = "--layer"
 	settingMethod     = "--method"
 	settingRotate     = "--rotate"
 	settingInclude    = "--include"
@@ -41,7 +42,7 @@ const (
 func (o *QuantizeOptions) settings(m *onnx.Model, codec *lattice.Codec) (journal.Settings, error) {
 	s := journal.Settings{
 		settingProgram: Version(), settingCodec: codec.String(), settingMethod: o.Method, settingRotate: o.Rotate,
-		settingInclude: listText(o.Sites.Include), settingExclude: listText(o.Sites.Exclude),
+		settingInclude: listText(o.Sites.Include), settingExclude: listText(o.Sites.Exclude), settingLayers: listText(o.Layers),
 	}
 	var err error
 	if s[settingModel], err = fingerprint(m); err != nil {
@@ -162,15 +163,18 @@ type numbered struct {
 	number int
 }
 
-func (w numbered) key() string { return fmt.Sprintf("%d %s", w.number, w.Name()) }
+// key names the result of coding the weight with a codec.
+func (w numbered) key(codec *lattice.Codec) string {
+	return fmt.Sprintf("%d %s %s", w.number, codec, w.Name())
+}
 
-// recall returns what the journal has for a weight, or nil. A layer that the disk damaged counts as not done.
-func (r *QuantizeReport) recall(j *journal.Journal, w numbered) (*codedWeight, error) {
-	l, err := j.Get(w.key())
+// recall returns what the journal has for a weight and a codec, or nil. A layer that the disk damaged counts as not done.
+func (r *QuantizeReport) recall(j *journal.Journal, w numbered, codec *lattice.Codec) (*codedWeight, error) {
+	l, err := j.Get(w.key(codec))
 	var damaged *journal.DamagedError
 	if errors.As(err, &damaged) {
 		r.Notes = append(r.Notes, fmt.Sprintf("%v; it was done again", damaged))
-		return nil, j.Drop(w.key())
+		return nil, j.Drop(w.key(codec))
 	}
 	if err != nil || l == nil {
 		return nil, err
@@ -198,7 +202,7 @@ func restore(l *journal.Layer, w numbered) (*codedWeight, error) {
 }
 
 // store puts the result into the journal, and takes the code from there: it need not stay in memory.
-func (c *codedWeight) store(j *journal.Journal, w numbered) error {
+func (c *codedWeight) store(j *journal.Journal, w numbered, codec *lattice.Codec) error {
 	source, err := journal.Digest(w)
 	if err != nil {
 		return fail(BadModel, err, "")
@@ -207,10 +211,10 @@ func (c *codedWeight) store(j *journal.Journal, w numbered) error {
 	if err != nil {
 		return err
 	}
-	if err := j.Put(w.key(), journal.Layer{Source: source, Meta: meta, Matrix: c.matrix}); err != nil {
+	if err := j.Put(w.key(codec), journal.Layer{Source: source, Meta: meta, Matrix: c.matrix}); err != nil {
 		return err
 	}
-	l, err := j.Get(w.key())
+	l, err := j.Get(w.key(codec))
 	if err != nil {
 		return err
 	}

@@ -252,7 +252,12 @@ func merge(ctx context.Context, m *onnx.Model, j *journal.Journal, output string
 	if err != nil {
 		return nil, err
 	}
-	r := newQuantizeReport(m.Path(), codec, q)
+	codecs, err := q.layerCodecs(sites, codec)
+	if err != nil {
+		return nil, err
+	}
+	r := newQuantizeReport(m.Path(), q)
+	r.Codec = codecs.names()
 	if r.InputBytes, err = modelBytes(m); err != nil {
 		return nil, err
 	}
@@ -264,7 +269,7 @@ func merge(ctx context.Context, m *onnx.Model, j *journal.Journal, output string
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		l, err := j.Get(w.key())
+		l, err := j.Get(w.key(codecs[w.Weight]))
 		switch {
 		case err != nil:
 			return nil, fail(Usage, err, "delete the file and run its share again")
@@ -302,6 +307,9 @@ func recallOptions(m *onnx.Model, j *journal.Journal) (*QuantizeOptions, *lattic
 		return nil, nil, err
 	}
 	if o.Sites.Exclude, err = textList(s[settingExclude]); err != nil {
+		return nil, nil, err
+	}
+	if o.Layers, err = textList(s[settingLayers]); err != nil {
 		return nil, nil, err
 	}
 	codec, err := lattice.ParseCodec(o.Codec)

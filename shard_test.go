@@ -53,7 +53,7 @@ func hintOf(err error) string {
 // cannot: a new option must be thought about.
 func TestSettingsCoverOptions(t *testing.T) {
 	harmless := []string{"Output", "Overwrite", "Resume", "Shard", "MinCoverage", "Threads", "Progress", "Device"}
-	recorded := []string{"Bits", "Codec", "Method", "Rotate", "Data", "Samples", "Statistics", "Sites", "Seed"}
+	recorded := []string{"Bits", "Codec", "Layers", "Method", "Rotate", "Data", "Samples", "Statistics", "Sites", "Seed"}
 	options := reflect.TypeOf(QuantizeOptions{})
 	for i := range options.NumField() {
 		name := options.Field(i).Name

@@ -50,6 +50,22 @@ func compile(texts []string, sites []Site) ([]*Pattern, error) {
 	return patterns, nil
 }
 
+// Select returns the indices of the sites that a pattern matches. The error is a *PatternError: the pattern is malformed, or
+// matches none.
+func Select(sites []Site, pattern string) ([]int, error) {
+	compiled, err := compile([]string{pattern}, sites)
+	if err != nil {
+		return nil, err
+	}
+	var matched []int
+	for i := range sites {
+		if compiled[0].Match(&sites[i]) {
+			matched = append(matched, i)
+		}
+	}
+	return matched, nil
+}
+
 func firstMatch(patterns []*Pattern, s *Site) *Pattern {
 	for _, p := range patterns {
 		if p.Match(s) {

@@ -28,7 +28,7 @@ and writes a new model. Nothing is changed in place, and every MatMul and Gemm i
 accounted for: quantized, or skipped with a reason.
 
 --bits 4, 3 or 2 chooses a preset codec; --codec names one, as in d4:4,4:g3,4,5,6
-(lattice, radices from the finest level, gains).
+(lattice, radices from the finest level, gains); --layer gives some layers another one.
 
 What is done is kept in the folder OUTPUT.journal until the model is written: after a
 crash or Ctrl-C, --resume goes on from there and gives the same bytes. --shard i/n does
@@ -78,6 +78,7 @@ the model.`,
 	fs.StringVarP(&o.Output, "output", "o", "", "file to write (default: the input's name ending in .q.onnx)")
 	fs.IntVar(&o.Bits, "bits", cosetq.DefaultBits, "preset: 2, 3 or 4 bits per weight (and a quarter for the gains)")
 	fs.StringVar(&o.Codec, "codec", "", "codec instead of a preset, as in d4:4,4:g3,4,5,6")
+	fs.StringArrayVar(&o.Layers, "layer", nil, "PATTERN=CODEC: bits (2, 3 or 4) or a codec for the layers that match, as in 're:lm_head=4'; the last that matches counts")
 	fs.StringVar(&o.Method, "method", "", "rtn: round to nearest, needs no data; ldlq: round for the outputs that the data gives (default with data)")
 	fs.StringVar(&o.Rotate, "rotate", "", "code weights under a random block Hadamard rotation: auto (those that lose less by it; default with data), none, hadamard (all)")
 	fs.StringVar(&o.Data, "data", "", "calibrate on this data first: a recipe, or random:N")
