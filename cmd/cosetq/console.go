@@ -41,7 +41,7 @@ func (c *console) logf(format string, args ...any) {
 }
 
 // progress starts a bar of n steps on err when that is a terminal, and returns
-// the function that advances it.
+// the function that advances it. It has no colours, whatever NO_COLOR says.
 func (c *console) progress(n int, what string) func(step int) {
 	f, ok := c.err.(*os.File)
 	if c.quiet || !ok || !term.IsTerminal(int(f.Fd())) {
@@ -50,8 +50,7 @@ func (c *console) progress(n int, what string) func(step int) {
 	c.bar = progressbar.NewOptions(n,
 		progressbar.OptionSetWriter(f), progressbar.OptionSetDescription(what), progressbar.OptionSetWidth(30),
 		progressbar.OptionShowCount(), progressbar.OptionShowIts(), progressbar.OptionSetPredictTime(true), progressbar.OptionShowBytes(what == "writing"),
-		progressbar.OptionThrottle(100*time.Millisecond), progressbar.OptionClearOnFinish(),
-		progressbar.OptionEnableColorCodes(os.Getenv("NO_COLOR") == ""))
+		progressbar.OptionThrottle(100*time.Millisecond), progressbar.OptionClearOnFinish())
 	return func(step int) { _ = c.bar.Add(step) }
 }
 

@@ -77,7 +77,7 @@ func printEval(con *console, r *eval.Report) error {
 		fmt.Fprintf(t, "model\ttop-1 agreement\tKL\tcosine\tSQNR dB\tmax abs err\tseconds\n")
 		for _, m := range r.Models {
 			a := m.Metrics.(eval.Agreement)
-			fmt.Fprintf(t, "%s\t%.2f %%\t%.3g\t%.6f\t%.1f\t%.3g\t%.2f\n", m.Path, 100*a.Top1, a.KL, a.Cosine, float64(a.SQNR), a.MaxAbsErr, m.Seconds)
+			fmt.Fprintf(t, "%s\t%.2f %%\t%.3g\t%.6f\t%s\t%.3g\t%.2f\n", m.Path, 100*a.Top1, a.KL, a.Cosine, decibels(a.SQNR), a.MaxAbsErr, m.Seconds)
 		}
 	default:
 		return fmt.Errorf("metrics of an unknown type %T", first)
