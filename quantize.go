@@ -37,36 +37,39 @@ const (
 
 // QuantizeOptions say how to quantize a model. The zero value rounds every weight that can be coded to 4 bits, without data.
 type QuantizeOptions struct {
-	Output    string // file to write; "" is the input's name ending in .q.onnx
-	Overwrite bool   // replace the output if it exists
+	Output    string `yaml:"-"` // file to write; "" is the input's name ending in .q.onnx
+	Overwrite bool   `yaml:"-"` // replace the output if it exists
 
-	Bits   int    // preset: 2, 3 or 4; 0 leaves the choice to Codec or DefaultBits
-	Codec  string // codec instead of a preset, as in d4:4,4:g3,4,5,6
-	Method string // RTN or LDLQ; "" is RTN without data and LDLQ with
+	// Options with a key can stand in a recipe; the keys are the names of the flags.
+	Bits   int    `yaml:"bits"`   // preset: 2, 3 or 4; 0 leaves the choice to Codec or DefaultBits
+	Codec  string `yaml:"codec"`  // codec instead of a preset, as in d4:4,4:g3,4,5,6
+	Method string `yaml:"method"` // RTN or LDLQ; "" is RTN without data and LDLQ with
 
 	// Layers gives some layers a codec of their own: each entry is PATTERN=CODEC, with a pattern as in Sites and a preset (2, 3
 	// or 4) or a codec. Of several that match, the last counts.
-	Layers []string
-
-	Data       string // calibrate on this data first: a recipe, or random:N
-	Samples    int    // number of samples of Data, 0 all
-	Statistics string // or use this file that Calibrate wrote
-
-	// Resume goes on where a run with the same options was killed: what it had done lies in the folder OUTPUT.journal.
-	Resume bool
-	// Shard, unless zero, makes this one of several runs that divide the weights; [Merge] writes the model when all are done.
-	Shard Shard
+	Layers []string `yaml:"layer"`
 
 	// Rotate is RotateNone, RotateHadamard or RotateAuto, which rotates the weights that lose less by it; "" is RotateAuto with
 	// LDLQ and RotateNone without.
-	Rotate string
+	Rotate string `yaml:"rotate"`
 
-	Sites       rewrite.Options // which weights
-	MinCoverage float64         // fail with Nothing when a smaller share of the weights can be quantized, 0 to 1
-	Seed        uint64          // of random data and of rotations; recorded in the report
-	Threads     int             // 0 takes all cores; the result does not depend on it
-	Device      string          // that codes the weights: "" or cpu, or cuda; the result does not depend on it
-	Progress    Progress        // may be nil
+	Data       string `yaml:"data"`    // calibrate on this data first: a recipe, or random:N
+	Samples    int    `yaml:"samples"` // number of samples of Data, 0 all
+	Statistics string `yaml:"calib"`   // or use this file that Calibrate wrote
+
+	Sites       rewrite.Options `yaml:",inline"`      // which weights
+	MinCoverage float64         `yaml:"min-coverage"` // fail with Nothing when a smaller share of the weights can be quantized, 0 to 1
+	Seed        uint64          `yaml:"seed"`         // of random data and of rotations; recorded in the report
+	Threads     int             `yaml:"threads"`      // 0 takes all cores; the result does not depend on it
+	Device      string          `yaml:"device"`       // that codes the weights: "" or cpu, or cuda; the result does not depend on it
+	Progress    Progress        `yaml:"-"`            // may be nil
+
+	// Resume goes on where a run with the same options was killed: what it had done lies in the folder OUTPUT.journal.
+	Resume bool `yaml:"-"`
+	// Shard, unless zero, makes this one of several runs that divide the weights; [Merge] writes the model when all are done.
+	Shard Shard `yaml:"-"`
+
+	recipeRead string // by ReadRecipe
 }
 
 // QuantizedLayer is what became of one MatMul or Gemm.
@@ -144,6 +147,10 @@ func quantize(ctx context.Context, input string, o QuantizeOptions, dryRun bool)
 	if err != nil {
 		return nil, err
 	}
+	recipe, err := o.recipeBeside(codec, input, output)
+	if err != nil {
+		return nil, err
+	}
 	if err := checkModel(m); err != nil {
 		return nil, err
 	}
@@ -168,7 +175,7 @@ func quantize(ctx context.Context, input string, o QuantizeOptions, dryRun bool)
 		if err := r.enough(sites, o.MinCoverage); err != nil {
 			return nil, err
 		}
-	} else if err := o.write(ctx, r, m, codec, codecs, sites, output); err != nil {
+	} else if err := o.write(ctx, r, m, codec, codecs, sites, output, recipe); err != nil {
 		return nil, err
 	}
 	r.Seconds = time.Since(start).Seconds()
@@ -291,7 +298,7 @@ func layerOf(s *rewrite.Site) QuantizedLayer {
 }
 
 // write quantizes all candidates, rewrites the model and saves it; or quantizes a share of them.
-func (o *QuantizeOptions) write(ctx context.Context, r *QuantizeReport, m *onnx.Model, codec *lattice.Codec, codecs codecOf, sites []rewrite.Site, output string) (err error) {
+func (o *QuantizeOptions) write(ctx context.Context, r *QuantizeReport, m *onnx.Model, codec *lattice.Codec, codecs codecOf, sites []rewrite.Site, output string, recipe *recipeFile) (err error) {
 	j, err := o.openJournal(m, codec, output)
 	if err != nil {
 		return err
@@ -316,7 +323,7 @@ func (o *QuantizeOptions) write(ctx context.Context, r *QuantizeReport, m *onnx.
 	if o.Shard.Count > 0 {
 		return r.describeShare(m, o.Shard, sites, results)
 	}
-	return r.assemble(ctx, o, m, sites, results, output, j)
+	return r.assemble(ctx, o, m, codec, sites, results, output, recipe, j)
 }
 
 // checkTargets fails at once when the result could not be saved in the end.
@@ -333,7 +340,7 @@ func (o *QuantizeOptions) checkTargets(m *onnx.Model, codecs codecOf, weights []
 }
 
 // assemble replaces the weights by their codes and saves the model.
-func (r *QuantizeReport) assemble(ctx context.Context, o *QuantizeOptions, m *onnx.Model, sites []rewrite.Site, results map[*rewrite.Weight]*codedWeight, output string, j *journal.Journal) error {
+func (r *QuantizeReport) assemble(ctx context.Context, o *QuantizeOptions, m *onnx.Model, codec *lattice.Codec, sites []rewrite.Site, results map[*rewrite.Weight]*codedWeight, output string, recipe *recipeFile, j *journal.Journal) error {
 	replacements := r.describe(sites, results)
 	if err := r.enough(sites, o.MinCoverage); err != nil {
 		return err
@@ -343,6 +350,11 @@ func (r *QuantizeReport) assemble(ctx context.Context, o *QuantizeOptions, m *on
 		return fail(BadModel, err, "")
 	}
 	r.BitsPerWeight = done.BitsPerWeight()
+	text, err := o.effective(codec).recipe()
+	if err != nil {
+		return err
+	}
+	m.SetMetadata(rewrite.MetadataRecipe, text)
 	if err := withdraw(j); err != nil {
 		return err
 	}
@@ -364,6 +376,11 @@ func (r *QuantizeReport) assemble(ctx context.Context, o *QuantizeOptions, m *on
 		return err
 	}
 	r.Files, r.Bytes = savedFiles(saved)
+	file, err := writeFile(recipe.path, recipe.text, 0o644)
+	if err != nil {
+		return err
+	}
+	r.Files = append(r.Files, file)
 	return nil
 }
 

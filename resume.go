@@ -10,7 +10,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strconv"
 
 	"github.com/cosetq/cosetq/calib"
 	"github.com/cosetq/cosetq/journal"
@@ -22,37 +21,23 @@ import (
 // JournalEnding is what the folder of a journal adds to the name of the output.
 const JournalEnding = ".journal"
 
-// Names of the settings that a run and its journal must agree in.
+// Names of the settings that a run and its journal must agree in, beside those of the recipe.
 const (
 	settingProgram    = "the version of cosetq"
 	settingModel      = "the model"
-	settingCodec      = "--codec"
-	settingLayers     = "--layer"
-	settingMethod     = "--method"
-	settingRotate     = "--rotate"
-	settingInclude    = "--include"
-	settingExclude    = "--exclude"
 	settingStatistics = "the statistics"
-	settingData       = "--data"
-	settingSamples    = "--samples"
-	settingSeed       = "--seed"
 )
 
 // settings returns everything that the codes of the weights depend on. A weight itself is compared when its code is used.
 func (o *QuantizeOptions) settings(m *onnx.Model, codec *lattice.Codec) (journal.Settings, error) {
-	s := journal.Settings{
-		settingProgram: Version(), settingCodec: codec.String(), settingMethod: o.Method, settingRotate: o.Rotate,
-		settingInclude: listText(o.Sites.Include), settingExclude: listText(o.Sites.Exclude), settingLayers: listText(o.Layers),
-	}
-	var err error
-	if s[settingModel], err = fingerprint(m); err != nil {
+	recipe, err := o.effective(codec).recipeSettings()
+	if err != nil {
 		return nil, err
 	}
-	if o.Rotate != RotateNone {
-		s[settingSeed] = strconv.FormatUint(o.Seed, 10)
-	}
-	if o.Data != "" {
-		s[settingData], s[settingSamples], s[settingSeed] = o.Data, strconv.Itoa(o.Samples), strconv.FormatUint(o.Seed, 10)
+	s := journal.Settings(recipe)
+	s[settingProgram] = Version()
+	if s[settingModel], err = fingerprint(m); err != nil {
+		return nil, err
 	}
 	if o.Statistics != "" {
 		s[settingStatistics], err = fileSum(o.Statistics)
@@ -73,22 +58,6 @@ func fingerprint(m *onnx.Model) (print string, err error) {
 		return "", fail(BadModel, err, "")
 	}
 	return print, nil
-}
-
-func listText(list []string) string {
-	if len(list) == 0 {
-		return ""
-	}
-	b, _ := json.Marshal(list) // strings never fail
-	return string(b)
-}
-
-// textList is the inverse of listText.
-func textList(text string) (list []string, err error) {
-	if text == "" {
-		return nil, nil
-	}
-	return list, json.Unmarshal([]byte(text), &list)
 }
 
 func fileSum(path string) (string, error) {

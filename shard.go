@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -248,6 +249,10 @@ func merge(ctx context.Context, m *onnx.Model, j *journal.Journal, output string
 		return nil, err
 	}
 	q.Overwrite, q.Progress = o.Overwrite, o.Progress
+	recipe, err := q.recipeBeside(codec, m.Path(), output)
+	if err != nil {
+		return nil, err
+	}
 	sites, err := rewrite.FindSites(m, q.Sites)
 	if err != nil {
 		return nil, err
@@ -287,7 +292,7 @@ func merge(ctx context.Context, m *onnx.Model, j *journal.Journal, output string
 		return nil, usage(fmt.Errorf("%d of %d weights are not done yet, the first is %q", len(missing), len(weights), missing[0]),
 			"run every share to its end; a share that was killed goes on when it is run again")
 	}
-	return r, r.assemble(ctx, q, m, sites, results, output, j)
+	return r, r.assemble(ctx, q, m, codec, sites, results, output, recipe, j)
 }
 
 // recallOptions returns the options that a journal was begun with, and makes sure that it is of this model and program.
@@ -302,15 +307,12 @@ func recallOptions(m *onnx.Model, j *journal.Journal) (*QuantizeOptions, *lattic
 	if err := j.Require(now); err != nil {
 		return nil, nil, usage(fmt.Errorf("%s is of another run: %w", j.Dir(), err), "merge with the model and the program that the shares had")
 	}
-	o := &QuantizeOptions{Codec: s[settingCodec], Method: s[settingMethod]}
-	if o.Sites.Include, err = textList(s[settingInclude]); err != nil {
+	o, err := optionsOf(s)
+	if err != nil {
 		return nil, nil, err
 	}
-	if o.Sites.Exclude, err = textList(s[settingExclude]); err != nil {
-		return nil, nil, err
-	}
-	if o.Layers, err = textList(s[settingLayers]); err != nil {
-		return nil, nil, err
+	if o.Statistics != "" { // the journal knows it by its name only
+		o.Statistics = filepath.Join(filepath.Dir(j.Dir()), o.Statistics)
 	}
 	codec, err := lattice.ParseCodec(o.Codec)
 	return o, codec, err

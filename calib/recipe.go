@@ -5,14 +5,10 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"reflect"
 	"slices"
 	"strings"
 
-	"github.com/goccy/go-yaml"
-	"github.com/goccy/go-yaml/ast"
-	"github.com/goccy/go-yaml/parser"
-	"github.com/goccy/go-yaml/token"
+	"github.com/cosetq/cosetq/internal/strictyaml"
 )
 
 // Recipe says where data lies and how to turn it into model inputs. Which fields count depends on Kind.
@@ -63,9 +59,6 @@ var keysOf = map[string][]string{
 	"tokens": {"file*", "array", "dtype", "seq"},
 }
 
-// maxRecipe bounds the size of a recipe file; real ones have ten lines.
-const maxRecipe = 1 << 14
-
 // ReadRecipe reads and checks a recipe file. It does not touch the data that the recipe names.
 func ReadRecipe(path string) (*Recipe, error) {
 	f, err := os.Open(path)
@@ -73,7 +66,7 @@ func ReadRecipe(path string) (*Recipe, error) {
 		return nil, &RecipeError{Path: path, Msg: fmt.Sprintf("cannot be read: %v; give the path of a .yaml file, or random:N for random inputs", err), Err: err}
 	}
 	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, maxRecipe+1))
+	text, err := io.ReadAll(io.LimitReader(f, strictyaml.MaxBytes+1))
 	if err != nil {
 		return nil, &RecipeError{Path: path, Msg: fmt.Sprintf("cannot be read: %v", err), Err: err}
 	}
@@ -81,59 +74,26 @@ func ReadRecipe(path string) (*Recipe, error) {
 }
 
 // ParseRecipe checks the text of a recipe; path is where it comes from.
-func ParseRecipe(path string, text []byte) (r *Recipe, err error) {
-	r = &Recipe{Path: path, lines: map[string]int{}}
-	if len(text) > maxRecipe {
-		return nil, r.fail("", "larger than %d bytes, so this is no recipe; give the .yaml file, not the data", maxRecipe)
+func ParseRecipe(path string, text []byte) (*Recipe, error) {
+	r := &Recipe{Path: path, lines: map[string]int{}}
+	if len(text) > strictyaml.MaxBytes {
+		return nil, r.fail("", "larger than %d bytes, so this is no recipe; give the .yaml file, not the data", strictyaml.MaxBytes)
 	}
-	defer func() { // the YAML library has panicked on malformed text before
-		if p := recover(); p != nil {
-			r, err = nil, (&Recipe{Path: path}).fail("", "is not valid YAML: %v", p)
-		}
-	}()
-	file, err := parser.ParseBytes(text, 0)
-	if err != nil {
-		return nil, r.fail("", "is not valid YAML: %s", yaml.FormatError(err, false, true))
+	keys, err := strictyaml.Decode(text, r)
+	for _, k := range keys {
+		r.lines[k.Name] = k.Line
 	}
-	if len(file.Docs) != 1 || file.Docs[0].Body == nil {
-		return nil, r.fail("", "is empty or holds several documents; it needs one mapping that starts with kind: %s", strings.Join(kinds(), ", "))
-	}
-	var keys []string
-	if err := r.collect(file.Docs[0].Body, "", &keys); err != nil {
-		return nil, err
-	}
-	if err := yaml.NodeToValue(file.Docs[0].Body, r); err != nil {
-		return nil, r.wrongType(err)
+	var bad *strictyaml.Error
+	switch {
+	case errors.Is(err, strictyaml.ErrNoMapping):
+		return nil, r.fail("", "%w; if it is the data itself, name it in a recipe, as {kind: bytes, file: text.txt, seq: 256}; the kinds are %s", err, strings.Join(kinds(), ", "))
+	case errors.As(err, &bad):
+		return nil, &RecipeError{Path: path, Line: bad.Line, Key: bad.Key, Msg: bad.Msg, Err: bad.Err}
 	}
 	if err := r.checkKeys(keys); err != nil {
 		return nil, err
 	}
 	return r, r.checkValues()
-}
-
-// wrongType says in the recipe's words what the YAML library says in Go's.
-func (r *Recipe) wrongType(err error) error {
-	blame := func(at *token.Token, want string) error {
-		return &RecipeError{Path: r.Path, Line: at.Position.Line, Msg: fmt.Sprintf("holds %q where %s belongs", at.Value, want), Err: err}
-	}
-	var typ *yaml.TypeError
-	var node *yaml.UnexpectedNodeTypeError
-	switch {
-	case errors.As(err, &typ) && typ.Token != nil:
-		want := "text"
-		switch typ.DstType.Kind() {
-		case reflect.Int, reflect.Int64, reflect.Float64:
-			want = "a number"
-		case reflect.Bool:
-			want = "true or false"
-		case reflect.Slice:
-			want = "a list of numbers, as [1, 2],"
-		}
-		return blame(typ.Token, want)
-	case errors.As(err, &node) && node.Token != nil:
-		return blame(node.Token, "a mapping, as {scale: 1},")
-	}
-	return r.fail("", "%s", yaml.FormatError(err, false, true))
 }
 
 func kinds() []string {
@@ -145,33 +105,8 @@ func kinds() []string {
 	return ks
 }
 
-// collect lists every key with its line, nested ones as outer.inner.
-func (r *Recipe) collect(node ast.Node, prefix string, keys *[]string) error {
-	mapping, ok := node.(ast.MapNode)
-	if !ok {
-		if prefix == "" {
-			return r.fail("", "is not a mapping of keys to values; if it is the data itself, name it in a recipe, as {kind: bytes, file: text.txt, seq: 256}; the kinds are %s", strings.Join(kinds(), ", "))
-		}
-		return nil
-	}
-	for it := mapping.MapRange(); it.Next(); {
-		key := prefix + it.Key().String()
-		if slices.Contains(*keys, key) {
-			return r.fail(key, "stands there twice")
-		}
-		*keys = append(*keys, key)
-		if tok := it.Key().GetToken(); tok != nil && tok.Position != nil {
-			r.lines[key] = tok.Position.Line
-		}
-		if err := r.collect(it.Value(), key+".", keys); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // checkKeys refuses keys that the kind does not have, and misses those it needs.
-func (r *Recipe) checkKeys(keys []string) error {
+func (r *Recipe) checkKeys(keys []strictyaml.Key) error {
 	if r.Kind == "" {
 		return r.fail("kind", "is missing; it is one of %s", strings.Join(kinds(), ", "))
 	}
@@ -182,14 +117,14 @@ func (r *Recipe) checkKeys(keys []string) error {
 	known := []string{"kind", "input"}
 	for _, k := range table {
 		name, required := strings.CutSuffix(k, "*")
-		if required && !slices.Contains(keys, name) {
+		if required && r.lines[name] == 0 {
 			return r.fail(name, "is missing; kind %s needs it", r.Kind)
 		}
 		known = append(known, name)
 	}
 	for _, k := range keys {
-		if !slices.Contains(known, k) {
-			return r.fail(k, "is not a key of kind %s%s", r.Kind, didYouMean(k, known))
+		if !slices.Contains(known, k.Name) {
+			return r.fail(k.Name, "is not a key of kind %s%s", r.Kind, didYouMean(k.Name, known))
 		}
 	}
 	return nil

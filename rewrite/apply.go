@@ -13,11 +13,12 @@ import (
 // minIRVersion is the first that has model-local functions.
 const minIRVersion = 8
 
-// Keys of the metadata that Apply writes.
+// Keys of the metadata that Apply writes, and of the recipe that whoever calls it may add.
 const (
 	MetadataVersion = "cosetq.version"
 	MetadataCodec   = "cosetq.codec"
 	MetadataNote    = "cosetq.note"
+	MetadataRecipe  = "cosetq.recipe"
 )
 
 // note tells whoever opens the file how to run it fast.

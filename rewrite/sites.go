@@ -41,8 +41,8 @@ const (
 
 // Options of [FindSites]. The zero value takes every weight that can be coded.
 type Options struct {
-	// Include, unless empty, and Exclude hold patterns; see [Pattern].
-	Include, Exclude []string
+	Include []string `yaml:"include"` // patterns; unless empty, only what matches is taken; see [Pattern]
+	Exclude []string `yaml:"exclude"` // patterns of what is left out
 }
 
 // Site is a node that multiplies by a matrix, or holds one.

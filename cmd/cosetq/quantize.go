@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -17,7 +18,7 @@ func newQuantize(con *console) *cobra.Command {
 	var (
 		o              cosetq.QuantizeOptions
 		dryRun, layers bool
-		shard          string
+		shard, recipe  string
 		page           pageFlag
 	)
 	cmd := &cobra.Command{
@@ -30,21 +31,32 @@ accounted for: quantized, or skipped with a reason.
 --bits 4, 3 or 2 chooses a preset codec; --codec names one, as in d4:4,4:g3,4,5,6
 (lattice, radices from the finest level, gains); --layer gives some layers another one.
 
+The options that made the model are written beside it, as OUTPUT.recipe.yaml, and into
+its metadata. --recipe reads such a file, or one of your own; its keys are the flags, and
+flags given on the command line win. The same recipe gives the same bytes.
+
 What is done is kept in the folder OUTPUT.journal until the model is written: after a
 crash or Ctrl-C, --resume goes on from there and gives the same bytes. --shard i/n does
 a share of the work; several machines that share a folder do one each, and merge writes
 the model.`,
 		Example: `  cosetq quantize model.onnx -o model.q.onnx --bits 4
   cosetq quantize model.onnx --bits 3 --exclude 're:.*/lm_head/.*' --dry-run
+  cosetq quantize model.onnx -o again.q.onnx --recipe model.q.recipe.yaml
   cosetq quantize model.onnx -o shared/model.q.onnx --shard 0/4`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			given := changed(cmd)
 			switch {
 			case o.Codec == "":
-			case cmd.Flags().Changed("bits"):
+			case slices.Contains(given, "bits"):
 				return usage(errors.New("--bits and --codec are both given"), "leave one of them out")
 			default:
 				o.Bits = 0 // the flag's default
+			}
+			if recipe != "" {
+				if err := o.ReadRecipe(recipe, given...); err != nil {
+					return err
+				}
 			}
 			if shard != "" {
 				var err error
@@ -76,6 +88,7 @@ the model.`,
 	}
 	fs := cmd.Flags()
 	fs.StringVarP(&o.Output, "output", "o", "", "file to write (default: the input's name ending in .q.onnx)")
+	fs.StringVar(&recipe, "recipe", "", "read options from a YAML file, as bits: 3; flags win over it")
 	fs.IntVar(&o.Bits, "bits", cosetq.DefaultBits, "preset: 2, 3 or 4 bits per weight (and a quarter for the gains)")
 	fs.StringVar(&o.Codec, "codec", "", "codec instead of a preset, as in d4:4,4:g3,4,5,6")
 	fs.StringArrayVar(&o.Layers, "layer", nil, "PATTERN=CODEC: bits (2, 3 or 4) or a codec for the layers that match, as in 're:lm_head=4'; the last that matches counts")
@@ -105,6 +118,13 @@ func limitIsSamples(_ *pflag.FlagSet, name string) pflag.NormalizedName {
 		name = "samples"
 	}
 	return pflag.NormalizedName(name)
+}
+
+// changed lists the flags that were given.
+func changed(cmd *cobra.Command) []string {
+	var names []string
+	cmd.Flags().Visit(func(f *pflag.Flag) { names = append(names, f.Name) })
+	return names
 }
 
 // quantize quantizes a model, or plans to, with progress on the console.

@@ -26,8 +26,8 @@ var rules = map[string]rule{
 
 	// The stages.
 	"calib": {
-		project: []string{"internal/suggest", "onnx", "tensor"},
-		modules: []string{"github.com/goccy/go-yaml", "github.com/sbinet/npyio", "golang.org/x/image"},
+		project: []string{"internal/strictyaml", "internal/suggest", "onnx", "tensor"},
+		modules: []string{"github.com/sbinet/npyio", "golang.org/x/image"},
 	},
 	"quant": {
 		project: []string{"lattice"},
@@ -47,7 +47,8 @@ var rules = map[string]rule{
 	"models": {project: []string{"finetune", "onnx"}, modules: []string{"golang.org/x/image"}},
 
 	// The whole pipeline as an API: it orders the stages.
-	root: {project: []string{"bench", "calib", "cudaops", "eval", "finetune", "internal/suggest", "journal", "lattice", "onnx", "ort", "quant", "report", "rewrite", "tensor"}},
+	root: {project: []string{"bench", "calib", "cudaops", "eval", "finetune", "internal/strictyaml", "internal/suggest", "journal", "lattice", "onnx", "ort", "quant", "report", "rewrite", "tensor"},
+		modules: []string{"github.com/goccy/go-yaml"}}, // goccy/go-yaml: writes recipes
 
 	// The command line: flags, progress, printing.
 	"cmd/cosetq": {
@@ -62,6 +63,7 @@ var rules = map[string]rule{
 	"internal/checkout":    {},
 	"internal/browser":     {project: []string{"internal/testenv"}, modules: []string{"github.com/chromedp"}}, // chromedp: drives Chromium
 	"internal/conformance": {},
+	"internal/strictyaml":  {modules: []string{"github.com/goccy/go-yaml"}},
 	"internal/suggest":     {},
 	"internal/testenv":     {},
 	"scripts":              {},

@@ -1,0 +1,250 @@
+package cosetq
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+
+	"github.com/goccy/go-yaml"
+
+	"github.com/cosetq/cosetq/internal/strictyaml"
+	"github.com/cosetq/cosetq/internal/suggest"
+	"github.com/cosetq/cosetq/lattice"
+)
+
+// RecipeEnding is what stands in the name of a recipe in the place of the .onnx of the model that it made.
+const RecipeEnding = ".recipe.yaml"
+
+// recipeOption is an option of [QuantizeOptions] that a recipe has a key for: one with a yaml tag.
+type recipeOption struct {
+	key   string
+	value reflect.Value
+}
+
+// recipeOptions lists them in the order of the struct.
+func (o *QuantizeOptions) recipeOptions() []recipeOption {
+	var list []recipeOption
+	var walk func(v reflect.Value)
+	walk = func(v reflect.Value) {
+		for i := range v.NumField() {
+			key, flags, _ := strings.Cut(v.Type().Field(i).Tag.Get("yaml"), ",")
+			switch {
+			case flags == "inline":
+				walk(v.Field(i))
+			case key != "" && key != "-":
+				list = append(list, recipeOption{key, v.Field(i)})
+			}
+		}
+	}
+	walk(reflect.ValueOf(o).Elem())
+	return list
+}
+
+// RecipeKeys lists the keys of a recipe, which are the names of the flags of `cosetq quantize`.
+func RecipeKeys() []string {
+	var keys []string
+	for _, f := range new(QuantizeOptions).recipeOptions() {
+		keys = append(keys, f.key)
+	}
+	return keys
+}
+
+// alternatives are options of which at most one is given.
+var alternatives = [][]string{{"bits", "codec"}, {"data", "calib"}}
+
+// ruledOut tells whether an option is one of the keys or an alternative to one of them.
+func ruledOut(key string, keys []string) bool {
+	if slices.Contains(keys, key) {
+		return true
+	}
+	for _, group := range alternatives {
+		if slices.Contains(group, key) && slices.ContainsFunc(group, func(k string) bool { return slices.Contains(keys, k) }) {
+			return true
+		}
+	}
+	return false
+}
+
+// ReadRecipe sets the options that the recipe at path names. Options named in given, and alternatives to them, stay as they
+// are: they come from whoever uses the recipe. Paths in a recipe are relative to its folder.
+func (o *QuantizeOptions) ReadRecipe(path string, given ...string) error {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return usage(fmt.Errorf("recipe: %w", err), "give the .yaml file of options that quantize wrote beside a model, or one of your own")
+	}
+	if err := o.parseRecipe(text, given); err != nil {
+		return usage(fmt.Errorf("recipe %s: %w", path, err), "keys are the flags of `cosetq quantize` without the dashes, as in bits: 3; docs/recipes.md lists them")
+	}
+	o.recipeRead = path
+	dir := filepath.Dir(path)
+	if o.Data != "" && !ruledOut("data", given) {
+		o.Data = besideRecipe(dir, o.Data)
+	}
+	if o.Statistics != "" && !ruledOut("calib", given) {
+		o.Statistics = besideRecipe(dir, o.Statistics)
+	}
+	return nil
+}
+
+func besideRecipe(dir, path string) string {
+	if isRandom(path) || filepath.IsAbs(path) {
+		return path
+	}
+	return filepath.Join(dir, filepath.FromSlash(path))
+}
+
+// isRandom tells made-up data from the path of a data recipe.
+func isRandom(data string) bool { return strings.HasPrefix(data, "random:") }
+
+func (o *QuantizeOptions) parseRecipe(text []byte, given []string) error {
+	read := *o
+	keys, err := strictyaml.Decode(text, &read)
+	if err != nil {
+		return err
+	}
+	var named []string
+	for _, k := range keys {
+		if !slices.Contains(RecipeKeys(), k.Name) {
+			return &strictyaml.Error{Line: k.Line, Key: k.Name, Msg: "is no option of quantize" + suggest.DidYouMean(k.Name, RecipeKeys())}
+		}
+		named = append(named, k.Name)
+	}
+	values := read.recipeOptions()
+	for i, f := range o.recipeOptions() {
+		switch {
+		case ruledOut(f.key, given):
+		case slices.Contains(named, f.key):
+			f.value.Set(values[i].value)
+		case ruledOut(f.key, named): // a default, such as that of --bits where the recipe has a codec
+			f.value.SetZero()
+		}
+	}
+	return nil
+}
+
+// effective returns the options that say all that the result depends on: defaults are filled in, and what changes
+// only how it is made is left out. Data and statistics go by their names, wherever they lie.
+func (o *QuantizeOptions) effective(codec *lattice.Codec) *QuantizeOptions {
+	e := *o
+	e.Bits, e.Codec = 0, codec.String()
+	e.Threads, e.Device = 0, ""
+	if e.Method == RTN { // knows no data
+		e.Data, e.Statistics = "", ""
+	}
+	if !isRandom(e.Data) && e.Data != "" {
+		e.Data = filepath.Base(e.Data)
+	}
+	if e.Statistics != "" {
+		e.Statistics = filepath.Base(e.Statistics)
+	}
+	if e.Rotate == RotateNone && e.Data == "" {
+		e.Seed = 0 // nothing is drawn
+	}
+	return &e
+}
+
+// named returns the options that a recipe must name: those that are set, and the number of samples where there is data.
+func (o *QuantizeOptions) named() []recipeOption {
+	return slices.DeleteFunc(o.recipeOptions(), func(f recipeOption) bool {
+		if f.key == "samples" {
+			return o.Data == ""
+		}
+		return f.value.IsZero() || f.value.Kind() == reflect.Slice && f.value.Len() == 0
+	})
+}
+
+// recipe is the text of the recipe of these options.
+func (o *QuantizeOptions) recipe() (string, error) {
+	var lines yaml.MapSlice
+	for _, f := range o.named() {
+		lines = append(lines, yaml.MapItem{Key: f.key, Value: f.value.Interface()})
+	}
+	text, err := yaml.Marshal(lines)
+	return string(text), err
+}
+
+// recipeSettings are the options by the names of their flags, as JSON, which is YAML as well.
+func (o *QuantizeOptions) recipeSettings() (map[string]string, error) {
+	s := map[string]string{}
+	for _, f := range o.named() {
+		text, err := json.Marshal(f.value.Interface())
+		if err != nil {
+			return nil, err
+		}
+		s["--"+f.key] = string(text)
+	}
+	return s, nil
+}
+
+// optionsOf is the inverse of recipeSettings.
+func optionsOf(settings map[string]string) (*QuantizeOptions, error) {
+	var text bytes.Buffer
+	for _, key := range RecipeKeys() {
+		if v, ok := settings["--"+key]; ok {
+			fmt.Fprintf(&text, "%s: %s\n", key, v)
+		}
+	}
+	o := &QuantizeOptions{}
+	return o, o.parseRecipe(text.Bytes(), nil)
+}
+
+// recipeFile is the recipe that goes beside a model.
+type recipeFile struct {
+	path string
+	text []byte
+}
+
+// recipeBeside is the effective recipe of the run that makes output from input. In the file, data and statistics go by their
+// paths from there. It fails early when another file is in its place.
+func (o *QuantizeOptions) recipeBeside(codec *lattice.Codec, input, output string) (*recipeFile, error) {
+	f := &recipeFile{path: strings.TrimSuffix(output, filepath.Ext(output)) + RecipeEnding}
+	e := o.effective(codec)
+	for _, p := range []struct{ to, from *string }{{&e.Data, &o.Data}, {&e.Statistics, &o.Statistics}} {
+		if *p.to != "" && !isRandom(*p.to) {
+			*p.to = pathFrom(filepath.Dir(f.path), *p.from)
+		}
+	}
+	text, err := e.recipe()
+	if err != nil {
+		return nil, err
+	}
+	f.text = fmt.Appendf(nil, "# The same bytes again: cosetq quantize %s --recipe %s -o %s\n%s", filepath.Base(input), filepath.Base(f.path), filepath.Base(output), text)
+	old, err := os.ReadFile(f.path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist), err == nil && bytes.Equal(old, f.text):
+		return f, nil
+	case err != nil:
+		return nil, err
+	case sameFile(f.path, o.recipeRead):
+		return nil, usage(fmt.Errorf("%s is the recipe of this run, and the effective recipe of the output goes there", f.path), "choose another -o, or rename the recipe")
+	case !o.Overwrite:
+		return nil, fmt.Errorf("%s: %w", f.path, fs.ErrExist)
+	}
+	return f, nil
+}
+
+func sameFile(a, b string) bool {
+	x, err := os.Stat(a)
+	y, err2 := os.Stat(b)
+	return err == nil && err2 == nil && os.SameFile(x, y)
+}
+
+// pathFrom is the way from the folder dir to path, or path made absolute where there is none.
+func pathFrom(dir, path string) string {
+	a, errA := filepath.Abs(dir)
+	b, errB := filepath.Abs(path)
+	if errA != nil || errB != nil {
+		return path
+	}
+	if rel, err := filepath.Rel(a, b); err == nil {
+		return filepath.ToSlash(rel)
+	}
+	return b
+}
