@@ -44,8 +44,11 @@ type FinetuneReport struct {
 	HeldOut     int             `json:"held_out"`
 	Start       float64         `json:"held_out_loss_before"`
 	Best        float64         `json:"held_out_loss_after"`
+	Last        float64         `json:"held_out_loss_at_the_end"`
 	BestStep    int             `json:"best_step"`
 	Steps       int             `json:"steps"`
+	Rate        float64         `json:"rate"`
+	Retreats    int             `json:"retreats,omitempty"`
 	Weights     int             `json:"weights"`
 	Parameters  int             `json:"parameters"`
 	Memory      finetune.Memory `json:"memory"`
@@ -105,14 +108,14 @@ func Finetune(ctx context.Context, float, quantized string, o FinetuneOptions) (
 	}
 	r := &FinetuneReport{
 		Schema: "cosetq/v1/finetune", Float: float, Quantized: input, Loss: t.options.Train.Loss.String(), HeldOut: t.options.Train.HeldOut,
-		Start: result.Start, Best: result.Best, BestStep: result.BestStep, Steps: result.Steps,
+		Start: result.Start, Best: result.Best, Last: result.Last, BestStep: result.BestStep, Steps: result.Steps, Rate: result.Rate, Retreats: result.Retreats,
 		Weights: len(result.Matrices), Parameters: len(result.Parameters), Memory: result.Memory, Interrupted: result.Interrupted,
 	}
 	if t.reader.Random() {
 		r.Notes = append(r.Notes, "the data was made up; what was learned from it means nothing")
 	}
-	if result.BestStep == 0 {
-		r.Notes = append(r.Notes, "no step was better on the samples held out than the start, so the codes are those of the start")
+	if note := trainingNote(result); note != "" {
+		r.Notes = append(r.Notes, note)
 	}
 	if r.Files, err = t.save(output, result); err != nil {
 		return nil, err
@@ -124,6 +127,23 @@ func Finetune(ctx context.Context, float, quantized string, o FinetuneOptions) (
 	}
 	r.Seconds, r.CPUSeconds, r.PeakRSS = time.Since(start).Seconds(), cpuSeconds(), PeakRSS()
 	return r, nil
+}
+
+// trainingNote says what went wrong in a training; "" when all went well.
+func trainingNote(r *finetune.Result) string {
+	diverged := ""
+	if r.Retreats > 0 {
+		diverged = fmt.Sprintf("the training diverged %d times, went back to its best codes each time, and ended at a rate of %.3g; ", r.Retreats, r.Rate)
+	}
+	switch {
+	case r.BestStep == 0:
+		return diverged + "no step was better on the samples held out than the start, so the codes are those of the start: try a lower --rate, or more data"
+	case r.Last > r.Start:
+		return diverged + fmt.Sprintf("the loss of the samples held out ended at %.5f, above the %.5f of the start; the codes are those of step %d: try a lower --rate", r.Last, r.Start, r.BestStep)
+	case r.Retreats > 0:
+		return diverged + "give that as --rate to begin with"
+	}
+	return ""
 }
 
 // quantizeFirst quantizes the float model to a temporary file beside the output, by LDLQ on the data unless another method is

@@ -3,8 +3,11 @@ package cosetq_test
 import (
 	"context"
 	"errors"
+	"math"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/cosetq/cosetq"
@@ -12,6 +15,7 @@ import (
 	"github.com/cosetq/cosetq/finetune"
 	"github.com/cosetq/cosetq/internal/testenv"
 	"github.com/cosetq/cosetq/models"
+	"github.com/cosetq/cosetq/onnx"
 )
 
 // coarseDigits writes the digits classifier and a quantized copy of it, 2 bits per weight rounded to nearest.
@@ -120,8 +124,75 @@ func TestFinetuneResumes(t *testing.T) {
 	if resumed.Steps != 60 || resumed.Best != whole.Best {
 		t.Errorf("resumed to step %d with loss %v, unbroken %d and %v", resumed.Steps, resumed.Best, whole.Steps, whole.Best)
 	}
+	sameData(t, whole, resumed)
 	if _, err := os.Stat(broken.Checkpoint); !os.IsNotExist(err) {
 		t.Errorf("the checkpoint is still there: %v", err)
+	}
+}
+
+// TestFinetuneDiverges trains at rates far too high: the training goes back, and says so. Stopped and resumed, it goes back to
+// the same state.
+func TestFinetuneDiverges(t *testing.T) {
+	files, quantized := coarseDigits(t)
+	o := trainingOptions(files, "high.onnx")
+	o.Train.Rate, o.Train.Every = 100, 5
+	var events []finetune.Event
+	o.Train.Report = func(e finetune.Event) { events = append(events, e) }
+	whole, err := cosetq.Finetune(context.Background(), files.Model, quantized, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if whole.Retreats == 0 || whole.Rate != 100/math.Pow(2, float64(whole.Retreats)) || whole.Best > whole.Start || len(whole.Notes) != 1 ||
+		!slices.ContainsFunc(events, func(e finetune.Event) bool { return e.Diverged }) {
+		t.Errorf("%d retreats to a rate of %v, loss %v -> %v, notes %q, events %+v", whole.Retreats, whole.Rate, whole.Start, whole.Best, whole.Notes, events)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	defer stop()
+	o.Output = filepath.Join(filepath.Dir(files.Model), "high-broken.onnx")
+	o.Train.Report = func(e finetune.Event) {
+		if e.Step == 20 {
+			stop()
+		}
+	}
+	broken, err := cosetq.Finetune(ctx, files.Model, quantized, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.Train.Report, o.Train.Resume = nil, true
+	resumed, err := cosetq.Finetune(context.Background(), files.Model, quantized, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !broken.Interrupted || broken.Retreats == 0 || resumed.Retreats != whole.Retreats {
+		t.Errorf("%d retreats before the interruption, %d in all, %d unbroken", broken.Retreats, resumed.Retreats, whole.Retreats)
+	}
+	sameData(t, whole, resumed)
+}
+
+// TestFinetuneNotFinite trains towards a model that has no finite outputs.
+func TestFinetuneNotFinite(t *testing.T) {
+	files, quantized := coarseDigits(t)
+	m, err := cosetq.OpenModel(files.Model)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	for i, init := range m.Graph.Initializers {
+		if len(init.Dims) == 1 && init.DataType == onnx.Float {
+			v, err := init.Float32s()
+			if err != nil {
+				t.Fatal(err)
+			}
+			v[0] = float32(math.NaN())
+			m.Graph.Initializers[i] = onnx.NewTensor(init.Name, init.Dims, v)
+		}
+	}
+	bad := filepath.Join(filepath.Dir(files.Model), "bad.onnx")
+	if _, err := m.Save(bad, onnx.SaveOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := cosetq.Finetune(context.Background(), bad, quantized, trainingOptions(files, "c.onnx")); err == nil || !strings.Contains(err.Error(), "not finite") {
+		t.Errorf("a model of NaN: %v", err)
 	}
 }
 

@@ -16,7 +16,13 @@ type adam struct {
 
 func newAdam(n int) adam { return adam{make([]float32, n), make([]float32, n)} }
 
-// update moves x[i] by −rate·m̂/(√v̂ + ε) for the gradient factor·g[i]; step counts from 1.
+// reset forgets the moments.
+func (a *adam) reset() {
+	clear(a.m)
+	clear(a.v)
+}
+
+// update moves x[i] by −rate·m̂/(√v̂ + ε) for the gradient factor·g[i]; step counts from 1 after a reset.
 func (a *adam) update(x, g []float32, from, to int, rate, factor float64, step int) {
 	c1 := 1 - math.Pow(adamBeta1, float64(step))
 	c2 := 1 - math.Pow(adamBeta2, float64(step))
@@ -33,9 +39,9 @@ func (a *adam) update(x, g []float32, from, to int, rate, factor float64, step i
 	}
 }
 
-// rate is the learning rate relative to its peak at a point of the training, both in [0, 1]: a linear rise over the warm-up,
+// schedule is the learning rate relative to its peak at a point of the training, both in [0, 1]: a linear rise over the warm-up,
 // then half a cosine down to zero.
-func rate(done, warmUp float64) float64 {
+func schedule(done, warmUp float64) float64 {
 	if done < warmUp {
 		return done / warmUp
 	}

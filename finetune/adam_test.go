@@ -27,7 +27,7 @@ func TestAdam(t *testing.T) {
 	const steps = 1000
 	for step := 2; step <= steps; step++ {
 		gradient(0.5)
-		a.update(x, g, 0, 3, 0.02*rate(float64(step)/steps, 0.1), 0.5, step)
+		a.update(x, g, 0, 3, 0.02*schedule(float64(step)/steps, 0.1), 0.5, step)
 	}
 	for i, v := range x {
 		if math.Abs(float64(v)) > 1e-3 {
@@ -37,7 +37,7 @@ func TestAdam(t *testing.T) {
 }
 
 func TestRate(t *testing.T) {
-	if rate(0.05, 0.1) != 0.5 || rate(0.1, 0.1) != 1 || rate(1, 0.1) > 1e-9 || rate(0.55, 0.1) < 0.49 || rate(0.55, 0.1) > 0.51 {
-		t.Errorf("rates %v %v %v %v", rate(0.05, 0.1), rate(0.1, 0.1), rate(1, 0.1), rate(0.55, 0.1))
+	if schedule(0.05, 0.1) != 0.5 || schedule(0.1, 0.1) != 1 || schedule(1, 0.1) > 1e-9 || schedule(0.55, 0.1) < 0.49 || schedule(0.55, 0.1) > 0.51 {
+		t.Errorf("rates %v %v %v %v", schedule(0.05, 0.1), schedule(0.1, 0.1), schedule(1, 0.1), schedule(0.55, 0.1))
 	}
 }

@@ -94,6 +94,9 @@ func (b *blockwise) run(ctx context.Context) (*Result, error) {
 		maps.Copy(total.Parameters, r.Parameters)
 		total.Start += r.Start / float64(len(b.blocks))
 		total.Best += r.Best / float64(len(b.blocks))
+		total.Last += r.Last / float64(len(b.blocks))
+		total.Retreats += r.Retreats
+		total.Rate = r.Rate
 		total.Steps += r.Steps
 		total.BestStep += r.BestStep
 		if r.Memory.Total() > total.Memory.Total() {

@@ -13,7 +13,7 @@ import (
 )
 
 // checkpointMagic begins a checkpoint; the number is its version.
-const checkpointMagic = "cosetq training 1\n"
+const checkpointMagic = "cosetq training 2\n"
 
 // checkpointHeader is the JSON line after the magic. Arrays of numbers follow in the order of [trainer.arrays].
 type checkpointHeader struct {
@@ -23,6 +23,9 @@ type checkpointHeader struct {
 	Start    float64 `json:"start"`
 	Best     float64 `json:"best"`
 	BestStep int     `json:"best_step"`
+	Last     float64 `json:"last"`
+	Retreats int     `json:"retreats,omitempty"`
+	Restart  restart `json:"restart"`
 }
 
 // ErrCheckpoint says that a checkpoint cannot be resumed.
@@ -74,6 +77,7 @@ func (t *trainer) checkpoint(c *clock) (err error) {
 	w := bufio.NewWriterSize(f, 1<<20)
 	header, err := json.Marshal(checkpointHeader{
 		Options: t.identity(), Done: t.done, Elapsed: int64(c.elapsed()), Start: t.start, Best: t.best.loss, BestStep: t.best.step,
+		Last: t.last, Retreats: t.retreats, Restart: t.resumed,
 	})
 	if err != nil {
 		return err
@@ -132,7 +136,8 @@ func (t *trainer) restoreFrom(r *bufio.Reader, c *clock) error {
 	if _, err := r.ReadByte(); err != io.EOF {
 		return fmt.Errorf("%w: it is longer than it should be", ErrCheckpoint)
 	}
-	t.done, t.start, t.best.step = h.Done, h.Start, h.BestStep
+	t.done, t.start, t.best.step, t.last = h.Done, h.Start, h.BestStep, h.Last
+	t.retreats, t.resumed = h.Retreats, h.Restart
 	c.before = time.Duration(h.Elapsed)
 	for _, m := range t.best.matrices {
 		if err := m.Validate(); err != nil {

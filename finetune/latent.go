@@ -51,11 +51,17 @@ func newLatent(w Weight) (*latent, error) {
 	}
 	l.unit = l.blur * rms(l.w)
 	l.dot, l.square = make([]float64, l.n), make([]float64, l.n)
-	for i := range l.recoder.Scales() {
-		l.logScale = append(l.logScale, math.Log(float64(l.recoder.Scale(i))))
-	}
+	l.logScale = make([]float64, l.recoder.Scales())
+	l.readScales()
 	l.scaleOpt = newAdam(len(l.logScale))
 	return l, nil
+}
+
+// readScales sets logScale to the scales of the recoder.
+func (l *latent) readScales() {
+	for i := range l.logScale {
+		l.logScale[i] = math.Log(float64(l.recoder.Scale(i)))
+	}
 }
 
 // codeError is the rms error of a codec on N(0,1).

@@ -3,6 +3,7 @@ package finetune
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math"
 	"slices"
 	"time"
@@ -45,29 +46,9 @@ func (t *trainer) run(ctx context.Context) (*Result, error) {
 		return nil, err
 	}
 	return &Result{
-		Matrices: t.best.matrices, Parameters: t.best.parameters, Start: t.start, Best: t.best.loss, BestStep: t.best.step,
-		Steps: t.done, Seconds: c.elapsed().Seconds(), Memory: t.memory, Interrupted: interrupted,
+		Matrices: t.best.matrices, Parameters: t.best.parameters, Start: t.start, Best: t.best.loss, BestStep: t.best.step, Last: t.last,
+		Steps: t.done, Retreats: t.retreats, Rate: t.peak(), Seconds: c.elapsed().Seconds(), Memory: t.memory, Interrupted: interrupted,
 	}, nil
-}
-
-// revert goes back to the best state.
-func (t *trainer) revert() error {
-	for _, l := range t.latents {
-		if l.Frozen {
-			continue
-		}
-		r, err := quant.NewRecoder(t.best.matrices[l.Input], l.Coder)
-		if err != nil {
-			return err
-		}
-		l.recoder = r
-		r.Values(l.w, 0, l.n)
-	}
-	for _, p := range t.parameters {
-		copy(p.x, t.best.parameters[p.name])
-		p.refresh()
-	}
-	return nil
 }
 
 // clock knows how far the training is.
@@ -104,13 +85,9 @@ func (t *trainer) loop(ctx context.Context, c *clock) (interrupted bool, err err
 		return true, t.checkpoint(c)
 	}
 	if t.best.matrices == nil {
-		loss, agree, err := t.judge(ctx)
-		if err != nil {
+		if err := t.judgeStart(ctx, c); err != nil {
 			return false, err
 		}
-		t.start = loss
-		t.best = t.snapshot(loss)
-		t.report(c, Event{Train: math.NaN(), HeldOut: loss, Agreement: agree, Best: true})
 	}
 	saved := time.Now()
 	var sum float64
@@ -120,22 +97,32 @@ func (t *trainer) loop(ctx context.Context, c *clock) (interrupted bool, err err
 		if err != nil {
 			return stopped(err)
 		}
-		if err := t.move(rate(c.share(t.done), t.opt.WarmUp)); err != nil {
+		err = t.move(t.rate(c.share(t.done)))
+		lost := errors.Is(err, errNotFinite)
+		if err != nil && !lost {
 			return false, err
 		}
 		t.done++
 		sum += loss
 		count++
-		if t.done%t.opt.Every == 0 || c.over(t.done) {
-			held, agree, err := t.judge(ctx)
-			if err != nil {
-				return stopped(err)
+		if lost || t.done%t.opt.Every == 0 || c.over(t.done) {
+			e := Event{Train: sum / float64(count), HeldOut: math.NaN(), Agreement: math.NaN()}
+			if !lost {
+				if e.HeldOut, e.Agreement, err = t.judge(ctx); err != nil {
+					return stopped(err)
+				}
+				t.last = e.HeldOut
 			}
-			better := held < t.best.loss
-			if better {
-				t.best = t.snapshot(held)
+			if e.Best = e.HeldOut < t.best.loss; e.Best {
+				t.best = t.snapshot(e.HeldOut)
 			}
-			t.report(c, Event{Train: sum / float64(count), HeldOut: held, Agreement: agree, Best: better})
+			e.Diverged = !(e.HeldOut <= divergence*t.start+divergenceSlack)
+			t.report(c, e)
+			if e.Diverged {
+				if err := t.retreat(c.share(t.done)); err != nil {
+					return false, err
+				}
+			}
 			sum, count = 0, 0
 		}
 		if t.opt.Checkpoint != "" && time.Since(saved) > t.opt.Save {
@@ -146,6 +133,21 @@ func (t *trainer) loop(ctx context.Context, c *clock) (interrupted bool, err err
 		}
 	}
 	return false, nil
+}
+
+// judgeStart measures what there is to improve.
+func (t *trainer) judgeStart(ctx context.Context, c *clock) error {
+	loss, agree, err := t.judge(ctx)
+	if err != nil {
+		return err
+	}
+	if math.IsNaN(loss) || math.IsInf(loss, 0) {
+		return fmt.Errorf("finetune: the loss of the samples held out is %v before training: a model, or the data, has numbers that are not finite; `cosetq compare` shows where", loss)
+	}
+	t.start, t.last = loss, loss
+	t.best = t.snapshot(loss)
+	t.report(c, Event{Train: math.NaN(), HeldOut: loss, Agreement: agree, Best: true})
+	return nil
 }
 
 func (t *trainer) report(c *clock, e Event) {

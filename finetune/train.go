@@ -86,6 +86,7 @@ type Event struct {
 	HeldOut       float64       // loss on the samples held out
 	Agreement     float64       // share of their rows whose largest output is where the target's is
 	Best          bool          // the least so far
+	Diverged      bool          // far above that of the start, or not finite: the training goes back to the best, at half the rate
 }
 
 // Result is a trained model.
@@ -95,6 +96,9 @@ type Result struct {
 	Start       float64                  // loss of the samples held out before training
 	Best        float64                  // and that of the result
 	BestStep    int                      // 0 when no step was better than the start
+	Last        float64                  // and that at the end, which may be worse
+	Retreats    int                      // times the training diverged and went back to the best, at half the rate
+	Rate        float64                  // peak learning rate at the end
 	Steps       int                      // steps taken
 	Seconds     float64
 	Memory      Memory

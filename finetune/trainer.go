@@ -25,9 +25,12 @@ type trainer struct {
 	memory     Memory
 	step, eval *bound
 
-	done  int // steps
-	start float64
-	best  snapshot
+	done     int     // steps
+	start    float64 // loss of the samples held out before the first step
+	last     float64 // and at the last judgement
+	best     snapshot
+	retreats int     // times the training diverged and went back to the best
+	resumed  restart // of the last of them
 }
 
 // graphs names the values that the graphs of a training exchange.
@@ -226,8 +229,8 @@ func (t *trainer) accumulate(ctx context.Context) (loss float64, err error) {
 	return loss, nil
 }
 
-// move takes one step with the gradients at hand, at a share of the peak learning rate.
-func (t *trainer) move(share float64) error {
+// move takes one step with the gradients at hand. It takes none, and returns errNotFinite, when they are not finite.
+func (t *trainer) move(rate float64) error {
 	if err := parallel(t.parts, func(s stretch) error { s.measure(); return nil }); err != nil {
 		return err
 	}
@@ -245,12 +248,12 @@ func (t *trainer) move(share float64) error {
 	factor := 1 / float64(t.opt.Accumulate)
 	norm := math.Sqrt(square) * factor
 	if math.IsNaN(norm) || math.IsInf(norm, 0) {
-		return fmt.Errorf("finetune: step %d: the gradient is not finite: lower the learning rate", t.done+1)
+		return errNotFinite
 	}
 	if norm > t.opt.Clip {
 		factor *= t.opt.Clip / norm
 	}
-	rate, step := t.opt.Rate*share, t.done+1
+	step := t.done + 1 - t.resumed.Step
 	var blur float64 // of the finest codec in training: parameters serve all
 	for _, l := range t.latents {
 		if !l.Frozen {

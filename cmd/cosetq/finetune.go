@@ -115,6 +115,9 @@ func printEvent(con *console, e finetune.Event) {
 	if e.Best {
 		best = "   best"
 	}
+	if e.Diverged {
+		best = "   diverged: back to the best, at half the rate"
+	}
 	con.logf("%-16s %8s   loss %s   held out %.5f   agreement %.2f %%%s", at, e.Elapsed.Round(time.Second), train, e.HeldOut, 100*e.Agreement, best)
 }
 
