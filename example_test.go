@@ -45,7 +45,7 @@ func ExampleInspect() {
 func ExamplePlan() {
 	files, remove := model()
 	defer remove()
-	r, err := cosetq.Plan(files.Model, cosetq.QuantizeOptions{Bits: 3})
+	r, err := cosetq.Plan(context.Background(), files.Model, cosetq.QuantizeOptions{Bits: 3})
 	if err != nil {
 		log.Fatal(err)
 	}

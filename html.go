@@ -140,19 +140,6 @@ func shape(k, n int) string {
 	return fmt.Sprintf("%d×%d", k, n)
 }
 
-// Size prints a number of bytes as people read it, in decimal units.
-func Size(n int64) string {
-	switch {
-	case n < 1000:
-		return fmt.Sprintf("%d B", n)
-	case n < 1e6:
-		return fmt.Sprintf("%.1f kB", float64(n)/1e3)
-	case n < 1e9:
-		return fmt.Sprintf("%.2f MB", float64(n)/1e6)
-	}
-	return fmt.Sprintf("%.2f GB", float64(n)/1e9)
-}
-
 // time adds how long the models take. Where they cannot run the page says why.
 func (o *PageOptions) time(ctx context.Context, p *report.Page, float, quantized string) error {
 	data := o.Data

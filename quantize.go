@@ -49,6 +49,16 @@ type QuantizeOptions struct {
 	// or 4) or a codec. Of several that match, the last counts.
 	Layers []string `yaml:"layer"`
 
+	// TargetBits, TargetBytes or MaxDrop, in the place of Bits or Codec, let each layer that Layers says nothing of have the
+	// preset that is best for the whole: least loss with so many bits per weight, all stored bits counted; least loss in files
+	// of so many bytes; or the smallest file whose metric, evaluated on Data, is worse than that of the float model by no more
+	// than MaxDrop: bits per token, points of top-1 accuracy, or without tokens and labels the share of error in the outputs'
+	// energy. What a layer costs is measured on the outputs of the model, so Data is needed; with Statistics as well it only
+	// serves to measure.
+	TargetBits  float64  `yaml:"target-bpw"`
+	TargetBytes ByteSize `yaml:"target-size"`
+	MaxDrop     float64  `yaml:"max-drop"`
+
 	// Rotate is RotateNone, RotateHadamard or RotateAuto, which rotates the weights that lose less by it; "" is RotateAuto with
 	// LDLQ and RotateNone without.
 	Rotate string `yaml:"rotate"`
@@ -90,6 +100,10 @@ type QuantizedLayer struct {
 	Status        string   `json:"status"`
 	Reason        string   `json:"reason,omitempty"`
 	Detail        string   `json:"detail,omitempty"`
+
+	Bytes         int64         `json:"bytes,omitempty"`          // of the code, in a plan
+	PredictedLoss *float64      `json:"predicted_loss,omitempty"` // see Allocation
+	Choices       []LayerChoice `json:"choices,omitempty"`        // what an Allocation chose from
 }
 
 // QuantizeReport is the outcome of [Quantize] or [Plan].
@@ -103,6 +117,7 @@ type QuantizeReport struct {
 	BitsPerWeight float64          `json:"bits_per_weight"` // every stored bit of the quantized weights counts
 	Coverage      float64          `json:"coverage"`        // share of all constant MatMul and Gemm weights that is quantized
 	Layers        []QuantizedLayer `json:"layers"`
+	Allocation    *Allocation      `json:"allocation,omitempty"` // how a target was met
 	DryRun        bool             `json:"dry_run,omitempty"`
 	Shard         string           `json:"shard,omitempty"` // the share i/n that was done; no files then
 	Notes         []string         `json:"notes,omitempty"`
@@ -110,6 +125,8 @@ type QuantizeReport struct {
 	Bytes         int64            `json:"bytes"`
 	Seconds       float64          `json:"seconds"`
 	PeakRSS       int64            `json:"peak_rss_bytes"`
+
+	choices map[*rewrite.Weight][]LayerChoice // of an allocation
 }
 
 // Quantize quantizes the model at path input and writes the result.
@@ -117,10 +134,10 @@ func Quantize(ctx context.Context, input string, o QuantizeOptions) (*QuantizeRe
 	return quantize(ctx, input, o, false)
 }
 
-// Plan says what [Quantize] would do and how large the result would be, from the shapes alone. It reads no weights and
-// writes nothing.
-func Plan(input string, o QuantizeOptions) (*QuantizeReport, error) {
-	return quantize(context.Background(), input, o, true)
+// Plan says what [Quantize] would do and how large the result would be, and writes nothing. It reads no weights, unless there is
+// a target to meet: then what that takes is worked out and measured.
+func Plan(ctx context.Context, input string, o QuantizeOptions) (*QuantizeReport, error) {
+	return quantize(ctx, input, o, true)
 }
 
 func quantize(ctx context.Context, input string, o QuantizeOptions, dryRun bool) (*QuantizeReport, error) {
@@ -162,6 +179,15 @@ func quantize(ctx context.Context, input string, o QuantizeOptions, dryRun bool)
 	if err != nil {
 		return nil, err
 	}
+	if o.allocates() {
+		a, err := o.newAllocator(m, sites, output)
+		if err == nil {
+			err = a.checkReach()
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
 	r := newQuantizeReport(input, &o)
 	r.DryRun = dryRun
 	if r.InputBytes, err = modelBytes(m); err != nil {
@@ -171,7 +197,11 @@ func quantize(ctx context.Context, input string, o QuantizeOptions, dryRun bool)
 		if err := o.checkStatistics(m); err != nil {
 			return nil, err
 		}
-		r.plan(codecs, sites)
+		if !o.allocates() {
+			r.plan(codecs, sites)
+		} else if err := o.planAllocation(ctx, r, m, sites); err != nil {
+			return nil, err
+		}
 		if err := r.enough(sites, o.MinCoverage); err != nil {
 			return nil, err
 		}
@@ -187,8 +217,11 @@ func newQuantizeReport(input string, o *QuantizeOptions) *QuantizeReport {
 	return &QuantizeReport{Schema: "cosetq/v1/quantize", Input: input, Method: o.Method, Seed: o.Seed, Files: []File{}}
 }
 
-// chosenCodec returns the codec of Codec or Bits.
+// chosenCodec returns the codec of Codec or Bits, nil where a target chooses.
 func (o *QuantizeOptions) chosenCodec() (*lattice.Codec, error) {
+	if err := o.checkTarget(); err != nil || o.allocates() {
+		return nil, err
+	}
 	if o.Codec == "" {
 		bits := o.Bits
 		if bits == 0 {
@@ -211,7 +244,7 @@ func (o *QuantizeOptions) check() error {
 	if err := o.chooseMethod(); err != nil {
 		return err
 	}
-	if o.Shard.Count > 0 && o.Data != "" {
+	if o.Shard.Count > 0 && o.Data != "" && (o.Statistics == "" || !o.allocates()) {
 		return usage(errors.New("--shard and --data are both given"), "calibrate once, and give the shares its file with --calib")
 	}
 	if o.Threads < 0 {
@@ -270,7 +303,8 @@ func (r *QuantizeReport) plan(codecs codecOf, sites []rewrite.Site) {
 		if s.Status == rewrite.Candidate {
 			codec := codecs[s.Weight]
 			b := quant.PlannedBytes(codec, s.N, s.K)
-			layer.Codec, layer.BitsPerWeight = codec.String(), 8*float64(b)/float64(s.Weights)
+			layer.Codec, layer.BitsPerWeight, layer.Bytes = codec.String(), 8*float64(b)/float64(s.Weights), b
+			r.describeChoice(&layer, s.Weight)
 			if !seen[s.Weight] {
 				seen[s.Weight] = true
 				bytes += b
@@ -311,11 +345,16 @@ func (o *QuantizeOptions) write(ctx context.Context, r *QuantizeReport, m *onnx.
 	if h != nil {
 		defer h.close()
 	}
+	if o.allocates() {
+		if codecs, _, err = o.allocate(ctx, r, m, sites, h, j, output); err != nil {
+			return err
+		}
+	}
 	weights := weightsOf(sites)
 	if err := o.checkTargets(m, codecs, weights, output, j); err != nil {
 		return err
 	}
-	results, err := o.quantizeAll(ctx, r, codecs, o.Shard.share(weights), h, j)
+	results, err := o.quantizeAll(ctx, r, "quantizing", codecs, o.Shard.share(weights), h, j)
 	if err != nil {
 		return err
 	}
@@ -350,28 +389,27 @@ func (r *QuantizeReport) assemble(ctx context.Context, o *QuantizeOptions, m *on
 		return fail(BadModel, err, "")
 	}
 	r.BitsPerWeight = done.BitsPerWeight()
-	text, err := o.effective(codec).recipe()
-	if err != nil {
+	if err := o.noteRecipe(m, codec); err != nil {
 		return err
 	}
-	m.SetMetadata(rewrite.MetadataRecipe, text)
 	if err := withdraw(j); err != nil {
 		return err
 	}
-	saved, err := m.Save(output, onnx.SaveOptions{External: onnx.ExternalAlways, ExternalThreshold: pageSize, Overwrite: o.Overwrite, Context: ctx,
-		TempDir: j.Dir(),
-		BeforePlace: func(files []onnx.SavedFile) error {
-			var recorded []journal.File
-			for _, f := range files {
-				recorded = append(recorded, journal.File{Path: filepath.Base(f.Path), SHA256: f.SHA256})
-			}
-			return j.SetOutput(recorded)
-		},
-		Progress: func(written, total int64) {
-			if o.Progress != nil {
-				o.Progress("writing", written, total)
-			}
-		}})
+	options := saveOptions()
+	options.Overwrite, options.Context, options.TempDir = o.Overwrite, ctx, j.Dir()
+	options.BeforePlace = func(files []onnx.SavedFile) error {
+		var recorded []journal.File
+		for _, f := range files {
+			recorded = append(recorded, journal.File{Path: filepath.Base(f.Path), SHA256: f.SHA256})
+		}
+		return j.SetOutput(recorded)
+	}
+	options.Progress = func(written, total int64) {
+		if o.Progress != nil {
+			o.Progress("writing", written, total)
+		}
+	}
+	saved, err := m.Save(output, options)
 	if err != nil {
 		return err
 	}
@@ -382,6 +420,20 @@ func (r *QuantizeReport) assemble(ctx context.Context, o *QuantizeOptions, m *on
 	}
 	r.Files = append(r.Files, file)
 	return nil
+}
+
+// noteRecipe writes the effective recipe into the model.
+func (o *QuantizeOptions) noteRecipe(m *onnx.Model, codec *lattice.Codec) error {
+	text, err := o.effective(codec).recipe()
+	if err == nil {
+		m.SetMetadata(rewrite.MetadataRecipe, text)
+	}
+	return err
+}
+
+// saveOptions are those of every quantized model.
+func saveOptions() onnx.SaveOptions {
+	return onnx.SaveOptions{External: onnx.ExternalAlways, ExternalThreshold: pageSize}
 }
 
 // describe lists the layers, and returns the replacements of those that were coded.
@@ -400,6 +452,7 @@ func (r *QuantizeReport) describe(sites []rewrite.Site, results map[*rewrite.Wei
 			if r := res.matrix.Rotation; r != nil {
 				layer.Rotation = r.Block
 			}
+			r.describeChoice(&layer, s.Weight)
 			layer.Method, layer.Fallback, layer.Loss, layer.NearestLoss, layer.SQNR = res.Method, res.Fallback, res.Loss, res.NearestLoss, res.SQNR
 		}
 		r.Layers = append(r.Layers, layer)
@@ -434,14 +487,14 @@ type codedWeight struct {
 }
 
 // quantizeAll codes the weights that the journal does not have yet.
-func (o *QuantizeOptions) quantizeAll(ctx context.Context, r *QuantizeReport, codecs codecOf, weights []numbered, h *hessians, j *journal.Journal) (map[*rewrite.Weight]*codedWeight, error) {
+func (o *QuantizeOptions) quantizeAll(ctx context.Context, r *QuantizeReport, stage string, codecs codecOf, weights []numbered, h *hessians, j *journal.Journal) (map[*rewrite.Weight]*codedWeight, error) {
 	var rows int64
 	for _, w := range weights {
 		n, _ := w.Dims()
 		rows += int64(n)
 	}
 	encoders := map[*lattice.Codec]lattice.RowCoder{}
-	step, results := o.Progress.stage("quantizing", rows), map[*rewrite.Weight]*codedWeight{}
+	step, results := o.Progress.stage(stage, rows), map[*rewrite.Weight]*codedWeight{}
 	for _, w := range weights {
 		if err := ctx.Err(); err != nil {
 			return nil, err

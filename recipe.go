@@ -57,7 +57,7 @@ func RecipeKeys() []string {
 }
 
 // alternatives are options of which at most one is given.
-var alternatives = [][]string{{"bits", "codec"}, {"data", "calib"}}
+var alternatives = [][]string{{"bits", "codec", "target-bpw", "target-size", "max-drop"}, {"data", "calib"}}
 
 // ruledOut tells whether an option is one of the keys or an alternative to one of them.
 func ruledOut(key string, keys []string) bool {
@@ -133,9 +133,12 @@ func (o *QuantizeOptions) parseRecipe(text []byte, given []string) error {
 // only how it is made is left out. Data and statistics go by their names, wherever they lie.
 func (o *QuantizeOptions) effective(codec *lattice.Codec) *QuantizeOptions {
 	e := *o
-	e.Bits, e.Codec = 0, codec.String()
+	e.Bits = 0
+	if codec != nil { // no target chooses
+		e.Codec = codec.String()
+	}
 	e.Threads, e.Device = 0, ""
-	if e.Method == RTN { // knows no data
+	if e.Method == RTN && !e.allocates() { // knows no data
 		e.Data, e.Statistics = "", ""
 	}
 	if !isRandom(e.Data) && e.Data != "" {

@@ -114,7 +114,7 @@ func (o *QuantizeOptions) leaveJournal(j *journal.Journal, err error) error {
 		return j.Remove()
 	}
 	kind, hint := Classify(err)
-	if kind == BadModel || kind == Nothing || j.Empty() {
+	if kind == BadModel || kind == Nothing || kind == Quality || j.Empty() {
 		return errors.Join(err, j.Remove())
 	}
 	_ = j.Close()

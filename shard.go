@@ -257,16 +257,19 @@ func merge(ctx context.Context, m *onnx.Model, j *journal.Journal, output string
 	if err != nil {
 		return nil, err
 	}
+	r := newQuantizeReport(m.Path(), q)
+	weights := Shard{}.share(weightsOf(sites))
 	codecs, err := q.layerCodecs(sites, codec)
+	if err == nil && codec == nil {
+		codecs, _, err = recallPlan(r, j, weights)
+	}
 	if err != nil {
 		return nil, err
 	}
-	r := newQuantizeReport(m.Path(), q)
 	r.Codec = codecs.names()
 	if r.InputBytes, err = modelBytes(m); err != nil {
 		return nil, err
 	}
-	weights := Shard{}.share(weightsOf(sites))
 	step := q.Progress.stage("checking", int64(len(weights)))
 	results := map[*rewrite.Weight]*codedWeight{}
 	var missing []string
@@ -295,7 +298,8 @@ func merge(ctx context.Context, m *onnx.Model, j *journal.Journal, output string
 	return r, r.assemble(ctx, q, m, codec, sites, results, output, recipe, j)
 }
 
-// recallOptions returns the options that a journal was begun with, and makes sure that it is of this model and program.
+// recallOptions returns the options that a journal was begun with, the codec being nil where a target chose, and makes sure
+// that it is of this model and program.
 func recallOptions(m *onnx.Model, j *journal.Journal) (*QuantizeOptions, *lattice.Codec, error) {
 	s := j.Settings()
 	now := j.Settings()
@@ -313,6 +317,9 @@ func recallOptions(m *onnx.Model, j *journal.Journal) (*QuantizeOptions, *lattic
 	}
 	if o.Statistics != "" { // the journal knows it by its name only
 		o.Statistics = filepath.Join(filepath.Dir(j.Dir()), o.Statistics)
+	}
+	if o.allocates() {
+		return o, nil, nil
 	}
 	codec, err := lattice.ParseCodec(o.Codec)
 	return o, codec, err

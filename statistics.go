@@ -48,7 +48,7 @@ func (o *QuantizeOptions) chooseMethod() error {
 		return usage(fmt.Errorf("--rotate %q%s", o.Rotate, suggest.DidYouMean(o.Rotate, modes)), "it is one of: %s", strings.Join(modes, ", "))
 	}
 	switch {
-	case o.Data != "" && o.Statistics != "":
+	case o.Data != "" && o.Statistics != "" && !o.allocates():
 		return usage(errors.New("--data and --calib are both given"), "leave one of them out")
 	case o.Samples < 0:
 		return usage(fmt.Errorf("--samples %d is negative", o.Samples), "0 takes all samples")

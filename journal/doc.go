@@ -5,6 +5,7 @@
 // The folder holds
 //
 //	settings.json   what the results depend on; a run with other settings is refused
+//	plan.json       what was decided about the weights, where that took work
 //	<weight>.layer  one result each
 //	output.json     the checksums of the final files, from just before they get their names
 //

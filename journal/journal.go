@@ -16,6 +16,7 @@ import (
 const (
 	settingsName = "settings.json"
 	outputName   = "output.json"
+	planName     = "plan.json"
 	layerEnding  = ".layer"
 	tempEnding   = ".tmp"
 )
@@ -67,15 +68,23 @@ func Create(dir string, s Settings) (*Journal, error) {
 		return nil, err
 	}
 	j := &Journal{dir: dir, settings: s}
-	tmp, err := j.write(settingsName, b)
-	if err != nil {
+	if err := j.publish(settingsName, b); err != nil {
 		_ = os.Remove(dir) // unless somebody else's files are there
-		return nil, err
+		return nil, fmt.Errorf("journal %s: %w", dir, err)
+	}
+	return j, nil
+}
+
+// publish writes a file that appears complete or not at all. The error wraps fs.ErrExist when it is there already: of several
+// processes that publish at once, one wins.
+func (j *Journal) publish(name string, b []byte) error {
+	tmp, err := j.write(name, b)
+	if err != nil {
+		return err
 	}
 	defer os.Remove(tmp)
-	// Linking fails where the name is taken: of several processes that begin at once, one wins.
-	path := filepath.Join(dir, settingsName)
-	err = os.Link(tmp, path)
+	path := filepath.Join(j.dir, name)
+	err = os.Link(tmp, path)                        // fails where the name is taken
 	if err != nil && !errors.Is(err, fs.ErrExist) { // a file system without links
 		if _, statErr := os.Lstat(path); errors.Is(statErr, fs.ErrNotExist) {
 			err = os.Rename(tmp, path)
@@ -83,11 +92,8 @@ func Create(dir string, s Settings) (*Journal, error) {
 			err = fs.ErrExist
 		}
 	}
-	if err != nil {
-		return nil, fmt.Errorf("journal %s: %w", dir, err)
-	}
-	syncDir(dir)
-	return j, nil
+	syncDir(j.dir)
+	return err
 }
 
 // Open opens the journal in dir, whatever its settings. The error wraps ErrNoJournal when there is none.
@@ -182,6 +188,24 @@ func (j *Journal) Output() ([]File, error) {
 	}
 	var files []File
 	return files, json.Unmarshal(b, &files)
+}
+
+// SetPlan stores what the run decided about the weights, unless a plan is there: then that of another process stands. It returns
+// the plan that stands.
+func (j *Journal) SetPlan(plan []byte) ([]byte, error) {
+	if err := j.publish(planName, plan); err != nil && !errors.Is(err, fs.ErrExist) {
+		return nil, err
+	}
+	return j.Plan()
+}
+
+// Plan returns what SetPlan stored, or nil.
+func (j *Journal) Plan() ([]byte, error) {
+	b, err := os.ReadFile(filepath.Join(j.dir, planName))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return b, err
 }
 
 // put writes a file that appears complete or not at all.

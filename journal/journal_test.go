@@ -236,6 +236,24 @@ func TestOutput(t *testing.T) {
 	}
 }
 
+// The first plan stands.
+func TestPlan(t *testing.T) {
+	j := create(t)
+	if plan, err := j.Plan(); plan != nil || err != nil {
+		t.Errorf("%q, %v", plan, err)
+	}
+	for _, plan := range []string{"one", "two"} {
+		if got, err := j.SetPlan([]byte(plan)); string(got) != "one" || err != nil {
+			t.Errorf("after %q: %q, %v", plan, got, err)
+		}
+	}
+	if again, err := Open(j.Dir()); err != nil {
+		t.Error(err)
+	} else if got, err := again.Plan(); string(got) != "one" || err != nil {
+		t.Errorf("reopened: %q, %v", got, err)
+	}
+}
+
 // FuzzLayer: whatever a layer file holds, it is refused or gives a matrix that decodes.
 func FuzzLayer(f *testing.F) {
 	j := create(f)

@@ -99,6 +99,18 @@ func (m *Model) Save(path string, opt SaveOptions) ([]SavedFile, error) {
 	return files, nil
 }
 
+// SavedBytes returns the size that all files together would have if the model were saved.
+func (m *Model) SavedBytes(path string, opt SaveOptions) (int64, error) {
+	s := &saver{m: m, opt: opt, path: path, dir: filepath.Dir(path)}
+	if s.dataName = opt.DataName; s.dataName == "" {
+		s.dataName = filepath.Base(path) + ".data"
+	}
+	if err := Guard(s.plan); err != nil {
+		return 0, fmt.Errorf("onnx: %s cannot be saved: %w", path, err)
+	}
+	return s.enc.size + s.dataEnd, nil
+}
+
 // saver is one run of Save.
 type saver struct {
 	m        *Model

@@ -150,6 +150,26 @@ func TestSaveLayouts(t *testing.T) {
 	leftovers(t, dir, "one.onnx", "two.onnx", "two.onnx.data", "again.onnx", "again.onnx.data", "back.onnx", "low.onnx", "w.bin")
 }
 
+func TestSavedBytes(t *testing.T) {
+	dir := t.TempDir()
+	m := weightModel()
+	for i, o := range []SaveOptions{{}, {External: ExternalAlways}, {External: ExternalAlways, ExternalThreshold: 1, DataName: "w.bin"}, {External: ExternalNever}} {
+		path := filepath.Join(dir, fmt.Sprint(i, ".onnx"))
+		want, err := m.SavedBytes(path, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		o.Overwrite = true
+		got := int64(0)
+		for _, f := range save(t, m, path, o) {
+			got += f.Bytes
+		}
+		if got != want {
+			t.Errorf("%+v: %d bytes were saved, %d said before", o, got, want)
+		}
+	}
+}
+
 func TestSaveRealModels(t *testing.T) {
 	for _, path := range dataModels(t) {
 		t.Run(filepath.Base(path), func(t *testing.T) {

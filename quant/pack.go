@@ -137,6 +137,18 @@ func (m *Matrix) decodeGroup(w *[lattice.GroupSize]float32, l *Layout, r, g int)
 	}
 }
 
+// Placeholder returns a matrix of the size that the code of a weight of n × k will have, which decodes to nothing of use.
+// Whether a matrix has a row of zeros or not does not matter. r may be nil.
+func Placeholder(c *lattice.Codec, n, k int, r *Rotation) *Matrix {
+	m := &Matrix{N: n, K: k, Codec: c, Tile: tileFor(n), Groups: groupsOf(k), Rotation: r}
+	newPacker(m)
+	m.Scales, m.ScaleIndex = make([]uint16, n), []byte{0}
+	if sharesScales(n, k) {
+		m.Scales, m.ScaleIndex = make([]uint16, scaleTable), make([]byte, (n+1)/2)
+	}
+	return m
+}
+
 // PlannedBytes returns what Matrix.Bytes will be for a weight of n × k, before it is coded. Whether a matrix has a row of
 // zeros or not does not matter.
 func PlannedBytes(c *lattice.Codec, n, k int) int64 {

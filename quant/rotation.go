@@ -153,7 +153,13 @@ const (
 	worthRotating = 0.97
 )
 
-// someRows are up to trialRows rows of a weight, spread evenly.
+// Sample returns up to so many rows of a weight, spread evenly: enough to tell how well it can be coded.
+func Sample(src Source, rows int) Source {
+	n, _ := src.Dims()
+	return someRows{src, min(n, rows)}
+}
+
+// someRows are count rows of a weight, spread evenly.
 type someRows struct {
 	Source
 	count int
@@ -177,8 +183,7 @@ func (s someRows) Rows(dst []float32, n0, n1 int) error {
 
 // rotationPays codes some rows with and without the rotation of opt.
 func rotationPays(ctx context.Context, src Source, opt Options) (bool, error) {
-	n, _ := src.Dims()
-	rows := someRows{src, min(n, trialRows)}
+	rows := Sample(src, trialRows)
 	opt.TryRotation, opt.Progress = false, nil
 	var loss [2]float64
 	for i := range loss {

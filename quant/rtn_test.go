@@ -102,6 +102,24 @@ func TestDecodeMatchesReportedError(t *testing.T) {
 	}
 }
 
+// What is said of the size before a matrix is coded comes true.
+func TestPlaceholderHasTheSizeOfTheCode(t *testing.T) {
+	for _, name := range []string{"d4:4:g3,4,5,7", "d4:2,4:g3,4,5,7", "d4:4,4:g3,4,5,6", "e8:2,2", "d4:8"} {
+		for _, dims := range [][2]int{{300, 192}, {10, 64}, {7, 100}, {129, 1024}} {
+			n, k := dims[0], dims[1]
+			c := codec(t, name)
+			m := quantize(t, gaussian(n, k, 1), c, 0).Matrix
+			p := quant.Placeholder(c, n, k, nil)
+			if err := p.Validate(); err != nil {
+				t.Errorf("%s, %d × %d: %v", name, n, k, err)
+			}
+			if len(p.Codes) != len(m.Codes) || len(p.Gains) != len(m.Gains) || p.Bytes() != m.Bytes() || p.Bytes() != quant.PlannedBytes(c, n, k) {
+				t.Errorf("%s, %d × %d: %d bytes, the code takes %d", name, n, k, p.Bytes(), m.Bytes())
+			}
+		}
+	}
+}
+
 // The bytes do not depend on the number of threads.
 func TestThreadsDoNotMatter(t *testing.T) {
 	src := gaussian(300, 192, 5)

@@ -6,6 +6,7 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -31,6 +32,9 @@ accounted for: quantized, or skipped with a reason.
 --bits 4, 3 or 2 chooses a preset codec; --codec names one, as in d4:4,4:g3,4,5,6
 (lattice, radices from the finest level, gains); --layer gives some layers another one.
 
+--target-bpw, --target-size and --max-drop choose a preset for each layer by what it
+costs the outputs of the model, measured on --data. --dry-run prints the plan.
+
 The options that made the model are written beside it, as OUTPUT.recipe.yaml, and into
 its metadata. --recipe reads such a file, or one of your own; its keys are the flags, and
 flags given on the command line win. The same recipe gives the same bytes.
@@ -40,12 +44,17 @@ crash or Ctrl-C, --resume goes on from there and gives the same bytes. --shard i
 a share of the work; several machines that share a folder do one each, and merge writes
 the model.`,
 		Example: `  cosetq quantize model.onnx -o model.q.onnx --bits 4
+  cosetq quantize model.onnx --target-bpw 3 --data calib.yaml --dry-run --layers
   cosetq quantize model.onnx --bits 3 --exclude 're:.*/lm_head/.*' --dry-run
   cosetq quantize model.onnx -o again.q.onnx --recipe model.q.recipe.yaml
   cosetq quantize model.onnx -o shared/model.q.onnx --shard 0/4`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			given := changed(cmd)
+			if slices.ContainsFunc([]string{"target-bpw", "target-size", "max-drop"}, func(name string) bool { return slices.Contains(given, name) }) &&
+				!slices.Contains(given, "bits") {
+				o.Bits = 0 // the flag's default
+			}
 			switch {
 			case o.Codec == "":
 			case slices.Contains(given, "bits"):
@@ -92,6 +101,9 @@ the model.`,
 	fs.IntVar(&o.Bits, "bits", cosetq.DefaultBits, "preset: 2, 3 or 4 bits per weight (and a quarter for the gains)")
 	fs.StringVar(&o.Codec, "codec", "", "codec instead of a preset, as in d4:4,4:g3,4,5,6")
 	fs.StringArrayVar(&o.Layers, "layer", nil, "PATTERN=CODEC: bits (2, 3 or 4) or a codec for the layers that match, as in 're:lm_head=4'; the last that matches counts")
+	fs.Float64Var(&o.TargetBits, "target-bpw", 0, "give each layer the preset that is best for the whole at so many bits per weight, everything counted; needs --data")
+	fs.TextVar(&o.TargetBytes, "target-size", cosetq.ByteSize(0), "the same for files of so many bytes in all, as in 12MB or 1.5GiB; needs --data")
+	fs.Float64Var(&o.MaxDrop, "max-drop", 0, "the smallest file that on --data loses no more than this: bits per token, points of top-1 accuracy, or share of error in the outputs")
 	fs.StringVar(&o.Method, "method", "", "rtn: round to nearest, needs no data; ldlq: round for the outputs that the data gives (default with data)")
 	fs.StringVar(&o.Rotate, "rotate", "", "code weights under a random block Hadamard rotation: auto (those that lose less by it; default with data), none, hadamard (all)")
 	fs.StringVar(&o.Data, "data", "", "calibrate on this data first: a recipe, or random:N")
@@ -129,14 +141,14 @@ func changed(cmd *cobra.Command) []string {
 
 // quantize quantizes a model, or plans to, with progress on the console.
 func quantize(cmd *cobra.Command, con *console, input string, o cosetq.QuantizeOptions, dryRun bool) (*cosetq.QuantizeReport, error) {
+	work := cosetq.Quantize
 	if dryRun {
-		return cosetq.Plan(input, o)
-	}
-	if _, err := cudaops.FindLibrary(""); err != nil {
+		work = cosetq.Plan
+	} else if _, err := cudaops.FindLibrary(""); err != nil {
 		con.logf("note: the native library is not there: weights are coded in plain Go, slower and with the same bytes")
 	}
 	o.Progress = con.follow()
-	r, err := cosetq.Quantize(cmd.Context(), input, o)
+	r, err := work(cmd.Context(), input, o)
 	con.clearProgress()
 	if err != nil {
 		return nil, err
@@ -160,7 +172,11 @@ func printQuantize(con *console, r *cosetq.QuantizeReport, layers bool) error {
 	}
 	if layers {
 		t := con.table()
-		fmt.Fprintln(t, "node\tK×N\tbits/weight\tSQNR dB\tstatus")
+		fmt.Fprint(t, "node\tK×N\tbits/weight\tSQNR dB\t")
+		if r.Allocation != nil {
+			fmt.Fprint(t, "predicted loss\t")
+		}
+		fmt.Fprintln(t, "status")
 		for _, l := range r.Layers {
 			bits, db := "-", "-"
 			if l.BitsPerWeight > 0 {
@@ -169,7 +185,15 @@ func printQuantize(con *console, r *cosetq.QuantizeReport, layers bool) error {
 			if l.SQNR != nil {
 				db = fmt.Sprintf("%.1f", *l.SQNR)
 			}
-			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", shorten(l.Node, 60), shape(l.K, l.N), bits, db, statusText(l.Status, l.Reason, ""))
+			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t", shorten(l.Node, 60), shape(l.K, l.N), bits, db)
+			switch {
+			case r.Allocation == nil:
+			case l.PredictedLoss == nil:
+				fmt.Fprint(t, "-\t")
+			default:
+				fmt.Fprintf(t, "%.2e\t", *l.PredictedLoss)
+			}
+			fmt.Fprintln(t, statusText(l.Status, l.Reason, ""))
 		}
 		if err := t.Flush(); err != nil {
 			return err
@@ -181,6 +205,9 @@ func printQuantize(con *console, r *cosetq.QuantizeReport, layers bool) error {
 	}
 	fmt.Fprintf(con.out, "%s %d of %d MatMul and Gemm nodes, %.1f %% of their weights, with %s\n", verb, quantized, len(r.Layers), 100*r.Coverage, r.Codec)
 	printReasons(con, reasons)
+	if err := printAllocation(con, r); err != nil {
+		return err
+	}
 	printFallbacks(con, r.Layers)
 	if r.Shard != "" {
 		fmt.Fprintf(con.out, "share %s is done: %s of codes, %.3f bits per weight; when all are: cosetq merge\n", r.Shard, cosetq.Size(r.Bytes), r.BitsPerWeight)
@@ -195,6 +222,35 @@ func printQuantize(con *console, r *cosetq.QuantizeReport, layers bool) error {
 		fmt.Fprintf(con.out, "wrote %s   %s\n", file.Path, cosetq.Size(file.Bytes))
 	}
 	con.logf("%.1f s on %d cores, peak memory %s", r.Seconds, runtime.GOMAXPROCS(0), cosetq.Size(r.PeakRSS))
+	return nil
+}
+
+// printAllocation tells how layers got their codecs, and what that is predicted to be worth.
+func printAllocation(con *console, r *cosetq.QuantizeReport) error {
+	a := r.Allocation
+	if a == nil {
+		return nil
+	}
+	count := map[string]int{}
+	for _, l := range r.Layers {
+		count[l.Codec]++
+	}
+	unit := "nats of divergence"
+	if a.Measure != "kl" {
+		unit = "of the outputs' energy"
+	}
+	fmt.Fprintf(con.out, "predicted loss %.3g %s, from layers measured one by one on %d samples\n", a.PredictedLoss, unit, a.Samples)
+	t := con.table()
+	fmt.Fprintln(t, "  codec\tlayers\tif all had it: bits/weight\tpredicted loss")
+	for _, u := range a.Uniform {
+		fmt.Fprintf(t, "  %s\t%d\t%.3f\t%.3g\n", u.Codec, count[u.Codec], u.BitsPerWeight, u.PredictedLoss)
+	}
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	for _, t := range a.Trials {
+		fmt.Fprintf(con.out, "  tried %.3f bits per weight: drop %.4g %s\n", t.BitsPerWeight, t.Drop, strings.ReplaceAll(a.Metric, "_", " "))
+	}
 	return nil
 }
 

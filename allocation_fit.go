@@ -1,0 +1,160 @@
+package cosetq
+
+import (
+	"fmt"
+	"math"
+
+	"github.com/cosetq/cosetq/lattice"
+	"github.com/cosetq/cosetq/quant"
+)
+
+// placeholder is a stand-in for the code of a weight, of the size that it will have at most.
+func (a *allocator) placeholder(w numbered, codec *lattice.Codec) *quant.Matrix {
+	n, k := w.Dims()
+	var rotation *quant.Rotation
+	if a.o.Rotate != RotateNone {
+		rotation = quant.NewRotation(k, a.o.Seed)
+	}
+	return quant.Placeholder(codec, n, k, rotation)
+}
+
+// bytes is what the code of a weight takes: alone, or where the size of the file counts, with what fills up its pages.
+func (a *allocator) bytes(w numbered, codec *lattice.Codec) int64 {
+	m := a.placeholder(w, codec)
+	if a.o.TargetBits != 0 {
+		return m.Bytes()
+	}
+	filled := func(b []byte) int64 {
+		if len(b) < pageSize {
+			return 0
+		}
+		return int64((pageSize - len(b)%pageSize) % pageSize)
+	}
+	return m.Bytes() + filled(m.Codes) + filled(m.Gains)
+}
+
+// size is what a model takes.
+type size struct {
+	bytes   int64 // of the files
+	codes   int64 // of the codes, with all that belongs to them
+	weights int64 // the numbers coded
+}
+
+// sizeOf computes what the model takes with these codecs, to the byte but for the signs of weights that turn out to need no
+// rotation.
+func (a *allocator) sizeOf(codecs []*lattice.Codec) (size, error) {
+	m, err := OpenModel(a.m.Path())
+	if err != nil {
+		return size{}, err
+	}
+	defer m.Close()
+	stand := map[int]*codedWeight{}
+	for i, w := range a.weights {
+		if a.options != nil && len(a.options[i]) == 0 {
+			continue
+		}
+		c := &codedWeight{matrix: a.placeholder(w, codecs[i])}
+		if a.h != nil && a.h.corrects(w.Weight) {
+			n, _ := w.Dims()
+			c.Correction = make([]float32, n)
+		}
+		stand[i] = c
+	}
+	done, err := applyTo(m, a.o.Sites, stand)
+	if err != nil {
+		return size{}, err
+	}
+	s := size{codes: done.Bytes, weights: done.Weights}
+	if err := a.o.noteRecipe(m, nil); err != nil {
+		return size{}, err
+	}
+	s.bytes, err = m.SavedBytes(a.output, saveOptions())
+	return s, err
+}
+
+// bitsPerWeight is 8·codes/weights.
+func (s size) bitsPerWeight() float64 { return 8 * float64(s.codes) / float64(s.weights) }
+
+// excess is by how many bytes the model is larger with these codecs than the target of bits or bytes allows.
+func (a *allocator) excess(codecs []*lattice.Codec) (int64, size, error) {
+	s, err := a.sizeOf(codecs)
+	if a.o.TargetBytes != 0 {
+		return s.bytes - int64(a.o.TargetBytes), s, err
+	}
+	return int64(math.Ceil(float64(s.codes) - a.o.TargetBits*float64(s.weights)/8)), s, err
+}
+
+// uniform returns one codec for all weights that none is prescribed for.
+func (a *allocator) uniform(codec *lattice.Codec) []*lattice.Codec {
+	var codecs []*lattice.Codec
+	for _, w := range a.weights {
+		c := a.fixed[w.Weight]
+		if c == nil {
+			c = codec
+		}
+		codecs = append(codecs, c)
+	}
+	return codecs
+}
+
+// checkReach makes it an error, before any work is done, when a target of bits or bytes is too small.
+func (a *allocator) checkReach() error {
+	if a.o.MaxDrop != 0 || len(a.weights) == 0 {
+		return nil
+	}
+	over, least, err := a.excess(a.uniform(a.candidates[0]))
+	switch {
+	case err != nil || over <= 0:
+		return err
+	case a.o.TargetBytes != 0:
+		return usage(fmt.Errorf("--target-size %s cannot be met: the model takes %s with %s throughout", Size(int64(a.o.TargetBytes)), Size(least.bytes), a.candidates[0]),
+			"ask for more; `cosetq inspect %s` shows what else is in the file", a.m.Path())
+	}
+	return usage(fmt.Errorf("--target-bpw %v cannot be met: with %s throughout it is %.3f bits per weight", a.o.TargetBits, a.candidates[0], least.bitsPerWeight()), "ask for more")
+}
+
+// fit returns the best point of the frontier within the target of bits or bytes.
+func (a *allocator) fit() (int, error) {
+	over, _, err := a.excess(a.codecsAt(0))
+	if err != nil {
+		return 0, err
+	}
+	// What the layers do not account for is about the same everywhere. Where it is not, the budget is cut until it fits.
+	budget := a.frontier.Point(0).Bytes - over
+	for {
+		at := a.frontier.Within(budget)
+		if at <= 0 {
+			return 0, nil
+		}
+		over, s, err := a.excess(a.codecsAt(at))
+		if err != nil {
+			return 0, err
+		}
+		if over <= 0 {
+			if at == a.frontier.Len()-1 {
+				a.r.Notes = append(a.r.Notes, fmt.Sprintf("the target is not used up: the finest codecs take %.3f bits per weight, %s in all", s.bitsPerWeight(), Size(s.bytes)))
+			}
+			return at, nil
+		}
+		budget = a.frontier.Point(at).Bytes - over
+	}
+}
+
+// describeUniform reports what one codec for all layers would lose.
+func (a *allocator) describeUniform() error {
+	for c, codec := range a.candidates {
+		u := UniformLoss{Codec: codec.String()}
+		for _, options := range a.options {
+			if len(options) > 0 {
+				u.PredictedLoss += options[min(c, len(options)-1)].Loss
+			}
+		}
+		s, err := a.sizeOf(a.uniform(codec))
+		if err != nil {
+			return err
+		}
+		u.BitsPerWeight = s.bitsPerWeight()
+		a.report.Uniform = append(a.report.Uniform, u)
+	}
+	return nil
+}
