@@ -106,6 +106,7 @@ type allocator struct {
 	options    [][]option // of each weight; none where it cannot be coded
 	frontier   *quant.Frontier
 	task       string // that the data is for
+	float      any    // metrics of the float model, once they are known
 	report     *Allocation
 }
 

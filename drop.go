@@ -119,20 +119,18 @@ func (a *allocator) drop(ctx context.Context, at int) (float64, error) {
 	if err != nil {
 		return 0, err
 	}
-	if a.report.Metric == "" {
-		a.report.Metric, _ = metricOf(a.task)
-		if a.report.FloatMetric, err = a.metric(ctx, a.m.Path()); err != nil {
+	if a.float == nil {
+		if a.float, err = a.evaluate(ctx, a.m.Path()); err != nil {
 			return 0, err
 		}
+		a.report.Metric, _ = metricOf(a.task)
+		a.report.FloatMetric = valueOf(a.float)
 	}
-	value, err := a.metric(ctx, path)
+	metrics, err := a.evaluate(ctx, path)
 	if err != nil {
 		return 0, err
 	}
-	drop := value - a.report.FloatMetric
-	if a.report.Metric == metricTop1 {
-		drop = a.report.FloatMetric - value
-	}
+	drop := dropOf(a.float, metrics)
 	a.report.Trials = append(a.report.Trials, DropTrial{bits, a.frontier.Point(at).Loss, drop})
 	return drop, nil
 }
@@ -160,25 +158,39 @@ func (a *allocator) save(ctx context.Context, path string, coded map[*rewrite.We
 	return done.BitsPerWeight(), err
 }
 
-// metric evaluates a model on all of the data.
-func (a *allocator) metric(ctx context.Context, path string) (float64, error) {
+// evaluate evaluates a model on all of the data.
+func (a *allocator) evaluate(ctx context.Context, path string) (metrics any, err error) {
 	models := []string{path}
 	if a.task == eval.TaskAgreement {
 		models = []string{a.m.Path(), path}
 	}
 	r, err := Evaluate(ctx, a.task, a.o.Data, models, EvaluateOptions{Samples: a.o.Samples, Seed: a.o.Seed, Session: a.o.session(), Progress: a.o.Progress})
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
-	switch m := r.Models[len(models)-1].Metrics.(type) {
+	return r.Models[len(models)-1].Metrics, nil
+}
+
+// valueOf is the value of the metric of a task.
+func valueOf(metrics any) float64 {
+	switch m := metrics.(type) {
 	case eval.Perplexity:
-		return m.BitsPerToken, nil
+		return m.BitsPerToken
 	case eval.Classification:
-		return 100 * m.Top1, nil
+		return 100 * m.Top1
 	case eval.Agreement:
-		return errorShare(m), nil
+		return errorShare(m)
 	}
-	return 0, fmt.Errorf("no metric for task %s", a.task)
+	return math.NaN()
+}
+
+// dropOf is by how much a model is worse than the reference.
+func dropOf(reference, metrics any) float64 {
+	drop := valueOf(metrics) - valueOf(reference)
+	if _, ok := metrics.(eval.Classification); ok {
+		return -drop
+	}
+	return drop
 }
 
 // errorShare is the share of error in the energy of the outputs.

@@ -19,6 +19,10 @@ type EvaluateOptions struct {
 	Seed     uint64 // of random data
 	Session  ort.SessionOptions
 	Progress Progress // may be nil
+
+	// MaxDrop, unless 0, makes it a failure of kind [Quality] when a model is worse than the first by more than this: bits per
+	// token, points of top-1 accuracy, or for [eval.TaskAgreement] the share of error in the outputs' energy.
+	MaxDrop float64
 }
 
 // Evaluate runs models over the same data, a recipe or random:N, and measures how well they do the task, one of [eval.Tasks].
@@ -31,6 +35,10 @@ func Evaluate(ctx context.Context, task, data string, paths []string, o Evaluate
 		return nil, usage(errors.New("--data is missing"), "give a data recipe, or random:N for made-up inputs")
 	case o.Samples < 0:
 		return nil, usage(fmt.Errorf("--limit %d is negative", o.Samples), "0 takes all samples")
+	case !(o.MaxDrop >= 0):
+		return nil, usage(fmt.Errorf("--max-drop %v is no drop", o.MaxDrop), "give a positive number")
+	case o.MaxDrop > 0 && len(paths) < 2:
+		return nil, usage(errors.New("--max-drop compares with the first model, and there is no second"), "name the float model first and the quantized one after it")
 	case len(paths) == 0:
 		return nil, usage(errors.New("no model is given"), "name one or more")
 	}
@@ -48,11 +56,34 @@ func Evaluate(ctx context.Context, task, data string, paths []string, o Evaluate
 	for _, m := range models {
 		list = append(list, m.judged())
 	}
-	return eval.Run(ctx, task, list, reader, eval.Options{Batch: o.Batch, Progress: func(done, total int) {
+	report, err := eval.Run(ctx, task, list, reader, eval.Options{Batch: o.Batch, Progress: func(done, total int) {
 		if o.Progress != nil {
 			o.Progress(task, int64(done), int64(total))
 		}
 	}})
+	if err != nil {
+		return nil, err
+	}
+	if err := o.gate(report); err != nil {
+		return nil, err
+	}
+	return report, nil
+}
+
+// gate fails when a model is worse than the first by more than MaxDrop.
+func (o *EvaluateOptions) gate(r *eval.Report) error {
+	if o.MaxDrop == 0 {
+		return nil
+	}
+	_, unit := metricOf(r.Task)
+	for _, m := range r.Models[1:] {
+		if drop := dropOf(r.Models[0].Metrics, m.Metrics); !(drop <= o.MaxDrop) {
+			return fail(Quality, fmt.Errorf("%s is worse than %s by %.4g %s (%.4f against %.4f), --max-drop allows %v",
+				m.Path, r.Models[0].Path, drop, unit, valueOf(m.Metrics), valueOf(r.Models[0].Metrics), o.MaxDrop),
+				"use more bits or data; `cosetq compare` shows which layers to blame, `cosetq quantize --max-drop` finds the smallest file that passes")
+		}
+	}
+	return nil
 }
 
 // oneOf checks an option that has a few values.

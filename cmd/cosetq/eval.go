@@ -26,8 +26,9 @@ Tasks:
   agreement       how near the outputs are to those of the first model; needs no labels
 
 --data is a recipe (YAML), or random:N for N made-up samples (agreement only makes sense then).`,
-		Example: "  cosetq eval model.onnx model.q.onnx --task perplexity --data eval.yaml --limit 100",
-		Args:    cobra.MinimumNArgs(1),
+		Example: `  cosetq eval model.onnx model.q.onnx --task perplexity --data eval.yaml --limit 100
+  cosetq eval model.onnx model.q.onnx --task classification --data eval.yaml --max-drop 0.5`,
+		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, paths []string) error {
 			var err error
 			if o.Session, err = run.options(con); err != nil {
@@ -50,6 +51,7 @@ Tasks:
 	cmd.Flags().StringVar(&data, "data", "", "data recipe, or random:N")
 	cmd.Flags().IntVar(&o.Samples, "limit", 0, "number of samples (0: all); token windows are spread evenly")
 	cmd.Flags().Uint64Var(&o.Seed, "seed", 0, "seed of random data")
+	cmd.Flags().Float64Var(&o.MaxDrop, "max-drop", 0, "fail with exit code 5 when a model is worse than the first by more: bits per token, points of top-1, or share of error in the outputs (agreement)")
 	cmd.Flags().IntVar(&o.Batch, "batch", 0, "samples per run where the model allows it (0: chosen by task)")
 	return cmd
 }
