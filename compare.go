@@ -60,6 +60,16 @@ type LayerTrial struct {
 	Bytes   int64         `json:"bytes"`   // by which the file would grow
 	SQNR    eval.Decibels `json:"sqnr_db"` // of the outputs then
 	Gain    float64       `json:"gain_db"`
+	Finer   *FinerTrial   `json:"finer,omitempty"` // nil for a layer that has the finest preset, or no codec
+}
+
+// FinerTrial is what the next finer preset for one layer would cost and gain. It is rounded to nearest for the trial: with data it
+// gains more.
+type FinerTrial struct {
+	Layer string        `json:"layer"` // for QuantizeOptions.Layers or --layer
+	Bytes int64         `json:"bytes"`
+	SQNR  eval.Decibels `json:"sqnr_db"`
+	Gain  float64       `json:"gain_db"`
 }
 
 // BisectReport is what the search for the layer that breaks a tolerance found.
@@ -246,13 +256,19 @@ func (c *comparison) load(ctx context.Context, m *onnx.Model, name string) (*run
 	return &running{session: session, inputs: session.Inputs(), outputs: session.Outputs()}, nil
 }
 
-// hybrid loads the float model with some of the layers of the other one in their places.
-func (c *comparison) hybrid(ctx context.Context, pairs []rewrite.Pair) (*running, error) {
+// hybrid loads the float model with some of the layers of the other one in their places. prepare, which may be nil, changes the
+// float model before.
+func (c *comparison) hybrid(ctx context.Context, pairs []rewrite.Pair, prepare func(m *onnx.Model) error) (*running, error) {
 	m, err := OpenModel(c.float)
 	if err != nil {
 		return nil, err
 	}
 	defer m.Close()
+	if prepare != nil {
+		if err := prepare(m); err != nil {
+			return nil, err
+		}
+	}
 	if _, err := rewrite.Graft(m, c.other, pairs, false); err != nil {
 		return nil, fail(BadModel, err, "")
 	}

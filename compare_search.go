@@ -2,6 +2,7 @@ package cosetq
 
 import (
 	"context"
+	"fmt"
 	"math"
 	"regexp"
 	"slices"
@@ -9,13 +10,15 @@ import (
 	"strings"
 
 	"github.com/cosetq/cosetq/eval"
+	"github.com/cosetq/cosetq/lattice"
 	"github.com/cosetq/cosetq/onnx"
+	"github.com/cosetq/cosetq/quant"
 	"github.com/cosetq/cosetq/rewrite"
 )
 
-// trial measures the outputs of the float model with the given layers of the other one.
-func (c *comparison) trial(ctx context.Context, reference *running, pairs []rewrite.Pair) (eval.Decibels, error) {
-	h, err := c.hybrid(ctx, pairs)
+// trial measures the outputs of the float model with the given layers of the other one; see hybrid.
+func (c *comparison) trial(ctx context.Context, reference *running, pairs []rewrite.Pair, prepare func(m *onnx.Model) error) (eval.Decibels, error) {
+	h, err := c.hybrid(ctx, pairs, prepare)
 	if err != nil {
 		return 0, err
 	}
@@ -52,7 +55,7 @@ func (c *comparison) bisect(ctx context.Context, r *CompareReport) (*BisectRepor
 		if err != nil {
 			return true
 		}
-		seen[i+1], err = c.trial(ctx, reference, c.pairs[:i+1])
+		seen[i+1], err = c.trial(ctx, reference, c.pairs[:i+1], nil)
 		b.Trials++
 		step(1)
 		return float64(seen[i+1]) < b.Tolerance
@@ -86,7 +89,7 @@ func patternOf(name string) string {
 	return name
 }
 
-// tryLayers measures what keeping each of the worst layers in float would gain.
+// tryLayers measures what keeping each of the worst layers in float would gain, and what a finer codec would.
 func (c *comparison) tryLayers(ctx context.Context, r *CompareReport) error {
 	order := make([]int, len(r.Layers))
 	for i := range order {
@@ -107,19 +110,27 @@ func (c *comparison) tryLayers(ctx context.Context, r *CompareReport) error {
 		return err
 	}
 	defer reference.session.Close()
-	all, err := c.trial(ctx, reference, c.pairs)
+	all, err := c.trial(ctx, reference, c.pairs, nil)
 	if err != nil {
 		return err
 	}
 	step := c.options.Progress.stage("trying layers as float", int64(len(order)))
 	for _, i := range order {
 		others := slices.Delete(slices.Clone(c.pairs), i, i+1)
-		sqnr, err := c.trial(ctx, reference, others)
+		sqnr, err := c.trial(ctx, reference, others, nil)
 		if err != nil {
 			return err
 		}
 		l := &r.Layers[i]
-		r.Trials = append(r.Trials, LayerTrial{Node: l.Node, Exclude: patternOf(l.Node), Bytes: l.FloatBytes - l.Bytes, SQNR: sqnr, Gain: float64(sqnr - all)})
+		t := LayerTrial{Node: l.Node, Exclude: patternOf(l.Node), Bytes: l.FloatBytes - l.Bytes, SQNR: sqnr, Gain: float64(sqnr - all)}
+		if bits, codec := c.finer(i); codec != nil {
+			sqnr, err := c.trial(ctx, reference, others, func(m *onnx.Model) error { return c.recode(ctx, m, i, codec) })
+			if err != nil {
+				return err
+			}
+			t.Finer = &FinerTrial{Layer: fmt.Sprintf("%s=%d", t.Exclude, bits), Bytes: quant.PlannedBytes(codec, l.N, l.K) - l.Bytes, SQNR: sqnr, Gain: float64(sqnr - all)}
+		}
+		r.Trials = append(r.Trials, t)
 		step(1)
 	}
 	slices.SortStableFunc(r.Trials, func(a, b LayerTrial) int {
@@ -129,4 +140,41 @@ func (c *comparison) tryLayers(ctx context.Context, r *CompareReport) error {
 		return 1
 	})
 	return nil
+}
+
+// finer returns the next preset above the codec that a layer has; none where there is no such preset or no codec.
+func (c *comparison) finer(layer int) (bits int, codec *lattice.Codec) {
+	p := &c.pairs[layer]
+	s := &c.sites[p.Site]
+	has, err := lattice.ParseCodec(p.Codec())
+	if err != nil || s.Status != rewrite.Candidate {
+		return 0, nil
+	}
+	for _, bits := range []int{2, 3, 4} {
+		codec, err := lattice.Preset(bits)
+		if err == nil && quant.PlannedBytes(codec, s.N, s.K) > quant.PlannedBytes(has, s.N, s.K) {
+			return bits, codec
+		}
+	}
+	return 0, nil
+}
+
+// recode puts weights as a codec decodes them into a layer of the float model.
+func (c *comparison) recode(ctx context.Context, m *onnx.Model, layer int, codec *lattice.Codec) error {
+	sites, err := rewrite.FindSites(m, rewrite.Options{})
+	if err != nil {
+		return err
+	}
+	s := sites[c.pairs[layer].Site]
+	res, err := quant.Quantize(ctx, s.Weight, quant.Options{Codec: codec, Encoder: fastEncoder(codec)})
+	if err == nil {
+		_, err = rewrite.Apply(m, []rewrite.Replacement{{Site: s, Matrix: res.Matrix}}, Version())
+	}
+	if err == nil {
+		_, err = rewrite.Export(m, rewrite.ExportOptions{Format: rewrite.FP32})
+	}
+	if err != nil && ctx.Err() == nil {
+		return fail(BadModel, err, "")
+	}
+	return err
 }

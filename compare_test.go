@@ -97,6 +97,22 @@ func TestCompareFindsTheCoarseLayer(t *testing.T) {
 	if len(r.Trials) != 3 || r.Trials[0].Node != coarse || r.Trials[0].Gain < 3 {
 		t.Errorf("trials: %+v", r.Trials)
 	}
+	finer := r.Trials[0].Finer
+	if finer == nil || finer.Layer != "fc2=3" || finer.Gain < 1 || finer.Gain > r.Trials[0].Gain || finer.Bytes >= r.Trials[0].Bytes || r.Trials[1].Finer != nil {
+		t.Errorf("with more bits: %+v of %+v", finer, r.Trials)
+	} else {
+		out := filepath.Join(t.TempDir(), "finer.onnx")
+		if _, err := cosetq.Quantize(t.Context(), files.Model, cosetq.QuantizeOptions{Output: out, Layers: []string{finer.Layer}}); err != nil {
+			t.Fatal(err)
+		}
+		again, err := cosetq.Compare(t.Context(), files.Model, out, cosetq.CompareOptions{Data: files.Data, Samples: 8, Session: session})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d := float64(again.Output.SQNR - finer.SQNR); math.Abs(d) > 0.1 {
+			t.Errorf("--layer %s gives %.2f dB, %.2f were promised", finer.Layer, again.Output.SQNR, finer.SQNR)
+		}
+	}
 	// Excluding it really gives what was promised.
 	out := filepath.Join(t.TempDir(), "without.onnx")
 	if _, err := cosetq.Quantize(t.Context(), files.Model, cosetq.QuantizeOptions{Output: out, Sites: rewrite.Options{Exclude: []string{r.Trials[0].Exclude}}}); err != nil {

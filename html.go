@@ -97,7 +97,10 @@ func (r *CompareReport) WritePage(ctx context.Context, path string, o PageOption
 		p.Layers = append(p.Layers, line)
 	}
 	for _, x := range r.Trials {
-		p.Trials = append(p.Trials, report.Trial{Node: x.Node, Exclude: x.Exclude, Cost: Size(x.Bytes), Gain: x.Gain})
+		p.Trials = append(p.Trials, report.Trial{Node: x.Node, Option: fmt.Sprintf("--exclude '%s'", x.Exclude), Cost: Size(x.Bytes), Gain: x.Gain})
+		if f := x.Finer; f != nil {
+			p.Trials = append(p.Trials, report.Trial{Node: x.Node, Option: fmt.Sprintf("--layer '%s'", f.Layer), Cost: Size(f.Bytes), Gain: f.Gain})
+		}
 	}
 	if b := r.Bisect; b != nil && b.First != "" {
 		p.Suggestion = fmt.Sprintf("The first layer that breaks %.1f dB is %s: %.1f dB with it.", b.Tolerance, b.First, float64(b.After))

@@ -38,11 +38,11 @@ type Layer struct {
 	Status, Reason         string   // Reason in words, "" for a quantized one
 }
 
-// Trial is a layer that was tried as a float one.
+// Trial is a layer that was tried in another form, and the option that gives it.
 type Trial struct {
-	Node, Exclude string
-	Cost          string  // by which the file would grow
-	Gain          float64 // dB at the outputs
+	Node, Option string
+	Cost         string  // by which the file would grow
+	Gain         float64 // dB at the outputs
 }
 
 // Curve is the same weight coded at several rates.

@@ -26,7 +26,7 @@ func sample(layers int) report.Page {
 		Headline:   []report.Fact{{Name: "file", Value: "96.68 MB → 11.53 MB"}, {Name: "bits per weight", Value: "3.258"}},
 		Curves:     []report.Curve{{Name: "/blocks.0/mlp/fc1/MatMul", Rate: []float64{2.25, 3.25, 4.25}, SQNR: []float64{11, 17, 23}}},
 		Histograms: []report.Histogram{{Name: "fc1", Low: -1, High: 1, Weights: []float64{0.1, 0.4, 0.4, 0.1}, Coded: []float64{0.2, 0.3, 0.3, 0.2}}},
-		Trials:     []report.Trial{{Node: "fc2", Exclude: "fc2", Cost: "121.2 kB", Gain: 2.5}},
+		Trials:     []report.Trial{{Node: "fc2", Option: "--exclude 'fc2'", Cost: "121.2 kB", Gain: 2.5}},
 		Suggestion: "The first layer that breaks 20.0 dB is fc2: 19.2 dB with it.",
 		Speeds:     []report.Speed{{Name: "model.onnx", P50: 1.5, P95: 1.75, Rate: "100 samples/s", Against: "-", Size: "96.68 MB"}},
 		SpeedNote:  "2 threads", Recipe: []report.Fact{{Name: "bits", Value: "3"}}, Command: "cosetq quantize model.onnx --bits 3",

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/cosetq/cosetq/cudaops"
 	"github.com/cosetq/cosetq/onnx"
 )
 
@@ -83,6 +84,16 @@ func unchanged(fx *onnx.Index, fs *onnx.Scope, ox *onnx.Index, os *onnx.Scope, n
 		}
 	}
 	return true
+}
+
+// Codec returns the codec of the layer in the model it is from, "" where it has none.
+func (p *Pair) Codec() string {
+	for _, n := range p.nodes {
+		if n.Domain == cudaops.Domain && n.OpType == cudaops.OpName {
+			return n.Str(cudaops.AttrCodec, "")
+		}
+	}
+	return ""
 }
 
 // Tensors returns the constants that only the layer itself reads in the model it is from, other: the weight in the form it

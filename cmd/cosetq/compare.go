@@ -125,17 +125,24 @@ func printCompare(con *console, r *cosetq.CompareReport, all bool) error {
 	if len(r.Trials) == 0 {
 		return nil
 	}
-	fmt.Fprintln(con.out, "kept in float, one at a time:")
+	fmt.Fprintln(con.out, "one at a time, kept in float or with more bits:")
 	for _, x := range r.Trials {
-		fmt.Fprintf(con.out, "  %-40s %+.1f dB (%s)   +%s\n", shorten(x.Node, 40), x.Gain, decibels(x.SQNR), cosetq.Size(x.Bytes))
+		fmt.Fprintf(con.out, "  %-40s %+.1f dB (%s)   +%s", shorten(x.Node, 40), x.Gain, decibels(x.SQNR), cosetq.Size(x.Bytes))
+		if f := x.Finer; f != nil {
+			fmt.Fprintf(con.out, "   or with %s bits %+.1f dB (%s)   +%s", f.Layer[len(f.Layer)-1:], f.Gain, decibels(f.SQNR), cosetq.Size(f.Bytes))
+		}
+		fmt.Fprintln(con.out)
 	}
 	best := r.Trials[0]
 	if best.Gain <= 0 {
 		_, err := fmt.Fprintln(con.out, "suggest: none; no single layer is to blame, more bits or data help all of them")
 		return err
 	}
-	_, err := fmt.Fprintf(con.out, "suggest: --exclude '%s'   +%s, %+.1f dB\n", best.Exclude, cosetq.Size(best.Bytes), best.Gain)
-	return err
+	fmt.Fprintf(con.out, "suggest: --exclude '%s'   +%s, %+.1f dB\n", best.Exclude, cosetq.Size(best.Bytes), best.Gain)
+	if f := best.Finer; f != nil && f.Gain > 0 {
+		fmt.Fprintf(con.out, "     or: --layer '%s'   +%s, %+.1f dB\n", f.Layer, cosetq.Size(f.Bytes), f.Gain)
+	}
+	return nil
 }
 
 func printBisect(con *console, b *cosetq.BisectReport) {
