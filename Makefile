@@ -33,7 +33,7 @@ staticcheck := build/tools/staticcheck
 govulncheck := build/tools/govulncheck
 cyclonedx := build/tools/cyclonedx-gomod
 
-.PHONY: dist help setup setup-ort-versions setup-python setup-node setup-cuda build cuda cuda-test bench-cuda quickstart test lint sbom bench bench-cpu clean distclean
+.PHONY: dist reproducible help setup setup-ort-versions setup-python setup-node setup-cuda build cuda cuda-test bench-cuda quickstart test lint sbom bench bench-cpu clean distclean
 .PHONY: tools-present fmt vet staticcheck vulncheck generated nocgo unit race native-test native-asan fuzz
 
 help: ## list the targets
@@ -75,6 +75,9 @@ quickstart: build ## build everything, then quantize and judge a small model
 
 dist: build ## pack a release in build/dist: tool, native library, man pages, completion, licences
 	@scripts/dist $(VERSION)
+
+reproducible: setup ## pack the release twice, in clones at different paths, and compare
+	@scripts/reproducible $(VERSION)
 
 test: build ## run all tests
 	@rm -f build/stages
