@@ -25,7 +25,8 @@ Tasks:
   perplexity      how well each next token is predicted (bits per byte for byte data)
   agreement       how near the outputs are to those of the first model; needs no labels
 
---data is a recipe (YAML), or random:N for N made-up samples (agreement only makes sense then).`,
+--data is a recipe (YAML), or random:N for N made-up samples, with which only
+agreement makes sense.`,
 		Example: `  cosetq eval model.onnx model.q.onnx --task perplexity --data eval.yaml --limit 100
   cosetq eval model.onnx model.q.onnx --task classification --data eval.yaml --max-drop 0.5`,
 		Args: cobra.MinimumNArgs(1),

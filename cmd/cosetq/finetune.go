@@ -4,8 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -78,7 +76,7 @@ Without QUANTIZED the float model is quantized first, as --bits or --codec say.`
 	fs.Float64Var(&o.Train.Clip, "clip", finetune.DefaultClip, "bound on the norm of the gradient")
 	fs.IntVar(&o.Train.HeldOut, "held-out", finetune.DefaultHeldOut, "samples to judge by, never trained on")
 	fs.IntVar(&o.Train.Every, "every", finetune.DefaultEvery, "steps between judgements")
-	fs.Var((*bytesFlag)(&o.Train.MaxMemory), "max-memory", "compute activations again rather than keep more than this, as in 4GB (0: no bound)")
+	fs.TextVar((*cosetq.ByteSize)(&o.Train.MaxMemory), "max-memory", cosetq.ByteSize(0), "compute activations again rather than keep more than this `size`, as in 4GB (default: no bound)")
 	fs.Uint64Var(&o.Train.Seed, "seed", 0, "seed of the order of the samples")
 	fs.IntVar(&o.Threads, "threads", 0, "threads of the runtime (0: all cores)")
 	fs.BoolVar(&o.Train.Resume, "resume", false, "go on from the checkpoint of an interrupted training")
@@ -128,24 +126,4 @@ func printFinetune(con *console, r *cosetq.FinetuneReport) {
 		fmt.Fprintf(con.out, "wrote %s   %s\n", file.Path, cosetq.Size(file.Bytes))
 	}
 	con.logf("%.1f s, %.1f s of processor time, peak memory %s", r.Seconds, r.CPUSeconds, cosetq.Size(r.PeakRSS))
-}
-
-// bytesFlag is a number of bytes, written as 500MB or 4GB.
-type bytesFlag int64
-
-func (f *bytesFlag) String() string { return strconv.FormatInt(int64(*f), 10) }
-
-// Type is how the help names the value.
-func (f *bytesFlag) Type() string { return "size" }
-
-// Set reads a size.
-func (f *bytesFlag) Set(s string) error {
-	digits := strings.TrimRight(strings.ToUpper(s), "KMGTB")
-	factor, ok := map[string]float64{"": 1, "B": 1, "KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}[strings.ToUpper(s)[len(digits):]]
-	n, err := strconv.ParseFloat(digits, 64)
-	if err != nil || !ok || !(n >= 0 && n*factor < 1<<62) {
-		return fmt.Errorf("%q is no size; write it as 500MB or 4GB", s)
-	}
-	*f = bytesFlag(n * factor)
-	return nil
 }

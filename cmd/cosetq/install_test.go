@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/spf13/pflag"
+
 	"github.com/cosetq/cosetq/internal/testenv"
 	"github.com/cosetq/cosetq/models"
 )
@@ -72,6 +74,11 @@ func TestManualAndCompletion(t *testing.T) {
 		if c.Hidden {
 			continue
 		}
+		c.Flags().VisitAll(func(f *pflag.Flag) {
+			if kind, _ := pflag.UnquoteUsage(f); strings.Contains(kind, " ") || kind == "" && f.Value.Type() != "bool" {
+				t.Errorf("%s --%s: its value is called %q; words in backquotes name the value", c.Name(), f.Name, kind)
+			}
+		})
 		page, err := os.ReadFile(filepath.Join(dir, "cosetq-"+c.Name()+".1"))
 		if err != nil || !bytes.Contains(page, []byte(c.Short)) {
 			t.Errorf("%s: %v, or the page lacks its summary", c.Name(), err)

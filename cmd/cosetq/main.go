@@ -51,7 +51,11 @@ nested-lattice codes of about 4, 3 or 2 bits per weight. The result runs in any
 ONNX Runtime, and faster with cosetq's native library.
 
   cosetq quantize model.onnx -o model.q.onnx --bits 4
-  cosetq eval model.onnx model.q.onnx --task classification --data recipe.yaml`,
+  cosetq eval model.onnx model.q.onnx --task classification --data recipe.yaml
+
+Exit codes: 0 done, 1 internal error, 2 usage or recipe, 3 unreadable model, 4 nothing
+to quantize or too little of it, 5 a quality gate failed, 6 runtime or device missing,
+7 out of memory or disk, 130 interrupted.`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
@@ -60,13 +64,23 @@ ONNX Runtime, and faster with cosetq's native library.
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usage(flagError(cmd, err), "run `%s --help` for the flags", cmd.CommandPath())
 	})
-	for _, c := range []*cobra.Command{
-		newInspect(con), newQuantize(con), newMerge(con), newCalibrate(con), newFinetune(con), newEval(con), newCompare(con), newBench(con), newRun(con), newExport(con),
-		newDoctor(con), newQuickstart(con), newVersion(con), newMan(),
+	for _, group := range []struct {
+		title    string
+		commands []*cobra.Command
+	}{
+		{"Quantize:", []*cobra.Command{newInspect(con), newCalibrate(con), newQuantize(con), newMerge(con), newFinetune(con)}},
+		{"Judge:", []*cobra.Command{newEval(con), newCompare(con), newBench(con), newRun(con)}},
+		{"Deploy:", []*cobra.Command{newExport(con)}},
+		{"This installation:", []*cobra.Command{newQuickstart(con), newDoctor(con), newVersion(con), newMan()}},
 	} {
-		c.Args = usageArgs(c.Args)
-		root.AddCommand(c)
+		root.AddGroup(&cobra.Group{ID: group.title, Title: group.title})
+		for _, c := range group.commands {
+			c.Args, c.GroupID = usageArgs(c.Args), group.title
+			root.AddCommand(c)
+		}
 	}
+	root.SetHelpCommandGroupID("This installation:")
+	root.SetCompletionCommandGroupID("This installation:")
 	root.Args = func(cmd *cobra.Command, args []string) error {
 		if len(args) == 0 {
 			return nil
