@@ -26,6 +26,12 @@ func TestGoInstall(t *testing.T) {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
+	// A release is the same wherever it is built (`make reproducible`), so nothing in it names the place.
+	for _, path := range []string{tool, ops} {
+		if content, err := os.ReadFile(path); err != nil || bytes.Contains(content, []byte(testenv.Root(t))) {
+			t.Errorf("%s: %v, or it has the path of the checkout inside", path, err)
+		}
+	}
 	files, err := models.WriteQuickstart(dir)
 	if err != nil {
 		t.Fatal(err)
