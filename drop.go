@@ -34,9 +34,8 @@ func (a *allocator) search(ctx context.Context) (int, error) {
 		return 0, err
 	}
 	if drop > a.o.MaxDrop {
-		_, unit := metricOf(a.task)
 		return 0, fail(Quality, fmt.Errorf("--max-drop %v cannot be met: with %s throughout the model drops by %.4g %s (from %.4f)",
-			a.o.MaxDrop, a.candidates[len(a.candidates)-1], drop, unit, a.report.FloatMetric),
+			a.o.MaxDrop, a.candidates[len(a.candidates)-1], drop, unitOf(metricOf(a.task)), a.report.FloatMetric),
 			"allow more, --exclude the layers that `cosetq compare` finds worst, or see docs/finetuning.md")
 	}
 	above, below := trial{last, drop}, trial{at: -1}
@@ -81,23 +80,43 @@ func (a *allocator) aim(below, above trial) int {
 	return a.frontier.Below(high.Loss * math.Pow(a.o.MaxDrop/above.drop, power))
 }
 
-// Metrics of [QuantizeOptions.MaxDrop].
+// What losses and drops are measured in.
 const (
+	metricKL    = "kl" // nats
 	metricBits  = "bits_per_token"
 	metricTop1  = "top1_points"  // of a hundred
 	metricError = "output_error" // as a share of the outputs' energy
 )
 
-// metricOf is the metric that a task is judged by, and what its drops are in, for people.
-func metricOf(task string) (metric, unit string) {
+// metricOf is the metric that a task is judged by.
+func metricOf(task string) string {
 	switch task {
 	case eval.TaskPerplexity:
-		return metricBits, "bits per token"
+		return metricBits
 	case eval.TaskClassification:
-		return metricTop1, "points of top-1 accuracy"
+		return metricTop1
 	}
-	return metricError, "of the outputs' energy"
+	return metricError
 }
+
+// unitOf says what a metric counts, for people.
+func unitOf(metric string) string {
+	switch metric {
+	case metricKL:
+		return "nats of divergence"
+	case metricBits:
+		return "bits per token"
+	case metricTop1:
+		return "points of top-1 accuracy"
+	}
+	return "of the outputs' energy"
+}
+
+// LossUnit says what the losses are in, as in "0.01 nats of divergence".
+func (a *Allocation) LossUnit() string { return unitOf(a.Measure) }
+
+// DropUnit says what the drops are in.
+func (a *Allocation) DropUnit() string { return unitOf(a.Metric) }
 
 // drop quantizes the model with the codecs of a point, evaluates the file, and returns how much worse than float it is.
 func (a *allocator) drop(ctx context.Context, at int) (float64, error) {
@@ -123,7 +142,7 @@ func (a *allocator) drop(ctx context.Context, at int) (float64, error) {
 		if a.float, err = a.evaluate(ctx, a.m.Path()); err != nil {
 			return 0, err
 		}
-		a.report.Metric, _ = metricOf(a.task)
+		a.report.Metric = metricOf(a.task)
 		a.report.FloatMetric = valueOf(a.float)
 	}
 	metrics, err := a.evaluate(ctx, path)

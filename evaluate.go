@@ -75,11 +75,10 @@ func (o *EvaluateOptions) gate(r *eval.Report) error {
 	if o.MaxDrop == 0 {
 		return nil
 	}
-	_, unit := metricOf(r.Task)
 	for _, m := range r.Models[1:] {
 		if drop := dropOf(r.Models[0].Metrics, m.Metrics); !(drop <= o.MaxDrop) {
 			return fail(Quality, fmt.Errorf("%s is worse than %s by %.4g %s (%.4f against %.4f), --max-drop allows %v",
-				m.Path, r.Models[0].Path, drop, unit, valueOf(m.Metrics), valueOf(r.Models[0].Metrics), o.MaxDrop),
+				m.Path, r.Models[0].Path, drop, unitOf(metricOf(r.Task)), valueOf(m.Metrics), valueOf(r.Models[0].Metrics), o.MaxDrop),
 				"use more bits or data; `cosetq compare` shows which layers to blame, `cosetq quantize --max-drop` finds the smallest file that passes")
 		}
 	}

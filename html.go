@@ -56,6 +56,12 @@ func (r *QuantizeReport) WritePage(ctx context.Context, path string, o PageOptio
 		}
 		p.Layers = append(p.Layers, line)
 	}
+	if a := r.Allocation; a != nil {
+		p.Headline = append(p.Headline, report.Fact{Name: "predicted loss", Value: fmt.Sprintf("%.3g %s", a.PredictedLoss, a.LossUnit())})
+		if a.Drop != nil {
+			p.Headline = append(p.Headline, report.Fact{Name: "measured drop", Value: fmt.Sprintf("%.3g %s", *a.Drop, a.DropUnit())})
+		}
+	}
 	if !math.IsInf(worst, 1) {
 		p.Headline = append(p.Headline, report.Fact{Name: "worst layer", Value: fmt.Sprintf("%.1f dB", worst)})
 	}

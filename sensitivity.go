@@ -121,23 +121,18 @@ func (jd *judge) loss(ctx context.Context, o *QuantizeOptions, coded map[int]*co
 		return 0, err
 	}
 	a := report.Models[1].Metrics.(eval.Agreement)
-	if jd.measure() == measureKL {
+	if jd.measure() == metricKL {
 		return a.KL, nil
 	}
 	return errorShare(a), nil
 }
 
-// What losses are in: see Allocation.Measure.
-const (
-	measureKL    = "kl"
-	measureError = "output_error"
-)
-
+// measure is what losses are in: see Allocation.Measure.
 func (jd *judge) measure() string {
 	if jd.task == eval.TaskAgreement {
-		return measureError
+		return metricError
 	}
-	return measureKL
+	return metricKL
 }
 
 // load loads the model with some of its weights coded. No file is written.

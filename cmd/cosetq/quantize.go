@@ -6,7 +6,6 @@ import (
 	"os"
 	"runtime"
 	"slices"
-	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -235,11 +234,7 @@ func printAllocation(con *console, r *cosetq.QuantizeReport) error {
 	for _, l := range r.Layers {
 		count[l.Codec]++
 	}
-	unit := "nats of divergence"
-	if a.Measure != "kl" {
-		unit = "of the outputs' energy"
-	}
-	fmt.Fprintf(con.out, "predicted loss %.3g %s, from layers measured one by one on %d samples\n", a.PredictedLoss, unit, a.Samples)
+	fmt.Fprintf(con.out, "predicted loss %.3g %s, from layers measured one by one on %d samples\n", a.PredictedLoss, a.LossUnit(), a.Samples)
 	t := con.table()
 	fmt.Fprintln(t, "  codec\tlayers\tif all had it: bits/weight\tpredicted loss")
 	for _, u := range a.Uniform {
@@ -249,7 +244,7 @@ func printAllocation(con *console, r *cosetq.QuantizeReport) error {
 		return err
 	}
 	for _, t := range a.Trials {
-		fmt.Fprintf(con.out, "  tried %.3f bits per weight: drop %.4g %s\n", t.BitsPerWeight, t.Drop, strings.ReplaceAll(a.Metric, "_", " "))
+		fmt.Fprintf(con.out, "  tried %.3f bits per weight: drop %.4g %s\n", t.BitsPerWeight, t.Drop, a.DropUnit())
 	}
 	return nil
 }
