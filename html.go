@@ -167,7 +167,7 @@ func (o *PageOptions) time(ctx context.Context, p *report.Page, float, quantized
 		p.Speeds = append(p.Speeds, report.Speed{Name: filepath.Base(m.Name), P50: m.Median, P95: m.P95,
 			Rate: fmt.Sprintf("%.1f %s/s", m.PerSecond, r.Unit), Against: r.Against(i), Size: Size(m.Bytes)})
 	}
-	p.SpeedNote = fmt.Sprintf("%d %s per run (%s), %d threads, ONNX Runtime %s; %d layers of the quantized model in native kernels.",
+	p.SpeedNote = fmt.Sprintf("%d %s in a run (%s), threads: %d, ONNX Runtime %s; %d layers of the quantized model in native kernels.",
 		r.Items, r.Unit, filepath.Base(data), r.Threads, r.Runtime, r.Models[1].NativeLayers)
 	return nil
 }

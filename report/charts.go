@@ -30,9 +30,9 @@ var variables = strings.NewReplacer("#010101", "var(--ink)", "#020202", "var(--f
 
 const (
 	chartWidth = 7 * vg.Inch
-	barHeight  = 0.17 * vg.Inch
-	// mostBars is how many layers a chart shows; more are in the table only.
-	mostBars = 150
+	rowHeight  = 0.17 * vg.Inch
+	// mostRows is how many layers a chart shows; more are in the table only.
+	mostRows = 150
 )
 
 // newPlot returns a plot in the page's colours without a background.
@@ -154,23 +154,35 @@ func rateChart(page Page) (template.HTML, error) {
 	return svg(p, 4*vg.Inch, fmt.Sprintf("Rate against distortion of %d layers; the numbers are in the table of layers", len(points)))
 }
 
-// bars draws a horizontal bar for each value, the first on top.
-func bars(names []string, values []float64, label string, fill color.Color, low float64) (*plot.Plot, vg.Length, error) {
+// rows draws a dot for each value in a row of its own, the first on top, with a bar that leads the eye from its name. The axis
+// starts near the least value: what matters is how layers differ, and dots, unlike bars, do not say that nothing is at the left.
+func rows(names []string, values []float64, label string, fill color.Color) (*plot.Plot, vg.Length, error) {
 	p := newPlot(label, "")
 	slices.Reverse(names)
 	slices.Reverse(values)
-	chart, err := plotter.NewBarChart(plotter.Values(values), 0.7*barHeight)
+	low, high := slices.Min(values), slices.Max(values)
+	p.X.Min, p.X.Max = math.Floor(low-0.5*(high-low)-0.5), high
+	dots := make(plotter.XYs, len(values))
+	for i, v := range values {
+		dots[i] = plotter.XY{X: v, Y: float64(i)}
+		stem, err := plotter.NewLine(plotter.XYs{{X: p.X.Min, Y: float64(i)}, dots[i]})
+		if err != nil {
+			return nil, 0, err
+		}
+		stem.Color, stem.Width = fill, vg.Points(1)
+		p.Add(stem)
+	}
+	scatter, err := plotter.NewScatter(dots)
 	if err != nil {
 		return nil, 0, err
 	}
-	chart.Horizontal, chart.Color, chart.LineStyle.Width = true, fill, 0
-	p.Add(chart)
+	scatter.Color, scatter.Shape, scatter.Radius = fill, draw.CircleGlyph{}, vg.Points(3.5)
+	p.Add(scatter)
 	p.NominalY(names...)
-	p.X.Min = low
-	return p, vg.Length(len(names)+1)*barHeight + 0.7*vg.Inch, nil
+	return p, vg.Length(len(names)+1)*rowHeight + 0.7*vg.Inch, nil
 }
 
-// layerChart shows a bar for every layer: its SQNR, of the output where that was measured.
+// layerChart shows a row for every layer: its SQNR, of the output where that was measured.
 func layerChart(page Page) (template.HTML, error) {
 	var names []string
 	var values []float64
@@ -187,11 +199,11 @@ func layerChart(page Page) (template.HTML, error) {
 	if len(names) == 0 {
 		return "", nil
 	}
-	if len(names) > mostBars {
-		names, values = names[:mostBars], values[:mostBars]
+	if len(names) > mostRows {
+		names, values = names[:mostRows], values[:mostRows]
 	}
 	description := fmt.Sprintf("%s, of %d layers in the order of the model; the numbers are in the table of layers", label, len(names))
-	p, height, err := bars(names, values, label, first, 0)
+	p, height, err := rows(names, values, label, first)
 	if err != nil {
 		return "", err
 	}
@@ -223,7 +235,7 @@ func sensitivityChart(page Page) (template.HTML, error) {
 		}
 		l.Color, marks.Color, marks.Shape, marks.Radius = line.color, line.color, draw.CircleGlyph{}, vg.Points(1.5)
 		p.Add(l)
-		if len(local) <= mostBars {
+		if len(local) <= mostRows {
 			p.Add(marks)
 		}
 		p.Legend.Add(line.name, l)
