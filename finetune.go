@@ -61,9 +61,9 @@ type FinetuneReport struct {
 	PeakRSS     int64           `json:"peak_rss_bytes"`
 }
 
-// defaultBatch is how many samples a pass takes: eight windows of tokens fill a machine, of images it takes more.
+// defaultBatch is how many samples a pass takes: four windows of tokens fill a machine, of images it takes more.
 const (
-	defaultBatchTokens = 8
+	defaultBatchTokens = 4
 	defaultBatch       = 64
 )
 

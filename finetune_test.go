@@ -85,6 +85,44 @@ func sameData(t *testing.T, a, b *cosetq.FinetuneReport) {
 	}
 }
 
+// TestFinetuneTransformer trains a small transformer from LDLQ: it wins back a part of the loss, and twice the same, with one thread
+// as with two.
+func TestFinetuneTransformer(t *testing.T) {
+	t.Setenv(testenv.EnvORT, testenv.ORT(t))
+	dir := t.TempDir()
+	path, data := filepath.Join(dir, "m.onnx"), filepath.Join(dir, "data.yaml")
+	if _, err := (models.Transformer{Layers: 2, Width: 64, Heads: 4, Context: 32, Seed: 2}).ONNX().Save(path, onnx.SaveOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, content := range map[string][]byte{"text": text, "data.yaml": []byte("kind: bytes\nfile: text\nseq: 32\n")} {
+		if err := os.WriteFile(filepath.Join(dir, name), content, 0o666); err != nil {
+			t.Fatal(err)
+		}
+	}
+	quantized := filepath.Join(dir, "q.onnx")
+	if _, err := cosetq.Quantize(context.Background(), path, cosetq.QuantizeOptions{Output: quantized, Bits: 2, Data: data}); err != nil {
+		t.Fatal(err)
+	}
+	train := func(output string, threads int) *cosetq.FinetuneReport {
+		r, err := cosetq.Finetune(context.Background(), path, quantized, cosetq.FinetuneOptions{
+			Output: filepath.Join(dir, output), Data: data, Threads: threads, Train: finetune.Options{Steps: 40, Batch: 16},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	a := train("a.onnx", 1)
+	if a.Weights != 9 || a.Best > 0.9*a.Start || math.Abs(a.Rate-0.05*math.Sqrt(0.5)) > 1e-9 { // 16 × 32 tokens a step
+		t.Errorf("%d weights, rate %v, loss %v -> %v, want 0.9 of it at most", a.Weights, a.Rate, a.Start, a.Best)
+	}
+	sameData(t, a, train("b.onnx", 2))
+}
+
 // TestFinetuneResumes stops a training in the middle. What it leaves can be used, and going on ends where an unbroken training
 // ends.
 func TestFinetuneResumes(t *testing.T) {

@@ -19,7 +19,7 @@ type Options struct {
 	Batch      int       // samples of a pass
 	Accumulate int       // passes whose gradients make a step
 	Loss       grad.Loss // KL and MSE take a teacher, CrossEntropy labels
-	Rate       float64   // peak learning rate, relative to the rms distance of weights from their codes
+	Rate       float64   // peak learning rate, relative to the rms distance of weights from their codes. 0: see [DefaultRate]
 	WarmUp     float64   // share of the training over which the rate rises
 	Clip       float64   // bound on the norm of the gradient
 	HeldOut    int       // samples to judge by, never trained on
@@ -45,7 +45,6 @@ type Plan struct {
 
 // Defaults of [Options].
 const (
-	DefaultRate    = 0.01
 	DefaultWarmUp  = 0.05
 	DefaultClip    = 1
 	DefaultHeldOut = 32
@@ -58,13 +57,12 @@ func (o *Options) fill() error {
 		return errors.New("finetune: give a number of steps or a time, one of them")
 	}
 	setDefault(&o.Accumulate, 1)
-	setDefault(&o.Rate, DefaultRate)
 	setDefault(&o.WarmUp, DefaultWarmUp)
 	setDefault(&o.Clip, DefaultClip)
 	setDefault(&o.HeldOut, DefaultHeldOut)
 	setDefault(&o.Every, DefaultEvery)
 	setDefault(&o.Save, DefaultSave)
-	if o.Batch < 1 || o.Accumulate < 1 || !(o.Rate > 0) || !(o.Clip > 0) || !(o.WarmUp >= 0 && o.WarmUp < 1) || o.Every < 1 {
+	if o.Batch < 1 || o.Accumulate < 1 || !(o.Rate >= 0) || !(o.Clip > 0) || !(o.WarmUp >= 0 && o.WarmUp < 1) || o.Every < 1 {
 		return errors.New("finetune: batch, accumulation, learning rate, clipping and the distance of judgements must be positive, the warm-up a share")
 	}
 	return nil
@@ -76,6 +74,13 @@ func setDefault[T comparable](x *T, otherwise T) {
 		*x = otherwise
 	}
 }
+
+// DefaultRate is the peak learning rate for steps that see at least DefaultRateRows rows of outputs (tokens, images). With fewer the
+// gradient is noisier, and the rate falls with the square root of their number.
+const (
+	DefaultRate     = 0.05
+	DefaultRateRows = 1024
+)
 
 // Event is one line of the progress: a judgement on the samples held out.
 type Event struct {

@@ -106,6 +106,10 @@ func (t *trainer) addParameter(g *grad.Graph, init *onnx.Tensor) error {
 
 // build adds loss and gradients to the graph and loads it. It returns the input for the target.
 func (t *trainer) build(g *grad.Graph, like *grad.Value, load grad.Loader) (*grad.Value, error) {
+	if t.opt.Rate == 0 {
+		rows := float64(t.opt.Accumulate) * float64(like.Count()) / float64(like.Shape[len(like.Shape)-1])
+		t.opt.Rate = DefaultRate * min(1, math.Sqrt(rows/DefaultRateRows))
+	}
 	loss, target, err := g.AddLoss(t.opt.Loss, like.Name)
 	if err != nil {
 		return nil, err
