@@ -8,7 +8,7 @@
 #                                       a device that is the host: its tests need no GPU
 #   make -f cudaops/build.mk bench      times of the kernels alone
 
-here := $(patsubst %/,%,$(dir $(abspath $(lastword $(MAKEFILE_LIST)))))
+here := $(patsubst %/,%,$(dir $(lastword $(MAKEFILE_LIST))))
 out ?= $(here)/../build/ops
 CXX ?= g++
 GO ?= go

@@ -30,8 +30,10 @@ void QuantizeUnit(void* data, size_t i) {
   const int64_t block = static_cast<int64_t>(i), columns = job.Columns(block);
   for (int64_t c = 0; c < columns; ++c) {
     const int64_t at = (block * kColumns + c) * w.cols;
-    const float* a = job.call->a + at;
-    if (job.call->a == nullptr) {
+    const float* a;
+    if (job.call->a != nullptr) {
+      a = job.call->a + at;
+    } else {
       float* row = job.row + block * w.cols;
       job.kernels->to_float(job.call->a_half + at, row, w.cols);
       a = row;
