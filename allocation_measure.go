@@ -2,7 +2,7 @@ package cosetq
 
 import (
 	"context"
-	"math"
+	"strconv"
 
 	"github.com/cosetq/cosetq/lattice"
 	"github.com/cosetq/cosetq/quant"
@@ -14,6 +14,11 @@ const sampledRows = 128
 // measure fills in the options: each layer is quantized alone with one codec, and what that costs the outputs is measured.
 // What other codecs cost goes by the squared error that they leave in the same weight.
 func (a *allocator) measure(ctx context.Context) error {
+	jd, err := a.o.newJudge(a.m.Path()) // first, so that what is missing is known before the work
+	if err != nil {
+		return err
+	}
+	defer jd.close()
 	probes := codecOf{}
 	for _, w := range a.weights {
 		if probes[w.Weight] = a.fixed[w.Weight]; probes[w.Weight] == nil {
@@ -24,11 +29,6 @@ func (a *allocator) measure(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	jd, err := a.o.newJudge(a.m.Path())
-	if err != nil {
-		return err
-	}
-	defer jd.close()
 	a.report.Samples, a.report.Measure = jd.reader.Len(), jd.measure()
 	a.task = jd.task
 	if jd.reader.Random() {
@@ -95,9 +95,6 @@ func (a *allocator) optionsOf(ctx context.Context, w numbered, c *codedWeight, l
 
 // rounded keeps four digits: more would be noise, which must not decide on a codec.
 func rounded(x float64) float64 {
-	if x == 0 {
-		return 0
-	}
-	unit := math.Pow(10, math.Floor(math.Log10(x))-3)
-	return math.Round(x/unit) * unit
+	r, _ := strconv.ParseFloat(strconv.FormatFloat(x, 'e', 3, 64), 64) // what was written can be read
+	return r
 }

@@ -4,10 +4,11 @@
 // # The steps
 //
 //   - [Inspect] lists the MatMul and Gemm nodes of a model, says of each whether it can be quantized, and predicts the size.
-//     [Plan] does so for options of your choice. Both read no weights.
+//     [Plan] does so for options of your choice. Both read no weights, unless Plan has a target to meet.
 //   - [Calibrate] runs the float model over data and keeps what [Quantize] needs to know of it; [MergeStatistics] joins the files
 //     of several runs. This step is optional: without data, weights are rounded to nearest.
 //   - [Quantize] writes the new model. The file runs in any ONNX Runtime, with our native library in its own kernels.
+//     Name the bits, or let it meet a target: bits per weight, bytes, or the loss that is allowed.
 //   - [Finetune] trains a quantized model on data until it does again what the float model does.
 //   - [Evaluate] measures accuracy, perplexity or agreement; [Bench] measures time; [Compare] says which layer lost what.
 //   - [Export] turns a quantized model into plain ONNX; [ExportOps] writes the native library for programs in other languages.
@@ -26,7 +27,7 @@
 //
 // Errors say what, where, why and what to do next: [Classify] gives the kind and the hint of any of them.
 //
-// [Inspect], [Plan], [Quantize] without data, and [Export] are plain Go. The others need ONNX Runtime, which package ort finds
+// [Inspect], [Plan] and [Quantize] without data, and [Export] are plain Go. The others need ONNX Runtime, which package ort finds
 // and loads, and a build with cgo; without, they fail with an error of the kind [Unavailable].
 //
 // # What is below

@@ -205,11 +205,10 @@ func valueOf(metrics any) float64 {
 
 // dropOf is by how much a model is worse than the reference.
 func dropOf(reference, metrics any) float64 {
-	drop := valueOf(metrics) - valueOf(reference)
 	if _, ok := metrics.(eval.Classification); ok {
-		return -drop
+		return valueOf(reference) - valueOf(metrics)
 	}
-	return drop
+	return valueOf(metrics) - valueOf(reference)
 }
 
 // errorShare is the share of error in the energy of the outputs.

@@ -33,9 +33,11 @@
 //	ρ = 0.9    0.20  0.20  0.21
 //	ρ = 0.6    0.62  0.62  0.63
 //
+// Which codec each of many matrices should have within a budget is the question that a [Frontier] answers.
+//
 // Files: layout, pack and matrix hold the bytes; rtn and scale round to
 // nearest; hessian, factor and metric prepare H; feedback, refine and refit are
-// the parts of LDLQ, and ldlq joins them.
+// the parts of LDLQ, and ldlq joins them; allocate has the frontier.
 //
 // Symbols: W [N × K] weight, T tile of rows, G groups of a row, e exponent of the
 // scales; H [K × K] second moments of the inputs, λ damping; step, gain, centre and digits as in package lattice.
