@@ -21,12 +21,14 @@ link := -shared -static-libstdc++ -static-libgcc -s -Wl,--gc-sections -Wl,--vers
 machine := $(shell $(CXX) -dumpmachine)
 kernels := weight form rotation activations linear linear_decoded linear_lookup linear_panel dispatch counters portable observe observe_registry encode encode_create portable_encode
 ifneq (,$(findstring x86_64,$(machine)))
-kernels += avx2 avx2_lookup8 avx2_panel avx512 avx512_lookup avx512_lookup8 avx512_panel avx2_encode avx512_encode
+kernels += avx2 avx2_lookup8 avx2_panel avxvnni_panel avx512 avx512_lookup avx512_lookup8 avx512_decode avx512_panel amx_panel avx2_encode avx512_encode
 endif
 # GCC 12 takes the deliberately undefined operands inside its own intrinsics for a mistake.
 isa_avx2 := -mavx2 -mfma -mf16c -Wno-maybe-uninitialized
-isa_avx512 := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vbmi -mavx512vnni -mfma -mf16c \
+isa_avxvnni := $(isa_avx2) -mavxvnni
+isa_avx512 := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vbmi -mavx512vnni -mgfni -mfma -mf16c \
   -mprefer-vector-width=512 -Wno-maybe-uninitialized -Wno-uninitialized
+isa_amx := $(isa_avx512) -mamx-tile -mamx-int8
 ort_parts := register linear_create linear_compute introspect observe_op observe_export encode_export
 
 objects = $(addprefix $1/cpu/,$(addsuffix .o,$(kernels)))
@@ -105,7 +107,7 @@ $(release)/cosetq_bench: $(call objects,$(release)) $(release)/bench/bench.o $(r
 
 # A weak symbol in a file built for one instruction set could replace everyone's copy of an inline function.
 check: $(release)/cosetq_test
-	@! nm $(filter %/avx2.o %/avx2_lookup8.o %/avx2_panel.o %/avx512.o %/avx512_lookup.o %/avx512_lookup8.o %/avx512_panel.o %/avx2_encode.o %/avx512_encode.o,$(call objects,$(release))) | grep ' [WwVu] ' || \
+	@! nm $(addprefix $(release)/cpu/,$(addsuffix .o,$(filter avx% amx%,$(kernels)))) | grep ' [WwVu] ' || \
 	  { echo "inline functions leak out of the files of one instruction set"; exit 1; }
 	$(release)/cosetq_test
 

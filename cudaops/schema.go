@@ -47,7 +47,7 @@ const (
 )
 
 // ISAs lists the instruction sets with kernels of their own, slowest first.
-var ISAs = []string{"portable", "avx2", "avx512"}
+var ISAs = []string{"portable", "avx2", "avxvnni", "avx512", "amx"}
 
 // MaxTile is the largest number of rows in one tile of codes, GroupSize the number of weights in a group and MaxGains the
 // longest list of gains.

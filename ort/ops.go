@@ -44,7 +44,7 @@ func OpenOps(path string) (*OpsLibrary, error) {
 	return l, nil
 }
 
-// ISA is the instruction set whose kernels run: portable, avx2 or avx512.
+// ISA is the instruction set whose kernels run: portable, avx2, avxvnni, avx512 or amx.
 func (l *OpsLibrary) ISA() string { return C.GoString(C.call_text(l.isa)) }
 
 // KernelCalls counts the runs of a kernel since the library was loaded, such as avx512.lookup; −1 when there is none of

@@ -1,14 +1,14 @@
 // Times of the CPU kernels alone, one thread, best of many: per instruction set, codec, accuracy
 // and batch.
 //
-//   cosetq_bench [rows cols [isa]]
+//   cosetq_bench [rows cols [isa [codec [batch]]]]
 
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
-#include <cstring>
 #include <ctime>
 #include <memory>
+#include <string>
 
 #include "cpu/dispatch.h"
 #include "sample.h"
@@ -47,21 +47,27 @@ double BestTime(const Weight& weight, const Kernels& kernels, int64_t batch, Acc
   return best;
 }
 
-void Bench(int64_t rows, int64_t cols, const char* only) {
+bool Wanted(const char* wanted, const std::string& name) {
+  return wanted == nullptr || name == wanted;
+}
+
+void Bench(int64_t rows, int64_t cols, const char* isa, const char* codec, const char* rows_of_a) {
   std::printf("%ld x %ld, one thread, best time in ms\n", rows, cols);
   std::printf("%-10s %-8s %5s %-8s %9s %12s\n", "isa", "codec", "batch", "path", "ms",
               "Gweights/s");
-  for (const char* name : {"d4:4,4", "d4:2,4", "d4:4", "e8:2,2"}) {
+  for (const char* name : {"d4:4,4", "d4:2,4", "d4:4", "z1:16", "e8:2,2"}) {
+    if (!Wanted(codec, name)) continue;
     Sample sample(CodecNamed(name), rows, cols, Options{}, 1);
     std::string error;
     const std::unique_ptr<Weight> weight = Weight::Create(sample.spec(), &error);
     int isas = 0;
     const char* const* names = AvailableIsas(&isas);
     for (int i = isas - 1; i >= 0; --i) {
-      if (only != nullptr && std::strcmp(only, names[i]) != 0) continue;
+      if (!Wanted(isa, names[i])) continue;
       SelectIsa(names[i], &error);
       const Kernels& kernels = ActiveKernels();
       for (int64_t batch : {1, 2, 3, 4, 16, 128}) {
+        if (!Wanted(rows_of_a, std::to_string(batch))) continue;
         const Path accurate = ChoosePath(weight->view(), kernels, batch, Accuracy::kAccurate);
         for (Accuracy accuracy : {Accuracy::kAccurate, Accuracy::kFast}) {
           const Path path = ChoosePath(weight->view(), kernels, batch, accuracy);
@@ -81,7 +87,7 @@ void Bench(int64_t rows, int64_t cols, const char* only) {
 }  // namespace cosetq::test
 
 int main(int argc, char** argv) {
-  const bool given = argc >= 3;
-  cosetq::test::Bench(given ? std::atol(argv[1]) : 1024, given ? std::atol(argv[2]) : 4096,
-                      argc > 3 ? argv[3] : nullptr);
+  const auto given = [&](int i) { return i < argc ? argv[i] : nullptr; };
+  cosetq::test::Bench(argc > 2 ? std::atol(argv[1]) : 1024, argc > 2 ? std::atol(argv[2]) : 4096,
+                      given(3), given(4), given(5));
 }

@@ -165,7 +165,7 @@ void CheckAccuracy(const Kernels& kernels) {
                        Accuracy accuracy) {
     return Run(weight, kernels, a, batch, false, false, accuracy);
   };
-  for (const char* name : {"d4:4,4", "d4:2,4", "d4:4"}) {
+  for (const char* name : {"d4:4,4", "d4:2,4", "d4:4", "z1:16"}) {
     Sample sample(CodecNamed(name), kSize, kSize, options, 77);
     const std::unique_ptr<Weight> weight = Weight::Create(sample.spec(), &error);
     const std::vector<double> w = sample.Decode();
@@ -182,7 +182,9 @@ void CheckAccuracy(const Kernels& kernels) {
             const double off = RelativeError(run(*weight, a, batch, accuracy),
                                              Reference(sample, w, a, batch, kSize, kSize));
             double bound = 1e-4;
-            if (path == Path::kInt8) bound = outlier > 1 ? 2e-2 : 6e-3;
+            // AMX: of its own panel.
+            if (outlier > 1 && std::strcmp(kernels.name, "amx") == 0) bound = 2.5e-4;
+            if (path == Path::kInt8) bound = outlier > 1 ? 2e-2 : batch == 1 ? 1.3e-2 : 6e-3;
             if (path == Path::kLookup8) bound = outlier > 1 ? 3e-2 : 1.3e-2;
             Check(off <= bound, what + " scale " + std::to_string(scale) + " outlier " +
                                     std::to_string(outlier) + ": " + std::to_string(off * 1e6) +
@@ -233,7 +235,7 @@ void TestLinear(bool brief) {
     }
   }
   // The fast forms at sizes that choose look-up tables, with every option.
-  for (const char* name : {"d4:4,4", "d4:2,4", "d4:4", "d4:4,4 apart"}) {
+  for (const char* name : {"d4:4,4", "d4:2,4", "d4:4", "d4:4,4 apart", "z1:16"}) {
     for (const Options& o : options) {
       for (int64_t cols : {8, 15, 72, 136}) CheckWeight(CodecNamed(name), 513, cols, o, ++seed);
     }

@@ -127,7 +127,7 @@ void DeviceWeight::SetGeneral(const WeightView& w, size_t entries) {
 }
 
 bool DeviceWeight::SetPacked(const WeightView& w) {
-  if (w.form == Form::kGeneral) return false;
+  if (w.form == Form::kGeneral || w.form == Form::kNibbles) return false;
   const FormTables& t = *w.tables;
   if (w.form == Form::kTwoByte && !t.shared) return false;
   const int gains = w.gains == nullptr ? 1 : 1 << w.gain_bits;

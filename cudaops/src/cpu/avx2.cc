@@ -45,8 +45,19 @@ const Kernels kAvx2Kernels = {
     DecodeGeneral,
     DecodeD4,
     MultiplyGeneral,
-    {{Avx2LookupBuild8, Avx2Lookup8, Avx2LookupRows}, {}},
+    {{Avx2LookupBuild8, Avx2Lookup8, Avx2LookupRows, 2}, {}},
     {&kAvx2Panel8, &kAvx2Panel16},
+};
+
+const Kernels kAvxVnniKernels = {
+    "avxvnni",
+    ToFloat,
+    ToHalf,
+    DecodeGeneral,
+    DecodeD4,
+    MultiplyGeneral,
+    {{Avx2LookupBuild8, Avx2Lookup8, Avx2LookupRows, 2}, {}},
+    {&kAvxVnniPanel8, &kAvxVnniPanel16},
 };
 
 }  // namespace cosetq

@@ -7,7 +7,7 @@ namespace cosetq {
 namespace {
 
 constexpr float kLargest = 127;
-constexpr int kUnitGroups = 8;
+constexpr int kUnitGroups = 4;
 constexpr int64_t kTable = kBlockTable / 2;     // bytes
 constexpr int64_t kNibbles = kNibbleTable / 2;  // bytes
 
@@ -54,7 +54,7 @@ inline ALWAYS_INLINE Rows LookUpNibbles(const uint8_t* table, const Rows& bytes,
 }
 
 // sum[2 * h + i] += gain * (a + b) in 16 bits, for bytes 0 to 7 (i = 0) or 8 to 15 of every 128 bits of
-// half h. Eight groups fit: 8 * 16 * 2 * 127 is below 2^15.
+// half h. A unit's groups fit: 4 * 16 * 2 * 127 is below 2^15.
 inline ALWAYS_INLINE void AddProducts(const __m256i* gain, const Rows& a, const Rows& b,
                                       __m256i* sum) {
   for (int h = 0; h < 2; ++h) {
@@ -164,6 +164,7 @@ void Avx2Lookup8(const WeightView& w, int64_t tile, int64_t unit, int64_t count,
       return LookupForm<Form::kTwoByte>(w, tile, unit, count, tables, steps, lanes);
     case Form::kNibbleByte:
       return LookupForm<Form::kNibbleByte>(w, tile, unit, count, tables, steps, lanes);
+    case Form::kNibbles:
     case Form::kGeneral:
       return;
   }

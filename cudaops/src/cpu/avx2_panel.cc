@@ -3,49 +3,10 @@
 
 #include <math.h>
 
-#include "avx2_rows.h"
+#include "avx2_panel.h"
 
 namespace cosetq {
 namespace {
-
-// words[2 * g + half][row] are four columns of group g of a block. Groups past the last stay as they
-// are.
-template <Form kForm>
-inline ALWAYS_INLINE void AddCodewords(const WordTables& t, const uint8_t* codes, int tile,
-                                       uint32_t* out) {
-  for (int b = 0; b < 2; ++b, out += kTile) {
-    const uint8_t* fine = codes + (kForm == Form::kNibbleByte ? 0 : b * tile);
-    const uint8_t* coarse = codes + (FormElements(kForm) - 2 + b) * tile;
-#pragma GCC unroll 8
-    for (int r = 0; r < tile; ++r) {
-      uint32_t word = t.codewords[0][kForm == Form::kNibbleByte ? fine[r] >> (4 * b) & 15 : fine[r]];
-      if constexpr (kForm != Form::kOneByte) word += t.codewords[1][coarse[r]];
-      out[r] = word;
-    }
-  }
-}
-
-void DecodeWords(const WeightView& w, const uint8_t* codes, uint32_t* out) {
-  const WordTables& t = w.tables->words;
-  switch (w.form) {
-    case Form::kOneByte:
-      return AddCodewords<Form::kOneByte>(t, codes, w.tile, out);
-    case Form::kTwoByte:
-      return AddCodewords<Form::kTwoByte>(t, codes, w.tile, out);
-    case Form::kNibbleByte:
-      return AddCodewords<Form::kNibbleByte>(t, codes, w.tile, out);
-    case Form::kGeneral:
-      return;
-  }
-}
-
-const uint8_t* GroupCodes(const WeightView& w, int64_t tile, int64_t group) {
-  return static_cast<const uint8_t*>(w.codes) + (tile * w.groups + group) * w.elements * w.tile;
-}
-
-inline ALWAYS_INLINE void Store(void* to, __m256i v) {
-  _mm256_store_si256(static_cast<__m256i*>(to), v);
-}
 
 bool Usable(const FormTables& t) { return t.words.usable; }
 
@@ -80,56 +41,14 @@ void Decode8(const WeightView& w, int64_t tile, int64_t first, int64_t count, ui
   }
 }
 
-// 8 groups of the block in lanes: 8 columns and their rests. Activations in integers whose largest is
-// `limit`; returns what 1 stands for, NaN when an activation is NaN or infinite.
-struct Block {
-  __m256 v[kGroup];
-
-  ALWAYS_INLINE Block(const WeightView& w, const float* a, int64_t first, float limit,
-                      float* scale) {
-    const __m256 sign_off = _mm256_castsi256_ps(_mm256_set1_epi32(0x7fffffff));
-    const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-    __m256i largest = _mm256_setzero_si256();
-    for (int j = 0; j < kGroup; ++j) {
-      const int64_t in_row = w.cols - (j * w.groups + first), in_run = w.groups - first;
-      const int64_t left = in_row < in_run ? in_row : in_run;
-      const int take = left >= 8 ? 8 : left <= 0 ? 0 : static_cast<int>(left);
-      v[j] = take == 0 ? _mm256_setzero_ps()
-                       : _mm256_maskload_ps(a + j * w.groups + first,
-                                            _mm256_cmpgt_epi32(_mm256_set1_epi32(take), lane));
-      largest = _mm256_max_epu32(largest, _mm256_castps_si256(_mm256_and_ps(v[j], sign_off)));
-    }
-    __m128i m = _mm_max_epu32(_mm256_castsi256_si128(largest), _mm256_extracti128_si256(largest, 1));
-    m = _mm_max_epu32(m, _mm_shuffle_epi32(m, 0x4e));
-    m = _mm_max_epu32(m, _mm_shuffle_epi32(m, 0xb1));
-    const float top = _mm_cvtss_f32(_mm_castsi128_ps(m));
-    const bool any = top > 1e-30f;  // below, and its inverse would leave float's range
-    const __m256 inverse = _mm256_set1_ps(any ? limit / top : 0);
-    *scale = (any ? top / limit : top) + 0 * top;
-    for (int j = 0; j < kGroup; ++j) v[j] = _mm256_mul_ps(v[j], inverse);
-  }
-};
-
-// The low bytes of four vectors of integers side by side.
-inline ALWAYS_INLINE __m256i JoinBytes(const __m256i* v) {
-  const __m256i low = _mm256_set1_epi32(255);
-  const __m256i a = _mm256_or_si256(_mm256_and_si256(v[0], low),
-                                    _mm256_slli_epi32(_mm256_and_si256(v[1], low), 8));
-  const __m256i b = _mm256_or_si256(_mm256_slli_epi32(_mm256_and_si256(v[2], low), 16),
-                                    _mm256_slli_epi32(v[3], 24));
-  return _mm256_or_si256(a, b);
-}
-
-// The low halves of two vectors of integers side by side.
-inline ALWAYS_INLINE __m256i JoinHalves(__m256i a, __m256i b) {
-  return _mm256_blend_epi16(a, _mm256_slli_epi32(b, 16), 0xaa);
-}
-
-void Quantize8(const WeightView& w, const float* a, int64_t columns, uint8_t* out, float* scales) {
+void Quantize8(const WeightView& w, const float* a, int64_t column, int64_t columns, uint8_t* out,
+               float* scales) {
+  out += column * kRowBytes8;
+  scales += column;
   const WordTables& t = w.tables->words;
   for (int64_t first = 0; first < w.groups; first += kBlockGroups) {
-    const Block block(w, a, first, 127, scales);
-    *scales *= t.unit;
+    Block block;
+    block.Scale<kHalves>(block.Load(w, a, first), 127, t.unit, columns, scales);
     __m256i q[kGroup];
     __m256 sum[2] = {_mm256_setzero_ps(), _mm256_setzero_ps()};
     for (int j = 0; j < kGroup; ++j) {
@@ -144,14 +63,8 @@ void Quantize8(const WeightView& w, const float* a, int64_t columns, uint8_t* ou
     _mm256_storeu_si256(to + 1, JoinBytes(q + 4));
     _mm256_storeu_si256(to + 2, JoinHalves(part, _mm256_sub_epi32(all, part)));
     out += columns * kRowBytes8;
-    scales += columns;
+    scales += kHalves * columns;
   }
-}
-
-inline ALWAYS_INLINE __m256i Word(const uint8_t* from) {
-  int32_t word;
-  memcpy(&word, from, sizeof word);
-  return _mm256_set1_epi32(word);
 }
 
 // sum += products. As assembly because GCC 12 keeps old and new sums side by side in a loop, for
@@ -160,14 +73,14 @@ inline ALWAYS_INLINE void Add(__m256i products, __m256i* sum) {
   __asm__("vpaddd %1, %0, %0" : "+x"(*sum) : "x"(products));
 }
 
-// 16 rows times kCount columns of one block.
+// 16 rows times kCount columns of half a block.
 template <int kCount>
 inline ALWAYS_INLINE void Multiply8Rows(const uint8_t* panel, const uint8_t* a, const float* scales,
                                         float* sums) {
   __m256i sum[kCount][2];
   for (int c = 0; c < kCount; ++c) sum[c][0] = sum[c][1] = _mm256_setzero_si256();
-#pragma GCC unroll 8
-  for (int g = 0; g < kBlockGroups; ++g, panel += kGroupBytes8) {
+#pragma GCC unroll 4
+  for (int g = 0; g < kBlockGroups / kHalves; ++g, panel += kGroupBytes8) {
     __m256i low[2], high[2], gain[2];
     for (int i = 0; i < 2; ++i) {
       low[i] = Load(panel + 32 * i);
@@ -203,21 +116,19 @@ void Multiply8Columns(const uint8_t* panel, const uint8_t* a, const float* scale
 void Multiply8(const uint8_t* panel, const uint8_t* a, const float* scales, int64_t count,
                int columns, float* sums) {
   static_assert(kColumns == 6);
-  for (int64_t b = 0; b < count; ++b) {
+  constexpr int64_t kHalfBytes = kBlockBytes8 / kHalves;
+  for (int64_t h = 0; h < kHalves * count; ++h, panel += kHalfBytes, scales += columns) {
+    const uint8_t* half = a + h % kHalves * 4 * (kBlockGroups / kHalves);
     int c = 0;
     for (; columns - c > 4 || columns - c == 3; c += 3)
-      Multiply8Columns<3>(panel, a + c * kRowBytes8, scales + c, sums + c * kTile);
-    const uint8_t* rest = a + c * kRowBytes8;
+      Multiply8Columns<3>(panel, half + c * kRowBytes8, scales + c, sums + c * kTile);
+    const uint8_t* rest = half + c * kRowBytes8;
     if (columns - c == 4) Multiply8Columns<4>(panel, rest, scales + c, sums + c * kTile);
     if (columns - c == 2) Multiply8Columns<2>(panel, rest, scales + c, sums + c * kTile);
     if (columns - c == 1) Multiply8Columns<1>(panel, rest, scales + c, sums + c * kTile);
-    panel += kBlockBytes8;
-    a += columns * kRowBytes8;
-    scales += columns;
+    if (h % kHalves == kHalves - 1) a += columns * kRowBytes8;
   }
 }
-
-void Rows8(const float* lanes, float* sums) { memcpy(sums, lanes, kTile * sizeof *sums); }
 
 // Activations of 16 bits. Weights with their gains are 16 bits as well; a step is four columns of
 // every row: the lower and upper four of each group, then the rests of groups 0 to 3 and 4 to 7.
@@ -278,13 +189,16 @@ void Decode16(const WeightView& w, int64_t tile, int64_t first, int64_t count, u
   }
 }
 
-void Quantize16(const WeightView& w, const float* a, int64_t columns, uint8_t* out, float* scales) {
+void Quantize16(const WeightView& w, const float* a, int64_t column, int64_t columns, uint8_t* out,
+               float* scales) {
+  out += column * kRowBytes16;
+  scales += column;
   const WordTables& t = w.tables->words;
   const float unit = ldexpf(t.unit, -t.fold);
   for (int64_t first = 0; first < w.groups; first += kBlockGroups) {
     // A whole number, so that the largest activation has no error.
-    const Block block(w, a, first, 32639, scales);
-    *scales *= unit;
+    Block block;
+    block.Scale<1>(block.Load(w, a, first), 32639, unit, columns, scales);
     alignas(32) int16_t to[kRowBytes16 / 2];
     __m256 rest = _mm256_setzero_ps();
     alignas(32) int32_t q[kGroup + 1][8];
@@ -365,11 +279,13 @@ void Rows16(const float* lanes, float* sums) {
 
 }  // namespace
 
+void Avx2TileRows(const float* lanes, float* sums) { memcpy(sums, lanes, kTile * sizeof *sums); }
+
 const PanelKernels kAvx2Panel8 = {
-    Usable, Decode8, Quantize8, Multiply8, Rows8, kBlockBytes8, kRowBytes8, kBlocks8,
+    Usable, Decode8, Quantize8, Multiply8, Avx2TileRows, kRowBytes8, kHalves, kColumns, kBlocks8,
 };
 const PanelKernels kAvx2Panel16 = {
-    Usable, Decode16, Quantize16, Multiply16, Rows16, kBlockBytes16, kRowBytes16, kBlocks16,
+    Usable, Decode16, Quantize16, Multiply16, Rows16, kRowBytes16, 1, kColumns, kBlocks16,
 };
 
 }  // namespace cosetq

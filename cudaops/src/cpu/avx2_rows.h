@@ -18,8 +18,9 @@ void Avx2LookupBuild8(const WeightView& w, const float* a, int64_t unit, int64_t
 void Avx2Lookup8(const WeightView& w, int64_t tile, int64_t unit, int64_t count,
                  const uint8_t* tables, const float* steps, float* lanes);
 void Avx2LookupRows(const float* lanes, float* sums);
+void Avx2TileRows(const float* lanes, float* sums);  // as they are
 
-extern const PanelKernels kAvx2Panel8, kAvx2Panel16;
+extern const PanelKernels kAvx2Panel8, kAvx2Panel16, kAvxVnniPanel8, kAvxVnniPanel16;
 
 namespace {
 

@@ -111,6 +111,7 @@ void DecodeD4(const WeightView& w, int64_t tile, int64_t first, int64_t count, f
       return DecodeForm<Form::kTwoByte>(w, tile, first, count, panel);
     case Form::kNibbleByte:
       return DecodeForm<Form::kNibbleByte>(w, tile, first, count, panel);
+    case Form::kNibbles:
     case Form::kGeneral:
       return DecodeGeneral(w, tile, first, count, panel);
   }
@@ -125,9 +126,22 @@ const Kernels kAvx512Kernels = {
     DecodeGeneral,
     DecodeD4,
     MultiplyGeneral,
-    {{Avx512LookupBuild8, Avx512Lookup8, Avx512LaneRows},
-     {Avx512LookupBuild16, Avx512Lookup16, Avx512LaneRows}},
+    {{Avx512LookupBuild8, Avx512Lookup8, Avx512WordRows, 3},
+     {Avx512LookupBuild16, Avx512Lookup16, Avx512LaneRows, 2}},
     {&kAvx512Panel8, &kAvx512Panel16},
+};
+
+// As AVX-512, but two bytes of activations are multiplied faster than one with its scales per block.
+const Kernels kAmxKernels = {
+    "amx",
+    ToFloat,
+    ToHalf,
+    DecodeGeneral,
+    DecodeD4,
+    MultiplyGeneral,
+    {{Avx512LookupBuild8, Avx512Lookup8, Avx512WordRows, 3},
+     {Avx512LookupBuild16, Avx512Lookup16, Avx512LaneRows, 0}},
+    {nullptr, &kAmxPanel16},
 };
 
 }  // namespace cosetq

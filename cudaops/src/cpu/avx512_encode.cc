@@ -159,5 +159,6 @@ inline void Digits(const EncoderView& codec, const U points[kWide], U classes[kW
 namespace cosetq {
 
 const EncodeKernel kAvx512Encode = {"avx512", Encode};
+const EncodeKernel kAmxEncode = {"amx", Encode};
 
 }  // namespace cosetq

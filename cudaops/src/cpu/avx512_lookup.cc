@@ -200,6 +200,7 @@ void Avx512Lookup16(const WeightView& w, int64_t tile, int64_t pair, int64_t cou
       return LookupForm<Form::kTwoByte>(w, tile, pair, count, tables, steps, lanes);
     case Form::kNibbleByte:
       return LookupForm<Form::kNibbleByte>(w, tile, pair, count, tables, steps, lanes);
+    case Form::kNibbles:
     case Form::kGeneral:
       return;
   }

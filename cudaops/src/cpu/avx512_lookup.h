@@ -22,8 +22,9 @@ void Avx512Lookup8(const WeightView& w, int64_t tile, int64_t unit, int64_t coun
 void Avx512Lookup16(const WeightView& w, int64_t tile, int64_t unit, int64_t count,
                     const uint8_t* tables, const float* steps, float* lanes);
 void Avx512LaneRows(const float* lanes, float* sums);
+void Avx512WordRows(const float* lanes, float* sums);
 
-extern const PanelKernels kAvx512Panel8, kAvx512Panel16;
+extern const PanelKernels kAvx512Panel8, kAvx512Panel16, kAmxPanel16;
 
 namespace {
 

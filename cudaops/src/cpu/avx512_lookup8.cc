@@ -1,8 +1,8 @@
 // Value look-up with tables of one byte, AVX-512 VBMI and VNNI: as avx512_lookup.cc, with half the
 // look-ups and about 1 % of error.
 //
-// The four products of two groups at one level come together in the bytes of one lane, and a dot
-// product with the gains adds them up.
+// The products of a group's two blocks come together in neighbouring bytes, which one multiplication
+// with the gain adds up.
 
 #include "avx512_lookup.h"
 #include "kernels.h"
@@ -11,9 +11,16 @@ namespace cosetq {
 namespace {
 
 constexpr float kLargest = 127;
-constexpr int kUnitGroups = 8;
+constexpr int kUnitGroups = 4;
 constexpr int64_t kTable = kBlockTable / 2;     // bytes
 constexpr int64_t kNibbles = kNibbleTable / 2;  // bytes
+
+// sum[i] += gain * (a + b) in 16 bits, for bytes 0 to 7 (i = 0) or 8 to 15 of every 128 bits. A unit's
+// groups fit: 4 * 16 * 2 * 127 is below 2^15.
+inline ALWAYS_INLINE void AddProducts(const __m512i* gain, __m512i a, __m512i b, __m512i* sum) {
+  sum[0] = _mm512_add_epi16(sum[0], _mm512_maddubs_epi16(gain[0], _mm512_unpacklo_epi8(a, b)));
+  sum[1] = _mm512_add_epi16(sum[1], _mm512_maddubs_epi16(gain[1], _mm512_unpackhi_epi8(a, b)));
+}
 
 template <Form kForm>
 void LookupForm(const WeightView& w, int64_t tile, int64_t unit, int64_t count,
@@ -22,61 +29,52 @@ void LookupForm(const WeightView& w, int64_t tile, int64_t unit, int64_t count,
   const int64_t group_bytes = static_cast<int64_t>(FormElements(kForm)) * w.tile;
   const uint8_t* codes =
       static_cast<const uint8_t*>(w.codes) + (tile * w.groups + unit * kUnitGroups) * group_bytes;
-  const __m128i ratio = _mm_cvtsi32_si128(w.tables->ratio_log2);
   GainStream gains(w, tile, unit * kUnitGroups);
   const int64_t ahead = count * kUnitGroups * group_bytes;
+  // A level's part of the even words of a vector of sums, and of the odd ones.
+  const int ratio = 1 << w.tables->ratio_log2;
+  const __m512i fine[2] = {_mm512_set1_epi32(1), _mm512_set1_epi32(1 << 16)};
+  const __m512i coarse[2] = {_mm512_set1_epi32(ratio), _mm512_set1_epi32(ratio << 16)};
+  __m512 total[4];  // [half][odd]
+  Unroll<4>([&](int i) ALWAYS_INLINE { total[i] = _mm512_load_ps(lanes + 16 * i); });
   for (int64_t n = 0; n < count; ++n, tables += LookupTableBytes(w, 1)) {
-    __m512i sum[2][4];  // [level][quarter]
-    Unroll<4>([&](int q) ALWAYS_INLINE { sum[0][q] = sum[1][q] = _mm512_setzero_si512(); });
-    const int64_t first = (unit + n) * kUnitGroups;
-    const int64_t left = w.groups - first;
-    const int pairs = left < kUnitGroups ? static_cast<int>((left + 1) / 2) : kUnitGroups / 2;
-    for (int p = 0; p < pairs; ++p) {
-      __m512i product[2][4];  // [level][block of the pair]
-      Unroll<2>([&](int u) ALWAYS_INLINE {
-        // The tables of a group past the last are zero; any codes will do.
-        if (2 * p + u == left) codes -= group_bytes;
-        const __m512i both = _mm512_maskz_loadu_epi8(rows, codes);
-        Unroll<2>([&](int b) ALWAYS_INLINE {
-          const int block = 2 * u + b;
-          __m512i t[4];
-          LoadTable(tables + (4 * p + block) * kTable, t);
-          PrefetchCodes(codes + ahead + b * w.tile);
-          if constexpr (kForm == Form::kNibbleByte) {
-            const uint8_t* fine = tables + 2 * kUnitGroups * kTable + (4 * p + block) * kNibbles;
-            product[0][block] = Lookup16(fine, Nibbles(both, b));
-            product[1][block] = LookUp(t, LoadDigits(rows, codes + (1 + b) * w.tile));
-          } else {
-            product[0][block] = LookUp(t, LoadDigits(rows, codes + b * w.tile));
-          }
-          if constexpr (kForm == Form::kTwoByte) {
-            PrefetchCodes(codes + ahead + (2 + b) * w.tile);
-            product[1][block] = LookUp(t, LoadDigits(rows, codes + (2 + b) * w.tile));
-          }
-        });
-        codes += group_bytes;
+    __m512i sum[2][2];  // [level][half]
+    Unroll<2>([&](int i) ALWAYS_INLINE { sum[0][i] = sum[1][i] = _mm512_setzero_si512(); });
+    const int64_t left = w.groups - (unit + n) * kUnitGroups;
+    const int groups = left < kUnitGroups ? static_cast<int>(left) : kUnitGroups;
+    for (int g = 0; g < groups; ++g, codes += group_bytes) {
+      const __m512i one = gains.Next();
+      const __m512i gain[2] = {_mm512_unpacklo_epi8(one, one), _mm512_unpackhi_epi8(one, one)};
+      __m512i product[2][2];  // [level][block]
+      const __m512i both = _mm512_maskz_loadu_epi8(rows, codes);
+      Unroll<2>([&](int b) ALWAYS_INLINE {
+        __m512i t[4];
+        LoadTable(tables + (2 * g + b) * kTable, t);
+        PrefetchCodes(codes + ahead + b * w.tile);
+        if constexpr (kForm == Form::kNibbleByte) {
+          const uint8_t* nibbles = tables + 2 * kUnitGroups * kTable + (2 * g + b) * kNibbles;
+          product[0][b] = Lookup16(nibbles, Nibbles(both, b));
+          product[1][b] = LookUp(t, LoadDigits(rows, codes + (1 + b) * w.tile));
+        } else {
+          product[0][b] = LookUp(t, LoadDigits(rows, codes + b * w.tile));
+        }
+        if constexpr (kForm == Form::kTwoByte) {
+          PrefetchCodes(codes + ahead + (2 + b) * w.tile);
+          product[1][b] = LookUp(t, LoadDigits(rows, codes + (2 + b) * w.tile));
+        }
       });
-      const __m512i gain0 = gains.Next(), gain1 = gains.Next();
-      const __m512i four_gains[4] = {gain0, gain0, gain1, gain1};
-      __m512i gain[4], by_row[2][4];
-      Interleave4(four_gains, gain);
-      Interleave4(product[0], by_row[0]);
-      if constexpr (kForm != Form::kOneByte) Interleave4(product[1], by_row[1]);
-      Unroll<4>([&](int q) ALWAYS_INLINE {
-        AddDots(gain[q], by_row[0][q], &sum[0][q]);
-        if constexpr (kForm != Form::kOneByte) AddDots(gain[q], by_row[1][q], &sum[1][q]);
-      });
+      AddProducts(gain, product[0][0], product[0][1], sum[0]);
+      if constexpr (kForm != Form::kOneByte) AddProducts(gain, product[1][0], product[1][1], sum[1]);
     }
     const __m512 step = _mm512_set1_ps(steps[n]);
-    Unroll<4>([&](int q) ALWAYS_INLINE {
-      __m512i total = sum[0][q];
+    Unroll<4>([&](int i) ALWAYS_INLINE {
+      __m512i both = _mm512_madd_epi16(sum[0][i / 2], fine[i % 2]);
       if constexpr (kForm != Form::kOneByte)
-        total = _mm512_add_epi32(total, _mm512_sll_epi32(sum[1][q], ratio));
-      float* to = lanes + 16 * q;
-      _mm512_store_ps(to,
-                      _mm512_fmadd_ps(_mm512_cvtepi32_ps(total), step, _mm512_load_ps(to)));
+        both = _mm512_dpwssd_epi32(both, sum[1][i / 2], coarse[i % 2]);
+      total[i] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(both), step, total[i]);
     });
   }
+  Unroll<4>([&](int i) ALWAYS_INLINE { _mm512_store_ps(lanes + 16 * i, total[i]); });
 }
 
 // Products of count codewords with four activations, in units of the step.
@@ -118,8 +116,20 @@ void Avx512Lookup8(const WeightView& w, int64_t tile, int64_t unit, int64_t coun
       return LookupForm<Form::kTwoByte>(w, tile, unit, count, tables, steps, lanes);
     case Form::kNibbleByte:
       return LookupForm<Form::kNibbleByte>(w, tile, unit, count, tables, steps, lanes);
+    case Form::kNibbles:
     case Form::kGeneral:
       return;
+  }
+}
+
+void Avx512WordRows(const float* lanes, float* sums) {
+  for (int half = 0; half < 2; ++half) {
+    for (int odd = 0; odd < 2; ++odd) {
+      const float* from = lanes + 16 * (2 * half + odd);
+      for (int l = 0; l < 4; ++l) {
+        for (int i = 0; i < 4; ++i) sums[16 * l + 8 * half + 2 * i + odd] = from[4 * l + i];
+      }
+    }
   }
 }
 

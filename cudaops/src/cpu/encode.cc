@@ -14,7 +14,9 @@ const EncodeKernel* const kEncodeKernels[] = {
     &kPortableEncode,
 #if defined(__x86_64__)
     &kAvx2Encode,
+    &kAvxVnniEncode,
     &kAvx512Encode,
+    &kAmxEncode,
 #endif
 };
 

@@ -36,7 +36,7 @@ inline F Min(F a, F b) { return a < b ? a : b; }
 inline F Abs(F a) { return reinterpret_cast<F>(reinterpret_cast<U>(a) & 0x7fffffffu); }
 inline U Sign(F a) { return reinterpret_cast<U>(reinterpret_cast<M>(a) >> 31); }
 
-uint32_t Bits(M m);  // bit i for lane i, in the file that includes this
+uint32_t Bits(M m);  // bit i for lane i; as Pack and others in the file that includes this
 
 inline U Lane() {
   U lane;
@@ -45,12 +45,6 @@ inline U Lane() {
 }
 
 inline M FirstLanes(int count) { return Lane() < static_cast<uint32_t>(count); }
-
-// Stores some lanes one after the other. May write as much as a whole vector.
-inline void Pack(M lanes, U v, void* to) {
-  auto* out = static_cast<uint32_t*>(to);
-  for (uint32_t bits = Bits(lanes); bits != 0; bits &= bits - 1) *out++ = v[__builtin_ctz(bits)];
-}
 
 }  // namespace
 }  // namespace cosetq

@@ -66,8 +66,8 @@ struct EncodeKernel {
 
 extern const EncodeKernel kPortableEncode;
 #if defined(__x86_64__)
-extern const EncodeKernel kAvx2Encode;
-extern const EncodeKernel kAvx512Encode;
+extern const EncodeKernel kAvx2Encode, kAvxVnniEncode;
+extern const EncodeKernel kAvx512Encode, kAmxEncode;
 #endif
 
 }  // namespace cosetq

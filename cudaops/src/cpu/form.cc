@@ -15,7 +15,17 @@ bool Matches(const Slot& slot, int element, int divisor, int modulus) {
   return slot.element == element && slot.divisor == divisor && slot.modulus == modulus;
 }
 
+bool IsNibbles(const WeightView& v) {
+  bool matches = v.dim == 1 && v.code_bytes == 1 && v.levels == 1 && v.elements == 4;
+  for (int i = 0; i < kGroup && matches; ++i) {
+    matches = Matches(v.slots[i], i / 2, i % 2 == 0 ? 1 : 16, 16) &&
+              v.slots[i].base == v.slots[0].base;
+  }
+  return matches;
+}
+
 Form SlotForm(const WeightView& v) {
+  if (IsNibbles(v)) return Form::kNibbles;
   if (v.dim != 4 || v.code_bytes != 1 || v.levels > 2) return Form::kGeneral;
   for (int m = 0; m < v.levels; ++m) {
     if (v.slots[2 * m].base != v.slots[2 * m + 1].base) return Form::kGeneral;
@@ -35,10 +45,13 @@ Form SlotForm(const WeightView& v) {
 
 int Coordinate(const WeightView& v, int level, int digit, int j) {
   const int32_t word = v.words[v.slots[2 * level].base + digit];
+  if (v.dim == 1) j = 0;
   return static_cast<int8_t>(static_cast<uint32_t>(word) >> (8 * j));
 }
 
-int Digits(Form form, int level) { return form == Form::kNibbleByte && level == 0 ? 16 : 256; }
+int Digits(Form form, int level) {
+  return form == Form::kNibbles || (form == Form::kNibbleByte && level == 0) ? 16 : 256;
+}
 
 // Splits the centre between the levels. Any split gives the same sums; each coarse level takes the
 // mean of its own table, and the finest takes what is left. Levels with one table in common take
@@ -75,39 +88,45 @@ void SplitCentre(const WeightView& v, Form form, FormTables* t) {
   t->longest = static_cast<float>(std::sqrt(longest));
 }
 
-// Fills t->panel from digits and gains with weights in units of level_weights[0] / fold.
+// Fills t->panel from digits and gains with weights in units of level_weights[0] / 2^fold.
 bool SetPanel(const WeightView& v, Form form, int fold, FormTables* t) {
   PanelTables& p = t->panel;
-  const double unit = static_cast<double>(v.level_weights[0]) / fold;
-  int centre[4], most = 0, bias = 0;
-  double rests = 0;
+  p = {};
+  const double unit = std::ldexp(static_cast<double>(v.level_weights[0]), -fold);
+  int most = 0;  // of what is multiplied with a gain
+  double rests = 0, centred[4];
   for (int j = 0; j < 4; ++j) {
     const double c = v.centre[j] / unit;
     if (!(std::fabs(c) < 128)) return false;
-    centre[j] = static_cast<int>(std::lround(c));
-    rests += 2 * std::fabs(c - centre[j]);  // of both blocks
-    int low = -centre[j], high = -centre[j];
+    int bias = static_cast<int>(std::lround(c)), high = 0;
+    centred[j] = (bias - c);
+    rests += 2 * std::fabs(centred[j]);  // of both blocks
     for (int level = 0; level < v.levels; ++level) {
+      const int shift = level == 0 ? 0 : t->ratio_log2, count = Digits(form, level);
       const int8_t* digits = t->digits[level][j];
-      low += fold * *std::min_element(digits, digits + Digits(form, level));
-      high += fold * *std::max_element(digits, digits + Digits(form, level));
+      const int least = *std::min_element(digits, digits + count);
+      const int range = (*std::max_element(digits, digits + count) - least) >> shift;
+      if (range > 15) return false;
+      for (int d = 0; d < count; ++d) {
+        const int x = (digits[d] - least) >> shift;
+        p.pairs[level][j / 2][d] |= static_cast<uint8_t>(x << (4 * (j % 2)));
+        if (form == Form::kNibbles) p.nibbles[d] = static_cast<uint8_t>(x << fold);
+      }
+      p.shift[level] = static_cast<uint8_t>(shift + fold);
+      bias -= least * (1 << fold);
+      high += range << (shift + fold);
     }
-    bias = std::max(bias, -low);
-    most = std::max(most, high);
+    // Weights take eight bits with their sign.
+    if (bias < 0 || bias > 255) return false;
+    p.bias[j] = static_cast<uint8_t>(bias);
+    most = std::max({most, 2 * bias, 2 * (high - bias), high});
   }
   const int kappa = std::max(1, static_cast<int>(std::ceil(rests)));
   const bool one_gain = v.gains == nullptr;
   const int gain = one_gain ? 1 : *std::max_element(t->gain_bytes, t->gain_bytes + 64);
-  if (gain * std::max({bias, most, kappa}) > 127 || gain * (bias + most) > 255) return false;
-  for (int j = 0; j < 4; ++j) {
-    for (int level = 0; level < v.levels; ++level) {
-      const int shift = level == 0 ? bias - centre[j] : 0;
-      for (int c = 0; c < 256; ++c)
-        p.bytes[level][j][c] = static_cast<uint8_t>(fold * t->digits[level][j][c] + shift);
-    }
-    p.rest[j] = p.rest[4 + j] = static_cast<float>((centre[j] - v.centre[j] / unit) / kappa);
-  }
-  p.bias = static_cast<uint8_t>(bias);
+  if (gain * std::max(most, 2 * kappa) > 254) return false;
+  for (int j = 0; j < 4; ++j)
+    p.rest[j] = p.rest[4 + j] = static_cast<float>(centred[j] / kappa);
   p.kappa = static_cast<uint8_t>(kappa);
   p.unit = static_cast<float>(unit * (one_gain ? v.gain_values[0] : 1));
   return true;
@@ -162,8 +181,10 @@ bool SetWords(const WeightView& v, Form form, FormTables* t) {
 Form RecogniseForm(const WeightView& v, FormTables* t) {
   const Form form = SlotForm(v);
   if (form == Form::kGeneral || !(v.level_weights[0] > 0)) return Form::kGeneral;
-  // The two blocks of a group are one lattice and must have one centre.
-  if (std::memcmp(v.centre, v.centre + 4, 4 * sizeof(float)) != 0) return Form::kGeneral;
+  // The blocks of a group are one lattice and must have one centre.
+  for (int j = v.dim; j < kGroup; ++j) {
+    if (v.centre[j] != v.centre[j - v.dim]) return Form::kGeneral;
+  }
   int ratio = 1;
   std::memset(t, 0, sizeof *t);
   if (v.levels == 2) {
@@ -196,7 +217,7 @@ Form RecogniseForm(const WeightView& v, FormTables* t) {
     t->gain_bytes[i] = fits ? static_cast<uint8_t>(gain) : 0;
   }
   // The finer the unit, the less is left to the rests and their rounding.
-  for (int fold = 8; fold > 0 && !t->panel.usable; --fold) {
+  for (int fold = 3; fold >= 0 && !t->panel.usable; --fold) {
     t->panel.usable = (v.gains == nullptr || t->integer_gains) && SetPanel(v, form, fold, t);
   }
   t->words.usable = (v.gains == nullptr || t->integer_gains) && SetWords(v, form, t);

@@ -9,7 +9,8 @@
 
 namespace cosetq {
 
-// Activation columns (rows of A) that a product step keeps in registers.
+// Activation columns (rows of A) that a product step keeps in registers, unless a kernel says
+// otherwise.
 constexpr int kColumns = 6;
 
 // Groups decoded at a time: 12 * 8 columns * 64 rows of float are 24 KB and stay in a first-level
@@ -48,7 +49,10 @@ struct LookupKernels {
   LookupBuildFn build;  // null for none
   LookupFn lookup;
   LaneRowsFn rows;
+  int64_t most;  // rows of A, up to kLookupRows: more are faster decoded
 };
+
+inline constexpr int64_t kLookupRows = 3;
 
 // The integer path works on blocks of 8 groups of one tile, decoded once and multiplied with blocks
 // of integer activations, each with a scale of its own. How weights and activations stand in a block
@@ -61,12 +65,12 @@ using PanelUsableFn = bool (*)(const FormTables& tables);
 using PanelDecodeFn = void (*)(const WeightView& w, int64_t tile, int64_t first, int64_t count,
                                uint8_t* panel);
 
-// Turns one row of A, of w.cols numbers, into blocks of integers. Blocks of this row are columns *
-// row_bytes apart, scales columns.
-using PanelQuantizeFn = void (*)(const WeightView& w, const float* a, int64_t columns, uint8_t* out,
-                                 float* scales);
+// Turns one row of A, of w.cols numbers, into blocks of integers: the row `column` of the `columns` that
+// share `out`, of which each block has row_bytes, and `scales`.
+using PanelQuantizeFn = void (*)(const WeightView& w, const float* a, int64_t column,
+                                 int64_t columns, uint8_t* out, float* scales);
 
-// sums[c][lane] += scale * product, over count blocks of a panel, for columns c of 1 to kColumns.
+// sums[c][lane] += scale * product, over count blocks of a panel, for columns c.
 using PanelMultiplyFn = void (*)(const uint8_t* panel, const uint8_t* a, const float* scales,
                                  int64_t count, int columns, float* sums);
 
@@ -76,13 +80,14 @@ struct PanelKernels {
   PanelQuantizeFn quantize;
   PanelMultiplyFn multiply;
   LaneRowsFn rows;
-  int64_t block_bytes;  // of a decoded block
-  int64_t row_bytes;    // of a block of activations of one row of A
-  int64_t blocks;       // decoded at a time: they stay in the first-level cache beside the activations
+  int64_t row_bytes;  // of a block of activations of one row of A
+  int64_t scales;     // of a block of activations of one row of A
+  int64_t columns;    // rows of A that are multiplied together, at most
+  int64_t blocks;     // decoded at a time: they stay near beside the activations
 };
 
 // The most that a kernel decodes at a time.
-inline constexpr int64_t kPanelBytes = 24 << 10;
+inline constexpr int64_t kPanelBytes = 36 << 10;
 
 struct Kernels {
   const char* name;  // of the instruction set
@@ -93,18 +98,20 @@ struct Kernels {
   MultiplyFn multiply;
   // For activations in one byte and in two.
   LookupKernels lookup[2];
-  const PanelKernels* panel[2];  // null for none
+  const PanelKernels* panel[2];  // null for none; the first gives way to the second
 };
 
 extern const Kernels kPortableKernels;
 #if defined(__x86_64__)
 extern const Kernels kAvx2Kernels;
+extern const Kernels kAvxVnniKernels;
 extern const Kernels kAvx512Kernels;
+extern const Kernels kAmxKernels;
 #endif
 
 // Groups of a unit and bytes of its tables: for every block of the unit one of 256 entries, then,
 // where fine digits have four bits, one of 16. The low bytes of a table stand before the high ones.
-static inline int64_t LookupGroups(int parts) { return parts == 2 ? 2 : 8; }
+static inline int64_t LookupGroups(int parts) { return parts == 2 ? 2 : 4; }
 inline constexpr int64_t kBlockTable = 512;  // with two parts
 inline constexpr int64_t kNibbleTable = 32;
 static inline int64_t LookupTableBytes(const WeightView& w, int parts) {

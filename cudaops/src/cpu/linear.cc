@@ -17,7 +17,8 @@ bool HasIntegerGains(const WeightView& w) {
 
 bool HasLookup(const WeightView& w, const LookupKernels& kernels) {
   const bool one_table = w.form != Form::kTwoByte || w.tables->shared;
-  return kernels.build != nullptr && one_table && HasIntegerGains(w) && w.tiles >= kLookupTiles;
+  return kernels.build != nullptr && w.form != Form::kNibbles && one_table && HasIntegerGains(w) &&
+         w.tiles >= kLookupTiles;
 }
 
 bool HasPanel(const WeightView& w, const PanelKernels* kernels) {
@@ -46,13 +47,19 @@ struct Turning {
 
 }  // namespace
 
+void Job::SetColumns(int64_t most) {
+  columns = most;
+  blocks = CeilDiv(call->batch, columns);
+}
+
 void Job::Divide(int64_t decode_work, int64_t unit_work) {
   // Blocks are spread over units only as far as the tiles alone do not give enough of them.
-  const int64_t wanted = std::max(CeilDiv(blocks, kMaxBlocks), CeilDiv(kManyUnits, w->tiles));
-  const int64_t most = std::max<int64_t>(CeilDiv(blocks, kMaxBlocks), blocks / kMinBlocks);
+  const int64_t least = CeilDiv(blocks * columns, kMaxColumns);
+  const int64_t wanted = std::max(least, CeilDiv(kManyUnits, w->tiles));
+  const int64_t most = std::max(least, blocks / kMinBlocks);
   blocks_per_unit = CeilDiv(blocks, std::max<int64_t>(1, std::min(wanted, most)));
   const int64_t tile_work =
-      w->tile * w->groups * kGroup * (blocks_per_unit * kColumns + decode_work);
+      w->tile * w->groups * kGroup * (blocks_per_unit * columns + decode_work);
   tiles_per_unit = std::max<int64_t>(1, unit_work / tile_work);
 }
 
@@ -81,13 +88,11 @@ void Job::Store(int64_t tile, int64_t column, const float* sums) const {
 Path ChoosePath(const WeightView& w, const Kernels& kernels, int64_t batch, Accuracy accuracy) {
   if (w.form == Form::kGeneral) return Path::kGeneral;
   const bool fast = accuracy == Accuracy::kFast;
-  const int part = fast ? 0 : 1;
-  const bool panel = HasPanel(w, kernels.panel[part]);
-  const int64_t few = fast || !panel ? kLookup8Batch : kLookup16Batch;
-  if (batch <= few && HasLookup(w, kernels.lookup[part]))
-    return fast ? Path::kLookup8 : Path::kLookup16;
-  if (!panel) return Path::kD4;
-  return fast ? Path::kInt8 : Path::kInt16;
+  const LookupKernels& lookup = kernels.lookup[fast ? 0 : 1];
+  if (batch <= lookup.most && HasLookup(w, lookup)) return fast ? Path::kLookup8 : Path::kLookup16;
+  if (fast && HasPanel(w, kernels.panel[0])) return Path::kInt8;
+  if (HasPanel(w, kernels.panel[1])) return Path::kInt16;
+  return w.form == Form::kNibbles ? Path::kGeneral : Path::kD4;
 }
 
 Outcome RunLinear(const Weight& weight, const Kernels& kernels, const LinearCall& call,
@@ -100,7 +105,7 @@ Outcome RunLinear(const Weight& weight, const Kernels& kernels, const LinearCall
   job.kernels = &kernels;
   job.call = &call;
   job.host = host;
-  job.blocks = CeilDiv(call.batch, kColumns);
+  job.SetColumns(kColumns);
   job.serial = w.rows * w.cols < kSerialWork / (call.batch + kDecodeWork);
   LinearCall turned = call;
   if (!weight.rotation().factors.empty()) {

@@ -41,11 +41,6 @@ struct LinearCall {
   Accuracy accuracy = Accuracy::kAccurate;
 };
 
-// The look-up kernels serve batches up to these sizes, with tables of two bytes and of one; larger
-// ones decode.
-constexpr int64_t kLookup16Batch = 2;
-constexpr int64_t kLookup8Batch = 3;
-
 enum class Outcome { kDone, kNoMemory, kNoThreads };
 
 Outcome RunLinear(const Weight& weight, const Kernels& kernels, const LinearCall& call, Host* host);

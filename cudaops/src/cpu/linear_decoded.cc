@@ -32,7 +32,7 @@ void MultiplyUnit(void* data, size_t i) {
   const WeightView& w = *job.w;
   const Unit unit(job, i);
   alignas(64) float panel[kDepthGroups * kGroup * kTile];
-  alignas(64) float sums[kMaxBlocks * kColumns * kTile];
+  alignas(64) float sums[kMaxColumns * kTile];
   for (int64_t tile = unit.first_tile; tile < unit.last_tile; ++tile) {
     std::memset(sums, 0, static_cast<size_t>(unit.columns * kTile) * sizeof(float));
     for (int64_t g = 0; g < w.groups; g += kDepthGroups) {

@@ -11,28 +11,32 @@
 namespace cosetq {
 
 constexpr int64_t kMinBlocks = 4;  // fewer are not worth decoding a tile again on another thread
-constexpr int64_t kMaxBlocks = 32;  // blocks of activation columns that share one decoding of a tile
+constexpr int64_t kMaxColumns = 256;  // rows of A that share one decoding of a tile
 constexpr int64_t kManyUnits = 16;  // enough pieces of work for the threads to finish together
 
 inline int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// One call. The rows of A are cut into blocks of at most kColumns columns; a unit of work is some
-// tiles times some blocks.
+// One call. The rows of A are cut into blocks of columns; a unit of work is some tiles times some
+// blocks.
 struct Job {
   const WeightView* w;
   const Kernels* kernels;
   const LinearCall* call;
   Host* host;
   bool serial;  // too little work for threads
+  int64_t columns;  // of a block, at most
   int64_t blocks;
   int64_t blocks_per_unit;
   int64_t tiles_per_unit;
 
   int64_t Columns(int64_t block) const {
-    return std::min<int64_t>(kColumns, call->batch - block * kColumns);
+    return std::min(columns, call->batch - block * columns);
   }
   int64_t TileUnits() const { return CeilDiv(w->tiles, tiles_per_unit); }
   int64_t Units() const { return TileUnits() * CeilDiv(blocks, blocks_per_unit); }
+
+  // Cuts the rows of A into blocks.
+  void SetColumns(int64_t most);
 
   // Chooses tiles and blocks per unit; decoding a weight costs as much as decode_work products, and
   // unit_work products are worth handing to a thread.
@@ -58,8 +62,8 @@ struct Unit {
     last_tile = std::min(first_tile + job.tiles_per_unit, job.w->tiles);
     first_block = at / tile_units * job.blocks_per_unit;
     last_block = std::min(first_block + job.blocks_per_unit, job.blocks);
-    first_column = first_block * kColumns;
-    columns = std::min(last_block * kColumns, job.call->batch) - first_column;
+    first_column = first_block * job.columns;
+    columns = std::min(last_block * job.columns, job.call->batch) - first_column;
   }
 
   int64_t first_tile, last_tile, first_block, last_block, first_column, columns;

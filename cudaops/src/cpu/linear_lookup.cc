@@ -6,7 +6,7 @@
 namespace cosetq {
 namespace {
 
-constexpr int64_t kUnitTiles = 2;          // tiles that share the tables in the first-level cache
+constexpr int64_t kUnitTiles = 4;          // tiles that share the tables in the first-level cache
 constexpr int64_t kSliceBytes = 16 << 10;  // of tables that fit there
 constexpr int64_t kBuildGroups = 32;       // groups in one piece of table building
 
@@ -34,7 +34,7 @@ void BuildUnit(void* data, size_t i) {
 void LookupUnit(void* data, size_t i) {
   const LookupJob& job = *static_cast<const LookupJob*>(static_cast<Job*>(data));
   const WeightView& w = *job.w;
-  alignas(64) float lanes[kUnitTiles][kLookup8Batch][kTile] = {};
+  alignas(64) float lanes[kUnitTiles][kLookupRows][kTile] = {};
   const int64_t first = static_cast<int64_t>(i) * job.tiles_per_unit;
   const int64_t tiles = std::min(job.tiles_per_unit, w.tiles - first);
   const int64_t most =

@@ -27,12 +27,13 @@ struct Slot {
 };
 
 // Codecs with kernels of their own: blocks of four columns, whole-byte digits, integer level
-// weights.
+// weights; or single columns of four bits.
 enum class Form {
   kGeneral,
   kOneByte,     // one level, a byte per digit
   kTwoByte,     // two levels, a byte per digit
   kNibbleByte,  // two levels, fine digits of four bits
+  kNibbles,     // blocks of one column, one level, digits of four bits
 };
 
 // Elements of one group of one row.
@@ -40,6 +41,7 @@ constexpr int FormElements(Form form) {
   return form == Form::kOneByte      ? 2
          : form == Form::kTwoByte    ? 4
          : form == Form::kNibbleByte ? 3
+         : form == Form::kNibbles    ? 4
                                      : 0;
 }
 
@@ -53,9 +55,13 @@ constexpr int FormElements(Form form) {
 // the activation no larger than the others.
 struct PanelTables {
   bool usable;
-  // A level's part of v - c + bias modulo 256, [level][coordinate][digit].
-  alignas(64) uint8_t bytes[2][4][256];
-  uint8_t bias;  // makes v - c + bias non-negative, and times any gain at most 255
+  // Two coordinates less their least values, in units of the level, four bits each: coordinate 2 * p
+  // in the lower four. [level][p][digit]
+  alignas(64) uint8_t pairs[2][2][256];
+  // In place of them, with blocks of one column: coordinates less the least, in units.
+  alignas(16) uint8_t nibbles[16];
+  uint8_t shift[2];  // of a level: its weight in units is 2^shift
+  uint8_t bias[4];   // v - c = the levels' sum - bias; neither times any gain exceeds 255
   uint8_t kappa;
   float rest[kGroup];  // -r / kappa
   float unit;          // times the gain where there is only one
@@ -84,7 +90,7 @@ struct WordTables {
 };
 
 // Tables of a weight whose form is not kGeneral. Level 0 is the finest; a table of four-bit digits
-// uses 16 entries.
+// uses 16 entries. Blocks of one column count as four equal coordinates.
 struct FormTables {
   // Codebook coordinates as integers in units of level_weights[0], [level][coordinate][digit].
   alignas(64) int8_t digits[2][4][256];
