@@ -1,6 +1,7 @@
 package cosetq_test
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -202,6 +203,43 @@ func TestTargetInShares(t *testing.T) {
 	}
 	if merged.Files[1].SHA256 != whole.Files[1].SHA256 || merged.Allocation == nil || merged.Allocation.PredictedLoss != whole.Allocation.PredictedLoss {
 		t.Errorf("merged %+v, whole %+v", merged, whole)
+	}
+}
+
+// A run that was stopped goes on with the plan that it had.
+func TestTargetResumes(t *testing.T) {
+	runtime(t)
+	files, whole, err := allocated(t, cosetq.QuantizeOptions{TargetBits: 3.5})
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := cosetq.QuantizeOptions{Output: filepath.Join(filepath.Dir(files.Model), "again.onnx"), TargetBits: 3.5, Method: cosetq.RTN, Data: files.Calib, Samples: 64}
+	ctx, cancel := context.WithCancel(t.Context())
+	o.Progress = func(stage string, done, _ int64) {
+		if stage == "quantizing" && done > 0 {
+			cancel()
+		}
+	}
+	_, err = cosetq.Quantize(ctx, files.Model, o)
+	if kind, _ := cosetq.Classify(err); kind != cosetq.Interrupted {
+		t.Fatalf("error %v, want an interruption", err)
+	}
+	o.Resume = true
+	o.Progress = func(stage string, _, _ int64) {
+		if stage == "measuring layers" {
+			t.Error("it measured again")
+		}
+	}
+	r, err := cosetq.Quantize(t.Context(), files.Model, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.Files[1].SHA256 != whole.Files[1].SHA256 || r.Allocation == nil {
+		t.Errorf("resumed %+v, in one go %+v", r.Files, whole.Files)
+	}
+	o.TargetBits, o.Overwrite, o.Resume, o.Progress = 3, true, false, nil
+	if _, err := cosetq.Quantize(t.Context(), files.Model, o); err != nil {
+		t.Errorf("another target, from the start: %v", err)
 	}
 }
 

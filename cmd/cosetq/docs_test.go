@@ -210,8 +210,9 @@ func language(t *testing.T, dir string) {
 		t.Fatal(err)
 	}
 	for name, content := range map[string]string{
-		"text.txt":  strings.Repeat("It was the best of times, it was the worst of times. ", 60),
-		"text.yaml": "kind: bytes\nfile: text.txt\nseq: 64\n", "heldout.yaml": "kind: bytes\nfile: text.txt\nseq: 64\n",
+		"text.txt":     strings.Repeat("It was the best of times, it was the worst of times. ", 60),
+		"text.yaml":    "kind: bytes\nfile: text.txt\nseq: 64\n",
+		"heldout.yaml": "kind: bytes\nfile: text.txt\nseq: 64\n",
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
 			t.Fatal(err)
