@@ -8,6 +8,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/cosetq/cosetq/journal"
 	"github.com/cosetq/cosetq/lattice"
@@ -233,6 +234,9 @@ func (a *allocator) plan(ctx context.Context) (*storedPlan, error) {
 	err := a.measure(ctx)
 	if err != nil {
 		return nil, err
+	}
+	if !slices.ContainsFunc(a.options, func(o []option) bool { return len(o) > 0 }) {
+		return nil, fail(Nothing, fmt.Errorf("%s: none of its weights can be coded: all have numbers that are not finite", a.m.Path()), "")
 	}
 	var layers [][]quant.Choice
 	for _, options := range a.options {

@@ -99,7 +99,7 @@ func (a *allocator) uniform(codec *lattice.Codec) []*lattice.Codec {
 
 // checkReach makes it an error, before any work is done, when a target of bits or bytes is too small.
 func (a *allocator) checkReach() error {
-	if a.o.MaxDrop != 0 || len(a.weights) == 0 {
+	if a.o.MaxDrop != 0 {
 		return nil
 	}
 	over, least, err := a.excess(a.uniform(a.candidates[0]))

@@ -8,6 +8,7 @@ import (
 	"syscall"
 
 	"github.com/cosetq/cosetq/calib"
+	"github.com/cosetq/cosetq/eval"
 	"github.com/cosetq/cosetq/finetune"
 	"github.com/cosetq/cosetq/finetune/grad"
 	"github.com/cosetq/cosetq/onnx"
@@ -76,6 +77,7 @@ func classify(err error) (kind Kind, hint string) {
 		pattern *rewrite.PatternError
 		noRule  *grad.NoRuleError
 		memory  *finetune.MemoryError
+		nan     *eval.NonFiniteError
 	)
 	switch {
 	case errors.As(err, &known):
@@ -104,6 +106,8 @@ func classify(err error) (kind Kind, hint string) {
 		return BadModel, ""
 	case errors.Is(err, ort.ErrRun):
 		return BadModel, "the model is damaged, or cannot run with inputs of these sizes: random:N,name=SIZE sets made-up ones"
+	case errors.As(err, &nan):
+		return BadModel, "give data that the model has answers to; `cosetq run` shows the outputs of one sample"
 	case errors.As(err, &noRule):
 		return Usage, "--exclude leaves weights out when the float model is quantized; docs/finetuning.md lists the operators with a gradient"
 	case errors.As(err, &memory):

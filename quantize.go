@@ -179,7 +179,12 @@ func quantize(ctx context.Context, input string, o QuantizeOptions, dryRun bool)
 	if err != nil {
 		return nil, err
 	}
-	if o.allocates() {
+	r := newQuantizeReport(input, &o)
+	r.DryRun = dryRun
+	if o.allocates() { // what cannot be met is known before the work
+		if err := r.enough(sites, o.MinCoverage); err != nil {
+			return nil, err
+		}
 		a, err := o.newAllocator(m, sites, output)
 		if err == nil {
 			err = a.checkReach()
@@ -188,8 +193,6 @@ func quantize(ctx context.Context, input string, o QuantizeOptions, dryRun bool)
 			return nil, err
 		}
 	}
-	r := newQuantizeReport(input, &o)
-	r.DryRun = dryRun
 	if r.InputBytes, err = modelBytes(m); err != nil {
 		return nil, err
 	}
