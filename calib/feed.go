@@ -52,23 +52,25 @@ func (r *Recipe) checkFit(key string, in tensor.Spec, shape []int64) error {
 	return nil
 }
 
+// unfit is what remains to be said of data that no shape makes fit.
+const unfit = "change the recipe (shape, layout, seq or crop) or take another model"
+
 // reshape says what would make data of a shape fit the input: a shape in the recipe where the number of values is right.
 func (r *Recipe) reshape(in tensor.Spec, shape []int64) string {
-	const otherwise = "change the recipe (shape, layout, seq or crop) or take another model"
 	if len(in.Shape) < 2 || !slices.Contains(keysOf[r.Kind], "shape") {
-		return otherwise
+		return unfit
 	}
 	want := []int64{-1}
 	for _, d := range in.Shape[1:] {
 		if !d.Fixed() {
-			return otherwise
+			return unfit
 		}
 		want = append(want, d.Size)
 	}
 	have, err1 := tensor.Count(shape)
 	need, err2 := tensor.Count(want[1:])
 	if err1 != nil || err2 != nil || have != need {
-		return otherwise
+		return unfit
 	}
 	text := strings.ReplaceAll(fmt.Sprint(want), " ", ", ")
 	return "add shape: " + text + " to the recipe"

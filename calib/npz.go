@@ -9,7 +9,7 @@ import (
 
 // npzReader reads an array of a NumPy archive, one sample per entry of its first dimension.
 //
-// An array of bytes shaped [N, H, W] or [N, H, W, C] with at most 4 channels holds images and is laid out as the recipe's
+// An array of the size of one sample, which the recipe's shape tells, is one. An array of bytes shaped [N, H, W] or [N, H, W, C] with at most 4 channels holds images and is laid out as the recipe's
 // pixel.layout says. Any other array is fed as it is stored, [N, ...], with scale, mean[0] and std[0] applied.
 type npzReader struct {
 	recipe *Recipe
@@ -66,6 +66,9 @@ func (n *npzReader) prepare(arc *archive, o Options) (err error) {
 		return r.fail("array", "of type %s and shape %s holds no samples; it needs numbers, with the samples along its first dimension",
 			n.array.typ, tensor.FormatShape(shape))
 	}
+	if whole, err := tensor.Count(shape); err == nil && r.oneSample(shape, whole) {
+		shape = []int64{1, whole}
+	}
 	n.count = limited(shape[0], o)
 	if n.size, err = tensor.Count(shape[1:]); err != nil {
 		return r.fail("array", "%w", err)
@@ -90,6 +93,10 @@ func (n *npzReader) prepare(arc *archive, o Options) (err error) {
 		return err
 	}
 	if err := r.checkFit("array", n.in, n.shape); err != nil {
+		if hint := r.reshape(n.in, shape); len(r.Shape) == 0 && hint != unfit {
+			return r.fail("array", "%s has its samples along the first dimension, and the model's input is %s; if all of it is one sample, %s",
+				tensor.FormatShape(shape), n.in, hint)
+		}
 		return err
 	}
 	if r.Labels == "" {
@@ -107,6 +114,15 @@ func (n *npzReader) prepare(arc *archive, o Options) (err error) {
 		return r.fail("labels", "array %s holds %d labels for %d samples", r.Labels, len(n.labels), shape[0])
 	}
 	return nil
+}
+
+// oneSample tells whether the recipe's shape makes one sample of a whole array that has no dimension for samples.
+func (r *Recipe) oneSample(shape []int64, whole int64) bool {
+	if len(r.Shape) == 0 {
+		return false
+	}
+	size, err := tensor.Count(r.Shape[1:])
+	return err == nil && size == whole && shape[0] != 1
 }
 
 func (n *npzReader) Len() int     { return n.count }

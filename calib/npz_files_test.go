@@ -48,3 +48,39 @@ func TestNPZFiles(t *testing.T) {
 		t.Errorf("another shape: %v", err)
 	}
 }
+
+// Files that hold one sample each, without a dimension for samples: the error is the line that makes them fit.
+func TestNPZFileOfOneSample(t *testing.T) {
+	dir := folder(t, map[string]string{
+		"a.npz":      npz(t, map[string]string{"x.npy": npy("|u1", "4,", "\x01\x02\x03\x04")}),
+		"b.npz":      npz(t, map[string]string{"x.npy": npy("|u1", "4,", "\x05\x06\x07\x08")}),
+		"plain.yaml": "kind: npz\nfile: '*.npz'\n",
+		"shape.yaml": "kind: npz\nfile: '*.npz'\nshape: [-1, 2, 2]\n",
+		"three.yaml": "kind: npz\nfile: '*.npz'\nshape: [-1, 3]\n",
+	})
+	in := []tensor.Spec{{Name: "x", Type: tensor.Float32, Ranked: true, Shape: []tensor.Dim{{Size: -1}, {Size: 2}, {Size: 2}}}}
+	if _, err := calib.Open(filepath.Join(dir, "plain.yaml"), in, calib.Options{}); err == nil || !strings.Contains(err.Error(), "one sample, add shape: [-1, 2, 2] to the recipe") {
+		t.Errorf("without a shape: %v", err)
+	}
+	if _, err := calib.Open(filepath.Join(dir, "three.yaml"), in, calib.Options{}); err == nil {
+		t.Error("a shape that does not fit was taken")
+	}
+	r, err := calib.Open(filepath.Join(dir, "shape.yaml"), in, calib.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if r.Len() != 2 {
+		t.Fatalf("%d samples, want 2", r.Len())
+	}
+	s, err := r.Sample(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if v, err := tensor.View[float32](s.Inputs["x"]); err != nil || len(v) != 4 || v[0] != 5 || v[3] != 8 {
+		t.Errorf("sample 1 is %v, %v", v, err)
+	}
+	if _, err := calib.ReadRecipe(dir); err == nil || !strings.Contains(err.Error(), "is a folder") {
+		t.Errorf("a folder for a recipe: %v", err)
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -61,6 +62,9 @@ var keysOf = map[string][]string{
 
 // ReadRecipe reads and checks a recipe file. It does not touch the data that the recipe names.
 func ReadRecipe(path string) (*Recipe, error) {
+	if info, err := os.Stat(path); err == nil && info.IsDir() {
+		return nil, &RecipeError{Path: path, Msg: fmt.Sprintf("is a folder; name it in a recipe, a .yaml file such as {kind: npz, file: '%[1]s/*.npz'} or {kind: images, dir: %[1]s}", filepath.Base(path))}
+	}
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, &RecipeError{Path: path, Msg: fmt.Sprintf("cannot be read: %v; give the path of a .yaml file, or random:N for random inputs", err), Err: err}

@@ -138,13 +138,6 @@ func NewQuantizer(config Config) (*Quantizer, error) {
 
 func positive(x float64) bool { return x > 0 && !math.IsInf(x, 1) }
 
-// Config returns the configuration with its defaults filled in.
-func (q *Quantizer) Config() Config {
-	config := q.config
-	config.Radices, config.Gains = slices.Clone(config.Radices), slices.Clone(config.Gains)
-	return config
-}
-
 // Encode codes the vector x[:d] as number 0 of a batch. It fails when x has another length or is not finite, or when, without
 // overload protection, x exceeds 2^28 scales.
 func (q *Quantizer) Encode(x []float64) (Code, error) { return q.EncodeAt(0, x) }

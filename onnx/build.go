@@ -170,15 +170,6 @@ func StringAttr(name, v string) *Attribute {
 	return &Attribute{Name: name, Type: AttrString, S: []byte(v)}
 }
 
-// StringsAttr returns an attribute that holds a list of strings.
-func StringsAttr(name string, v ...string) *Attribute {
-	a := &Attribute{Name: name, Type: AttrStrings}
-	for _, s := range v {
-		a.Strings = append(a.Strings, []byte(s))
-	}
-	return a
-}
-
 // TensorAttr returns an attribute that holds a tensor.
 func TensorAttr(name string, t *Tensor) *Attribute {
 	return &Attribute{Name: name, Type: AttrTensor, T: t}

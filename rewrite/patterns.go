@@ -78,9 +78,6 @@ func firstMatch(patterns []*Pattern, s *Site) *Pattern {
 // Match reports whether the pattern selects s.
 func (p *Pattern) Match(s *Site) bool { return p.match(s) }
 
-// String returns the text the pattern was read from.
-func (p *Pattern) String() string { return p.text }
-
 // ParsePattern reads a pattern. The error is a *PatternError.
 func ParsePattern(text string) (*Pattern, error) {
 	kind, arg, found := strings.Cut(text, ":")
