@@ -3,6 +3,7 @@ package cosetq_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math"
 	"os"
 	"path/filepath"
@@ -121,6 +122,35 @@ func TestFinetuneTransformer(t *testing.T) {
 		t.Errorf("%d weights, rate %v, loss %v -> %v, want 0.9 of it at most", a.Weights, a.Rate, a.Start, a.Best)
 	}
 	sameData(t, a, train("b.onnx", 2))
+}
+
+// TestFinetuneLlama takes a few steps on the 24M Llama, twice, with another number of threads: the same codes.
+func TestFinetuneLlama(t *testing.T) {
+	if !testenv.Slow() {
+		t.Skip("trains a Llama twice: set COSETQ_REQUIRE=slow")
+	}
+	t.Setenv(testenv.EnvORT, testenv.ORT(t))
+	path, data := testenv.Llama(t), testenv.Data(t, "novels_calib.yaml")
+	dir := t.TempDir()
+	quantized := filepath.Join(dir, "q.onnx")
+	if _, err := cosetq.Quantize(context.Background(), path, cosetq.QuantizeOptions{Output: quantized, Bits: 2}); err != nil {
+		t.Fatal(err)
+	}
+	var reports []*cosetq.FinetuneReport
+	for threads := range 2 {
+		r, err := cosetq.Finetune(context.Background(), path, quantized, cosetq.FinetuneOptions{
+			Output: filepath.Join(dir, fmt.Sprintf("%d.onnx", threads)), Data: data, Threads: threads + 1,
+			Train: finetune.Options{Steps: 4, Batch: 2, HeldOut: 4},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		reports = append(reports, r)
+	}
+	if r := reports[0]; r.BestStep != 4 || r.Best >= r.Start {
+		t.Errorf("loss %v -> %v at step %d", r.Start, r.Best, r.BestStep)
+	}
+	sameData(t, reports[0], reports[1])
 }
 
 // TestFinetuneResumes stops a training in the middle. What it leaves can be used, and going on ends where an unbroken training

@@ -67,7 +67,7 @@ Without QUANTIZED the float model is quantized first, as --bits or --codec say.`
 	fs.BoolVar(&o.Labels, "labels", false, "learn the labels of the data instead of the float model's outputs")
 	fs.BoolVar(&o.Blocks, "blocks", false, "train one block after the other, each against its own outputs in the float model: less memory, less gain")
 	fs.IntVar(&o.Train.Samples, "samples", finetune.DefaultBlockSamples, "with --blocks: samples whose activations are kept")
-	fs.IntVar(&o.Train.Steps, "steps", 0, "steps to train; with the same seed and threads the result is the same, to the bit")
+	fs.IntVar(&o.Train.Steps, "steps", 0, "steps to train; with the same seed the result is the same, to the bit")
 	fs.DurationVar(&o.Train.MaxTime, "max-time", 0, "time to train instead, as in 30m")
 	fs.IntVar(&o.Train.Batch, "batch", 0, "samples of a pass (0: 4 windows of tokens, 64 of anything else)")
 	fs.IntVar(&o.Train.Accumulate, "accumulate", 1, "passes whose gradients make a step")

@@ -1,5 +1,6 @@
 // Command qat trains a quantized digits classifier from scratch, as one would with a quantized linear layer of a training
 // framework: an MLP 784-128-64-10 whose weights are D4 codes with q = 4 and two levels (4 bits per weight) from the first step on.
+// The last layer stays float: coding its 640 weights does not pay.
 //
 //	go run ./examples/qat train.yaml test.yaml mlp.onnx
 //
