@@ -130,7 +130,7 @@ func otherWeights(m *onnx.Model, sites []rewrite.Site) []OtherWeights {
 	for _, t := range m.Graph.Initializers {
 		size, err := t.ByteSize()
 		v := x.Lookup(scope, t.Name)
-		if err != nil || size < smallConstant || ours[t.Name] || v == nil || readBy(v, cudaops.OpName) {
+		if err != nil || size < smallConstant || ours[t.Name] || v == nil || readBy(v, cudaops.OpName) || readBy(v, cudaops.GatherName) {
 			continue
 		}
 		op := "outputs"

@@ -63,6 +63,7 @@ func (c *calibration) open(m *onnx.Model, library string, patterns rewrite.Optio
 	if c.fingerprint, err = calib.Fingerprint(m); err != nil {
 		return fail(BadModel, err, "")
 	}
+	patterns.Embedding = true // what shares an embedding may be asked for later
 	sites, err := rewrite.FindSites(m, patterns)
 	if err != nil {
 		return err

@@ -533,7 +533,7 @@ func (o *QuantizeOptions) quantizeOne(ctx context.Context, codec *lattice.Codec,
 	}
 	coded := &codedWeight{}
 	options := quant.Options{Codec: codec, Encoder: encoder, Hessian: hessian, Threads: o.Threads, Progress: step}
-	if o.Rotate != RotateNone {
+	if o.Rotate != RotateNone && !w.Gathered() {
 		_, k := w.Dims()
 		options.Rotation, options.TryRotation = quant.NewRotation(k, o.Seed), o.Rotate == RotateAuto
 	}

@@ -188,7 +188,36 @@ func (h *hessians) of(w *rewrite.Weight) (*quant.Hessian, error) {
 	if full && h.corrects(w) {
 		centre(result, inputs[0].Weight)
 	}
+	if w.Gathered() {
+		spread(result)
+	}
 	return result, nil
+}
+
+// spread mixes the moments of a weight whose rows are an embedding as well with a multiple of the identity, of the same trace: what
+// is taken out of the table as it is suffers from an error in every column alike.
+func spread(h *quant.Hessian) {
+	var trace float64
+	for i := range h.K {
+		if h.Moments != nil {
+			trace += h.Moments[i*h.K+i]
+		} else {
+			trace += h.Diagonal[i]
+		}
+	}
+	for i := range h.Moments {
+		h.Moments[i] /= 2
+	}
+	for i := range h.Diagonal {
+		h.Diagonal[i] /= 2
+	}
+	for i := range h.K {
+		if h.Moments != nil {
+			h.Moments[i*h.K+i] += trace / float64(2*h.K)
+		} else {
+			h.Diagonal[i] += trace / float64(2*h.K)
+		}
+	}
 }
 
 // corrects reports whether the bias of every layer with this weight takes up the mean of its error. Where a weight has
@@ -238,6 +267,7 @@ func (h *hessians) describe(layer *codedWeight, w *rewrite.Weight, res *quant.Re
 		layer.Loss, layer.NearestLoss = &res.Feedback.Loss, &res.Feedback.Nearest
 	case res.Fallback != nil:
 		layer.Fallback = res.Fallback.Error()
+	case len(h.inputs[w]) == 0 && w.Gathered(): // rows are taken as they are: nearest is best
 	case len(h.inputs[w]) == 0:
 		layer.Fallback = "no statistics: the data never reached it, or it was left out of the calibration"
 	}

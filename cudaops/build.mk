@@ -19,7 +19,7 @@ flags := -std=c++17 -O3 -fPIC -fvisibility=hidden -ffp-contract=off -Wall -Wextr
 link := -shared -static-libstdc++ -static-libgcc -s -Wl,--gc-sections -Wl,--version-script=$(here)/src/exports.map -Wl,--no-undefined -Wl,-z,relro,-z,now -pthread
 
 machine := $(shell $(CXX) -dumpmachine)
-kernels := weight form rotation activations linear linear_decoded linear_lookup linear_panel dispatch counters portable observe observe_registry encode encode_create portable_encode
+kernels := weight form rotation activations linear linear_decoded linear_lookup linear_panel dispatch counters gather portable observe observe_registry encode encode_create portable_encode
 ifneq (,$(findstring x86_64,$(machine)))
 kernels += avx2 avx2_lookup8 avx2_panel avxvnni_panel avx512 avx512_lookup avx512_lookup8 avx512_decode avx512_panel amx_panel avx2_encode avx512_encode
 endif
@@ -29,7 +29,7 @@ isa_avxvnni := $(isa_avx2) -mavxvnni
 isa_avx512 := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vbmi -mavx512vnni -mgfni -mfma -mf16c \
   -mprefer-vector-width=512 -Wno-maybe-uninitialized -Wno-uninitialized
 isa_amx := $(isa_avx512) -mamx-tile -mamx-int8
-ort_parts := register linear_create linear_compute introspect observe_op observe_export encode_export
+ort_parts := register linear_create linear_compute gather_op read_weight introspect observe_op observe_export encode_export
 
 objects = $(addprefix $1/cpu/,$(addsuffix .o,$(kernels)))
 

@@ -21,6 +21,7 @@ func Header() string {
 	}
 	text("kDomain", Domain)
 	text("kOpName", OpName)
+	text("kGatherName", GatherName)
 	number("kOpVersion", OpVersion)
 	number("kApiVersion", APIVersion)
 	text("kMinOrtVersion", MinORTVersion)
@@ -37,6 +38,7 @@ func Header() string {
 	number("kScaleTableSize", ScaleTableSize)
 	number("kMaxRotation", MaxRotation)
 	number("kPlainInputs", PlainInputs)
+	number("kGatherInputs", len(GatherInputs()))
 
 	var inputs []string
 	for _, name := range Inputs() {

@@ -1,4 +1,4 @@
-// Package cudaops holds the contract of the operator ai.coset::HNLQLinear and finds the native library that runs it.
+// Package cudaops holds the contract of the operators ai.coset::HNLQLinear and HNLQGather and finds the native library that runs it.
 //
 // schema.go is the single definition of the operator's names; `go generate` writes the C++ header from it. The native
 // sources live in subfolders without Go files (src, include, test, bench) and are built by build.mk with g++ alone; this
@@ -7,11 +7,12 @@ package cudaops
 
 //go:generate go run ./internal/genheader -o include/cosetq/schema.h
 
-// Identity of the operator.
+// Identity of the operators: HNLQLinear multiplies by a coded weight, HNLQGather takes rows out of one.
 const (
-	Domain    = "ai.coset"
-	OpName    = "HNLQLinear"
-	OpVersion = 1
+	Domain     = "ai.coset"
+	OpName     = "HNLQLinear"
+	GatherName = "HNLQGather"
+	OpVersion  = 1
 )
 
 // APIVersion is the version of ONNX Runtime's C API that the library is compiled against. Version 24 holds everything the
@@ -76,6 +77,14 @@ const (
 	InputBias       = "bias"
 	InputSigns      = "signs"
 )
+
+// InputIndices takes the place of [InputA] in HNLQGather: the numbers of rows, int32 or int64, negative ones from the end.
+const InputIndices = "indices"
+
+// GatherInputs returns the input names of HNLQGather in order: those of a weight stand where HNLQLinear has them.
+func GatherInputs() []string {
+	return []string{InputIndices, InputCodes, InputScales, InputScaleIndex, InputCodebook, InputGains}
+}
 
 // OutputY is the only output.
 const OutputY = "Y"

@@ -47,8 +47,8 @@ type Result struct {
 // BitsPerWeight is 8·Bytes/Weights: everything stored for the weights.
 func (r *Result) BitsPerWeight() float64 { return 8 * float64(r.Bytes) / float64(r.Weights) }
 
-// Apply replaces the sites, which must come from FindSites on the unchanged m, by HNLQLinear nodes: it adds their tensors,
-// the function, the opset import and the metadata, and removes the tensors and nodes that nothing uses any more. version is
+// Apply replaces the sites, which must come from FindSites on the unchanged m, by HNLQLinear and HNLQGather nodes: it adds their
+// tensors, the functions, the opset import and the metadata, and removes the tensors and nodes that nothing uses any more. version is
 // the version of cosetq to record. After an error m is unchanged. The matrices must not be changed before m is written.
 // All sites of m become stale.
 func Apply(m *onnx.Model, replacements []Replacement, version string) (*Result, error) {
@@ -59,17 +59,14 @@ func Apply(m *onnx.Model, replacements []Replacement, version string) (*Result, 
 	if !ok {
 		return nil, errors.New("rewrite: the model imports no opset of the default domain; it is damaged or needs none of its operators")
 	}
-	var needed forms
-	if i := slices.IndexFunc(m.Functions, isOurs); i >= 0 { // the nodes that are there already count as well
-		needed = forms{padded: true, packed: true, turned: len(m.Functions[i].Inputs) > cudaops.PlainInputs}
-	}
+	needed := functionsOf(m) // the nodes that are there already count as well
 	for i := range replacements {
 		if err := check(&replacements[i]); err != nil {
 			return nil, err
 		}
-		needed = needed.or(formsOf(replacements[i].Matrix))
+		needed.add(replacements[i].Site.linear.gather, replacements[i].Matrix)
 	}
-	function, err := newFunction(opset, needed)
+	written, err := needed.write(opset)
 	if err != nil {
 		return nil, err
 	}
@@ -87,6 +84,9 @@ func Apply(m *onnx.Model, replacements []Replacement, version string) (*Result, 
 		r := &replacements[i]
 		w := e.store(r.Matrix, r.Site.linear)
 		e.replace(&r.Site, func(activation, bias, output string) []*onnx.Node {
+			if r.Site.linear.gather {
+				return []*onnx.Node{w.gather(activation, output, r.Site.DType)}
+			}
 			if bias == "" {
 				bias = e.noBias(r.Site.linear.scope.Graph, r.Site.DType)
 			}
@@ -94,11 +94,11 @@ func Apply(m *onnx.Model, replacements []Replacement, version string) (*Result, 
 		})
 	}
 	e.finish()
-	if needed.turned {
+	if needed.linear != nil && needed.linear.turned {
 		e.rotateAll()
 	}
 
-	m.Functions = append(slices.DeleteFunc(m.Functions, isOurs), function)
+	m.Functions = append(slices.DeleteFunc(m.Functions, isOurs), written...)
 	m.SetOpset(cudaops.Domain, cudaops.OpVersion)
 	raiseIRVersion(m)
 	m.SetMetadata(MetadataVersion, version)
@@ -120,6 +120,9 @@ func check(r *Replacement) error {
 	if r.Matrix.N != s.N || r.Matrix.K != s.K {
 		return fmt.Errorf("rewrite: site %q has a weight of %d × %d, its matrix is %d × %d", s.Name, s.N, s.K, r.Matrix.N, r.Matrix.K)
 	}
+	if s.linear.gather && r.Matrix.Rotation != nil {
+		return fmt.Errorf("rewrite: site %q is an embedding, and its matrix has a rotation: %s takes none", s.Name, cudaops.GatherName)
+	}
 	if r.Correction != nil && len(r.Correction) != s.N {
 		return fmt.Errorf("rewrite: site %q has %d outputs, its correction %d", s.Name, s.N, len(r.Correction))
 	}
@@ -129,7 +132,10 @@ func check(r *Replacement) error {
 	return nil
 }
 
-func isOurs(f *onnx.Function) bool { return f.Domain == cudaops.Domain && f.Name == cudaops.OpName }
+// isOurs reports whether f decodes our weights.
+func isOurs(f *onnx.Function) bool {
+	return f.Domain == cudaops.Domain && (f.Name == cudaops.OpName || f.Name == cudaops.GatherName)
+}
 
 // raiseIRVersion makes room for functions. Below version 4 initializers are listed among the inputs without being
 // overridable; from 4 on the listing would make them so, and is dropped.

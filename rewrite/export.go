@@ -39,7 +39,7 @@ type ExportResult struct {
 	Matrices int // weights stored
 }
 
-// Export replaces every HNLQLinear of m by standard operators with plain weights and removes the function, the opset
+// Export replaces every HNLQLinear and HNLQGather of m by standard operators with plain weights and removes the functions, the opset
 // import and the metadata of cosetq. The weights are decoded when m is written, a part at a time. It fails, with m
 // unchanged, when a node cannot be read.
 func Export(m *onnx.Model, opts ExportOptions) (*ExportResult, error) {
@@ -54,11 +54,14 @@ func Export(m *onnx.Model, opts ExportOptions) (*ExportResult, error) {
 		return nil, err
 	}
 	if len(linears) == 0 {
-		return nil, fmt.Errorf("rewrite: the model has no %s::%s to export", cudaops.Domain, cudaops.OpName)
+		return nil, fmt.Errorf("rewrite: the model has no %s::%s and no %s to export", cudaops.Domain, cudaops.OpName, cudaops.GatherName)
 	}
 	opset, _ := m.Opset("")
 	e := newEditor(m, opset)
-	x := &exporter{editor: e, opts: opts, weights: map[string]string{}, blocks: map[string]*blockWeight{}}
+	x := &exporter{editor: e, opts: opts, weights: map[string]string{}, blocks: map[string]*blockWeight{}, tables: map[string]bool{}}
+	for _, l := range linears {
+		x.tables[l.key] = x.tables[l.key] || l.Gather
+	}
 	for _, l := range linears {
 		e.touch(l.scope.Graph)
 		e.swap[l.Node] = x.plain(l)
@@ -67,9 +70,7 @@ func Export(m *onnx.Model, opts ExportOptions) (*ExportResult, error) {
 		}
 	}
 	e.finish()
-	m.Functions = slices.DeleteFunc(m.Functions, func(f *onnx.Function) bool {
-		return f.Domain == cudaops.Domain && f.Name == cudaops.OpName
-	})
+	m.Functions = slices.DeleteFunc(m.Functions, isOurs)
 	m.OpsetImports = slices.DeleteFunc(m.OpsetImports, func(o *onnx.OpsetImport) bool { return o.Domain == cudaops.Domain })
 	m.MetadataProps = slices.DeleteFunc(m.MetadataProps, func(p *onnx.Property) bool { return strings.HasPrefix(p.Key, "cosetq.") })
 	if opts.Format == MatMulNBits {
@@ -85,9 +86,10 @@ type exporter struct {
 	opts    ExportOptions
 	weights map[string]string       // key of the coded weight to the value that holds the plain one
 	blocks  map[string]*blockWeight // the same for MatMulNBits
+	tables  map[string]bool         // keys of the weights that a Gather reads: stored as W [N × K], others as Wᵀ
 }
 
-// plain returns the nodes that stand in for l: the product, and an Add when there is a bias.
+// plain returns the nodes that stand in for l: the product, and an Add when there is a bias; or the Gather.
 func (x *exporter) plain(l *Linear) []*onnx.Node {
 	e, n := x.editor, l.Node
 	bias := ""
@@ -97,7 +99,8 @@ func (x *exporter) plain(l *Linear) []*onnx.Node {
 	owner := l.stored[1].Scope.Graph
 	base := strings.TrimSuffix(l.stored[1].Name, ".codes")
 	var nodes []*onnx.Node
-	if x.opts.Format == MatMulNBits {
+	table := x.tables[l.key]
+	if x.opts.Format == MatMulNBits && !table {
 		w := x.blocks[l.key]
 		if w == nil {
 			w = e.storeBlocks(codedRows{l.Matrix}, owner, base, l.DType, x.opts.NBits)
@@ -113,8 +116,11 @@ func (x *exporter) plain(l *Linear) []*onnx.Node {
 	}
 	weight := x.weights[l.key]
 	if weight == "" {
-		data := &decoded{l: l, dtype: stored}
-		weight = e.addInitializer(owner, base, onnx.NewStreamTensor("", stored, []int64{int64(l.Matrix.K), int64(l.Matrix.N)}, data))
+		dims := []int64{int64(l.Matrix.K), int64(l.Matrix.N)}
+		if table {
+			slices.Reverse(dims)
+		}
+		weight = e.addInitializer(owner, base, onnx.NewStreamTensor("", stored, dims, &decoded{l: l, dtype: stored, table: table}))
 		x.weights[l.key] = weight
 	}
 	if stored != l.DType {
@@ -123,6 +129,17 @@ func (x *exporter) plain(l *Linear) []*onnx.Node {
 		cast.Name = e.names.Unique(weight + ".cast")
 		nodes = append(nodes, cast)
 		weight = cast.Outputs[0]
+	}
+	if l.Gather {
+		gather := onnx.NewNode("Gather", []string{weight, l.Activation}, []string{n.Outputs[0]}, onnx.IntAttr("axis", 0))
+		gather.Name, gather.DocString, gather.MetadataProps = n.Name, n.DocString, n.MetadataProps
+		return append(nodes, gather)
+	}
+	if table {
+		turn := onnx.NewNode("Transpose", []string{weight}, []string{e.names.Unique(weight + ".transposed")}, onnx.IntsAttr("perm", 1, 0))
+		turn.Name = e.names.Unique(weight + ".transpose")
+		nodes = append(nodes, turn)
+		weight = turn.Outputs[0]
 	}
 	product := n.Outputs[0]
 	if bias != "" {
@@ -151,10 +168,11 @@ func (c codedRows) Dims() (n, k int) { return c.N, c.K }
 
 func (c codedRows) Rows(dst []float32, n0, n1 int) error { return c.DecodeRows(dst, n0, n1) }
 
-// decoded is Wᵀ [K × N] of a coded weight, as raw data of float32 or float16.
+// decoded is Wᵀ [K × N] of a coded weight, as raw data of float32 or float16; W [N × K] as a table.
 type decoded struct {
 	l     *Linear
 	dtype onnx.DataType
+	table bool
 }
 
 // decodedBuffer bounds the numbers held while Wᵀ is written: the rows of W are decoded once for every stretch of columns
@@ -169,6 +187,9 @@ func (d *decoded) Size() int64 {
 // WriteTo decodes the weight and writes it.
 func (d *decoded) WriteTo(w io.Writer) (int64, error) {
 	m := d.l.Matrix
+	if d.table {
+		return d.writeRows(w)
+	}
 	stretch := min(max(decodedBuffer/m.N, 1), m.K)
 	rows := make([]float32, min(m.Tile, m.N)*m.K)
 	turned := make([]float32, stretch*m.N) // [columns of the stretch × N]
@@ -195,6 +216,27 @@ func (d *decoded) WriteTo(w io.Writer) (int64, error) {
 			if err != nil {
 				return written, err
 			}
+		}
+	}
+	return written, nil
+}
+
+// writeRows writes W, a tile at a time.
+func (d *decoded) writeRows(w io.Writer) (written int64, err error) {
+	m := d.l.Matrix
+	rows := make([]float32, min(m.Tile, m.N)*m.K)
+	var out []byte
+	for n0 := 0; n0 < m.N; n0 += m.Tile {
+		n1 := min(n0+m.Tile, m.N)
+		part := rows[:(n1-n0)*m.K]
+		if err := m.DecodeRows(part, n0, n1); err != nil {
+			return written, err
+		}
+		out = appendFloats(out[:0], d.dtype, part)
+		n, err := w.Write(out)
+		written += int64(n)
+		if err != nil {
+			return written, err
 		}
 	}
 	return written, nil

@@ -18,8 +18,8 @@ type Exposed struct {
 	Matrix *quant.Matrix
 }
 
-// Expose replaces every HNLQLinear of m by a product with a graph input that holds the weight [N × K], so that the weight can
-// change from run to run. Nodes with the same codes share an input. The function and the metadata of cosetq are removed; other
+// Expose replaces every HNLQLinear of m by a product with a graph input that holds the weight [N × K], and every HNLQGather by a
+// Gather from one, so that the weight can change from run to run. Nodes with the same codes share an input. The function and the metadata of cosetq are removed; other
 // tensors keep their names.
 func Expose(m *onnx.Model) ([]Exposed, error) {
 	linears, err := ReadLinears(m)
@@ -27,7 +27,7 @@ func Expose(m *onnx.Model) ([]Exposed, error) {
 		return nil, err
 	}
 	if len(linears) == 0 {
-		return nil, fmt.Errorf("rewrite: the model has no %s::%s", cudaops.Domain, cudaops.OpName)
+		return nil, fmt.Errorf("rewrite: the model has no %s::%s and no %s", cudaops.Domain, cudaops.OpName, cudaops.GatherName)
 	}
 	opset, _ := m.Opset("")
 	e := newEditor(m, opset)
@@ -67,6 +67,10 @@ func (e *editor) exposed(l *Linear, input string) []*onnx.Node {
 	weight := input
 	if l.DType != onnx.Float {
 		weight = add("Cast", e.names.Unique(input+".cast"), []string{weight}, onnx.IntAttr("to", int64(l.DType)))
+	}
+	if l.Gather {
+		add("Gather", n.Outputs[0], []string{weight, l.Activation}, onnx.IntAttr("axis", 0))
+		return nodes
 	}
 	weight = add("Transpose", e.names.Unique(input+".transposed"), []string{weight}, onnx.IntsAttr("perm", 1, 0))
 	if l.Bias == nil {

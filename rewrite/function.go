@@ -133,18 +133,11 @@ func (b *body) mod(out, x, y string) string {
 // is left of values as large as the weight, in bytes per weight for two levels of D4: digits 5, leaders 8, and 4 for each
 // of their combination and its reshape; packed digits cost 4 more, padding 16.
 func newFunction(opset int64, f forms) (*onnx.Function, error) {
-	if opset < MinOpset || opset > MaxOpset {
-		return nil, fmt.Errorf("rewrite: the model uses opset %d; the decoder is written for %d to %d: convert the model to one of these", opset, MinOpset, MaxOpset)
+	b, err := newBody(opset, f)
+	if err != nil {
+		return nil, err
 	}
-	b := &body{opset: opset, forms: f}
-	b.constants()
-	b.gains()
-	b.points()
-	decoded := b.weight()
-	if f.turned {
-		decoded = b.turnBack(decoded)
-	}
-	b.unary("Cast", "weight", decoded, onnx.RefAttr("to", cudaops.AttrComputeType, onnx.AttrInt))
+	b.unary("Cast", "weight", b.decoded(), onnx.RefAttr("to", cudaops.AttrComputeType, onnx.AttrInt))
 	b.op("MatMul", "product", []string{cudaops.InputA, "weight"})
 	b.op("Add", cudaops.OutputY, []string{"product", cudaops.InputBias})
 	fn := &onnx.Function{
@@ -155,6 +148,26 @@ func newFunction(opset int64, f forms) (*onnx.Function, error) {
 	}
 	fn.SetOpset("", opset)
 	return fn, nil
+}
+
+// newBody begins a body.
+func newBody(opset int64, f forms) (*body, error) {
+	if opset < MinOpset || opset > MaxOpset {
+		return nil, fmt.Errorf("rewrite: the model uses opset %d; the decoder is written for %d to %d: convert the model to one of these", opset, MinOpset, MaxOpset)
+	}
+	return &body{opset: opset, forms: f}, nil
+}
+
+// decoded is Wᵀ [K, N] in float32.
+func (b *body) decoded() string {
+	b.constants()
+	b.gains()
+	b.points()
+	weight := b.weight()
+	if b.forms.turned {
+		weight = b.turnBack(weight)
+	}
+	return weight
 }
 
 // functionInputs leaves out the signs where no node has a rotation.

@@ -12,6 +12,8 @@ type linear struct {
 	side       int // left or right: the input that is the weight
 	activation *onnx.Value
 	weight     *Weight
+	// gather makes it Y = W[A] instead: A holds the numbers of rows.
+	gather bool
 	// turnIn and turnOut transpose the last two axes of A and of the product.
 	turnIn, turnOut bool
 	// rank is the number of axes of A and of the product, known whenever one of them is turned.

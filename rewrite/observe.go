@@ -43,7 +43,7 @@ func Observations(sites []Site) []Observation {
 	taken := map[string]bool{}
 	for i := range sites {
 		l := sites[i].linear
-		if l == nil || outermost(l.scope).Function != nil {
+		if l == nil || l.gather || outermost(l.scope).Function != nil {
 			continue
 		}
 		p := point{l.activation, l.turnIn}

@@ -11,9 +11,10 @@ import (
 	"github.com/cosetq/cosetq/quant"
 )
 
-// Linear is an HNLQLinear node, read back: Y = A·Wᵀ + bias.
+// Linear is a node on a coded weight, read back: an HNLQLinear, Y = A·Wᵀ + bias, or an HNLQGather, Y = W[A].
 type Linear struct {
 	Node       *onnx.Node
+	Gather     bool
 	Activation string // the value A
 	Matrix     *quant.Matrix
 	// Bias is the bias [N], nil when the node has none. It is float16 rounded to start with when DType is Float16.
@@ -37,17 +38,17 @@ const (
 // maxSide bounds K and N: the function body counts rows and columns in float32.
 const maxSide = 1 << 24
 
-// ReadLinear reads the HNLQLinear node n of m. The matrix views the tensors of m. Everything the node says is checked
+// ReadLinear reads the HNLQLinear or HNLQGather node n of m. The matrix views the tensors of m. Everything the node says is checked
 // against its codec, so that a damaged or hostile file gives an error and never a wrong weight.
 func ReadLinear(m *onnx.Model, n *onnx.Node) (*Linear, error) { return newValues(m).readLinear(n) }
 
-// ReadLinears reads all HNLQLinear nodes of m.
+// ReadLinears reads all HNLQLinear and HNLQGather nodes of m.
 func ReadLinears(m *onnx.Model) ([]*Linear, error) {
 	vs := newValues(m)
 	var all []*Linear
 	for _, s := range vs.inferenceScopes() {
 		for _, n := range s.Nodes() {
-			if !isCoded(n) {
+			if !isCoded(n) && !isCodedGather(n) {
 				continue
 			}
 			l, err := vs.readLinear(n)
@@ -76,14 +77,16 @@ func (vs *values) parseLinear(n *onnx.Node) (*Linear, error) {
 	switch version, _ := vs.model.Opset(cudaops.Domain); {
 	case s == nil:
 		return nil, fmt.Errorf("the node is not in the model")
-	case !isCoded(n):
-		return nil, fmt.Errorf("it is no %s::%s", cudaops.Domain, cudaops.OpName)
+	case !isCoded(n) && !isCodedGather(n):
+		return nil, fmt.Errorf("it is no %s::%s and no %s", cudaops.Domain, cudaops.OpName, cudaops.GatherName)
 	case version != cudaops.OpVersion:
 		return nil, fmt.Errorf("the model imports version %d of %s, this program reads version %d: use the program that wrote it", version, cudaops.Domain, cudaops.OpVersion)
-	case len(n.Inputs) != cudaops.PlainInputs && len(n.Inputs) != maxInputs || len(n.Outputs) != 1:
+	case isCodedGather(n) && (len(n.Inputs) != len(cudaops.GatherInputs()) || len(n.Outputs) != 1):
+		return nil, fmt.Errorf("it has %d inputs and %d outputs, want %d and 1", len(n.Inputs), len(n.Outputs), len(cudaops.GatherInputs()))
+	case isCoded(n) && (len(n.Inputs) != cudaops.PlainInputs && len(n.Inputs) != maxInputs || len(n.Outputs) != 1):
 		return nil, fmt.Errorf("it has %d inputs and %d outputs, want %d or %d and 1", len(n.Inputs), len(n.Outputs), cudaops.PlainInputs, maxInputs)
 	}
-	l := &Linear{Node: n, Activation: n.Inputs[0], DType: onnx.DataType(n.Int(cudaops.AttrComputeType, 0)), scope: s}
+	l := &Linear{Node: n, Gather: isCodedGather(n), Activation: n.Inputs[0], DType: onnx.DataType(n.Int(cudaops.AttrComputeType, 0)), scope: s}
 	if l.DType != onnx.Float && l.DType != onnx.Float16 {
 		return nil, fmt.Errorf("its %s is %v, want float or float16", cudaops.AttrComputeType, l.DType)
 	}
@@ -106,13 +109,13 @@ func (vs *values) parseLinear(n *onnx.Node) (*Linear, error) {
 	}
 	l.Matrix = r.matrix
 	l.key = fmt.Sprintf("%s %d %d %d", name, k, rows, r.matrix.Exponent)
-	for i, v := range l.stored[1:] {
+	for i, v := range l.stored[1:signsInput] {
 		if i+1 != biasInput {
 			l.key += fmt.Sprintf(" %p", v)
 		}
 	}
 	if r.matrix.Rotation != nil {
-		l.key += fmt.Sprintf(" turned %d", r.matrix.Rotation.Block)
+		l.key += fmt.Sprintf(" turned %d by %p", r.matrix.Rotation.Block, l.stored[signsInput])
 	}
 	return l, r.matrix.Validate()
 }
@@ -234,6 +237,9 @@ func (r *linearReader) readInputs() error {
 	}
 	if m.Gains, _, err = r.input(5, onnx.Uint8, gainDims...); err != nil {
 		return err
+	}
+	if r.linear.Gather {
+		return nil
 	}
 	if len(r.linear.Node.Inputs) == maxInputs {
 		if err := r.readRotation(); err != nil {

@@ -39,8 +39,10 @@ const (
 	MinColumns = 16
 )
 
-// Options of [FindSites]. The zero value takes every weight that can be coded.
+// Options of [FindSites]. The zero value takes every weight of a MatMul or Gemm that can be coded.
 type Options struct {
+	Embedding bool `yaml:"embedding"` // the tables of Gather nodes as well; their sites come after all others
+
 	Include []string `yaml:"include"` // patterns; unless empty, only what matches is taken; see [Pattern]
 	Exclude []string `yaml:"exclude"` // patterns of what is left out
 }
@@ -69,7 +71,7 @@ type Site struct {
 	Status  Status
 	Reason  Reason // "" unless skipped
 	Detail  string // a sentence for people
-	// Weight is nil unless the node is a MatMul or Gemm with a constant matrix.
+	// Weight is nil unless the node is a MatMul or Gemm with a constant matrix, or a Gather from one.
 	Weight *Weight
 
 	linear *linear
@@ -81,11 +83,11 @@ type Site struct {
 func (s *Site) HasBias() bool { return s.linear != nil && s.linear.bias != nil }
 
 // FindSites lists every MatMul and Gemm of m, in every graph and function, and the nodes of other operators known to
-// hold weights, each exactly once and in the order of the model. The weights it returns are views into m. It fails with a
+// hold weights, each exactly once and in the order of the model; then, if asked for, the embeddings. The weights it returns are views into m. It fails with a
 // *PatternError when a pattern is malformed or matches nothing.
 func FindSites(m *onnx.Model, opts Options) ([]Site, error) {
 	vs := newValues(m)
-	sites := vs.sites()
+	sites := vs.sites(opts.Embedding)
 	if err := choose(sites, opts); err != nil {
 		return nil, err
 	}
@@ -93,18 +95,24 @@ func FindSites(m *onnx.Model, opts Options) ([]Site, error) {
 	return sites, nil
 }
 
-func (vs *values) sites() []Site {
+func (vs *values) sites(embeddings bool) []Site {
 	var sites []Site
-	for _, s := range vs.inferenceScopes() {
-		if s.Function != nil && s.Function.Domain == cudaops.Domain {
-			continue // the body that decodes our own weights
-		}
-		for _, n := range s.Nodes() {
-			if site, ok := vs.site(n); ok {
-				site.node = n
-				sites = append(sites, site)
+	list := func(describe func(*onnx.Node) (Site, bool)) {
+		for _, s := range vs.inferenceScopes() {
+			if s.Function != nil && s.Function.Domain == cudaops.Domain {
+				continue // the body that decodes our own weights
+			}
+			for _, n := range s.Nodes() {
+				if site, ok := describe(n); ok {
+					site.node = n
+					sites = append(sites, site)
+				}
 			}
 		}
+	}
+	list(vs.site)
+	if embeddings {
+		list(vs.embedding)
 	}
 	name(sites)
 	shareWeights(sites)
@@ -121,7 +129,7 @@ func (vs *values) site(n *onnx.Node) (site Site, ok bool) {
 	case standard(n, "MatMul"), standard(n, "Gemm"):
 		vs.describeLinear(&site, n)
 		return site, true
-	case n.Domain == cudaops.Domain && n.OpType == cudaops.OpName:
+	case isCoded(n), isCodedGather(n):
 		site.Status, site.Detail = Quantized, "coded already, with "+n.Str(cudaops.AttrCodec, "")
 		site.K, site.N = int(n.Int(cudaops.AttrK, 0)), int(n.Int(cudaops.AttrN, 0))
 		site.Weights = int64(site.K) * int64(site.N)
@@ -202,6 +210,7 @@ func shareWeights(sites []Site) {
 		} else {
 			first[s.Weight.recipe] = s.Weight
 		}
+		s.Weight.gathered = s.Weight.gathered || s.linear.gather
 	}
 }
 

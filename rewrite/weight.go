@@ -17,6 +17,7 @@ type Weight struct {
 	root     *onnx.Value
 	dtype    onnx.DataType
 	recipe   string
+	gathered bool // see Gathered
 }
 
 // Dims returns the number of rows and of columns.

@@ -61,6 +61,7 @@ func reasonList() string {
 
 // addPatterns adds the flags that select sites.
 func addPatterns(cmd *cobra.Command, opts *rewrite.Options) {
+	cmd.Flags().BoolVar(&opts.Embedding, "embedding", false, "the tables of Gather nodes as well: embeddings; one that a MatMul shares is stored once")
 	cmd.Flags().StringArrayVar(&opts.Include, "include", nil, "quantize only what matches: a glob on node or initializer names, or re:, op:, init:, index:, shape:KxN")
 	cmd.Flags().StringArrayVar(&opts.Exclude, "exclude", nil, "leave out what matches")
 }
@@ -84,7 +85,11 @@ func printInspect(con *console, r *cosetq.InspectReport, layers bool) error {
 	printReasons(con, reasons)
 	var others []string
 	for _, o := range r.Others {
-		others = append(others, fmt.Sprintf("%s %s", o.Op, cosetq.Size(o.Bytes)))
+		text := fmt.Sprintf("%s %s", o.Op, cosetq.Size(o.Bytes))
+		if o.Op == "Gather" {
+			text += " (--embedding takes tables)"
+		}
+		others = append(others, text)
 	}
 	if len(others) > 0 {
 		fmt.Fprintf(con.out, "stay as they are: weights of %s\n", strings.Join(others[:min(len(others), 5)], ", "))

@@ -23,6 +23,7 @@ var modelKinds = map[string]func(path string) error{
 	},
 	"medium":   func(path string) error { return save(path, mlp(256, 256, 64), onnx.SaveOptions{}) },
 	"large":    func(path string) error { return save(path, mlp(2048, 2048, 2048), onnx.SaveOptions{}) },
+	"tied":     func(path string) error { return save(path, tied(), onnx.SaveOptions{}) },
 	"mixed":    func(path string) error { return save(path, mixed(), onnx.SaveOptions{}) },
 	"nan":      func(path string) error { return save(path, withNaN(), onnx.SaveOptions{}) },
 	"all-nan":  func(path string) error { return save(path, allNaN(), onnx.SaveOptions{}) },
@@ -110,6 +111,36 @@ func mlp(widths ...int) *onnx.Model {
 		value = "y" + name
 	}
 	g.Outputs = []*onnx.ValueInfo{onnx.NewValueInfo(value, onnx.Float, "batch", widths[len(widths)-1])}
+	return m
+}
+
+// tied looks ids up in a table of 256 × 64, and multiplies what a layer makes of them by the table's transpose: a language model
+// with tied weights.
+func tied() *onnx.Model {
+	m := onnx.NewModel(10, 17, "tied")
+	g := m.Graph
+	g.Inputs = []*onnx.ValueInfo{onnx.NewValueInfo("ids", onnx.Int64, "batch", "seq")}
+	g.Initializers = []*onnx.Tensor{weight("table", 256, 64), weight("w", 64, 64)}
+	for _, n := range []struct {
+		op, name string
+		in, out  string
+		second   string
+	}{
+		{"Gather", "look", "table", "rows", "ids"},
+		{"MatMul", "layer", "rows", "hidden", "w"},
+		{"Relu", "relu", "hidden", "active", ""},
+		{"Transpose", "turn", "table", "turned", ""},
+		{"MatMul", "head", "active", "logits", "turned"},
+	} {
+		inputs := []string{n.in}
+		if n.second != "" {
+			inputs = append(inputs, n.second)
+		}
+		node := onnx.NewNode(n.op, inputs, []string{n.out})
+		node.Name = n.name
+		g.Nodes = append(g.Nodes, node)
+	}
+	g.Outputs = []*onnx.ValueInfo{onnx.NewValueInfo("logits", onnx.Float, "batch", "seq", 256)}
 	return m
 }
 

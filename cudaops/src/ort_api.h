@@ -19,7 +19,7 @@ extern const OrtApi* ort;
 inline OrtStatus* Invalid(const std::string& message) {
   return ort->CreateStatus(
       ORT_INVALID_ARGUMENT,
-      (std::string(schema::kDomain) + "::" + schema::kOpName + ": " + message).c_str());
+      (std::string(schema::kDomain) + ": " + message).c_str());
 }
 
 // No exception may cross the C interface.

@@ -5,6 +5,7 @@
 
 #include "cosetq/cosetq.h"
 #include "cpu/dispatch.h"
+#include "gather_op.h"
 #include "linear_op.h"
 #include "observe_op.h"
 
@@ -86,6 +87,8 @@ OrtStatus* Register(OrtSessionOptions* options) {
   static OrtStatus* (*make_domain)() = []() -> OrtStatus* {
     COSETQ_RETURN_IF_ERROR(ort->CreateCustomOpDomain(schema::kDomain, &domain));
     for (LinearOp& op : ops) COSETQ_RETURN_IF_ERROR(ort->CustomOpDomain_Add(domain, &op));
+    for (int i = 0; i < kGatherOps; ++i)
+      COSETQ_RETURN_IF_ERROR(ort->CustomOpDomain_Add(domain, GatherOpAt(i)));
     for (auto type : {ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16})
       COSETQ_RETURN_IF_ERROR(ort->CustomOpDomain_Add(domain, ObserveOpFor(type)));
     return nullptr;

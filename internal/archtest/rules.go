@@ -56,6 +56,7 @@ var rules = map[string]rule{
 		modules: []string{"github.com/schollz/progressbar", "github.com/spf13/cobra", "github.com/spf13/pflag",
 			"golang.org/x/sys", "golang.org/x/term"},
 	},
+	"cmd/quality":    {project: []string{anything}},
 	"cmd/layerbench": {project: []string{anything}, modules: []string{"golang.org/x/sys"}},
 	"examples":       {project: []string{anything}},
 

@@ -26,42 +26,76 @@ var codecs = []string{
 	"d4:3,3:g1,2", "e8:2,2:g2,3", "e8:3", "e8:4", "z2:4,4", "z1:16", "d4:8:g3,4,5,7", "d4:2,8:g1,2,3,4,5",
 }
 
-// turned are the codecs whose weights are coded under a rotation where the columns allow one, and the rows are not 200: the
+// turned are the codecs whose weights are coded under a rotation where the columns allow one, and the rows are not tableRows: the
 // models of these have nodes with and without, those of the others none with.
 var turned = []string{"3", "e8:2,2:g2,3", "d4:8:g3,4,5,7"}
 
 // rotation returns what the weight of a layer is turned by.
 func (l layer) rotation(codec string) *quant.Rotation {
-	if l.n == 200 || !slices.Contains(turned, codec) {
+	if l.n == tableRows || !slices.Contains(turned, codec) {
 		return nil
 	}
 	return quant.NewRotation(l.k, 3)
 }
 
 var (
-	rows    = []int{1, 10, 50, 64, 65, 200}
+	rows    = []int{1, 10, 50, 64, 65, tableRows}
 	columns = []int{1, 7, 8, 9, 63, 100, 192}
 	batches = []int{0, 1, 3, 17}
 	// wide has enough tiles for the value look-up kernels.
 	wide = layer{n: 640, k: 192}
 )
 
-// A layer is one HNLQLinear node of a model. All with the same n and k share one weight.
+// A layer is one HNLQLinear node of a model, or an HNLQGather. All with the same n and k share one weight.
 type layer struct {
-	n, k int
-	bias bool
+	n, k   int
+	bias   bool
+	gather bool
 }
 
 func (l layer) weight() string { return fmt.Sprintf("w_%d_%d", l.n, l.k) }
-func (l layer) input() string  { return fmt.Sprintf("a_%d", l.k) }
-func (l layer) output() string { return fmt.Sprintf("y_%d_%d_%v", l.n, l.k, l.bias) }
+func (l layer) input() string {
+	if l.gather {
+		return "ids"
+	}
+	return fmt.Sprintf("a_%d", l.k)
+}
+func (l layer) output() string {
+	if l.gather {
+		return fmt.Sprintf("rows_%d_%d", l.n, l.k)
+	}
+	return fmt.Sprintf("y_%d_%d_%v", l.n, l.k, l.bias)
+}
+
+// width is the last dimension of the output.
+func (l layer) width() int {
+	if l.gather {
+		return l.k
+	}
+	return l.n
+}
+
+// tableRows is the N of the weights that an HNLQGather takes rows of as well: those without a rotation in any codec.
+const tableRows = 200
+
+// ids are rows of a table, every other one counted from its end.
+func ids(batch int) []int64 {
+	v := make([]int64, batch)
+	for i := range v {
+		v[i] = int64((61*i+batch)%tableRows - i%2*tableRows)
+	}
+	return v
+}
 
 func layers() []layer {
-	list := []layer{wide, {wide.n, wide.k, true}}
+	list := []layer{wide, {n: wide.n, k: wide.k, bias: true}}
 	for _, n := range rows {
 		for _, k := range columns {
-			list = append(list, layer{n, k, false}, layer{n, k, true})
+			list = append(list, layer{n: n, k: k}, layer{n: n, k: k, bias: true})
 		}
+	}
+	for _, k := range columns {
+		list = append(list, layer{n: tableRows, k: k, gather: true})
 	}
 	return list
 }
@@ -101,7 +135,7 @@ func bias(n int) []float32               { return numbers(uint64(n), n) }
 
 // inputs are the activations of every layer.
 func (s suite) inputs(batch int) map[string]*tensor.Tensor {
-	in := map[string]*tensor.Tensor{}
+	in := map[string]*tensor.Tensor{layer{gather: true}.input(): tensor.Of(ids(batch), int64(batch))}
 	for _, k := range columns {
 		in[layer{k: k}.input()] = s.tensor(activations(k, batch), int64(batch), int64(k))
 	}
@@ -162,6 +196,7 @@ func (s suite) write(t *testing.T, dir string, weights map[string]*quant.Matrix)
 	t.Helper()
 	m := onnx.NewModel(10, 20, s.String())
 	g := m.Graph
+	g.Inputs = append(g.Inputs, onnx.NewValueInfo(layer{gather: true}.input(), onnx.Int64, "batch"))
 	for _, k := range columns {
 		g.Inputs = append(g.Inputs, onnx.NewValueInfo(layer{k: k}.input(), s.dtype, "batch", k))
 	}
@@ -181,6 +216,13 @@ func (s suite) write(t *testing.T, dir string, weights map[string]*quant.Matrix)
 		// The numbers do not matter: they are replaced by the code.
 		add(l.weight(), []int64{int64(l.k), int64(l.n)}, make([]float32, l.n*l.k))
 		out := l.output()
+		if l.gather {
+			table := l.weight() + "_t"
+			g.Nodes = append(g.Nodes, onnx.NewNode("Transpose", []string{l.weight()}, []string{table + out}),
+				onnx.NewNode("Gather", []string{table + out, l.input()}, []string{out}))
+			g.Outputs = append(g.Outputs, onnx.NewValueInfo(out, s.dtype, "batch", l.k))
+			continue
+		}
 		if l.bias {
 			b := fmt.Sprintf("b_%d", l.n)
 			add(b, []int64{int64(l.n)}, bias(l.n))
@@ -193,7 +235,7 @@ func (s suite) write(t *testing.T, dir string, weights map[string]*quant.Matrix)
 	if err := m.Scopes()[0].Sort(); err != nil {
 		t.Fatal(err)
 	}
-	sites, err := rewrite.FindSites(m, rewrite.Options{})
+	sites, err := rewrite.FindSites(m, rewrite.Options{Embedding: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -230,9 +272,20 @@ func expect(t *testing.T, l layer, m *quant.Matrix, batch int) expectation {
 	if err := m.DecodeRows(w, 0, l.n); err != nil {
 		t.Fatal(err)
 	}
-	a, b := activations(l.k, batch), bias(l.n)
-	e := expectation{values: make([]float64, 0, batch*l.n)}
+	e := expectation{values: make([]float64, 0, batch*l.width())}
 	var squares float64
+	if l.gather {
+		for _, id := range ids(batch) {
+			row := int(id+tableRows) % tableRows
+			for _, v := range w[row*l.k:][:l.k] {
+				squares += float64(v) * float64(v)
+				e.values = append(e.values, float64(v))
+			}
+		}
+		e.norm = math.Sqrt(squares)
+		return e
+	}
+	a, b := activations(l.k, batch), bias(l.n)
 	for i := range batch {
 		for r := range l.n {
 			var sum, a2, w2 float64
@@ -284,7 +337,7 @@ func readReference(t *testing.T, path string) map[int]map[layer]expectation {
 	for _, batch := range batches {
 		all[batch] = map[layer]expectation{}
 		for _, l := range layers() {
-			e := expectation{norm: next(), values: make([]float64, batch*l.n)}
+			e := expectation{norm: next(), values: make([]float64, batch*l.width())}
 			for i := range e.values {
 				e.values[i] = next()
 			}

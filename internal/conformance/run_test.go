@@ -96,8 +96,8 @@ func (s suite) check(t *testing.T, dir string, o ort.SessionOptions) {
 		}
 		for _, l := range layers() {
 			y, want := out[l.output()], reference[batch][l]
-			if y == nil || !slices.Equal(y.Shape, []int64{int64(batch), int64(l.n)}) || int32(y.Type) != int32(s.dtype) {
-				t.Fatalf("batch %d, %+v: output %v, want %s [%d, %d]", batch, l, y, s.dtype, batch, l.n)
+			if y == nil || !slices.Equal(y.Shape, []int64{int64(batch), int64(l.width())}) || int32(y.Type) != int32(s.dtype) {
+				t.Fatalf("batch %d, %+v: output %v, want %s [%d, %d]", batch, l, y, s.dtype, batch, l.width())
 			}
 			if batch == 0 {
 				continue
@@ -225,7 +225,7 @@ func TestWithOneISA(t *testing.T) {
 func calls(ops *ort.OpsLibrary) map[string]int64 {
 	m := map[string]int64{}
 	for _, isa := range cudaops.ISAs {
-		for _, path := range []string{"general", "d4", "lookup", "int16", "int8"} {
+		for _, path := range []string{"general", "d4", "lookup", "int16", "int8", "gather"} {
 			m[isa+"."+path] = ops.KernelCalls(isa + "." + path)
 		}
 	}
@@ -244,7 +244,7 @@ func TestPlacement(t *testing.T) {
 			}
 			got := 0
 			for _, n := range nodes {
-				if n.Op == cudaops.OpName {
+				if n.Op == cudaops.OpName || n.Op == cudaops.GatherName {
 					got++
 				}
 			}

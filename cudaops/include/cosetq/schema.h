@@ -9,6 +9,7 @@ namespace cosetq::schema {
 
 constexpr char kDomain[] = "ai.coset";
 constexpr char kOpName[] = "HNLQLinear";
+constexpr char kGatherName[] = "HNLQGather";
 constexpr int kOpVersion = 1;
 constexpr int kApiVersion = 24;
 constexpr char kMinOrtVersion[] = "1.24";
@@ -25,6 +26,7 @@ constexpr int kMaxGains = 16;
 constexpr int kScaleTableSize = 16;
 constexpr int kMaxRotation = 256;
 constexpr int kPlainInputs = 7;
+constexpr int kGatherInputs = 6;
 
 enum Input : int {
   kInputA,

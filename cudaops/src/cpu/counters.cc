@@ -9,7 +9,8 @@ namespace {
 
 constexpr const char* kIsas[] = {"portable", "avx2", "avxvnni", "avx512", "amx"};
 constexpr int kIsaCount = sizeof kIsas / sizeof kIsas[0];
-constexpr const char* kPaths[kPathCount] = {"general", "d4", "lookup", "lookup8", "int16", "int8"};
+constexpr const char* kPaths[kPathCount] = {"general", "d4", "lookup", "lookup8", "int16", "int8",
+                                             "gather"};
 std::atomic<int64_t> calls[kIsaCount][kPathCount];
 
 }  // namespace

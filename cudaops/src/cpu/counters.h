@@ -14,8 +14,9 @@ enum class Path {
   kLookup8,   // of 8 bits
   kInt16,    // decode to bytes, activations as 16-bit integers
   kInt8,     // decode to bytes, activations as 8-bit integers
+  kGather,   // rows taken out of a weight
 };
-constexpr int kPathCount = 6;
+constexpr int kPathCount = 7;
 
 const char* PathName(Path path);
 void CountCall(const char* isa, Path path);

@@ -135,6 +135,8 @@ Outcome RunLinear(const Weight& weight, const Kernels& kernels, const LinearCall
       return RunPanel(job, 2);
     case Path::kInt8:
       return RunPanel(job, 1);
+    case Path::kGather:  // of another operator
+      break;
   }
   return Outcome::kDone;
 }

@@ -1,0 +1,149 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/cosetq/cosetq"
+	"github.com/cosetq/cosetq/cudaops"
+	"github.com/cosetq/cosetq/eval"
+	"github.com/cosetq/cosetq/ort"
+	"github.com/cosetq/cosetq/rewrite"
+)
+
+// measurement makes and judges the forms of one model.
+type measurement struct {
+	table
+	dir     string
+	library string
+}
+
+func (m *measurement) run(ctx context.Context) error {
+	var err error
+	if m.library, err = cudaops.FindLibrary(""); err != nil {
+		return err
+	}
+	m.Program = cosetq.Version()
+	if m.Float, err = m.judge(ctx, *model); err != nil {
+		return err
+	}
+	statistics := filepath.Join(m.dir, "statistics.cqs")
+	c, err := cosetq.Calibrate(ctx, *model, *calibData, cosetq.CalibrateOptions{Output: statistics, Samples: *samples, Threads: *threads})
+	if err != nil {
+		return err
+	}
+	m.Samples = c.Data[0].Samples
+	fmt.Printf("calibrated in %.1f s\n", c.Seconds)
+	for _, block := range []int{128, 32} {
+		if err := m.int4(ctx, block); err != nil {
+			return err
+		}
+	}
+	for _, p := range others {
+		part := strings.SplitN(p, "=", 3)
+		if len(part) != 3 {
+			return fmt.Errorf("-peer %q is not NAME=BITS=PATH", p)
+		}
+		bits, err := strconv.ParseFloat(part[1], 64)
+		if err != nil {
+			return err
+		}
+		score, err := m.judge(ctx, part[2])
+		if err != nil {
+			return err
+		}
+		if err := m.add(result{Form: part[0], Method: "peer", Bits: bits, Score: score}); err != nil {
+			return err
+		}
+	}
+	for _, codec := range list(*codecs) {
+		for _, method := range []string{cosetq.RTN, cosetq.LDLQ} {
+			o := cosetq.QuantizeOptions{Method: method, Codec: codec}
+			if bits, err := strconv.Atoi(codec); err == nil {
+				o.Codec, o.Bits = "", bits
+			}
+			if err := m.quantized(ctx, o, statistics); err != nil {
+				return err
+			}
+		}
+	}
+	for _, rate := range list(*rates) {
+		bits, err := strconv.ParseFloat(rate, 64)
+		if err != nil {
+			return err
+		}
+		if err := m.quantized(ctx, cosetq.QuantizeOptions{Method: cosetq.LDLQ, TargetBits: bits}, statistics); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func list(text string) []string {
+	return strings.FieldsFunc(text, func(r rune) bool { return r == ';' })
+}
+
+// quantized makes the model with these options and judges it.
+func (m *measurement) quantized(ctx context.Context, o cosetq.QuantizeOptions, statistics string) error {
+	if o.Method == cosetq.LDLQ {
+		o.Statistics = statistics
+	}
+	o.Output, o.Threads = filepath.Join(m.dir, "q.onnx"), *threads
+	r, err := cosetq.Quantize(ctx, *model, o)
+	if err != nil {
+		return err
+	}
+	defer remove(r.Files)
+	score, err := m.judge(ctx, o.Output)
+	if err != nil {
+		return err
+	}
+	form := r.Codec
+	if o.TargetBits > 0 {
+		form = fmt.Sprintf("allocated, %v bits", o.TargetBits)
+	}
+	return m.add(result{Form: form, Method: o.Method, Bits: r.BitsPerWeight, Score: score})
+}
+
+// int4 makes and judges the MatMulNBits form with blocks of so many columns; a scale counts 16 bits, though the file holds 32.
+func (m *measurement) int4(ctx context.Context, block int) error {
+	out := filepath.Join(m.dir, "int4.onnx")
+	r, err := cosetq.Export(ctx, *model, cosetq.ExportOptions{Output: out, Format: rewrite.MatMulNBits, NBits: rewrite.NBitsOptions{Block: block, AccuracyLevel: 1}})
+	if err != nil {
+		return err
+	}
+	defer remove(r.Files)
+	score, err := m.judge(ctx, out)
+	if err != nil {
+		return err
+	}
+	return m.add(result{Form: fmt.Sprintf("int4, block %d", block), Method: cosetq.RTN, Bits: 4 + 16/float64(block), Score: score})
+}
+
+func remove(files []cosetq.File) {
+	for _, f := range files {
+		_ = os.Remove(f.Path)
+	}
+}
+
+// judge runs the task: bits per byte, or images that are right.
+func (m *measurement) judge(ctx context.Context, path string) (float64, error) {
+	r, err := cosetq.Evaluate(ctx, *task, *data, []string{path}, cosetq.EvaluateOptions{Samples: *limit,
+		Session: ort.SessionOptions{OpsLibrary: m.library, Threads: *threads}})
+	if err != nil {
+		return 0, err
+	}
+	switch s := r.Models[0].Metrics.(type) {
+	case eval.Perplexity:
+		m.Judged = s.Tokens
+		return s.BitsPerToken, nil
+	case eval.Classification:
+		m.Judged = s.Count
+		return float64(s.Correct), nil
+	}
+	return 0, fmt.Errorf("the task %s has no score", *task)
+}

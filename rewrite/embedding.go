@@ -1,0 +1,126 @@
+package rewrite
+
+import (
+	"errors"
+	"slices"
+
+	"github.com/cosetq/cosetq/cudaops"
+	"github.com/cosetq/cosetq/onnx"
+	"github.com/cosetq/cosetq/quant"
+)
+
+// embedding describes a Gather of rows of a constant matrix, W [N × K]. ok is false for any other node, and for one that gathers
+// from what is no matrix of floats: such constants are no weights.
+func (vs *values) embedding(n *onnx.Node) (site Site, ok bool) {
+	if !standard(n, "Gather") || len(n.Inputs) != 2 || n.Inputs[1] == "" || n.Int("axis", 0) != 0 {
+		return site, false
+	}
+	c, err := vs.constant(vs.input(n, left))
+	var no *notConstant
+	if err != nil && !errors.As(err, &no) || c == nil || len(c.dims) != 2 || c.dtype != onnx.Float && c.dtype != onnx.Float16 {
+		return site, false
+	}
+	site = Site{Op: n.OpType, Status: Candidate, root: c.root, Initializer: c.root.Name, DType: c.dtype, Weights: c.size()}
+	if err != nil {
+		site.skip(no.reason, "%s", no.why)
+		return site, true
+	}
+	l := &linear{node: n, scope: vs.scopeOf[n], side: left, activation: vs.input(n, right), weight: newWeight(c, true, 1), gather: true,
+		biasScale: 1, addendScale: 1}
+	site.Weight, site.linear, site.Activation, site.Output = l.weight, l, n.Inputs[right], n.Outputs[0]
+	site.N, site.K = l.weight.Dims()
+	switch {
+	case outermost(l.scope).Function != nil:
+		site.skip(UnsupportedAttr, "it is inside a model-local function; inline the functions first")
+	case l.activation == nil:
+		site.skip(UnsupportedAttr, "its indices are not known")
+	}
+	return site, true
+}
+
+// Gathered reports whether a Gather takes rows of the weight: an embedding, perhaps one that a MatMul shares.
+func (w *Weight) Gathered() bool { return w.gathered }
+
+// isCodedGather reports whether n is an HNLQGather.
+func isCodedGather(n *onnx.Node) bool {
+	return n.Domain == cudaops.Domain && n.OpType == cudaops.GatherName
+}
+
+// newGather returns the model-local function ai.coset::HNLQGather: the decoder of [newFunction], then a Gather of rows.
+func newGather(opset int64, f forms) (*onnx.Function, error) {
+	f.turned = false // an embedding never is
+	b, err := newBody(opset, f)
+	if err != nil {
+		return nil, err
+	}
+	b.unary("Transpose", "weight_rows", b.decoded(), onnx.IntsAttr("perm", 1, 0))
+	b.unary("Cast", "weight", "weight_rows", onnx.RefAttr("to", cudaops.AttrComputeType, onnx.AttrInt))
+	b.binary("Gather", cudaops.OutputY, "weight", cudaops.InputIndices, onnx.IntAttr("axis", 0))
+	fn := &onnx.Function{
+		Domain: cudaops.Domain, Name: cudaops.GatherName,
+		Inputs: cudaops.GatherInputs(), Outputs: []string{cudaops.OutputY},
+		Attributes: functionAttributes(opset, f), Nodes: b.nodes,
+		DocString: "Y = W[indices] with W decoded from nested-lattice codes; the native kernel of the same name replaces it.",
+	}
+	fn.SetOpset("", opset)
+	return fn, nil
+}
+
+// gather returns the HNLQGather that takes rows of the weight, as type dt.
+func (c *codedWeight) gather(indices, output string, dt onnx.DataType) *onnx.Node {
+	inputs := []string{indices, c.codes, c.scales, c.scaleIndex, c.codebook, c.gains}
+	n := onnx.NewNode(cudaops.GatherName, inputs, []string{output},
+		append(slices.Clone(c.attributes), onnx.IntAttr(cudaops.AttrComputeType, int64(dt)))...)
+	n.Domain = cudaops.Domain
+	return n
+}
+
+// functions are those that the model will need: the forms of all nodes of each operator, nil where it has none.
+type functions struct{ linear, gather *forms }
+
+// functionsOf counts the nodes that m has already. Their forms are not read: the functions are made for all.
+func functionsOf(m *onnx.Model) functions {
+	var f functions
+	for _, fn := range m.Functions {
+		switch all := (forms{padded: true, packed: true, turned: len(fn.Inputs) > cudaops.PlainInputs}); {
+		case !isOurs(fn):
+		case fn.Name == cudaops.GatherName:
+			f.gather = &all
+		default:
+			f.linear = &all
+		}
+	}
+	return f
+}
+
+// add makes room for a node with the matrix.
+func (f *functions) add(gather bool, m *quant.Matrix) {
+	kind := &f.linear
+	if gather {
+		kind = &f.gather
+	}
+	needed := formsOf(m)
+	if *kind != nil {
+		needed = needed.or(**kind)
+	}
+	*kind = &needed
+}
+
+// write returns the functions for models of the given opset.
+func (f *functions) write(opset int64) (list []*onnx.Function, err error) {
+	if f.linear != nil {
+		fn, err := newFunction(opset, *f.linear)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, fn)
+	}
+	if f.gather != nil {
+		fn, err := newGather(opset, *f.gather)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, fn)
+	}
+	return list, nil
+}
