@@ -18,6 +18,9 @@ RACE ?= ./calib/... ./eval/... ./lattice/... ./models/... ./quant/...
 # What `make bench-cpu` measures: flags of cmd/layerbench, and models with the sizes of their inputs.
 LAYERBENCH ?=
 MODELS ?=
+# What `make quality` measures: the folder of test models and data, and a Python with onnxruntime and onnx.
+QUALITY_DATA ?= ../shared/data
+PYTHON ?=
 # Passed on to every `go test`.
 TESTFLAGS ?= -count=1
 
@@ -33,7 +36,7 @@ staticcheck := build/tools/staticcheck
 govulncheck := build/tools/govulncheck
 cyclonedx := build/tools/cyclonedx-gomod
 
-.PHONY: dist reproducible help setup setup-ort-versions setup-python setup-node setup-cuda build cuda cuda-test bench-cuda quickstart test lint sbom bench bench-cpu clean distclean
+.PHONY: dist reproducible help setup setup-ort-versions setup-python setup-node setup-cuda build cuda cuda-test bench-cuda quickstart test lint sbom bench bench-cpu quality clean distclean
 .PHONY: tools-present fmt vet staticcheck vulncheck generated nocgo unit race native-test native-asan fuzz
 
 help: ## list the targets
@@ -93,6 +96,9 @@ bench: build ## run the benchmarks of the Go packages and of the kernels alone
 bench-cpu: build ## time layers against ONNX Runtime's own, and whole models: MODELS="llama.onnx:seq=1 vit.onnx:batch=1"
 	@$(GO) run ./cmd/layerbench $(LAYERBENCH)
 	@for m in $(MODELS); do scripts/bench-model "$${m%%:*}" "$${m#*:}"; done
+
+quality: build ## measure rate against loss: docs/quality.md; needs QUALITY_DATA, with PYTHON=... beside GPTQ
+	@PYTHON="$(PYTHON)" scripts/quality "$(QUALITY_DATA)"
 
 sbom: $(cyclonedx) ## write build/sbom.cdx.json: every module in the program, its checksum and its licence
 	@$(cyclonedx) app -json -licenses -std -main cmd/cosetq -output build/sbom.cdx.json .
