@@ -9,16 +9,25 @@
 namespace cosetq {
 namespace {
 
-constexpr int kTileRows = 16;         // of A
-constexpr int64_t kTileRowBytes = 64; // of a row of A in a tile: a block's columns
+constexpr int kTileRows = 16;          // of A
+constexpr int64_t kTileRowBytes = 64;  // of a row of A in a tile: a block's columns
 constexpr int kParts = 2;
 // A panel of activations: for each block and then for the rests, for each part, a tile of as many
 // rows as there are rows of A. Per block, with its share of the rests:
 constexpr int64_t kRowBytes = kParts * (kTileRowBytes + kTileRowBytes / kTileBlocks);
 static_assert((kTileBlocks + 1) * kTileBytes <= kPanelBytes);
 
+// Rows of A that meet a panel together. They stream past half of it, which stays in the first-level
+// cache.
+constexpr int64_t kBlockRows = 64;
+
 // Both parts of so many rows of A fit one tile.
-constexpr int kFewRows = kTileRows / kParts;
+constexpr int64_t kFewRows = kTileRows / kParts;
+
+// Rows of A with those that fill up the last tile.
+inline int64_t Filled(int64_t columns) {
+  return columns <= kFewRows ? columns : (columns + kTileRows - 1) / kTileRows * kTileRows;
+}
 
 // The shape of every tile register, as LDTILECFG reads it.
 struct alignas(64) TileConfig {
@@ -42,11 +51,10 @@ inline ALWAYS_INLINE void AddSums(const int32_t* high, const int32_t* low, __m51
 
 // Up to 8 rows of A, high and low bytes in one tile, against all 64 rows of W.
 void MultiplyFew(const uint8_t* panel, const uint8_t* a, const float* scales, int64_t tiles,
-                 int columns, float* sums) {
+                 int64_t columns, float* sums) {
   TileConfig config;
-  config.Set(0, kParts * columns);
-  for (int i = 1; i < 4; ++i) config.Set(i, kTileRows);
-  for (int i = 4; i < 8; ++i) config.Set(i, kParts * columns);
+  for (int i = 0; i < 8; ++i)
+    config.Set(i, i >= 1 && i < 4 ? kTileRows : static_cast<int>(kParts * columns));
   _tile_loadconfig(&config);
   _tile_zero(4);
   _tile_zero(5);
@@ -68,53 +76,59 @@ void MultiplyFew(const uint8_t* panel, const uint8_t* a, const float* scales, in
   _tile_stored(5, out[1], 64);
   _tile_stored(6, out[2], 64);
   _tile_stored(7, out[3], 64);
-  for (int c = 0; c < columns; ++c) {
+  for (int64_t c = 0; c < columns; ++c) {
     const __m512 scale = _mm512_set1_ps(scales[c]);
     for (int q = 0; q < 4; ++q)
       AddSums(out[q][c], out[q][columns + c], scale, sums + c * kTile + 16 * q);
   }
 }
 
-// Up to 16 rows of A against all 64 rows of W, 32 at a time.
+// Any rows of A, 16 at a time, against 32 rows of W at a time.
 void MultiplyMany(const uint8_t* panel, const uint8_t* a, const float* scales, int64_t tiles,
-                  int columns, float* sums) {
+                  int64_t columns, float* sums) {
   TileConfig config;
-  for (int i = 0; i < 8; ++i) config.Set(i, i == 2 || i == 3 ? kTileRows : columns);
+  for (int i = 0; i < 8; ++i) config.Set(i, kTileRows);
   _tile_loadconfig(&config);
-  const int64_t part = columns * kTileRowBytes;
+  const int64_t part = Filled(columns) * kTileRowBytes;
   for (int half = 0; half < 2; ++half) {
-    _tile_zero(4);
-    _tile_zero(5);
-    _tile_zero(6);
-    _tile_zero(7);
-    const uint8_t* weights = panel + 128 * half;
-    const uint8_t* from = a;
-    for (int64_t t = 0; t < tiles; ++t, weights += kTileBytes, from += kParts * part) {
-      _tile_loadd(0, from, kTileRowBytes);
-      _tile_loadd(2, weights, kStepBytes);
-      _tile_loadd(1, from + part, kTileRowBytes);
-      _tile_dpbssd(4, 0, 2);
-      _tile_loadd(3, weights + 64, kStepBytes);
-      _tile_dpbssd(5, 1, 2);
-      _tile_dpbssd(6, 0, 3);
-      _tile_dpbssd(7, 1, 3);
-    }
-    alignas(64) int32_t out[2][kParts][kTileRows][16];
-    _tile_stored(4, out[0][0], 64);
-    _tile_stored(5, out[0][1], 64);
-    _tile_stored(6, out[1][0], 64);
-    _tile_stored(7, out[1][1], 64);
-    for (int c = 0; c < columns; ++c) {
-      const __m512 scale = _mm512_set1_ps(scales[c]);
-      for (int q = 0; q < 2; ++q)
-        AddSums(out[q][0][c], out[q][1][c], scale, sums + c * kTile + 32 * half + 16 * q);
+    for (int64_t first = 0; first < columns; first += kTileRows) {
+      _tile_zero(4);
+      _tile_zero(5);
+      _tile_zero(6);
+      _tile_zero(7);
+      const uint8_t* weights = panel + 128 * half;
+      const uint8_t* from = a + first * kTileRowBytes;
+      for (int64_t t = 0; t < tiles; ++t, weights += kTileBytes, from += kParts * part) {
+        _tile_loadd(0, from, kTileRowBytes);
+        _tile_loadd(2, weights, kStepBytes);
+        _tile_loadd(1, from + part, kTileRowBytes);
+        _tile_dpbssd(4, 0, 2);
+        _tile_loadd(3, weights + 64, kStepBytes);
+        _tile_dpbssd(5, 1, 2);
+        _tile_dpbssd(6, 0, 3);
+        _tile_dpbssd(7, 1, 3);
+      }
+      alignas(64) int32_t out[2][kParts][kTileRows][16];
+      _tile_stored(4, out[0][0], 64);
+      _tile_stored(5, out[0][1], 64);
+      _tile_stored(6, out[1][0], 64);
+      _tile_stored(7, out[1][1], 64);
+      const int64_t rows = columns - first < kTileRows ? columns - first : kTileRows;
+      for (int64_t c = 0; c < rows; ++c) {
+        const __m512 scale = _mm512_set1_ps(scales[first + c]);
+        float* to = sums + (first + c) * kTile + 32 * half;
+        AddSums(out[0][0][c], out[0][1][c], scale, to);
+        AddSums(out[1][0][c], out[1][1][c], scale, to + 16);
+      }
     }
   }
 }
 
 // One panel: count blocks and their rests.
-void Multiply(const uint8_t* panel, const uint8_t* a, const float* scales, int64_t count,
-              int columns, float* sums) {
+void Multiply(const uint8_t* panel, const uint8_t* a, const float* scales, int64_t first,
+              int64_t count, int64_t columns, float* sums) {
+  a += first * Filled(columns) * kRowBytes;
+  scales += first * columns;
   const auto multiply = columns <= kFewRows ? MultiplyFew : MultiplyMany;
   multiply(panel, a, scales, count + 1, columns, sums);
   _tile_release();
@@ -124,7 +138,7 @@ void Quantize(const WeightView& w, const float* a, int64_t column, int64_t colum
               float* scales) {
   const PanelTables& t = w.tables->panel;
   const float limit = 32639;  // its high byte rounded is 127
-  const int64_t part = columns * kTileRowBytes;
+  const int64_t part = Filled(columns) * kTileRowBytes;
   out += column * kTileRowBytes;
   scales += column;
   for (int64_t first = 0; first < w.groups; first += kTileBlocks * kBlockGroups) {
@@ -157,7 +171,7 @@ void Quantize(const WeightView& w, const float* a, int64_t column, int64_t colum
 
 const PanelKernels kAmxPanel16 = {
     Avx512PanelUsable, Avx512DecodeTiles, Quantize,    Multiply, Avx512LaneRows,
-    kRowBytes,         1,                 kTileRows,   kTileBlocks,
+    kRowBytes,         1,                 kBlockRows,  kTileRows, kTileBlocks,
 };
 
 }  // namespace cosetq

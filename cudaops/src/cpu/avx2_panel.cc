@@ -113,13 +113,15 @@ void Multiply8Columns(const uint8_t* panel, const uint8_t* a, const float* scale
     Multiply8Rows<kCount>(panel + 4 * r, a, scales, sums + r);
 }
 
-void Multiply8(const uint8_t* panel, const uint8_t* a, const float* scales, int64_t count,
-               int columns, float* sums) {
+void Multiply8(const uint8_t* panel, const uint8_t* a, const float* scales, int64_t first,
+               int64_t count, int64_t columns, float* sums) {
   static_assert(kColumns == 6);
+  a += first * columns * kRowBytes8;
+  scales += first * columns * kHalves;
   constexpr int64_t kHalfBytes = kBlockBytes8 / kHalves;
   for (int64_t h = 0; h < kHalves * count; ++h, panel += kHalfBytes, scales += columns) {
     const uint8_t* half = a + h % kHalves * 4 * (kBlockGroups / kHalves);
-    int c = 0;
+    int64_t c = 0;
     for (; columns - c > 4 || columns - c == 3; c += 3)
       Multiply8Columns<3>(panel, half + c * kRowBytes8, scales + c, sums + c * kTile);
     const uint8_t* rest = half + c * kRowBytes8;
@@ -243,9 +245,11 @@ void Multiply16Columns(const uint8_t* panel, const uint8_t* a, const float* scal
   }
 }
 
-void Multiply16(const uint8_t* panel, const uint8_t* a, const float* scales, int64_t count,
-                int columns, float* sums) {
+void Multiply16(const uint8_t* panel, const uint8_t* a, const float* scales, int64_t first,
+                int64_t count, int64_t columns, float* sums) {
   static_assert(kColumns == 6);
+  a += first * columns * kRowBytes16;
+  scales += first * columns;
   for (int64_t b = 0; b < count; ++b) {
     switch (columns) {
       case 1:
@@ -282,10 +286,10 @@ void Rows16(const float* lanes, float* sums) {
 void Avx2TileRows(const float* lanes, float* sums) { memcpy(sums, lanes, kTile * sizeof *sums); }
 
 const PanelKernels kAvx2Panel8 = {
-    Usable, Decode8, Quantize8, Multiply8, Avx2TileRows, kRowBytes8, kHalves, kColumns, kBlocks8,
+    Usable, Decode8, Quantize8, Multiply8, Avx2TileRows, kRowBytes8, kHalves, kColumns, 1, kBlocks8,
 };
 const PanelKernels kAvx2Panel16 = {
-    Usable, Decode16, Quantize16, Multiply16, Rows16, kRowBytes16, 1, kColumns, kBlocks16,
+    Usable, Decode16, Quantize16, Multiply16, Rows16, kRowBytes16, 1, kColumns, 1, kBlocks16,
 };
 
 }  // namespace cosetq

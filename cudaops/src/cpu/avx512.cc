@@ -126,8 +126,8 @@ const Kernels kAvx512Kernels = {
     DecodeGeneral,
     DecodeD4,
     MultiplyGeneral,
-    {{Avx512LookupBuild8, Avx512Lookup8, Avx512WordRows, 3},
-     {Avx512LookupBuild16, Avx512Lookup16, Avx512LaneRows, 2}},
+    {{Avx512LookupBuild8, Avx512Lookup8, Avx512WordRows, 2},
+     {Avx512LookupBuild16, Avx512Lookup16, Avx512LaneRows, 1}},
     {&kAvx512Panel8, &kAvx512Panel16},
 };
 
@@ -139,7 +139,7 @@ const Kernels kAmxKernels = {
     DecodeGeneral,
     DecodeD4,
     MultiplyGeneral,
-    {{Avx512LookupBuild8, Avx512Lookup8, Avx512WordRows, 3},
+    {{Avx512LookupBuild8, Avx512Lookup8, Avx512WordRows, 2},
      {Avx512LookupBuild16, Avx512Lookup16, Avx512LaneRows, 0}},
     {nullptr, &kAmxPanel16},
 };

@@ -79,9 +79,11 @@ void MultiplyBlocks(const uint8_t* panel, const uint8_t* a, const float* scales,
 }
 
 template <int kParts>
-void MultiplyParts(const uint8_t* panel, const uint8_t* a, const float* scales, int64_t count,
-                   int columns, float* sums) {
+void MultiplyParts(const uint8_t* panel, const uint8_t* a, const float* scales, int64_t first,
+                   int64_t count, int64_t columns, float* sums) {
   static_assert(kColumns == 6);
+  a += first * columns * kParts * kPartBytes;
+  scales += first * columns * (kParts == 1 ? kHalves : 1);
   switch (columns) {
     case 1:
       return MultiplyBlocks<1, kParts>(panel, a, scales, count, sums);
@@ -148,11 +150,11 @@ void Quantize(const WeightView& w, const float* a, int64_t column, int64_t colum
 
 const PanelKernels kAvx512Panel8 = {
     Avx512PanelUsable, Avx512Decode, Quantize<1>,  MultiplyParts<1>, Avx512LaneRows,
-    kPartBytes,        kHalves,      kColumns,    kPanelBlocks,
+    kPartBytes,        kHalves,      kColumns,    1,                kPanelBlocks,
 };
 const PanelKernels kAvx512Panel16 = {
     Avx512PanelUsable, Avx512Decode, Quantize<2>,  MultiplyParts<2>, Avx512LaneRows,
-    2 * kPartBytes,    1,            kColumns,    kPanelBlocks,
+    2 * kPartBytes,    1,            kColumns,    1,                kPanelBlocks,
 };
 
 }  // namespace cosetq

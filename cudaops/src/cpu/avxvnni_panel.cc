@@ -186,9 +186,11 @@ void MultiplyBlocks(const uint8_t* panel, const uint8_t* a, const float* scales,
 }
 
 template <int kParts>
-void Multiply(const uint8_t* panel, const uint8_t* a, const float* scales, int64_t count,
-              int columns, float* sums) {
+void Multiply(const uint8_t* panel, const uint8_t* a, const float* scales, int64_t first,
+              int64_t count, int64_t columns, float* sums) {
   static_assert(kColumns == 6);
+  a += first * columns * kParts * kPartBytes;
+  scales += first * columns * (kParts == 1 ? kHalves : 1);
   switch (columns) {
     case 1:
       return MultiplyBlocks<1, kParts>(panel, a, scales, count, sums);
@@ -208,10 +210,10 @@ void Multiply(const uint8_t* panel, const uint8_t* a, const float* scales, int64
 }  // namespace
 
 const PanelKernels kAvxVnniPanel8 = {
-    Usable, Decode, Quantize<1>, Multiply<1>, Avx2TileRows, kPartBytes, kHalves, kColumns, kPanelBlocks,
+    Usable, Decode, Quantize<1>, Multiply<1>, Avx2TileRows, kPartBytes, kHalves, kColumns, 1, kPanelBlocks,
 };
 const PanelKernels kAvxVnniPanel16 = {
-    Usable, Decode, Quantize<2>, Multiply<2>, Avx2TileRows, 2 * kPartBytes, 1, kColumns, kPanelBlocks,
+    Usable, Decode, Quantize<2>, Multiply<2>, Avx2TileRows, 2 * kPartBytes, 1, kColumns, 1, kPanelBlocks,
 };
 
 }  // namespace cosetq

@@ -52,7 +52,7 @@ struct LookupKernels {
   int64_t most;  // rows of A, up to kLookupRows: more are faster decoded
 };
 
-inline constexpr int64_t kLookupRows = 3;
+inline constexpr int64_t kLookupRows = 2;
 
 // The integer path works on blocks of 8 groups of one tile, decoded once and multiplied with blocks
 // of integer activations, each with a scale of its own. How weights and activations stand in a block
@@ -70,9 +70,10 @@ using PanelDecodeFn = void (*)(const WeightView& w, int64_t tile, int64_t first,
 using PanelQuantizeFn = void (*)(const WeightView& w, const float* a, int64_t column,
                                  int64_t columns, uint8_t* out, float* scales);
 
-// sums[c][lane] += scale * product, over count blocks of a panel, for columns c.
+// sums[c][lane] += scale * product for columns c, with a panel of blocks [first, first + count). a and
+// scales are as `quantize` wrote them.
 using PanelMultiplyFn = void (*)(const uint8_t* panel, const uint8_t* a, const float* scales,
-                                 int64_t count, int columns, float* sums);
+                                 int64_t first, int64_t count, int64_t columns, float* sums);
 
 struct PanelKernels {
   PanelUsableFn usable;
@@ -83,6 +84,7 @@ struct PanelKernels {
   int64_t row_bytes;  // of a block of activations of one row of A
   int64_t scales;     // of a block of activations of one row of A
   int64_t columns;    // rows of A that are multiplied together, at most
+  int64_t together;   // rows of A take room for a multiple of this
   int64_t blocks;     // decoded at a time: they stay near beside the activations
 };
 

@@ -16,7 +16,7 @@ struct PanelJob : Job {
   int64_t whole;  // the same, filled up to whole panels
   uint8_t* packed;
   float* scales;
-  float* row;  // a row of floats per block, for half-precision activations
+  float* values;  // rows of A as floats, if they are of half precision
 
   // Of one block of columns.
   uint8_t* Packed(int64_t block) const {
@@ -25,22 +25,20 @@ struct PanelJob : Job {
   float* Scales(int64_t block) const { return scales + block * columns * whole * panel->scales; }
 };
 
-void QuantizeUnit(void* data, size_t i) {
+void QuantizeRow(void* data, size_t i) {
   const PanelJob& job = *static_cast<const PanelJob*>(static_cast<Job*>(data));
   const WeightView& w = *job.w;
-  const int64_t block = static_cast<int64_t>(i), columns = job.Columns(block);
-  for (int64_t c = 0; c < columns; ++c) {
-    const int64_t at = (block * job.columns + c) * w.cols;
-    const float* a;
-    if (job.call->a != nullptr) {
-      a = job.call->a + at;
-    } else {
-      float* row = job.row + block * w.cols;
-      job.kernels->to_float(job.call->a_half + at, row, w.cols);
-      a = row;
-    }
-    job.panel->quantize(w, a, c, columns, job.Packed(block), job.Scales(block));
+  const int64_t row = static_cast<int64_t>(i), block = row / job.columns;
+  const float* a;
+  if (job.call->a != nullptr) {
+    a = job.call->a + row * w.cols;
+  } else {
+    float* values = job.values + row * w.cols;
+    job.kernels->to_float(job.call->a_half + row * w.cols, values, w.cols);
+    a = values;
   }
+  job.panel->quantize(w, a, row % job.columns, job.Columns(block), job.Packed(block),
+                      job.Scales(block));
 }
 
 void MultiplyUnit(void* data, size_t i) {
@@ -55,10 +53,7 @@ void MultiplyUnit(void* data, size_t i) {
       const int64_t count = std::min<int64_t>(kernels.blocks, job.depth - d);
       kernels.decode(*job.w, tile, d, count, panel);
       for (int64_t b = unit.first_block; b < unit.last_block; ++b) {
-        const int64_t columns = job.Columns(b);
-        kernels.multiply(panel, job.Packed(b) + d * columns * kernels.row_bytes,
-                         job.Scales(b) + d * columns * kernels.scales, count,
-                         static_cast<int>(columns),
+        kernels.multiply(panel, job.Packed(b), job.Scales(b), d, count, job.Columns(b),
                          lanes + (b - unit.first_block) * job.columns * kTile);
       }
     }
@@ -78,15 +73,16 @@ Outcome RunPanel(const Job& common, int parts) {
   job.depth = CeilDiv(job.w->groups, kBlockGroups);
   job.whole = CeilDiv(job.depth, job.panel->blocks) * job.panel->blocks;
   job.SetColumns(job.panel->columns);
-  job.packed = job.Allocate<uint8_t>(batch * job.whole * job.panel->row_bytes);
+  const int64_t rows = CeilDiv(batch, job.panel->together) * job.panel->together;
+  job.packed = job.Allocate<uint8_t>(rows * job.whole * job.panel->row_bytes);
   job.scales = job.Allocate<float>(batch * job.whole * job.panel->scales);
   if (job.packed == nullptr || job.scales == nullptr) return Outcome::kNoMemory;
   if (job.call->a == nullptr) {
-    job.row = job.Allocate<float>(job.blocks * job.w->cols);
-    if (job.row == nullptr) return Outcome::kNoMemory;
+    job.values = job.Allocate<float>(batch * job.w->cols);
+    if (job.values == nullptr) return Outcome::kNoMemory;
   }
   job.Divide(kDecodeWork, kUnitWork);
-  const bool done = job.Run(QuantizeUnit, job.blocks) && job.Run(MultiplyUnit, job.Units());
+  const bool done = job.Run(QuantizeRow, batch) && job.Run(MultiplyUnit, job.Units());
   return done ? Outcome::kDone : Outcome::kNoThreads;
 }
 
