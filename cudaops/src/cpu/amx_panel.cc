@@ -41,6 +41,27 @@ struct alignas(64) TileConfig {
   }
 };
 
+// Rows of A for which the tile registers of this thread are set up: all of 1 to kFewRows apart, more as
+// kTileRows. Setting up costs as much as a dozen products.
+thread_local int64_t configured = 0;
+
+void Configure(int64_t columns) {
+  const bool few = columns <= kFewRows;
+  if (!few) columns = kTileRows;
+  if (columns == configured) return;
+  TileConfig config;
+  // With few, tiles 1 to 3 hold weights.
+  for (int i = 0; i < 8; ++i)
+    config.Set(i, few && (i == 0 || i >= 4) ? static_cast<int>(kParts * columns) : kTileRows);
+  _tile_loadconfig(&config);
+  configured = columns;
+}
+
+void Finish() {
+  _tile_release();
+  configured = 0;
+}
+
 // sums += scale * (256 * high + low) for 16 lanes.
 inline ALWAYS_INLINE void AddSums(const int32_t* high, const int32_t* low, __m512 scale,
                                   float* sums) {
@@ -52,10 +73,6 @@ inline ALWAYS_INLINE void AddSums(const int32_t* high, const int32_t* low, __m51
 // Up to 8 rows of A, high and low bytes in one tile, against all 64 rows of W.
 void MultiplyFew(const uint8_t* panel, const uint8_t* a, const float* scales, int64_t tiles,
                  int64_t columns, float* sums) {
-  TileConfig config;
-  for (int i = 0; i < 8; ++i)
-    config.Set(i, i >= 1 && i < 4 ? kTileRows : static_cast<int>(kParts * columns));
-  _tile_loadconfig(&config);
   _tile_zero(4);
   _tile_zero(5);
   _tile_zero(6);
@@ -86,9 +103,6 @@ void MultiplyFew(const uint8_t* panel, const uint8_t* a, const float* scales, in
 // Any rows of A, 16 at a time, against 32 rows of W at a time.
 void MultiplyMany(const uint8_t* panel, const uint8_t* a, const float* scales, int64_t tiles,
                   int64_t columns, float* sums) {
-  TileConfig config;
-  for (int i = 0; i < 8; ++i) config.Set(i, kTileRows);
-  _tile_loadconfig(&config);
   const int64_t part = Filled(columns) * kTileRowBytes;
   for (int half = 0; half < 2; ++half) {
     for (int64_t first = 0; first < columns; first += kTileRows) {
@@ -129,9 +143,9 @@ void Multiply(const uint8_t* panel, const uint8_t* a, const float* scales, int64
               int64_t count, int64_t columns, float* sums) {
   a += first * Filled(columns) * kRowBytes;
   scales += first * columns;
+  Configure(columns);
   const auto multiply = columns <= kFewRows ? MultiplyFew : MultiplyMany;
   multiply(panel, a, scales, count + 1, columns, sums);
-  _tile_release();
 }
 
 void Quantize(const WeightView& w, const float* a, int64_t column, int64_t columns, uint8_t* out,
@@ -170,8 +184,8 @@ void Quantize(const WeightView& w, const float* a, int64_t column, int64_t colum
 }  // namespace
 
 const PanelKernels kAmxPanel16 = {
-    Avx512PanelUsable, Avx512DecodeTiles, Quantize,    Multiply, Avx512LaneRows,
-    kRowBytes,         1,                 kBlockRows,  kTileRows, kTileBlocks,
+    Avx512PanelUsable, Avx512DecodeTiles, Quantize,  Multiply,  Finish,      Avx512LaneRows,
+    kRowBytes,         1,                 kBlockRows, kTileRows, kTileBlocks,
 };
 
 }  // namespace cosetq

@@ -286,10 +286,10 @@ void Rows16(const float* lanes, float* sums) {
 void Avx2TileRows(const float* lanes, float* sums) { memcpy(sums, lanes, kTile * sizeof *sums); }
 
 const PanelKernels kAvx2Panel8 = {
-    Usable, Decode8, Quantize8, Multiply8, Avx2TileRows, kRowBytes8, kHalves, kColumns, 1, kBlocks8,
+    Usable, Decode8, Quantize8, Multiply8, nullptr, Avx2TileRows, kRowBytes8, kHalves, kColumns, 1, kBlocks8,
 };
 const PanelKernels kAvx2Panel16 = {
-    Usable, Decode16, Quantize16, Multiply16, Rows16, kRowBytes16, 1, kColumns, 1, kBlocks16,
+    Usable, Decode16, Quantize16, Multiply16, nullptr, Rows16, kRowBytes16, 1, kColumns, 1, kBlocks16,
 };
 
 }  // namespace cosetq

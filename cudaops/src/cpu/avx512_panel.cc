@@ -149,11 +149,11 @@ void Quantize(const WeightView& w, const float* a, int64_t column, int64_t colum
 }  // namespace
 
 const PanelKernels kAvx512Panel8 = {
-    Avx512PanelUsable, Avx512Decode, Quantize<1>,  MultiplyParts<1>, Avx512LaneRows,
+    Avx512PanelUsable, Avx512Decode, Quantize<1>,  MultiplyParts<1>, nullptr, Avx512LaneRows,
     kPartBytes,        kHalves,      kColumns,    1,                kPanelBlocks,
 };
 const PanelKernels kAvx512Panel16 = {
-    Avx512PanelUsable, Avx512Decode, Quantize<2>,  MultiplyParts<2>, Avx512LaneRows,
+    Avx512PanelUsable, Avx512Decode, Quantize<2>,  MultiplyParts<2>, nullptr, Avx512LaneRows,
     2 * kPartBytes,    1,            kColumns,    1,                kPanelBlocks,
 };
 

@@ -75,11 +75,15 @@ using PanelQuantizeFn = void (*)(const WeightView& w, const float* a, int64_t co
 using PanelMultiplyFn = void (*)(const uint8_t* panel, const uint8_t* a, const float* scales,
                                  int64_t first, int64_t count, int64_t columns, float* sums);
 
+// Ends a thread's work with `multiply`, which may keep registers set up.
+using PanelFinishFn = void (*)();
+
 struct PanelKernels {
   PanelUsableFn usable;
   PanelDecodeFn decode;
   PanelQuantizeFn quantize;
   PanelMultiplyFn multiply;
+  PanelFinishFn finish;  // null for nothing
   LaneRowsFn rows;
   int64_t row_bytes;  // of a block of activations of one row of A
   int64_t scales;     // of a block of activations of one row of A

@@ -63,6 +63,7 @@ void MultiplyUnit(void* data, size_t i) {
       job.Store(tile, unit.first_column + c, sums);
     }
   }
+  if (kernels.finish != nullptr) kernels.finish();
 }
 
 }  // namespace
