@@ -140,7 +140,7 @@ const Kernels kAmxKernels = {
     DecodeD4,
     MultiplyGeneral,
     {{Avx512LookupBuild8, Avx512Lookup8, Avx512WordRows, 2},
-     {Avx512LookupBuild16, Avx512Lookup16, Avx512LaneRows, 0}},
+     {Avx512LookupBuild16, Avx512Lookup16, Avx512LaneRows, 1}},
     {nullptr, &kAmxPanel16},
 };
 
