@@ -12,7 +12,7 @@ import (
 func (a *allocator) placeholder(w numbered, codec *lattice.Codec) *quant.Matrix {
 	n, k := w.Dims()
 	var rotation *quant.Rotation
-	if a.o.Rotate != RotateNone {
+	if a.o.Rotate != RotateNone && !w.Gathered() {
 		rotation = quant.NewRotation(k, a.o.Seed)
 	}
 	return quant.Placeholder(codec, n, k, rotation)
