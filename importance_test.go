@@ -1,0 +1,109 @@
+package cosetq
+
+import (
+	"context"
+	"math"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/cosetq/cosetq/cudaops"
+	"github.com/cosetq/cosetq/internal/testenv"
+	"github.com/cosetq/cosetq/onnx"
+	"github.com/cosetq/cosetq/tensor"
+)
+
+// The sizes of the model of TestImportance: samples of tokens rows.
+const (
+	importanceSamples, importanceTokens = 6, 4
+	importanceWidth, importanceClasses  = 32, 48
+)
+
+// oneToken multiplies the rows of a sample by a weight and adds up the first row alone: the others cost the output nothing.
+func oneToken() *onnx.Model {
+	rng := rand.New(rand.NewPCG(1, 9))
+	w := make([]float32, importanceWidth*importanceClasses)
+	for i := range w {
+		w[i] = float32(rng.NormFloat64())
+	}
+	mask := make([]float32, importanceTokens)
+	mask[0] = 1
+	m := onnx.NewModel(10, 17, "one token")
+	g := m.Graph
+	g.Inputs = []*onnx.ValueInfo{onnx.NewValueInfo("x", onnx.Float, "batch", importanceTokens, importanceWidth)}
+	g.Initializers = []*onnx.Tensor{
+		onnx.NewTensor("w", []int64{importanceWidth, importanceClasses}, w),
+		onnx.NewTensor("mask", []int64{1, importanceTokens, 1}, mask), onnx.NewTensor("axis", []int64{1}, []int64{1}),
+	}
+	g.Nodes = []*onnx.Node{
+		onnx.NewNode("MatMul", []string{"x", "w"}, []string{"y"}), onnx.NewNode("Mul", []string{"y", "mask"}, []string{"masked"}),
+		onnx.NewNode("ReduceSum", []string{"masked", "axis"}, []string{"logits"}, onnx.IntAttr("keepdims", 0)),
+	}
+	g.Outputs = []*onnx.ValueInfo{onnx.NewValueInfo("logits", onnx.Float, "batch", importanceClasses)}
+	return m
+}
+
+// A row weighs by its squared gradient, whatever class was drawn: a row without one has its even share only, and all rows
+// of a sample together weigh as much as those of any other.
+func TestImportance(t *testing.T) {
+	testenv.ORT(t)
+	testenv.Ops(t)
+	dir := t.TempDir()
+	model := filepath.Join(dir, "m.onnx")
+	if _, err := oneToken().Save(model, onnx.SaveOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	rng := rand.New(rand.NewPCG(2, 9))
+	x := make([]float32, importanceSamples*importanceTokens*importanceWidth)
+	for i := range x {
+		x[i] = float32(rng.NormFloat64() * float64(1+i/importanceWidth%3)) // rows of different lengths
+	}
+	samples := tensor.Of(x, importanceSamples, importanceTokens, importanceWidth)
+	if err := saveNPZ(filepath.Join(dir, "x.npz"), []tensor.Spec{{Name: "x"}}, map[string]*tensor.Tensor{"x": samples}); err != nil {
+		t.Fatal(err)
+	}
+	data := filepath.Join(dir, "x.yaml")
+	if err := os.WriteFile(data, []byte("kind: npz\nfile: x.npz\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r, err := Calibrate(context.Background(), model, data, CalibrateOptions{Threads: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(r.Notes) > 0 {
+		t.Fatalf("rows were not weighed: %v", r.Notes)
+	}
+	file, err := OpenStatistics(r.Output)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	got, err := file.Observations[0].Matrix()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := make([]float64, importanceWidth*importanceWidth)
+	const rows = importanceSamples * importanceTokens
+	for row := range rows {
+		v := x[row*importanceWidth:][:importanceWidth]
+		var squares float64
+		for _, a := range v {
+			squares += float64(a) * float64(a)
+		}
+		weight := cudaops.EvenShare / importanceTokens / squares
+		if row%importanceTokens == 0 {
+			weight += (1 - cudaops.EvenShare) / squares
+		}
+		for i, a := range v {
+			for j, b := range v {
+				want[i*importanceWidth+j] += weight * float64(a) * float64(b) / rows
+			}
+		}
+	}
+	for i := range want {
+		if d := math.Abs(got[i] - want[i]); !(d <= 1e-6) {
+			t.Fatalf("moment %d, %d is %v, want %v", i/importanceWidth, i%importanceWidth, got[i], want[i])
+		}
+	}
+}
