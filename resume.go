@@ -176,6 +176,7 @@ func (c *codedWeight) store(j *journal.Journal, w numbered, codec *lattice.Codec
 	if err != nil {
 		return fail(BadModel, err, "")
 	}
+	w.Release() // before the code is read back: a large weight and two copies of its code would be in memory at once
 	meta, err := json.Marshal(c)
 	if err != nil {
 		return err
@@ -183,6 +184,7 @@ func (c *codedWeight) store(j *journal.Journal, w numbered, codec *lattice.Codec
 	if err := j.Put(w.key(codec), journal.Layer{Source: source, Meta: meta, Matrix: c.matrix}); err != nil {
 		return err
 	}
+	c.matrix = nil
 	l, err := j.Get(w.key(codec))
 	if err != nil {
 		return err
