@@ -35,9 +35,10 @@ type Estimate struct {
 
 // OtherWeights are the constants that a kind of operator reads, apart from the weights of the nodes listed.
 type OtherWeights struct {
-	Op    string `json:"op"`
-	Nodes int    `json:"nodes"`
-	Bytes int64  `json:"bytes"`
+	Op     string `json:"op"`
+	Nodes  int    `json:"nodes"`
+	Bytes  int64  `json:"bytes"`
+	Reason string `json:"reason"` // why they stay as they are
 }
 
 // InspectReport is what is in a model.
@@ -138,7 +139,7 @@ func otherWeights(m *onnx.Model, sites []rewrite.Site) []OtherWeights {
 			op = v.Uses[0].Node.OpType
 		}
 		if byOp[op] == nil {
-			byOp[op] = &OtherWeights{Op: op}
+			byOp[op] = &OtherWeights{Op: op, Reason: otherReason(op)}
 		}
 		byOp[op].Nodes += len(v.Uses)
 		byOp[op].Bytes += size

@@ -46,6 +46,11 @@ func TestEveryNodeIsAccountedFor(t *testing.T) {
 				t.Errorf("%s: %s has status %q and reason %q", filepath.Base(path), n.Node, n.Status, n.Reason)
 			}
 		}
+		for _, o := range r.Others {
+			if cosetq.ReasonText(o.Reason) == "" || (o.Reason == "conv") != (o.Op == "Conv") {
+				t.Errorf("%s: weights of %s stay for the reason %q", filepath.Base(path), o.Op, o.Reason)
+			}
+		}
 		if got != want {
 			t.Errorf("%s: %d MatMul and Gemm in the report, %d in the model", filepath.Base(path), got, want)
 		}

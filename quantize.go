@@ -118,6 +118,7 @@ type QuantizeReport struct {
 	Coverage      float64          `json:"coverage"`        // share of all constant MatMul and Gemm weights that is quantized
 	Layers        []QuantizedLayer `json:"layers"`
 	Allocation    *Allocation      `json:"allocation,omitempty"` // how a target was met
+	Others        []OtherWeights   `json:"others,omitempty"`     // larger constants of other operators, which stay as they are
 	DryRun        bool             `json:"dry_run,omitempty"`
 	Shard         string           `json:"shard,omitempty"` // the share i/n that was done; no files then
 	Notes         []string         `json:"notes,omitempty"`
@@ -180,7 +181,7 @@ func quantize(ctx context.Context, input string, o QuantizeOptions, dryRun bool)
 		return nil, err
 	}
 	r := newQuantizeReport(input, &o)
-	r.DryRun = dryRun
+	r.DryRun, r.Others = dryRun, otherWeights(m, sites)
 	if o.allocates() { // what cannot be met is known before the work
 		if err := r.enough(sites, o.MinCoverage); err != nil {
 			return nil, err

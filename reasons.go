@@ -10,6 +10,24 @@ import (
 // reasonNonFinite is the reason of a layer whose weight cannot be coded because of NaN or infinity in it.
 const reasonNonFinite = "non-finite"
 
+// Reasons of weights that belong to neither MatMul nor Gemm.
+const (
+	reasonConvolution = "conv"
+	reasonEmbedding   = "embedding"
+	reasonOther       = "no-product"
+)
+
+// otherReason is why the weights of an operator stay as they are.
+func otherReason(op string) string {
+	switch op {
+	case "Conv", "ConvTranspose":
+		return reasonConvolution
+	case "Gather":
+		return reasonEmbedding
+	}
+	return reasonOther
+}
+
 // reasonTexts says in words what a reason code means.
 var reasonTexts = map[string]string{
 	string(rewrite.DynamicB):        "no constant side",
@@ -20,6 +38,9 @@ var reasonTexts = map[string]string{
 	string(rewrite.DType):           "activations are neither float32 nor float16",
 	string(rewrite.SharedWithFloat): "another node needs the float weight; if that is an embedding, --embedding takes both",
 	string(rewrite.UnsupportedAttr): "a form that is not rewritten",
+	reasonConvolution:               "weights of convolutions stay float",
+	reasonEmbedding:                 "a table of rows; --embedding takes it",
+	reasonOther:                     "not multiplied as a matrix",
 	reasonNonFinite:                 "the weight holds NaN or infinity",
 }
 

@@ -85,11 +85,7 @@ func printInspect(con *console, r *cosetq.InspectReport, layers bool) error {
 	printReasons(con, reasons)
 	var others []string
 	for _, o := range r.Others {
-		text := fmt.Sprintf("%s %s", o.Op, cosetq.Size(o.Bytes))
-		if o.Op == "Gather" {
-			text += " (--embedding takes tables)"
-		}
-		others = append(others, text)
+		others = append(others, fmt.Sprintf("%s %s (%s)", o.Op, cosetq.Size(o.Bytes), o.Reason))
 	}
 	if len(others) > 0 {
 		fmt.Fprintf(con.out, "stay as they are: weights of %s\n", strings.Join(others[:min(len(others), 5)], ", "))
