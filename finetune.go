@@ -114,6 +114,9 @@ func Finetune(ctx context.Context, float, quantized string, o FinetuneOptions) (
 	if t.reader.Random() {
 		r.Notes = append(r.Notes, "the data was made up; what was learned from it means nothing")
 	}
+	if o.Blocks {
+		r.Notes = append(r.Notes, "no block has seen what its errors do to the model's output: compare with the model you started from, by `cosetq eval --task agreement`")
+	}
 	if note := trainingNote(result); note != "" {
 		r.Notes = append(r.Notes, note)
 	}

@@ -118,8 +118,8 @@ func TestFinetuneTransformer(t *testing.T) {
 		return r
 	}
 	a := train("a.onnx", 1)
-	if a.Weights != 9 || a.Best > 0.9*a.Start || math.Abs(a.Rate-0.05*math.Sqrt(0.5)) > 1e-9 { // 16 × 32 tokens a step
-		t.Errorf("%d weights, rate %v, loss %v -> %v, want 0.9 of it at most", a.Weights, a.Rate, a.Start, a.Best)
+	if a.Weights != 9 || a.Best > 0.95*a.Start || math.Abs(a.Rate-finetune.DefaultRate*math.Sqrt(0.5)) > 1e-9 { // 16 × 32 tokens a step
+		t.Errorf("%d weights, rate %v, loss %v -> %v, want 0.95 of it at most", a.Weights, a.Rate, a.Start, a.Best)
 	}
 	sameData(t, a, train("b.onnx", 2))
 }
@@ -274,6 +274,9 @@ func TestFinetuneBlocks(t *testing.T) {
 	r, err := cosetq.Finetune(context.Background(), files.Model, quantized, o)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if len(r.Notes) != 1 {
+		t.Errorf("notes %q, want that blocks do not see the model's output", r.Notes)
 	}
 	if blocks != 3 || r.Weights != 3 || r.Best > 0.9*r.Start {
 		t.Errorf("%d blocks, %d weights, mean loss %v -> %v", blocks, r.Weights, r.Start, r.Best)

@@ -78,7 +78,7 @@ func setDefault[T comparable](x *T, otherwise T) {
 // DefaultRate is the peak learning rate for steps that see at least DefaultRateRows rows of outputs (tokens, images). With fewer the
 // gradient is noisier, and the rate falls with the square root of their number.
 const (
-	DefaultRate     = 0.05
+	DefaultRate     = 0.04
 	DefaultRateRows = 1024
 )
 
