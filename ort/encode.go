@@ -79,12 +79,6 @@ func OpenEncoder(path string, codec *lattice.Codec) (*Encoder, error) {
 	return openEncoder(path, codec, false)
 }
 
-// OpenCUDAEncoder is OpenEncoder for the library of GPU kernels, whose encoder runs on the current GPU. It also fails, in the same
-// way, where there is none.
-func OpenCUDAEncoder(path string, codec *lattice.Codec) (*Encoder, error) {
-	return openEncoder(path, codec, true)
-}
-
 func openEncoder(path string, codec *lattice.Codec, cuda bool) (*Encoder, error) {
 	e := &Encoder{codec: codec}
 	name := C.CString(path)
@@ -97,9 +91,7 @@ func openEncoder(path string, codec *lattice.Codec, cuda bool) (*Encoder, error)
 	if C.open_encoder(name, where, &e.functions, &msg) != 0 {
 		return nil, fmt.Errorf("%w: native ops library: %s: %s", ErrUnavailable, path, C.GoString(msg))
 	}
-	var description C.struct_cosetq_codec
-	if codec.Lattice() == lattice.D4 && codec.Levels() <= len(description.radices) {
-		leaders := fillCodec(&description, codec)
+	if description, leaders, ok := describeCodec(codec); ok {
 		e.handle = C.call_create(&e.functions, &description, (*C.int32_t)(unsafe.Pointer(unsafe.SliceData(leaders))))
 	}
 	if e.handle == nil {
@@ -110,8 +102,12 @@ func openEncoder(path string, codec *lattice.Codec, cuda bool) (*Encoder, error)
 	return e, nil
 }
 
-// fillCodec fills in d and returns the leaders of all classes of all levels.
-func fillCodec(d *C.struct_cosetq_codec, codec *lattice.Codec) (leaders []int32) {
+// describeCodec describes a codec to the library, with the leaders of all classes of all levels; ok is false for those that it has no
+// kernels for.
+func describeCodec(codec *lattice.Codec) (d C.struct_cosetq_codec, leaders []int32, ok bool) {
+	if codec.Lattice() != lattice.D4 || codec.Levels() > len(d.radices) {
+		return d, nil, false
+	}
 	a := codec.Arithmetic()
 	d.levels, d.gain_count = C.int32_t(codec.Levels()), C.int32_t(len(codec.Gains()))
 	for m, q := range codec.Radices() {
@@ -130,7 +126,7 @@ func fillCodec(d *C.struct_cosetq_codec, codec *lattice.Codec) (leaders []int32)
 	d.reach_one, d.reach_two = C.float(a.ReachOne), C.float(a.ReachTwo)
 	d.ray_shrink, d.max_steps = C.float(a.RayShrink), C.float(a.MaxSteps)
 	d.max_refinements, d.max_overloads = C.int32_t(a.MaxRefinements), C.int32_t(a.MaxOverloads)
-	return leaders
+	return d, leaders, true
 }
 
 // Distortions implements lattice.RowCoder.

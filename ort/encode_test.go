@@ -72,7 +72,13 @@ func TestCUDAEncoderIsExact(t *testing.T) {
 		t.Errorf("codec without kernels: %v, want an error that there is no encoder", err)
 	}
 	rapid.Check(t, func(t *rapid.T) {
-		checkEncoder(t, func(c *lattice.Codec) (*ort.Encoder, error) { return ort.OpenCUDAEncoder(library, c) })
+		checkEncoder(t, func(c *lattice.Codec) (*ort.Encoder, error) {
+			e, err := ort.OpenCUDAEncoder(library, c)
+			if err != nil {
+				return nil, err
+			}
+			return e.Encoder, nil
+		})
 	})
 }
 

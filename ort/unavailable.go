@@ -113,7 +113,15 @@ type Encoder struct{}
 func OpenEncoder(string, *lattice.Codec) (*Encoder, error) { return nil, unavailable() }
 
 // OpenCUDAEncoder answers [ErrUnavailable].
-func OpenCUDAEncoder(string, *lattice.Codec) (*Encoder, error) { return nil, unavailable() }
+func OpenCUDAEncoder(string, *lattice.Codec) (*CUDAEncoder, error) { return nil, unavailable() }
+
+// CUDAEncoder is an Encoder on the GPU; this build cannot make one.
+type CUDAEncoder struct{ *Encoder }
+
+// WithFeedback answers [ErrUnavailable].
+func (*CUDAEncoder) WithFeedback(lattice.Feedback) (lattice.FeedbackCoder, error) {
+	return nil, unavailable()
+}
 
 // Distortions answers [ErrUnavailable].
 func (*Encoder) Distortions([]float64, lattice.RowBatch) error { return unavailable() }

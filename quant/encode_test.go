@@ -33,6 +33,43 @@ func coders[T testing.TB](t T, c *lattice.Codec, do func(name string, coder latt
 	}
 }
 
+// The GPU rounds with feedback as the Go code does: the same bytes, whatever the codec and the Hessian.
+func TestGPURoundsWithFeedback(t *testing.T) {
+	library := testenv.CUDA(t)
+	rng := rand.New(rand.NewPCG(3, 4))
+	for _, codec := range []string{"d4:4,4:g3,4,5,6", "d4:2,4:g3,4,5,7", "d4:4:g3,4,5,7", "d4:2,2,2", "d4:4,4:g1,2,3,5,9,14"} {
+		c, err := lattice.ParseCodec(codec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		device, err := ort.OpenCUDAEncoder(library, c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, shape := range [][2]int{{1, 8}, {70, 300}, {130, 520}} {
+			src := dense{shape[0], shape[1], make([]float32, shape[0]*shape[1])}
+			for i := range src.w {
+				src.w[i] = float32(rng.NormFloat64() * math.Exp(rng.NormFloat64()))
+				if i/src.k%50 == 7 {
+					src.w[i] = 0
+				}
+			}
+			for name, h := range map[string]*quant.Hessian{"full": ar1(shape[1], 0.9), "sampled": sampled(shape[1], 2*shape[1], 5)} {
+				run := func(encoder lattice.RowCoder) *quant.Result {
+					res, err := quant.Quantize(context.Background(), src, quant.Options{Codec: c, Hessian: h, Threads: 2, Encoder: encoder})
+					if err != nil {
+						t.Fatal(err)
+					}
+					return res
+				}
+				if want, got := run(nil), run(device); !reflect.DeepEqual(want.Matrix, got.Matrix) || !reflect.DeepEqual(want.Feedback, got.Feedback) {
+					t.Errorf("%s, %v, %s Hessian: the GPU codes otherwise: loss %v, want %v", codec, shape, name, got.Feedback, want.Feedback)
+				}
+			}
+		}
+	}
+}
+
 // The native library changes no byte, whatever the instruction set and the number of threads.
 func TestEncoderChangesNothing(t *testing.T) {
 	rng := rand.New(rand.NewPCG(12, 34))

@@ -48,6 +48,15 @@ type factors struct {
 	damping float64
 }
 
+// feedback describes the factors to another device.
+func (f *factors) feedback() lattice.Feedback {
+	b := lattice.Feedback{Groups: f.places / size, Lower: f.l}
+	for _, m := range f.conditional {
+		b.Metrics = append(append(b.Metrics, m.chol[:]...), m.feed[:]...)
+	}
+	return b
+}
+
 // newFactors checks a Hessian and factors it for groups coded in blocks of d
 // places. It fails with a *HessianError if that is not possible at any damping
 // up to maxDamping.

@@ -62,6 +62,8 @@ type chunk struct {
 	grad        []float32      // E·H', [rows × P]
 	coders      []groupCoder   // of each row
 	best, trial *coding
+	device      lattice.FeedbackCoder // that does what ldlq does; nil for this processor
+	steps       []float32             // of the rows, for the device
 }
 
 func newChunk(f *factors, codec, single *lattice.Codec) *chunk {
@@ -69,7 +71,7 @@ func newChunk(f *factors, codec, single *lattice.Codec) *chunk {
 		f: f, codec: codec, single: single,
 		w: make([]float32, chunkRows*f.places), product: make([]float32, chunkRows*batchGroups*size),
 		grad: make([]float32, chunkRows*f.places), coders: make([]groupCoder, chunkRows),
-		best: newCoding(codec, f.places), trial: newCoding(codec, f.places),
+		best: newCoding(codec, f.places), trial: newCoding(codec, f.places), steps: make([]float32, chunkRows),
 	}
 }
 
@@ -160,6 +162,15 @@ func (c *chunk) ldlq(out *coding, step func(h uint16) float32) error {
 		if err := c.coders[r].setStep(c.codec, c.single, step(out.scales[r])); err != nil {
 			return err
 		}
+		c.steps[r] = step(out.scales[r])
+	}
+	if c.device != nil {
+		err := c.device.CodeRows(lattice.FeedbackRows{
+			Indices: out.indices[:c.count*groups*slots], Gains: out.gains[:c.count*groups],
+			Errors: out.errs[:c.count*n], Losses: out.loss[:c.count],
+		}, c.w[:c.count*n], c.steps[:c.count])
+		c.subtractExcess(out.loss[:c.count], out.errs)
+		return err
 	}
 	clear(out.loss[:c.count])
 	c.feedback(out.errs, func(k, r int, moved *[size]float32) {

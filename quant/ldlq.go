@@ -51,9 +51,16 @@ func (q *run) ldlq(f *factors, how plan) (*Result, error) {
 	p := newPacker(m)
 	mean := f.inOrder(q.opt.Hessian.Mean)
 	lost := make([]outcome, q.n)
+	var device lattice.FeedbackCoder
+	if d, ok := q.opt.Encoder.(lattice.FeedbackDevice); ok {
+		if device, err = d.WithFeedback(f.feedback()); err != nil {
+			return nil, err
+		}
+	}
 	if err := q.chunks(func(t *rows) error {
 		if t.chunk == nil {
 			t.chunk = newChunk(f, q.opt.Codec, single)
+			t.chunk.device = device
 		}
 		c := t.chunk
 		c.count = t.last - t.first

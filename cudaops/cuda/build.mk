@@ -16,14 +16,22 @@ fetched := $(ops)/../build/cuda/nvidia/cu13
 NVCC ?= $(if $(wildcard $(fetched)/bin/nvcc),$(fetched)/bin/nvcc,nvcc)
 SANITIZER ?= compute-sanitizer
 
-# Machine code for Ampere and for Hopper, and for whatever comes the portable form of the first.
-targets ?= -gencode arch=compute_80,code=[sm_80,compute_80] -gencode arch=compute_90a,code=sm_90a
+# Machine code for Ampere and for Hopper, and for whatever comes the portable form of the first. Most files are translated once
+# for both. Some use what only Hopper has, where they run on Hopper; others run nowhere else.
+both := -gencode arch=compute_80,code=[sm_80,sm_90,compute_80]
+ampere := -gencode arch=compute_80,code=[sm_80,compute_80]
+hopper := -gencode arch=compute_90a,code=sm_90a
+targets_small := $(ampere) $(hopper)
+targets_wide := $(hopper)
+targets_wide_halves := $(hopper)
+targets_wide_bytes := $(hopper)
+target = $(or $(targets_$*),$(both))
 host := -fPIC,-fvisibility=hidden,-Wall,-ffp-contract=off,-ffile-prefix-map=$(ops)=cudaops
-flags := -std=c++17 -O3 --expt-relaxed-constexpr $(targets) -I$(ops)/include -I$(ops)/src -I$(here)/src -ccbin $(CXX) \
+flags := -std=c++17 -O3 --expt-relaxed-constexpr -I$(ops)/include -I$(ops)/src -I$(here)/src -ccbin $(CXX) \
   -Xcompiler $(host)
 # nvcc of the packages looks for its libraries where the toolkit's installer would have put them.
 libraries := $(if $(findstring $(fetched),$(NVCC)),-L$(fetched)/lib)
-link := $(flags) -cudart static -ldl $(libraries) -Xlinker --gc-sections
+link := $(flags) $(both) -cudart static -ldl $(libraries) -Xlinker --gc-sections
 
 parts := $(basename $(notdir $(wildcard $(here)/src/*.cu)))
 cpu_parts := weight form rotation encode_create
@@ -35,10 +43,11 @@ all: $(out)/libcosetq_cuda.so $(objects)/cosetq_cuda_test
 
 $(objects)/%.o: $(here)/src/%.cu
 	@mkdir -p $(@D)
-	$(NVCC) $(flags) $(flags_$*) -MMD -MP -c $< -o $@
+	$(NVCC) $(flags) $(target) $(flags_$*) -MMD -MP -c $< -o $@
 
 # Kernels that promise the bits of another implementation may not contract products and sums.
 flags_encode := -fmad=false
+flags_feedback := -fmad=false
 
 $(objects)/cpu/%.o: $(ops)/src/cpu/%.cc
 	@mkdir -p $(@D)
@@ -49,14 +58,19 @@ $(objects)/cpu/%.o: $(ops)/src/cpu/%.cc
 provider := $(ops)/ep
 provider_parts := $(filter-out %_host,$(basename $(notdir $(wildcard $(provider)/*.cu $(provider)/*.cc))))
 kernel_objects := $(library_objects)
-library_objects += $(provider_parts:%=$(objects)/ep/%.o)
+library_objects += $(provider_parts:%=$(objects)/ep/%.o) $(addprefix $(objects)/ort/,linear_op.o linear_spec.o read_weight.o)
 ort_include ?= $(shell cd $(ops) && $(GO) list -m -f '{{.Dir}}' github.com/yalue/onnxruntime_go)
 
 $(objects)/ep/%.o: $(provider)/%.cu
 	@mkdir -p $(@D)
-	$(NVCC) $(flags) -isystem $(ort_include) -MMD -MP -c $< -o $@
+	$(NVCC) $(flags) $(both) -isystem $(ort_include) -MMD -MP -c $< -o $@
 
 $(objects)/ep/%.o: $(provider)/%.cc
+	@mkdir -p $(@D)
+	$(CXX) -std=c++17 -O2 -fPIC -fvisibility=hidden -Wall -Wextra -I$(ops)/include -I$(ops)/src -isystem $(ort_include) \
+	  -ffile-prefix-map=$(ops)=cudaops -MMD -MP -c $< -o $@
+
+$(objects)/ort/%.o: $(ops)/src/%.cc
 	@mkdir -p $(@D)
 	$(CXX) -std=c++17 -O2 -fPIC -fvisibility=hidden -Wall -Wextra -I$(ops)/include -I$(ops)/src -isystem $(ort_include) \
 	  -ffile-prefix-map=$(ops)=cudaops -MMD -MP -c $< -o $@
@@ -67,18 +81,19 @@ $(objects)/shared/%.o: $(ops)/test/%.cc
 
 $(objects)/test/%.o: $(here)/test/%.cu
 	@mkdir -p $(@D)
-	$(NVCC) $(flags) -I$(ops)/test -MMD -MP -c $< -o $@
+	$(NVCC) $(flags) $(both) -I$(ops)/test -MMD -MP -c $< -o $@
 
 $(objects)/bench/%.o: $(here)/bench/%.cu
 	@mkdir -p $(@D)
-	$(NVCC) $(flags) -I$(ops)/test -MMD -MP -c $< -o $@
+	$(NVCC) $(flags) $(targets_small) -I$(ops)/test -MMD -MP -c $< -o $@
 
 $(out)/libcosetq_cuda.so: $(here)/src/exports.map $(library_objects)
 	$(NVCC) -shared $(link) -Xlinker --version-script=$< -Xcompiler -static-libstdc++,-static-libgcc $(filter %.o,$^) -o $@.new
 	mv $@.new $@
 
 tests := $(basename $(notdir $(wildcard $(here)/test/*.cu)))
-$(objects)/cosetq_cuda_test: $(kernel_objects) $(tests:%=$(objects)/test/%.o) $(objects)/shared/sample.o $(objects)/shared/check.o
+$(objects)/cosetq_cuda_test: $(kernel_objects) $(tests:%=$(objects)/test/%.o) $(objects)/shared/sample.o $(objects)/shared/check.o \
+  $(objects)/cpu/portable_encode.o
 	$(NVCC) $(link) $^ -o $@
 
 $(objects)/workbench: $(kernel_objects) $(patsubst $(here)/bench/%.cu,$(objects)/bench/%.o,$(wildcard $(here)/bench/*.cu)) \

@@ -18,6 +18,9 @@ class DeviceError : public std::runtime_error {
 
 namespace backend {
 
+// ONNX Runtime's provider whose memory is that of the device.
+extern const char* const kCustomOpProvider;
+
 // The device's name, or "" and in problem why there is none. Never throws.
 std::string FindDevice(std::string* problem);
 

@@ -7,6 +7,9 @@
 #include "backend.h"
 
 namespace cosetq::ep::backend {
+
+const char* const kCustomOpProvider = "CUDAExecutionProvider";
+
 namespace {
 
 void Check(cudaError_t error, const char* what) {

@@ -8,6 +8,8 @@
 
 namespace cosetq::ep::backend {
 
+const char* const kCustomOpProvider = "CPUExecutionProvider";
+
 std::string FindDevice(std::string*) { return "host"; }
 
 void* CreateStream() { return std::malloc(1); }

@@ -45,17 +45,25 @@ cosetq_floats Floats(const Tensor& tensor, const char* name) {
   return {tensor.data<float>(), tensor.count()};
 }
 
-int32_t AccuracyOf(const Attributes& attributes) {
+// From the session, else the node, else the environment.
+int32_t AccuracyOf(const Attributes& attributes, const Settings& settings) {
   const char* variable = std::getenv(schema::kEnvAccuracy);
-  const int64_t value = attributes.Has(schema::kAttrAccuracy) ? attributes.Int(schema::kAttrAccuracy, 0)
-                        : variable != nullptr && *variable != 0 ? std::strtol(variable, nullptr, 10)
-                                                                : schema::kAccuracyDefault;
-  if (value != schema::kAccuracyDefault && value != schema::kAccuracyAccurate && value != schema::kAccuracyFast)
-    throw std::invalid_argument("accuracy " + std::to_string(value) + ", want 0 (default), 1 (accurate) or 4 (fast)");
-  return static_cast<int32_t>(value);
+  std::string text = std::to_string(schema::kAccuracyDefault);
+  if (!settings.accuracy.empty()) {
+    text = settings.accuracy;
+  } else if (attributes.Has(schema::kAttrAccuracy)) {
+    text = std::to_string(attributes.Int(schema::kAttrAccuracy, 0));
+  } else if (variable != nullptr && *variable != 0) {
+    text = variable;
+  }
+  for (const int32_t value : {schema::kAccuracyDefault, schema::kAccuracyAccurate, schema::kAccuracyFast}) {
+    if (text == std::to_string(value)) return value;
+  }
+  throw std::invalid_argument("accuracy " + text + ", want 0 (default), 1 (accurate) or 4 (fast)");
 }
 
-std::unique_ptr<State> PrepareLinear(const Node& node, const std::vector<const Tensor*>& constants, Stream&) {
+std::unique_ptr<State> PrepareLinear(const Node& node, const std::vector<const Tensor*>& constants,
+                                     const Settings& settings) {
   const Attributes& attributes = node.attributes;
   const auto constant = [&](size_t i) { return i < constants.size() ? constants[i] : nullptr; };
   for (size_t i = schema::kInputCodes; i <= schema::kInputBias; ++i) {
@@ -88,7 +96,7 @@ std::unique_ptr<State> PrepareLinear(const Node& node, const std::vector<const T
     spec.rotation = list(schema::kAttrRotation);
   }
   auto linear = std::make_unique<Linear>(spec);
-  linear->accuracy = AccuracyOf(attributes);
+  linear->accuracy = AccuracyOf(attributes, settings);
   return linear;
 }
 

@@ -59,6 +59,12 @@ constexpr TypeSet kNumbers = kFloats | kIndices;
 constexpr TypeSet kBool = Set(Type::kBool);
 constexpr TypeSet kAny = kNumbers | kBool | Set(Type::kUint8) | Set(Type::kInt8) | Set(Type::kUint16);
 
+// What the entries of the session's configuration say.
+struct Settings {
+  bool all_nodes = false;  // ai.coset.gpu_nodes is "all": also nodes that are not worth the way to the device
+  std::string accuracy;    // ai.coset.accuracy, "" where it is not given
+};
+
 struct Operator {
   const char* name;
   void (*run)(Call& call);
@@ -74,7 +80,7 @@ struct Operator {
   std::string (*check)(const Graph& graph, const Node& node) = nullptr;
   // Makes the state, given the constants by input on the host, null where there are none.
   std::unique_ptr<State> (*prepare)(const Node& node, const std::vector<const Tensor*>& constants,
-                                    Stream& stream) = nullptr;
+                                    const Settings& settings) = nullptr;
 };
 
 // Null when there is no such operator here.

@@ -21,7 +21,7 @@ bool Bit(uint32_t set, size_t i) { return i < 32 && (set >> i & 1) != 0; }
 
 Traffic TotalTraffic() { return {runs, uploads, upload_bytes, downloads, download_bytes}; }
 
-Program::Program(Graph graph) : graph_(std::move(graph)) {
+Program::Program(Graph graph, const Settings& settings) : graph_(std::move(graph)) {
   for (const Node& node : graph_.nodes) {
     Step step;
     step.node = &node;
@@ -33,7 +33,7 @@ Program::Program(Graph graph) : graph_(std::move(graph)) {
   for (size_t i = 0; i < graph_.outputs.size(); ++i)
     output_index_[static_cast<size_t>(graph_.outputs[i])] = static_cast<int>(i);
   Place();
-  ReadConstants();
+  ReadConstants(settings);
   FindLastUses();
 }
 
@@ -76,7 +76,7 @@ void Program::Place() {
 }
 
 // Brings each constant to where it is used, and makes the states.
-void Program::ReadConstants() {
+void Program::ReadConstants(const Settings& settings) {
   constants_.resize(graph_.values.size());
   std::vector<bool> on_host(graph_.values.size(), false), on_device(graph_.values.size(), false);
   for (const Step& step : steps_) {
@@ -115,7 +115,7 @@ void Program::ReadConstants() {
       tensors[i] = read(static_cast<size_t>(step.node->inputs[i]));
       constants[i] = &tensors[i];
     }
-    step.state = step.op->prepare(*step.node, constants, stream);
+    step.state = step.op->prepare(*step.node, constants, settings);
   }
   backend::Synchronize(stream.handle());
   // What the constants came from is gone once this returns.

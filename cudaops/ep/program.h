@@ -28,7 +28,7 @@ Traffic TotalTraffic();
 // between host and device.
 class Program {
  public:
-  explicit Program(Graph graph);
+  Program(Graph graph, const Settings& settings);
   ~Program();
 
   // Gives the memory of output i of a shape, on the device.
@@ -61,7 +61,7 @@ class Program {
   class Execution;
 
   void Place();
-  void ReadConstants();
+  void ReadConstants(const Settings& settings);
   void FindLastUses();
   Memory& Recall(const std::vector<Tensor>& inputs);
 

@@ -1,10 +1,11 @@
 #include "provider.h"
 
-#include <cstring>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "backend.h"
+#include "cosetq/schema.h"
 #include "memory.h"
 #include "placement.h"
 #include "program.h"
@@ -14,6 +15,18 @@ namespace cosetq::ep {
 namespace {
 
 constexpr char kConfigNodes[] = "ai.coset.gpu_nodes";
+
+// An entry of the session's configuration, "" where it is not given.
+std::string Entry(const OrtSessionOptions* options, const char* key) {
+  int given = 0;
+  Check(ort->HasSessionConfigEntry(options, key, &given));
+  if (given == 0) return "";
+  size_t size = 0;
+  if (OrtStatus* status = ort->GetSessionConfigEntry(options, key, nullptr, &size)) ort->ReleaseStatus(status);
+  std::string value(size, 0);
+  Check(ort->GetSessionConfigEntry(options, key, value.data(), &size));
+  return value.c_str();
+}
 
 void Claim(const OrtGraph* handle, OrtEpGraphSupportInfo* support, bool all) {
   const Graph graph = Graph::Of(handle);
@@ -37,7 +50,7 @@ void Claim(const OrtGraph* handle, OrtEpGraphSupportInfo* support, bool all) {
 
 // A program as a node of ONNX Runtime.
 struct ProgramNode : OrtNodeComputeInfo {
-  explicit ProgramNode(Graph graph) : OrtNodeComputeInfo{}, program(std::move(graph)) {
+  ProgramNode(Graph graph, const Settings& settings) : OrtNodeComputeInfo{}, program(std::move(graph), settings) {
     ort_version_supported = 24;
     CreateState = [](OrtNodeComputeInfo* self, OrtNodeComputeContext*, void** state) -> OrtStatus* {
       *state = static_cast<ProgramNode*>(self);
@@ -75,22 +88,19 @@ struct ProgramNode : OrtNodeComputeInfo {
 }  // namespace
 
 Provider::Provider(const OrtSessionOptions* options) : OrtEp{} {
-  char nodes[8] = "";
-  size_t size = sizeof nodes;
-  int given = 0;
-  Check(ort->HasSessionConfigEntry(options, kConfigNodes, &given));
-  if (given != 0) Check(ort->GetSessionConfigEntry(options, kConfigNodes, nodes, &size));
-  takes_all = std::strcmp(nodes, "all") == 0;
+  settings.all_nodes = Entry(options, kConfigNodes) == "all";
+  settings.accuracy = Entry(options, schema::kConfigAccuracy);
   ort_version_supported = 24;
   GetName = [](const OrtEp*) noexcept { return kProviderName; };
   GetCapability = [](OrtEp* self, const OrtGraph* graph, OrtEpGraphSupportInfo* support) noexcept {
-    return Guard([&] { Claim(graph, support, static_cast<Provider*>(self)->takes_all); });
+    return Guard([&] { Claim(graph, support, static_cast<Provider*>(self)->settings.all_nodes); });
   };
-  Compile = [](OrtEp*, const OrtGraph** graphs, const OrtNode**, size_t count, OrtNodeComputeInfo** infos,
+  Compile = [](OrtEp* self, const OrtGraph** graphs, const OrtNode**, size_t count, OrtNodeComputeInfo** infos,
                OrtNode**) noexcept {
     return Guard([&] {
       std::vector<std::unique_ptr<ProgramNode>> made;
-      for (size_t i = 0; i < count; ++i) made.push_back(std::make_unique<ProgramNode>(Graph::Of(graphs[i])));
+      for (size_t i = 0; i < count; ++i) 
+        made.push_back(std::make_unique<ProgramNode>(Graph::Of(graphs[i]), static_cast<Provider*>(self)->settings));
       for (size_t i = 0; i < count; ++i) infos[i] = made[i].release();
     });
   };

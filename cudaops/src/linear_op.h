@@ -3,6 +3,9 @@
 #ifndef COSETQ_LINEAR_OP_H_
 #define COSETQ_LINEAR_OP_H_
 
+#include <array>
+
+#include "cpu/weight.h"
 #include "ort_api.h"
 
 namespace cosetq {
@@ -13,14 +16,21 @@ struct LinearOp : OrtCustomOp {
   ONNXTensorElementDataType code;        // uint8 or uint16
 };
 
-// Reads and checks the constant inputs and attributes.
+// All variants, complete but for their kernels.
+std::array<LinearOp, 4> LinearOps();
+
+// The constant inputs and attributes of a node. The tensors stay ONNX Runtime's.
+OrtStatus* ReadSpec(const LinearOp& op, const OrtKernelInfo* info, WeightSpec* spec);
+
+// How closely the kernel keeps activations, a constant of the schema: from the session, else the node, else the
+// environment.
+OrtStatus* ReadAccuracy(const OrtKernelInfo* info, int32_t* accuracy);
+
+// The kernel on the CPU.
 OrtStatus* CreateLinear(const LinearOp& op, const OrtApi& api, const OrtKernelInfo* info,
                         void** kernel);
 OrtStatus* ComputeLinear(void* kernel, OrtKernelContext* context);
 void DestroyLinear(void* kernel);
-
-// Y has A's shape with N in the last place; symbolic dimensions keep their names.
-OrtStatus* InferLinearShape(OrtShapeInferContext* context);
 
 }  // namespace cosetq
 

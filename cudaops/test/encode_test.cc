@@ -3,8 +3,6 @@
 
 #include "cpu/encode.h"
 
-#include <algorithm>
-#include <array>
 #include <cmath>
 #include <random>
 #include <string>
@@ -12,91 +10,10 @@
 
 #include "check.h"
 #include "cpu/dispatch.h"
+#include "encoder_codec.h"
 
 namespace cosetq::test {
 namespace {
-
-using Point = std::array<int, 4>;
-
-// The point of D4 nearest to x.
-Point NearestD4(const double* x) {
-  Point v;
-  int sum = 0, worst = 0;
-  for (int j = 0; j < 4; ++j) {
-    v[j] = static_cast<int>(std::lround(x[j]));
-    sum += v[j];
-    if (std::fabs(x[j] - v[j]) > std::fabs(x[worst] - v[worst])) worst = j;
-  }
-  if (sum % 2 != 0) v[worst] += x[worst] >= v[worst] ? 1 : -1;
-  return v;
-}
-
-// A codec as Go describes it, but for ties between leaders.
-struct TestCodec {
-  cosetq_codec c{};
-  std::vector<int32_t> leaders;
-  std::vector<size_t> base;  // of each level in leaders
-
-  TestCodec(const std::vector<int>& radices, const std::vector<float>& gains) {
-    c.levels = static_cast<int32_t>(radices.size());
-    c.gain_count = static_cast<int32_t>(gains.size());
-    std::copy(gains.begin(), gains.end(), c.gains);
-    c.ray_shrink = 0.875f;
-    c.max_steps = 0x1p40f;
-    c.max_refinements = 16;
-    c.max_overloads = 2;
-    int weight = 1;
-    for (size_t m = 0; m < radices.size(); ++m) {
-      AddLevel(radices[m], weight);
-      c.radices[m] = radices[m];
-      weight *= radices[m];
-    }
-  }
-
-  void AddLevel(int q, int weight) {
-    const double tie[4] = {-5e-9, 2.6e-8, -2.3e-8, 1.7e-8};
-    const int classes = q * q * q * q;
-    int largest = 0, two = 0;
-    base.push_back(leaders.size());
-    for (int k = 0; k < classes; ++k) {
-      const int b[4] = {k % q, k / q % q, k / q / q % q, k / q / q / q};
-      const int p[4] = {b[1] - b[0], b[2] - b[0] - b[1], b[3] - b[2], -b[3]};
-      double x[4];
-      for (int j = 0; j < 4; ++j) x[j] = static_cast<double>(p[j]) / q + tie[j];
-      const Point v = NearestD4(x);
-      int size[4];
-      for (int j = 0; j < 4; ++j) {
-        const int leader = p[j] - q * v[j];
-        leaders.push_back(leader);
-        c.centre[j] += static_cast<float>(weight) * leader / classes;
-        size[j] = std::abs(leader);
-        largest = std::max(largest, size[j]);
-      }
-      std::sort(size, size + 4);
-      two = std::max(two, size[2] + size[3]);
-    }
-    c.reach_one += static_cast<float>(weight * largest);
-    c.reach_two += static_cast<float>(weight * two);
-  }
-
-  // Squared error of one coded group.
-  double Error(const float* x, double step, const uint16_t* indices, int gain) const {
-    double error = 0;
-    for (int b = 0; b < 2; ++b) {
-      for (int j = 0; j < 4; ++j) {
-        double v = -c.centre[j];
-        int weight = 1;
-        for (int m = 0; m < c.levels; ++m) {
-          v += weight * leaders[base[m] + 4 * indices[2 * m + b] + j];
-          weight *= c.radices[m];
-        }
-        const double e = x[4 * b + j] - step * c.gains[gain] * v;
-        error += e * e;
-      }
-    }
-    return error;
-  }
-};
 
 struct Coded {
   std::vector<double> sse;

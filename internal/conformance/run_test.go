@@ -6,6 +6,7 @@ import (
 	"math"
 	"os"
 	"os/exec"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -15,12 +16,14 @@ import (
 	"github.com/cosetq/cosetq/internal/testenv"
 	"github.com/cosetq/cosetq/onnx"
 	"github.com/cosetq/cosetq/ort"
+	"github.com/cosetq/cosetq/tensor"
 )
 
 // Tolerances, relative to the norm of the output without cancellation.
 const (
 	float32Tolerance = 1e-6 // sums in float32, in any order
 	integerTolerance = 2e-5 // activations or value tables of 16-bit integers, in the AVX2 and AVX-512 kernels
+	gpuTolerance     = 1e-4 // on the GPU activations of more than 16 rows are float16
 	float16Tolerance = 1e-3 // the function body rounds the weight to float16, and everyone the output
 )
 
@@ -124,6 +127,8 @@ func (s suite) tolerance(o ort.SessionOptions) float64 {
 	switch {
 	case s.dtype == onnx.Float16:
 		return float16Tolerance
+	case o.Provider != "":
+		return gpuTolerance
 	case o.OpsLibrary != "" && os.Getenv(cudaops.EnvISA) != "portable":
 		return integerTolerance
 	}
@@ -219,6 +224,96 @@ func TestWithOneISA(t *testing.T) {
 				t.Errorf("the value look-up kernel did not run")
 			}
 		})
+	}
+}
+
+// On a GPU every product of every suite runs there, as the provider's own count and ONNX Runtime's placement say.
+func TestGPU(t *testing.T) {
+	dir, ops, gpu := prepare(t), testenv.Ops(t), testenv.CUDA(t)
+	rt := openRuntime(t)
+	provider, err := ort.OpenProvider(gpu)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range suites() {
+		t.Run(s.String(), func(t *testing.T) {
+			o := ort.SessionOptions{Threads: 2, OpsLibrary: ops, Provider: gpu}
+			before := provider.Traffic().Runs
+			s.check(t, dir, o)
+			if ran := provider.Traffic().Runs - before; ran < int64(len(batches)-1) {
+				t.Errorf("%d runs on the GPU, want one for each batch", ran)
+			}
+			nodes, err := rt.Placement(context.Background(), s.model(dir), o, s.inputs(3))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, n := range nodes {
+				if n.Op == cudaops.OpName && n.Provider != ort.ProviderName {
+					t.Errorf("%s %s ran on %s: %s", n.Op, n.Node, n.Provider, n.Reason)
+				}
+			}
+		})
+	}
+}
+
+// The GPU library as a library of custom operators, for ONNX Runtime's own CUDA provider, here with a device that is the host.
+// The library has no other kernel, so that sessions whose nodes it does not take fail.
+func TestCustomOpOfTheGPULibrary(t *testing.T) {
+	dir, lib := prepare(t), testenv.HostProvider(t)
+	for _, s := range suites() {
+		if len(s.codec) == 1 {
+			t.Run(s.String(), func(t *testing.T) { s.check(t, dir, ort.SessionOptions{Threads: 1, OpsLibrary: lib}) })
+		}
+	}
+	nodes, err := openRuntime(t).Placement(context.Background(), suite{"4", onnx.Float}.model(dir),
+		ort.SessionOptions{Threads: 1, OpsLibrary: lib}, suite{"4", onnx.Float}.inputs(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := 0
+	for _, n := range nodes {
+		if n.Op == cudaops.OpName {
+			got++
+		}
+	}
+	want := 0
+	for _, l := range layers() {
+		if !l.gather {
+			want++
+		}
+	}
+	if got != want {
+		t.Errorf("%d nodes ran as %s, want %d", got, cudaops.OpName, want)
+	}
+}
+
+// The session's accuracy reaches the provider's kernels: 8-bit activations give other results than 16-bit ones.
+func TestProviderAccuracy(t *testing.T) {
+	dir, lib := prepare(t), testenv.HostProvider(t)
+	s := suite{"4", onnx.Float}
+	run := func(accuracy string) (map[string]*tensor.Tensor, error) {
+		session, err := openRuntime(t).NewSession(s.model(dir), ort.SessionOptions{
+			Threads: 1, OpsLibrary: testenv.Ops(t), Provider: lib, Config: map[string]string{"ai.coset.accuracy": accuracy},
+		})
+		if err != nil {
+			return nil, err
+		}
+		defer session.Close()
+		return session.Run(context.Background(), s.inputs(3))
+	}
+	accurate, err := run("1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	fast, err := run("4")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if reflect.DeepEqual(accurate, fast) {
+		t.Error("the same outputs at accuracy 1 and 4")
+	}
+	if _, err := run("7"); err == nil || !strings.Contains(err.Error(), "accuracy 7, want") {
+		t.Errorf("accuracy 7: %v", err)
 	}
 }
 

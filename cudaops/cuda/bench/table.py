@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 
 FLOAT, FLOAT16 = 1, 10
+ACCURATE, FAST = 1, 4  # accuracy of a call
 
 
 class Tensor(c.Structure):
@@ -128,13 +129,13 @@ class Weight:
         torch.cuda.synchronize()
         return out
 
-    def linear(self, a, y, workspace):
-        call = Call(a.data_ptr(), y.data_ptr(), a.shape[0], FLOAT16, 1, workspace.data_ptr(), workspace.numel())
+    def linear(self, a, y, workspace, accuracy):
+        call = Call(a.data_ptr(), y.data_ptr(), a.shape[0], FLOAT16, accuracy, workspace.data_ptr(), workspace.numel())
         stream = c.c_void_p(torch.cuda.current_stream().cuda_stream)
         self.library.must(self.library.lib.cosetq_cuda_linear(self.handle, c.byref(call), stream))
 
-    def workspace(self, batch):
-        size = self.library.lib.cosetq_cuda_linear_workspace(self.handle, c.c_int64(batch), FLOAT16, 1)
+    def workspace(self, batch, accuracy):
+        size = self.library.lib.cosetq_cuda_linear_workspace(self.handle, c.c_int64(batch), FLOAT16, accuracy)
         return torch.empty(max(size, 256), dtype=torch.uint8, device="cuda")
 
 
@@ -174,8 +175,8 @@ def error(weights, a, y):
 
 
 def linear_rows(library, shapes, batches, codecs):
-    print("| bits | N × K | batch | ours µs | cuBLAS float16 µs | ratio | TB/s | error | int8 cuBLASLt µs |")
-    print("|---|---|---|---|---|---|---|---|---|")
+    print("| bits | N × K | batch | activations | ours µs | cuBLAS float16 µs | ratio | TB/s | error | int8 cuBLASLt µs |")
+    print("|---|---|---|---|---|---|---|---|---|---|")
     for n, k in shapes:
         peers = [torch.randn(n, k, device="cuda", dtype=torch.half) for _ in range(copies(2 * n * k))]
         bytes8 = [torch.randint(-127, 128, (n, k), device="cuda", dtype=torch.int8) for _ in range(copies(n * k))]
@@ -192,16 +193,17 @@ def linear_rows(library, shapes, batches, codecs):
             weights = [first] + [Weight(library, codec, n, k) for _ in range(copies(first.bytes()) - 1)]
             decoded = first.decode()
             for batch in batches:
-                a = torch.randn(batch, k, device="cuda", dtype=torch.half)
-                y = torch.full((batch, n), math.nan, device="cuda", dtype=torch.half)
-                workspace = first.workspace(batch)
-                first.linear(a, y, workspace)
-                torch.cuda.synchronize()
-                wrong = error(decoded, a, y)
-                ours = time(lambda i: weights[i % len(weights)].linear(a, y, workspace), max(20, len(weights)))
-                print(f"| {codec[0]} | {n} × {k} | {batch} | {ours:.2f} | {of_peer[batch]:.2f} | {of_peer[batch] / ours:.2f} | "
-                      f"{first.bytes() / ours * 1e-6:.2f} | {wrong:.1e} | "
-                      f"{'%.2f' % of_int8[batch] if batch in of_int8 else '-'} |", flush=True)
+                for accuracy in (ACCURATE, FAST) if batch > 16 else (ACCURATE,):
+                    a = torch.randn(batch, k, device="cuda", dtype=torch.half)
+                    y = torch.full((batch, n), math.nan, device="cuda", dtype=torch.half)
+                    workspace = first.workspace(batch, accuracy)
+                    first.linear(a, y, workspace, accuracy)
+                    torch.cuda.synchronize()
+                    wrong = error(decoded, a, y)
+                    ours = time(lambda i: weights[i % len(weights)].linear(a, y, workspace, accuracy), max(20, len(weights)))
+                    print(f"| {codec[0]} | {n} × {k} | {batch} | {'8 bits' if accuracy == FAST else '16 bits'} | {ours:.2f} | "
+                          f"{of_peer[batch]:.2f} | {of_peer[batch] / ours:.2f} | {first.bytes() / ours * 1e-6:.2f} | {wrong:.1e} | "
+                          f"{'%.2f' % of_int8[batch] if batch in of_int8 else '-'} |", flush=True)
             del weights, first, decoded
 
 

@@ -1,4 +1,4 @@
-// Variants of the small-batch kernel: checked against float64 and timed over weights that rotate through more memory than the
+// Variants of the kernel for few rows: checked against float64 and timed over weights that rotate through more memory than the
 // cache holds, in a CUDA graph.
 
 #ifndef COSETQ_CUDA_BENCH_VARIANTS_CUH_
@@ -136,22 +136,27 @@ double Time(int copies, const std::function<void(int, cudaStream_t)>& call) {
   return static_cast<double>(times[times.size() / 2]);
 }
 
-// With kParts it also prints what it takes to fetch the weights, to decode them too, to multiply them too.
+// With kParts it also prints what it takes to fetch the weights, and to decode them too.
 template <Form kForm, int kRoom, int kWarps, int kDepth, bool kParts = false>
-void Variant(int number, const Bench& bench, int batch, int splits) {
+void Variant(int number, const Bench& bench, int batch) {
   const PackedView& w = bench.view;
   std::mt19937 random(7);
   std::normal_distribution<float> normal;
   std::vector<float> a(static_cast<size_t>(batch) * static_cast<size_t>(w.cols));
   for (float& x : a) x = normal(random);
   const Buffer<float> in(a);
+  const Buffer<unsigned char> workspace(FragmentBytes(w, batch));
   std::vector<float> y(static_cast<size_t>(batch) * static_cast<size_t>(w.rows));
   const Buffer<float> out(y.size());
   Check(cudaMemset(out.get(), 0xff, out.bytes()), "poison");
-  const auto run = [&](int i, cudaStream_t stream) {
-    LaunchSmall<kForm, kRoom, kWarps, kDepth>(bench.Copy(i), in.get(), false, batch, out.get(), false, splits, stream);
+  Check(cudaMemset(workspace.get(), 0xff, workspace.bytes()), "poison");
+  const auto launch = [&](auto work, int i, cudaStream_t stream) {
+    LaunchSmall<kForm, kRoom, kWarps, kDepth, decltype(work)::value>(bench.Copy(i), in.get(), false, batch, workspace.get(),
+                                                                     out.get(), false, stream);
   };
-  run(0, nullptr);
+  const std::integral_constant<Work, kMultiply> whole;
+  std::printf("%2d  room %2d warps %2d depth %d ", number, kRoom, kWarps, kDepth);
+  launch(whole, 0, nullptr);
   Check(cudaMemcpy(y.data(), out.get(), out.bytes(), cudaMemcpyDeviceToHost), "read");
   std::vector<float> scales(static_cast<size_t>(w.rows));
   Check(cudaMemcpy(scales.data(), w.scales, scales.size() * 4, cudaMemcpyDeviceToHost), "read");
@@ -166,29 +171,27 @@ void Variant(int number, const Bench& bench, int batch, int splits) {
     squares += e * e;
     norm += sum * sum;
   }
-  const double all = Time(bench.copies, run);
-  std::printf("%2d  room %2d warps %2d depth %d splits %2d  %6.2f us  %5.2f TB/s  error %.1e", number, kRoom, kWarps, kDepth, splits, all,
-              static_cast<double>(bench.bytes) / all * 1e-6, std::sqrt(squares / norm));
+  const double all = Time(bench.copies, [&](int i, cudaStream_t stream) { launch(whole, i, stream); });
+  std::printf("%6.2f us  %5.2f TB/s  error %.1e", all, static_cast<double>(bench.bytes) / all * 1e-6, std::sqrt(squares / norm));
   if constexpr (kParts) {
     const auto part = [&](auto work) {
-      return Time(bench.copies, [&](int i, cudaStream_t stream) {
-        LaunchSmall<kForm, kRoom, kWarps, kDepth, decltype(work)::value>(bench.Copy(i), in.get(), false, batch, out.get(),
-                                                                         false, splits, stream);
-      });
+      return Time(bench.copies, [&](int i, cudaStream_t stream) { launch(work, i, stream); });
     };
-    std::printf("  of it: fetch %.2f, + decode %.2f, + multiply %.2f", part(std::integral_constant<Work, kFetch>()),
-                part(std::integral_constant<Work, kDecode>()), part(std::integral_constant<Work, kMultiply>()));
+    std::printf("  of it: fetch %.2f, + decode %.2f", part(std::integral_constant<Work, kFetch>()),
+                part(std::integral_constant<Work, kDecode>()));
   }
   std::printf("\n");
+  std::fflush(stdout);
 }
 
 template <Form kForm, int kRoom>
 void Variants(const Bench& bench, int batch) {
   constexpr int kMore = kForm == Form::kOneByte ? 2 : 1;
-  Variant<kForm, kRoom, 8, 3 * kMore>(1, bench, batch, 2);
-  Variant<kForm, kRoom, 12, 2 * kMore>(2, bench, batch, 2);
-  Variant<kForm, kRoom, 16, kMore, true>(3, bench, batch, 2);
-  Variant<kForm, kRoom, 16, 2 * kMore>(4, bench, batch, 2);
+  Variant<kForm, kRoom, 16, kMore, true>(1, bench, batch);
+  Variant<kForm, kRoom, 16, 2 * kMore>(2, bench, batch);
+  Variant<kForm, kRoom, 12, 3 * kMore>(3, bench, batch);
+  Variant<kForm, kRoom, 8, 5 * kMore>(4, bench, batch);
+  if constexpr (kRoom == 4) Variant<kForm, kRoom, 20, kMore>(5, bench, batch);
 }
 
 template <Form kForm>
@@ -209,4 +212,3 @@ void RunVariantsOf(const char* name, int rows, int cols, int batch) {
 }  // namespace cosetq::cuda
 
 #endif  // COSETQ_CUDA_BENCH_VARIANTS_CUH_
-

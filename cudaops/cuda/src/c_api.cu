@@ -10,6 +10,7 @@
 #include "decode.h"
 #include "device.h"
 #include "encode.h"
+#include "feedback.h"
 #include "linear.h"
 #include "vlut.h"
 #include "weight.h"
@@ -23,6 +24,10 @@ struct cosetq_cuda_weight {
 
 struct cosetq_cuda_encoder {
   cosetq::cuda::DeviceEncoder encoder;
+};
+
+struct cosetq_cuda_feedback {
+  cosetq::cuda::Feedback feedback;
 };
 
 namespace {
@@ -176,6 +181,20 @@ extern "C" int cosetq_cuda_encode_device(const cosetq_cuda_encoder* encoder, con
     encoder->encoder.Encode({rows, groups, nullptr, steps, count, sse, indices, gains}, errors,
                             static_cast<cudaStream_t>(stream));
   });
+}
+
+extern "C" cosetq_cuda_feedback* cosetq_cuda_feedback_create(const cosetq_codec* codec, const int32_t* leaders, int64_t groups,
+                                                             const float* lower, const float* metrics) {
+  cosetq_cuda_feedback* made = nullptr;
+  Guard([&] { made = new cosetq_cuda_feedback{{*codec, leaders, groups, lower, metrics}}; });
+  return made;
+}
+
+extern "C" void cosetq_cuda_feedback_free(cosetq_cuda_feedback* feedback) { delete feedback; }
+
+extern "C" int cosetq_cuda_feedback_run(const cosetq_cuda_feedback* feedback, const float* rows, const float* steps,
+                                        int64_t count, uint16_t* indices, uint8_t* gains, float* errors, double* losses) {
+  return Guard([&] { feedback->feedback.Run({rows, steps, count, indices, gains, errors, losses}); });
 }
 
 extern "C" int64_t cosetq_cuda_calls(const char* path) {

@@ -14,33 +14,49 @@ namespace {
 
 constexpr int kThreads = 256;
 
-// What a block of threads shares: the codec, and the blocks to clamp, of all threads together, so that whole warps clamp.
-struct Shared {
-  EncoderView codec;
-  uint32_t tables[kEncodeLevels][256];
-  int count;
-  float y[kEncodeDim][kThreads * kEncodeBlocks];
-  uint16_t place[kThreads * kEncodeBlocks];  // thread and block
-  float error[kThreads * kEncodeBlocks];     // of a place
-  uint32_t classes[kThreads * kEncodeBlocks];
+// Groups that a thread codes side by side.
+constexpr int kPer = 2;
+
+// Blocks that a warp has to clamp, gathered so that most lanes clamp one.
+struct Queue {
+  static constexpr int kRoom = 32 * kPer * kEncodeBlocks;
+  float y[kEncodeDim][kRoom];
+  uint8_t place[kRoom];    // (group * kEncodeBlocks + block) * 32 + lane
+  float error[kRoom];      // of a place
+  uint32_t classes[kRoom];
 };
 
-// Codes the group x with every gain that is worth trying. All threads of the block come here, those without a group with active
-// false.
-__device__ void EncodeGroup(Shared& shared, bool active, const float x[schema::kGroup], float reciprocal, float* best,
-                            uint32_t best_classes[kEncodeBlocks], uint8_t* best_gain) {
-  const EncoderView& codec = shared.codec;
-  *best = INFINITY;
-  int overloads = 0;
+// A group of weights on its way.
+struct Group {
+  float x[schema::kGroup];
+  float reciprocal;
+  bool fits;
+  float best;
+  uint32_t classes[kEncodeBlocks];
+  uint8_t gain;
+  int overloads;
+};
+
+// Codes the groups with every gain that is worth trying. All lanes of the warp come here.
+template <int kShape>
+__device__ __forceinline__ void EncodeGroup(const EncoderView& codec, const Leaders& leaders, Queue& queue,
+                                            Group (&groups)[kPer]) {
+  const int lane = threadIdx.x % 32;
+  const uint32_t below = (1u << lane) - 1;
   for (int g = codec.gain_count - 1; g >= 0; --g) {
-    if (threadIdx.x == 0) shared.count = 0;
-    __syncthreads();
-    const bool trying = active && overloads < codec.max_overloads;
+    bool any = false;
+#pragma unroll
+    for (int i = 0; i < kPer; ++i) any = any || (groups[i].fits && groups[i].overloads < codec.max_overloads);
+    if (!__any_sync(0xffffffffu, any)) break;
     const float gain = codec.gains[g], square = gain * gain;
-    CodedBlock code[kEncodeBlocks];
-    bool queued[kEncodeBlocks] = {}, hopeless = false;
-    if (trying) {
-      const float inverse = reciprocal / gain;
+    CodedBlock code[kPer][kEncodeBlocks];
+    bool queued[kPer][kEncodeBlocks], skip[kPer];
+    int count = 0;
+#pragma unroll
+    for (int i = 0; i < kPer; ++i) {
+      Group& group = groups[i];
+      const bool trying = group.fits && group.overloads < codec.max_overloads;
+      const float inverse = group.reciprocal / gain;
       float y[kEncodeBlocks][kEncodeDim], bound = 0;
       bool overload = false;
 #pragma unroll
@@ -48,101 +64,112 @@ __device__ void EncodeGroup(Shared& shared, bool active, const float x[schema::k
         float largest = 0;
 #pragma unroll
         for (int j = 0; j < kEncodeDim; ++j) {
-          y[b][j] = x[b * kEncodeDim + j] * inverse + codec.centre[j];
+          y[b][j] = group.x[b * kEncodeDim + j] * inverse + codec.centre[j];
           largest = fmaxf(largest, fabsf(y[b][j]));
         }
         // So far out, the nearest point is certainly not in the code, nor a match for the bound.
-        code[b] = {0, 0, false};
+        code[i][b] = {0, 0, false, 0};
         if (!(largest >= codec.reach_one + 2)) {
-          const uint32_t point = NearestPoint(y[b], &code[b].error);
-          code[b].classes = Digits(codec, point, &code[b].inside);
+          const uint32_t point = NearestPoint(y[b], &code[i][b].error);
+          code[i][b].classes = Digits<kShape>(codec, leaders, point, &code[i][b].inside);
         }
-        float least = code[b].error;
-        if (!code[b].inside) {
+        float least = code[i][b].error;
+        if (!code[i][b].inside) {
           overload = true;
           least = fmaxf(least, Bound(codec, y[b]));
         }
         bound = bound + least;
       }
-      overloads += overload ? 1 : 0;
-      hopeless = overload && square * bound > *best;
+      group.overloads += trying && overload ? 1 : 0;
+      skip[i] = !trying || (overload && square * bound > group.best);
 #pragma unroll
       for (int b = 0; b < kEncodeBlocks; ++b) {
-        queued[b] = !hopeless && !code[b].inside;
-        if (!queued[b]) continue;
-        const int at = atomicAdd(&shared.count, 1);
-        shared.place[at] = static_cast<uint16_t>(threadIdx.x * kEncodeBlocks + b);
+        queued[i][b] = !skip[i] && !code[i][b].inside;
+        const uint32_t wanted = __ballot_sync(0xffffffffu, queued[i][b]);
+        if (queued[i][b]) {
+          const int at = count + __popc(wanted & below);
+          queue.place[at] = static_cast<uint8_t>((i * kEncodeBlocks + b) * 32 + lane);
 #pragma unroll
-        for (int j = 0; j < kEncodeDim; ++j) shared.y[j][at] = y[b][j];
+          for (int j = 0; j < kEncodeDim; ++j) queue.y[j][at] = y[b][j];
+        }
+        count += __popc(wanted);
       }
     }
-    __syncthreads();
-    for (int i = threadIdx.x; i < shared.count; i += kThreads) {
-      const CodedBlock clamped = Clamp(codec, shared.y[0][i], shared.y[1][i], shared.y[2][i], shared.y[3][i]);
-      shared.error[shared.place[i]] = clamped.error;
-      shared.classes[shared.place[i]] = clamped.classes;
+    __syncwarp();
+    for (int k = lane; k < count; k += 32) {
+      const float y[kEncodeDim] = {queue.y[0][k], queue.y[1][k], queue.y[2][k], queue.y[3][k]};
+      const CodedBlock clamped = Clamp<kShape>(codec, leaders, y);
+      queue.error[queue.place[k]] = clamped.error;
+      queue.classes[queue.place[k]] = clamped.classes;
     }
-    __syncthreads();
-    if (!trying || hopeless) continue;
+    __syncwarp();
 #pragma unroll
-    for (int b = 0; b < kEncodeBlocks; ++b) {
-      if (!queued[b]) continue;
-      code[b].error = shared.error[threadIdx.x * kEncodeBlocks + b];
-      code[b].classes = shared.classes[threadIdx.x * kEncodeBlocks + b];
-    }
-    const float error = square * (code[0].error + code[1].error);
-    if (error <= *best) {
-      *best = error;
-      *best_gain = static_cast<uint8_t>(g);
+    for (int i = 0; i < kPer; ++i) {
 #pragma unroll
-      for (int b = 0; b < kEncodeBlocks; ++b) best_classes[b] = code[b].classes;
+      for (int b = 0; b < kEncodeBlocks; ++b) {
+        if (!queued[i][b]) continue;
+        code[i][b].error = queue.error[(i * kEncodeBlocks + b) * 32 + lane];
+        code[i][b].classes = queue.classes[(i * kEncodeBlocks + b) * 32 + lane];
+      }
+      const float error = square * (code[i][0].error + code[i][1].error);
+      if (skip[i] || !(error <= groups[i].best)) continue;
+      groups[i].best = error;
+      groups[i].gain = static_cast<uint8_t>(g);
+#pragma unroll
+      for (int b = 0; b < kEncodeBlocks; ++b) groups[i].classes[b] = code[i][b].classes;
     }
   }
 }
 
-// A thread takes a group; groups are numbered through all items. Groups of weights out of range are left, with an error of -1.
-__global__ void __launch_bounds__(kThreads) EncodeGroups(EncoderView codec, EncodeWork work, float* errors) {
-  __shared__ Shared shared;
-  for (int m = 0; m < codec.levels; ++m) {
-    if (threadIdx.x < 1u << (kEncodeDim * codec.level[m].shift))
-      shared.tables[m][threadIdx.x] = codec.level[m].leaders[threadIdx.x];
-  }
-  if (threadIdx.x == 0) {
-    shared.codec = codec;
-    for (int m = 0; m < codec.levels; ++m) shared.codec.level[m].leaders = shared.tables[m];
+// A thread takes kPer groups at a time; groups are numbered through all items. Groups of weights out of range are left, with an
+// error of -1.
+template <int kShape>
+__global__ void __launch_bounds__(kThreads) EncodeGroups(const __grid_constant__ EncoderView codec, EncodeWork work,
+                                                         float* errors) {
+  __shared__ Leaders leaders;
+  __shared__ Queue queues[kThreads / 32];
+  const int levels = Levels<kShape>(codec);
+  for (int m = 0; m < levels; ++m) {
+    if (threadIdx.x < 1u << (kEncodeDim * codec.level[m].shift)) leaders[m][threadIdx.x] = codec.level[m].leaders[threadIdx.x];
   }
   __syncthreads();
   const int64_t total = work.count * work.groups;
-  for (int64_t first = static_cast<int64_t>(blockIdx.x) * kThreads; first < total;
-       first += static_cast<int64_t>(gridDim.x) * kThreads) {
-    const int64_t at = first + threadIdx.x;
-    float x[schema::kGroup] = {}, reciprocal = 0;
-    bool fits = false;
-    if (at < total) {
+  for (int64_t first = static_cast<int64_t>(blockIdx.x) * kThreads * kPer; first < total;
+       first += static_cast<int64_t>(gridDim.x) * kThreads * kPer) {
+    Group groups[kPer];
+#pragma unroll
+    for (int i = 0; i < kPer; ++i) {
+      const int64_t at = first + i * kThreads + threadIdx.x;
+      Group& group = groups[i];
+      group = {};
+      group.best = INFINITY;
+      if (at >= total) continue;
       const int64_t item = at / work.groups, row = work.at == nullptr ? item : work.at[item];
       const float step = work.steps[item];
-      reciprocal = 1.0f / step;
+      group.reciprocal = 1.0f / step;
       const float limit = fminf(3.402823466e38f, step * codec.max_steps);
       const auto* from =
           reinterpret_cast<const float4*>(work.rows + (row * work.groups + at % work.groups) * schema::kGroup);
       const float4 low = from[0], high = from[1];
-      x[0] = low.x, x[1] = low.y, x[2] = low.z, x[3] = low.w;
-      x[4] = high.x, x[5] = high.y, x[6] = high.z, x[7] = high.w;
-      fits = step > 0 && !isinf(step) && !isinf(reciprocal);
+      group.x[0] = low.x, group.x[1] = low.y, group.x[2] = low.z, group.x[3] = low.w;
+      group.x[4] = high.x, group.x[5] = high.y, group.x[6] = high.z, group.x[7] = high.w;
+      group.fits = step > 0 && !isinf(step) && !isinf(group.reciprocal);
 #pragma unroll
-      for (int j = 0; j < schema::kGroup; ++j) fits = fits && fabsf(x[j]) <= limit;
+      for (int j = 0; j < schema::kGroup; ++j) group.fits = group.fits && fabsf(group.x[j]) <= limit;
     }
-    float error;
-    uint32_t classes[kEncodeBlocks];
-    uint8_t gain = 0;
-    EncodeGroup(shared, fits, x, reciprocal, &error, classes, &gain);
-    if (at >= total) continue;
-    errors[at] = fits ? error : -1;
-    if (work.indices == nullptr || !fits) continue;
-    work.gains[at] = gain;
-    auto* out = reinterpret_cast<uint32_t*>(work.indices) + at * codec.levels;
-    for (int m = 0; m < codec.levels; ++m)
-      out[m] = (classes[0] >> (8 * m) & 0xff) | (classes[1] >> (8 * m) & 0xff) << 16;
+    EncodeGroup<kShape>(codec, leaders, queues[threadIdx.x / 32], groups);
+#pragma unroll
+    for (int i = 0; i < kPer; ++i) {
+      const int64_t at = first + i * kThreads + threadIdx.x;
+      const Group& group = groups[i];
+      if (at >= total) continue;
+      errors[at] = group.fits ? group.best : -1;
+      if (work.indices == nullptr || !group.fits) continue;
+      work.gains[at] = group.gain;
+      auto* out = reinterpret_cast<uint32_t*>(work.indices) + at * levels;
+      for (int m = 0; m < levels; ++m)
+        out[m] = (group.classes[0] >> (8 * m) & 0xff) | (group.classes[1] >> (8 * m) & 0xff) << 16;
+    }
   }
 }
 
@@ -178,8 +205,14 @@ DeviceEncoder::DeviceEncoder(const cosetq_codec& codec, const int32_t* leaders) 
 
 void DeviceEncoder::Encode(const EncodeWork& work, float* errors, cudaStream_t stream) const {
   if (work.count == 0 || work.groups == 0) return;
-  const int64_t blocks = (work.count * work.groups + kThreads - 1) / kThreads;
-  EncodeGroups<<<static_cast<unsigned>(std::min<int64_t>(blocks, int64_t{1} << 20)), kThreads, 0, stream>>>(view_, work, errors);
+  const int64_t blocks = (work.count * work.groups + kThreads * kPer - 1) / (kThreads * kPer);
+  const auto kernel = [&] {
+    if (view_.levels == 1 && view_.level[0].shift == 2) return EncodeGroups<0x2>;
+    if (view_.levels == 2 && view_.level[0].shift == 2 && view_.level[1].shift == 2) return EncodeGroups<0x22>;
+    if (view_.levels == 2 && view_.level[0].shift == 1 && view_.level[1].shift == 2) return EncodeGroups<0x21>;
+    return EncodeGroups<kAnyShape>;
+  }();
+  kernel<<<static_cast<unsigned>(std::min<int64_t>(blocks, int64_t{1} << 20)), kThreads, 0, stream>>>(view_, work, errors);
   CheckLaunch("encode");
   const int64_t per_block = kThreads / 32;
   SumErrors<<<static_cast<unsigned>((work.count + per_block - 1) / per_block), kThreads, 0, stream>>>(work, errors);

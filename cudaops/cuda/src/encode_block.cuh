@@ -11,10 +11,27 @@ namespace cosetq::cuda {
 // A point is packed as in encode_view.h: a biased byte for each coordinate.
 constexpr float kRound = (3 << 22) + kEncodeBias;
 
+// The codebooks that kernels are made for: log2 q of the levels, in four bits each; 0 reads them from the codec.
+constexpr int kAnyShape = 0;
+
+template <int kShape>
+__device__ __forceinline__ int Levels(const EncoderView& codec) {
+  return kShape == kAnyShape ? codec.levels : kShape < 16 ? 1 : 2;
+}
+
+template <int kShape>
+__device__ __forceinline__ int ShiftOf(const EncoderView& codec, int level) {
+  return kShape == kAnyShape ? codec.level[level].shift : kShape >> (4 * level) & 15;
+}
+
+// Leaders of the levels in shared memory.
+using Leaders = uint32_t[kEncodeLevels][256];
+
 struct CodedBlock {
   uint32_t classes;  // level m in bits 8m and up
   float error;
   bool inside;
+  uint32_t point;  // of Clamp
 };
 
 // The packed step of one in coordinate j, in the direction of r.
@@ -55,19 +72,23 @@ __device__ __forceinline__ uint32_t NearestPoint(const float y[4], float* error)
 }
 
 // The classes of a point, and whether it is in the code.
-__device__ __forceinline__ uint32_t Digits(const EncoderView& codec, uint32_t point, bool* inside) {
+template <int kShape>
+__device__ __forceinline__ uint32_t Digits(const EncoderView& codec, const Leaders& leaders, uint32_t point, bool* inside) {
   uint32_t all = 0;
-  for (int m = 0; m < codec.levels; ++m) {
-    const EncodeLevel& level = codec.level[m];
-    const int shift = level.shift;
+  const int levels = Levels<kShape>(codec);
+#pragma unroll
+  for (int m = 0; m < (kShape == kAnyShape ? kEncodeLevels : levels); ++m) {
+    if (kShape == kAnyShape && m == levels) break;
+    const int shift = ShiftOf<kShape>(codec, m);
+    const uint32_t mask = (1u << shift) - 1;
     const uint32_t x2 = point >> 16, x3 = point >> 24;
     const uint32_t half = ((point + (point >> 8) + x2 + x3) & 0xffu) >> 1;
-    const uint32_t k = ((0u - half) & level.mask) | ((point - half) & level.mask) << shift |
-                       ((0u - x2 - x3) & level.mask) << (2 * shift) | ((0u - x3) & level.mask) << (3 * shift);
-    point = (point - level.leaders[k]) >> shift;
+    const uint32_t k = ((0u - half) & mask) | ((point - half) & mask) << shift | ((0u - x2 - x3) & mask) << (2 * shift) |
+                       ((0u - x3) & mask) << (3 * shift);
+    point = (point - leaders[m][k]) >> shift;
     all |= k << (8 * m);
   }
-  *inside = point == codec.level[codec.levels - 1].zero;
+  *inside = point == codec.level[levels - 1].zero;
   return all;
 }
 
@@ -96,7 +117,8 @@ __device__ __forceinline__ float Shrink(const EncoderView& codec, const float y[
 
 // Moves a point by the first minimal vector that shortens the residual and stays in the code: a step along two of the
 // largest residuals, or along one and against another. Returns whether it moved.
-__device__ __forceinline__ bool Refine(const EncoderView& codec, const float r[4], uint32_t* point, uint32_t* classes) {
+template <int kShape>
+__device__ __forceinline__ bool Refine(const EncoderView& codec, const Leaders& leaders, const float r[4], uint32_t* point, uint32_t* classes) {
   float size[4];
   uint32_t step[4];
 #pragma unroll
@@ -126,7 +148,7 @@ __device__ __forceinline__ bool Refine(const EncoderView& codec, const float r[4
     const uint32_t towards = from + step[along];
     const uint32_t candidate = against ? towards - step[other] : towards + step[other];
     bool inside;
-    const uint32_t k = Digits(codec, candidate, &inside);
+    const uint32_t k = Digits<kShape>(codec, leaders, candidate, &inside);
     if (!inside) return;
     *point = candidate;
     *classes = k;
@@ -148,8 +170,8 @@ __device__ __forceinline__ bool Refine(const EncoderView& codec, const float r[4
 }
 
 // Codes a block that overloads: the first point along the ray to the centre of the code, then better ones.
-__device__ __noinline__ CodedBlock Clamp(const EncoderView& codec, float y0, float y1, float y2, float y3) {
-  const float y[4] = {y0, y1, y2, y3};
+template <int kShape>
+__device__ __forceinline__ CodedBlock Clamp(const EncoderView& codec, const Leaders& leaders, const float y[4]) {
   CodedBlock code;
   uint32_t point;
   bool inside = false;
@@ -158,16 +180,17 @@ __device__ __noinline__ CodedBlock Clamp(const EncoderView& codec, float y0, flo
 #pragma unroll
     for (int j = 0; j < 4; ++j) u[j] = s * (y[j] - codec.centre[j]) + codec.centre[j];
     point = NearestPoint(u, &unused);
-    code.classes = Digits(codec, point, &inside);
+    code.classes = Digits<kShape>(codec, leaders, point, &inside);
   }
   for (int moves = 0;; ++moves) {
     float r[4];
 #pragma unroll
     for (int j = 0; j < 4; ++j)
       r[j] = y[j] - static_cast<float>(static_cast<int>(point >> (8 * j) & 0xffu) - kEncodeBias);
-    if (moves == codec.max_refinements || !Refine(codec, r, &point, &code.classes)) {
+    if (moves == codec.max_refinements || !Refine<kShape>(codec, leaders, r, &point, &code.classes)) {
       code.error = SumOfSquares(r);
       code.inside = true;
+      code.point = point;
       return code;
     }
   }

@@ -1,7 +1,7 @@
 // Activations as the small-batch kernel reads them: integers of 16 bits, in two bytes, in the order of the columns of a
-// panel (views.h), in shared memory.
+// panel (views.h), in device memory.
 //
-// A block sees the columns of a range of chunks. There a row a of the activations is a = step * q, |q| <= 32639, and q = 256 *
+// A row a of the activations is a = step * q, |q| <= 32639, and q = 256 *
 // high + low. The weights come as u = gain * (v + bias), not gain * (v - centre) as they should be, so each group also has a
 // correction -(bias * sum of q + <centre, q>), to be multiplied by the gain alone: an integer of 24 bits, in three bytes.
 //
@@ -71,11 +71,10 @@ __device__ __forceinline__ void LoadGroup(const PackedView& w, const T* a, int g
   }
 }
 
-// The activations of a block in shared memory: chunks, and for each row the bits of the largest magnitude.
+// The activations of a call: chunks, and for each row the bits of the largest magnitude.
 struct Fragments {
   unsigned char* chunks;
   uint32_t* peaks;  // [batch]
-  int from, count;  // chunks of the weight
   int batch;
 
   // What a sum is multiplied by; NaN for a row with NaN or infinity.
@@ -83,58 +82,8 @@ struct Fragments {
     return peak < 0x7f800000u ? __uint_as_float(peak) / kLargestActivation : __int_as_float(0x7fffffff);
   }
 
-  // All threads of the block together. The peaks are 0 on entry, and a barrier lies between. Ends with a barrier.
-  // kHeld is the number of groups that a thread loads at once.
-  template <int kThreads, int kHeld, typename T>
-  __device__ void Fill(const PackedView& w, const T* a) const {
-    const int groups = count * kPanelGroups, items = batch * groups;
-    const auto load = [&](int i, float x[kGroup]) {
-      const int row = i / groups;
-      LoadGroup(w, a + static_cast<int64_t>(row) * w.cols, from * kPanelGroups + i - row * groups, x);
-      return row;
-    };
-    // All loads of a thread are under way at once; what there is beyond is loaded again for the second pass.
-    float held[kHeld][kGroup];
-#pragma unroll
-    for (int k = 0; k < kHeld; ++k) {
-      const int i = threadIdx.x + k * kThreads;
-      if (i < items) load(i, held[k]);
-    }
-    // A warp's groups are all of one row, since a chunk has as many groups as a warp has lanes.
-    const auto take = [&](int row, const float x[kGroup]) {
-      uint32_t largest = 0;  // the bits of magnitudes are ordered like them, NaN above infinity
-#pragma unroll
-      for (int j = 0; j < kGroup; ++j) largest = max(largest, __float_as_uint(x[j]) & 0x7fffffffu);
-      largest = __reduce_max_sync(0xffffffffu, largest);
-      if (threadIdx.x % 32 == 0) atomicMax(peaks + row, largest);
-    };
-#pragma unroll
-    for (int k = 0; k < kHeld; ++k) {
-      const int i = threadIdx.x + k * kThreads;
-      if (i < items) take(i / groups, held[k]);
-    }
-    for (int i = threadIdx.x + kHeld * kThreads; i < items; i += kThreads) {
-      float x[kGroup];
-      const int row = load(i, x);
-      take(row, x);
-    }
-    __syncthreads();
-#pragma unroll
-    for (int k = 0; k < kHeld; ++k) {
-      const int i = threadIdx.x + k * kThreads;
-      if (i < items) Store(w, held[k], i % groups, i / groups);
-    }
-    for (int i = threadIdx.x + kHeld * kThreads; i < items; i += kThreads) {
-      float x[kGroup];
-      const int row = load(i, x);
-      Store(w, x, i % groups, row);
-    }
-    __syncthreads();
-  }
-
- private:
-  __device__ void Store(const PackedView& w, float x[kGroup], int group, int row) const {
-    float scale = kLargestActivation / __uint_as_float(peaks[row]);
+  __device__ void Store(const PackedView& w, float x[kGroup], int group, int row, uint32_t peak) const {
+    float scale = kLargestActivation / __uint_as_float(peak);
     // A peak so small that the factor overflows is as good as 0, and where a result will be NaN nothing matters.
     if (!(scale > 0 && scale < INFINITY)) {
       scale = 0;
@@ -163,13 +112,23 @@ struct Fragments {
   }
 };
 
-// The activations of one chunk as a lane multiplies them.
+inline size_t FragmentBytes(const PackedView& w, int64_t batch) {
+  return static_cast<size_t>(w.chunks * batch * kChunkBytes + batch * 4);
+}
+
+inline Fragments FragmentsAt(void* memory, const PackedView& w, int batch) {
+  auto* chunks = static_cast<unsigned char*>(memory);
+  return {chunks, reinterpret_cast<uint32_t*>(chunks + static_cast<size_t>(w.chunks) * static_cast<size_t>(batch) * kChunkBytes),
+          batch};
+}
+
+// The activations of one chunk as a lane multiplies them. Another kernel has written them a moment ago, so they are read past the
+// first-level cache.
 template <int kRoom>
 struct ChunkActivations {
   uint4 data[4][DataTiles(kRoom)];
   uint2 corrections[DataTiles(kRoom) + TopTiles(kRoom)];
 
-  // chunk counts from the first of the block.
   __device__ __forceinline__ void Load(const Fragments& f, int chunk, int lane) {
     const int t = lane % 4, column = lane / 4;
     const unsigned char* at = f.chunks + chunk * f.batch * kChunkBytes;
@@ -181,15 +140,15 @@ struct ChunkActivations {
 #pragma unroll
       for (int pair = 0; pair < 4; ++pair) {
         data[pair][tile] = make_uint4(0, 0, 0, 0);
-        if (there) data[pair][tile] = *reinterpret_cast<const uint4*>(at + ((pair * 2 + low) * f.batch + row) * 64 + t * 16);
+        if (there) data[pair][tile] = __ldcg(reinterpret_cast<const uint4*>(at + ((pair * 2 + low) * f.batch + row) * 64 + t * 16));
       }
       const unsigned char* parts = at + f.batch * kDataBytes + row * 32 + t * 8;
       corrections[tile] = make_uint2(0, 0);
-      if (there) corrections[tile] = *reinterpret_cast<const uint2*>(parts + (1 - low) * f.batch * 32);
+      if (there) corrections[tile] = __ldcg(reinterpret_cast<const uint2*>(parts + (1 - low) * f.batch * 32));
       if (low == 0 || kRoom == 4) {
         uint2* top = corrections + DataTiles(kRoom) + tile / 2;
         *top = make_uint2(0, 0);
-        if (there && low == 0) *top = *reinterpret_cast<const uint2*>(parts + 2 * f.batch * 32);
+        if (there && low == 0) *top = __ldcg(reinterpret_cast<const uint2*>(parts + 2 * f.batch * 32));
       }
     }
   }

@@ -3,10 +3,12 @@
 #include <algorithm>
 
 #include "cublas.h"
+#include "device.h"
 #include "general.h"
 #include "large.h"
 #include "rotate.h"
 #include "small.h"
+#include "wide.h"
 
 namespace cosetq::cuda {
 
@@ -17,8 +19,19 @@ std::atomic<int64_t>& Calls(Path path) {
 
 namespace {
 
-// cuBLAS wants rows of 16 bytes for its fast kernels, and takes no others of int8.
-bool IsLarge(const DeviceWeight& w, int64_t batch) { return batch >= kMinLargeBatch && w.cols() % 8 == 0 && HasCublas(); }
+bool InBytes(const DeviceWeight& w, bool fast) { return fast && w.packed_view().bytes.fit; }
+
+// Which path a call takes.
+Path PathOf(const DeviceWeight& w, int64_t batch, bool fast) {
+  if (w.packed() && batch <= kMaxSmallBatch) return kSmall;
+  // cuBLAS wants rows of 16 bytes for its fast kernels, and takes no others of int8.
+  const bool large = w.cols() % 8 == 0 && HasCublas();
+  // So many rows are worth writing decoded weights down.
+  constexpr int64_t kMany = 1024;
+  if (w.packed() && CurrentDevice().hopper && !(large && batch >= kMany && !InBytes(w, fast))) return kWide;
+  if (batch >= kMinLargeBatch && large) return kLarge;
+  return w.packed() ? kSmall : kGeneral;
+}
 
 // Bytes of rotated activations, in float.
 size_t RotatedBytes(const DeviceWeight& w, int64_t batch) {
@@ -27,9 +40,18 @@ size_t RotatedBytes(const DeviceWeight& w, int64_t batch) {
 
 }  // namespace
 
-size_t LinearWorkspace(const DeviceWeight& w, int64_t batch, bool half, bool) {
+size_t LinearWorkspace(const DeviceWeight& w, int64_t batch, bool half, bool fast) {
   const size_t rotated = RotatedBytes(w, batch);
-  return rotated + (IsLarge(w, batch) ? LargeWorkspace(w, batch, half && rotated == 0, half) : 0);
+  switch (PathOf(w, batch, fast)) {
+    case kSmall:
+      return rotated + SmallWorkspace(w.packed_view(), batch);
+    case kWide:
+      return rotated + WideWorkspace(w.packed_view(), batch, InBytes(w, fast));
+    case kLarge:
+      return rotated + LargeWorkspace(w, batch, half && rotated == 0, half);
+    default:
+      return rotated;
+  }
 }
 
 void Linear(const DeviceWeight& w, const LinearCall& call, cudaStream_t stream) {
@@ -43,33 +65,26 @@ void Linear(const DeviceWeight& w, const LinearCall& call, cudaStream_t stream) 
     a = call.workspace;
     half_a = false;
   }
-  if (IsLarge(w, call.batch)) {
-    LargeLinear(w, a, half_a, call.batch, call.y, call.half,
-                static_cast<unsigned char*>(call.workspace) + RotatedBytes(w, call.batch), stream);
-    ++Calls(kLarge);
-    return;
-  }
-  if (!w.packed()) {
-    GeneralLinear(w.general_view(), a, half_a, call.batch, call.y, call.half, stream);
-    ++Calls(kGeneral);
-    return;
-  }
-  const auto row = [](const void* p, int64_t first, int64_t cols, bool half) {
-    return static_cast<const char*>(p) + first * cols * (half ? 2 : 4);
-  };
-  int64_t most = kMaxSmallBatch;
-  for (int64_t first = 0; first < call.batch;) {
-    const int count = static_cast<int>(std::min(most, call.batch - first));
-    void* y = const_cast<char*>(row(call.y, first, w.rows(), call.half));
-    if (SmallLinear(w.packed_view(), row(a, first, w.cols(), half_a), half_a, count, y, call.half, stream)) {
-      first += count;
-    } else if (most == 1) {
-      throw Error("a row of " + std::to_string(w.cols()) + " columns does not fit the device's shared memory");
-    } else {
-      most /= 2;
+  void* workspace = static_cast<unsigned char*>(call.workspace) + RotatedBytes(w, call.batch);
+  const Path path = PathOf(w, call.batch, call.fast);
+  if (path == kSmall) {
+    const auto row = [](const void* p, int64_t first, int64_t cols, bool half) {
+      return static_cast<const char*>(p) + first * cols * (half ? 2 : 4);
+    };
+    for (int64_t first = 0; first < call.batch; first += kMaxSmallBatch) {
+      const int count = static_cast<int>(std::min<int64_t>(kMaxSmallBatch, call.batch - first));
+      void* y = const_cast<char*>(row(call.y, first, w.rows(), call.half));
+      if (!SmallLinear(w.packed_view(), row(a, first, w.cols(), half_a), half_a, count, y, call.half, workspace, stream))
+        throw Error("the device has too little shared memory");
     }
+  } else if (path == kWide) {
+    WideLinear(w.packed_view(), a, half_a, call.batch, InBytes(w, call.fast), call.y, call.half, workspace, stream);
+  } else if (path == kLarge) {
+    LargeLinear(w, a, half_a, call.batch, call.y, call.half, workspace, stream);
+  } else {
+    GeneralLinear(w.general_view(), a, half_a, call.batch, call.y, call.half, stream);
   }
-  ++Calls(kSmall);
+  ++Calls(path);
 }
 
 }  // namespace cosetq::cuda

@@ -27,9 +27,9 @@ __device__ __forceinline__ void FillTable(const PackedView& w, uint32_t* table, 
 // Looks up entry `byte` of four digits. lane_table is the shared-memory address of the lane's copy.
 template <int kByte>
 __device__ __forceinline__ uint32_t LookUp(uint32_t lane_table, uint32_t digits) {
-  uint32_t address, word;
-  const uint32_t digit = __byte_perm(digits, 0, 0x4440 | kByte);
-  asm("mad.lo.u32 %0, %1, 128, %2;" : "=r"(address) : "r"(digit), "r"(lane_table));
+  uint32_t word;
+  // A product of bytes takes the digit out and scales it in one instruction.
+  const uint32_t address = __dp4a(digits, 128u << (8 * kByte), lane_table);
   asm volatile("ld.shared.u32 %0, [%1];" : "=r"(word) : "r"(address));
   return word;
 }
@@ -50,9 +50,10 @@ struct PanelCodes {
   uint32_t words[PanelVectors(kForm) * 4];
 };
 
-// The four registers of A in one step of a panel, times their gains; gains holds a byte per step of each row.
+// The four registers of A in one step of a panel, times their gains; gains holds a byte per step of each row. With one table for
+// both levels, ratio is that of their weights.
 template <Form kForm, int kStep>
-__device__ __forceinline__ void DecodeStep(const PanelCodes<kForm>& codes, uint32_t lane_table, int shift,
+__device__ __forceinline__ void DecodeStep(const PanelCodes<kForm>& codes, uint32_t lane_table, uint32_t ratio,
                                            const uint32_t gains[2][2], uint32_t a[4]) {
   if constexpr (kForm == Form::kOneByte) {
     const uint32_t w = codes.words[kStep];
@@ -62,10 +63,10 @@ __device__ __forceinline__ void DecodeStep(const PanelCodes<kForm>& codes, uint3
     a[3] = LookUp<3>(lane_table, w);
   } else if constexpr (kForm == Form::kTwoByte) {
     const uint32_t fine = codes.words[2 * kStep], coarse = codes.words[2 * kStep + 1];
-    a[0] = LookUp<0>(lane_table, fine) + (LookUp<0>(lane_table, coarse) << shift);
-    a[1] = LookUp<1>(lane_table, fine) + (LookUp<1>(lane_table, coarse) << shift);
-    a[2] = LookUp<2>(lane_table, fine) + (LookUp<2>(lane_table, coarse) << shift);
-    a[3] = LookUp<3>(lane_table, fine) + (LookUp<3>(lane_table, coarse) << shift);
+    a[0] = LookUp<0>(lane_table, fine) + LookUp<0>(lane_table, coarse) * ratio;
+    a[1] = LookUp<1>(lane_table, fine) + LookUp<1>(lane_table, coarse) * ratio;
+    a[2] = LookUp<2>(lane_table, fine) + LookUp<2>(lane_table, coarse) * ratio;
+    a[3] = LookUp<3>(lane_table, fine) + LookUp<3>(lane_table, coarse) * ratio;
   } else {
     const uint32_t coarse = codes.words[kStep];
     const uint32_t fine = codes.words[8 + kStep / 2];

@@ -26,25 +26,18 @@ __device__ __forceinline__ void LetNextKernelBegin() {
 }
 
 template <typename... Parameters, typename... Arguments>
-void LaunchOverlapped(const char* what, void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared,
-                      unsigned cluster, bool overlap, cudaStream_t stream, Arguments... arguments) {
+void LaunchOverlapped(const char* what, void (*kernel)(Parameters...), dim3 grid, unsigned threads, size_t shared,
+                      bool overlap, cudaStream_t stream, Arguments... arguments) {
+  cudaLaunchAttribute attribute = {};
+  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attribute.val.programmaticStreamSerializationAllowed = 1;
   cudaLaunchConfig_t config = {};
   config.gridDim = grid;
-  config.blockDim = block;
+  config.blockDim = dim3(threads);
   config.dynamicSmemBytes = shared;
   config.stream = stream;
-  cudaLaunchAttribute attributes[2] = {};
-  config.attrs = attributes;
-  if (overlap) {
-    attributes[config.numAttrs].id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    attributes[config.numAttrs++].val.programmaticStreamSerializationAllowed = 1;
-  }
-  if (cluster > 1) {
-    attributes[config.numAttrs].id = cudaLaunchAttributeClusterDimension;
-    attributes[config.numAttrs].val.clusterDim.x = 1;
-    attributes[config.numAttrs].val.clusterDim.y = cluster;
-    attributes[config.numAttrs++].val.clusterDim.z = 1;
-  }
+  config.attrs = &attribute;
+  config.numAttrs = overlap ? 1 : 0;
   Check(cudaLaunchKernelEx(&config, kernel, Parameters(arguments)...), what);
 }
 

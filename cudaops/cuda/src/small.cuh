@@ -11,12 +11,12 @@
 #ifndef COSETQ_CUDA_SMALL_CUH_
 #define COSETQ_CUDA_SMALL_CUH_
 
-#include <cooperative_groups.h>
 #include <cuda_fp16.h>
 
 #include <algorithm>
 
 #include "device.h"
+#include "errors.h"
 #include "fragments.cuh"
 #include "lookup.cuh"
 #include "overlap.h"
@@ -48,9 +48,9 @@ __device__ __forceinline__ uint4 LoadShared16(uint32_t shared) {
   return v;
 }
 
-// What a block does: row tiles first ... first + count - 1 and chunks from ... to - 1.
+// The row tiles of a block: first ... first + count - 1.
 struct Share {
-  int first, count, from, to;
+  int first, count;
 };
 
 __device__ __forceinline__ int Part(int64_t total, int i, int parts) { return static_cast<int>(total * i / parts); }
@@ -59,7 +59,7 @@ __device__ __forceinline__ int Part(int64_t total, int i, int parts) { return st
 struct Walk {
   int tile, chunk;
 
-  __device__ Walk(const Share& s, int item) : tile(item % s.count), chunk(s.from + item / s.count) {}
+  __device__ Walk(const Share& s, int item) : tile(item % s.count), chunk(item / s.count) {}
 
   __device__ void Advance(const Share& s) {
     if (++tile == s.count) {
@@ -72,51 +72,41 @@ struct Walk {
 // How much of the work is done, for measuring what each part costs: the weights fetched, decoded, multiplied.
 enum Work { kFetch, kDecode, kMultiply };
 
-template <Form kForm, int kRoom, int kStep, Work kWork>
-__device__ __forceinline__ void Steps(const PanelCodes<kForm>& codes, uint32_t lane_table, int shift,
+template <Form kForm, int kRoom, Work kWork, int kStep = 0>
+__device__ __forceinline__ void Steps(const PanelCodes<kForm>& codes, uint32_t lane_table, uint32_t ratio,
                                       const uint32_t gains[2][2], const ChunkActivations<kRoom>& b,
                                       int sums[DataTiles(kRoom)][4]) {
   if constexpr (kStep < kPanelSteps) {
     uint32_t a[4];
-    DecodeStep<kForm, kStep>(codes, lane_table, shift, gains, a);
-    if constexpr (kWork == kDecode) {
+    DecodeStep<kForm, kStep>(codes, lane_table, ratio, gains, a);
 #pragma unroll
-      for (int i = 0; i < 4; ++i) sums[0][i] ^= a[i];
-    }
+    for (int i = 0; i < 4 && kWork == kDecode; ++i) sums[0][i] ^= static_cast<int>(a[i]);
 #pragma unroll
     for (int tile = 0; tile < DataTiles(kRoom) && kWork == kMultiply; ++tile) {
       const uint4& v = b.data[kStep / 2][tile];
       MultiplyAdd(sums[tile], a, kStep % 2 == 0 ? v.x : v.z, kStep % 2 == 0 ? v.y : v.w);
     }
-    Steps<kForm, kRoom, kStep + 1, kWork>(codes, lane_table, shift, gains, b, sums);
+    Steps<kForm, kRoom, kWork, kStep + 1>(codes, lane_table, ratio, gains, b, sums);
   }
 }
 
 template <Form kForm, int kRoom, int kWarps, int kDepth, Work kWork>
-__global__ void __launch_bounds__(kWarps * 32, kRoom == 4 && kWarps <= 12 ? 2 : 1)
-    Small(PackedView w, const void* a, bool half_a, int batch, void* y, bool half_y) {
+__global__ void __launch_bounds__(kWarps * 32, 1) Small(PackedView w, Fragments activations, int batch, void* y, bool half_y) {
   constexpr int kTiles = DataTiles(kRoom), kTops = TopTiles(kRoom);
-  constexpr int kVectors = PanelVectors(kForm), kSlot = PanelBytes(kForm);
-  constexpr int kThreads = kWarps * 32, kHeld = kRoom == 4 ? 1 : 4;
+  constexpr int kVectors = PanelVectors(kForm), kSlot = PanelBytes(kForm), kThreads = kWarps * 32;
   LetNextKernelBegin();
   extern __shared__ __align__(128) unsigned char shared[];
   uint32_t* table = reinterpret_cast<uint32_t*>(shared);
   unsigned char* ring = shared + TableWords(kForm) * 4;
+  float* scales = reinterpret_cast<float*>(ring + kWarps * kDepth * kSlot);
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
 
   Share share;
   share.first = Part(w.tiles, blockIdx.x, gridDim.x);
   share.count = Part(w.tiles, blockIdx.x + 1, gridDim.x) - share.first;
-  share.from = Part(w.chunks, blockIdx.y, gridDim.y);
-  share.to = Part(w.chunks, blockIdx.y + 1, gridDim.y);
-  Fragments activations;
-  activations.from = share.from;
-  activations.count = share.to - share.from;
-  activations.batch = batch;
-  activations.peaks = reinterpret_cast<uint32_t*>(ring + kWarps * kDepth * kSlot);
-  int* sums = reinterpret_cast<int*>(activations.peaks + kMaxSmallBatch);  // [tile][eight rows of A][register][lane]
-  activations.chunks = reinterpret_cast<unsigned char*>(sums + share.count * kTops * 128);
-  const int items = share.count * (share.to - share.from);
+  float* offsets = scales + share.count * kPanelRows;
+  int* sums = reinterpret_cast<int*>(offsets + share.count * kPanelRows);  // [tile][eight rows of A][register][lane]
+  const int items = share.count * w.chunks;
   const int begin = Part(items, warp, kWarps), end = Part(items, warp + 1, kWarps);
 
   const uint32_t my_ring = static_cast<uint32_t>(__cvta_generic_to_shared(ring + warp * kDepth * kSlot)) + lane * 16;
@@ -141,24 +131,23 @@ __global__ void __launch_bounds__(kWarps * 32, kRoom == 4 && kWarps <= 12 ? 2 : 
 
   FillTable(w, table, threadIdx.x, kThreads);
   for (int i = threadIdx.x; i < share.count * kTops * 128; i += kThreads) sums[i] = 0;
-  if (threadIdx.x < kMaxSmallBatch) activations.peaks[threadIdx.x] = 0;
+  for (int i = threadIdx.x; i < share.count * kPanelRows; i += kThreads) {
+    const int n = share.first * kPanelRows + i;
+    scales[i] = w.scales[n];
+    offsets[i] = w.offsets != nullptr && n < w.rows ? w.offsets[n] : 0.0f;
+  }
   __syncthreads();
   WaitForKernelsAhead();
-  if (half_a) {
-    activations.Fill<kThreads, kHeld>(w, static_cast<const __half*>(a));
-  } else {
-    activations.Fill<kThreads, kHeld>(w, static_cast<const float*>(a));
-  }
 
   const uint32_t lane_table = static_cast<uint32_t>(__cvta_generic_to_shared(table)) + lane * 4;
   // A panel's sum takes 31 bits at most; those of all chunks must fit as well.
-  const int shift = 32 - __clz(share.to - share.from), round = 1 << shift >> 1;
+  const int shift = 32 - __clz(w.chunks), round = 1 << shift >> 1;
   ChunkActivations<kRoom> b;
   Walk at(share, begin);
   int loaded = -1, slot_out = 0;
   for (int item = begin; item < end; ++item, at.Advance(share)) {
     if (at.chunk != loaded) {
-      b.Load(activations, at.chunk - share.from, lane);
+      b.Load(activations, at.chunk, lane);
       loaded = at.chunk;
     }
     WaitForCopies<kDepth - 1>();
@@ -182,8 +171,7 @@ __global__ void __launch_bounds__(kWarps * 32, kRoom == 4 && kWarps <= 12 ? 2 : 
     int top[kTops][4] = {};
     if constexpr (kWork == kFetch) {
 #pragma unroll
-      for (int i = 0; i < kVectors * 4; ++i) sum[0][i % 4] ^= codes.words[i];
-      sum[0][0] ^= packed;
+      for (int i = 0; i < kVectors * 4; ++i) sum[0][i % 4] ^= static_cast<int>(codes.words[i] ^ packed);
       if (sum[0][0] == 12345 && sum[0][1] == 54321) atomicAdd(sums, 1);
       continue;
     }
@@ -194,7 +182,7 @@ __global__ void __launch_bounds__(kWarps * 32, kRoom == 4 && kWarps <= 12 ? 2 : 
       const uint2 v = b.corrections[tile];
       MultiplyAdd(tile < kTiles ? sum[tile] : top[tile - kTiles], gain_bytes, v.x, v.y);
     }
-    Steps<kForm, kRoom, 0, kWork>(codes, lane_table, w.shift, gains, b, sum);
+    Steps<kForm, kRoom, kWork>(codes, lane_table, 1u << w.shift, gains, b, sum);
     int* to = sums + at.tile * kTops * 128 + lane;
     if constexpr (kRoom == 4) {
       // High bytes are in the lanes of the left columns, low bytes in those of the right ones.
@@ -223,36 +211,14 @@ __global__ void __launch_bounds__(kWarps * 32, kRoom == 4 && kWarps <= 12 ? 2 : 
     return (row / 8 * 2 + column % 2) * 32 + row % 8 * 4 + column / 2;
   };
   const int outputs = share.count * kPanelRows * batch;
-  int ranks = 1, rank = 0;
-#if __CUDA_ARCH__ >= 900
-  namespace cg = cooperative_groups;
-  if (gridDim.y > 1) {
-    cg::this_cluster().sync();
-    ranks = gridDim.y;
-    rank = blockIdx.y;
-  }
-#endif
-  for (int i = rank * kThreads + threadIdx.x; i < outputs; i += ranks * kThreads) {
+  for (int i = threadIdx.x; i < outputs; i += kThreads) {
     const int r = i % kPanelRows, rest = i / kPanelRows;
     const int tile = rest % share.count, row = rest / share.count;
     const int n = (share.first + tile) * kPanelRows + r;
     if (n >= w.rows) continue;
-    const int sum_at = (tile * kTops + row / 8) * 128 + place(r, row % 8);
-    float product = 0;
-    for (int k = 0; k < ranks; ++k) {
-      const int* theirs = sums;
-      const uint32_t* peaks = activations.peaks;
-#if __CUDA_ARCH__ >= 900
-      if (ranks > 1) {
-        theirs = cg::this_cluster().map_shared_rank(sums, k);
-        peaks = cg::this_cluster().map_shared_rank(activations.peaks, k);
-      }
-#endif
-      const int chunks = Part(w.chunks, k + 1, ranks) - Part(w.chunks, k, ranks);
-      const float unit = static_cast<float>(1 << (32 - __clz(chunks)));
-      product += static_cast<float>(theirs[sum_at]) * (unit * activations.Step(peaks[row]));
-    }
-    const float value = product * w.scales[n] + (w.offsets != nullptr ? w.offsets[n] : 0.0f);
+    const int sum = sums[(tile * kTops + row / 8) * 128 + place(r, row % 8)];
+    const float product = static_cast<float>(sum) * static_cast<float>(1 << shift) * activations.Step(__ldcg(activations.peaks + row));
+    const float value = product * scales[tile * kPanelRows + r] + offsets[tile * kPanelRows + r];
     const int64_t to = static_cast<int64_t>(row) * w.rows + n;
     if (half_y) {
       static_cast<__half*>(y)[to] = __float2half_rn(value);
@@ -260,54 +226,68 @@ __global__ void __launch_bounds__(kWarps * 32, kRoom == 4 && kWarps <= 12 ? 2 : 
       static_cast<float*>(y)[to] = value;
     }
   }
-#if __CUDA_ARCH__ >= 900
-  // Nobody's shared memory may go while others read it.
-  if (gridDim.y > 1) cg::this_cluster().sync();
-#endif
 }
 
-// How a weight and a batch are spread over the device.
-struct Spread {
-  int blocks, splits;
-  size_t shared;  // memory of a block
-};
+// A block takes four chunks of one row of activations, and finds the peak of the whole row by itself.
+constexpr int kPrepareThreads = 4 * kPanelGroups;
 
-// fixed is the shared memory that a block takes whatever its share; false if nothing fits.
-inline bool SpreadOver(const Device& device, const PackedView& w, int batch, int fixed, int max_splits,
-                       Spread* spread) {
-  const int tile_bytes = TopTiles(SmallRoom(batch)) * 512;
-  const auto chunk_bytes = [&](int splits) { return (w.chunks + splits - 1) / splits * batch * kChunkBytes; };
-  // Columns are split among the blocks of a cluster until their activations are quickly made, or while that fills the
-  // device. Clusters of more than two leave multiprocessors idle, so many rows of the weight are worth no more.
-  constexpr int kEnough = 20 << 10;
-  int splits = 1;
-  while (device.hopper && splits < 8 && splits * 4 <= w.chunks && w.tiles * splits * 2 <= device.processors) splits *= 2;
-  while (device.hopper && splits < max_splits && splits * 4 <= w.chunks && chunk_bytes(splits) > kEnough) splits *= 2;
-  const int room = device.shared_limit - fixed - chunk_bytes(splits);
-  const int most_tiles = room / tile_bytes;
-  if (room < 0 || most_tiles < 1) return false;
-  spread->splits = splits;
-  spread->blocks = std::max(std::min(w.tiles, device.processors / splits), (w.tiles + most_tiles - 1) / most_tiles);
-  const int tiles = (w.tiles + spread->blocks - 1) / spread->blocks;
-  spread->shared = static_cast<size_t>(fixed + tiles * tile_bytes + chunk_bytes(splits));
-  return true;
+template <typename T>
+__global__ void __launch_bounds__(kPrepareThreads) Prepare(PackedView w, const T* a, Fragments to) {
+  __shared__ uint32_t peak;
+  LetNextKernelBegin();
+  if (threadIdx.x == 0) peak = 0;
+  __syncthreads();
+  WaitForKernelsAhead();
+  const int row = blockIdx.y, group = blockIdx.x * kPrepareThreads + threadIdx.x;
+  const T* from = a + static_cast<int64_t>(row) * w.cols;
+  uint32_t largest = 0;  // the bits of magnitudes are ordered like them, NaN above infinity
+  const auto take = [&](T x) { largest = max(largest, __float_as_uint(ToFloat(x)) & 0x7fffffffu); };
+  constexpr int kVector = 16 / sizeof(T);
+  if (reinterpret_cast<uintptr_t>(from) % 16 == 0 && w.cols % kVector == 0) {
+#pragma unroll 4
+    for (int i = threadIdx.x; i < w.cols / kVector; i += kPrepareThreads) {
+      const uint4 v = reinterpret_cast<const uint4*>(from)[i];
+#pragma unroll
+      for (int j = 0; j < kVector; ++j) take(reinterpret_cast<const T*>(&v)[j]);
+    }
+  } else {
+#pragma unroll 4
+    for (int i = threadIdx.x; i < w.cols; i += kPrepareThreads) take(from[i]);
+  }
+  largest = __reduce_max_sync(0xffffffffu, largest);
+  if (threadIdx.x % 32 == 0) atomicMax(&peak, largest);
+  __syncthreads();
+  if (group < w.chunks * kPanelGroups) {
+    float x[kGroup];
+    LoadGroup(w, from, group, x);
+    to.Store(w, x, group, row, peak);
+  }
+  if (group == 0) to.peaks[row] = peak;
 }
 
-// Launches the kernel over the whole device; false if the activations do not fit.
+// Launches the kernels over the whole device; false if the weight does not fit.
 template <Form kForm, int kRoom, int kWarps, int kDepth, Work kWork = kMultiply>
-bool LaunchSmall(const PackedView& w, const void* a, bool half_a, int batch, void* y, bool half_y, int max_splits,
+bool LaunchSmall(const PackedView& w, const void* a, bool half_a, int batch, void* workspace, void* y, bool half_y,
                  cudaStream_t stream) {
   const auto kernel = Small<kForm, kRoom, kWarps, kDepth, kWork>;
   const Device& device = CurrentDevice();
-  constexpr int kFixed = TableWords(kForm) * 4 + kWarps * kDepth * PanelBytes(kForm) + kMaxSmallBatch * 4;
-  Spread spread;
-  if (!SpreadOver(device, w, batch, kFixed, max_splits, &spread)) return false;
-  Check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, device.shared_limit),
-        "reserve shared memory");
-  LaunchOverlapped("multiply a small batch", kernel,
-                   dim3(static_cast<unsigned>(spread.blocks), static_cast<unsigned>(spread.splits)), dim3(kWarps * 32),
-                   spread.shared, static_cast<unsigned>(spread.splits), device.hopper, stream, w, a, half_a, batch, y,
-                   half_y);
+  constexpr int kFixed = TableWords(kForm) * 4 + kWarps * kDepth * PanelBytes(kForm), kTileBytes = TopTiles(kRoom) * 512 + 2 * kPanelRows * 4;
+  const int most_tiles = (device.shared_limit - kFixed) / kTileBytes;
+  if (most_tiles < 1) return false;
+  const int blocks = std::max(std::min(w.tiles, device.processors), (w.tiles + most_tiles - 1) / most_tiles);
+  const int shared = kFixed + (w.tiles + blocks - 1) / blocks * kTileBytes;
+  Check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared), "reserve shared memory");
+  const Fragments activations = FragmentsAt(workspace, w, batch);
+  const dim3 rows(static_cast<unsigned>((w.chunks + 3) / 4), static_cast<unsigned>(batch));
+  if (half_a) {
+    LaunchOverlapped("prepare activations", Prepare<__half>, rows, kPrepareThreads, 0, device.hopper, stream, w,
+                     static_cast<const __half*>(a), activations);
+  } else {
+    LaunchOverlapped("prepare activations", Prepare<float>, rows, kPrepareThreads, 0, device.hopper, stream, w,
+                     static_cast<const float*>(a), activations);
+  }
+  LaunchOverlapped("multiply a small batch", kernel, dim3(static_cast<unsigned>(blocks)), kWarps * 32,
+                   static_cast<size_t>(shared), device.hopper, stream, w, activations, batch, y, half_y);
   return true;
 }
 

@@ -11,9 +11,13 @@ namespace cosetq::cuda {
 
 constexpr int kMaxSmallBatch = 16;
 
+// The workspace of SmallLinear, in bytes.
+size_t SmallWorkspace(const PackedView& w, int64_t batch);
+
 // Y = A * W^T + bias for batch <= kMaxSmallBatch rows, either of a and y float or float16. False, and nothing done, if the
-// activations do not fit the device's shared memory: then fewer rows may.
-bool SmallLinear(const PackedView& w, const void* a, bool half_a, int batch, void* y, bool half_y, cudaStream_t stream);
+// weight does not fit the device's shared memory.
+bool SmallLinear(const PackedView& w, const void* a, bool half_a, int batch, void* y, bool half_y, void* workspace,
+                 cudaStream_t stream);
 
 }  // namespace cosetq::cuda
 

@@ -33,6 +33,17 @@ constexpr int PanelBytes(Form form) { return PanelVectors(form) * 512 + 128; }
 
 constexpr int FineDigits(Form form) { return form == Form::kNibbleByte ? 16 : 256; }
 
+// Weights as unsigned bytes u = gain * (v - rounded centre) + bias of the coordinate. What is missing of the centre is
+// multiplied by the gain alone.
+struct ByteView {
+  bool fit;              // all of them in 0 ... 255
+  uint32_t base[2];      // bias of the coordinates of either block, a byte each
+  uint32_t slope[2];     // bias of the sum of the levels plus rounded centre, likewise; modulo 2^32
+  int32_t bias[kGroup];
+  float rest[kGroup];    // centre less rounded centre
+  int32_t factor;        // so that <rest, activations> / factor is a byte when the activations are
+};
+
 struct PackedView {
   Form form;
   int32_t rows, cols, groups;
@@ -49,6 +60,7 @@ struct PackedView {
   int32_t fine_bias;     // of the fine level
   uint32_t gains;        // four bytes; 0x01010101 when there is one gain
   float centre[kGroup];  // in units of level_weights[0]
+  ByteView bytes;
   const float* scales;   // [tiles * kPanelRows], times the unit
   const float* offsets;  // bias of the node, [rows]; null for none
 };

@@ -1,6 +1,7 @@
 #include "weight.h"
 
 #include <algorithm>
+#include <cmath>
 #include <vector>
 
 namespace cosetq::cuda {
@@ -56,6 +57,31 @@ __global__ void Pack(PackedView p, GeneralView w, unsigned char* panels) {
       reinterpret_cast<uint32_t*>(panel)[(v * 32 + lane) * 4 + i] = words[4 * v + i];
   }
   reinterpret_cast<uint32_t*>(panel + vectors * 512)[lane] = gains;
+}
+
+// The weights of a codec as bytes: sums of levels between low and high, biased by bias, less centre, times gains.
+ByteView BytesOf(const float centre[kGroup], const std::vector<int>& gains, int bias, int low, int high) {
+  ByteView b = {};
+  b.fit = true;
+  float rests = 0;
+  const int largest_gain = *std::max_element(gains.begin(), gains.end());
+  for (int j = 0; j < kGroup; ++j) {
+    const int rounded = static_cast<int>(std::lround(centre[j]));
+    int least = 0, most = 0;
+    for (const int gain : gains) {
+      least = std::min(least, gain * (low - rounded));
+      most = std::max(most, gain * (high - rounded));
+    }
+    b.bias[j] = -least;
+    b.fit = b.fit && most - least <= 255;
+    b.base[j / 4] += static_cast<uint32_t>(b.bias[j]) << (j % 4 * 8);
+    b.slope[j / 4] += static_cast<uint32_t>(bias + rounded) << (j % 4 * 8);
+    b.rest[j] = centre[j] - static_cast<float>(rounded);
+    rests += std::fabs(b.rest[j]);
+  }
+  b.factor = std::max(1, static_cast<int>(std::ceil(rests)));
+  b.fit = b.fit && b.factor * largest_gain <= 255;
+  return b;
 }
 
 }  // namespace
@@ -172,6 +198,9 @@ bool DeviceWeight::SetPacked(const WeightView& w) {
     p.gains |= (w.gains == nullptr ? 1u : static_cast<uint32_t>(t.gain_bytes[i % gains])) << (8 * i);
   const float unit = w.level_weights[0];
   for (int j = 0; j < kGroup; ++j) p.centre[j] = w.centre[j] / unit;
+  std::vector<int> gain_values = {1};
+  if (w.gains != nullptr) gain_values.assign(t.gain_bytes, t.gain_bytes + gains);
+  p.bytes = BytesOf(p.centre, gain_values, p.bias, low[0] + low[1], high[0] + high[1]);
   std::vector<float> scales(static_cast<size_t>(p.tiles) * kPanelRows, 0.0f);
   for (int64_t n = 0; n < w.rows; ++n)
     scales[static_cast<size_t>(n)] = w.row_scales[n] * unit * (w.gains == nullptr ? w.gain_values[0] : 1);

@@ -10,6 +10,7 @@
 namespace cosetq::test {
 void TestCudaLinear(bool brief);
 void TestCudaDecode();
+void TestCudaEncode();
 void TestCudaErrors();
 void TestCudaTables();
 }  // namespace cosetq::test
@@ -22,6 +23,7 @@ int main(int argc, char** argv) {
   }
   using namespace cosetq::test;
   TestCudaErrors();
+  TestCudaEncode();
   TestCudaDecode();
   TestCudaTables();
   TestCudaLinear(brief);

@@ -115,8 +115,27 @@ COSETQ_EXPORT int cosetq_cuda_encode_device(const struct cosetq_cuda_encoder* en
                                             const float* steps, int64_t count, double* sse, uint16_t* indices,
                                             uint8_t* gains, float* errors, void* stream);
 
-/* How often a path was launched since the library was loaded: "small", "large", "general"; -1 for
- * another name. A captured launch counts once. */
+/* Rounding with feedback, LDLQ over groups of 8 places (BlockLDLQ of QuIP#, arXiv 2402.04396), in the arithmetic of the package
+ * quant and with its results to the bit, for the codecs of the encoder. Places stand in the order of coding, groups last to
+ * first. */
+struct cosetq_cuda_feedback;
+
+/* lower [8 groups][8 groups] is the block unit-lower factor of the Hessian; null for one without feedback between groups.
+ * metrics [groups][2][8][8]: the lower Cholesky factor of each group's metric, and what errors of its later block move its
+ * earlier one by. Everything is copied to the device. Null on failure. */
+COSETQ_EXPORT struct cosetq_cuda_feedback* cosetq_cuda_feedback_create(const struct cosetq_codec* codec, const int32_t* leaders,
+                                                                       int64_t groups, const float* lower,
+                                                                       const float* metrics);
+COSETQ_EXPORT void cosetq_cuda_feedback_free(struct cosetq_cuda_feedback* feedback);
+
+/* Codes rows [count][8 groups], row i with steps[i], all in host memory. Writes indices [count][groups][level][block], gains
+ * [count][groups], errors, weight less coded weight, [count][8 groups], and losses [count] in the metrics, infinity for a row
+ * whose feedback ran away. Waits for the device. */
+COSETQ_EXPORT int cosetq_cuda_feedback_run(const struct cosetq_cuda_feedback* feedback, const float* rows, const float* steps,
+                                           int64_t count, uint16_t* indices, uint8_t* gains, float* errors, double* losses);
+
+/* How often a path was launched since the library was loaded: "small", "wide", "large", "general";
+ * -1 for another name. A captured launch counts once. */
 COSETQ_EXPORT int64_t cosetq_cuda_calls(const char* path);
 
 #ifdef __cplusplus

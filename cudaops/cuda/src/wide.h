@@ -1,0 +1,23 @@
+// Products with many rows of activations on Hopper: weights are decoded on their way to the tensor cores, and never written
+// down. Activations are float16 numbers, or bytes with a step for each row.
+
+#ifndef COSETQ_CUDA_WIDE_H_
+#define COSETQ_CUDA_WIDE_H_
+
+#include <cuda_runtime.h>
+
+#include "views.h"
+
+namespace cosetq::cuda {
+
+// The workspace of WideLinear, in bytes.
+size_t WideWorkspace(const PackedView& w, int64_t batch, bool bytes);
+
+// Y = A * W^T + bias, either of a and y float or float16. With bytes, activations are rounded to 8 bits, which w.bytes.fit must
+// allow. Needs compute capability 9.0.
+void WideLinear(const PackedView& w, const void* a, bool half_a, int64_t batch, bool bytes, void* y, bool half_y,
+                void* workspace, cudaStream_t stream);
+
+}  // namespace cosetq::cuda
+
+#endif  // COSETQ_CUDA_WIDE_H_

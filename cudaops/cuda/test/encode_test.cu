@@ -1,0 +1,78 @@
+// The encoder on the GPU gives the bits of the portable one: all codecs with kernels of their own and one without, steps from
+// codes that all overload to codes that are all zero, rows taken in any order, and rows that must be refused.
+
+#include <cmath>
+#include <random>
+#include <string>
+
+#include "check.h"
+#include "cpu/encode.h"
+#include "device.h"
+#include "encoder_codec.h"
+
+namespace cosetq::test {
+namespace {
+
+struct Coded {
+  std::vector<double> sse;
+  std::vector<uint16_t> indices;
+  std::vector<uint8_t> gains;
+
+  Coded(const TestCodec& codec, size_t count, int64_t groups)
+      : sse(count, NAN),
+        indices(count * static_cast<size_t>(2 * codec.c.levels * groups), 0xffff),
+        gains(count * static_cast<size_t>(groups), 0xff) {}
+
+  bool operator==(const Coded& other) const {
+    return sse == other.sse && indices == other.indices && gains == other.gains;
+  }
+};
+
+void Compare(const TestCodec& codec, int64_t groups, const std::string& what) {
+  std::mt19937 random(static_cast<unsigned>(groups));
+  std::normal_distribution<float> normal;
+  std::vector<float> rows(static_cast<size_t>(5 * groups * 8));
+  for (float& x : rows) x = normal(random) * std::exp(normal(random));
+  const std::vector<int32_t> at = {4, 0, 1, 2, 1, 3, 0};
+  const std::vector<float> steps = {0.01f, 1e-6f, 0.2f, 0.05f, 3, 0.5f, 0.1f};
+  const auto count = static_cast<int64_t>(steps.size());
+  Coded want(codec, steps.size(), groups), got = want, errors = want;
+  const auto encoder = Encoder::Create(codec.c, codec.leaders.data());
+  kPortableEncode.encode(encoder->view(), {rows.data(), groups, at.data(), steps.data(), count, want.sse.data(),
+                                           want.indices.data(), want.gains.data()});
+  cosetq_cuda_encoder* device = cosetq_cuda_encoder_create(&codec.c, codec.leaders.data());
+  if (!Check(device != nullptr, what + "no encoder")) return;
+  Check(cosetq_cuda_encode(device, rows.data(), groups, at.data(), steps.data(), count, got.sse.data(), got.indices.data(),
+                           got.gains.data()) == 0,
+        what + "rows are refused");
+  Check(got == want, what + "other bits than portable");
+  Check(cosetq_cuda_encode(device, rows.data(), groups, at.data(), steps.data(), count, errors.sse.data(), nullptr, nullptr) ==
+            0 && errors.sse == want.sse,
+        what + "errors alone differ");
+  rows[3] = NAN;
+  const std::vector<float> bad = {0.1f, 0, 1e-39f, INFINITY, 0.1f};
+  Coded some(codec, bad.size(), groups);
+  Check(cosetq_cuda_encode(device, rows.data(), groups, nullptr, bad.data(), 5, some.sse.data(), some.indices.data(),
+                           some.gains.data()) == 4 &&
+            some.sse[0] == -1 && some.sse[3] == -1 && some.sse[4] >= 0,
+        what + "refuses other rows");
+  cosetq_cuda_encoder_free(device);
+}
+
+}  // namespace
+
+void TestCudaEncode() {
+  const std::vector<int> radices[] = {{4}, {2, 4}, {4, 4}, {2, 2, 2, 2}, {4, 2, 4}};
+  const std::vector<float> gains[] = {{1}, {3, 4, 5, 6}, {1, 2, 3, 5, 9, 127}};
+  for (const auto& r : radices) {
+    for (const auto& g : gains) {
+      const TestCodec codec(r, g);
+      for (const int64_t groups : {1, 37, 300}) {
+        Compare(codec, groups,
+                "encode: " + std::to_string(r.size()) + " levels, " + std::to_string(g.size()) + " gains: ");
+      }
+    }
+  }
+}
+
+}  // namespace cosetq::test

@@ -1,0 +1,101 @@
+// The operator as ONNX Runtime sees it, on whatever device it runs.
+
+#include "linear_op.h"
+
+#include <string>
+#include <vector>
+
+namespace cosetq {
+namespace {
+
+// Y has A's shape with N in the last place; symbolic dimensions keep their names.
+OrtStatus* InferLinearShape(OrtShapeInferContext* context) {
+  OrtTensorTypeAndShapeInfo* in = nullptr;  // belongs to the context
+  COSETQ_RETURN_IF_ERROR(ort->ShapeInferContext_GetInputTypeShape(context, schema::kInputA, &in));
+  size_t rank = 0;
+  COSETQ_RETURN_IF_ERROR(ort->GetDimensionsCount(in, &rank));
+  if (rank == 0) return nullptr;  // unknown: leave Y unknown as well
+  std::vector<int64_t> shape(rank);
+  std::vector<const char*> symbols(rank);
+  ONNXTensorElementDataType type;
+  COSETQ_RETURN_IF_ERROR(ort->GetDimensions(in, shape.data(), rank));
+  COSETQ_RETURN_IF_ERROR(ort->GetSymbolicDimensions(in, symbols.data(), rank));
+  COSETQ_RETURN_IF_ERROR(ort->GetTensorElementType(in, &type));
+  const OrtOpAttr* attribute = nullptr;
+  COSETQ_RETURN_IF_ERROR(ort->ShapeInferContext_GetAttribute(context, schema::kAttrN, &attribute));
+  int64_t rows = 0;
+  size_t length = 0;
+  COSETQ_RETURN_IF_ERROR(ort->ReadOpAttr(attribute, ORT_OP_ATTR_INT, &rows, sizeof rows, &length));
+  shape.back() = rows;
+  symbols.back() = "";
+  OrtTensorTypeAndShapeInfo* raw = nullptr;
+  COSETQ_RETURN_IF_ERROR(ort->CreateTensorTypeAndShapeInfo(&raw));
+  OrtOwner<OrtTensorTypeAndShapeInfo> out(raw);
+  COSETQ_RETURN_IF_ERROR(ort->SetTensorElementType(raw, type));
+  COSETQ_RETURN_IF_ERROR(ort->SetDimensions(raw, shape.data(), rank));
+  COSETQ_RETURN_IF_ERROR(ort->SetSymbolicDimensions(raw, symbols.data(), rank));
+  return ort->ShapeInferContext_SetOutputTypeShape(context, 0, raw);
+}
+
+const LinearOp& Self(const OrtCustomOp* op) { return *static_cast<const LinearOp*>(op); }
+
+ONNXTensorElementDataType InputType(const LinearOp& op, size_t index) {
+  switch (index) {
+    case schema::kInputA:
+    case schema::kInputBias:
+      return op.activation;
+    case schema::kInputCodes:
+      return op.code;
+    case schema::kInputScales:
+      return ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16;
+    case schema::kInputCodebook:
+      return ONNX_TENSOR_ELEMENT_DATA_TYPE_INT8;
+    default:
+      return ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8;
+  }
+}
+
+// ORT calls most entries without looking, so all but the version-1 twins of the V2 callbacks are
+// filled.
+LinearOp MakeOp(ONNXTensorElementDataType activation, ONNXTensorElementDataType code) {
+  LinearOp op = {};
+  op.activation = activation;
+  op.code = code;
+  op.version = schema::kApiVersion;
+  op.GetName = [](const OrtCustomOp*) { return schema::kOpName; };
+  op.GetExecutionProviderType = [](const OrtCustomOp*) -> const char* { return nullptr; };
+  op.GetInputTypeCount = [](const OrtCustomOp*) { return size_t{schema::kInputCount}; };
+  op.GetInputType = [](const OrtCustomOp* self, size_t index) {
+    return InputType(Self(self), index);
+  };
+  op.GetOutputTypeCount = [](const OrtCustomOp*) { return size_t{1}; };
+  op.GetOutputType = [](const OrtCustomOp* self, size_t) { return Self(self).activation; };
+  op.GetInputCharacteristic = [](const OrtCustomOp*, size_t index) {
+    return index < schema::kPlainInputs ? INPUT_OUTPUT_REQUIRED : INPUT_OUTPUT_OPTIONAL;
+  };
+  op.GetOutputCharacteristic = [](const OrtCustomOp*, size_t) { return INPUT_OUTPUT_REQUIRED; };
+  op.GetInputMemoryType = [](const OrtCustomOp*, size_t) { return OrtMemTypeDefault; };
+  op.GetVariadicInputMinArity = [](const OrtCustomOp*) { return 0; };
+  op.GetVariadicInputHomogeneity = [](const OrtCustomOp*) { return 0; };
+  op.GetVariadicOutputMinArity = [](const OrtCustomOp*) { return 0; };
+  op.GetVariadicOutputHomogeneity = [](const OrtCustomOp*) { return 0; };
+  op.GetStartVersion = [](const OrtCustomOp*) { return schema::kOpVersion; };
+  op.GetEndVersion = [](const OrtCustomOp*) { return schema::kOpVersion; };
+  op.InferOutputShapeFn = [](const OrtCustomOp*, OrtShapeInferContext* context) {
+    return Guard([&] { return InferLinearShape(context); });
+  };
+  return op;
+}
+
+}  // namespace
+
+std::array<LinearOp, 4> LinearOps() {
+  return {
+      MakeOp(ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8),
+      MakeOp(ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT16),
+      MakeOp(ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16, ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8),
+      MakeOp(ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16, ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT16),
+  };
+}
+
+}  // namespace cosetq
