@@ -53,6 +53,7 @@ void Configure(int64_t columns) {
   // With few, tiles 1 to 3 hold weights.
   for (int i = 0; i < 8; ++i)
     config.Set(i, few && (i == 0 || i >= 4) ? static_cast<int>(kParts * columns) : kTileRows);
+  __asm__ volatile("" : : "r"(&config) : "memory");  // GCC's intrinsic tells of the first bytes only
   _tile_loadconfig(&config);
   configured = columns;
 }
