@@ -7,6 +7,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/cosetq/cosetq/calib"
@@ -90,7 +91,7 @@ type CompareReport struct {
 	Samples     int             `json:"samples"`
 	Random      bool            `json:"random,omitempty"`
 	Layers      []ComparedLayer `json:"layers"`
-	NotCompared []string        `json:"not_compared,omitempty"` // quantized nodes inside subgraphs
+	NotCompared []string        `json:"not_compared,omitempty"` // quantized nodes that are in a subgraph, or no MatMul or Gemm
 	Output      eval.Agreement  `json:"output"`
 	Trials      []LayerTrial    `json:"trials"` // the best first
 	Bisect      *BisectReport   `json:"bisect,omitempty"`
@@ -189,12 +190,9 @@ func (c *comparison) open(path string) (err error) {
 	if err != nil {
 		return err
 	}
-	paired := map[string]bool{}
-	for _, p := range c.pairs {
-		paired[c.sites[p.Site].Name] = true
-	}
-	for _, s := range quantized {
-		if s.Status == rewrite.Quantized && !paired[s.Name] {
+	for i := range quantized {
+		s := &quantized[i]
+		if s.Status == rewrite.Quantized && !slices.ContainsFunc(c.pairs, func(p rewrite.Pair) bool { return p.Holds(s) }) {
 			c.notCompared = append(c.notCompared, s.Name)
 		}
 	}

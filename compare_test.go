@@ -67,6 +67,38 @@ func digits(t *testing.T, coarse string) (files models.QuickstartFiles, quantize
 	return files, quantized
 }
 
+// Nodes need no names to be compared.
+func TestCompareNameless(t *testing.T) {
+	runtime(t)
+	files, err := models.WriteQuickstart(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := onnx.Open(files.Model)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	for _, n := range m.Graph.Nodes {
+		n.Name = ""
+	}
+	dir := t.TempDir()
+	float, quantized := filepath.Join(dir, "m.onnx"), filepath.Join(dir, "q.onnx")
+	if _, err := m.Save(float, onnx.SaveOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := cosetq.Quantize(t.Context(), float, cosetq.QuantizeOptions{Output: quantized, Bits: 2}); err != nil {
+		t.Fatal(err)
+	}
+	r, err := cosetq.Compare(t.Context(), float, quantized, cosetq.CompareOptions{Data: "random:2"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(r.Layers) == 0 || len(r.NotCompared) != 0 {
+		t.Errorf("%d layers compared, %v not", len(r.Layers), r.NotCompared)
+	}
+}
+
 // The layer that was coded worse than the others is found by every means.
 func TestCompareFindsTheCoarseLayer(t *testing.T) {
 	session := runtime(t)

@@ -86,6 +86,9 @@ func unchanged(fx *onnx.Index, fs *onnx.Scope, ox *onnx.Index, os *onnx.Scope, n
 	return true
 }
 
+// Holds tells whether the node of a site of the model that the layer is from belongs to it.
+func (p *Pair) Holds(s *Site) bool { return slices.Contains(p.nodes, s.node) }
+
 // Codec returns the codec of the layer in the model it is from, "" where it has none.
 func (p *Pair) Codec() string {
 	for _, n := range p.nodes {

@@ -115,7 +115,7 @@ func printCompare(con *console, r *cosetq.CompareReport, all bool) error {
 		return err
 	}
 	for _, name := range r.NotCompared {
-		fmt.Fprintf(con.out, "not compared: %s is inside a subgraph\n", name)
+		fmt.Fprintf(con.out, "not compared: %s, which is no MatMul or Gemm of the main graph\n", name)
 	}
 	fmt.Fprintf(con.out, "outputs over %d samples: SQNR %s dB   cosine %.6f   top-1 agreement %.2f %%   KL %.3g\n",
 		r.Samples, decibels(r.Output.SQNR), r.Output.Cosine, 100*r.Output.Top1, r.Output.KL)
@@ -125,10 +125,10 @@ func printCompare(con *console, r *cosetq.CompareReport, all bool) error {
 	if len(r.Trials) == 0 {
 		return nil
 	}
-	fmt.Fprintln(con.out, "one at a time, kept in float or with more bits:")
+	fmt.Fprintln(con.out, "one at a time, kept in float, or with more bits to nearest where that helps:")
 	for _, x := range r.Trials {
 		fmt.Fprintf(con.out, "  %-40s %+.1f dB (%s)   +%s", shorten(x.Node, 40), x.Gain, decibels(x.SQNR), cosetq.Size(x.Bytes))
-		if f := x.Finer; f != nil {
+		if f := x.Finer; f != nil && f.Gain > 0 {
 			fmt.Fprintf(con.out, "   or with %s bits %+.1f dB (%s)   +%s", f.Layer[len(f.Layer)-1:], f.Gain, decibels(f.SQNR), cosetq.Size(f.Bytes))
 		}
 		fmt.Fprintln(con.out)
