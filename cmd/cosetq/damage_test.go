@@ -49,6 +49,7 @@ func TestDamagedModels(t *testing.T) {
 				}
 				if code == exitOK {
 					_ = os.Remove(output)
+					_ = os.Remove(filepath.Join(damagedDir, "out.recipe.yaml"))
 				}
 				left, err := os.ReadDir(damagedDir)
 				if err != nil || len(left) != 1 {
