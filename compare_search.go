@@ -166,7 +166,7 @@ func (c *comparison) recode(ctx context.Context, m *onnx.Model, layer int, codec
 		return err
 	}
 	s := sites[c.pairs[layer].Site]
-	res, err := quant.Quantize(ctx, s.Weight, quant.Options{Codec: codec, Encoder: fastEncoder(codec)})
+	res, err := quant.Quantize(ctx, s.Weight, coding(codec))
 	if err == nil {
 		_, err = rewrite.Apply(m, []rewrite.Replacement{{Site: s, Matrix: res.Matrix}}, Version())
 	}

@@ -6,40 +6,47 @@ import (
 	"github.com/cosetq/cosetq/cudaops"
 	"github.com/cosetq/cosetq/lattice"
 	"github.com/cosetq/cosetq/ort"
+	"github.com/cosetq/cosetq/quant"
 )
 
 // CUDA is the device of [QuantizeOptions] that codes on the GPU.
 const CUDA = "cuda"
 
-// encoderOn returns the encoder of a device: for "" that of [fastEncoder]; for [CUDA] that of the GPU, or an error of the kind
-// Unavailable where there is none. The results are the same on every device.
-func encoderOn(device string, codec *lattice.Codec) (lattice.RowCoder, error) {
+// codingOn is [coding] on a device: for [CUDA] rows are coded on the GPU, or the error is of the kind Unavailable where there is
+// none. The results are the same on every device.
+func codingOn(device string, codec *lattice.Codec) (quant.Options, error) {
+	o := coding(codec)
 	switch device {
 	case "", "cpu":
-		return fastEncoder(codec), nil
+		return o, nil
 	case CUDA:
 		path, err := cudaops.FindCUDALibrary("")
 		if err != nil {
-			return nil, fail(Unavailable, err, "leave the device out to code on the CPU")
+			return o, fail(Unavailable, err, "leave the device out to code on the CPU")
 		}
 		e, err := ort.OpenCUDAEncoder(path, codec)
 		if err != nil {
-			return nil, fail(Unavailable, err, "leave the device out to code on the CPU")
+			return o, fail(Unavailable, err, "leave the device out to code on the CPU")
 		}
-		return e, nil
+		o.Encoder = e
+		return o, nil
 	}
-	return nil, usage(fmt.Errorf("device %q", device), "it is cpu or cuda")
+	return o, usage(fmt.Errorf("device %q", device), "it is cpu or cuda")
 }
 
-// fastEncoder returns the encoder of the native library, or nil where there is none: the results are the same without it.
-func fastEncoder(codec *lattice.Codec) lattice.RowCoder {
+// coding returns the options that code with a codec, and with the native library as far as it goes: the results are the same
+// without it.
+func coding(codec *lattice.Codec) quant.Options {
+	o := quant.Options{Codec: codec}
 	path, err := cudaops.FindLibrary("")
 	if err != nil {
-		return nil
+		return o
 	}
-	e, err := ort.OpenEncoder(path, codec)
-	if err != nil {
-		return nil
+	if e, err := ort.OpenEncoder(path, codec); err == nil {
+		o.Encoder, o.Groups = e, e
 	}
-	return e
+	if p, err := ort.OpenProducts(path); err == nil {
+		o.Products = p
+	}
+	return o
 }

@@ -237,7 +237,7 @@ func (t *training) open(float, quantized string) (err error) {
 		if c, ok := coders[name]; ok {
 			w.Coder = c.Coder
 		} else {
-			w.Coder = fastEncoder(e.Matrix.Codec)
+			w.Coder = coding(e.Matrix.Codec).Encoder
 			coders[name] = w
 		}
 		t.model.Weights = append(t.model.Weights, w)

@@ -223,7 +223,7 @@ func addWeights(ctx context.Context, p *report.Page, float, quantized string) er
 		if err != nil {
 			return err
 		}
-		res, err := quant.Quantize(ctx, chosen.Weight, quant.Options{Codec: codec, Encoder: fastEncoder(codec)})
+		res, err := quant.Quantize(ctx, chosen.Weight, coding(codec))
 		if err != nil {
 			return err
 		}

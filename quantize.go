@@ -497,16 +497,16 @@ func (o *QuantizeOptions) quantizeAll(ctx context.Context, r *QuantizeReport, st
 		n, _ := w.Dims()
 		rows += int64(n)
 	}
-	encoders := map[*lattice.Codec]lattice.RowCoder{}
+	codings := map[*lattice.Codec]quant.Options{}
 	step, results := o.Progress.stage(stage, rows), map[*rewrite.Weight]*codedWeight{}
 	for _, w := range weights {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
 		codec := codecs[w.Weight]
-		if _, ok := encoders[codec]; !ok {
+		if _, ok := codings[codec]; !ok {
 			var err error
-			if encoders[codec], err = encoderOn(o.Device, codec); err != nil {
+			if codings[codec], err = codingOn(o.Device, codec); err != nil {
 				return nil, err
 			}
 		}
@@ -517,7 +517,7 @@ func (o *QuantizeOptions) quantizeAll(ctx context.Context, r *QuantizeReport, st
 		if res != nil {
 			n, _ := w.Dims()
 			step(n)
-		} else if res, err = o.quantizeOne(ctx, codec, encoders[codec], w, h, j, step); err != nil {
+		} else if res, err = o.quantizeOne(ctx, codings[codec], w, h, j, step); err != nil {
 			return nil, err
 		}
 		results[w.Weight] = res
@@ -527,13 +527,13 @@ func (o *QuantizeOptions) quantizeAll(ctx context.Context, r *QuantizeReport, st
 }
 
 // quantizeOne codes a weight and stores the result in the journal.
-func (o *QuantizeOptions) quantizeOne(ctx context.Context, codec *lattice.Codec, encoder lattice.RowCoder, w numbered, h *hessians, j *journal.Journal, step func(int)) (*codedWeight, error) {
+func (o *QuantizeOptions) quantizeOne(ctx context.Context, options quant.Options, w numbered, h *hessians, j *journal.Journal, step func(int)) (*codedWeight, error) {
 	hessian, err := h.of(w.Weight)
 	if err != nil {
 		return nil, err
 	}
 	coded := &codedWeight{}
-	options := quant.Options{Codec: codec, Encoder: encoder, Hessian: hessian, Threads: o.Threads, Progress: step}
+	options.Hessian, options.Threads, options.Progress = hessian, o.Threads, step
 	if o.Rotate != RotateNone && !w.Gathered() {
 		_, k := w.Dims()
 		options.Rotation, options.TryRotation = quant.NewRotation(k, o.Seed), o.Rotate == RotateAuto
@@ -555,5 +555,5 @@ func (o *QuantizeOptions) quantizeOne(ctx context.Context, codec *lattice.Codec,
 			coded.SQNR = &db
 		}
 	}
-	return coded, coded.store(j, w, codec)
+	return coded, coded.store(j, w, options.Codec)
 }

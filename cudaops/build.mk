@@ -29,7 +29,7 @@ isa_avxvnni := $(isa_avx2) -mavxvnni
 isa_avx512 := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vbmi -mavx512vnni -mgfni -mfma -mf16c \
   -mprefer-vector-width=512 -Wno-maybe-uninitialized -Wno-uninitialized
 isa_amx := $(isa_avx512) -mamx-tile -mamx-int8
-ort_parts := register linear_op linear_spec linear_create linear_compute gather_op read_weight introspect observe_op observe_export encode_export
+ort_parts := register linear_op linear_spec linear_create linear_compute gather_op read_weight introspect observe_op observe_export encode_export product_export
 
 objects = $(addprefix $1/cpu/,$(addsuffix .o,$(kernels)))
 

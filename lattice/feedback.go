@@ -12,6 +12,23 @@ type Feedback struct {
 	Metrics []float32
 }
 
+// MetricGroups is work for a [MetricCoder]: one group of each of len(Steps) rows.
+type MetricGroups struct {
+	X       []float32 // [rows][8], what is to be coded: finite, and below 2^40 steps
+	Steps   []float32 // [rows]; 0 codes zeros
+	Metric  []float32 // [2][8 × 8], one of Feedback.Metrics
+	Indices []uint16  // [rows][level][block]
+	Gains   []uint8   // [rows]
+	Weights []float32 // [rows][8], what the codes stand for
+	Losses  []float32 // [rows], (X − Weights)·M·(X − Weights)ᵀ
+}
+
+// MetricCoder codes groups in a metric, as package quant does, bit for bit.
+type MetricCoder interface {
+	// EncodeInMetric fills in Indices, Gains, Weights and Losses. It may be called from several goroutines.
+	EncodeInMetric(g MetricGroups) error
+}
+
 // FeedbackRows is what comes of rows coded with feedback; rows of places are in the order of coding.
 type FeedbackRows struct {
 	Indices []uint16  // [rows][group][level][block]

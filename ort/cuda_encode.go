@@ -50,7 +50,7 @@ import (
 
 // CUDAEncoder is an [Encoder] on the current GPU, which also codes with feedback there.
 type CUDAEncoder struct {
-	*Encoder
+	rows     *Encoder
 	feedback C.feedback_functions
 }
 
@@ -60,13 +60,23 @@ func OpenCUDAEncoder(path string, codec *lattice.Codec) (*CUDAEncoder, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &CUDAEncoder{Encoder: e}
+	c := &CUDAEncoder{rows: e}
 	name := C.CString(path)
 	defer C.free(unsafe.Pointer(name))
 	if C.open_feedback(name, &c.feedback) != 0 {
 		return nil, fmt.Errorf("%w: native ops library: %s: it is older than this program and cannot round with feedback", ErrUnavailable, path)
 	}
 	return c, nil
+}
+
+// Distortions implements lattice.RowCoder.
+func (e *CUDAEncoder) Distortions(sse []float64, b lattice.RowBatch) error {
+	return e.rows.Distortions(sse, b)
+}
+
+// EncodeRows implements lattice.RowCoder.
+func (e *CUDAEncoder) EncodeRows(indices []uint16, gains []uint8, sse []float64, b lattice.RowBatch) error {
+	return e.rows.EncodeRows(indices, gains, sse, b)
 }
 
 // feedbackCoder codes the rows of one weight.
@@ -83,7 +93,7 @@ func (e *CUDAEncoder) WithFeedback(f lattice.Feedback) (lattice.FeedbackCoder, e
 	if len(f.Metrics) != f.Groups*2*lattice.GroupSize*lattice.GroupSize || f.Lower != nil && len(f.Lower) != places*places {
 		return nil, fmt.Errorf("ort: feedback of %d groups: lengths do not fit", f.Groups)
 	}
-	description, leaders, _ := describeCodec(e.codec)
+	description, leaders, _ := describeCodec(e.rows.codec)
 	runtime.LockOSThread() // the message of an error is that of the thread
 	defer runtime.UnlockOSThread()
 	handle := C.call_feedback_create(&e.feedback, unsafe.Pointer(&description), (*C.int32_t)(unsafe.Pointer(unsafe.SliceData(leaders))),
@@ -91,7 +101,7 @@ func (e *CUDAEncoder) WithFeedback(f lattice.Feedback) (lattice.FeedbackCoder, e
 	if handle == nil {
 		return nil, fmt.Errorf("ort: rounding with feedback on the GPU: %s", C.GoString(C.call_feedback_error(&e.feedback)))
 	}
-	c := &feedbackCoder{functions: e.feedback, codec: e.codec, groups: f.Groups, handle: handle}
+	c := &feedbackCoder{functions: e.feedback, codec: e.rows.codec, groups: f.Groups, handle: handle}
 	free := e.feedback
 	runtime.AddCleanup(c, func(handle unsafe.Pointer) { C.call_feedback_free(&free, handle) }, handle)
 	return c, nil

@@ -21,7 +21,8 @@ typedef struct {
   void (*free)(void *);
   int64_t (*encode)(const void *, const float *, int64_t, const int32_t *, const float *, int64_t, double *, uint16_t *,
     uint8_t *);
-  const char *(*error)(void); // of the library of GPU kernels
+  void (*in_metric)(const void *, const float *, const float *, const float *, int64_t, uint16_t *, uint8_t *, float *, float *);
+  const char *(*error)(void); // of the library of GPU kernels, which does not code groups in a metric
 } encode_functions;
 
 // open_encoder loads the library, for good, and finds the functions: those on the CPU or, cosetq/cuda.h, on the GPU.
@@ -33,9 +34,11 @@ static int open_encoder(const char *path, int cuda, encode_functions *f, const c
   f->free = (void (*)(void *))dlsym(lib, cuda ? "cosetq_cuda_encoder_free" : "cosetq_encoder_free");
   f->encode = (int64_t (*)(const void *, const float *, int64_t, const int32_t *, const float *, int64_t, double *, uint16_t *,
     uint8_t *))dlsym(lib, cuda ? "cosetq_cuda_encode" : "cosetq_encode");
+  f->in_metric = (void (*)(const void *, const float *, const float *, const float *, int64_t, uint16_t *, uint8_t *, float *, float *))
+    (cuda ? NULL : dlsym(lib, "cosetq_encode_in_metric"));
   f->error = cuda ? (const char *(*)(void))dlsym(lib, "cosetq_cuda_error") : NULL;
   int (*devices)(void) = cuda ? (int (*)(void))dlsym(lib, "cosetq_cuda_device_count") : NULL;
-  if (!f->create || !f->free || !f->encode || (cuda && (!f->error || !devices))) {
+  if (!f->create || !f->free || !f->encode || (cuda ? !f->error || !devices : !f->in_metric)) {
     *error = "it is older than this program and cannot encode";
     return -1;
   }
@@ -52,6 +55,10 @@ static void call_free(encode_functions *f, void *e) { f->free(e); }
 static int64_t call_encode(encode_functions *f, const void *e, const float *rows, int64_t groups, const int32_t *at,
     const float *steps, int64_t count, double *sse, uint16_t *indices, uint8_t *gains) {
   return f->encode(e, rows, groups, at, steps, count, sse, indices, gains);
+}
+static void call_in_metric(encode_functions *f, const void *e, const float *x, const float *steps, const float *metric, int64_t count,
+    uint16_t *indices, uint8_t *gains, float *weights, float *losses) {
+  f->in_metric(e, x, steps, metric, count, indices, gains, weights, losses);
 }
 */
 import "C"
@@ -143,6 +150,20 @@ func (e *Encoder) EncodeRows(indices []uint16, gains []uint8, sse []float64, b l
 		return err
 	}
 	return e.run(indices, gains, sse, b)
+}
+
+// EncodeInMetric implements lattice.MetricCoder.
+func (e *Encoder) EncodeInMetric(g lattice.MetricGroups) error {
+	rows := len(g.Steps)
+	if len(g.X) != rows*lattice.GroupSize || len(g.Weights) != len(g.X) || len(g.Metric) != 2*lattice.GroupSize*lattice.GroupSize ||
+		len(g.Indices) != rows*e.codec.GroupIndices() || len(g.Gains) != rows || len(g.Losses) != rows {
+		return fmt.Errorf("ort: groups of %d rows in a metric: lengths do not fit", rows)
+	}
+	C.call_in_metric(&e.functions, e.handle, (*C.float)(unsafe.SliceData(g.X)), (*C.float)(unsafe.SliceData(g.Steps)),
+		(*C.float)(unsafe.SliceData(g.Metric)), C.int64_t(rows), (*C.uint16_t)(unsafe.SliceData(g.Indices)),
+		(*C.uint8_t)(unsafe.SliceData(g.Gains)), (*C.float)(unsafe.SliceData(g.Weights)), (*C.float)(unsafe.SliceData(g.Losses)))
+	runtime.KeepAlive(e)
+	return nil
 }
 
 // run codes a batch whose lengths fit, and leaves to the codec what the library does not take: steps of 0, and what fails.

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"runtime"
 
+	"gonum.org/v1/gonum/blas/blas32"
+
 	"github.com/cosetq/cosetq/lattice"
 	"github.com/cosetq/cosetq/tensor"
 )
@@ -115,8 +117,28 @@ func OpenEncoder(string, *lattice.Codec) (*Encoder, error) { return nil, unavail
 // OpenCUDAEncoder answers [ErrUnavailable].
 func OpenCUDAEncoder(string, *lattice.Codec) (*CUDAEncoder, error) { return nil, unavailable() }
 
+// EncodeInMetric answers [ErrUnavailable].
+func (*Encoder) EncodeInMetric(lattice.MetricGroups) error { return unavailable() }
+
+// Products adds products of matrices with the native ops library; this build cannot make one.
+type Products struct{}
+
+// OpenProducts answers [ErrUnavailable].
+func OpenProducts(string) (*Products, error) { return nil, unavailable() }
+
+// Add answers [ErrUnavailable].
+func (*Products) Add(_, _, _ blas32.General) error { return unavailable() }
+
 // CUDAEncoder is an Encoder on the GPU; this build cannot make one.
-type CUDAEncoder struct{ *Encoder }
+type CUDAEncoder struct{}
+
+// Distortions answers [ErrUnavailable].
+func (*CUDAEncoder) Distortions([]float64, lattice.RowBatch) error { return unavailable() }
+
+// EncodeRows answers [ErrUnavailable].
+func (*CUDAEncoder) EncodeRows([]uint16, []uint8, []float64, lattice.RowBatch) error {
+	return unavailable()
+}
 
 // WithFeedback answers [ErrUnavailable].
 func (*CUDAEncoder) WithFeedback(lattice.Feedback) (lattice.FeedbackCoder, error) {

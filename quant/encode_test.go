@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"gonum.org/v1/gonum/blas/blas32"
+
 	"github.com/cosetq/cosetq/cudaops"
 	"github.com/cosetq/cosetq/internal/testenv"
 	"github.com/cosetq/cosetq/lattice"
@@ -120,6 +122,75 @@ func TestEncoderChangesNothing(t *testing.T) {
 						}
 					}
 				})
+			}
+		}
+	}
+}
+
+// native returns options that code with the native library; ok is false where the machine lacks the instruction set asked for.
+func native(t testing.TB, c *lattice.Codec) (o quant.Options, ok bool) {
+	t.Helper()
+	library := testenv.Ops(t)
+	products, err := ort.OpenProducts(library)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if products.Add(blas32.General{}, blas32.General{}, blas32.General{}) != nil {
+		return o, false
+	}
+	o = quant.Options{Codec: c, Products: products}
+	if e, err := ort.OpenEncoder(library, c); err == nil {
+		o.Encoder, o.Groups = e, e
+	} else if c.Lattice() == lattice.D4 {
+		t.Fatal(err)
+	}
+	return o, true
+}
+
+// The native library rounds with feedback as the Go code does: the same bytes and losses, whatever the codec, the Hessian, the
+// instruction set and the number of threads.
+func TestNativeFeedbackChangesNothing(t *testing.T) {
+	rng := rand.New(rand.NewPCG(3, 4))
+	for _, name := range []string{"d4:4,4:g3,4,5,6", "d4:2,4:g3,4,5,7", "d4:4:g3,4,5,7", "d4:2,2,2", "d4:4,4:g1,2,3,5,9,14", "e8:2:g2,3"} {
+		c, err := lattice.ParseCodec(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, shape := range [][2]int{{1, 8}, {67, 140}} {
+			src := dense{shape[0], shape[1], make([]float32, shape[0]*shape[1])}
+			for i := range src.w {
+				src.w[i] = float32(rng.NormFloat64() * math.Exp(rng.NormFloat64()))
+				if i%src.k%50 == 7 || i/src.k == 2 {
+					src.w[i] = 0
+				}
+			}
+			diagonal := &quant.Hessian{K: src.k, Diagonal: make([]float64, src.k)}
+			for j := range diagonal.Diagonal {
+				diagonal.Diagonal[j] = math.Exp(rng.NormFloat64())
+			}
+			for kind, h := range map[string]*quant.Hessian{"full": ar1(src.k, 0.9), "sampled": sampled(src.k, 2*src.k, 5), "diagonal": diagonal} {
+				run := func(o quant.Options, threads int) *quant.Result {
+					o.Codec, o.Hessian, o.Threads = c, h, threads
+					res, err := quant.Quantize(context.Background(), src, o)
+					if err != nil {
+						t.Fatal(err)
+					}
+					return res
+				}
+				want := run(quant.Options{}, 1)
+				for _, isa := range cudaops.ISAs {
+					t.Setenv(cudaops.EnvISA, isa)
+					o, ok := native(t, c)
+					if !ok {
+						continue
+					}
+					for _, threads := range []int{1, 3} {
+						got := run(o, threads)
+						if !reflect.DeepEqual(want.Matrix, got.Matrix) || !reflect.DeepEqual(want.Feedback, got.Feedback) || want.SumSquaredError != got.SumSquaredError {
+							t.Errorf("%s, %v, %s Hessian, %s, %d threads: loss %v, want %v", name, shape, kind, isa, threads, got.Feedback, want.Feedback)
+						}
+					}
+				}
 			}
 		}
 	}

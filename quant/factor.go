@@ -52,7 +52,7 @@ type factors struct {
 func (f *factors) feedback() lattice.Feedback {
 	b := lattice.Feedback{Groups: f.places / size, Lower: f.l}
 	for _, m := range f.conditional {
-		b.Metrics = append(append(b.Metrics, m.chol[:]...), m.feed[:]...)
+		b.Metrics = append(b.Metrics, m[:]...)
 	}
 	return b
 }

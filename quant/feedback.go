@@ -3,8 +3,7 @@ package quant
 import (
 	"math"
 
-	"gonum.org/v1/gonum/blas"
-	"gonum.org/v1/gonum/blas/gonum"
+	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/cosetq/cosetq/lattice"
 )
@@ -14,12 +13,7 @@ const (
 	chunkRows = 64
 	// batchGroups is the number of groups whose feedback from later batches is one matrix product.
 	batchGroups = 16
-	// panel is the inner length of a product: panel × 128 float32 of L stay in the first-level cache.
-	panel = 64
 )
-
-// gemm is used for products of at most 64 × 128, which gonum computes on the calling goroutine and in a fixed order.
-var gemm gonum.Implementation
 
 // coding is a set of codes of the rows of a chunk, in position order.
 type coding struct {
@@ -55,24 +49,33 @@ func copyRow[T any](dst, src []T, r int) {
 type chunk struct {
 	f           *factors
 	codec       *lattice.Codec
-	single      *lattice.Codec // without gains
-	count       int            // rows in use
-	w           []float32      // [rows × P]
-	product     []float32      // [rows × 8·batchGroups]
-	grad        []float32      // E·H', [rows × P]
-	coders      []groupCoder   // of each row
+	single      *lattice.Codec      // without gains
+	rows        lattice.RowCoder    // codes rows by squared error
+	groups      lattice.MetricCoder // codes groups in a metric; nil for coders
+	products    Multiplier
+	count       int          // rows in use
+	w           []float32    // [rows × P]
+	product     []float32    // [rows × 8·batchGroups]
+	grad        []float32    // E·H', [rows × P]
+	coders      []groupCoder // of each row
+	strip       *strip       // at work
 	best, trial *coding
 	device      lattice.FeedbackCoder // that does what ldlq does; nil for this processor
-	steps       []float32             // of the rows, for the device
+	steps       []float32             // of the rows
 }
 
-func newChunk(f *factors, codec, single *lattice.Codec) *chunk {
-	return &chunk{
-		f: f, codec: codec, single: single,
+func (q *run) newChunk(f *factors, single *lattice.Codec) *chunk {
+	codec := q.opt.Codec
+	c := &chunk{
+		f: f, codec: codec, single: single, rows: q.coder(), groups: q.opt.Groups, products: q.opt.Products, strip: newStrip(codec),
 		w: make([]float32, chunkRows*f.places), product: make([]float32, chunkRows*batchGroups*size),
 		grad: make([]float32, chunkRows*f.places), coders: make([]groupCoder, chunkRows),
 		best: newCoding(codec, f.places), trial: newCoding(codec, f.places), steps: make([]float32, chunkRows),
 	}
+	if c.products == nil {
+		c.products = multiplier{}
+	}
+	return c
 }
 
 // setRow sets a row from one in group order, divided by unit.
@@ -94,52 +97,64 @@ func (c *chunk) putRow(p *packer, at int, code *coding, r int, indices []uint16,
 	p.putRow(at, indices, gains)
 }
 
+// setSteps prepares all rows for their scales.
+func (c *chunk) setSteps(scales []uint16, step func(h uint16) float32) error {
+	for r := range c.count {
+		c.steps[r] = step(scales[r])
+		if err := c.coders[r].setStep(c.codec, c.single, c.steps[r]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // feedback runs through the positions last to first. At each, visit gets the
-// position, the row and what the errors of all later positions move it by, and
-// sets the errors of the row at this position.
-func (c *chunk) feedback(errs []float32, visit func(k, r int, moved *[size]float32)) {
+// position and what the errors of all later positions move the rows by, [rows × 8],
+// and sets the errors of all rows at this position.
+func (c *chunk) feedback(errs []float32, visit func(k int, moved blas32.General) error) error {
 	n := c.f.places
-	groups := n / size
-	for hi := groups; hi > 0; hi -= batchGroups {
+	e, l := matrix(errs, c.count, n), matrix(c.f.l, n, n)
+	for hi := n / size; hi > 0; hi -= batchGroups {
 		lo := max(0, hi-batchGroups)
-		width := (hi - lo) * size
-		product := c.product[:c.count*width]
-		clear(product)
-		if c.f.l != nil {
-			for p := hi * size; p < n; p += panel {
-				gemm.Sgemm(blas.NoTrans, blas.NoTrans, c.count, width, min(panel, n-p), 1, errs[p:], n,
-					c.f.l[p*n+lo*size:], n, 1, product, width)
+		product := matrix(c.product, c.count, (hi-lo)*size)
+		clear(product.Data[:c.count*product.Cols])
+		if later := n - hi*size; c.f.l != nil && later > 0 {
+			if err := c.products.Add(product, part(e, 0, c.count, hi*size, later), part(l, hi*size, later, lo*size, product.Cols)); err != nil {
+				return err
 			}
 		}
-		for r := range c.count {
-			row := product[r*width:][:width]
-			for k := hi - 1; k >= lo; k-- {
-				at := (k - lo) * size
-				visit(k, r, (*[size]float32)(row[at:]))
-				if c.f.l == nil || at == 0 {
-					continue
-				}
-				for p := k * size; p < (k+1)*size; p++ {
-					if e := errs[r*n+p]; e != 0 {
-						gemm.Saxpy(at, e, c.f.l[p*n+lo*size:], 1, row, 1)
-					}
-				}
+		for k := hi - 1; k >= lo; k-- {
+			at := (k - lo) * size
+			if err := visit(k, part(product, 0, c.count, at, size)); err != nil {
+				return err
+			}
+			if c.f.l == nil || at == 0 {
+				continue
+			}
+			if err := c.products.Add(part(product, 0, c.count, 0, at), part(e, 0, c.count, k*size, size), part(l, k*size, size, lo*size, at)); err != nil {
+				return err
 			}
 		}
 	}
+	return nil
 }
 
 // lossOf computes E·H·Eᵀ of every row of errs [rows × P].
-func (c *chunk) lossOf(loss []float64, errs []float32) {
+func (c *chunk) lossOf(loss []float64, errs []float32) error {
 	n := c.f.places
 	clear(loss)
-	c.feedback(errs, func(k, r int, moved *[size]float32) {
-		for j, e := range errs[r*n+k*size:][:size] {
-			moved[j] += e
+	err := c.feedback(errs, func(k int, moved blas32.General) error {
+		for r := range loss {
+			e := *(*[size]float32)(errs[r*n+k*size:])
+			for j, v := range moved.Data[r*moved.Stride:][:size] {
+				e[j] += v
+			}
+			loss[r] += float64(c.f.conditional[k].of(&e))
 		}
-		loss[r] += float64(c.f.conditional[k].of(moved))
+		return nil
 	})
 	c.subtractExcess(loss, errs)
+	return err
 }
 
 // subtractExcess turns losses in H' into losses in H.
@@ -158,11 +173,8 @@ func (c *chunk) subtractExcess(loss []float64, errs []float32) {
 func (c *chunk) ldlq(out *coding, step func(h uint16) float32) error {
 	n := c.f.places
 	groups, slots := n/size, c.codec.GroupIndices()
-	for r := range c.count {
-		if err := c.coders[r].setStep(c.codec, c.single, step(out.scales[r])); err != nil {
-			return err
-		}
-		c.steps[r] = step(out.scales[r])
+	if err := c.setSteps(out.scales, step); err != nil {
+		return err
 	}
 	if c.device != nil {
 		err := c.device.CodeRows(lattice.FeedbackRows{
@@ -173,46 +185,60 @@ func (c *chunk) ldlq(out *coding, step func(h uint16) float32) error {
 		return err
 	}
 	clear(out.loss[:c.count])
-	c.feedback(out.errs, func(k, r int, moved *[size]float32) {
-		coder := &c.coders[r]
-		var x, v [size]float32
-		at, g := r*n+k*size, r*groups+k
-		for j := range x {
-			x[j] = c.w[at+j] + moved[j]
+	err := c.feedback(out.errs, func(k int, moved blas32.General) error {
+		c.strip.rows = c.strip.rows[:0]
+		for r := range c.count {
+			x, w := c.strip.add(r, c.steps[r]), (*[size]float32)(c.w[r*n+k*size:])
+			for j, v := range moved.Data[r*moved.Stride:][:size] {
+				x[j] = w[j] + v
+			}
+			if !c.coders[r].reaches(x) {
+				out.loss[r] = math.Inf(1)
+				*x = *w
+			}
 		}
-		if !coder.reaches(&x) {
-			out.loss[r] = math.Inf(1)
-			x = [size]float32(c.w[at:])
+		if err := c.encode(&c.f.conditional[k]); err != nil {
+			return err
 		}
-		var l float32
-		out.gains[g], l = coder.code(out.indices[g*slots:][:slots], &v, &x, &c.f.conditional[k])
-		out.loss[r] += float64(l)
-		for j := range v {
-			out.errs[at+j] = c.w[at+j] - v[j]
+		for r := range c.count {
+			out.set(r*groups+k, c.strip, r)
+			out.loss[r] += float64(c.strip.Losses[r])
+			at := r*n + k*size
+			for j, v := range c.strip.weights(r) {
+				out.errs[at+j] = c.w[at+j] - v
+			}
 		}
+		return nil
 	})
 	c.subtractExcess(out.loss[:c.count], out.errs)
-	return nil
+	return err
+}
+
+// set takes over the code of the i-th row of a strip as group g.
+func (c *coding) set(g int, s *strip, i int) {
+	c.gains[g] = s.Gains[i]
+	indices := s.indices(i)
+	copy(c.indices[g*len(indices):], indices)
 }
 
 // nearest codes all rows with the steps given, rounding to nearest.
 func (c *chunk) nearest(out *coding, step func(h uint16) float32) error {
 	n := c.f.places
 	groups, slots := n/size, c.codec.GroupIndices()
-	for r := range c.count {
-		coder := &c.coders[r]
-		if err := coder.setStep(c.codec, c.single, step(out.scales[r])); err != nil {
-			return err
-		}
-		for k := range groups {
-			var v [size]float32
-			at, g := r*n+k*size, r*groups+k
-			out.gains[g] = coder.nearest(out.indices[g*slots:][:slots], &v, (*[size]float32)(c.w[at:]))
-			for j := range v {
-				out.errs[at+j] = c.w[at+j] - v[j]
-			}
+	if err := c.setSteps(out.scales, step); err != nil {
+		return err
+	}
+	indices, gains := out.indices[:c.count*groups*slots], out.gains[:c.count*groups]
+	rows := lattice.RowBatch{Weights: c.w[:c.count*n], Width: n, Steps: c.steps[:c.count]}
+	if err := c.rows.EncodeRows(indices, gains, out.loss[:c.count], rows); err != nil {
+		return err
+	}
+	var v [size]float32
+	for g := range gains {
+		c.coders[g/groups].all.DecodeGroup(&v, indices[g*slots:][:slots], gains[g])
+		for j, x := range v {
+			out.errs[g*size+j] = c.w[g*size+j] - x
 		}
 	}
-	c.lossOf(out.loss[:c.count], out.errs)
-	return nil
+	return c.lossOf(out.loss[:c.count], out.errs)
 }

@@ -59,7 +59,7 @@ func (q *run) ldlq(f *factors, how plan) (*Result, error) {
 	}
 	if err := q.chunks(func(t *rows) error {
 		if t.chunk == nil {
-			t.chunk = newChunk(f, q.opt.Codec, single)
+			t.chunk = q.newChunk(f, single)
 			t.chunk.device = device
 		}
 		c := t.chunk
@@ -119,12 +119,14 @@ func newFeedback(lost []outcome, unit float64, bias bool) *Feedback {
 // each row and what rounding to nearest loses.
 func (c *chunk) code(how plan, table *scales, steps []float32, lost []outcome) (*coding, error) {
 	best, trial := c.best, c.trial
-	c.lossOf(best.loss[:c.count], c.w)
+	if err := c.lossOf(best.loss[:c.count], c.w); err != nil {
+		return nil, err
+	}
 	for r, l := range best.loss[:c.count] {
 		lost[r].energy = l
 	}
 	rows := lattice.RowBatch{Weights: c.w[:c.count*c.f.places], Width: c.f.places, Steps: steps}
-	if err := table.choose(best.scales[:c.count], c.codec, rows); err != nil {
+	if err := table.choose(best.scales[:c.count], c.rows, rows); err != nil {
 		return nil, err
 	}
 	if err := c.nearest(best, table.step); err != nil {
@@ -150,7 +152,9 @@ func (c *chunk) code(how plan, table *scales, steps []float32, lost []outcome) (
 			}
 		}
 	}
-	c.gradient(best.errs)
+	if err := c.gradient(best.errs); err != nil {
+		return nil, err
+	}
 	if c.f.h != nil {
 		for range how.passes {
 			if err := c.refine(best, table.step); err != nil {
@@ -158,8 +162,7 @@ func (c *chunk) code(how plan, table *scales, steps []float32, lost []outcome) (
 			}
 		}
 	}
-	c.lossOf(best.loss[:c.count], best.errs)
-	return best, nil
+	return best, c.lossOf(best.loss[:c.count], best.errs)
 }
 
 // around returns the count scales nearest to a step, nearest first; fewer if the table has fewer.

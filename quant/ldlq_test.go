@@ -360,12 +360,21 @@ func TestFeedbackNeverLosesToNearest(t *testing.T) {
 
 func BenchmarkLDLQ(b *testing.B) {
 	for _, size := range [][2]int{{512, 512}, {1408, 512}, {512, 1408}} {
-		b.Run(fmt.Sprintf("%dx%d", size[0], size[1]), func(b *testing.B) {
-			src, h, c := gaussian(size[0], size[1], 2), ar1(size[1], 0.9), preset(b, 4)
-			for b.Loop() {
-				ldlq(b, src, c, h, 1)
-			}
-			b.ReportMetric(float64(b.N*size[0]*size[1])/b.Elapsed().Seconds()/1e6, "Mweights/s")
-		})
+		src, h, c := gaussian(size[0], size[1], 2), ar1(size[1], 0.9), preset(b, 4)
+		for _, name := range []string{"go", "native"} {
+			b.Run(fmt.Sprintf("%dx%d/%s", size[0], size[1], name), func(b *testing.B) {
+				o := quant.Options{Codec: c}
+				if name == "native" {
+					o, _ = native(b, c)
+				}
+				o.Hessian, o.Threads = h, 1
+				for b.Loop() {
+					if _, err := quant.Quantize(context.Background(), src, o); err != nil {
+						b.Fatal(err)
+					}
+				}
+				b.ReportMetric(float64(b.N*size[0]*size[1])/b.Elapsed().Seconds()/1e6, "Mweights/s")
+			})
+		}
 	}
 }

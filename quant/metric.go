@@ -10,14 +10,14 @@ import (
 	"github.com/cosetq/cosetq/lattice"
 )
 
-// metric measures the error e of one group: e·M·eᵀ with M [8 × 8].
-type metric struct {
-	// chol is the lower C of M = C·Cᵀ, so that e·M·eᵀ = ‖e·C‖².
-	chol [size * size]float32
-	// feed is the part below the blocks of d of the block unit-lower factor of
-	// M: what the error of a block moves the earlier blocks of its group by.
-	feed [size * size]float32
-}
+// metric measures the error e of one group: e·M·eᵀ with M [8 × 8]. It holds two
+// matrices: the lower C of M = C·Cᵀ, so that e·M·eᵀ = ‖e·C‖², and the part
+// below the blocks of d of the block unit-lower factor of M: what the error of
+// a block moves the earlier blocks of its group by.
+type metric [2 * size * size]float32
+
+// feed is where the second matrix begins.
+const feed = size * size
 
 // newMetric factors M for blocks of d places; ok is false if M is not positive definite.
 func newMetric(m *[size * size]float64, d int) (mt metric, ok bool) {
@@ -27,7 +27,7 @@ func newMetric(m *[size * size]float64, d int) (mt metric, ok bool) {
 	}
 	for i := range size {
 		for j := range i + 1 {
-			mt.chol[i*size+j] = float32(c[i*size+j])
+			mt[i*size+j] = float32(c[i*size+j])
 		}
 	}
 	for k := 0; k+d < size; k += d {
@@ -40,7 +40,7 @@ func newMetric(m *[size * size]float64, d int) (mt metric, ok bool) {
 			blas64.General{Rows: size - k - d, Cols: d, Data: c[(k+d)*size+k:], Stride: size})
 		for i := k + d; i < size; i++ {
 			for j := k; j < k+d; j++ {
-				mt.feed[i*size+j] = float32(c[i*size+j])
+				mt[feed+i*size+j] = float32(c[i*size+j])
 			}
 		}
 	}
@@ -56,7 +56,7 @@ func (m *metric) columns(e *[size]float32, from, to int) float32 {
 	for j := from; j < to; j++ {
 		var y float32
 		for i := j; i < size; i++ {
-			y += float32(e[i] * m.chol[i*size+j])
+			y += float32(e[i] * m[i*size+j])
 		}
 		s += float32(y * y)
 	}
@@ -110,13 +110,6 @@ func (c *groupCoder) reaches(x *[size]float32) bool {
 	return true
 }
 
-// nearest codes x by squared error, whatever the metric.
-func (c *groupCoder) nearest(indices []uint16, w, x *[size]float32) (gain uint8) {
-	gain, _ = c.all.EncodeGroup(indices, x)
-	c.all.DecodeGroup(w, indices, gain)
-	return gain
-}
-
 // code codes x, writes the class indices and the weights w, and returns the
 // gain with the least loss (x − w)·M·(x − w)ᵀ, and that loss. With each gain,
 // blocks are coded last to first, the error of one moving the earlier ones. A
@@ -142,7 +135,7 @@ func (c *groupCoder) code(indices []uint16, w, x *[size]float32, m *metric) (gai
 			l += m.columns(&e, b*d, (b+1)*d)
 			for i := b * d; i < (b+1)*d; i++ {
 				for j := range b * d {
-					y[j] += float32(e[i] * m.feed[i*size+j])
+					y[j] += float32(e[i] * m[feed+i*size+j])
 				}
 			}
 		}

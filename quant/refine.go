@@ -1,32 +1,23 @@
 package quant
 
-import (
-	"gonum.org/v1/gonum/blas"
-)
-
 // leastGain is the relative drop of a group's loss for which it changes: more than what rounding in float32 feigns.
 const leastGain = 1e-5
 
 // gradient computes E·H' of every row.
-func (c *chunk) gradient(errs []float32) {
+func (c *chunk) gradient(errs []float32) error {
 	n := c.f.places
 	if c.f.h == nil {
 		for r := range c.count {
 			for p, e := range errs[r*n:][:n] {
 				m := &c.f.own[p/size]
-				v := m.chol[p%size*(size+1)]
+				v := m[p%size*(size+1)]
 				c.grad[r*n+p] = e * v * v
 			}
 		}
-		return
+		return nil
 	}
 	clear(c.grad[:c.count*n])
-	for q := 0; q < n; q += 2 * panel {
-		for p := 0; p < n; p += panel {
-			gemm.Sgemm(blas.NoTrans, blas.NoTrans, c.count, min(2*panel, n-q), min(panel, n-p), 1, errs[p:], n,
-				c.f.h[p*n+q:], n, 1, c.grad[q:], n)
-		}
-	}
+	return c.products.Add(matrix(c.grad, c.count, n), matrix(errs, c.count, n), matrix(c.f.h, n, n))
 }
 
 // refine codes every group once more, all others kept: the best place for a
@@ -35,45 +26,53 @@ func (c *chunk) gradient(errs []float32) {
 // to date.
 func (c *chunk) refine(out *coding, step func(h uint16) float32) error {
 	n := c.f.places
-	groups, slots := n/size, c.codec.GroupIndices()
-	indices := make([]uint16, slots)
-	for r := range c.count {
-		if err := c.coders[r].setStep(c.codec, c.single, step(out.scales[r])); err != nil {
+	groups := n / size
+	if err := c.setSteps(out.scales, step); err != nil {
+		return err
+	}
+	h, grad := matrix(c.f.h, n, n), matrix(c.grad, c.count, n)
+	apart := make([]float32, c.count*size) // from the code to the best place
+	change := make([]float32, c.count*size)
+	for k := groups - 1; k >= 0; k-- {
+		clear(apart)
+		if err := c.products.Add(matrix(apart, c.count, size), part(grad, 0, c.count, k*size, size), matrix(c.f.solve[k][:], size, size)); err != nil {
 			return err
 		}
-	}
-	for k := groups - 1; k >= 0; k-- {
-		m, solve := &c.f.own[k], &c.f.solve[k]
+		c.strip.rows = c.strip.rows[:0]
 		for r := range c.count {
-			coder := &c.coders[r]
+			var x [size]float32
 			at := r*n + k*size
-			grad, f := c.grad[at:][:size], out.errs[at:][:size]
-			var x, v, e [size]float32
-			for j := range e {
-				for i, g := range grad {
-					e[j] += float32(g * solve[i*size+j])
-				}
-				x[j] = c.w[at+j] - f[j] + e[j]
+			for j, e := range apart[r*size:][:size] {
+				x[j] = c.w[at+j] - out.errs[at+j] + e
 			}
-			if !coder.reaches(&x) {
+			if c.coders[r].reaches(&x) {
+				*c.strip.add(r, c.steps[r]) = x
+			}
+		}
+		if err := c.encode(&c.f.own[k]); err != nil {
+			return err
+		}
+		clear(change)
+		changed := false
+		for i, r := range c.strip.rows {
+			before := c.f.own[k].of((*[size]float32)(apart[r*size:]))
+			if !(c.strip.Losses[i] < before*(1-leastGain)) {
 				continue
 			}
-			gain, after := coder.code(indices, &v, &x, m)
-			before := m.of(&e)
-			if !(after < before*(1-leastGain)) {
-				continue
+			changed = true
+			out.set(r*groups+k, c.strip, i)
+			at := r*n + k*size
+			for j, v := range c.strip.weights(i) {
+				now := c.w[at+j] - v
+				change[r*size+j] = now - out.errs[at+j]
+				out.errs[at+j] = now
 			}
-			g := r*groups + k
-			out.gains[g] = gain
-			copy(out.indices[g*slots:], indices)
-			for j := range v {
-				now := c.w[at+j] - v[j]
-				d := now - f[j]
-				f[j] = now
-				if d != 0 {
-					gemm.Saxpy(n, d, c.f.h[(k*size+j)*n:], 1, c.grad[r*n:], 1)
-				}
-			}
+		}
+		if !changed {
+			continue
+		}
+		if err := c.products.Add(grad, matrix(change, c.count, size), part(h, k*size, size, 0, n)); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -24,6 +24,10 @@ type Options struct {
 	Codec *lattice.Codec
 	// Encoder, if set, codes rows in the place of Codec, with the same results: a native one is faster.
 	Encoder lattice.RowCoder
+	// Groups, if set, codes groups in a metric, and Products adds products of matrices, in the place of this package's own
+	// code, with the same results.
+	Groups   lattice.MetricCoder
+	Products Multiplier
 	// Hessian, if set, selects LDLQ: errors are weighed by what they cost at
 	// the output, and the error of one group is made up for by the others.
 	Hessian *Hessian

@@ -31,3 +31,10 @@ extern "C" int64_t cosetq_encode(const struct cosetq_encoder* encoder, const flo
                                  int64_t count, double* sse, uint16_t* indices, uint8_t* gains) {
   return encoder->encoder->Encode({rows, groups, at, steps, count, sse, indices, gains});
 }
+
+extern "C" void cosetq_encode_in_metric(const struct cosetq_encoder* encoder, const float* x,
+                                        const float* steps, const float* metric, int64_t count,
+                                        uint16_t* indices, uint8_t* gains, float* weights,
+                                        float* losses) {
+  encoder->encoder->EncodeInMetric({x, steps, metric, count, indices, gains, weights, losses});
+}

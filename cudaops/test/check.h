@@ -21,6 +21,7 @@ void TestLinear(bool brief);
 void TestAccuracy();
 void TestObserve();
 void TestEncode();
+void TestProduct();
 
 }  // namespace cosetq::test
 

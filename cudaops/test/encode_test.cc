@@ -85,6 +85,63 @@ void TestRows(const TestCodec& codec, const Encoder& encoder, int64_t groups,
   }
 }
 
+struct InMetric {
+  std::vector<uint16_t> indices;
+  std::vector<uint8_t> gains;
+  std::vector<float> weights, losses;
+};
+
+bool Same(const InMetric& a, const InMetric& b) {
+  return a.indices == b.indices && a.gains == b.gains && a.weights == b.weights &&
+         a.losses == b.losses;
+}
+
+// The same bits everywhere; the weights are those of the codes, and the loss is that of the weights.
+void TestMetric(const TestCodec& codec, const Encoder& encoder, size_t rows,
+                const std::string& what) {
+  std::mt19937 random(static_cast<unsigned>(rows));
+  std::normal_distribution<float> normal;
+  std::vector<float> x(rows * 8), steps(rows), metric(128);
+  for (float& v : x) v = normal(random) * std::exp(normal(random));
+  for (float& s : steps) s = std::exp(2 * normal(random) - 2);
+  steps[rows / 2] = 0;
+  for (size_t i = 0; i < 8; ++i) {
+    for (size_t j = 0; j < i; ++j) metric[i * 8 + j] = 0.3f * normal(random);
+    metric[i * 8 + i] = 1 + static_cast<float>(i) / 8;
+    for (size_t j = 0; i >= 4 && j < 4; ++j) metric[64 + i * 8 + j] = 0.3f * normal(random);
+  }
+  InMetric first;
+  int count = 0;
+  const char* const* names = AvailableIsas(&count);
+  for (int n = 0; n < count; ++n) {
+    std::string error;
+    SelectIsa(names[n], &error);
+    const size_t slots = 2 * static_cast<size_t>(codec.c.levels);
+    InMetric r{std::vector<uint16_t>(rows * slots), std::vector<uint8_t>(rows),
+               std::vector<float>(rows * 8), std::vector<float>(rows)};
+    encoder.EncodeInMetric({x.data(), steps.data(), metric.data(), static_cast<int64_t>(rows),
+                            r.indices.data(), r.gains.data(), r.weights.data(), r.losses.data()});
+    const std::string where = what + " " + names[n] + ": ";
+    if (n == 0) first = r;
+    Check(Same(r, first), where + "in a metric: other bits than portable");
+    for (size_t i = 0; i < rows; ++i) {
+      Check(codec.Error(&r.weights[i * 8], steps[i], &r.indices[i * slots], r.gains[i]) <
+                1e-8 * std::max(1.0, static_cast<double>(steps[i] * steps[i])),
+            where + "in a metric: the weights are not those of the codes");
+      double loss = 0;
+      for (size_t j = 0; j < 8; ++j) {
+        double z = 0;
+        for (size_t k = j; k < 8; ++k)
+          z += static_cast<double>(x[i * 8 + k] - r.weights[i * 8 + k]) *
+               static_cast<double>(metric[k * 8 + j]);
+        loss += z * z;
+      }
+      Check(std::fabs(loss - static_cast<double>(r.losses[i])) <= 1e-3 * loss + 1e-9,
+            where + "in a metric: the loss is not that of the weights");
+    }
+  }
+}
+
 }  // namespace
 
 void TestEncode() {
@@ -98,6 +155,7 @@ void TestEncode() {
           "encode: " + std::to_string(r.size()) + " levels, " + std::to_string(g.size()) + " gains";
       if (!Check(encoder != nullptr, what + ": not supported")) continue;
       for (int64_t groups : {1, 3, 16, 37, 300}) TestRows(codec, *encoder, groups, what);
+      for (size_t rows : {1, 5, 64, 131}) TestMetric(codec, *encoder, rows, what);
     }
   }
   TestCodec codec({4, 4}, {1});

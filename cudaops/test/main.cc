@@ -16,6 +16,7 @@ int main(int argc, char** argv) {
   TestAccuracy();
   TestObserve();
   TestEncode();
+  TestProduct();
   std::printf("%ld passed, %ld failed\n", Passed(), Failed());
   return Failed() == 0 ? 0 : 1;
 }

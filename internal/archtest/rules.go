@@ -31,13 +31,14 @@ var rules = map[string]rule{
 	},
 	"quant": {
 		project: []string{"lattice"},
-		modules: []string{"github.com/x448/float16", "gonum.org/v1/gonum"}, // gonum: Cholesky factors
+		modules: []string{"github.com/x448/float16", "gonum.org/v1/gonum"}, // gonum: matrices, Cholesky factors
 	},
-	"journal":     {project: []string{"lattice", "quant"}, modules: []string{"golang.org/x/sys"}},
-	"finetune":    {project: []string{"calib", "lattice", "onnx", "quant", "tensor"}},
-	"rewrite":     {project: []string{"cudaops", "internal/suggest", "lattice", "onnx", "quant"}},
-	"cudaops":     {project: []string{"internal/checkout"}},
-	"ort":         {project: []string{"internal/checkout", "lattice", "onnx", "tensor"}, modules: []string{"github.com/yalue/onnxruntime_go"}},
+	"journal":  {project: []string{"lattice", "quant"}, modules: []string{"golang.org/x/sys"}},
+	"finetune": {project: []string{"calib", "lattice", "onnx", "quant", "tensor"}},
+	"rewrite":  {project: []string{"cudaops", "internal/suggest", "lattice", "onnx", "quant"}},
+	"cudaops":  {project: []string{"internal/checkout"}},
+	"ort": {project: []string{"internal/checkout", "lattice", "onnx", "tensor"},
+		modules: []string{"github.com/yalue/onnxruntime_go", "gonum.org/v1/gonum"}}, // gonum: the type of matrices
 	"eval":        {project: []string{"calib", "internal/suggest", "onnx", "tensor"}},
 	"bench":       {project: []string{"eval", "tensor"}},
 	"bench/layer": {project: []string{"eval", "lattice", "onnx", "quant", "report", "rewrite", "tensor"}},

@@ -103,6 +103,23 @@ COSETQ_EXPORT int64_t cosetq_encode(const struct cosetq_encoder* encoder, const 
                                     int64_t groups, const int32_t* at, const float* steps,
                                     int64_t count, double* sse, uint16_t* indices, uint8_t* gains);
 
+/* Codes one group of each of count rows, x [count][8] with steps [count], for the least loss in a metric
+ * M = C * CT, (x - w) * M * (x - w)T; what the package quant does, to the bit. metric [2][8][8] holds C,
+ * lower, and what errors of the later block move the earlier one by. Numbers must be finite and below
+ * 2^40 steps; a step of 0 codes zeros. Writes the codes to indices [count][level][2] and gains [count],
+ * what they stand for to weights [count][8], and losses [count]. */
+COSETQ_EXPORT void cosetq_encode_in_metric(const struct cosetq_encoder* encoder, const float* x,
+                                           const float* steps, const float* metric, int64_t count,
+                                           uint16_t* indices, uint8_t* gains, float* weights,
+                                           float* losses);
+
+/* C [rows, columns] += A [rows, depth] * B [depth, columns], the strides being distances of rows. Every
+ * product is rounded and added in the order of depth, so that the result is the same to the bit on every
+ * instruction set. Returns 0, or -1 for a bad COSETQ_ISA. */
+COSETQ_EXPORT int cosetq_add_product(float* c, int64_t c_stride, const float* a, int64_t a_stride,
+                                     const float* b, int64_t b_stride, int64_t rows, int64_t depth,
+                                     int64_t columns);
+
 #ifdef __cplusplus
 }
 #endif

@@ -14,6 +14,7 @@ inline Vec MulAdd(Vec a, Vec b, Vec c) { return _mm256_fmadd_ps(a, b, c); }
 
 #include "avx2_rows.h"
 #include "generic_d4.h"
+#include "product.h"
 
 namespace cosetq {
 namespace {
@@ -45,6 +46,7 @@ const Kernels kAvx2Kernels = {
     DecodeGeneral,
     DecodeD4,
     MultiplyGeneral,
+    AddProduct,
     {{Avx2LookupBuild8, Avx2Lookup8, Avx2LookupRows, 2}, {}},
     {&kAvx2Panel8, &kAvx2Panel16},
 };
@@ -56,6 +58,7 @@ const Kernels kAvxVnniKernels = {
     DecodeGeneral,
     DecodeD4,
     MultiplyGeneral,
+    AddProduct,
     {{Avx2LookupBuild8, Avx2Lookup8, Avx2LookupRows, 2}, {}},
     {&kAvxVnniPanel8, &kAvxVnniPanel16},
 };

@@ -178,11 +178,11 @@ inline void Digits(const EncoderView& codec, const U points[kWide], U classes[kW
 }  // namespace
 }  // namespace cosetq
 
-#include "encode_lanes.h"
+#include "encode_metric.h"
 
 namespace cosetq {
 
-const EncodeKernel kAvx2Encode = {"avx2", Encode};
-const EncodeKernel kAvxVnniEncode = {"avxvnni", Encode};
+const EncodeKernel kAvx2Encode = {"avx2", Encode, EncodeInMetric};
+const EncodeKernel kAvxVnniEncode = {"avxvnni", Encode, EncodeInMetric};
 
 }  // namespace cosetq

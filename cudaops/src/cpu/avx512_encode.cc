@@ -154,11 +154,11 @@ inline void Digits(const EncoderView& codec, const U points[kWide], U classes[kW
 }  // namespace
 }  // namespace cosetq
 
-#include "encode_lanes.h"
+#include "encode_metric.h"
 
 namespace cosetq {
 
-const EncodeKernel kAvx512Encode = {"avx512", Encode};
-const EncodeKernel kAmxEncode = {"amx", Encode};
+const EncodeKernel kAvx512Encode = {"avx512", Encode, EncodeInMetric};
+const EncodeKernel kAmxEncode = {"amx", Encode, EncodeInMetric};
 
 }  // namespace cosetq

@@ -20,11 +20,11 @@ const EncodeKernel* const kEncodeKernels[] = {
 #endif
 };
 
-EncodeFn ActiveEncode() {
+const EncodeKernel& ActiveEncode() {
   for (const EncodeKernel* kernel : kEncodeKernels) {
-    if (std::strcmp(kernel->isa, ActiveKernels().name) == 0) return kernel->encode;
+    if (std::strcmp(kernel->isa, ActiveKernels().name) == 0) return *kernel;
   }
-  return kPortableEncode.encode;
+  return kPortableEncode;
 }
 
 }  // namespace
@@ -41,7 +41,7 @@ bool Encoder::Takes(const EncodeWork& work, int64_t item) const {
 }
 
 int64_t Encoder::Encode(const EncodeWork& work) const {
-  const EncodeFn encode = ActiveEncode();
+  const EncodeFn encode = ActiveEncode().encode;
   const int64_t row = work.groups * schema::kGroup;
   const int64_t slots = work.groups * view_.levels * kEncodeBlocks;
   int64_t refused = 0;
@@ -69,6 +69,10 @@ int64_t Encoder::Encode(const EncodeWork& work) const {
     first = last;
   }
   return refused;
+}
+
+void Encoder::EncodeInMetric(const MetricWork& work) const {
+  ActiveEncode().encode_in_metric(view_, work);
 }
 
 }  // namespace cosetq

@@ -25,6 +25,9 @@ class Encoder {
   // is then -1. Returns how many those are.
   int64_t Encode(const EncodeWork& work) const;
 
+  // Codes groups whose numbers are finite and below 2^40 steps; a step of 0 codes zeros.
+  void EncodeInMetric(const MetricWork& work) const;
+
  private:
   Encoder() = default;
   bool Takes(const EncodeWork& work, int64_t item) const;

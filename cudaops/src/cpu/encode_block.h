@@ -51,6 +51,13 @@ inline U Nearest(const F y[4], F* error) {
   return point;
 }
 
+// Coordinate j of a packed point.
+inline F Coordinate(U point, int j) {
+  // An integer below 2^23 in the low bits of the float 2^23 is their sum.
+  const U biased = (point >> (8 * j)) & 0xffu;
+  return AsFloat(biased | 0x4b000000u) - Splat((1 << 23) + kEncodeBias);
+}
+
 // By how much the largest magnitude of y, and the sum of the two largest, exceed the reach, or 0.
 inline void Excess(const EncoderView& codec, const F y[4], F* one, F* two) {
   const F a = Abs(y[0]), b = Abs(y[1]), c = Abs(y[2]), d = Abs(y[3]);
@@ -146,12 +153,7 @@ struct Clamped {
 
   // The residual and its square.
   F Measure(F r[kEncodeDim]) const {
-    for (int j = 0; j < kEncodeDim; ++j) {
-      // An integer below 2^23 in the low bits of the float 2^23 is their sum.
-      const U biased = (point >> (8 * j)) & 0xffu;
-      const F v = AsFloat(biased | 0x4b000000u) - Splat((1 << 23) + kEncodeBias);
-      r[j] = y[j] - v;
-    }
+    for (int j = 0; j < kEncodeDim; ++j) r[j] = y[j] - Coordinate(point, j);
     return SumSquares(r);
   }
 

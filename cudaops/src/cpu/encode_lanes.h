@@ -18,11 +18,12 @@ constexpr int kChunkGroups = 1024;
 constexpr int kTiles = kChunkGroups / kLanes;
 constexpr int kChunkBlocks = kChunkGroups * kEncodeBlocks;
 
-// A block with one gain: its squared error and its classes. The blocks of a tile stand one lane
-// each, the first block of every group before the second.
+// A block with one gain: its squared error and its classes, and its point if it was clamped. The
+// blocks of a tile stand one lane each, the first block of every group before the second.
 struct Blocks {
   alignas(64) float error[kChunkBlocks];
   alignas(64) uint32_t classes[kChunkBlocks];
+  alignas(64) uint32_t point[kChunkBlocks];
 };
 
 // Blocks to clamp. Every array takes one vector more than its count says.
@@ -60,7 +61,7 @@ struct Queue {
         F r[kEncodeDim];
         const F error = c.Measure(r);
         const M moved = moves == codec.max_refinements ? kNone : c.Refine(codec, used, r);
-        Finish(used & ~moved, place, error, c.classes, out);
+        Finish(used & ~moved, place, error, c, out);
         for (int j = 0; j < kEncodeDim; ++j) Pack(moved, AsInt(c.y[j]), y[j] + kept);
         Pack(moved, c.point, point + kept);
         Pack(moved, c.classes, classes + kept);
@@ -82,11 +83,12 @@ struct Queue {
 
   M Used(int first) const { return FirstLanes(count - first < kLanes ? count - first : kLanes); }
 
-  static void Finish(M lanes, U place, F error, U k, Blocks* out) {
+  static void Finish(M lanes, U place, F error, const Clamped& c, Blocks* out) {
     for (uint32_t bits = Bits(lanes); bits != 0; bits &= bits - 1) {
       const int lane = __builtin_ctz(bits);
       out->error[place[lane]] = error[lane];
-      out->classes[place[lane]] = k[lane];
+      out->classes[place[lane]] = c.classes[lane];
+      out->point[place[lane]] = c.point[lane];
     }
   }
 };

@@ -59,9 +59,24 @@ struct EncodeWork {
 
 using EncodeFn = void (*)(const EncoderView& codec, const EncodeWork& work);
 
+// One group of each of many rows to code in a metric M = C * CT: the loss of an error e is e * M * eT.
+struct MetricWork {
+  const float* x;       // [count][kGroup]
+  const float* steps;   // [count]
+  const float* metric;  // [2][kGroup][kGroup]: C, and what errors of a block move earlier ones by
+  int64_t count;
+  uint16_t* indices;  // [count][level][block]
+  uint8_t* gains;     // [count]
+  float* weights;     // [count][kGroup]: what the codes stand for
+  float* losses;      // [count]
+};
+
+using EncodeInMetricFn = void (*)(const EncoderView& codec, const MetricWork& work);
+
 struct EncodeKernel {
   const char* isa;
   EncodeFn encode;
+  EncodeInMetricFn encode_in_metric;
 };
 
 extern const EncodeKernel kPortableEncode;

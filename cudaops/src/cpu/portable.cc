@@ -12,6 +12,7 @@ inline Vec MulAdd(Vec a, Vec b, Vec c) { return a * b + c; }
 }  // namespace cosetq
 
 #include "generic_d4.h"
+#include "product.h"
 
 namespace cosetq {
 namespace {
@@ -27,7 +28,7 @@ void ToHalf(const float* from, uint16_t* to, int64_t count) {
 }  // namespace
 
 const Kernels kPortableKernels = {
-    "portable", ToFloat, ToHalf, DecodeGeneral, DecodeD4, MultiplyGeneral, {}, {},
+    "portable", ToFloat, ToHalf, DecodeGeneral, DecodeD4, MultiplyGeneral, AddProduct, {}, {},
 };
 
 }  // namespace cosetq

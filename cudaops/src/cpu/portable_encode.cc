@@ -33,10 +33,10 @@ inline void LoadTile(const float* groups, F* x) {
 }  // namespace cosetq
 
 #include "encode_digits.h"
-#include "encode_lanes.h"
+#include "encode_metric.h"
 
 namespace cosetq {
 
-const EncodeKernel kPortableEncode = {"portable", Encode};
+const EncodeKernel kPortableEncode = {"portable", Encode, EncodeInMetric};
 
 }  // namespace cosetq
