@@ -19,6 +19,7 @@ void TestDispatch();
 void TestHostileWeights();
 void TestLinear(bool brief);
 void TestAccuracy();
+void TestManyRows();
 void TestObserve();
 void TestEncode();
 void TestProduct();

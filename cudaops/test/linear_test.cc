@@ -10,6 +10,7 @@
 #include "cpu/counters.h"
 #include "cpu/dispatch.h"
 #include "cpu/half.h"
+#include "cpu/linear_job.h"
 #include "sample.h"
 
 namespace cosetq::test {
@@ -209,7 +210,60 @@ void CheckAccuracy(const Kernels& kernels) {
   }
 }
 
+// The sums of a unit have room for kMaxColumns rows of A, however many there are.
+void CheckUnits() {
+  for (int64_t columns : {6, 7, 16, 32, 64}) {
+    for (int64_t tiles : {1, 7, 100}) {
+      WeightView w = {};
+      w.tile = kTile;
+      w.tiles = tiles;
+      w.groups = 9;
+      int64_t most = 0;
+      bool whole = true;
+      for (int64_t batch = 1; batch < 300000; batch += 1 + batch / 50) {
+        LinearCall call;
+        call.batch = batch;
+        Job job = {};
+        job.w = &w;
+        job.call = &call;
+        job.SetColumns(columns);
+        job.Divide(8, 1 << 16);
+        most = std::max(most, job.blocks_per_unit * columns);
+        const Unit last(job, static_cast<size_t>(job.Units() - 1));
+        whole = whole && last.first_column + last.columns == batch && last.last_tile == tiles;
+      }
+      const std::string what = std::to_string(columns) + " columns, " + std::to_string(tiles) + " tiles: ";
+      Check(most <= kMaxColumns, what + "units of " + std::to_string(most) + " columns");
+      Check(whole, what + "the last unit does not end with the last row and tile");
+    }
+  }
+}
+
 }  // namespace
+
+void TestManyRows() {
+  CheckUnits();
+  constexpr int64_t kRows = 10, kCols = 16, kBatch = 16171;
+  std::string error;
+  int isas = 0;
+  const char* const* names = AvailableIsas(&isas);
+  const Activations a = MakeActivations(kBatch, kCols, 3, 1);
+  for (const char* codec : {"d4:4,4", "z1:16", "e8:2,2"}) {
+    Sample sample(CodecNamed(codec), kRows, kCols, {}, 4);
+    const std::unique_ptr<Weight> weight = Weight::Create(sample.spec(), &error);
+    const std::vector<double> want = Reference(sample, sample.Decode(), a, kBatch, kRows, kCols);
+    for (int i = 0; i < isas; ++i) {
+      SelectIsa(names[i], &error);
+      for (Accuracy accuracy : {Accuracy::kAccurate, Accuracy::kFast}) {
+        const Path path = ChoosePath(weight->view(), ActiveKernels(), kBatch, accuracy);
+        const double off = RelativeError(Run(*weight, ActiveKernels(), a, kBatch, false, false, accuracy), want);
+        Check(off <= PathBudget(path), std::string(codec) + " many rows " + names[i] + "." + PathName(path) +
+                                           ": relative error " + std::to_string(off * 1e6) + "e-6");
+      }
+    }
+  }
+  SelectIsa("", &error);
+}
 
 void TestLinear(bool brief) {
   const std::vector<int64_t> all_rows = {1, 10, 50, 63, 64, 65, 200, 257, 1000};

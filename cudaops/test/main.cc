@@ -14,6 +14,7 @@ int main(int argc, char** argv) {
   TestHostileWeights();
   TestLinear(brief);
   TestAccuracy();
+  TestManyRows();
   TestObserve();
   TestEncode();
   TestProduct();

@@ -54,7 +54,7 @@ void Job::SetColumns(int64_t most) {
 
 void Job::Divide(int64_t decode_work, int64_t unit_work) {
   // Blocks are spread over units only as far as the tiles alone do not give enough of them.
-  const int64_t least = CeilDiv(blocks * columns, kMaxColumns);
+  const int64_t least = CeilDiv(blocks, kMaxColumns / columns);
   const int64_t wanted = std::max(least, CeilDiv(kManyUnits, w->tiles));
   const int64_t most = std::max(least, blocks / kMinBlocks);
   blocks_per_unit = CeilDiv(blocks, std::max<int64_t>(1, std::min(wanted, most)));
