@@ -91,7 +91,7 @@ type CompareReport struct {
 	Samples     int             `json:"samples"`
 	Random      bool            `json:"random,omitempty"`
 	Layers      []ComparedLayer `json:"layers"`
-	NotCompared []string        `json:"not_compared,omitempty"` // quantized nodes that are in a subgraph, or no MatMul or Gemm
+	NotCompared []string        `json:"not_compared,omitempty"` // quantized nodes that are in a subgraph, or no MatMul, Gemm or 1×1 Conv
 	Output      eval.Agreement  `json:"output"`
 	Trials      []LayerTrial    `json:"trials"` // the best first
 	Bisect      *BisectReport   `json:"bisect,omitempty"`

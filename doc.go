@@ -1,9 +1,9 @@
-// Package cosetq makes ONNX models 4 to 8 times smaller: it replaces the constant weights of MatMul and Gemm by nested-lattice
+// Package cosetq makes ONNX models 4 to 8 times smaller: it replaces the constant weights of MatMul, Gemm and 1×1 Conv by nested-lattice
 // codes. It is what the command line does, for Go programs.
 //
 // # The steps
 //
-//   - [Inspect] lists the MatMul and Gemm nodes of a model, says of each whether it can be quantized, and predicts the size.
+//   - [Inspect] lists the MatMul, Gemm and 1×1 Conv nodes of a model, says of each whether it can be quantized, and predicts the size.
 //     [Plan] does so for options of your choice. Both read no weights, unless Plan has a target to meet.
 //   - [Calibrate] runs the float model over data and keeps what [Quantize] needs to know of it; [MergeStatistics] joins the files
 //     of several runs. This step is optional: without data, weights are rounded to nearest.

@@ -81,7 +81,7 @@ func (r *CompareReport) WritePage(ctx context.Context, path string, o PageOption
 		p.Notes = append(p.Notes, "the data was made up (random inputs)")
 	}
 	for _, name := range r.NotCompared {
-		p.Notes = append(p.Notes, name+" is no MatMul or Gemm of the main graph and was not compared")
+		p.Notes = append(p.Notes, name+" is no MatMul, Gemm or 1×1 Conv of the main graph and was not compared")
 	}
 	inspected, err := Inspect(r.Reference, rewrite.Options{})
 	if err != nil {

@@ -12,7 +12,7 @@ import (
 	"github.com/cosetq/cosetq/rewrite"
 )
 
-// InspectedNode is one MatMul or Gemm of a model.
+// InspectedNode is one MatMul, Gemm or 1×1 Conv of a model.
 type InspectedNode struct {
 	Node        string `json:"node"`
 	Op          string `json:"op"`
@@ -58,7 +58,7 @@ type InspectReport struct {
 	Nodes     []InspectedNode `json:"nodes"`
 }
 
-// Inspect lists the MatMul and Gemm nodes of a model and says of each whether it can be quantized. It reads no weights.
+// Inspect lists the MatMul, Gemm and 1×1 Conv nodes of a model and says of each whether it can be quantized. It reads no weights.
 func Inspect(path string, opts rewrite.Options) (*InspectReport, error) {
 	m, err := OpenModel(path)
 	if err != nil {

@@ -82,7 +82,7 @@ type QuantizeOptions struct {
 	recipeRead string // by ReadRecipe
 }
 
-// QuantizedLayer is what became of one MatMul or Gemm.
+// QuantizedLayer is what became of one MatMul, Gemm or 1×1 Conv.
 type QuantizedLayer struct {
 	Node          string   `json:"node"`
 	Initializer   string   `json:"initializer"`
@@ -115,7 +115,7 @@ type QuantizeReport struct {
 	Method        string           `json:"method"`
 	Seed          uint64           `json:"seed"`
 	BitsPerWeight float64          `json:"bits_per_weight"` // every stored bit of the quantized weights counts
-	Coverage      float64          `json:"coverage"`        // share of all constant MatMul and Gemm weights that is quantized
+	Coverage      float64          `json:"coverage"`        // share of all constant weights of MatMul, Gemm and 1×1 Conv that is quantized
 	Layers        []QuantizedLayer `json:"layers"`
 	Allocation    *Allocation      `json:"allocation,omitempty"` // how a target was met
 	Others        []OtherWeights   `json:"others,omitempty"`     // larger constants of other operators, which stay as they are
@@ -287,7 +287,7 @@ func (r *QuantizeReport) enough(sites []rewrite.Site, minCoverage float64) error
 	}
 	what := strings.Join(text, ", ")
 	if what == "" {
-		what = "it has no MatMul and no Gemm"
+		what = "it has no MatMul, no Gemm and no 1×1 Conv"
 	}
 	if candidates == 0 {
 		return fail(Nothing, fmt.Errorf("%s: nothing to quantize: %s", r.Input, what), "`cosetq inspect %s --layers` lists every node", r.Input)

@@ -10,7 +10,7 @@ import (
 // reasonNonFinite is the reason of a layer whose weight cannot be coded because of NaN or infinity in it.
 const reasonNonFinite = "non-finite"
 
-// Reasons of weights that belong to neither MatMul nor Gemm.
+// Reasons of weights that no product takes.
 const (
 	reasonConvolution = "conv"
 	reasonEmbedding   = "embedding"
@@ -38,7 +38,7 @@ var reasonTexts = map[string]string{
 	string(rewrite.DType):           "activations are neither float32 nor float16",
 	string(rewrite.SharedWithFloat): "another node needs the float weight; if that is an embedding, --embedding takes both",
 	string(rewrite.UnsupportedAttr): "a form that is not rewritten",
-	reasonConvolution:               "weights of convolutions stay float",
+	reasonConvolution:               "convolutions stay float, but for 1×1 ones",
 	reasonEmbedding:                 "a table of rows; --embedding takes it",
 	reasonOther:                     "not multiplied as a matrix",
 	reasonNonFinite:                 "the weight holds NaN or infinity",

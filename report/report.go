@@ -28,7 +28,7 @@ var pageTemplate = template.Must(template.New("page").Funcs(template.FuncMap{
 // Fact is a name and a value, as text.
 type Fact struct{ Name, Value string }
 
-// Layer is one MatMul or Gemm of the model. Figures that were not measured are nil.
+// Layer is one MatMul, Gemm or 1×1 Conv of the model. Figures that were not measured are nil.
 type Layer struct {
 	Node, Op, Shape, Codec string
 	Bits                   *float64 // per weight

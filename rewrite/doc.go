@@ -1,9 +1,9 @@
-// Package rewrite finds the constant weights behind MatMul and Gemm in an ONNX model, puts coded weights in their place,
+// Package rewrite finds the constant weights behind MatMul, Gemm and pointwise Conv in an ONNX model, puts coded weights in their place,
 // and takes them out again.
 //
 // # The steps
 //
-// [FindSites] reports every MatMul and Gemm exactly once: a candidate with its [Weight], or skipped with a [Reason].
+// [FindSites] reports every MatMul, Gemm and pointwise Conv exactly once: a candidate with its [Weight], or skipped with a [Reason].
 // A caller codes the weights (package quant) and hands them to [Apply], which replaces each node by one
 // ai.coset::HNLQLinear, adds the model-local function of the same name, and removes what nothing uses any more.
 // [ReadLinear] reads such a node back, [Export] turns a quantized model into plain ONNX again, and [ExportNBits] into
@@ -12,7 +12,8 @@
 // # What counts as a weight
 //
 // An initializer, or a Constant node, seen through any chain of Identity, Cast, Transpose, Reshape, Squeeze, Unsqueeze,
-// Flatten and DequantizeLinear. It may stand on either side of a MatMul or Gemm, belong to an outer graph, and be shared
+// Flatten and DequantizeLinear. A Conv with one group whose kernel has one element, whatever its strides, is a product over the channels:
+// its activations are transposed so that those come last, and its result is transposed back. The weight may stand on either side of a MatMul or Gemm, belong to an outer graph, and be shared
 // by several nodes: nodes that use it in the same orientation and with the same alpha share one [Weight] and, within a graph,
 // one set of codes. The same tensor used both as W and as Wᵀ is coded twice, because the codes run along the columns.
 //

@@ -122,51 +122,37 @@ type core func(activation, bias, output string) []*onnx.Node
 func (e *editor) replace(site *Site, core core) {
 	l := site.linear
 	e.touch(l.scope.Graph)
-	var nodes []*onnx.Node
-	add := func(op, output string, inputs []string, attrs ...*onnx.Attribute) string {
-		n := onnx.NewNode(op, inputs, []string{output}, attrs...)
-		n.Name = e.names.Unique(site.Name + "." + strings.ToLower(op))
-		nodes = append(nodes, n)
-		return output
+	around := &surroundings{names: e.names, base: site.Name}
+	activation, short := around.arrange(l)
+	if short {
+		e.drop(l.scope, l.activation.Name)
 	}
-
-	activation := l.activation.Name
-	if l.turnIn {
-		if x := untransposed(l); x != "" {
-			e.drop(l.scope, activation)
-			activation = x
-		} else {
-			activation = add("Transpose", e.names.Unique(activation+".transposed"), []string{activation}, swapLast(l.rank))
-		}
-	}
-	output := l.output()
 	if l.add != nil {
 		e.swap[l.add] = nil
 	}
-	product := output
-	if l.turnOut || l.addend != nil {
-		product = e.names.Unique(output + ".product")
+	output := l.output()
+	// between names a value on the way to the output: the output itself where it is the last.
+	between := func(last bool, suffix string) string {
+		if last {
+			return output
+		}
+		return e.names.Unique(output + suffix)
 	}
+	first, last := l.addend != nil && l.addendRows, l.addend != nil && !l.addendRows
+	product := between(l.out == nil && l.addend == nil, ".product")
 	main := core(activation, e.biasOf(l), product)
 	main[0].Name, main[0].DocString, main[0].MetadataProps = l.node.Name, l.node.DocString, l.node.MetadataProps
-	nodes = append(nodes, main...)
-	if l.turnOut {
-		turned := output
-		if l.addend != nil {
-			turned = e.names.Unique(output + ".turned")
-		}
-		product = add("Transpose", turned, []string{product}, swapLast(l.rank))
+	around.nodes = append(around.nodes, main...)
+	if first {
+		product = around.add("Add", between(l.out == nil, ".sum"), []string{product, e.addendOf(l, around)})
 	}
-	if l.addend != nil {
-		addend := l.addend.Name
-		if l.addendScale != 1 {
-			beta := newFloats(l.weight.dtype, nil, []float32{l.addendScale})
-			factor := e.addInitializer(l.scope.Graph, site.Name+".beta", beta)
-			addend = add("Mul", e.names.Unique(addend+".scaled"), []string{addend, factor})
-		}
-		add("Add", output, []string{product, addend})
+	if l.out != nil {
+		product = around.add("Transpose", between(!last, ".turned"), []string{product}, onnx.IntsAttr("perm", l.out...))
 	}
-	e.swap[l.node] = nodes
+	if last {
+		around.add("Add", output, []string{product, e.addendOf(l, around)})
+	}
+	e.swap[l.node] = around.nodes
 
 	e.drop(l.scope, l.node.Inputs[l.side])
 	if l.add != nil {
@@ -177,6 +163,17 @@ func (e *editor) replace(site *Site, core core) {
 	e.result.Nodes++
 }
 
+// addendOf names what is added behind the product of l.
+func (e *editor) addendOf(l *linear, around *surroundings) string {
+	addend := l.addend.Name
+	if l.addendScale != 1 {
+		beta := newFloats(l.weight.dtype, nil, []float32{l.addendScale})
+		factor := e.addInitializer(l.scope.Graph, around.base+".beta", beta)
+		addend = around.add("Mul", e.names.Unique(addend+".scaled"), []string{addend, factor})
+	}
+	return addend
+}
+
 // drop notes values that a node read which is gone.
 func (e *editor) drop(s *onnx.Scope, names ...string) {
 	for _, name := range names {
@@ -184,29 +181,6 @@ func (e *editor) drop(s *onnx.Scope, names ...string) {
 			e.dropped = append(e.dropped, valueRef{v.Scope.Graph, v.Name})
 		}
 	}
-}
-
-// untransposed returns what the activation of l is the transpose of, if it comes from a Transpose that turning it would
-// only undo; else "".
-func untransposed(l *linear) string {
-	n := l.activation.Node
-	if n == nil || !standard(n, "Transpose") || l.activation.Scope != l.scope {
-		return ""
-	}
-	if perm := n.Ints("perm"); slices.Equal(perm, swapLast(l.rank).Ints) || perm == nil && l.rank == 2 {
-		return n.Inputs[0]
-	}
-	return ""
-}
-
-// swapLast is the perm of a Transpose that exchanges the last two axes.
-func swapLast(rank int) *onnx.Attribute {
-	perm := make([]int64, rank)
-	for i := range perm {
-		perm[i] = int64(i)
-	}
-	perm[rank-1], perm[rank-2] = perm[rank-2], perm[rank-1]
-	return onnx.IntsAttr("perm", perm...)
 }
 
 func (e *editor) touch(g *onnx.Graph) {

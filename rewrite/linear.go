@@ -1,11 +1,13 @@
 package rewrite
 
 import (
+	"slices"
+
 	"github.com/cosetq/cosetq/onnx"
 )
 
-// linear is how a node multiplies by its constant: Y = T?(T?(A)·Wᵀ) + beta·C, where T? is an optional transposition of
-// the last two axes, and how a following Add may join it.
+// linear is how a node multiplies by its constant: Y = T'(T(A)·Wᵀ) + beta·C, where T and T' are optional permutations of
+// the axes, and how a following Add may join it.
 type linear struct {
 	node       *onnx.Node
 	scope      *onnx.Scope
@@ -14,16 +16,19 @@ type linear struct {
 	weight     *Weight
 	// gather makes it Y = W[A] instead: A holds the numbers of rows.
 	gather bool
-	// turnIn and turnOut transpose the last two axes of A and of the product.
-	turnIn, turnOut bool
+	// in arranges A; out permutes the axes of the product, nil for none.
+	in  arrangement
+	out []int64
 	// rank is the number of axes of A and of the product, known whenever one of them is turned.
 	rank int
 	// bias is a constant folded into the node, biasScale its factor. Nil when there is none.
 	bias      *constant
 	biasScale float32
-	// addend is a C that cannot be folded: it is added behind, times addendScale.
+	// addend is a C that cannot be folded: it is added behind, times addendScale; where addendRows is set, which has an element
+	// for each row of W, before the product is turned.
 	addend      *onnx.Value
 	addendScale float32
+	addendRows  bool
 	// add is the following Add whose constant became bias; its output takes the place of the node's.
 	add *onnx.Node
 }
@@ -42,12 +47,12 @@ const (
 	right = 1
 )
 
-// linear reads a MatMul or Gemm. The error is a *notConstant, or names why the form is unsupported; c, the constant
+// linear reads a MatMul, a Gemm or a pointwise Conv. The error is a *notConstant, or names why the form is unsupported; c, the constant
 // factor, is returned with it as far as it is known.
 func (vs *values) linear(n *onnx.Node) (*linear, *constant, error) {
 	side := right
 	c, err := vs.constant(vs.input(n, right))
-	if err != nil {
+	if err != nil && n.OpType != "Conv" {
 		// The reason of the right side is told unless the left one is the weight.
 		if l, lerr := vs.constant(vs.input(n, left)); lerr == nil {
 			side, c, err = left, l, nil
@@ -65,9 +70,12 @@ func (vs *values) linear(n *onnx.Node) (*linear, *constant, error) {
 	default:
 		return nil, c, &notConstant{DType, "the weight is " + c.dtype.String() + "; float32 and float16 can be coded"}
 	}
-	if n.OpType == "Gemm" {
+	switch n.OpType {
+	case "Gemm":
 		err = vs.gemm(l, c, side)
-	} else {
+	case "Conv":
+		err = vs.pointwise(l, c)
+	default:
 		err = vs.matMul(l, c, side)
 	}
 	return l, c, err
@@ -101,7 +109,7 @@ func (vs *values) matMul(l *linear, c *constant, side int) error {
 		return rankError("the weight is on the left and the rank of the other factor is not known")
 	}
 	l.weight, l.rank = newWeight(c, true, 1), rank
-	l.turnIn, l.turnOut = rank > 1, rank > 1
+	l.in.perm, l.out = lastTwo(rank), lastTwo(rank)
 	return nil
 }
 
@@ -116,11 +124,11 @@ func (vs *values) gemm(l *linear, c *constant, side int) error {
 	l.rank = 2
 	if side == right {
 		l.weight = newWeight(c, transposed[right], alpha)
-		l.turnIn = transposed[left]
+		l.turn(transposed[left], false)
 	} else {
 		// A'·B' = (B'ᵀ·A'ᵀ)ᵀ, and W = A'.
 		l.weight = newWeight(c, !transposed[left], alpha)
-		l.turnIn, l.turnOut = !transposed[right], true
+		l.turn(!transposed[right], true)
 	}
 	beta := n.Float("beta", 1)
 	addend := vs.input(n, 2)
@@ -133,6 +141,16 @@ func (vs *values) gemm(l *linear, c *constant, side int) error {
 		l.addend, l.addendScale = addend, beta
 	}
 	return nil
+}
+
+// turn transposes a matrix A, the product, or both.
+func (l *linear) turn(in, out bool) {
+	if in {
+		l.in.perm = lastTwo(l.rank)
+	}
+	if out {
+		l.out = lastTwo(l.rank)
+	}
 }
 
 // foldable reports whether adding c to the result is adding a bias to every row of A·Wᵀ: c has one element, or N of them
@@ -150,10 +168,11 @@ func (l *linear) foldable(c *constant, rank int) bool {
 	if c.size() != n {
 		return false
 	}
-	if l.turnOut { // [.., N, 1]
-		return r >= 2 && r <= rank && c.dims[r-2] == n
+	axis := r - 1 // of c, where the rows of W lie along in the result
+	if l.out != nil {
+		axis = r - l.rank + slices.Index(l.out, int64(l.rank-1))
 	}
-	return r >= 1 && r <= rank && c.dims[r-1] == n
+	return axis >= 0 && r <= rank && c.dims[axis] == n
 }
 
 // foldAdd joins the Add that follows, when its other side is a constant bias and nobody else sees the product.

@@ -20,7 +20,7 @@ var modelCounts = map[string]struct {
 }{
 	"cora24_mnist_point":               {8, 8, nil},
 	"optimum_tests_tiny":               {18, 0, map[rewrite.Reason]int{rewrite.DynamicB: 4, rewrite.TooSmall: 14}}, // 2 × 2 weights
-	"silero_vad_op18_ifless":           {4, 4, nil},                                                                // in the branches of an If
+	"silero_vad_op18_ifless":           {6, 4, map[rewrite.Reason]int{rewrite.TooSmall: 2}},                        // in the branches of an If
 	"vit_tiny_patch16_224":             {73, 49, map[rewrite.Reason]int{rewrite.DynamicB: 24}},
 	"vnn21_acasxu_1_7":                 {7, 5, map[rewrite.Reason]int{rewrite.TooSmall: 2}}, // IR 3
 	"vnn21_eran_mnist_relu_9_200":      {9, 9, nil},

@@ -27,16 +27,16 @@ type Observation struct {
 
 	off    bool // see Observe
 	value  *onnx.Value
-	turned bool // the columns lie along the last axis but one
 	linear *linear
+	out    [][]int64 // of the candidates, in their order: how each turns its product
 }
 
 // Observations lists the activations of sites, those with a Weight, in the order of the model. Sites that read the same
 // value, as the query, key and value projections of a transformer do, share one.
 func Observations(sites []Site) []Observation {
 	type point struct {
-		value  *onnx.Value
-		turned bool
+		value *onnx.Value
+		in    string
 	}
 	var list []Observation
 	at := map[point]int{}
@@ -46,7 +46,7 @@ func Observations(sites []Site) []Observation {
 		if l == nil || l.gather || outermost(l.scope).Function != nil {
 			continue
 		}
-		p := point{l.activation, l.turnIn}
+		p := point{l.activation, fmt.Sprint(l.in)}
 		n, ok := at[p]
 		if !ok {
 			n = len(list)
@@ -57,11 +57,15 @@ func Observations(sites []Site) []Observation {
 			}
 			taken[tag] = true
 			list = append(list, Observation{Tag: tag, Activation: l.activation.Name, Columns: sites[i].K,
-				Full: sites[i].K <= MaxFullColumns, value: l.activation, turned: l.turnIn, linear: l})
+				Full: sites[i].K <= MaxFullColumns, value: l.activation, linear: l})
 		}
 		o := &list[n]
 		o.Sites = append(o.Sites, i)
-		if sites[i].Status == Candidate && !slices.Contains(o.Weights, sites[i].Initializer) {
+		if sites[i].Status != Candidate {
+			continue
+		}
+		o.out = append(o.out, l.out)
+		if !slices.Contains(o.Weights, sites[i].Initializer) {
 			o.Weights = append(o.Weights, sites[i].Initializer)
 		}
 	}
@@ -116,13 +120,13 @@ func Observe(m *onnx.Model, sites []Site, mine func(all []Observation) []bool) (
 	return slices.DeleteFunc(list, func(o Observation) bool { return o.off }), nil
 }
 
-// ObserveGradients turns m, which computes the activations of list and the named gradients of what each is used for, into a
-// model for calibration as [Observe] does: rows weigh what their errors cost. It fails, with m unchanged, where an
-// activation lies in a subgraph or is transposed.
+// ObserveGradients turns m, which computes the activations of list and the named gradients of what the candidates among the
+// sites of each compute, in their order, into a model for calibration as [Observe] does: rows weigh what their errors cost. It
+// fails, with m unchanged, where an activation lies in a subgraph.
 func ObserveGradients(m *onnx.Model, list []Observation, gradients [][]string) error {
 	for i := range list {
-		if list[i].turned || list[i].value.Scope.Parent != nil {
-			return fmt.Errorf("rewrite: activation %q is transposed or lies in a subgraph", list[i].Activation)
+		if list[i].value.Scope.Parent != nil {
+			return fmt.Errorf("rewrite: activation %q lies in a subgraph", list[i].Activation)
 		}
 	}
 	names := onnx.NewNames(m)
@@ -138,15 +142,14 @@ func ObserveGradients(m *onnx.Model, list []Observation, gradients [][]string) e
 
 // nodes returns the Observe node of o, last, and what it needs before it, and the name of its output.
 func (o *Observation) nodes(names *onnx.Names, gradients []string) (nodes []*onnx.Node, count string) {
-	input := o.value.Name
-	if o.turned {
-		if x := untransposed(o.linear); x != "" {
-			input = x
-		} else {
-			turned := names.Unique(input + ".transposed")
-			nodes = append(nodes, onnx.NewNode("Transpose", []string{input}, []string{turned}, swapLast(o.linear.rank)))
-			input = turned
+	around := &surroundings{names: names, base: o.value.Name}
+	input, _ := around.arrange(o.linear)
+	inputs := []string{input}
+	for i, g := range gradients {
+		if out := o.out[i]; out != nil {
+			g = around.turn(g, ".transposed", inverse(out))
 		}
+		inputs = append(inputs, g)
 	}
 	mode := cudaops.ModeFull
 	switch {
@@ -156,10 +159,10 @@ func (o *Observation) nodes(names *onnx.Names, gradients []string) (nodes []*onn
 		mode = cudaops.ModeDiagonal
 	}
 	count = names.Unique(o.value.Name + ".observed")
-	n := onnx.NewNode(cudaops.ObserveName, append([]string{input}, gradients...), []string{count},
+	n := onnx.NewNode(cudaops.ObserveName, inputs, []string{count},
 		onnx.StringAttr(cudaops.AttrTag, o.Tag), onnx.StringAttr(cudaops.AttrMode, mode))
 	n.Domain, n.Name = cudaops.Domain, count
-	return append(nodes, n), count
+	return append(around.nodes, n), count
 }
 
 // keepOnly drops the nodes of g that no root needs.

@@ -43,7 +43,7 @@ func compile(texts []string, sites []Site) ([]*Pattern, error) {
 			found = found || p.Match(&sites[i])
 		}
 		if !found {
-			return nil, &PatternError{text, "it matches no MatMul or Gemm" + didYouMean(text, sites) + "; list them with inspect --layers"}
+			return nil, &PatternError{text, "it matches no MatMul, Gemm or 1×1 Conv" + didYouMean(text, sites) + "; list them with inspect --layers"}
 		}
 		patterns = append(patterns, p)
 	}

@@ -39,7 +39,8 @@ const (
 	MinColumns = 16
 )
 
-// Options of [FindSites]. The zero value takes every weight of a MatMul or Gemm that can be coded.
+// Options of [FindSites]. The zero value takes every weight of a MatMul, Gemm or pointwise
+// Conv that can be coded.
 type Options struct {
 	Embedding bool `yaml:"embedding"` // the tables of Gather nodes as well; their sites come after all others
 
@@ -56,10 +57,10 @@ type Site struct {
 	Op    string
 	// Initializer is the name of the stored tensor behind the weight: an initializer or the output of a Constant node.
 	Initializer string
-	// Activation is the value that is multiplied by the weight, "" unless there is a Weight. Its last axis has the K columns;
-	// when Transposed is set, its last but one (or only) axis has.
+	// Activation is the value that is multiplied by the weight, "" unless there is a Weight. Axis is its axis that has the K
+	// columns, counted from the end: -1 is the last.
 	Activation string
-	Transposed bool
+	Axis       int
 	// Output is the value that the node computes, together with the bias Add that is folded into it; "" unless there is a
 	// Weight. It keeps its name when the site is replaced.
 	Output string
@@ -71,7 +72,7 @@ type Site struct {
 	Status  Status
 	Reason  Reason // "" unless skipped
 	Detail  string // a sentence for people
-	// Weight is nil unless the node is a MatMul or Gemm with a constant matrix, or a Gather from one.
+	// Weight is nil unless the node is a MatMul, Gemm or pointwise Conv with a constant matrix, or a Gather from one.
 	Weight *Weight
 
 	linear *linear
@@ -82,7 +83,7 @@ type Site struct {
 // HasBias reports whether the layer adds a constant bias, which a correction can go into.
 func (s *Site) HasBias() bool { return s.linear != nil && s.linear.bias != nil }
 
-// FindSites lists every MatMul and Gemm of m, in every graph and function, and the nodes of other operators known to
+// FindSites lists every MatMul, Gemm and pointwise Conv of m, in every graph and function, and the nodes of other operators known to
 // hold weights, each exactly once and in the order of the model; then, if asked for, the embeddings. The weights it returns are views into m. It fails with a
 // *PatternError when a pattern is malformed or matches nothing.
 func FindSites(m *onnx.Model, opts Options) ([]Site, error) {
@@ -126,7 +127,7 @@ func (vs *values) sites(embeddings bool) []Site {
 func (vs *values) site(n *onnx.Node) (site Site, ok bool) {
 	site = Site{Op: n.OpType, Status: Candidate}
 	switch {
-	case standard(n, "MatMul"), standard(n, "Gemm"):
+	case standard(n, "MatMul"), standard(n, "Gemm"), vs.isPointwise(n):
 		vs.describeLinear(&site, n)
 		return site, true
 	case isCoded(n), isCodedGather(n):
@@ -159,7 +160,10 @@ func (vs *values) describeLinear(site *Site, n *onnx.Node) {
 		return
 	}
 	w := l.weight
-	site.Weight, site.linear, site.Activation, site.Transposed = w, l, l.activation.Name, l.turnIn
+	site.Weight, site.linear, site.Activation, site.Axis = w, l, l.activation.Name, -1
+	if p := l.in.perm; p != nil {
+		site.Axis = int(p[len(p)-1]) - len(p)
+	}
 	site.N, site.K = w.Dims()
 	switch s := vs.scopeOf[n]; {
 	case outermost(s).Function != nil:

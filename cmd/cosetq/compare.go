@@ -115,7 +115,7 @@ func printCompare(con *console, r *cosetq.CompareReport, all bool) error {
 		return err
 	}
 	for _, name := range r.NotCompared {
-		fmt.Fprintf(con.out, "not compared: %s, which is no MatMul or Gemm of the main graph\n", name)
+		fmt.Fprintf(con.out, "not compared: %s, which is no MatMul, Gemm or 1×1 Conv of the main graph\n", name)
 	}
 	fmt.Fprintf(con.out, "outputs over %d samples: SQNR %s dB   cosine %.6f   top-1 agreement %.2f %%   KL %.3g\n",
 		r.Samples, decibels(r.Output.SQNR), r.Output.Cosine, 100*r.Output.Top1, r.Output.KL)

@@ -21,7 +21,7 @@ func newInspect(con *console) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "inspect MODEL|STATISTICS",
 		Short: "Show what is in a model and what can be quantized, or what is in a statistics file",
-		Long: `inspect lists the MatMul and Gemm nodes of a model, says of each whether it can be quantized,
+		Long: `inspect lists the MatMul, Gemm and 1×1 Conv nodes of a model, says of each whether it can be quantized,
 and predicts the size with each preset. It reads no weights.
 
 Why a node is skipped:
@@ -45,7 +45,7 @@ Of a statistics file, which calibrate wrote, it shows what was observed.`,
 			return printInspect(con, r, layers)
 		},
 	}
-	cmd.Flags().BoolVar(&layers, "layers", false, "list every MatMul and Gemm, or every activation observed")
+	cmd.Flags().BoolVar(&layers, "layers", false, "list every MatMul, Gemm and 1×1 Conv, or every activation observed")
 	addPatterns(cmd, &opts)
 	return cmd
 }
@@ -71,13 +71,15 @@ func printInspect(con *console, r *cosetq.InspectReport, layers bool) error {
 	fmt.Fprintf(con.out, "inputs   %s\noutputs  %s\n", strings.Join(r.Inputs, ", "), strings.Join(r.Outputs, ", "))
 	count := map[string]int{}
 	reasons := map[string]int{}
+	ops := map[string]bool{}
 	for _, n := range r.Nodes {
+		ops[n.Op] = true
 		count[n.Status]++
 		if n.Reason != "" {
 			reasons[n.Reason]++
 		}
 	}
-	fmt.Fprintf(con.out, "MatMul and Gemm: %d nodes, %d quantizable (%.1f %% of their %d constant weights)", len(r.Nodes), count["candidate"], 100*r.Coverage, r.Weights)
+	fmt.Fprintf(con.out, "%s: %d nodes, %d quantizable (%.1f %% of their %d constant weights)", operators(ops), len(r.Nodes), count["candidate"], 100*r.Coverage, r.Weights)
 	if n := count["quantized"]; n > 0 {
 		fmt.Fprintf(con.out, ", %d quantized already", n)
 	}
@@ -102,6 +104,19 @@ func printInspect(con *console, r *cosetq.InspectReport, layers bool) error {
 		return t.Flush()
 	}
 	return nil
+}
+
+// operators names those that weights are looked for in: the usual two, and others that there are.
+func operators(present map[string]bool) string {
+	names := []string{"MatMul", "Gemm"}
+	if present["Conv"] {
+		names = append(names, "1×1 Conv")
+	}
+	if present["Gather"] {
+		names = append(names, "Gather")
+	}
+	last := len(names) - 1
+	return strings.Join(names[:last], ", ") + " and " + names[last]
 }
 
 func printReasons(con *console, reasons map[string]int) {

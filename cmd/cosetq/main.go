@@ -1,5 +1,5 @@
 // Command cosetq makes ONNX models 4 to 8 times smaller: it quantizes their
-// MatMul and Gemm weights with nested-lattice codes, runs the result in ONNX
+// MatMul, Gemm and 1×1 Conv weights with nested-lattice codes, runs the result in ONNX
 // Runtime and measures what it lost. This package holds flags, progress and
 // wiring; the work is done by the packages of the module.
 package main
@@ -46,7 +46,7 @@ func newRoot(con *console) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "cosetq",
 		Short: "Make ONNX models 4 to 8 times smaller with nested-lattice codes",
-		Long: `cosetq replaces the constant weights of MatMul and Gemm in an ONNX model by
+		Long: `cosetq replaces the constant weights of MatMul, Gemm and 1×1 Conv in an ONNX model by
 nested-lattice codes of about 4, 3 or 2 bits per weight. The result runs in any
 ONNX Runtime, and faster with cosetq's native library.
 

@@ -25,6 +25,7 @@ var modelKinds = map[string]func(path string) error{
 	"large":    func(path string) error { return save(path, mlp(2048, 2048, 2048), onnx.SaveOptions{}) },
 	"tied":     func(path string) error { return save(path, tied(), onnx.SaveOptions{}) },
 	"mixed":    func(path string) error { return save(path, mixed(), onnx.SaveOptions{}) },
+	"conv":     func(path string) error { return save(path, conv(), onnx.SaveOptions{}) },
 	"nan":      func(path string) error { return save(path, withNaN(), onnx.SaveOptions{}) },
 	"all-nan":  func(path string) error { return save(path, allNaN(), onnx.SaveOptions{}) },
 	"small":    func(path string) error { return save(path, mlp(4, 3), onnx.SaveOptions{}) },
@@ -141,6 +142,47 @@ func tied() *onnx.Model {
 		g.Nodes = append(g.Nodes, node)
 	}
 	g.Outputs = []*onnx.ValueInfo{onnx.NewValueInfo("logits", onnx.Float, "batch", "seq", 256)}
+	return m
+}
+
+// conv classifies images of 4 × 4: an expansion and a projection around a convolution of each channel, another at every second
+// place, and a layer on the means.
+func conv() *onnx.Model {
+	m := onnx.NewModel(10, 17, "conv")
+	g := m.Graph
+	g.Inputs = []*onnx.ValueInfo{onnx.NewValueInfo("x", onnx.Float, "batch", 32, 4, 4)}
+	shaped := func(t *onnx.Tensor, dims ...int64) *onnx.Tensor {
+		t.Dims = dims
+		return t
+	}
+	g.Initializers = []*onnx.Tensor{
+		shaped(weight("w.expand", 64, 32), 64, 32, 1, 1), shaped(weight("w.depth", 64, 9), 64, 1, 3, 3),
+		shaped(weight("w.project", 32, 64), 32, 64, 1, 1), shaped(weight("w.strided", 48, 32), 48, 32, 1, 1), weight("w.head", 48, 24),
+		shaped(weight("b.expand", 64, 1), 64),
+	}
+	for _, n := range []struct {
+		op, name string
+		inputs   []string
+		out      string
+		attrs    []*onnx.Attribute
+	}{
+		{"Conv", "expand", []string{"x", "w.expand", "b.expand"}, "e", nil},
+		{"Relu", "", []string{"e"}, "er", nil},
+		{"Conv", "depth", []string{"er", "w.depth"}, "d", []*onnx.Attribute{onnx.IntAttr("group", 64), onnx.IntsAttr("pads", 1, 1, 1, 1)}},
+		{"Relu", "", []string{"d"}, "dr", nil},
+		{"Conv", "project", []string{"dr", "w.project"}, "p", nil},
+		{"Add", "", []string{"p", "x"}, "sum", nil},
+		{"Conv", "strided", []string{"sum", "w.strided"}, "s", []*onnx.Attribute{onnx.IntsAttr("strides", 2, 2)}},
+		{"Relu", "", []string{"s"}, "sr", nil},
+		{"GlobalAveragePool", "", []string{"sr"}, "mean", nil},
+		{"Flatten", "", []string{"mean"}, "flat", nil},
+		{"MatMul", "head", []string{"flat", "w.head"}, "logits", nil},
+	} {
+		node := onnx.NewNode(n.op, n.inputs, []string{n.out}, n.attrs...)
+		node.Name = n.name
+		g.Nodes = append(g.Nodes, node)
+	}
+	g.Outputs = []*onnx.ValueInfo{onnx.NewValueInfo("logits", onnx.Float, "batch", 24)}
 	return m
 }
 

@@ -23,9 +23,9 @@ func newQuantize(con *console) *cobra.Command {
 	)
 	cmd := &cobra.Command{
 		Use:   "quantize MODEL [-o OUTPUT]",
-		Short: "Quantize the MatMul and Gemm weights of a model",
-		Long: `quantize replaces the constant weights of MatMul and Gemm by nested-lattice codes
-and writes a new model. Nothing is changed in place, and every MatMul and Gemm is
+		Short: "Quantize the weights of a model",
+		Long: `quantize replaces the constant weights of MatMul, Gemm and 1×1 Conv by nested-lattice codes
+and writes a new model. Nothing is changed in place, and each of them is
 accounted for: quantized, or skipped with a reason.
 
 --bits 4, 3 or 2 chooses a preset codec; --codec names one, as in d4:4,4:g3,4,5,6
@@ -198,11 +198,15 @@ func printQuantize(con *console, r *cosetq.QuantizeReport, layers bool) error {
 			return err
 		}
 	}
+	ops := map[string]bool{}
+	for _, l := range r.Layers {
+		ops[l.Op] = true
+	}
 	verb := "quantized"
 	if r.DryRun {
 		verb = "would quantize"
 	}
-	fmt.Fprintf(con.out, "%s %d of %d MatMul and Gemm nodes, %.1f %% of their weights, with %s\n", verb, quantized, len(r.Layers), 100*r.Coverage, r.Codec)
+	fmt.Fprintf(con.out, "%s %d of %d %s nodes, %.1f %% of their weights, with %s\n", verb, quantized, len(r.Layers), operators(ops), 100*r.Coverage, r.Codec)
 	printReasons(con, reasons)
 	if err := printAllocation(con, r); err != nil {
 		return err

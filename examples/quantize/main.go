@@ -37,7 +37,7 @@ func quantize(ctx context.Context, log io.Writer, input, output string) error {
 	}
 	defer model.Close()
 
-	// Every MatMul and Gemm is a site. Those that cannot be coded say why.
+	// Every MatMul, Gemm and 1×1 Conv is a site. Those that cannot be coded say why.
 	sites, err := rewrite.FindSites(model, rewrite.Options{})
 	if err != nil {
 		return err

@@ -293,7 +293,7 @@ func (g grown) activationNorms(t *testing.T, s rewrite.Site) []float64 {
 	norms := make([]float64, len(v)/s.K)
 	for i, x := range v {
 		row := i / s.K
-		if s.Transposed { // [K, M]
+		if s.Axis == -2 { // [K, M]
 			row = i % len(norms)
 		}
 		norms[row] += float64(x) * float64(x)
