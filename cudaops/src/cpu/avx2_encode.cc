@@ -123,6 +123,26 @@ struct ClassIndex {
   }
 };
 
+// Leaves of points what is not their leader, by the leaders' residues.
+inline void SubtractLeaders(const ResidueTables& t, __m256i x[4]) {
+  __m256i residue[4], rank[4];
+  for (int j = 0; j < 4; ++j) {
+    residue[j] = _mm256_and_si256(x[j], _mm256_set1_epi8(3));
+    rank[j] = _mm256_shuffle_epi8(Table16(t.rank[j]), residue[j]);
+    x[j] = _mm256_sub_epi8(x[j], _mm256_shuffle_epi8(Table16(t.usual[j]), residue[j]));
+  }
+  const __m256i sum = _mm256_add_epi8(_mm256_add_epi8(x[0], x[1]), _mm256_add_epi8(x[2], x[3]));
+  const __m256i even =
+      _mm256_cmpeq_epi8(_mm256_and_si256(sum, _mm256_set1_epi8(4)), _mm256_setzero_si256());
+  // No rank is as high as what stands for even sums.
+  const __m256i top = _mm256_or_si256(
+      even, _mm256_max_epu8(_mm256_max_epu8(rank[0], rank[1]), _mm256_max_epu8(rank[2], rank[3])));
+  for (int j = 0; j < 4; ++j) {
+    const __m256i turn = _mm256_shuffle_epi8(Table16(t.turn[j]), residue[j]);
+    x[j] = _mm256_add_epi8(x[j], _mm256_and_si256(_mm256_cmpeq_epi8(rank[j], top), turn));
+  }
+}
+
 // The class of each point at every level, level m in bits 8m and up, and whether the point is in
 // the code: 32 points at a time, one byte for each coordinate.
 inline void Digits(const EncoderView& codec, const U points[kWide], U classes[kWide],
@@ -148,7 +168,9 @@ inline void Digits(const EncoderView& codec, const U points[kWide], U classes[kW
     const __m256i b3 = _mm256_and_si256(_mm256_sub_epi8(zero, x[3]), mask);
     k[m] = _mm256_or_si256(_mm256_or_si256(b0, Shifted(b1, shift)),
                            _mm256_or_si256(Shifted(b2, 2 * shift), Shifted(b3, 3 * shift)));
-    if (level.mask == 1) {
+    if (level.residues != nullptr) {
+      SubtractLeaders(*level.residues, x);
+    } else if (level.mask == 1) {
       for (int j = 0; j < 4; ++j)
         x[j] = _mm256_sub_epi8(x[j], _mm256_shuffle_epi8(Table16(level.columns + 256 * j), k[m]));
     } else {

@@ -34,6 +34,7 @@ class Encoder {
 
   EncoderView view_{};
   std::vector<uint32_t> leaders_[kEncodeLevels];
+  ResidueTables residues_[kEncodeLevels] = {};
   alignas(64) uint8_t columns_[kEncodeLevels][kEncodeDim * 256] = {};
 };
 

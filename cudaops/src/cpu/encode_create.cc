@@ -31,6 +31,72 @@ bool Fits(const cosetq_codec& c) {
          kEncodeBias % product == 0;
 }
 
+constexpr int kRadix = 4;
+constexpr int kClasses = 256;  // of radix 4
+
+inline int Residue(int x) { return x & (kRadix - 1); }
+
+// Fills the tables if the leaders, columns as in EncodeLevel, follow from them.
+bool FillResidues(const uint8_t* columns, ResidueTables* t) {
+  const auto coordinate = [&](int k, int j) { return static_cast<int8_t>(columns[256 * j + k]); };
+  // Two leaders share their residues and differ in one coordinate, which outranks the others.
+  int other[kClasses], where[kClasses];
+  for (int k = 0; k < kClasses; ++k) {
+    other[k] = -1;
+    for (int n = 0; n < kClasses; ++n) {
+      int differ = 0, equal = 0, at = 0;
+      for (int j = 0; j < kEncodeDim; ++j) {
+        equal += Residue(coordinate(n, j)) == Residue(coordinate(k, j));
+        if (coordinate(n, j) != coordinate(k, j)) ++differ, at = j;
+      }
+      if (equal != kEncodeDim || n == k) continue;
+      if (differ != 1 || other[k] >= 0) return false;
+      other[k] = n;
+      where[k] = at;
+    }
+    if (other[k] < 0) return false;
+  }
+  bool known[kEncodeDim][kRadix] = {};
+  for (int round = 0; round < kEncodeDim * kRadix; ++round) {
+    for (int k = 0; k < kClasses; ++k) {
+      const int at = where[k];
+      uint8_t& top = t->rank[at][Residue(coordinate(k, at))];
+      for (int j = 0; j < kEncodeDim; ++j) {
+        const int r = Residue(coordinate(k, j));
+        if (j == at) {
+          if (!known[j][r]) t->usual[j][r] = static_cast<uint8_t>(coordinate(k, j));
+          continue;
+        }
+        t->usual[j][r] = static_cast<uint8_t>(coordinate(k, j));
+        known[j][r] = true;
+        top = std::max<uint8_t>(top, static_cast<uint8_t>(t->rank[j][r] + 1));
+      }
+    }
+  }
+  for (int k = 0; k < kClasses; ++k) {
+    const int at = where[k], r = Residue(coordinate(k, at));
+    const int usual = static_cast<int8_t>(t->usual[at][r]);
+    const int unusual = coordinate(k, at) == usual ? coordinate(other[k], at) : coordinate(k, at);
+    t->turn[at][r] = static_cast<uint8_t>(usual - unusual);
+  }
+  // Every leader must come out of the tables: that the encoder relies on.
+  for (int k = 0; k < kClasses; ++k) {
+    int sum = 0, top = 0;
+    for (int j = 0; j < kEncodeDim; ++j) {
+      const int x = coordinate(k, j);
+      sum += x - static_cast<int8_t>(t->usual[j][Residue(x)]);
+      top = std::max<int>(top, t->rank[j][Residue(x)]);
+    }
+    for (int j = 0; j < kEncodeDim; ++j) {
+      const int x = coordinate(k, j), r = Residue(x);
+      const bool turned = sum % 8 != 0 && t->rank[j][r] == top;
+      const int want = static_cast<int8_t>(t->usual[j][r]) - (turned ? static_cast<int8_t>(t->turn[j][r]) : 0);
+      if (x != want) return false;
+    }
+  }
+  return true;
+}
+
 }  // namespace
 
 std::unique_ptr<Encoder> Encoder::Create(const cosetq_codec& codec, const int32_t* leaders) {
@@ -56,6 +122,8 @@ std::unique_ptr<Encoder> Encoder::Create(const cosetq_codec& codec, const int32_
     }
     level.leaders = table.data();
     level.columns = columns;
+    ResidueTables* residues = &encoder->residues_[m];
+    level.residues = codec.radices[m] == kRadix && FillResidues(columns, residues) ? residues : nullptr;
   }
   std::copy_n(codec.gains, codec.gain_count, view.gains);
   std::copy_n(codec.centre, kEncodeDim, view.centre);

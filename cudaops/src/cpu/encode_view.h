@@ -21,9 +21,17 @@ constexpr int kEncodeBias = 128;
 // Vectors of blocks that are looked at together.
 constexpr int kWide = 4;
 
+// The leaders of radix 4 by the residues of their coordinates modulo 4, [coordinate][residue]: each
+// coordinate has its usual value, but where the quotients' sum is then odd, and the point outside the lattice, the
+// coordinate of the highest rank has usual - turn.
+struct ResidueTables {
+  alignas(16) uint8_t usual[kEncodeDim][16], rank[kEncodeDim][16], turn[kEncodeDim][16];
+};
+
 struct EncodeLevel {
   const uint32_t* leaders;  // of each class, coordinate j in units of 2^(8j), modulo 2^32
   const uint8_t* columns;   // [kEncodeDim][256]: each coordinate of the leaders, aligned to 64
+  const ResidueTables* residues;  // null where leaders do not follow from them
   uint32_t mask;            // q - 1
   int32_t shift;            // log2 q
   uint32_t zero;            // the biased origin after division by q
