@@ -60,7 +60,7 @@ func TestImportance(t *testing.T) {
 		x[i] = float32(rng.NormFloat64() * float64(1+i/importanceWidth%3)) // rows of different lengths
 	}
 	samples := tensor.Of(x, importanceSamples, importanceTokens, importanceWidth)
-	if err := saveNPZ(filepath.Join(dir, "x.npz"), []tensor.Spec{{Name: "x"}}, map[string]*tensor.Tensor{"x": samples}); err != nil {
+	if err := tensor.SaveNPZ(filepath.Join(dir, "x.npz"), []tensor.Spec{{Name: "x"}}, map[string]*tensor.Tensor{"x": samples}); err != nil {
 		t.Fatal(err)
 	}
 	data := filepath.Join(dir, "x.yaml")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 
 	"github.com/cosetq/cosetq/calib"
 	"github.com/cosetq/cosetq/ort"
@@ -72,7 +73,11 @@ func Run(ctx context.Context, path, data string, o RunOptions) (*RunReport, erro
 		return nil, err
 	}
 	if o.Output != "" {
-		if err := saveNPZ(o.Output, m.Outputs, outputs); err != nil {
+		var unusable *fs.PathError
+		switch err := tensor.SaveNPZ(o.Output, m.Outputs, outputs); {
+		case errors.As(err, &unusable) && unusable.Op == "open":
+			return nil, usage(err, "choose another -o")
+		case err != nil:
 			return nil, err
 		}
 	}

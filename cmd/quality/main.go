@@ -26,6 +26,7 @@ var (
 	codecs    = flag.String("codecs", "d4:4;2;d4:4:"+manyGains+";d4:2,4;3;d4:2,4:"+manyGains+";d4:4,4;4;d4:4,4:"+manyGains, "codecs, or presets by their bits, separated by semicolons")
 	rates     = flag.String("target-bpw", "2.5;3;3.5", "rates to allocate, separated by semicolons")
 	output    = flag.String("o", "", "JSON file to write; it is complete after every form, so that a run that is cut short is of use")
+	dump      = flag.String("dump", "", "write the samples to calibrate on as this .npz file, for another tool, and measure nothing")
 	render    = flag.String("render", "", "page to write the tables of the JSON files given as arguments into; charts go beside it")
 )
 
@@ -44,9 +45,12 @@ func main() {
 	flag.Var(&others, "peer", "NAME=BITS=PATH of what another tool made of the model; may be given several times")
 	flag.Parse()
 	var err error
-	if *render != "" {
+	switch {
+	case *render != "":
 		err = renderPage(*render, flag.Args())
-	} else {
+	case *dump != "":
+		err = dumpSamples(*dump)
+	default:
 		err = measure(context.Background())
 	}
 	if err != nil {
@@ -60,7 +64,8 @@ type result struct {
 	Form   string  `json:"form"`   // codec or block
 	Method string  `json:"method"` // rtn, ldlq, or how another tool says
 	Bits   float64 `json:"bits_per_weight"`
-	Score  float64 `json:"score"` // bits per byte, or samples that are right
+	Score  float64 `json:"score"`        // bits per byte, or samples that are right
+	KL     float64 `json:"kl,omitempty"` // of samples: mean divergence from the float model's probabilities, in nats
 }
 
 // table is all that was measured of a model.
@@ -77,7 +82,7 @@ type table struct {
 
 func (t *table) add(r result) error {
 	t.Results = append(t.Results, r)
-	fmt.Printf("%-28s %-5s %.3f bits  %.4f  (float %.4f)\n", r.Form, r.Method, r.Bits, r.Score, t.Float)
+	fmt.Printf("%-28s %-5s %.3f bits  %.4f  (float %.4f)  KL %.4f\n", r.Form, r.Method, r.Bits, r.Score, t.Float, r.KL)
 	return t.write()
 }
 

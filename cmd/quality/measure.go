@@ -9,10 +9,13 @@ import (
 	"strings"
 
 	"github.com/cosetq/cosetq"
+	"github.com/cosetq/cosetq/calib"
 	"github.com/cosetq/cosetq/cudaops"
 	"github.com/cosetq/cosetq/eval"
+	"github.com/cosetq/cosetq/onnx"
 	"github.com/cosetq/cosetq/ort"
 	"github.com/cosetq/cosetq/rewrite"
+	"github.com/cosetq/cosetq/tensor"
 )
 
 // measurement makes and judges the forms of one model.
@@ -28,9 +31,11 @@ func (m *measurement) run(ctx context.Context) error {
 		return err
 	}
 	m.Program = cosetq.Version()
-	if m.Float, err = m.judge(ctx, *model); err != nil {
+	float, err := m.judge(ctx, *model)
+	if err != nil {
 		return err
 	}
+	m.Float = float.Score
 	statistics := filepath.Join(m.dir, "statistics.cqs")
 	c, err := cosetq.Calibrate(ctx, *model, *calibData, cosetq.CalibrateOptions{Output: statistics, Samples: *samples, Threads: *threads})
 	if err != nil {
@@ -52,11 +57,12 @@ func (m *measurement) run(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		score, err := m.judge(ctx, part[2])
+		r, err := m.judge(ctx, part[2])
 		if err != nil {
 			return err
 		}
-		if err := m.add(result{Form: part[0], Method: "peer", Bits: bits, Score: score}); err != nil {
+		r.Form, r.Method, r.Bits = part[0], "peer", bits
+		if err := m.add(r); err != nil {
 			return err
 		}
 	}
@@ -98,15 +104,15 @@ func (m *measurement) quantized(ctx context.Context, o cosetq.QuantizeOptions, s
 		return err
 	}
 	defer remove(r.Files)
-	score, err := m.judge(ctx, o.Output)
+	judged, err := m.judge(ctx, o.Output)
 	if err != nil {
 		return err
 	}
-	form := r.Codec
+	judged.Form, judged.Method, judged.Bits = r.Codec, o.Method, r.BitsPerWeight
 	if o.TargetBits > 0 {
-		form = fmt.Sprintf("allocated, %v bits", o.TargetBits)
+		judged.Form = fmt.Sprintf("allocated, %v bits", o.TargetBits)
 	}
-	return m.add(result{Form: form, Method: o.Method, Bits: r.BitsPerWeight, Score: score})
+	return m.add(judged)
 }
 
 // int4 makes and judges the MatMulNBits form with blocks of so many columns; a scale counts 16 bits, though the file holds 32.
@@ -117,11 +123,12 @@ func (m *measurement) int4(ctx context.Context, block int) error {
 		return err
 	}
 	defer remove(r.Files)
-	score, err := m.judge(ctx, out)
+	judged, err := m.judge(ctx, out)
 	if err != nil {
 		return err
 	}
-	return m.add(result{Form: fmt.Sprintf("int4, block %d", block), Method: cosetq.RTN, Bits: 4 + 16/float64(block), Score: score})
+	judged.Form, judged.Method, judged.Bits = fmt.Sprintf("int4, block %d", block), cosetq.RTN, 4+16/float64(block)
+	return m.add(judged)
 }
 
 func remove(files []cosetq.File) {
@@ -130,20 +137,58 @@ func remove(files []cosetq.File) {
 	}
 }
 
-// judge runs the task: bits per byte, or images that are right.
-func (m *measurement) judge(ctx context.Context, path string) (float64, error) {
-	r, err := cosetq.Evaluate(ctx, *task, *data, []string{path}, cosetq.EvaluateOptions{Samples: *limit,
-		Session: ort.SessionOptions{OpsLibrary: m.library, Threads: *threads}})
+// judge runs the task: bits per byte, or images that are right and how far their probabilities are from the float model's.
+func (m *measurement) judge(ctx context.Context, path string) (result, error) {
+	score, err := m.evaluate(ctx, *task, path)
 	if err != nil {
-		return 0, err
+		return result{}, err
 	}
-	switch s := r.Models[0].Metrics.(type) {
+	switch s := score.(type) {
 	case eval.Perplexity:
 		m.Judged = s.Tokens
-		return s.BitsPerToken, nil
+		return result{Score: s.BitsPerToken}, nil
 	case eval.Classification:
 		m.Judged = s.Count
-		return float64(s.Correct), nil
+		distance, err := m.evaluate(ctx, eval.TaskAgreement, *model, path)
+		if err != nil {
+			return result{}, err
+		}
+		return result{Score: float64(s.Correct), KL: distance.(eval.Agreement).KL}, nil
 	}
-	return 0, fmt.Errorf("the task %s has no score", *task)
+	return result{}, fmt.Errorf("the task %s has no score", *task)
+}
+
+// evaluate gives the metrics of the last model.
+func (m *measurement) evaluate(ctx context.Context, task string, paths ...string) (any, error) {
+	r, err := cosetq.Evaluate(ctx, task, *data, paths, cosetq.EvaluateOptions{Samples: *limit,
+		Session: ort.SessionOptions{OpsLibrary: m.library, Threads: *threads}})
+	if err != nil {
+		return nil, err
+	}
+	return r.Models[len(paths)-1].Metrics, nil
+}
+
+// dumpSamples writes what the model is calibrated on, an array for each input.
+func dumpSamples(path string) error {
+	m, err := onnx.Open(*model)
+	if err != nil {
+		return err
+	}
+	defer m.Close()
+	inputs, _, err := ort.Signature(m)
+	if err != nil {
+		return err
+	}
+	reader, err := calib.Open(*calibData, inputs, calib.Options{Limit: *samples})
+	if err != nil {
+		return err
+	}
+	defer reader.Close()
+	for b, err := range calib.Batches(reader, reader.Len(), false) {
+		if err != nil {
+			return err
+		}
+		return tensor.SaveNPZ(path, inputs, b.Inputs)
+	}
+	return fmt.Errorf("%s has no samples", *calibData)
 }

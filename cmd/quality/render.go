@@ -59,23 +59,23 @@ func (t *table) loss(score float64) float64 {
 	return score - t.Float
 }
 
-func (t *table) lossText(score float64) string {
+func (t *table) lossText(r result) string {
 	if t.Task == "classification" {
-		return fmt.Sprintf("%.2f", t.loss(score))
+		return fmt.Sprintf("%.2f (%.4f)", t.loss(r.Score), r.KL)
 	}
-	return fmt.Sprintf("%+.4f", t.loss(score))
+	return fmt.Sprintf("%+.4f", t.loss(r.Score))
 }
 
 // markdown is the table: a line for each form, by its rate, with both methods.
 func (t *table) markdown(chart string) string {
 	var b strings.Builder
-	unit, float := "bits per byte", fmt.Sprintf("%.4f bits per byte", t.Float)
+	unit, float := "bits per byte lost", fmt.Sprintf("%.4f bits per byte", t.Float)
 	if t.Task == "classification" {
-		unit, float = "points of top-1", fmt.Sprintf("%.0f of %d right", t.Float, t.Judged)
+		unit, float = "points of top-1 lost (KL in nats)", fmt.Sprintf("%.0f of %d right", t.Float, t.Judged)
 	}
 	fmt.Fprintf(&b, "\n![%s: rate against loss](%s)\n\n", t.Name, chart)
 	fmt.Fprintf(&b, "%s, calibrated on %d samples; float: %s; measured %s with %s.\n\n", t.Name, t.Samples, float, t.Date, t.Program)
-	fmt.Fprintf(&b, "| weights | bits/weight | to nearest: %s lost | with data |\n|---|---|---|---|\n", unit)
+	fmt.Fprintf(&b, "| weights | bits/weight | to nearest: %s | with data |\n|---|---|---|---|\n", unit)
 	type line struct {
 		form          string
 		bits          float64
@@ -91,9 +91,9 @@ func (t *table) markdown(chart string) string {
 			order = append(order, l)
 		}
 		if r.Method == "rtn" {
-			l.nearest = t.lossText(r.Score)
+			l.nearest = t.lossText(r)
 		} else {
-			l.data = t.lossText(r.Score)
+			l.data = t.lossText(r)
 		}
 	}
 	slices.SortStableFunc(order, func(a, b *line) int { return cmp.Compare(a.bits, b.bits) })

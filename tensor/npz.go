@@ -1,4 +1,4 @@
-package cosetq
+package tensor
 
 import (
 	"archive/zip"
@@ -7,15 +7,13 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-
-	"github.com/cosetq/cosetq/tensor"
 )
 
-// saveNPZ writes tensors as a .npz archive under a temporary name and renames it.
-func saveNPZ(path string, specs []tensor.Spec, outputs map[string]*tensor.Tensor) (err error) {
+// SaveNPZ writes the named tensors as a .npz archive of NumPy, in the order of specs, under a temporary name and renames it.
+func SaveNPZ(path string, specs []Spec, tensors map[string]*Tensor) (err error) {
 	tmp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
 	if err != nil {
-		return usage(err, "choose another -o")
+		return err
 	}
 	defer func() {
 		_ = tmp.Close()
@@ -27,10 +25,10 @@ func saveNPZ(path string, specs []tensor.Spec, outputs map[string]*tensor.Tensor
 	for _, spec := range specs {
 		entry, err := w.Create(spec.Name + ".npy")
 		if err == nil {
-			err = writeNPY(entry, outputs[spec.Name])
+			err = writeNPY(entry, tensors[spec.Name])
 		}
 		if err != nil {
-			return fmt.Errorf("output %q: %w", spec.Name, err)
+			return fmt.Errorf("tensor %q: %w", spec.Name, err)
 		}
 	}
 	if err := w.Close(); err != nil {
@@ -43,13 +41,13 @@ func saveNPZ(path string, specs []tensor.Spec, outputs map[string]*tensor.Tensor
 }
 
 // npyTypes are the element types that NumPy's format can hold.
-var npyTypes = map[tensor.Type]string{
-	tensor.Float32: "<f4", tensor.Float64: "<f8", tensor.Float16Type: "<f2", tensor.Int8: "|i1", tensor.Int16: "<i2", tensor.Int32: "<i4",
-	tensor.Int64: "<i8", tensor.Uint8: "|u1", tensor.Uint16: "<u2", tensor.Uint32: "<u4", tensor.Uint64: "<u8", tensor.Bool: "|b1",
+var npyTypes = map[Type]string{
+	Float32: "<f4", Float64: "<f8", Float16Type: "<f2", Int8: "|i1", Int16: "<i2", Int32: "<i4",
+	Int64: "<i8", Uint8: "|u1", Uint16: "<u2", Uint32: "<u4", Uint64: "<u8", Bool: "|b1",
 }
 
 // writeNPY writes a tensor in NumPy's format, version 1.0.
-func writeNPY(w io.Writer, t *tensor.Tensor) error {
+func writeNPY(w io.Writer, t *Tensor) error {
 	descr, ok := npyTypes[t.Type]
 	if !ok {
 		return fmt.Errorf("NumPy files hold no %s", t.Type)

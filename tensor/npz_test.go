@@ -1,0 +1,39 @@
+package tensor_test
+
+import (
+	"archive/zip"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/cosetq/cosetq/tensor"
+)
+
+func ExampleSaveNPZ() {
+	dir, err := os.MkdirTemp("", "npz")
+	if err != nil {
+		panic(err)
+	}
+	defer os.RemoveAll(dir)
+	path := filepath.Join(dir, "x.npz")
+	x := &tensor.Tensor{Type: tensor.Uint8, Shape: []int64{2, 3}, Data: []byte{0, 1, 2, 3, 4, 5}}
+	if err := tensor.SaveNPZ(path, []tensor.Spec{{Name: "x"}}, map[string]*tensor.Tensor{"x": x}); err != nil {
+		panic(err)
+	}
+	archive, err := zip.OpenReader(path)
+	if err != nil {
+		panic(err)
+	}
+	defer archive.Close()
+	entry, err := archive.Open("x.npy")
+	if err != nil {
+		panic(err)
+	}
+	b, err := io.ReadAll(entry)
+	if err != nil {
+		panic(err)
+	}
+	fmt.Printf("%s, header of %d bytes, %d\n", archive.File[0].Name, len(b)-6, b[len(b)-6:])
+	// Output: x.npy, header of 128 bytes, [0 1 2 3 4 5]
+}
