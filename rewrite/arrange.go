@@ -14,8 +14,6 @@ type arrangement struct {
 	perm  []int64 // nil for none
 }
 
-func (a arrangement) none() bool { return a.steps == nil && a.perm == nil }
-
 // lastTwo is the permutation that exchanges the last two of rank axes, nil where there are no two.
 func lastTwo(rank int) []int64 {
 	if rank < 2 {
