@@ -8,6 +8,7 @@ import (
 	"runtime"
 
 	"gonum.org/v1/gonum/blas/blas32"
+	"gonum.org/v1/gonum/blas/blas64"
 
 	"github.com/cosetq/cosetq/lattice"
 	"github.com/cosetq/cosetq/tensor"
@@ -128,6 +129,9 @@ func OpenProducts(string) (*Products, error) { return nil, unavailable() }
 
 // Add answers [ErrUnavailable].
 func (*Products) Add(_, _, _ blas32.General) error { return unavailable() }
+
+// AddDouble answers [ErrUnavailable].
+func (*Products) AddDouble(_, _, _ blas64.General) error { return unavailable() }
 
 // CUDAEncoder is an Encoder on the GPU; this build cannot make one.
 type CUDAEncoder struct{}

@@ -63,7 +63,7 @@ func (f *factors) feedback() lattice.Feedback {
 //
 // A dead column, whose input was zero throughout, keeps its weights: they are
 // rounded to nearest, for the day its input is not zero.
-func newFactors(h *Hessian, d int, damping float64) (*factors, error) {
+func newFactors(h *Hessian, d int, damping float64, by Multiplier, threads int) (*factors, error) {
 	if err := h.Validate(); err != nil {
 		return nil, err
 	}
@@ -91,8 +91,12 @@ func newFactors(h *Hessian, d int, damping float64) (*factors, error) {
 	}
 	scale := float64(live) / trace
 	for ; f.damping <= maxDamping; f.damping *= 10 {
-		if h.Moments == nil && f.diagonal(h, scale) || h.Moments != nil && f.full(h, scale, d) {
+		if h.Moments == nil {
+			f.diagonal(h, scale)
 			return f, nil
+		}
+		if ok, err := f.full(h, scale, d, by, threads); ok || err != nil {
+			return f, err
 		}
 	}
 	return nil, badHessian("not positive definite, even with %v of its mean diagonal added", maxDamping)
@@ -124,7 +128,7 @@ func (f *factors) damped(h *Hessian, scale float64, p int) float64 {
 	return scale*h.at(f.column[p], f.column[p]) + f.damping
 }
 
-func (f *factors) diagonal(h *Hessian, scale float64) bool {
+func (f *factors) diagonal(h *Hessian, scale float64) {
 	f.own = make([]metric, len(f.order))
 	for k := range f.own {
 		var m [size * size]float64
@@ -134,17 +138,17 @@ func (f *factors) diagonal(h *Hessian, scale float64) bool {
 		f.own[k], _ = newMetric(&m, size)
 	}
 	f.conditional = f.own
-	return true
 }
 
-func (f *factors) full(h *Hessian, scale float64, d int) bool {
+func (f *factors) full(h *Hessian, scale float64, d int, by Multiplier, threads int) (ok bool, err error) {
 	n := f.places
 	a := make([]float64, n*n)
 	for p, c := range f.column {
 		if c >= 0 {
-			for q, other := range f.column {
+			for q, other := range f.column[:p] {
 				if other >= 0 {
-					a[p*n+q] = scale * h.at(c, other)
+					v := scale * h.at(c, other)
+					a[p*n+q], a[q*n+p] = v, v
 				}
 			}
 		}
@@ -155,32 +159,31 @@ func (f *factors) full(h *Hessian, scale float64, d int) bool {
 	f.solve = make([][size * size]float32, len(f.order))
 	for k := range f.own {
 		m := block(a, n, k)
-		var ok bool
 		if f.own[k], ok = newMetric(&m, d); !ok {
-			return false
+			return false, nil
 		}
 		f.solve[k] = inverse(&m)
 	}
-	blocks, ok := factorize(a, n)
+	blocks, ok, err := factorize(a, n, by, threads)
 	if !ok {
-		return false
+		return false, err
 	}
 	f.conditional = make([]metric, len(f.order))
 	for k := range f.conditional {
 		if f.conditional[k], ok = newMetric(&blocks[k], d); !ok {
-			return false
+			return false, nil
 		}
 	}
 	f.l = narrow(a)
-	return true
+	return true, nil
 }
 
 // factorize replaces the positive definite a [n × n] by L and returns the
 // blocks of D, a = L·D·Lᵀ, L block unit-lower with 8×8 blocks. What it leaves
 // in the diagonal blocks and above them is of no use.
-func factorize(a []float64, n int) (d [][size * size]float64, ok bool) {
-	if _, ok := lapack64.Potrf(blas64.Symmetric{Uplo: blas.Lower, N: n, Data: a, Stride: n}); !ok {
-		return nil, false
+func factorize(a []float64, n int, by Multiplier, threads int) (d [][size * size]float64, ok bool, err error) {
+	if ok, err := cholesky(a, n, by, threads); !ok {
+		return nil, false, err
 	}
 	d = make([][size * size]float64, n/size)
 	for k := range d {
@@ -198,7 +201,7 @@ func factorize(a []float64, n int) (d [][size * size]float64, ok bool) {
 				blas64.General{Rows: rest, Cols: size, Data: a[(k+1)*size*n+k*size:], Stride: n})
 		}
 	}
-	return d, true
+	return d, true, nil
 }
 
 func narrow(a []float64) []float32 {

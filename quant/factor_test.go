@@ -38,9 +38,9 @@ func TestLossIsThatOfTheConditionalErrors(t *testing.T) {
 		direct += v * e.Data[i]
 	}
 
-	d, ok := factorize(h.Data, n)
+	d, ok, err := factorize(h.Data, n, multiplier{}, 2)
 	if !ok {
-		t.Fatal("not positive definite")
+		t.Fatal("not positive definite", err)
 	}
 	for i := range n { // the blocks of the diagonal of L are identities
 		for j := i / size * size; j < n; j++ {
@@ -117,7 +117,7 @@ func TestDiagonalFeedsNothingBack(t *testing.T) {
 	for j := range 24 {
 		h.Moments[j*25] = float64(j + 1)
 	}
-	f, err := newFactors(h, 4, 0)
+	f, err := newFactors(h, 4, 0, multiplier{}, 1)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -66,16 +66,12 @@ type chunk struct {
 
 func (q *run) newChunk(f *factors, single *lattice.Codec) *chunk {
 	codec := q.opt.Codec
-	c := &chunk{
-		f: f, codec: codec, single: single, rows: q.coder(), groups: q.opt.Groups, products: q.opt.Products, strip: newStrip(codec),
+	return &chunk{
+		f: f, codec: codec, single: single, rows: q.coder(), groups: q.opt.Groups, products: q.opt.multiplier(), strip: newStrip(codec),
 		w: make([]float32, chunkRows*f.places), product: make([]float32, chunkRows*batchGroups*size),
 		grad: make([]float32, chunkRows*f.places), coders: make([]groupCoder, chunkRows),
 		best: newCoding(codec, f.places), trial: newCoding(codec, f.places), steps: make([]float32, chunkRows),
 	}
-	if c.products == nil {
-		c.products = multiplier{}
-	}
-	return c
 }
 
 // setRow sets a row from one in group order, divided by unit.

@@ -3,19 +3,22 @@ package quant
 import (
 	"gonum.org/v1/gonum/blas"
 	"gonum.org/v1/gonum/blas/blas32"
+	"gonum.org/v1/gonum/blas/blas64"
 	"gonum.org/v1/gonum/blas/gonum"
 )
 
-// Multiplier adds a·b to c. Every entry of c takes its products in the order of a's columns, each rounded to float32 before it
-// is added: whoever does it, and on however many threads, gives the same bits.
+// Multiplier adds a·b to c. Every entry of c takes its products in the order of a's columns, each rounded before it is added:
+// whoever does it, and on however many threads, gives the same bits.
 type Multiplier interface {
 	Add(c, a, b blas32.General) error
+	AddDouble(c, a, b blas64.General) error
 }
 
-// multiplier is gonum, in products so small that it computes them on the calling goroutine.
+// multiplier is gonum.
 type multiplier struct{}
 
-// panelDepth and panelWidth bound a product: that much of b stays in the first-level cache.
+// panelDepth and panelWidth bound a product: that much of b stays in the first-level cache, and with the rows of a chunk gonum
+// computes it on the calling goroutine.
 const panelDepth, panelWidth = 64, 128
 
 func (multiplier) Add(c, a, b blas32.General) error {
@@ -26,6 +29,11 @@ func (multiplier) Add(c, a, b blas32.General) error {
 				b.Data[p*b.Stride+q:], b.Stride, 1, c.Data[q:], c.Stride)
 		}
 	}
+	return nil
+}
+
+func (multiplier) AddDouble(c, a, b blas64.General) error {
+	blas64.Gemm(blas.NoTrans, blas.NoTrans, 1, a, b, 1, c)
 	return nil
 }
 

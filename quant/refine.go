@@ -31,8 +31,9 @@ func (c *chunk) refine(out *coding, step func(h uint16) float32) error {
 		return err
 	}
 	h, grad := matrix(c.f.h, n, n), matrix(c.grad, c.count, n)
-	apart := make([]float32, c.count*size) // from the code to the best place
-	change := make([]float32, c.count*size)
+	apart := make([]float32, c.count*size)                    // from the code to the best place
+	d := matrix(make([]float32, c.count*size), c.count, size) // what the rows change by
+	changed := make([]int, 0, c.count)
 	for k := groups - 1; k >= 0; k-- {
 		clear(apart)
 		if err := c.products.Add(matrix(apart, c.count, size), part(grad, 0, c.count, k*size, size), matrix(c.f.solve[k][:], size, size)); err != nil {
@@ -52,27 +53,30 @@ func (c *chunk) refine(out *coding, step func(h uint16) float32) error {
 		if err := c.encode(&c.f.own[k]); err != nil {
 			return err
 		}
-		clear(change)
-		changed := false
+		changed = changed[:0]
 		for i, r := range c.strip.rows {
 			before := c.f.own[k].of((*[size]float32)(apart[r*size:]))
 			if !(c.strip.Losses[i] < before*(1-leastGain)) {
 				continue
 			}
-			changed = true
+			changed = append(changed, r)
 			out.set(r*groups+k, c.strip, i)
 			at := r*n + k*size
 			for j, v := range c.strip.weights(i) {
 				now := c.w[at+j] - v
-				change[r*size+j] = now - out.errs[at+j]
+				d.Data[r*size+j] = now - out.errs[at+j]
 				out.errs[at+j] = now
 			}
 		}
-		if !changed {
-			continue
-		}
-		if err := c.products.Add(grad, matrix(change, c.count, size), part(h, k*size, size, 0, n)); err != nil {
-			return err
+		for i := 0; i < len(changed); { // neighbours together
+			first, rows := changed[i], 1
+			for i+rows < len(changed) && changed[i+rows] == first+rows {
+				rows++
+			}
+			if err := c.products.Add(part(grad, first, rows, 0, n), part(d, first, rows, 0, size), part(h, k*size, size, 0, n)); err != nil {
+				return err
+			}
+			i += rows
 		}
 	}
 	return nil

@@ -34,7 +34,7 @@ func TestEachPartPays(t *testing.T) {
 		for i := range h.Moments {
 			h.Moments[i] = math.Pow(0.8, math.Abs(float64(i/src.k-i%src.k)))
 		}
-		f, err := newFactors(h, 4, 0)
+		f, err := newFactors(h, 4, 0, multiplier{}, 1)
 		if err != nil {
 			t.Fatal(err)
 		}

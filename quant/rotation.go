@@ -181,23 +181,39 @@ func (s someRows) Rows(dst []float32, n0, n1 int) error {
 	return nil
 }
 
-// rotationPays codes some rows with and without the rotation of opt.
-func rotationPays(ctx context.Context, src Source, opt Options) (bool, error) {
-	rows := Sample(src, trialRows)
-	opt.TryRotation, opt.Progress = false, nil
-	var loss [2]float64
-	for i := range loss {
-		if i == 1 {
-			opt.Rotation = nil
-		}
-		r, err := Quantize(ctx, rows, opt)
-		if err != nil {
-			return false, err
-		}
-		loss[i] = r.SumSquaredError
-		if r.Feedback != nil {
-			loss[i] = r.Feedback.Loss
-		}
+// better codes a weight with the rotation of opt or without, as some of its rows lose less.
+func better(ctx context.Context, src Source, opt Options) (*Result, error) {
+	straight := opt
+	straight.Rotation = nil
+	turned, err := sampledLoss(newRun(ctx, src, opt)) // its factors are let go: those of both would take twice the memory
+	if err != nil {
+		return nil, err
 	}
-	return loss[0] < worthRotating*loss[1], nil
+	q, err := newRun(ctx, src, straight)
+	loss, err := sampledLoss(q, err)
+	if err != nil {
+		return nil, err
+	}
+	if turned < worthRotating*loss {
+		q, err = newRun(ctx, src, opt)
+	}
+	return code(q, err)
+}
+
+// sampledLoss codes some rows and returns what they lose.
+func sampledLoss(q *run, err error) (float64, error) {
+	if err != nil {
+		return 0, err
+	}
+	some := *q
+	some.src, some.opt.Progress = Sample(q.src, trialRows), nil
+	some.n, _ = some.src.Dims()
+	r, err := code(&some, nil)
+	if err != nil {
+		return 0, err
+	}
+	if r.Feedback != nil {
+		return r.Feedback.Loss, nil
+	}
+	return r.SumSquaredError, nil
 }

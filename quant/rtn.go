@@ -2,6 +2,7 @@ package quant
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"runtime"
@@ -99,20 +100,31 @@ func Quantize(ctx context.Context, src Source, opt Options) (*Result, error) {
 	if h != nil && h.K != k {
 		return nil, fmt.Errorf("quant: the Hessian is of %d columns, the weight of %d", h.K, k)
 	}
-	if opt.Rotation != nil {
-		if err := opt.Rotation.validate(k); err != nil {
-			return nil, err
-		}
-		if opt.TryRotation {
-			better, err := rotationPays(ctx, src, opt)
-			if err != nil {
-				return nil, err
-			}
-			if !better {
-				opt.Rotation = nil
-			}
-		}
+	if opt.Rotation == nil {
+		return code(newRun(ctx, src, opt))
 	}
+	if err := opt.Rotation.validate(k); err != nil {
+		return nil, err
+	}
+	if opt.TryRotation {
+		return better(ctx, src, opt)
+	}
+	return code(newRun(ctx, src, opt))
+}
+
+// run is one run of Quantize.
+type run struct {
+	ctx          context.Context
+	src          Source
+	opt          Options
+	n, k, groups int
+	factors      *factors // of the Hessian; nil for rounding to nearest
+	fallback     error    // why there are none in spite of a Hessian
+}
+
+// newRun turns the weight and its Hessian, if that is asked for, and factors the Hessian.
+func newRun(ctx context.Context, src Source, opt Options) (*run, error) {
+	h := opt.Hessian
 	if opt.Rotation != nil {
 		src = turned{src, opt.Rotation}
 		if h != nil {
@@ -122,27 +134,46 @@ func Quantize(ctx context.Context, src Source, opt Options) (*Result, error) {
 			}
 		}
 	}
+	n, k := src.Dims()
 	q := &run{ctx: ctx, src: src, opt: opt, n: n, k: k, groups: groupsOf(k)}
 	if h == nil {
-		return q.nearest()
+		return q, nil
 	}
-	f, err := newFactors(h, opt.Codec.Lattice().Dim(), opt.Damping)
-	if err == nil && !h.isotropic() {
-		return q.ldlq(f, defaultPlan)
+	f, err := newFactors(h, opt.Codec.Lattice().Dim(), opt.Damping, opt.multiplier(), opt.Threads)
+	var unusable *HessianError
+	switch {
+	case errors.As(err, &unusable):
+		q.fallback = err
+	case err != nil:
+		return nil, err
+	case !h.isotropic():
+		q.factors = f
 	}
-	res, failure := q.nearest()
-	if failure == nil {
-		res.Fallback = err
-	}
-	return res, failure
+	return q, nil
 }
 
-// run is one run of Quantize.
-type run struct {
-	ctx          context.Context
-	src          Source
-	opt          Options
-	n, k, groups int
+// code codes what newRun returned.
+func code(q *run, err error) (*Result, error) {
+	if err != nil {
+		return nil, err
+	}
+	if q.factors != nil {
+		return q.ldlq(q.factors, defaultPlan)
+	}
+	res, err := q.nearest()
+	if err != nil {
+		return nil, err
+	}
+	res.Fallback = q.fallback
+	return res, nil
+}
+
+// multiplier returns what adds products.
+func (o *Options) multiplier() Multiplier {
+	if o.Products != nil {
+		return o.Products
+	}
+	return multiplier{}
 }
 
 // coder returns what codes rows.

@@ -9,13 +9,18 @@
 #include "cpu/dispatch.h"
 
 namespace cosetq::test {
+namespace {
 
-void TestProduct() {
+void Add(const ProductWork<float>& work) { ActiveKernels().add_product(work); }
+void Add(const ProductWork<double>& work) { ActiveKernels().add_product_double(work); }
+
+template <typename T>
+void TestProductOf(const std::string& type) {
   std::mt19937 random(7);
-  std::normal_distribution<float> normal;
+  std::normal_distribution<T> normal;
   const auto numbers = [&](int64_t count) {
-    std::vector<float> v(static_cast<size_t>(count));
-    for (float& x : v) x = normal(random);
+    std::vector<T> v(static_cast<size_t>(count));
+    for (T& x : v) x = normal(random);
     return v;
   };
   int count = 0;
@@ -30,9 +35,9 @@ void TestProduct() {
         auto want = c;
         for (int64_t i = 0; i < rows; ++i) {
           for (int64_t j = 0; j < columns; ++j) {
-            float& sum = want[static_cast<size_t>(i * columns + j)];
+            T& sum = want[static_cast<size_t>(i * columns + j)];
             for (int64_t k = 0; k < depth; ++k) {
-              const float product = a[static_cast<size_t>(i * (depth + 3) + k)] *
+              const T product = a[static_cast<size_t>(i * (depth + 3) + k)] *
                                     b[static_cast<size_t>(k * (columns + 1) + j)];
               sum = sum + product;
             }
@@ -42,9 +47,8 @@ void TestProduct() {
           std::string error;
           SelectIsa(names[n], &error);
           auto got = c;
-          ActiveKernels().add_product({got.data(), columns, a.data(), depth + 3, b.data(),
-                                       columns + 1, rows, depth, columns});
-          Check(got == want, std::string("product ") + names[n] + ": " + std::to_string(rows) + " × " +
+          Add({got.data(), columns, a.data(), depth + 3, b.data(), columns + 1, rows, depth, columns});
+          Check(got == want, "product of " + type + " " + names[n] + ": " + std::to_string(rows) + " × " +
                                  std::to_string(depth) + " × " + std::to_string(columns) +
                                  ": other bits than one by one");
         }
@@ -53,6 +57,13 @@ void TestProduct() {
   }
   std::string error;
   SelectIsa("", &error);
+}
+
+}  // namespace
+
+void TestProduct() {
+  TestProductOf<float>("floats");
+  TestProductOf<double>("doubles");
 }
 
 }  // namespace cosetq::test

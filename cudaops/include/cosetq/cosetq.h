@@ -119,6 +119,9 @@ COSETQ_EXPORT void cosetq_encode_in_metric(const struct cosetq_encoder* encoder,
 COSETQ_EXPORT int cosetq_add_product(float* c, int64_t c_stride, const float* a, int64_t a_stride,
                                      const float* b, int64_t b_stride, int64_t rows, int64_t depth,
                                      int64_t columns);
+COSETQ_EXPORT int cosetq_add_product_double(double* c, int64_t c_stride, const double* a,
+                                            int64_t a_stride, const double* b, int64_t b_stride,
+                                            int64_t rows, int64_t depth, int64_t columns);
 
 #ifdef __cplusplus
 }

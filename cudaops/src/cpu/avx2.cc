@@ -46,7 +46,8 @@ const Kernels kAvx2Kernels = {
     DecodeGeneral,
     DecodeD4,
     MultiplyGeneral,
-    AddProduct,
+    AddProduct<float>,
+    AddProduct<double>,
     {{Avx2LookupBuild8, Avx2Lookup8, Avx2LookupRows, 2}, {}},
     {&kAvx2Panel8, &kAvx2Panel16},
 };
@@ -58,7 +59,8 @@ const Kernels kAvxVnniKernels = {
     DecodeGeneral,
     DecodeD4,
     MultiplyGeneral,
-    AddProduct,
+    AddProduct<float>,
+    AddProduct<double>,
     {{Avx2LookupBuild8, Avx2Lookup8, Avx2LookupRows, 2}, {}},
     {&kAvxVnniPanel8, &kAvxVnniPanel16},
 };

@@ -30,19 +30,21 @@ using MultiplyFn = void (*)(const float* panel, const float* a, int64_t depth, i
 // Work for AddProductFn: C [rows, columns] += A [rows, depth] * B [depth, columns], a stride being
 // the distance of two rows in numbers. Every entry of C takes its products in the order of depth,
 // each rounded before it is added.
+template <typename T>
 struct ProductWork {
-  float* c;
+  T* c;
   int64_t c_stride;
-  const float* a;
+  const T* a;
   int64_t a_stride;
-  const float* b;
+  const T* b;
   int64_t b_stride;
   int64_t rows;
   int64_t depth;
   int64_t columns;
 };
 
-using AddProductFn = void (*)(const ProductWork& work);
+template <typename T>
+using AddProductFn = void (*)(const ProductWork<T>& work);
 
 using ToFloatFn = void (*)(const uint16_t* from, float* to, int64_t count);
 using ToHalfFn = void (*)(const float* from, uint16_t* to, int64_t count);
@@ -119,7 +121,8 @@ struct Kernels {
   DecodeFn decode;     // any codec
   DecodeFn decode_d4;  // forms other than kGeneral
   MultiplyFn multiply;
-  AddProductFn add_product;
+  AddProductFn<float> add_product;
+  AddProductFn<double> add_product_double;
   // For activations in one byte and in two.
   LookupKernels lookup[2];
   const PanelKernels* panel[2];  // null for none; the first gives way to the second

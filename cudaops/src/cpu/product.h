@@ -1,6 +1,6 @@
-// Products of matrices, added in the order that the package quant specifies, so that they are the
-// same to the bit on every instruction set: no fused operation, and each sum in one lane of one
-// register. Included after generic.h, which defines kLanes.
+// Products of matrices of float or double, added in the order that the package quant specifies, so
+// that they are the same to the bit on every instruction set: no fused operation, and each sum in one
+// lane of one register. Included after generic.h, whose Vec has the width of the registers.
 
 #ifndef COSETQ_CPU_PRODUCT_H_
 #define COSETQ_CPU_PRODUCT_H_
@@ -12,81 +12,92 @@
 namespace cosetq {
 namespace {
 
-constexpr int kProductVecs = 2;                               // of columns in a block
-constexpr int kProductRows = sizeof(Vec) == 64 ? 12 : 6;      // of a block: its sums fill the registers
-constexpr int64_t kProductDepth = 256;                        // a strip of B of 16 KB (AVX-512: 32 KB)
-constexpr int kProductColumns = kProductVecs * kLanes;
+template <typename T>
+struct Packed {
+  typedef T Type __attribute__((vector_size(sizeof(Vec))));
+};
 
-// Adds to a block of C; b is packed, Vecs vectors to a row.
-template <int Vecs, int Rows>
-inline void AddBlock(const ProductWork& w, const float* a, const float* b, int64_t depth, float* c) {
-  Vec sum[Rows][Vecs];
+constexpr int kProductVecs = 2;                           // of columns in a block
+constexpr int kProductRows = sizeof(Vec) == 64 ? 12 : 6;  // of a block: its sums fill the registers
+constexpr int64_t kStripBytes = 16 << 10;                 // of B that are packed at a time
+template <typename T>
+constexpr int kWidth = sizeof(Vec) / sizeof(T);  // numbers of a vector
+
+// Adds to a block of C.
+template <typename T, int Vecs, int Rows>
+inline void AddBlock(const ProductWork<T>& w, const T* a, const T* b, int64_t b_stride, int64_t depth, T* c) {
+  using V = typename Packed<T>::Type;
+  V sum[Rows][Vecs];
   for (int r = 0; r < Rows; ++r) {
-    for (int v = 0; v < Vecs; ++v) memcpy(&sum[r][v], c + r * w.c_stride + v * kLanes, sizeof(Vec));
+    for (int v = 0; v < Vecs; ++v) memcpy(&sum[r][v], c + r * w.c_stride + v * kWidth<T>, sizeof(V));
   }
   for (int64_t k = 0; k < depth; ++k) {
-    Vec row[Vecs];
-    for (int v = 0; v < Vecs; ++v) memcpy(&row[v], b + (k * Vecs + v) * kLanes, sizeof(Vec));
+    V row[Vecs];
+    for (int v = 0; v < Vecs; ++v) memcpy(&row[v], b + k * b_stride + v * kWidth<T>, sizeof(V));
     for (int r = 0; r < Rows; ++r) {
-      const Vec factor = a[r * w.a_stride + k] - Vec{};
+      const V factor = a[r * w.a_stride + k] - V{};
       for (int v = 0; v < Vecs; ++v) sum[r][v] = sum[r][v] + factor * row[v];
     }
   }
   for (int r = 0; r < Rows; ++r) {
-    for (int v = 0; v < Vecs; ++v) memcpy(c + r * w.c_stride + v * kLanes, &sum[r][v], sizeof(Vec));
+    for (int v = 0; v < Vecs; ++v) memcpy(c + r * w.c_stride + v * kWidth<T>, &sum[r][v], sizeof(V));
   }
 }
 
 // Adds to the last `rows` rows of a strip of C.
-template <int Vecs, int Rows>
-inline void AddRows(const ProductWork& w, const float* a, const float* b, int64_t depth, float* c,
-                    int64_t rows) {
+template <typename T, int Vecs, int Rows>
+inline void AddRows(const ProductWork<T>& w, const T* a, const T* b, int64_t b_stride, int64_t depth,
+                    T* c, int64_t rows) {
   for (; rows >= Rows; rows -= Rows) {
-    AddBlock<Vecs, Rows>(w, a, b, depth, c);
+    AddBlock<T, Vecs, Rows>(w, a, b, b_stride, depth, c);
     a += Rows * w.a_stride;
     c += Rows * w.c_stride;
   }
   if constexpr (Rows > 1) {
-    if (rows > 0) AddRows<Vecs, Rows - 1>(w, a, b, depth, c, rows);
+    if (rows > 0) AddRows<T, Vecs, Rows - 1>(w, a, b, b_stride, depth, c, rows);
   }
 }
 
 // Adds the products of `depth` columns of A to a strip of C of `width` columns.
-template <int Vecs>
-void AddStrip(const ProductWork& w, int64_t k, int64_t depth, int64_t column, int64_t width) {
-  alignas(64) float packed[kProductDepth * Vecs * kLanes];
-  constexpr int64_t kWidth = Vecs * kLanes;
-  const float* b = w.b + k * w.b_stride + column;
-  if (width < kWidth) memset(packed, 0, static_cast<size_t>(depth * kWidth) * sizeof(float));
-  for (int64_t i = 0; i < depth; ++i) {
-    if (width == kWidth) {
-      memcpy(packed + i * kWidth, b + i * w.b_stride, kWidth * sizeof(float));
-    } else {
-      for (int64_t j = 0; j < width; ++j) packed[i * kWidth + j] = b[i * w.b_stride + j];
-    }
-  }
-  if (width == kWidth) {
-    AddRows<Vecs, kProductRows>(w, w.a + k, packed, depth, w.c + column, w.rows);
+template <typename T, int Vecs>
+void AddStrip(const ProductWork<T>& w, int64_t k, int64_t depth, int64_t column, int64_t width) {
+  constexpr int64_t kFull = Vecs * kWidth<T>;
+  const T* b = w.b + k * w.b_stride + column;
+  if (width == kFull && w.rows <= kProductRows) {  // not worth packing
+    AddRows<T, Vecs, kProductRows>(w, w.a + k, b, w.b_stride, depth, w.c + column, w.rows);
     return;
   }
+  alignas(64) T packed[kStripBytes / sizeof(T)];
+  if (width == kFull) {
+    for (int64_t i = 0; i < depth; ++i) memcpy(packed + i * kFull, b + i * w.b_stride, kFull * sizeof(T));
+    AddRows<T, Vecs, kProductRows>(w, w.a + k, packed, kFull, depth, w.c + column, w.rows);
+    return;
+  }
+  memset(packed, 0, static_cast<size_t>(depth * kFull) * sizeof(T));
+  for (int64_t i = 0; i < depth; ++i) {
+    for (int64_t j = 0; j < width; ++j) packed[i * kFull + j] = b[i * w.b_stride + j];
+  }
   for (int64_t r = 0; r < w.rows; ++r) {
-    float row[kWidth] = {};
-    float* c = w.c + r * w.c_stride + column;
+    T row[kFull] = {};
+    T* c = w.c + r * w.c_stride + column;
     for (int64_t j = 0; j < width; ++j) row[j] = c[j];
-    AddBlock<Vecs, 1>(w, w.a + r * w.a_stride + k, packed, depth, row);
+    AddBlock<T, Vecs, 1>(w, w.a + r * w.a_stride + k, packed, kFull, depth, row);
     for (int64_t j = 0; j < width; ++j) c[j] = row[j];
   }
 }
 
-void AddProduct(const ProductWork& w) {
-  for (int64_t k = 0; k < w.depth; k += kProductDepth) {
-    const int64_t depth = w.depth - k < kProductDepth ? w.depth - k : kProductDepth;
+template <typename T>
+void AddProduct(const ProductWork<T>& w) {
+  constexpr int64_t kFull = kProductVecs * kWidth<T>;
+  constexpr int64_t kDepth = kStripBytes / static_cast<int64_t>(kFull * sizeof(T));
+  for (int64_t k = 0; k < w.depth; k += kDepth) {
+    const int64_t depth = w.depth - k < kDepth ? w.depth - k : kDepth;
     int64_t column = 0;
-    for (; column + kProductColumns <= w.columns; column += kProductColumns)
-      AddStrip<kProductVecs>(w, k, depth, column, kProductColumns);
-    for (; column < w.columns; column += kLanes) {
+    for (; column + kFull <= w.columns; column += kFull)
+      AddStrip<T, kProductVecs>(w, k, depth, column, kFull);
+    for (; column < w.columns; column += kWidth<T>) {
       const int64_t left = w.columns - column;
-      AddStrip<1>(w, k, depth, column, left < kLanes ? left : kLanes);
+      AddStrip<T, 1>(w, k, depth, column, left < kWidth<T> ? left : kWidth<T>);
     }
   }
 }
