@@ -126,6 +126,7 @@ struct Kernels {
   // For activations in one byte and in two.
   LookupKernels lookup[2];
   const PanelKernels* panel[2];  // null for none; the first gives way to the second
+  int64_t panel_groups[2];  // of a weight, unless of nibbles: fewer are faster decoded to float
 };
 
 extern const Kernels kPortableKernels;

@@ -21,8 +21,10 @@ bool HasLookup(const WeightView& w, const LookupKernels& kernels) {
          w.tiles >= kLookupTiles;
 }
 
-bool HasPanel(const WeightView& w, const PanelKernels* kernels) {
-  return kernels != nullptr && HasIntegerGains(w) && kernels->usable(*w.tables);
+bool HasPanel(const WeightView& w, const Kernels& kernels, int parts) {
+  const PanelKernels* panel = kernels.panel[parts - 1];
+  if (panel == nullptr || !HasIntegerGains(w) || !panel->usable(*w.tables)) return false;
+  return w.form == Form::kNibbles || w.groups >= kernels.panel_groups[parts - 1];
 }
 
 // The rows of A turned, in float.
@@ -90,8 +92,8 @@ Path ChoosePath(const WeightView& w, const Kernels& kernels, int64_t batch, Accu
   const bool fast = accuracy == Accuracy::kFast;
   const LookupKernels& lookup = kernels.lookup[fast ? 0 : 1];
   if (batch <= lookup.most && HasLookup(w, lookup)) return fast ? Path::kLookup8 : Path::kLookup16;
-  if (fast && HasPanel(w, kernels.panel[0])) return Path::kInt8;
-  if (HasPanel(w, kernels.panel[1])) return Path::kInt16;
+  if (fast && HasPanel(w, kernels, 1)) return Path::kInt8;
+  if (HasPanel(w, kernels, 2)) return Path::kInt16;
   return w.form == Form::kNibbles ? Path::kGeneral : Path::kD4;
 }
 
