@@ -96,7 +96,8 @@ bool Same(const InMetric& a, const InMetric& b) {
          a.losses == b.losses;
 }
 
-// The same bits everywhere; the weights are those of the codes, and the loss is that of the weights.
+// The same bits everywhere; the weights are those of the codes, and the loss is that of the
+// weights.
 void TestMetric(const TestCodec& codec, const Encoder& encoder, size_t rows,
                 const std::string& what) {
   std::mt19937 random(static_cast<unsigned>(rows));

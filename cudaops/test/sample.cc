@@ -1,8 +1,10 @@
 #include "sample.h"
 
+#include <atomic>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <thread>
 
 #include "cpu/half.h"
 
@@ -121,7 +123,7 @@ Sample::Sample(const Codec& codec, int64_t rows, int64_t cols, const Options& op
   } else {
     Fill<uint16_t>(&s.codes, {tiles, groups, codec.elements, tile}, 0, 65535);
   }
-  Fill<int8_t>(&s.codebook, {codec.entries, codec.dim}, -4, 4);
+  Fill<int8_t>(&s.codebook, {codec.entries, codec.dim}, -3, 3);
   const int64_t fields = static_cast<int64_t>(codec.slots[0].size());
   s.slots_shape = {schema::kSlotFields, fields};
   for (const auto& row : codec.slots) s.slots.insert(s.slots.end(), row.begin(), row.end());
@@ -221,7 +223,17 @@ TestHost::~TestHost() {
 }
 
 bool TestHost::ParallelFor(void (*body)(void*, size_t), size_t total, void* data) {
-  for (size_t i = 0; i < total; ++i) body(data, reverse_ ? total - 1 - i : i);
+  if (!reverse_) {
+    for (size_t i = 0; i < total; ++i) body(data, i);
+    return true;
+  }
+  std::atomic<size_t> left{total};
+  const auto work = [&] {
+    for (size_t n; (n = left.fetch_sub(1)) - 1 < total;) body(data, n - 1);
+  };
+  std::thread other(work);
+  work();
+  other.join();
   return true;
 }
 

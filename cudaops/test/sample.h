@@ -65,8 +65,8 @@ class Sample {
   WeightSpec spec_;
 };
 
-// Threads and memory for tests: pieces run in reverse order when that is asked for, standing in for
-// another thread count.
+// Threads and memory for tests: pieces run in reverse order and on two threads when that is asked
+// for.
 class TestHost : public Host {
  public:
   explicit TestHost(bool reverse = false) : reverse_(reverse) {}

@@ -23,6 +23,10 @@ inline int64_t PackedDepth(const WeightView& w) {
 void PackBlock(const WeightView& w, const Kernels& kernels, const LinearCall& call, int64_t first,
                int64_t count, float* row, float* packed);
 
+// Packs groups [first, first + count) of one row of A, with zeros past the last.
+void PackGroups(const WeightView& w, const Kernels& kernels, const LinearCall& call, int64_t row,
+                int64_t first, int64_t count, float* packed);
+
 }  // namespace cosetq
 
 #endif  // COSETQ_CPU_ACTIVATIONS_H_

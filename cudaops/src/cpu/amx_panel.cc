@@ -1,28 +1,24 @@
-// Weights as integers, AMX: a tile decoded to bytes is multiplied with activations of 16 bits, in two
-// bytes with a sign each, 16 rows of A at a time.
+// Weights as integers, AMX: a tile decoded to bytes without a sign is multiplied with activations
+// of 16 bits, in two bytes with a sign each, 16 rows of A at a time. Up to 16 rows of A are
+// multiplied while weights are decoded (amx_stream.h); of more, blocks meet panels of decoded
+// weights.
 //
 // Products come out in tile registers, so scales are not per block of columns but per panel, whose
 // sums stay in the registers: reading them costs as much as a block's products.
 
-#include "avx512_panel.h"
+#include "amx_stream.h"
 
 namespace cosetq {
 namespace {
 
-constexpr int kTileRows = 16;          // of A
-constexpr int64_t kTileRowBytes = 64;  // of a row of A in a tile: a block's columns
-constexpr int kParts = 2;
-// A panel of activations: for each block and then for the rests, for each part, a tile of as many
-// rows as there are rows of A. Per block, with its share of the rests:
-constexpr int64_t kRowBytes = kParts * (kTileRowBytes + kTileRowBytes / kTileBlocks);
-static_assert((kTileBlocks + 1) * kTileBytes <= kPanelBytes);
+// A panel of activations: for each block and then for the coarse and the fine rests, for each part,
+// a tile of as many rows as there are rows of A. Per block, with its share of the rests:
+constexpr int64_t kRowBytes = kParts * (kTileRowBytes + kRestTiles * kTileRowBytes / kTileBlocks);
+static_assert((kTileBlocks + kRestTiles) * kTileBytes <= kPanelBytes);
 
 // Rows of A that meet a panel together. They stream past half of it, which stays in the first-level
 // cache.
 constexpr int64_t kBlockRows = 64;
-
-// Both parts of so many rows of A fit one tile.
-constexpr int64_t kFewRows = kTileRows / kParts;
 
 // Rows of A with those that fill up the last tile.
 inline int64_t Filled(int64_t columns) {
@@ -41,8 +37,8 @@ struct alignas(64) TileConfig {
   }
 };
 
-// Rows of A for which the tile registers of this thread are set up: all of 1 to kFewRows apart, more as
-// kTileRows. Setting up costs as much as a dozen products.
+// Rows of A for which the tile registers of this thread are set up: all of 1 to kFewRows apart,
+// more as kTileRows. Setting up costs as much as a dozen products.
 thread_local int64_t configured = 0;
 
 void Configure(int64_t columns) {
@@ -53,7 +49,10 @@ void Configure(int64_t columns) {
   // With few, tiles 1 to 3 hold weights.
   for (int i = 0; i < 8; ++i)
     config.Set(i, few && (i == 0 || i >= 4) ? static_cast<int>(kParts * columns) : kTileRows);
-  __asm__ volatile("" : : "r"(&config) : "memory");  // GCC's intrinsic tells of the first bytes only
+  __asm__ volatile(""
+                   :
+                   : "r"(&config)
+                   : "memory");  // GCC's intrinsic tells of the first bytes only
   _tile_loadconfig(&config);
   configured = columns;
 }
@@ -63,66 +62,31 @@ void Finish() {
   configured = 0;
 }
 
-// sums += scale * (256 * high + low) for 16 lanes.
-inline ALWAYS_INLINE void AddSums(const int32_t* high, const int32_t* low, __m512 scale,
-                                  float* sums) {
-  const __m512 both = _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_load_si512(high)),
-                                      _mm512_set1_ps(256), _mm512_cvtepi32_ps(_mm512_load_si512(low)));
-  _mm512_store_ps(sums, _mm512_fmadd_ps(both, scale, _mm512_load_ps(sums)));
-}
-
-// Up to 8 rows of A, high and low bytes in one tile, against all 64 rows of W.
-void MultiplyFew(const uint8_t* panel, const uint8_t* a, const float* scales, int64_t tiles,
-                 int64_t columns, float* sums) {
-  _tile_zero(4);
-  _tile_zero(5);
-  _tile_zero(6);
-  _tile_zero(7);
-  for (int64_t t = 0; t < tiles; ++t, panel += kTileBytes, a += kParts * columns * kTileRowBytes) {
-    _tile_loadd(0, a, kTileRowBytes);
-    _tile_loadd(1, panel, kStepBytes);
-    _tile_loadd(2, panel + 64, kStepBytes);
-    _tile_dpbssd(4, 0, 1);
-    _tile_loadd(3, panel + 128, kStepBytes);
-    _tile_dpbssd(5, 0, 2);
-    _tile_loadd(1, panel + 192, kStepBytes);
-    _tile_dpbssd(6, 0, 3);
-    _tile_dpbssd(7, 0, 1);
-  }
-  alignas(64) int32_t out[4][kTileRows][16];
-  _tile_stored(4, out[0], 64);
-  _tile_stored(5, out[1], 64);
-  _tile_stored(6, out[2], 64);
-  _tile_stored(7, out[3], 64);
-  for (int64_t c = 0; c < columns; ++c) {
-    const __m512 scale = _mm512_set1_ps(scales[c]);
-    for (int q = 0; q < 4; ++q)
-      AddSums(out[q][c], out[q][columns + c], scale, sums + c * kTile + 16 * q);
-  }
-}
-
 // Any rows of A, 16 at a time, against 32 rows of W at a time.
 void MultiplyMany(const uint8_t* panel, const uint8_t* a, const float* scales, int64_t tiles,
                   int64_t columns, float* sums) {
   const int64_t part = Filled(columns) * kTileRowBytes;
   for (int half = 0; half < 2; ++half) {
     for (int64_t first = 0; first < columns; first += kTileRows) {
-      _tile_zero(4);
-      _tile_zero(5);
-      _tile_zero(6);
-      _tile_zero(7);
+      ZeroSums();
       const uint8_t* weights = panel + 128 * half;
       const uint8_t* from = a + first * kTileRowBytes;
-      for (int64_t t = 0; t < tiles; ++t, weights += kTileBytes, from += kParts * part) {
+      for (int64_t t = 0; t + 1 < tiles; ++t, weights += kTileBytes, from += kParts * part) {
         _tile_loadd(0, from, kTileRowBytes);
         _tile_loadd(2, weights, kStepBytes);
         _tile_loadd(1, from + part, kTileRowBytes);
-        _tile_dpbssd(4, 0, 2);
+        _tile_dpbsud(4, 0, 2);
         _tile_loadd(3, weights + 64, kStepBytes);
-        _tile_dpbssd(5, 1, 2);
-        _tile_dpbssd(6, 0, 3);
-        _tile_dpbssd(7, 1, 3);
+        _tile_dpbsud(5, 1, 2);
+        _tile_dpbsud(6, 0, 3);
+        _tile_dpbsud(7, 1, 3);
       }
+      // Fine rests have no high part.
+      _tile_loadd(1, from + part, kTileRowBytes);
+      _tile_loadd(2, weights, kStepBytes);
+      _tile_dpbsud(5, 1, 2);
+      _tile_loadd(3, weights + 64, kStepBytes);
+      _tile_dpbsud(7, 1, 3);
       alignas(64) int32_t out[2][kParts][kTileRows][16];
       _tile_stored(4, out[0][0], 64);
       _tile_stored(5, out[0][1], 64);
@@ -145,8 +109,30 @@ void Multiply(const uint8_t* panel, const uint8_t* a, const float* scales, int64
   a += first * Filled(columns) * kRowBytes;
   scales += first * columns;
   Configure(columns);
-  const auto multiply = columns <= kFewRows ? MultiplyFew : MultiplyMany;
-  multiply(panel, a, scales, count + 1, columns, sums);
+  MultiplyMany(panel, a, scales, count + kRestTiles, columns, sums);
+}
+
+void MultiplyTile(const WeightView& w, int64_t tile, const uint8_t* a, const float* scales,
+                  int64_t columns, float* sums) {
+  Configure(columns);
+  switch (w.form) {
+    case Form::kOneByte:
+      return StreamForm<Form::kOneByte>(w, tile, a, scales, columns, sums);
+    case Form::kTwoByte:
+      return StreamForm<Form::kTwoByte>(w, tile, a, scales, columns, sums);
+    case Form::kNibbleByte:
+      return StreamForm<Form::kNibbleByte>(w, tile, a, scales, columns, sums);
+    case Form::kNibbles:
+      return StreamForm<Form::kNibbles>(w, tile, a, scales, columns, sums);
+    case Form::kGeneral:
+      return;
+  }
+}
+
+int64_t TileColumns(const WeightView&) { return kTileRows; }
+
+inline ALWAYS_INLINE __m256i HighPart(__m256i v) {
+  return _mm256_srai_epi32(_mm256_add_epi32(v, _mm256_set1_epi32(128)), 8);
 }
 
 void Quantize(const WeightView& w, const float* a, int64_t column, int64_t columns, uint8_t* out,
@@ -156,28 +142,45 @@ void Quantize(const WeightView& w, const float* a, int64_t column, int64_t colum
   const int64_t part = Filled(columns) * kTileRowBytes;
   out += column * kTileRowBytes;
   scales += column;
+  const __m256i coarse_weight = _mm256_set1_epi32(t.coarse);
+  const __m256 per_coarse = _mm256_set1_ps(1.0f / t.coarse);
   for (int64_t first = 0; first < w.groups; first += kTileBlocks * kBlockGroups) {
     ActivationBlock block[kTileBlocks];
     __m256i largest = _mm256_setzero_si256();
     int count = 0;
     for (; count < kTileBlocks && first + count * kBlockGroups < w.groups; ++count) {
-      largest = _mm256_max_epu32(largest, block[count].Load(w, a, first + count * kBlockGroups));
+      ActivationBlock& b = block[count];
+      largest = _mm256_max_epu32(largest, b.Load(w, a, first + count * kBlockGroups, t.whole));
+      // A little more than it is: the integers' own rests may be larger.
+      const __m256 rest = _mm256_mul_ps(b.rest, _mm256_set1_ps(1.01f / t.coarse));
+      largest = _mm256_max_epu32(
+          largest, _mm256_and_si256(_mm256_castps_si256(rest), _mm256_set1_epi32(0x7fffffff)));
     }
     const ActivationScale scale(LargestLane(largest), limit, t.unit);
+    const __m256 inverse = _mm256_set1_ps(scale.inverse);
     *scales = scale.unit;
-    uint8_t* rests = out + count * kParts * part;
-    for (int b = 0; b < count; ++b, out += kParts * part, rests += kBlockGroups) {
-      __m256i low[kGroup + 1], high[kGroup + 1];
-      block[b].Round(t, _mm256_set1_ps(scale.inverse), low);
-      for (int j = 0; j <= kGroup; ++j) {
-        high[j] = _mm256_srai_epi32(_mm256_add_epi32(low[j], _mm256_set1_epi32(128)), 8);
-      }
-      StoreSteps(high, out);
-      StoreRest(high[kGroup], rests);
-      StoreSteps(low, out + part);
-      StoreRest(low[kGroup], rests + part);
+    const int64_t tile = kParts * part;
+    uint8_t* rests = out + count * tile;
+    for (int b = 0; b < count; ++b, out += tile, rests += kBlockGroups) {
+      __m256i low[kGroup], high[kGroup];
+      block[b].Round(inverse, low);
+      for (int j = 0; j < kGroup; ++j) high[j] = HighPart(low[j]);
+      StoreSteps(w, high, out);
+      StoreSteps(w, low, out + part);
+      // Of what the activations have become: bytes without a sign are larger than weights, and so
+      // would be what rounding does to their products.
+      __m256 rest = _mm256_setzero_ps();
+      for (int j = 0; j < kGroup; ++j)
+        rest = _mm256_fmadd_ps(_mm256_cvtepi32_ps(low[j]), _mm256_set1_ps(t.whole[j]), rest);
+      const __m256i coarse = _mm256_cvtps_epi32(_mm256_mul_ps(rest, per_coarse));
+      const __m256i fine =
+          _mm256_sub_epi32(_mm256_cvtps_epi32(rest), _mm256_mullo_epi32(coarse, coarse_weight));
+      StoreRest(HighPart(coarse), rests);
+      StoreRest(coarse, rests + part);
+      StoreRest(HighPart(fine), rests + tile);
+      StoreRest(fine, rests + tile + part);
     }
-    out += kParts * part;
+    out += kRestTiles * tile;
     scales += kTileBlocks * columns;
   }
 }
@@ -185,8 +188,8 @@ void Quantize(const WeightView& w, const float* a, int64_t column, int64_t colum
 }  // namespace
 
 const PanelKernels kAmxPanel16 = {
-    Avx512PanelUsable, Avx512DecodeTiles, Quantize,  Multiply,  Finish,      Avx512LaneRows,
-    kRowBytes,         1,                 kBlockRows, kTileRows, kTileBlocks,
+    Avx512PanelUsable, Avx512DecodeTiles, Quantize, Multiply,   MultiplyTile, TileColumns, Finish,
+    Avx512LaneRows,    kRowBytes,         1,        kBlockRows, kTileRows,    kTileBlocks,
 };
 
 }  // namespace cosetq

@@ -50,7 +50,6 @@ const Kernels kAvx2Kernels = {
     AddProduct<double>,
     {{Avx2LookupBuild8, Avx2Lookup8, Avx2LookupRows, 2}, {}},
     {&kAvx2Panel8, &kAvx2Panel16},
-    {6, 20},
 };
 
 const Kernels kAvxVnniKernels = {
@@ -64,7 +63,6 @@ const Kernels kAvxVnniKernels = {
     AddProduct<double>,
     {{Avx2LookupBuild8, Avx2Lookup8, Avx2LookupRows, 2}, {}},
     {&kAvxVnniPanel8, &kAvxVnniPanel16},
-    {},
 };
 
 }  // namespace cosetq

@@ -139,14 +139,14 @@ inline void BuildEntries(const float (*centred)[256], int count, const float* a,
 
 }  // namespace
 
-void Avx2LookupBuild8(const WeightView& w, const float* a, int64_t unit, int64_t count,
-                      uint8_t* tables, float* steps) {
+void Avx2LookupBuild8(const WeightView& w, const float* a, int64_t count, uint8_t* tables,
+                      float* steps) {
   const FormTables& t = *w.tables;
   const bool nibbles = w.form == Form::kNibbleByte;
   constexpr int kBlocks = 2 * kUnitGroups;
   for (int64_t n = 0; n < count; ++n, tables += LookupTableBytes(w, 1)) {
     float scaled[kUnitGroups * kGroup];
-    steps[n] = ScaleActivations(w, a + (unit + n) * kUnitGroups * kGroup, kBlocks, kLargest, scaled);
+    steps[n] = ScaleActivations(w, a + n * kUnitGroups * kGroup, kBlocks, kLargest, scaled);
     for (int b = 0; b < kBlocks; ++b) {
       BuildEntries(t.centred[nibbles ? 1 : 0], 256, scaled + 4 * b, tables + b * kTable);
       if (!nibbles) continue;

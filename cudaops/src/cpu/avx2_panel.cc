@@ -1,9 +1,9 @@
 // Weights as integers, AVX2: whole codewords are added in words of four bytes, then multiplied with
 // integer activations of 8 or 16 bits. WordTables (weight_view.h) says what the bytes are.
 
-#include <math.h>
-
 #include "avx2_panel.h"
+
+#include <math.h>
 
 namespace cosetq {
 namespace {
@@ -34,8 +34,8 @@ void Decode8(const WeightView& w, int64_t tile, int64_t first, int64_t count, ui
     for (int h = 0; h < 2; ++h) Store(gain + 32 * h, one.half[h]);
     DecodeWords(w, GroupCodes(w, tile, g), reinterpret_cast<uint32_t*>(panel));
     for (int i = 0; i < 8; ++i) {
-      const __m256i v = _mm256_cvtepu8_epi32(
-          _mm_loadl_epi64(reinterpret_cast<const __m128i*>(gain + 8 * i)));
+      const __m256i v =
+          _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(gain + 8 * i)));
       Store(panel + 2 * kStep + 32 * i, _mm256_or_si256(v, _mm256_slli_epi32(v, 16)));
     }
   }
@@ -91,9 +91,9 @@ inline ALWAYS_INLINE void Multiply8Rows(const uint8_t* panel, const uint8_t* a, 
       const uint8_t* from = a + c * kRowBytes8 + 4 * g;
       const __m256i a_low = Word(from), a_high = Word(from + 32), off = Word(from + 64);
       for (int i = 0; i < 2; ++i) {
-        const __m256i products = _mm256_add_epi16(
-            _mm256_add_epi16(_mm256_maddubs_epi16(low[i], a_low), off),
-            _mm256_maddubs_epi16(high[i], a_high));
+        const __m256i products =
+            _mm256_add_epi16(_mm256_add_epi16(_mm256_maddubs_epi16(low[i], a_low), off),
+                             _mm256_maddubs_epi16(high[i], a_high));
         Add(_mm256_madd_epi16(products, gain[i]), &sum[c][i]);
       }
     }
@@ -109,8 +109,7 @@ inline ALWAYS_INLINE void Multiply8Rows(const uint8_t* panel, const uint8_t* a, 
 
 template <int kCount>
 void Multiply8Columns(const uint8_t* panel, const uint8_t* a, const float* scales, float* sums) {
-  for (int r = 0; r < kTile; r += 16)
-    Multiply8Rows<kCount>(panel + 4 * r, a, scales, sums + r);
+  for (int r = 0; r < kTile; r += 16) Multiply8Rows<kCount>(panel + 4 * r, a, scales, sums + r);
 }
 
 void Multiply8(const uint8_t* panel, const uint8_t* a, const float* scales, int64_t first,
@@ -130,6 +129,83 @@ void Multiply8(const uint8_t* panel, const uint8_t* a, const float* scales, int6
     if (columns - c == 1) Multiply8Columns<1>(panel, rest, scales + c, sums + c * kTile);
     if (h % kHalves == kHalves - 1) a += columns * kRowBytes8;
   }
+}
+
+// So few rows of A are multiplied with blocks of one column as they are looked up.
+constexpr int kNibbleColumns = 2;
+
+int64_t TileColumns8(const WeightView& w) { return w.form == Form::kNibbles ? kNibbleColumns : 0; }
+
+// The gains of 32 rows twice in 16 bits, rows in the order of Interleave4.
+inline ALWAYS_INLINE void TwiceInWords(__m256i gains, __m256i* out) {
+  const __m256i zero = _mm256_setzero_si256();
+  const __m256i low = _mm256_unpacklo_epi8(gains, zero), high = _mm256_unpackhi_epi8(gains, zero);
+  out[0] = _mm256_unpacklo_epi16(low, low);
+  out[1] = _mm256_unpackhi_epi16(low, low);
+  out[2] = _mm256_unpacklo_epi16(high, high);
+  out[3] = _mm256_unpackhi_epi16(high, high);
+}
+
+template <int kCount>
+void MultiplyNibbles(const WeightView& w, int64_t tile, const uint8_t* a, const float* scales,
+                     float* sums) {
+  constexpr int kHalfGroups = kBlockGroups / kHalves;
+  const NibbleTable table(w.tables->words);
+  GainStream gains(w, tile, 0);
+  const uint8_t* codes = GroupCodes(w, tile, 0);
+  float lanes[kCount][2][4][8] = {};  // [column][half of the rows][q of Interleave4]
+  for (int64_t first = 0; first < w.groups; first += kHalfGroups, scales += kCount) {
+    const int count =
+        static_cast<int>(w.groups - first < kHalfGroups ? w.groups - first : kHalfGroups);
+    Rows gain[kHalfGroups];
+    for (int g = 0; g < count; ++g) gain[g] = gains.Next();
+    for (int h = 0; h < 2; ++h) {
+      __m256i sum[kCount][4];
+      for (auto& column : sum) {
+        for (__m256i& s : column) s = _mm256_setzero_si256();
+      }
+      for (int g = 0; g < count; ++g) {
+        __m256i apart[4], four[4], factor[4];
+        for (int e = 0; e < 4; ++e)
+          apart[e] = LoadRows(codes + (4 * g + e) * w.tile, w.tile).half[h];
+        Interleave4(apart, four);
+        TwiceInWords(gain[g].half[h], factor);
+        for (int q = 0; q < 4; ++q) {
+          const __m256i even = table.Even(four[q]), odd = table.Odd(four[q]);
+          for (int c = 0; c < kCount; ++c) {
+            const uint8_t* from = a + c * kRowBytes8 + 4 * g;
+            const __m256i products = _mm256_add_epi16(
+                _mm256_add_epi16(_mm256_maddubs_epi16(even, Word(from)), Word(from + 64)),
+                _mm256_maddubs_epi16(odd, Word(from + 32)));
+            sum[c][q] = _mm256_add_epi32(sum[c][q], _mm256_madd_epi16(products, factor[q]));
+          }
+        }
+      }
+      for (int c = 0; c < kCount; ++c) {
+        const __m256 scale = _mm256_set1_ps(scales[c]);
+        for (int q = 0; q < 4; ++q) {
+          float* to = lanes[c][h][q];
+          _mm256_storeu_ps(
+              to, _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum[c][q]), scale, _mm256_loadu_ps(to)));
+        }
+      }
+    }
+    codes += count * 4 * w.tile;
+    // The second half of a block follows the first; then comes the next block.
+    a += first / kHalfGroups % kHalves == 0 ? 4 * kHalfGroups
+                                            : kCount * kRowBytes8 - 4 * kHalfGroups;
+  }
+  for (int i = 0; i < kCount * kTile; ++i) {
+    const int row = i % kTile;
+    sums[i] = lanes[i / kTile][row / 32][row / 4 % 4][row / 16 % 2 * 4 + row % 4];
+  }
+}
+
+void MultiplyTile8(const WeightView& w, int64_t tile, const uint8_t* a, const float* scales,
+                   int64_t columns, float* sums) {
+  static_assert(kNibbleColumns == 2);
+  if (columns == 1) return MultiplyNibbles<1>(w, tile, a, scales, sums);
+  MultiplyNibbles<2>(w, tile, a, scales, sums);
 }
 
 // Activations of 16 bits. Weights with their gains are 16 bits as well; a step is four columns of
@@ -155,8 +231,8 @@ void Decode16(const WeightView& w, int64_t tile, int64_t first, int64_t count, u
   const __m256i c = _mm256_set1_epi64x(four);
   const __m256i kappa = _mm256_set1_epi16(static_cast<int16_t>(t.kappa));
   const __m128i fold = _mm_cvtsi32_si128(t.fold);
-  const __m256i spread = _mm256_setr_epi8(0, -1, 0, -1, 0, -1, 0, -1, 1, -1, 1, -1, 1, -1, 1, -1,
-                                          2, -1, 2, -1, 2, -1, 2, -1, 3, -1, 3, -1, 3, -1, 3, -1);
+  const __m256i spread = _mm256_setr_epi8(0, -1, 0, -1, 0, -1, 0, -1, 1, -1, 1, -1, 1, -1, 1, -1, 2,
+                                          -1, 2, -1, 2, -1, 2, -1, 3, -1, 3, -1, 3, -1, 3, -1);
   for (int64_t b = first; b < first + count; ++b, panel += kBlockBytes16) {
     alignas(64) uint8_t gain[kBlockGroups][kTile];
     for (int g = 0; g < kBlockGroups; ++g) {
@@ -173,7 +249,8 @@ void Decode16(const WeightView& w, int64_t tile, int64_t first, int64_t count, u
       for (int r = 0; r < kTile; r += 4) {
         const __m256i factor = _mm256_shuffle_epi8(Word(gain[g] + r), spread);
         for (int half = 0; half < 2; ++half) {
-          const __m256i v = _mm256_sub_epi16(_mm256_sll_epi16(Widen(words + half * kTile + r), fold), c);
+          const __m256i v =
+              _mm256_sub_epi16(_mm256_sll_epi16(Widen(words + half * kTile + r), fold), c);
           Store(to + half * kStep16 + 8 * r, _mm256_mullo_epi16(v, factor));
         }
       }
@@ -182,7 +259,8 @@ void Decode16(const WeightView& w, int64_t tile, int64_t first, int64_t count, u
       const uint8_t(*of)[kTile] = gain + 4 * half;
       alignas(16) uint32_t words[kTile];
       for (int r = 0; r < kTile; ++r)
-        words[r] = of[0][r] | of[1][r] << 8 | of[2][r] << 16 | static_cast<uint32_t>(of[3][r]) << 24;
+        words[r] =
+            of[0][r] | of[1][r] << 8 | of[2][r] << 16 | static_cast<uint32_t>(of[3][r]) << 24;
       for (int r = 0; r < kTile; r += 4) {
         Store(panel + (2 * kBlockGroups + half) * kStep16 + 8 * r,
               _mm256_mullo_epi16(Widen(words + r), kappa));
@@ -192,7 +270,7 @@ void Decode16(const WeightView& w, int64_t tile, int64_t first, int64_t count, u
 }
 
 void Quantize16(const WeightView& w, const float* a, int64_t column, int64_t columns, uint8_t* out,
-               float* scales) {
+                float* scales) {
   out += column * kRowBytes16;
   scales += column;
   const WordTables& t = w.tables->words;
@@ -219,8 +297,8 @@ void Quantize16(const WeightView& w, const float* a, int64_t column, int64_t col
   }
 }
 
-// 8 rows times kCount columns of one block. Sums of even and odd pairs of columns stand side by side
-// and are added in the end: rows 0, 1, 4, 5, 2, 3, 6, 7.
+// 8 rows times kCount columns of one block. Sums of even and odd pairs of columns stand side by
+// side and are added in the end: rows 0, 1, 4, 5, 2, 3, 6, 7.
 template <int kCount>
 void Multiply16Columns(const uint8_t* panel, const uint8_t* a, const float* scales, float* sums) {
   for (int r = 0; r < kTile; r += 8) {
@@ -286,10 +364,12 @@ void Rows16(const float* lanes, float* sums) {
 void Avx2TileRows(const float* lanes, float* sums) { memcpy(sums, lanes, kTile * sizeof *sums); }
 
 const PanelKernels kAvx2Panel8 = {
-    Usable, Decode8, Quantize8, Multiply8, nullptr, Avx2TileRows, kRowBytes8, kHalves, kColumns, 1, kBlocks8,
+    Usable,     Decode8, Quantize8, Multiply8, MultiplyTile8, TileColumns8, nullptr, Avx2TileRows,
+    kRowBytes8, kHalves, kColumns,  1,         kBlocks8,
 };
 const PanelKernels kAvx2Panel16 = {
-    Usable, Decode16, Quantize16, Multiply16, nullptr, Rows16, kRowBytes16, 1, kColumns, 1, kBlocks16,
+    Usable, Decode16,    Quantize16, Multiply16, nullptr, nullptr,   nullptr,
+    Rows16, kRowBytes16, 1,          kColumns,   1,       kBlocks16,
 };
 
 }  // namespace cosetq

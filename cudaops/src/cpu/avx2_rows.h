@@ -13,8 +13,8 @@
 namespace cosetq {
 
 // See LookupBuildFn, LookupFn and LaneRowsFn in kernels.h.
-void Avx2LookupBuild8(const WeightView& w, const float* a, int64_t unit, int64_t count,
-                      uint8_t* tables, float* steps);
+void Avx2LookupBuild8(const WeightView& w, const float* a, int64_t count, uint8_t* tables,
+                      float* steps);
 void Avx2Lookup8(const WeightView& w, int64_t tile, int64_t unit, int64_t count,
                  const uint8_t* tables, const float* steps, float* lanes);
 void Avx2LookupRows(const float* lanes, float* sums);

@@ -132,7 +132,6 @@ const Kernels kAvx512Kernels = {
     {{Avx512LookupBuild8, Avx512Lookup8, Avx512WordRows, 2},
      {Avx512LookupBuild16, Avx512Lookup16, Avx512LaneRows, 1}},
     {&kAvx512Panel8, &kAvx512Panel16},
-    {},
 };
 
 // As AVX-512, but two bytes of activations are multiplied faster than one with its scales per block.
@@ -148,7 +147,6 @@ const Kernels kAmxKernels = {
     {{Avx512LookupBuild8, Avx512Lookup8, Avx512WordRows, 2},
      {Avx512LookupBuild16, Avx512Lookup16, Avx512LaneRows, 1}},
     {nullptr, &kAmxPanel16},
-    {},
 };
 
 }  // namespace cosetq

@@ -170,13 +170,13 @@ void LookupForm(const WeightView& w, int64_t tile, int64_t pair, int64_t count,
 
 }  // namespace
 
-void Avx512LookupBuild16(const WeightView& w, const float* a, int64_t pair, int64_t count,
-                         uint8_t* tables, float* steps) {
+void Avx512LookupBuild16(const WeightView& w, const float* a, int64_t count, uint8_t* tables,
+                         float* steps) {
   const FormTables& t = *w.tables;
   const bool nibbles = w.form == Form::kNibbleByte;
   const auto* centred = t.centred[nibbles ? 1 : 0];
   for (int64_t p = 0; p < count; ++p, tables += LookupTableBytes(w, 2)) {
-    const float* from = a + (pair + p) * 2 * kGroup;
+    const float* from = a + p * 2 * kGroup;
     float scaled[2 * kGroup];
     steps[p] = ScaleActivations(w, from, 4, kLargest, scaled);
     for (int first = 0; first < 256; first += 64) {

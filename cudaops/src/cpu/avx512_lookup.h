@@ -13,10 +13,10 @@
 namespace cosetq {
 
 // See LookupBuildFn, LookupFn and LaneRowsFn in kernels.h.
-void Avx512LookupBuild8(const WeightView& w, const float* a, int64_t unit, int64_t count,
-                        uint8_t* tables, float* steps);
-void Avx512LookupBuild16(const WeightView& w, const float* a, int64_t unit, int64_t count,
-                         uint8_t* tables, float* steps);
+void Avx512LookupBuild8(const WeightView& w, const float* a, int64_t count, uint8_t* tables,
+                        float* steps);
+void Avx512LookupBuild16(const WeightView& w, const float* a, int64_t count, uint8_t* tables,
+                         float* steps);
 void Avx512Lookup8(const WeightView& w, int64_t tile, int64_t unit, int64_t count,
                    const uint8_t* tables, const float* steps, float* lanes);
 void Avx512Lookup16(const WeightView& w, int64_t tile, int64_t unit, int64_t count,

@@ -1,8 +1,8 @@
 // Value look-up with tables of one byte, AVX-512 VBMI and VNNI: as avx512_lookup.cc, with half the
 // look-ups and about 1 % of error.
 //
-// The products of a group's two blocks come together in neighbouring bytes, which one multiplication
-// with the gain adds up.
+// The products of a group's two blocks come together in neighbouring bytes, which one
+// multiplication with the gain adds up.
 
 #include "avx512_lookup.h"
 #include "kernels.h"
@@ -15,8 +15,8 @@ constexpr int kUnitGroups = 4;
 constexpr int64_t kTable = kBlockTable / 2;     // bytes
 constexpr int64_t kNibbles = kNibbleTable / 2;  // bytes
 
-// sum[i] += gain * (a + b) in 16 bits, for bytes 0 to 7 (i = 0) or 8 to 15 of every 128 bits. A unit's
-// groups fit: 4 * 16 * 2 * 127 is below 2^15.
+// sum[i] += gain * (a + b) in 16 bits, for bytes 0 to 7 (i = 0) or 8 to 15 of every 128 bits. A
+// unit's groups fit: 4 * 16 * 2 * 127 is below 2^15.
 inline ALWAYS_INLINE void AddProducts(const __m512i* gain, __m512i a, __m512i b, __m512i* sum) {
   sum[0] = _mm512_add_epi16(sum[0], _mm512_maddubs_epi16(gain[0], _mm512_unpacklo_epi8(a, b)));
   sum[1] = _mm512_add_epi16(sum[1], _mm512_maddubs_epi16(gain[1], _mm512_unpackhi_epi8(a, b)));
@@ -64,7 +64,8 @@ void LookupForm(const WeightView& w, int64_t tile, int64_t unit, int64_t count,
         }
       });
       AddProducts(gain, product[0][0], product[0][1], sum[0]);
-      if constexpr (kForm != Form::kOneByte) AddProducts(gain, product[1][0], product[1][1], sum[1]);
+      if constexpr (kForm != Form::kOneByte)
+        AddProducts(gain, product[1][0], product[1][1], sum[1]);
     }
     const __m512 step = _mm512_set1_ps(steps[n]);
     Unroll<4>([&](int i) ALWAYS_INLINE {
@@ -77,32 +78,55 @@ void LookupForm(const WeightView& w, int64_t tile, int64_t unit, int64_t count,
   Unroll<4>([&](int i) ALWAYS_INLINE { _mm512_store_ps(lanes + 16 * i, total[i]); });
 }
 
-// Products of count codewords with four activations, in units of the step.
-inline void BuildEntries(const float (*centred)[256], int count, const float* a, uint8_t* table) {
-  for (int c = 0; c < count; c += 16) {
-    __m512 sum = _mm512_mul_ps(_mm512_load_ps(centred[0] + c), _mm512_set1_ps(a[0]));
-    for (int j = 1; j < 4; ++j)
-      sum = _mm512_fmadd_ps(_mm512_load_ps(centred[j] + c), _mm512_set1_ps(a[j]), sum);
-    _mm_store_si128(reinterpret_cast<__m128i*>(table + c),
-                    _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(sum)));
+// Products of 16 codewords with four activations, in units of the step.
+inline void BuildNibble(const float (*centred)[256], const float* a, uint8_t* table) {
+  __m512 sum = _mm512_mul_ps(_mm512_load_ps(centred[0]), _mm512_set1_ps(a[0]));
+  for (int j = 1; j < 4; ++j)
+    sum = _mm512_fmadd_ps(_mm512_load_ps(centred[j]), _mm512_set1_ps(a[j]), sum);
+  _mm_store_si128(reinterpret_cast<__m128i*>(table), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(sum)));
+}
+
+// Products of 256 codewords, by activations in 16 bits with kFraction of them behind the point.
+inline void BuildTable(const FormTables& t, const float* a, uint8_t* table) {
+  constexpr int kFraction = 7;  // no activation in units of the step exceeds 255, see ProductBound
+  const __m128 scaled = _mm_mul_ps(_mm_loadu_ps(a), _mm_set1_ps(1 << kFraction));
+  const __m128 share = _mm_mul_ps(scaled, _mm_loadu_ps(t.shares));
+  const __m128 half = _mm_add_ps(share, _mm_movehl_ps(share, share));
+  const float centre = _mm_cvtss_f32(half) + _mm_cvtss_f32(_mm_shuffle_ps(half, half, 1));
+  const __m128i words = _mm_packs_epi32(_mm_cvtps_epi32(scaled), _mm_setzero_si128());
+  const __m512i pair[2] = {_mm512_set1_epi32(_mm_extract_epi32(words, 0)),
+                           _mm512_set1_epi32(_mm_extract_epi32(words, 1))};
+  const __m512i start =
+      _mm512_set1_epi32((1 << (kFraction - 1)) - _mm_cvtss_si32(_mm_set_ss(centre)));
+  for (int place = 0; place < 256; place += 64) {
+    __m512i sum[4];
+    Unroll<4>([&](int i) ALWAYS_INLINE {
+      sum[i] = start;
+      for (int p = 0; p < 2; ++p)
+        sum[i] =
+            _mm512_dpwssd_epi32(sum[i], _mm512_load_si512(t.integers[p][place + 16 * i]), pair[p]);
+      sum[i] = _mm512_srai_epi32(sum[i], kFraction);
+    });
+    _mm512_store_si512(table + place, _mm512_packs_epi16(_mm512_packs_epi32(sum[0], sum[1]),
+                                                         _mm512_packs_epi32(sum[2], sum[3])));
   }
 }
 
 }  // namespace
 
-void Avx512LookupBuild8(const WeightView& w, const float* a, int64_t unit, int64_t count,
-                        uint8_t* tables, float* steps) {
+void Avx512LookupBuild8(const WeightView& w, const float* a, int64_t count, uint8_t* tables,
+                        float* steps) {
   const FormTables& t = *w.tables;
   const bool nibbles = w.form == Form::kNibbleByte;
   constexpr int kBlocks = 2 * kUnitGroups;
   for (int64_t n = 0; n < count; ++n, tables += LookupTableBytes(w, 1)) {
-    const float* from = a + (unit + n) * kUnitGroups * kGroup;
+    const float* from = a + n * kUnitGroups * kGroup;
     float scaled[kUnitGroups * kGroup];
     steps[n] = ScaleActivations(w, from, kBlocks, kLargest, scaled);
     for (int b = 0; b < kBlocks; ++b) {
-      BuildEntries(t.centred[nibbles ? 1 : 0], 256, scaled + 4 * b, tables + b * kTable);
-      if (!nibbles) continue;
-      BuildEntries(t.centred[0], 16, scaled + 4 * b, tables + kBlocks * kTable + b * kNibbles);
+      BuildTable(t, scaled + 4 * b, tables + b * kTable);
+      if (nibbles)
+        BuildNibble(t.centred[0], scaled + 4 * b, tables + kBlocks * kTable + b * kNibbles);
     }
   }
 }

@@ -6,19 +6,16 @@
 namespace cosetq {
 namespace {
 
-// Activations of one block and row in the order of the steps, as bytes 128 too large. With two parts
-// they are the high bytes of 16-bit numbers, followed by the low bytes as they are.
+// Activations of one block and row in the order of the steps, as bytes 128 too large. With two
+// parts they are the high bytes of 16-bit numbers, followed by the low bytes as they are.
 constexpr int64_t kPartBytes = 4 * kBlockSteps;
 
 constexpr int kPanelBlocks = 3;
 static_assert(kPanelBlocks * kBlockBytes <= kPanelBytes);
 
-// The steps of half a block: four groups' lower columns, their upper columns, their rests.
-constexpr int kHalfRun = kBlockGroups / kHalves;
-
-// One block of 64 rows times kColumnCount columns with all sums in registers: its two halves apart if
-// every half has a scale of its own (one part), or together. Not inlined, for in a loop the compiler
-// would keep the float sums in registers as well, of which there are not enough.
+// One block of 64 rows times kColumnCount columns with all sums in registers: its two halves apart
+// if every half has a scale of its own (one part), or together. Not inlined, for in a loop the
+// compiler would keep the float sums in registers as well, of which there are not enough.
 template <int kColumnCount, int kParts>
 __attribute__((noinline)) void MultiplyBlock(const uint8_t* panel, const uint8_t* a,
                                              const float* scales, float* sums) {
@@ -40,7 +37,8 @@ __attribute__((noinline)) void MultiplyBlock(const uint8_t* panel, const uint8_t
     Unroll<4>([&](int q) ALWAYS_INLINE {
       const uint8_t* totals = panel + (kBlockSteps + run) * kStepBytes + 64 * q;
       __m512i total = _mm512_load_si512(totals);
-      if constexpr (kRuns == 1) total = _mm512_add_epi32(total, _mm512_load_si512(totals + kStepBytes));
+      if constexpr (kRuns == 1)
+        total = _mm512_add_epi32(total, _mm512_load_si512(totals + kStepBytes));
       Unroll<kColumnCount>([&](int c) ALWAYS_INLINE { sum[4 * c + q] = total; });
     });
     Unroll<kParts>([&](int part) ALWAYS_INLINE {
@@ -48,15 +46,12 @@ __attribute__((noinline)) void MultiplyBlock(const uint8_t* panel, const uint8_t
       if constexpr (kRuns == 1) {
         for (int step = 0; step < kBlockSteps; ++step) multiply(from, step);
       } else {
-        for (int step = 0; step < kHalfRun; ++step) {
-          multiply(from, run * kHalfRun + step);
-          multiply(from, kBlockGroups + run * kHalfRun + step);
-        }
+        for (int step = 0; step < kQuadSteps; ++step) multiply(from, run * kQuadSteps + step);
         multiply(from, kWeightSteps + run);
       }
       if (part + 1 < kParts) {
-        Unroll<kColumnCount * 4>(
-            [&](int i) ALWAYS_INLINE { sum[i] = _mm512_slli_epi32(sum[i], 8); });
+        Unroll<kColumnCount * 4>([&](int i)
+                                     ALWAYS_INLINE { sum[i] = _mm512_slli_epi32(sum[i], 8); });
       }
     });
     Unroll<kColumnCount * 4>([&](int i) ALWAYS_INLINE {
@@ -100,8 +95,8 @@ void MultiplyParts(const uint8_t* panel, const uint8_t* a, const float* scales, 
   }
 }
 
-inline void StorePart(const __m256i* v, uint8_t* out) {
-  StoreSteps(v, out);
+inline void StorePart(const WeightView& w, const __m256i* v, uint8_t* out) {
+  StoreSteps(w, v, out);
   StoreRest(v[kGroup], out + 8 * kBlockGroups);
 }
 
@@ -116,7 +111,7 @@ void Quantize(const WeightView& w, const float* a, int64_t column, int64_t colum
   scales += column;
   for (int64_t first = 0; first < w.groups; first += kBlockGroups) {
     ActivationBlock block;
-    const __m256i largest = block.Load(w, a, first);
+    const __m256i largest = block.Load(w, a, first, t.rest);
     const __m128i half[kHalves] = {_mm256_castsi256_si128(largest),
                                    _mm256_extracti128_si256(largest, 1)};
     __m256 inverse;
@@ -135,13 +130,14 @@ void Quantize(const WeightView& w, const float* a, int64_t column, int64_t colum
       inverse = _mm256_set1_ps(scale.inverse);
     }
     __m256i low[kGroup + 1], high[kGroup + 1];
-    block.Round(t, inverse, low);
+    block.Round(inverse, low);
+    low[kGroup] = _mm256_cvtps_epi32(_mm256_mul_ps(block.rest, inverse));
     for (int j = 0; j <= kGroup; ++j) {
       if (kParts == 1) low[j] = _mm256_add_epi32(low[j], offset);
       high[j] = _mm256_add_epi32(_mm256_srai_epi32(low[j], 8), offset);
     }
-    if (kParts == 2) StorePart(high, out);
-    StorePart(low, out + (kParts - 1) * kPartBytes);
+    if (kParts == 2) StorePart(w, high, out);
+    StorePart(w, low, out + (kParts - 1) * kPartBytes);
     out += columns * kParts * kPartBytes;
   }
 }
@@ -149,12 +145,17 @@ void Quantize(const WeightView& w, const float* a, int64_t column, int64_t colum
 }  // namespace
 
 const PanelKernels kAvx512Panel8 = {
-    Avx512PanelUsable, Avx512Decode, Quantize<1>,  MultiplyParts<1>, nullptr, Avx512LaneRows,
-    kPartBytes,        kHalves,      kColumns,    1,                kPanelBlocks,
+    Avx512PanelUsable, Avx512Decode, Quantize<1>, MultiplyParts<1>, nullptr, nullptr,      nullptr,
+    Avx512LaneRows,    kPartBytes,   kHalves,     kColumns,         1,       kPanelBlocks,
 };
 const PanelKernels kAvx512Panel16 = {
-    Avx512PanelUsable, Avx512Decode, Quantize<2>,  MultiplyParts<2>, nullptr, Avx512LaneRows,
-    2 * kPartBytes,    1,            kColumns,    1,                kPanelBlocks,
+    Avx512PanelUsable, Avx512Decode,
+    Quantize<2>,       MultiplyParts<2>,
+    nullptr,           nullptr,
+    nullptr,           Avx512LaneRows,
+    2 * kPartBytes,    1,
+    kColumns,          1,
+    kPanelBlocks,
 };
 
 }  // namespace cosetq

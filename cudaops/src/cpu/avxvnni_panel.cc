@@ -210,10 +210,10 @@ void Multiply(const uint8_t* panel, const uint8_t* a, const float* scales, int64
 }  // namespace
 
 const PanelKernels kAvxVnniPanel8 = {
-    Usable, Decode, Quantize<1>, Multiply<1>, nullptr, Avx2TileRows, kPartBytes, kHalves, kColumns, 1, kPanelBlocks,
+    Usable, Decode, Quantize<1>, Multiply<1>, nullptr, nullptr, nullptr, Avx2TileRows, kPartBytes, kHalves, kColumns, 1, kPanelBlocks,
 };
 const PanelKernels kAvxVnniPanel16 = {
-    Usable, Decode, Quantize<2>, Multiply<2>, nullptr, Avx2TileRows, 2 * kPartBytes, 1, kColumns, 1, kPanelBlocks,
+    Usable, Decode, Quantize<2>, Multiply<2>, nullptr, nullptr, nullptr, Avx2TileRows, 2 * kPartBytes, 1, kColumns, 1, kPanelBlocks,
 };
 
 }  // namespace cosetq

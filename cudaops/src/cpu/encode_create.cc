@@ -90,7 +90,8 @@ bool FillResidues(const uint8_t* columns, ResidueTables* t) {
     for (int j = 0; j < kEncodeDim; ++j) {
       const int x = coordinate(k, j), r = Residue(x);
       const bool turned = sum % 8 != 0 && t->rank[j][r] == top;
-      const int want = static_cast<int8_t>(t->usual[j][r]) - (turned ? static_cast<int8_t>(t->turn[j][r]) : 0);
+      const int want =
+          static_cast<int8_t>(t->usual[j][r]) - (turned ? static_cast<int8_t>(t->turn[j][r]) : 0);
       if (x != want) return false;
     }
   }
@@ -123,7 +124,8 @@ std::unique_ptr<Encoder> Encoder::Create(const cosetq_codec& codec, const int32_
     level.leaders = table.data();
     level.columns = columns;
     ResidueTables* residues = &encoder->residues_[m];
-    level.residues = codec.radices[m] == kRadix && FillResidues(columns, residues) ? residues : nullptr;
+    level.residues =
+        codec.radices[m] == kRadix && FillResidues(columns, residues) ? residues : nullptr;
   }
   std::copy_n(codec.gains, codec.gain_count, view.gains);
   std::copy_n(codec.centre, kEncodeDim, view.centre);

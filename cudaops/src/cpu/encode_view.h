@@ -22,8 +22,8 @@ constexpr int kEncodeBias = 128;
 constexpr int kWide = 4;
 
 // The leaders of radix 4 by the residues of their coordinates modulo 4, [coordinate][residue]: each
-// coordinate has its usual value, but where the quotients' sum is then odd, and the point outside the lattice, the
-// coordinate of the highest rank has usual - turn.
+// coordinate has its usual value, but where the quotients' sum is then odd, and the point outside
+// the lattice, the coordinate of the highest rank has usual - turn.
 struct ResidueTables {
   alignas(16) uint8_t usual[kEncodeDim][16], rank[kEncodeDim][16], turn[kEncodeDim][16];
 };
@@ -32,9 +32,9 @@ struct EncodeLevel {
   const uint32_t* leaders;  // of each class, coordinate j in units of 2^(8j), modulo 2^32
   const uint8_t* columns;   // [kEncodeDim][256]: each coordinate of the leaders, aligned to 64
   const ResidueTables* residues;  // null where leaders do not follow from them
-  uint32_t mask;            // q - 1
-  int32_t shift;            // log2 q
-  uint32_t zero;            // the biased origin after division by q
+  uint32_t mask;                  // q - 1
+  int32_t shift;                  // log2 q
+  uint32_t zero;                  // the biased origin after division by q
 };
 
 // The constants of lattice.Arithmetic and the tables of one codec.
@@ -67,7 +67,8 @@ struct EncodeWork {
 
 using EncodeFn = void (*)(const EncoderView& codec, const EncodeWork& work);
 
-// One group of each of many rows to code in a metric M = C * CT: the loss of an error e is e * M * eT.
+// One group of each of many rows to code in a metric M = C * CT: the loss of an error e is e * M *
+// eT.
 struct MetricWork {
   const float* x;       // [count][kGroup]
   const float* steps;   // [count]

@@ -18,8 +18,8 @@ bool Matches(const Slot& slot, int element, int divisor, int modulus) {
 bool IsNibbles(const WeightView& v) {
   bool matches = v.dim == 1 && v.code_bytes == 1 && v.levels == 1 && v.elements == 4;
   for (int i = 0; i < kGroup && matches; ++i) {
-    matches = Matches(v.slots[i], i / 2, i % 2 == 0 ? 1 : 16, 16) &&
-              v.slots[i].base == v.slots[0].base;
+    matches =
+        Matches(v.slots[i], i / 2, i % 2 == 0 ? 1 : 16, 16) && v.slots[i].base == v.slots[0].base;
   }
   return matches;
 }
@@ -88,46 +88,70 @@ void SplitCentre(const WeightView& v, Form form, FormTables* t) {
   t->longest = static_cast<float>(std::sqrt(longest));
 }
 
+// The table of 256 entries for the kernels that build look-up tables in integers.
+void SetIntegers(const WeightView& v, Form form, FormTables* t) {
+  const int level = form == Form::kNibbleByte ? 1 : 0;
+  for (int j = 0; j < 4; ++j) {
+    for (int place = 0; place < 256; ++place) {
+      const int i = place / 16 % 4, l = place / 4 % 4, k = place % 4;
+      const int digit = place / 64 * 64 + 16 * l + 4 * i + k;
+      t->integers[j / 2][place][j % 2] = static_cast<int16_t>(Coordinate(v, level, digit, j));
+    }
+    t->shares[j] = static_cast<float>(Coordinate(v, level, 0, j)) - t->centred[level][j][0];
+  }
+}
+
 // Fills t->panel from digits and gains with weights in units of level_weights[0] / 2^fold.
 bool SetPanel(const WeightView& v, Form form, int fold, FormTables* t) {
   PanelTables& p = t->panel;
   p = {};
   const double unit = std::ldexp(static_cast<double>(v.level_weights[0]), -fold);
-  int most = 0;  // of what is multiplied with a gain
-  double rests = 0, centred[4];
+  int most = 0, sum = 0;  // of what is multiplied with a gain, and without its sign
+  double rests = 0, shift[4];
   for (int j = 0; j < 4; ++j) {
-    const double c = v.centre[j] / unit;
-    if (!(std::fabs(c) < 128)) return false;
-    int bias = static_cast<int>(std::lround(c)), high = 0;
-    centred[j] = (bias - c);
-    rests += 2 * std::fabs(centred[j]);  // of both blocks
+    shift[j] = v.centre[j] / unit;
+    int high = 0;
     for (int level = 0; level < v.levels; ++level) {
-      const int shift = level == 0 ? 0 : t->ratio_log2, count = Digits(form, level);
+      const int place = level == 0 ? 0 : t->ratio_log2, count = Digits(form, level);
       const int8_t* digits = t->digits[level][j];
       const int least = *std::min_element(digits, digits + count);
-      const int range = (*std::max_element(digits, digits + count) - least) >> shift;
-      if (range > 15) return false;
+      const int range = (*std::max_element(digits, digits + count) - least) >> place;
+      p.shift[level] = static_cast<uint8_t>(place + fold);
+      if (form != Form::kNibbles && (range > kPanelField || p.shift[level] + 2 * kPanelPlace > 8))
+        return false;
       for (int d = 0; d < count; ++d) {
-        const int x = (digits[d] - least) >> shift;
-        p.pairs[level][j / 2][d] |= static_cast<uint8_t>(x << (4 * (j % 2)));
+        const int x = digits[d] - least;
+        p.pairs[level][j / 2][d] |= static_cast<uint8_t>(x << (fold + kPanelPlace * (j % 2)));
         if (form == Form::kNibbles) p.nibbles[d] = static_cast<uint8_t>(x << fold);
       }
-      p.shift[level] = static_cast<uint8_t>(shift + fold);
-      bias -= least * (1 << fold);
-      high += range << (shift + fold);
+      shift[j] -= least * (1 << fold);
+      high += range << p.shift[level];
     }
-    // Weights take eight bits with their sign.
-    if (bias < 0 || bias > 255) return false;
+    // Two coordinates share a byte, and weights take eight bits with their sign.
+    if (form != Form::kNibbles && high >> (8 - kPanelPlace) != 0) return false;
+    if (!(shift[j] >= 0 && shift[j] <= 255)) return false;
+    const int bias = static_cast<int>(std::lround(shift[j]));
     p.bias[j] = static_cast<uint8_t>(bias);
+    rests += 2 * std::fabs(shift[j] - bias);  // of both blocks
     most = std::max({most, 2 * bias, 2 * (high - bias), high});
+    sum += 2 * bias;
   }
   const int kappa = std::max(1, static_cast<int>(std::ceil(rests)));
   const bool one_gain = v.gains == nullptr;
   const int gain = one_gain ? 1 : *std::max_element(t->gain_bytes, t->gain_bytes + 64);
   if (gain * std::max(most, 2 * kappa) > 254) return false;
-  for (int j = 0; j < 4; ++j)
-    p.rest[j] = p.rest[4 + j] = static_cast<float>(centred[j] / kappa);
   p.kappa = static_cast<uint8_t>(kappa);
+  // No larger than the sum of the shifts needs, and a fine part fits a byte.
+  p.coarse = static_cast<uint8_t>(std::clamp(sum, 1, std::min(255 / std::max(gain, 1), 128)));
+  for (int j = 0; j < 4; ++j) {
+    p.rest[j] = p.rest[4 + j] = static_cast<float>((p.bias[j] - shift[j]) / kappa);
+    p.whole[j] = p.whole[4 + j] = static_cast<float>(-shift[j]);
+  }
+  for (int i = 0; form == Form::kNibbles && i < 256; ++i) {
+    const int g = one_gain ? 1 : t->gain_bytes[i / 16], x = p.nibbles[i % 16];
+    p.weights[0][i] = static_cast<uint8_t>(g * x);
+    p.weights[1][i] = static_cast<uint8_t>(g * (x - p.bias[0]));
+  }
   p.unit = static_cast<float>(unit * (one_gain ? v.gain_values[0] : 1));
   return true;
 }
@@ -207,6 +231,7 @@ Form RecogniseForm(const WeightView& v, FormTables* t) {
   }
   if (largest[0] + largest[1] > 127) return Form::kGeneral;
   SplitCentre(v, form, t);
+  if (form != Form::kNibbles) SetIntegers(v, form, t);
 
   const int gains = v.gains == nullptr ? 1 : 1 << v.gain_bits;
   t->integer_gains = true;

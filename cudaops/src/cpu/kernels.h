@@ -52,9 +52,9 @@ using ToHalfFn = void (*)(const float* from, uint16_t* to, int64_t count);
 // Value look-up tables for one column of activations: for every digit position the products of all
 // codewords with the activations there, as integers of one or two bytes (parts). LookupGroups groups
 // make a unit, whose products share one step, the value of the integer 1. a is the column in packed
-// order (see activations.h), padded with zeros.
-using LookupBuildFn = void (*)(const WeightView& w, const float* a, int64_t unit, int64_t count,
-                               uint8_t* tables, float* steps);
+// order (see activations.h) from the first of the units on, padded with zeros.
+using LookupBuildFn = void (*)(const WeightView& w, const float* a, int64_t count, uint8_t* tables,
+                               float* steps);
 
 // lanes[64] += the products of units [unit, unit + count) of a tile. Rows stand in the order of
 // lanes, not of the tile.
@@ -94,6 +94,10 @@ using PanelQuantizeFn = void (*)(const WeightView& w, const float* a, int64_t co
 using PanelMultiplyFn = void (*)(const uint8_t* panel, const uint8_t* a, const float* scales,
                                  int64_t first, int64_t count, int64_t columns, float* sums);
 
+// The same for a whole tile and few rows of A, which share `a`; weights are decoded on the way.
+using PanelTileFn = void (*)(const WeightView& w, int64_t tile, const uint8_t* a,
+                             const float* scales, int64_t columns, float* sums);
+
 // Ends a thread's work with `multiply`, which may keep registers set up.
 using PanelFinishFn = void (*)();
 
@@ -102,6 +106,8 @@ struct PanelKernels {
   PanelDecodeFn decode;
   PanelQuantizeFn quantize;
   PanelMultiplyFn multiply;
+  PanelTileFn multiply_tile;  // null for none
+  int64_t (*tile_columns)(const WeightView& w);  // most rows of A for it
   PanelFinishFn finish;  // null for nothing
   LaneRowsFn rows;
   int64_t row_bytes;  // of a block of activations of one row of A
@@ -112,7 +118,7 @@ struct PanelKernels {
 };
 
 // The most that a kernel decodes at a time.
-inline constexpr int64_t kPanelBytes = 36 << 10;
+inline constexpr int64_t kPanelBytes = 40 << 10;
 
 struct Kernels {
   const char* name;  // of the instruction set
@@ -126,7 +132,6 @@ struct Kernels {
   // For activations in one byte and in two.
   LookupKernels lookup[2];
   const PanelKernels* panel[2];  // null for none; the first gives way to the second
-  int64_t panel_groups[2];  // of a weight, unless of nibbles: fewer are faster decoded to float
 };
 
 extern const Kernels kPortableKernels;

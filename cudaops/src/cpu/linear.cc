@@ -1,6 +1,8 @@
 #include "linear.h"
 
+#include <atomic>
 #include <cstring>
+#include <thread>
 
 #include "linear_job.h"
 
@@ -9,11 +11,10 @@ namespace {
 
 constexpr int64_t kSerialWork = 1 << 18;  // products below this stay on the calling thread
 constexpr int64_t kDecodeWork = 8;   // decoding a weight costs about as much as this many products
+constexpr int kSpins = 1000;         // before a thread that waits lets others run
 constexpr int64_t kLookupTiles = 8;  // fewer do not repay the tables
 
-bool HasIntegerGains(const WeightView& w) {
-  return w.gains == nullptr || w.tables->integer_gains;
-}
+bool HasIntegerGains(const WeightView& w) { return w.gains == nullptr || w.tables->integer_gains; }
 
 bool HasLookup(const WeightView& w, const LookupKernels& kernels) {
   const bool one_table = w.form != Form::kTwoByte || w.tables->shared;
@@ -21,11 +22,38 @@ bool HasLookup(const WeightView& w, const LookupKernels& kernels) {
          w.tiles >= kLookupTiles;
 }
 
-bool HasPanel(const WeightView& w, const Kernels& kernels, int parts) {
-  const PanelKernels* panel = kernels.panel[parts - 1];
-  if (panel == nullptr || !HasIntegerGains(w) || !panel->usable(*w.tables)) return false;
-  return w.form == Form::kNibbles || w.groups >= kernels.panel_groups[parts - 1];
+bool HasPanel(const WeightView& w, const PanelKernels* kernels) {
+  return kernels != nullptr && HasIntegerGains(w) && kernels->usable(*w.tables);
 }
+
+// Tells the processor that this thread waits for another.
+inline void Pause() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#endif
+}
+
+// Work in two stages. Whoever comes first takes what is left of the first stage, and goes on when
+// the others have finished theirs: they run already, so there is an end to it.
+struct Stages {
+  Job* job;
+  Job::Body prepare, body;
+  int64_t pieces, total;
+  std::atomic<int64_t> taken, done;
+
+  static void Take(void* data, size_t i) {
+    Stages& s = *static_cast<Stages*>(data);
+    for (int64_t p; (p = s.taken.fetch_add(1, std::memory_order_relaxed)) < s.pieces;) {
+      s.prepare(s.job, static_cast<size_t>(p));
+      s.done.fetch_add(1, std::memory_order_release);
+    }
+    for (int spins = 0; s.done.load(std::memory_order_acquire) < s.pieces; ++spins) {
+      if (spins >= kSpins) std::this_thread::yield();
+      Pause();
+    }
+    if (i < static_cast<size_t>(s.total)) s.body(s.job, i);
+  }
+};
 
 // The rows of A turned, in float.
 struct Turning {
@@ -65,9 +93,18 @@ void Job::Divide(int64_t decode_work, int64_t unit_work) {
   tiles_per_unit = std::max<int64_t>(1, unit_work / tile_work);
 }
 
-bool Job::Run(void (*body)(void* job, size_t i), int64_t total) {
+bool Job::Run(Body body, int64_t total) {
   if (!serial && total > 1) return host->ParallelFor(body, static_cast<size_t>(total), this);
   for (int64_t i = 0; i < total; ++i) body(this, static_cast<size_t>(i));
+  return true;
+}
+
+bool Job::Run(Body prepare, int64_t pieces, Body body, int64_t total) {
+  Stages stages = {this, prepare, body, pieces, total, {0}, {0}};
+  const int64_t all = std::max(pieces, total);
+  if (!serial && all > 1)
+    return host->ParallelFor(&Stages::Take, static_cast<size_t>(all), &stages);
+  for (int64_t i = 0; i < total; ++i) Stages::Take(&stages, static_cast<size_t>(i));
   return true;
 }
 
@@ -92,8 +129,8 @@ Path ChoosePath(const WeightView& w, const Kernels& kernels, int64_t batch, Accu
   const bool fast = accuracy == Accuracy::kFast;
   const LookupKernels& lookup = kernels.lookup[fast ? 0 : 1];
   if (batch <= lookup.most && HasLookup(w, lookup)) return fast ? Path::kLookup8 : Path::kLookup16;
-  if (fast && HasPanel(w, kernels, 1)) return Path::kInt8;
-  if (HasPanel(w, kernels, 2)) return Path::kInt16;
+  if (fast && HasPanel(w, kernels.panel[0])) return Path::kInt8;
+  if (HasPanel(w, kernels.panel[1])) return Path::kInt16;
   return w.form == Form::kNibbles ? Path::kGeneral : Path::kD4;
 }
 

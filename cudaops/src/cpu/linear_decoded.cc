@@ -62,7 +62,7 @@ Outcome RunDecoded(const Job& common, DecodeFn decode) {
     if (job.row == nullptr) return Outcome::kNoMemory;
   }
   job.Divide(kDecodeWork, kUnitWork);
-  const bool done = job.Run(PackUnit, job.blocks) && job.Run(MultiplyUnit, job.Units());
+  const bool done = job.Run(PackUnit, job.blocks, MultiplyUnit, job.Units());
   return done ? Outcome::kDone : Outcome::kNoThreads;
 }
 

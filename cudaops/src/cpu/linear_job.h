@@ -42,8 +42,14 @@ struct Job {
   // unit_work products are worth handing to a thread.
   void Divide(int64_t decode_work, int64_t unit_work);
 
+  using Body = void (*)(void* job, size_t i);
+
   // Runs body on the pool, or here when the work is small.
-  bool Run(void (*body)(void* job, size_t i), int64_t total);
+  bool Run(Body body, int64_t total);
+
+  // The same, all pieces of `prepare` before any of `body`. Threads meet in between without going
+  // back to the pool, which would cost more than a piece.
+  bool Run(Body prepare, int64_t pieces, Body body, int64_t total);
 
   template <typename T>
   T* Allocate(int64_t count) const {

@@ -15,20 +15,22 @@ struct LookupJob : Job {
   const LookupKernels* lookup;
   int64_t depth;  // in units of groups, see LookupGroups
   int64_t table_bytes;
-  float* packed;
   uint8_t* tables;
   float* steps;
 };
 
-void BuildUnit(void* data, size_t i) {
+// Packs some groups of a row of A and builds their tables.
+void BuildPiece(void* data, size_t i) {
   const LookupJob& job = *static_cast<const LookupJob*>(static_cast<Job*>(data));
-  const int64_t most = kBuildGroups / LookupGroups(job.parts), pieces = CeilDiv(job.depth, most);
+  const int64_t unit_groups = LookupGroups(job.parts), most = kBuildGroups / unit_groups;
+  const int64_t pieces = CeilDiv(job.depth, most);
   const int64_t column = static_cast<int64_t>(i) / pieces;
   const int64_t first = static_cast<int64_t>(i) % pieces * most;
-  const int64_t at = column * job.depth + first;
-  job.lookup->build(*job.w, job.packed + column * PackedDepth(*job.w), first,
-                    std::min(most, job.depth - first), job.tables + at * job.table_bytes,
-                    job.steps + at);
+  const int64_t count = std::min(most, job.depth - first), at = column * job.depth + first;
+  float packed[kBuildGroups * kGroup];
+  PackGroups(*job.w, *job.kernels, *job.call, column, first * unit_groups, count * unit_groups,
+             packed);
+  job.lookup->build(*job.w, packed, count, job.tables + at * job.table_bytes, job.steps + at);
 }
 
 void LookupUnit(void* data, size_t i) {
@@ -37,8 +39,7 @@ void LookupUnit(void* data, size_t i) {
   alignas(64) float lanes[kUnitTiles][kLookupRows][kTile] = {};
   const int64_t first = static_cast<int64_t>(i) * job.tiles_per_unit;
   const int64_t tiles = std::min(job.tiles_per_unit, w.tiles - first);
-  const int64_t most =
-      std::max<int64_t>(1, kSliceBytes / (job.table_bytes * job.call->batch));
+  const int64_t most = std::max<int64_t>(1, kSliceBytes / (job.table_bytes * job.call->batch));
   for (int64_t d = 0; d < job.depth; d += most) {
     const int64_t count = std::min(most, job.depth - d);
     for (int64_t column = 0; column < job.call->batch; ++column) {
@@ -61,25 +62,17 @@ void LookupUnit(void* data, size_t i) {
 }  // namespace
 
 Outcome RunLookup(const Job& common, int parts) {
-  LookupJob job = {common, parts, &common.kernels->lookup[parts - 1], 0, 0, nullptr, nullptr, nullptr};
+  LookupJob job = {common, parts, &common.kernels->lookup[parts - 1], 0, 0, nullptr, nullptr};
   const WeightView& w = *job.w;
   const int64_t batch = job.call->batch;
   job.depth = CeilDiv(w.groups, LookupGroups(parts));
   job.table_bytes = LookupTableBytes(w, parts);
-  job.packed = job.Allocate<float>(PackedDepth(w) * batch);
   job.tables = job.Allocate<uint8_t>(batch * job.depth * job.table_bytes);
   job.steps = job.Allocate<float>(batch * job.depth);
-  float* row = job.call->a == nullptr ? job.Allocate<float>(w.cols) : nullptr;
-  if (job.packed == nullptr || job.tables == nullptr || job.steps == nullptr ||
-      (job.call->a == nullptr && row == nullptr)) {
-    return Outcome::kNoMemory;
-  }
-  for (int64_t c = 0; c < batch; ++c) {
-    PackBlock(w, *job.kernels, *job.call, c, 1, row, job.packed + c * PackedDepth(w));
-  }
+  if (job.tables == nullptr || job.steps == nullptr) return Outcome::kNoMemory;
   job.tiles_per_unit = std::min(kUnitTiles, std::max<int64_t>(1, w.tiles / kManyUnits));
-  const int64_t pieces = CeilDiv(job.depth, kBuildGroups / LookupGroups(parts));
-  const bool done = job.Run(BuildUnit, batch * pieces) && job.Run(LookupUnit, job.TileUnits());
+  const int64_t pieces = batch * CeilDiv(job.depth, kBuildGroups / LookupGroups(parts));
+  const bool done = job.Run(BuildPiece, pieces, LookupUnit, job.TileUnits());
   return done ? Outcome::kDone : Outcome::kNoThreads;
 }
 

@@ -47,9 +47,15 @@ void MultiplyUnit(void* data, size_t i) {
   const PanelKernels& kernels = *job.panel;
   alignas(64) uint8_t panel[kPanelBytes];
   alignas(64) float lanes[kMaxColumns * kTile];
+  const bool whole =
+      kernels.multiply_tile != nullptr && unit.columns <= kernels.tile_columns(*job.w);
   for (int64_t tile = unit.first_tile; tile < unit.last_tile; ++tile) {
     std::memset(lanes, 0, static_cast<size_t>(unit.columns * kTile) * sizeof(float));
-    for (int64_t d = 0; d < job.depth; d += kernels.blocks) {
+    if (whole) {
+      kernels.multiply_tile(*job.w, tile, job.Packed(unit.first_block),
+                            job.Scales(unit.first_block), unit.columns, lanes);
+    }
+    for (int64_t d = 0; d < job.depth && !whole; d += kernels.blocks) {
       const int64_t count = std::min<int64_t>(kernels.blocks, job.depth - d);
       kernels.decode(*job.w, tile, d, count, panel);
       for (int64_t b = unit.first_block; b < unit.last_block; ++b) {
@@ -83,7 +89,7 @@ Outcome RunPanel(const Job& common, int parts) {
     if (job.values == nullptr) return Outcome::kNoMemory;
   }
   job.Divide(kDecodeWork, kUnitWork);
-  const bool done = job.Run(QuantizeRow, batch) && job.Run(MultiplyUnit, job.Units());
+  const bool done = job.Run(QuantizeRow, batch, MultiplyUnit, job.Units());
   return done ? Outcome::kDone : Outcome::kNoThreads;
 }
 

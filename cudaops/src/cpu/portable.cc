@@ -29,7 +29,7 @@ void ToHalf(const float* from, uint16_t* to, int64_t count) {
 
 const Kernels kPortableKernels = {
     "portable",      ToFloat,           ToHalf,             DecodeGeneral, DecodeD4,
-    MultiplyGeneral, AddProduct<float>, AddProduct<double>, {},            {},            {},
+    MultiplyGeneral, AddProduct<float>, AddProduct<double>, {},            {},
 };
 
 }  // namespace cosetq

@@ -45,26 +45,34 @@ constexpr int FormElements(Form form) {
                                      : 0;
 }
 
-// How a weight becomes bytes. With a unit that divides level_weights[0], v a group's sum of digits in
-// units and c the nearest integers to the centre, a weight is
+// Two coordinates in one byte, the second above the first: how far, and the mask of one.
+constexpr int kPanelPlace = 3;
+constexpr int kPanelField = (1 << kPanelPlace) - 1;
+
+// How a weight becomes bytes. With a unit that divides level_weights[0] and v a group's sum, over
+// the levels, of coordinates less the least there is, in units, a weight is
 //
-//   unit * gain * ((v - c) - r)        r = centre / unit - c, |r| <= 1/2
+//   unit * gain * (v - shift)        shift = centre / unit - the least coordinates
 //
-// and gain * (v - c) fits a byte. The rests are left to the activations: each group has one more
-// column with activation -<r, a> / kappa and weight gain * kappa, where kappa >= |r| summed makes
-// the activation no larger than the others.
+// Signed bytes hold gain * (v - b), where b is the nearest integer to the shift; the rest, gain * r
+// with r = shift - b, is left to the activations: each group has one more column with activation
+// -<r, a> / kappa and weight gain * kappa, where kappa >= |r| summed makes the activation no larger
+// than the others. Bytes without a sign hold gain * v; the shift is left to two columns, with
+// weights gain * coarse and gain.
 struct PanelTables {
   bool usable;
-  // Two coordinates less their least values, in units of the level, four bits each: coordinate 2 * p
-  // in the lower four. [level][p][digit]
+  // Two coordinates in units of the level, times the weight of the level in units, 2^shift:
+  // coordinate 2 * p below 2 * p + 1. [level][p][digit]
   alignas(64) uint8_t pairs[2][2][256];
-  // In place of them, with blocks of one column: coordinates less the least, in units.
+  // In place of them, with blocks of one column: v, and whole weights, [signed][gain * 16 + digit].
   alignas(16) uint8_t nibbles[16];
-  uint8_t shift[2];  // of a level: its weight in units is 2^shift
-  uint8_t bias[4];   // v - c = the levels' sum - bias; neither times any gain exceeds 255
-  uint8_t kappa;
-  float rest[kGroup];  // -r / kappa
-  float unit;          // times the gain where there is only one
+  alignas(64) uint8_t weights[2][256];
+  uint8_t shift[2];
+  uint8_t bias[4];  // b
+  uint8_t kappa, coarse;
+  float rest[kGroup];   // -r / kappa
+  float whole[kGroup];  // -shift
+  float unit;           // times the gain where there is only one
 };
 
 // How a weight becomes bytes before its gain, where look-ups of bytes are dear: whole codewords,
@@ -98,6 +106,11 @@ struct FormTables {
   alignas(64) float weighted[2][256][4];
   // Codebook coordinates less the level's share of the centre, in units of the level's own weight.
   alignas(64) float centred[2][4][256];
+  // Of the table of 256 entries as integers, and what centring takes from each: coordinates 2 * p
+  // and 2 * p + 1 side by side, [p][place]. Place 16 * i + 4 * l + k of 64 holds digit 16 * l + 4 *
+  // i + k, so that sums packed to bytes come out in order.
+  alignas(64) int16_t integers[2][256][2];
+  float shares[4];
   // Norm of the longest centred codeword of all levels, and the largest size of each coordinate.
   float longest;
   float largest[4];
@@ -137,6 +150,12 @@ struct WeightView {
   Form form;
   const FormTables* tables;  // null when form is kGeneral
 };
+
+// The column of a group that integer kernels have in place j: elements of two columns give the even
+// ones first.
+static inline int PlaceColumn(const WeightView& w, int j) {
+  return w.form == Form::kNibbles ? 2 * j % kGroup + j / 4 : j;
+}
 
 }  // namespace cosetq
 
