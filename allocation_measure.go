@@ -64,7 +64,9 @@ func (a *allocator) optionsOf(ctx context.Context, w numbered, c *codedWeight, l
 		codecs = []*lattice.Codec{f}
 	}
 	squares := func(codec *lattice.Codec) (float64, error) {
-		res, err := quant.Quantize(ctx, quant.Sample(w, sampledRows), quant.Options{Codec: codec, Rotation: c.matrix.Rotation, Threads: a.o.Threads})
+		options := coding(codec)
+		options.Rotation, options.Threads = c.matrix.Rotation, a.o.Threads
+		res, err := quant.Quantize(ctx, quant.Sample(w, sampledRows), options)
 		if err != nil {
 			return 0, err
 		}

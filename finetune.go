@@ -289,10 +289,8 @@ func graphLoader(path string, threads int) (grad.Loader, error) {
 		if err != nil {
 			return nil, err
 		}
-		o := ort.SessionOptions{Threads: threads, Config: map[string]string{
-			"session.use_deterministic_compute": "1",
-			"session.intra_op.allow_spinning":   "0", // between the runs this program needs the cores
-		}}
+		o := ort.SessionOptions{Threads: threads, Config: withoutSpinning()}
+		o.Config["session.use_deterministic_compute"] = "1"
 		if literal {
 			o.Optimization = ort.OptimizeDisabled
 		}

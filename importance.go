@@ -177,9 +177,7 @@ func loaderWithOps(rt *ort.Runtime, dir, library string, threads int) grad.Loade
 		if err != nil {
 			return nil, err
 		}
-		o := ort.SessionOptions{Threads: threads, OpsLibrary: library, Config: map[string]string{
-			"session.intra_op.allow_spinning": "0", // most of a run's nodes are small, and waiting for them would take half of the time
-		}}
+		o := ort.SessionOptions{Threads: threads, OpsLibrary: library, Config: withoutSpinning()}
 		if literal {
 			o.Optimization = ort.OptimizeDisabled
 		}

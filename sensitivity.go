@@ -47,7 +47,7 @@ func (o *QuantizeOptions) newJudge(input string) (*judge, error) {
 
 // session says how to run models: without the native library on the portable path.
 func (o *QuantizeOptions) session() ort.SessionOptions {
-	s := ort.SessionOptions{Threads: o.Threads}
+	s := ort.SessionOptions{Threads: o.Threads, Config: withoutSpinning()}
 	s.OpsLibrary, _ = cudaops.FindLibrary("")
 	return s
 }

@@ -141,8 +141,12 @@ fuzz: $(addprefix $(fuzzed)/,$(fuzzers))
 	  $(fuzzed)/$$target -max_total_time=$(fuzz_seconds) -max_len=4096 -len_control=0 -timeout=10 -verbosity=0 -print_funcs=0 \
 	    -print_final_stats=1 -artifact_prefix=$(fuzzed)/$$target- $(fuzzed)/corpus/$$target || exit 1; done
 
-bench: $(release)/cosetq_bench
+$(release)/cosetq_product_bench: $(call objects,$(release)) $(release)/bench/product.o
+	$(CXX) $^ -pthread -o $@
+
+bench: $(release)/cosetq_bench $(release)/cosetq_product_bench
 	$(release)/cosetq_bench
+	$(release)/cosetq_product_bench
 
 clean:
 	rm -rf $(out)

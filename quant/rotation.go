@@ -183,37 +183,56 @@ func (s someRows) Rows(dst []float32, n0, n1 int) error {
 
 // better codes a weight with the rotation of opt or without, as some of its rows lose less.
 func better(ctx context.Context, src Source, opt Options) (*Result, error) {
-	straight := opt
-	straight.Rotation = nil
-	turned, err := sampledLoss(newRun(ctx, src, opt)) // its factors are let go: those of both would take twice the memory
+	some, err := hold(Sample(src, trialRows))
 	if err != nil {
 		return nil, err
 	}
-	q, err := newRun(ctx, src, straight)
-	loss, err := sampledLoss(q, err)
+	trial := opt
+	trial.Progress = nil
+	turned, err := lossOf(code(newRun(ctx, some, trial))) // its factors are let go: those of both would take twice the memory
 	if err != nil {
 		return nil, err
 	}
-	if turned < worthRotating*loss {
-		q, err = newRun(ctx, src, opt)
+	trial.Rotation = nil
+	q, err := newRun(ctx, some, trial)
+	straight, err := lossOf(code(q, err))
+	if err != nil {
+		return nil, err
 	}
-	return code(q, err)
+	if turned < worthRotating*straight {
+		return code(newRun(ctx, src, opt))
+	}
+	q.src, q.opt.Progress = src, opt.Progress
+	q.n, _ = src.Dims()
+	return code(q, nil)
 }
 
-// sampledLoss codes some rows and returns what they lose.
-func sampledLoss(q *run, err error) (float64, error) {
-	if err != nil {
+// lossOf returns what a weight lost at the output of its layer, or where that is not known in itself.
+func lossOf(r *Result, err error) (float64, error) {
+	switch {
+	case err != nil:
 		return 0, err
-	}
-	some := *q
-	some.src, some.opt.Progress = Sample(q.src, trialRows), nil
-	some.n, _ = some.src.Dims()
-	r, err := code(&some, nil)
-	if err != nil {
-		return 0, err
-	}
-	if r.Feedback != nil {
+	case r.Feedback != nil:
 		return r.Feedback.Loss, nil
 	}
 	return r.SumSquaredError, nil
+}
+
+// held is a weight in memory: reading rows one by one may be slow.
+type held struct {
+	n, k int
+	v    []float32
+}
+
+func hold(src Source) (held, error) {
+	n, k := src.Dims()
+	h := held{n, k, make([]float32, n*k)}
+	return h, src.Rows(h.v, 0, n)
+}
+
+func (h held) Dims() (n, k int) { return h.n, h.k }
+
+func (h held) Rows(dst []float32, n0, n1 int) error {
+	copy(dst, h.v[n0*h.k:n1*h.k])
+	return nil
 }

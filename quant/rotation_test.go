@@ -9,19 +9,6 @@ import (
 	"github.com/cosetq/cosetq/lattice"
 )
 
-// held is a weight in memory.
-type held struct {
-	n, k int
-	v    []float32
-}
-
-func (h held) Dims() (n, k int) { return h.n, h.k }
-
-func (h held) Rows(dst []float32, n0, n1 int) error {
-	copy(dst, h.v[n0*h.k:n1*h.k])
-	return nil
-}
-
 func TestRotationIsOrthogonal(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 1))
 	for k, block := range map[int]int{16: 16, 48: 16, 192: 64, 768: 256, 4096: 256} {

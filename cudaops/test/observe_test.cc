@@ -149,7 +149,7 @@ void TestObserve() {
     std::string error;
     SelectIsa(names[i], &error);
     for (const int64_t columns : {1, 6, 63, 64, 65, 191, 192, 193, 400}) {
-      for (const int64_t rows : {1, 128, 256, 300, 513}) CheckAgainstReference(rows, columns);
+      for (const int64_t rows : {1, 128, 256, 512, 513, 1100}) CheckAgainstReference(rows, columns);
     }
     TestBadRows();
   }

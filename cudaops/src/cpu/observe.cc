@@ -8,7 +8,7 @@
 namespace cosetq {
 namespace {
 
-constexpr int64_t kPanelRows = 256;  // enough that adding to the matrix is cheap beside the products
+constexpr int64_t kPanelRows = 512;  // enough that adding to the matrix is cheap beside the products
 constexpr int64_t kChain = 128;      // products added in float before they go to double
 // Columns are worked on in units: a whole number of wide blocks (the kernel's rows) and of slim
 // ones (its columns). The matrix is stored as blocks of kUnit × kUnit, one per pair of units.
