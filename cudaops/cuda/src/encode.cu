@@ -14,6 +14,9 @@ namespace {
 
 constexpr int kThreads = 256;
 
+// Blocks to a processor: what its registers give up for them is less than what more warps hide.
+constexpr int kBlocks = 4;
+
 // Groups that a thread codes side by side.
 constexpr int kPer = 2;
 
@@ -124,7 +127,7 @@ __device__ __forceinline__ void EncodeGroup(const EncoderView& codec, const Lead
 // A thread takes kPer groups at a time; groups are numbered through all items. Groups of weights out of range are left, with an
 // error of -1.
 template <int kShape>
-__global__ void __launch_bounds__(kThreads) EncodeGroups(const __grid_constant__ EncoderView codec, EncodeWork work,
+__global__ void __launch_bounds__(kThreads, kBlocks) EncodeGroups(const __grid_constant__ EncoderView codec, EncodeWork work,
                                                          float* errors) {
   __shared__ Leaders leaders;
   __shared__ Queue queues[kThreads / 32];
