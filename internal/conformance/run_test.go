@@ -317,6 +317,29 @@ func TestProviderAccuracy(t *testing.T) {
 	}
 }
 
+// Rows of a coded table are taken on the CPU, and the placement says why.
+func TestProviderLeavesGather(t *testing.T) {
+	dir, lib := prepare(t), testenv.HostProvider(t)
+	s := suite{"4", onnx.Float}
+	nodes, err := openRuntime(t).Placement(context.Background(), s.model(dir),
+		ort.SessionOptions{Threads: 1, OpsLibrary: testenv.Ops(t), Provider: lib}, s.inputs(3))
+	if err != nil {
+		t.Fatal(err)
+	}
+	gathers := 0
+	for _, n := range nodes {
+		if n.Op == cudaops.GatherName {
+			gathers++
+			if n.Provider != "CPUExecutionProvider" || n.Reason == "" {
+				t.Errorf("%s ran on %s, reason %q", n.Node, n.Provider, n.Reason)
+			}
+		}
+	}
+	if gathers == 0 {
+		t.Error("no " + cudaops.GatherName + " ran")
+	}
+}
+
 func calls(ops *ort.OpsLibrary) map[string]int64 {
 	m := map[string]int64{}
 	for _, isa := range cudaops.ISAs {
