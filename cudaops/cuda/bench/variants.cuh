@@ -4,6 +4,8 @@
 #ifndef COSETQ_CUDA_BENCH_VARIANTS_CUH_
 #define COSETQ_CUDA_BENCH_VARIANTS_CUH_
 
+#include <cuda_fp16.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -26,6 +28,7 @@ struct Bench {
   std::vector<uint32_t> fine_words, coarse_words;
   Buffer<uint32_t> fine, coarse;
   Buffer<float> scales;
+  double centre[kGroup];
   int copies;
   size_t bytes;
 
@@ -37,6 +40,7 @@ struct Bench {
     view.groups = (cols + 7) / 8;
     view.tiles = (rows + 15) / 16;
     view.chunks = (view.groups + 31) / 32;
+    view.shares = std::min(view.tiles, CurrentDevice().processors);
     bytes = static_cast<size_t>(view.tiles) * static_cast<size_t>(view.chunks) * static_cast<size_t>(PanelBytes(form));
     copies = static_cast<int>(400e6 / static_cast<double>(bytes)) + 2;
     host.resize(bytes);
@@ -53,18 +57,24 @@ struct Bench {
       }
       return v;
     };
+    // Coordinates of 0 and up, whose sum has a middle that the centre takes off.
     fine_words = words(FineDigits(form), form == Form::kNibbleByte ? 4 : 8);
-    fine = Buffer<uint32_t>(fine_words);
-    view.fine = fine.get();
+    if (form == Form::kNibbleByte) coarse_words = words(256, 16);
+    std::vector<uint32_t> fine_bytes = fine_words;
+    const uint32_t middle = form == Form::kTwoByte ? 20 : form == Form::kNibbleByte ? 10 : 5;
+    for (uint32_t& word : fine_bytes) word -= 0x01010101u * (form == Form::kTwoByte ? middle / 5 : middle);
+    fine = Buffer<uint32_t>(fine_bytes);
+    view.bytes.fine = fine.get();
     if (form == Form::kNibbleByte) {
-      coarse_words = words(256, 16);
       coarse = Buffer<uint32_t>(coarse_words);
-      view.coarse = coarse.get();
+      view.bytes.coarse = coarse.get();
     }
-    view.shift = 2;
-    view.bias = form == Form::kTwoByte ? 20 : form == Form::kNibbleByte ? 10 : 4;
-    view.gains = 0x06050403;
-    for (int j = 0; j < kGroup; ++j) view.centre[j] = 0.5f - 0.3f * static_cast<float>(j % 4);
+    view.bytes.gains = 0x06050403;
+    view.bytes.base = 0x78787878;
+    for (int j = 0; j < kGroup; ++j) {
+      view.bytes.rest[j] = 0.2f - 0.06f * static_cast<float>(j % 4);
+      centre[j] = static_cast<double>(middle) + static_cast<double>(view.bytes.rest[j]);
+    }
     std::vector<float> s;
     for (int i = 0; i < view.tiles * 16; ++i) s.push_back(1e-2f * static_cast<float>(1 + random() % 7));
     scales = Buffer<float>(s);
@@ -81,9 +91,7 @@ struct Bench {
   double Weight(int row, int col) const {
     const int group = col % view.groups, j = col / view.groups;
     const int step = group % 32 / 4, lane = row % 8 * 4 + group % 4, half = row % 16 / 8, block = j / 4;
-    const unsigned char* panel =
-        &host[(static_cast<size_t>(row / 16) * static_cast<size_t>(view.chunks) + static_cast<size_t>(group / 32)) *
-              static_cast<size_t>(PanelBytes(view.form))];
+    const unsigned char* panel = &host[static_cast<size_t>(TilePanels(view, row / 16)[group / 32] - view.panels)];
     const auto word = [&](int i) { return reinterpret_cast<const uint32_t*>(panel)[(i / 4 * 32 + lane) * 4 + i % 4]; };
     const int place = 2 * block + half;
     const auto byte = [&](uint32_t w, int i) { return w >> (8 * i) & 255; };
@@ -98,8 +106,8 @@ struct Bench {
           coordinate(fine_words[word(8 + step / 2) >> (16 * (step % 2) + 4 * place) & 15]);
     }
     const uint32_t packed = reinterpret_cast<const uint32_t*>(panel + PanelVectors(view.form) * 512)[lane];
-    const double gain = byte(view.gains, static_cast<int>(packed >> (4 * step + 2 * half) & 3));
-    return gain * (v - view.bias - static_cast<double>(view.centre[j]));
+    const double gain = byte(view.bytes.gains, static_cast<int>(packed >> (4 * step + 2 * half) & 3));
+    return gain * (v - centre[j]);
   }
 };
 
@@ -137,45 +145,48 @@ double Time(int copies, const std::function<void(int, cudaStream_t)>& call) {
 }
 
 // With kParts it also prints what it takes to fetch the weights, and to decode them too.
-template <Form kForm, int kRoom, int kWarps, int kDepth, bool kParts = false>
+template <Form kForm, int kRoom, int kWarps, int kDepth, bool kAhead, bool kParts = false>
 void Variant(int number, const Bench& bench, int batch) {
   const PackedView& w = bench.view;
   std::mt19937 random(7);
   std::normal_distribution<float> normal;
-  std::vector<float> a(static_cast<size_t>(batch) * static_cast<size_t>(w.cols));
-  for (float& x : a) x = normal(random);
-  const Buffer<float> in(a);
-  const Buffer<unsigned char> workspace(FragmentBytes(w, batch));
+  std::vector<__half> a;
+  for (int64_t i = 0; i < static_cast<int64_t>(batch) * w.cols; ++i) a.push_back(__float2half(normal(random)));
+  const Buffer<__half> in(a);
+  const Buffer<unsigned char> workspace(Prepared::Bytes(w, batch));
   std::vector<float> y(static_cast<size_t>(batch) * static_cast<size_t>(w.rows));
   const Buffer<float> out(y.size());
   Check(cudaMemset(out.get(), 0xff, out.bytes()), "poison");
   Check(cudaMemset(workspace.get(), 0xff, workspace.bytes()), "poison");
-  const auto launch = [&](auto work, int i, cudaStream_t stream) {
-    LaunchSmall<kForm, kRoom, kWarps, kDepth, decltype(work)::value>(bench.Copy(i), in.get(), false, batch, workspace.get(),
-                                                                     out.get(), false, stream);
+  const auto launch = [&](auto work, int i, bool half_y, cudaStream_t stream) {
+    return LaunchSmall<kForm, kRoom, kWarps, kDepth, kAhead, decltype(work)::value>(bench.Copy(i), in.get(), batch, workspace.get(), out.get(),
+                                                                                    half_y, stream);
   };
   const std::integral_constant<Work, kMultiply> whole;
-  std::printf("%2d  room %2d warps %2d depth %d ", number, kRoom, kWarps, kDepth);
-  launch(whole, 0, nullptr);
+  std::printf("%2d  room %2d warps %2d depth %d %s ", number, kRoom, kWarps, kDepth, kAhead ? "decoded ahead" : "             ");
+  if (!launch(whole, 0, false, nullptr)) {
+    std::printf("does not fit\n");
+    return;
+  }
   Check(cudaMemcpy(y.data(), out.get(), out.bytes(), cudaMemcpyDeviceToHost), "read");
   std::vector<float> scales(static_cast<size_t>(w.rows));
   Check(cudaMemcpy(scales.data(), w.scales, scales.size() * 4, cudaMemcpyDeviceToHost), "read");
-  double squares = 0, norm = 0;
+  double squares = std::any_of(y.begin(), y.end(), [](float x) { return std::isnan(x); }) ? INFINITY : 0, norm = 0;
   for (int i = 0; i < 64; ++i) {
-    const int row = static_cast<int>(random() % static_cast<unsigned>(w.rows)), b = static_cast<int>(random() % static_cast<unsigned>(batch));
+    const int row = static_cast<int>(random() % static_cast<unsigned>(w.rows)), b = i % batch;
     double sum = 0;
     for (int c = 0; c < w.cols; ++c)
-      sum += bench.Weight(row, c) * static_cast<double>(a[static_cast<size_t>(b) * static_cast<size_t>(w.cols) + static_cast<size_t>(c)]);
+      sum += bench.Weight(row, c) * static_cast<double>(__half2float(a[static_cast<size_t>(b) * static_cast<size_t>(w.cols) + static_cast<size_t>(c)]));
     sum *= static_cast<double>(scales[static_cast<size_t>(row)]);
     const double e = static_cast<double>(y[static_cast<size_t>(b) * static_cast<size_t>(w.rows) + static_cast<size_t>(row)]) - sum;
     squares += e * e;
     norm += sum * sum;
   }
-  const double all = Time(bench.copies, [&](int i, cudaStream_t stream) { launch(whole, i, stream); });
+  const double all = Time(bench.copies, [&](int i, cudaStream_t stream) { launch(whole, i, true, stream); });
   std::printf("%6.2f us  %5.2f TB/s  error %.1e", all, static_cast<double>(bench.bytes) / all * 1e-6, std::sqrt(squares / norm));
   if constexpr (kParts) {
     const auto part = [&](auto work) {
-      return Time(bench.copies, [&](int i, cudaStream_t stream) { launch(work, i, stream); });
+      return Time(bench.copies, [&](int i, cudaStream_t stream) { launch(work, i, true, stream); });
     };
     std::printf("  of it: fetch %.2f, + decode %.2f", part(std::integral_constant<Work, kFetch>()),
                 part(std::integral_constant<Work, kDecode>()));
@@ -186,12 +197,21 @@ void Variant(int number, const Bench& bench, int batch) {
 
 template <Form kForm, int kRoom>
 void Variants(const Bench& bench, int batch) {
-  constexpr int kMore = kForm == Form::kOneByte ? 2 : 1;
-  Variant<kForm, kRoom, 16, kMore, true>(1, bench, batch);
-  Variant<kForm, kRoom, 16, 2 * kMore>(2, bench, batch);
-  Variant<kForm, kRoom, 12, 3 * kMore>(3, bench, batch);
-  Variant<kForm, kRoom, 8, 5 * kMore>(4, bench, batch);
-  if constexpr (kRoom == 4) Variant<kForm, kRoom, 20, kMore>(5, bench, batch);
+  constexpr int kUnit = kForm == Form::kOneByte ? 2 : 1;
+  if constexpr (kRoom < 16) {
+    Variant<kForm, kRoom, 16, kUnit, false, true>(1, bench, batch);
+    Variant<kForm, kRoom, 16, 2 * kUnit, false>(2, bench, batch);
+    Variant<kForm, kRoom, 16, 3 * kUnit, false>(3, bench, batch);
+    Variant<kForm, kRoom, 16, kUnit, true>(4, bench, batch);
+    Variant<kForm, kRoom, 16, 2 * kUnit, true>(5, bench, batch);
+    Variant<kForm, kRoom, 12, 2 * kUnit, true>(6, bench, batch);
+  } else {
+    Variant<kForm, kRoom, 12, 2 * kUnit, false, true>(1, bench, batch);
+    Variant<kForm, kRoom, 12, 3 * kUnit, false>(2, bench, batch);
+    Variant<kForm, kRoom, 8, 4 * kUnit, false>(3, bench, batch);
+    Variant<kForm, kRoom, 8, 2 * kUnit, true>(4, bench, batch);
+    Variant<kForm, kRoom, 12, 2 * kUnit, true>(5, bench, batch);
+  }
 }
 
 template <Form kForm>
@@ -199,6 +219,8 @@ void RunVariantsOf(const char* name, int rows, int cols, int batch) {
   const Bench bench(kForm, rows, cols);
   std::printf("%s N=%d K=%d batch %d, %.1f MB\n", name, rows, cols, batch, static_cast<double>(bench.bytes) * 1e-6);
   switch (SmallRoom(batch)) {
+    case 1:
+      return Variants<kForm, 1>(bench, batch);
     case 4:
       return Variants<kForm, 4>(bench, batch);
     case 8:

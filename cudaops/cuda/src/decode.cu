@@ -8,6 +8,7 @@
 #include "errors.h"
 #include "general.cuh"
 #include "operands.cuh"
+#include "overlap.h"
 
 namespace cosetq::cuda {
 namespace {
@@ -53,12 +54,12 @@ struct Panels {
   const PackedView& w;
   int first, lane;
   PanelCodes<kForm> codes;
-  uint32_t gains[2][2];
+  uint32_t packed_gains;
   int tile, chunk;
 
   __device__ __forceinline__ void Load(int64_t i) {
     tile = static_cast<int>(i / w.chunks), chunk = static_cast<int>(i % w.chunks);
-    const unsigned char* panel = w.panels + (static_cast<int64_t>(first) * w.chunks + i) * PanelBytes(kForm);
+    const unsigned char* panel = TilePanels(w, first + tile)[chunk];
 #pragma unroll
     for (int v = 0; v < PanelVectors(kForm); ++v) {
       const uint4 vector = __ldg(reinterpret_cast<const uint4*>(panel) + v * 32 + lane);
@@ -67,50 +68,59 @@ struct Panels {
       codes.words[4 * v + 2] = vector.z;
       codes.words[4 * v + 3] = vector.w;
     }
-    ExpandGains(w.gains, __ldg(reinterpret_cast<const uint32_t*>(panel + PanelVectors(kForm) * 512) + lane), gains);
+    packed_gains = __ldg(reinterpret_cast<const uint32_t*>(panel + PanelVectors(kForm) * 512) + lane);
   }
 };
 
-// Calls store(step, a) for all steps of a panel, a being the lane's registers of A, gain * (v + bias).
+// Calls store(step, a) for all steps of a panel, a being the lane's registers of A.
 template <Form kForm, int kStep = 0, typename Store>
-__device__ __forceinline__ void ForEachStep(const Panels<kForm>& panel, uint32_t lane_table, uint32_t ratio, const Store& store) {
+__device__ __forceinline__ void ForEachStep(const PanelCodes<kForm>& codes, uint32_t lane_table, const uint32_t gains[2][2], uint32_t base,
+                                            const Store& store) {
   uint32_t a[4];
-  DecodeStep<kForm, kStep>(panel.codes, lane_table, ratio, panel.gains, a);
+  DecodeStep<kForm, kStep>(codes, lane_table, gains, base, a);
   store(kStep, a);
-  if constexpr (kStep + 1 < kPanelSteps) ForEachStep<kForm, kStep + 1>(panel, lane_table, ratio, store);
+  if constexpr (kStep + 1 < kPanelSteps) ForEachStep<kForm, kStep + 1>(codes, lane_table, gains, base, store);
 }
 
 // out begins with the first row of tile first. Staged: float16, in runs of eight groups that leave together.
 template <Form kForm, bool kStaged, typename T>
 __global__ void __launch_bounds__(kThreads) DecodePacked(const __grid_constant__ PackedView w, int first, int last, T* out) {
+  LetNextKernelBegin();
   extern __shared__ __align__(128) uint32_t table[];
-  FillTable(w, table, threadIdx.x, kThreads);
-  __syncthreads();
   const int lane = threadIdx.x % 32, warps = gridDim.x * (kThreads / 32), row = lane / 4;
   T* stage = reinterpret_cast<T*>(table + TableWords(kForm)) + threadIdx.x / 32 * kPanelRows * kStageRow;
-  const uint32_t lane_table = static_cast<uint32_t>(__cvta_generic_to_shared(table)) + lane * 4, ratio = 1u << w.shift;
+  const uint32_t lane_table = static_cast<uint32_t>(__cvta_generic_to_shared(table)) + lane * 4, base = w.bytes.base;
+  const __half2 zero[2] = {FromBytes<0, 1>(base), FromBytes<2, 3>(base)};
   const int64_t count = static_cast<int64_t>(last - first) * w.chunks;
-  Panels<kForm> panel{w, first, lane, {}, {}, 0, 0};
-  for (int64_t i = blockIdx.x * (kThreads / 32) + threadIdx.x / 32; i < count; i += warps) {
-    panel.Load(i);
+  const Table<kForm, kThreads> codebook(w);
+  int64_t i = blockIdx.x * (kThreads / 32) + threadIdx.x / 32;
+  Panels<kForm> next{w, first, lane, {}, 0, 0, 0};
+  if (i < count) next.Load(i);
+  codebook.Store(table);
+  __syncthreads();
+  WaitForKernelsAhead();
+  for (; i < count; i += warps) {
+    const Panels<kForm> panel = next;
+    if (i + warps < count) next.Load(i + warps);
+    uint32_t gains[2][2];
+    ExpandGains(w.bytes.gains, panel.packed_gains, gains);
     const int rows = min(kPanelRows, w.rows - (first + panel.tile) * kPanelRows);
     const float* scales = w.scales + (first + panel.tile) * kPanelRows + row;
     T* tile_out = out + static_cast<int64_t>(panel.tile) * kPanelRows * w.cols;
     const float row_scales[2] = {scales[0], scales[8]};
     if constexpr (kStaged) {
-      ForEachStep<kForm>(panel, lane_table, ratio, [&](int step, const uint32_t a[4]) {
+      ForEachStep<kForm>(panel.codes, lane_table, gains, base, [&](int step, const uint32_t a[4]) {
         __half* to = stage + row * kStageRow + step * kStepGroups + lane % 4;
 #pragma unroll
         for (int r = 0; r < 4; ++r) {
           const int half = r % 2, block = r / 2;
-          const float gain = static_cast<float>(panel.gains[half][step / 4] >> (step % 4 * 8) & 255);
-          const __half2 zero = __float2half2_rn(1024 + gain * static_cast<float>(w.bias));  // exact, as the differences are
-          const float2 points[2] = {__half22float2(__hsub2(FromBytes<0, 1>(a[r]), zero)),
-                                    __half22float2(__hsub2(FromBytes<2, 3>(a[r]), zero))};
+          const float gain = static_cast<float>(gains[half][step / 4] >> (step % 4 * 8) & 255);
+          const float2 points[2] = {__half22float2(__hsub2(FromBytes<0, 1>(a[r]), zero[0])),  // exact
+                                    __half22float2(__hsub2(FromBytes<2, 3>(a[r]), zero[1]))};
           __half* at = to + half * 8 * kStageRow + 4 * block * kPanelGroups;
 #pragma unroll
           for (int pair = 0; pair < 2; ++pair) {
-            const float* c = w.centre + 4 * block + 2 * pair;
+            const float* c = w.bytes.rest + 4 * block + 2 * pair;
             const __half2 values = __floats2half2_rn(row_scales[half] * (points[pair].x - gain * c[0]),
                                                      row_scales[half] * (points[pair].y - gain * c[1]));
             at[2 * pair * kPanelGroups] = __low2half(values);
@@ -122,20 +132,20 @@ __global__ void __launch_bounds__(kThreads) DecodePacked(const __grid_constant__
       CopyPanel(w, stage, lane, panel.chunk, rows, tile_out);
       __syncwarp();
     } else {
-      ForEachStep<kForm>(panel, lane_table, ratio, [&](int step, const uint32_t a[4]) {
+      ForEachStep<kForm>(panel.codes, lane_table, gains, base, [&](int step, const uint32_t a[4]) {
         const int group = panel.chunk * kPanelGroups + step * kStepGroups + lane % 4;
 #pragma unroll
         for (int r = 0; r < 4; ++r) {
           const int half = r % 2, block = r / 2, n = row + 8 * half;
-          const float gain = static_cast<float>(panel.gains[half][step / 4] >> (step % 4 * 8) & 255);
+          const float gain = static_cast<float>(gains[half][step / 4] >> (step % 4 * 8) & 255);
 #pragma unroll
           for (int j = 0; j < 4; ++j) {
             const int coordinate = 4 * block + j;
             const int64_t column = group + static_cast<int64_t>(w.groups) * coordinate;
-            const float point = static_cast<float>(a[r] >> (8 * j) & 255) - gain * static_cast<float>(w.bias);  // exact
+            const float point = static_cast<float>(static_cast<int>(a[r] >> (8 * j) & 255) - static_cast<int>(base >> (8 * j) & 255));
             if (n < rows && group < w.groups && column < w.cols)
               Store(tile_out + static_cast<int64_t>(n) * w.cols + column,
-                    row_scales[half] * (point - gain * w.centre[coordinate]));
+                    row_scales[half] * (point - gain * w.bytes.rest[coordinate]));
           }
         }
       });
@@ -152,8 +162,7 @@ void LaunchForm(const PackedView& w, int64_t row, int64_t count, T* out, cudaStr
   Check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kShared), "reserve shared memory");
   const int64_t panels = static_cast<int64_t>(last - first) * w.chunks;
   const auto blocks = static_cast<unsigned>(std::min<int64_t>((panels + 7) / 8, 2 * CurrentDevice().processors));
-  kernel<<<blocks, kThreads, kShared, stream>>>(w, first, last, out);
-  CheckLaunch("decode weights");
+  LaunchOverlapped("decode weights", kernel, dim3(blocks), kThreads, kShared, CurrentDevice().hopper, stream, w, first, last, out);
 }
 
 template <bool kStaged, typename T>

@@ -19,8 +19,6 @@ std::atomic<int64_t>& Calls(Path path) {
 
 namespace {
 
-bool InBytes(const DeviceWeight& w, bool fast) { return fast && w.packed_view().bytes.fit; }
-
 // Which path a call takes.
 Path PathOf(const DeviceWeight& w, int64_t batch, bool fast) {
   if (w.packed() && batch <= kMaxSmallBatch) return kSmall;
@@ -28,7 +26,7 @@ Path PathOf(const DeviceWeight& w, int64_t batch, bool fast) {
   const bool large = w.cols() % 8 == 0 && HasCublas();
   // So many rows are worth writing decoded weights down.
   constexpr int64_t kMany = 1024;
-  if (w.packed() && CurrentDevice().hopper && !(large && batch >= kMany && !InBytes(w, fast))) return kWide;
+  if (w.packed() && CurrentDevice().hopper && !(large && batch >= kMany && !fast)) return kWide;
   if (batch >= kMinLargeBatch && large) return kLarge;
   return w.packed() ? kSmall : kGeneral;
 }
@@ -46,7 +44,7 @@ size_t LinearWorkspace(const DeviceWeight& w, int64_t batch, bool half, bool fas
     case kSmall:
       return rotated + SmallWorkspace(w.packed_view(), batch);
     case kWide:
-      return rotated + WideWorkspace(w.packed_view(), batch, InBytes(w, fast));
+      return rotated + WideWorkspace(w.packed_view(), batch, fast);
     case kLarge:
       return rotated + LargeWorkspace(w, batch, half && rotated == 0, half);
     default:
@@ -78,7 +76,7 @@ void Linear(const DeviceWeight& w, const LinearCall& call, cudaStream_t stream) 
         throw Error("the device has too little shared memory");
     }
   } else if (path == kWide) {
-    WideLinear(w.packed_view(), a, half_a, call.batch, InBytes(w, call.fast), call.y, call.half, workspace, stream);
+    WideLinear(w.packed_view(), a, half_a, call.batch, call.fast, call.y, call.half, workspace, stream);
   } else if (path == kLarge) {
     LargeLinear(w, a, half_a, call.batch, call.y, call.half, workspace, stream);
   } else {

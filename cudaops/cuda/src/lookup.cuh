@@ -10,19 +10,35 @@ namespace cosetq::cuda {
 
 constexpr int TableWords(Form form) { return (256 + (form == Form::kNibbleByte ? 16 : 0)) * 32; }
 
-// Copies the codebook to shared memory: a table of 256 entries, after it one of 16 if the form has one.
-__device__ __forceinline__ void FillTable(const PackedView& w, uint32_t* table, int thread, int threads) {
-  const uint32_t* wide = w.coarse != nullptr ? w.coarse : w.fine;
-  for (int i = thread; i < 256 * 8; i += threads) {
-    const uint32_t word = __ldg(wide + i / 8);
-    reinterpret_cast<uint4*>(table)[i] = make_uint4(word, word, word, word);
+// The codebook on its way to shared memory: a table of 256 entries, after it one of 16 if the form has one. Each entry of the large
+// table is the work of kThreads / 256 threads.
+template <Form kForm, int kThreads>
+class Table {
+ public:
+  // Begins to load it.
+  __device__ __forceinline__ explicit Table(const PackedView& w)
+      : word_(__ldg((kForm == Form::kNibbleByte ? w.bytes.coarse : w.bytes.fine) + Entry())) {
+    if (kForm == Form::kNibbleByte && threadIdx.x < 16 * 8) small_ = __ldg(w.bytes.fine + threadIdx.x / 8);
   }
-  if (w.form != Form::kNibbleByte) return;
-  for (int i = thread; i < 16 * 8; i += threads) {
-    const uint32_t word = __ldg(w.fine + i / 8);
-    reinterpret_cast<uint4*>(table)[256 * 8 + i] = make_uint4(word, word, word, word);
+
+  __device__ __forceinline__ void Store(uint32_t* table) const {
+    if (threadIdx.x < 256 * kPer) {
+#pragma unroll
+      for (int i = 0; i < 8 / kPer; ++i)
+        reinterpret_cast<uint4*>(table)[Entry() * 8 + threadIdx.x % kPer * (8 / kPer) + (i + Entry()) % (8 / kPer)] =
+            make_uint4(word_, word_, word_, word_);  // eight threads write to different banks
+    }
+    if (kForm == Form::kNibbleByte && threadIdx.x < 16 * 8)
+      reinterpret_cast<uint4*>(table)[256 * 8 + threadIdx.x] = make_uint4(small_, small_, small_, small_);
   }
-}
+
+ private:
+  static constexpr int kPer = kThreads / 256;
+  static_assert(kPer == 1 || kPer == 2);
+  __device__ __forceinline__ static int Entry() { return min(static_cast<int>(threadIdx.x) / kPer, 255); }
+
+  uint32_t word_, small_ = 0;
+};
 
 // Looks up entry `byte` of four digits. lane_table is the shared-memory address of the lane's copy.
 template <int kByte>
@@ -50,11 +66,10 @@ struct PanelCodes {
   uint32_t words[PanelVectors(kForm) * 4];
 };
 
-// The four registers of A in one step of a panel, times their gains; gains holds a byte per step of each row. With one table for
-// both levels, ratio is that of their weights.
+// The four registers of A in one step of a panel: weights as ByteView has them. gains holds a byte per step of each row.
 template <Form kForm, int kStep>
-__device__ __forceinline__ void DecodeStep(const PanelCodes<kForm>& codes, uint32_t lane_table, uint32_t ratio,
-                                           const uint32_t gains[2][2], uint32_t a[4]) {
+__device__ __forceinline__ void DecodeStep(const PanelCodes<kForm>& codes, uint32_t lane_table, const uint32_t gains[2][2],
+                                           uint32_t base, uint32_t a[4]) {
   if constexpr (kForm == Form::kOneByte) {
     const uint32_t w = codes.words[kStep];
     a[0] = LookUp<0>(lane_table, w);
@@ -63,10 +78,10 @@ __device__ __forceinline__ void DecodeStep(const PanelCodes<kForm>& codes, uint3
     a[3] = LookUp<3>(lane_table, w);
   } else if constexpr (kForm == Form::kTwoByte) {
     const uint32_t fine = codes.words[2 * kStep], coarse = codes.words[2 * kStep + 1];
-    a[0] = LookUp<0>(lane_table, fine) + LookUp<0>(lane_table, coarse) * ratio;
-    a[1] = LookUp<1>(lane_table, fine) + LookUp<1>(lane_table, coarse) * ratio;
-    a[2] = LookUp<2>(lane_table, fine) + LookUp<2>(lane_table, coarse) * ratio;
-    a[3] = LookUp<3>(lane_table, fine) + LookUp<3>(lane_table, coarse) * ratio;
+    a[0] = LookUp<0>(lane_table, fine) + LookUp<0>(lane_table, coarse) * kLevelRatio;
+    a[1] = LookUp<1>(lane_table, fine) + LookUp<1>(lane_table, coarse) * kLevelRatio;
+    a[2] = LookUp<2>(lane_table, fine) + LookUp<2>(lane_table, coarse) * kLevelRatio;
+    a[3] = LookUp<3>(lane_table, fine) + LookUp<3>(lane_table, coarse) * kLevelRatio;
   } else {
     const uint32_t coarse = codes.words[kStep];
     const uint32_t fine = codes.words[8 + kStep / 2];
@@ -79,10 +94,10 @@ __device__ __forceinline__ void DecodeStep(const PanelCodes<kForm>& codes, uint3
   }
   const uint32_t low = __byte_perm(gains[0][kStep / 4], 0, 0x4440 | kStep % 4);
   const uint32_t high = __byte_perm(gains[1][kStep / 4], 0, 0x4440 | kStep % 4);
-  a[0] *= low;
-  a[1] *= high;
-  a[2] *= low;
-  a[3] *= high;
+  a[0] = a[0] * low + base;
+  a[1] = a[1] * high + base;
+  a[2] = a[2] * low + base;
+  a[3] = a[3] * high + base;
 }
 
 // The gains of a panel, a byte per step, of the rows g (first) and g + 8.

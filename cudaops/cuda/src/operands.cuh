@@ -25,65 +25,50 @@ __device__ __forceinline__ __half2 FromBytes(uint32_t bytes) {
 // A of one slice: kSliceUnits products.
 using SliceA = uint32_t[kSliceUnits][4];
 
-template <bool kBytes>
-struct Centre;
+// Weights in float16 from their bytes: gain * (v - centre).
+struct Centre {
+  __half2 zero[2], rest[4];  // pairs of coordinates; the number that a byte of the bias becomes
 
-template <>
-struct Centre<true> {
-  ByteView bytes;
-
-  __device__ __forceinline__ explicit Centre(const PackedView& w) : bytes(w.bytes) {}
-
-  // u is a step, gains those of its two rows.
-  __device__ __forceinline__ void Finish(const uint32_t u[4], const uint32_t gains[2], uint32_t (&a)[4]) const {
+  __device__ __forceinline__ explicit Centre(const PackedView& w) {
+    zero[0] = FromBytes<0, 1>(w.bytes.base);
+    zero[1] = FromBytes<2, 3>(w.bytes.base);
 #pragma unroll
-    for (int i = 0; i < 4; ++i) a[i] = u[i] + (bytes.base[i / 2] - gains[i % 2] * bytes.slope[i / 2]);
-  }
-};
-
-template <>
-struct Centre<false> {
-  __half2 pairs[4], bias;
-
-  __device__ __forceinline__ explicit Centre(const PackedView& w) : bias(__float2half2_rn(static_cast<float>(w.bias))) {
-#pragma unroll
-    for (int i = 0; i < 4; ++i) pairs[i] = __floats2half2_rn(w.centre[2 * i], w.centre[2 * i + 1]);
+    for (int i = 0; i < 4; ++i) rest[i] = __floats2half2_rn(w.bytes.rest[2 * i], w.bytes.rest[2 * i + 1]);
   }
 
-  // gain * (v - centre) for two blocks, each A of one product.
+  // Two blocks of a step, each A of one product. gains are those of the two rows.
   __device__ __forceinline__ void Finish(const uint32_t u[4], const uint32_t gains[2], uint32_t (&first)[4],
                                          uint32_t (&second)[4]) const {
     const __half2 thousand = AsHalves(0x64006400);
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const __half2 minus = __hsub2(thousand, FromBytes<0, 0>(gains[half]));  // gain, negative
-      const __half2 zero = __hfma2(__hneg2(minus), bias, thousand);
 #pragma unroll
       for (int block = 0; block < 2; ++block) {
         const uint32_t bytes = u[2 * block + half];
         uint32_t(&a)[4] = block == 0 ? first : second;
-        a[half] = AsWord(__hfma2(minus, pairs[2 * block], __hsub2(FromBytes<0, 1>(bytes), zero)));
-        a[2 + half] = AsWord(__hfma2(minus, pairs[2 * block + 1], __hsub2(FromBytes<2, 3>(bytes), zero)));
+        a[half] = AsWord(__hfma2(minus, rest[2 * block], __hsub2(FromBytes<0, 1>(bytes), zero[0])));
+        a[2 + half] = AsWord(__hfma2(minus, rest[2 * block + 1], __hsub2(FromBytes<2, 3>(bytes), zero[1])));
       }
     }
   }
 };
 
-template <Form kForm, bool kBytes, int kSlice, int kStep>
-__device__ __forceinline__ void DecodeSliceStep(const PanelCodes<kForm>& codes, uint32_t lane_table, uint32_t ratio,
-                                                const uint32_t gains[2][2], const Centre<kBytes>& centre, SliceA& a) {
+// A of a slice of a panel. Bytes need no finish: what is missing of their centre is made up for elsewhere.
+template <Form kForm, bool kBytes, int kSlice, int kStep = 0>
+__device__ __forceinline__ void DecodeSlice(const PanelCodes<kForm>& codes, uint32_t lane_table, const uint32_t gains[2][2],
+                                            uint32_t base, const Centre& centre, SliceA& a) {
   constexpr int kSteps = kBytes ? 4 : 2, kAt = kSlice * kSteps + kStep;
-  uint32_t u[4];
-  DecodeStep<kForm, kAt>(codes, lane_table, ratio, gains, u);
-  const uint32_t step_gains[2] = {__byte_perm(gains[0][kAt / 4], 0, 0x4440 | kAt % 4),
-                                  __byte_perm(gains[1][kAt / 4], 0, 0x4440 | kAt % 4)};
   if constexpr (kBytes) {
-    centre.Finish(u, step_gains, a[kStep]);
+    DecodeStep<kForm, kAt>(codes, lane_table, gains, base, a[kStep]);
   } else {
+    uint32_t u[4];
+    DecodeStep<kForm, kAt>(codes, lane_table, gains, base, u);
+    const uint32_t step_gains[2] = {__byte_perm(gains[0][kAt / 4], 0, 0x4440 | kAt % 4),
+                                    __byte_perm(gains[1][kAt / 4], 0, 0x4440 | kAt % 4)};
     centre.Finish(u, step_gains, a[2 * kStep], a[2 * kStep + 1]);
   }
-  if constexpr (kStep + 1 < kSteps)
-    DecodeSliceStep<kForm, kBytes, kSlice, kStep + 1>(codes, lane_table, ratio, gains, centre, a);
+  if constexpr (kStep + 1 < kSteps) DecodeSlice<kForm, kBytes, kSlice, kStep + 1>(codes, lane_table, gains, base, centre, a);
 }
 
 }  // namespace cosetq::cuda

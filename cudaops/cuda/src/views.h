@@ -9,6 +9,8 @@
 #ifndef COSETQ_CUDA_VIEWS_H_
 #define COSETQ_CUDA_VIEWS_H_
 
+#include <cuda_runtime.h>
+
 #include <cstdint>
 
 #include "cpu/weight_view.h"
@@ -33,15 +35,32 @@ constexpr int PanelBytes(Form form) { return PanelVectors(form) * 512 + 128; }
 
 constexpr int FineDigits(Form form) { return form == Form::kNibbleByte ? 16 : 256; }
 
-// Weights as unsigned bytes u = gain * (v - rounded centre) + bias of the coordinate. What is missing of the centre is
-// multiplied by the gain alone.
+// Of the weights of two levels that share a table.
+constexpr int kLevelRatio = 4;
+
+// Weights as unsigned bytes u = gain * (v - rounded centre) + bias, a coordinate each, four in a word:
+//
+//   (fine word + coarse word) * gain + base, modulo 2^32,
+//
+// where with one table for both levels the coarse word is the fine one times four. Fields of the words may be negative and borrow
+// from their neighbours; of the result they are not. What is missing of the centre is multiplied by the gain alone.
 struct ByteView {
-  bool fit;              // all of them in 0 ... 255
-  uint32_t base[2];      // bias of the coordinates of either block, a byte each
-  uint32_t slope[2];     // bias of the sum of the levels plus rounded centre, likewise; modulo 2^32
-  int32_t bias[kGroup];
-  float rest[kGroup];    // centre less rounded centre
-  int32_t factor;        // so that <rest, activations> / factor is a byte when the activations are
+  const uint32_t* fine;    // [FineDigits], less the rounded centre
+  const uint32_t* coarse;  // [256]; null if fine is the table of both levels
+  uint32_t gains;          // four bytes: gains times factor, and all words are divided by it
+  uint32_t base;           // the biases, a byte each
+  float rest[kGroup];      // centre less rounded centre, over factor: less than 1 in sum
+};
+
+// Codewords as they are, in units of level_weights[0], 4 bytes each, biased to be non-negative: fine [FineDigits], and coarse [256]
+// if there are two levels of their own; with one table for both, coarse is null and the coarse word is four times the fine one.
+struct PointView {
+  const uint32_t* fine;
+  const uint32_t* coarse;
+  int32_t bias;          // of the sum of the levels
+  int32_t fine_bias;     // of the fine level
+  uint32_t gains;        // four bytes; 0x01010101 when there is one gain
+  float centre[kGroup];
 };
 
 struct PackedView {
@@ -49,20 +68,43 @@ struct PackedView {
   int32_t rows, cols, groups;
   int32_t tiles;   // of kPanelRows
   int32_t chunks;  // of kPanelGroups
-  const unsigned char* panels;  // [tile][chunk]
-  // Codewords in units of level_weights[0], 4 bytes each, biased to be non-negative: fine [FineDigits], and coarse
-  // [256] if there are two levels of their own; with one table for both, coarse is null and the coarse word is
-  // the fine one shifted left.
-  const uint32_t* fine;
-  const uint32_t* coarse;
-  int32_t shift;
-  int32_t bias;          // of the sum of the levels
-  int32_t fine_bias;     // of the fine level
-  uint32_t gains;        // four bytes; 0x01010101 when there is one gain
-  float centre[kGroup];  // in units of level_weights[0]
+  int32_t shares;  // of the tiles: what a block of the small-batch kernel takes
+  const unsigned char* panels;  // [share][chunk][tile of the share]
   ByteView bytes;
+  PointView points;
   const float* scales;   // [tiles * kPanelRows], times the unit
   const float* offsets;  // bias of the node, [rows]; null for none
+};
+
+// Where part i of a whole begins when it is cut as evenly as may be; whole times parts must stay below 2^31.
+__host__ __device__ inline int Part(int whole, int i, int parts) {
+  return static_cast<int>(static_cast<uint32_t>(whole * i) / static_cast<uint32_t>(parts));
+}
+
+// The tiles of a share: first ... first + count - 1.
+struct Share {
+  int first, count;
+
+  __host__ __device__ Share(const PackedView& w, int share)
+      : first(Part(w.tiles, share, w.shares)), count(Part(w.tiles, share + 1, w.shares) - first) {}
+};
+
+// The share that holds a tile.
+__host__ __device__ inline int ShareOf(const PackedView& w, int tile) {
+  return static_cast<int>(static_cast<uint32_t>((tile + 1) * w.shares - 1) / static_cast<uint32_t>(w.tiles));
+}
+
+// The panels of a tile lie a stride apart, chunk after chunk.
+struct TilePanels {
+  const unsigned char* first;
+  int64_t stride;  // in bytes
+
+  __host__ __device__ TilePanels(const PackedView& w, int tile) {
+    const Share share(w, ShareOf(w, tile));
+    first = w.panels + (static_cast<int64_t>(share.first) * w.chunks + tile - share.first) * PanelBytes(w.form);
+    stride = static_cast<int64_t>(share.count) * PanelBytes(w.form);
+  }
+  __host__ __device__ const unsigned char* operator[](int chunk) const { return first + chunk * stride; }
 };
 
 // The rotation of the activations that a weight was coded under, see docs/format.md.

@@ -15,7 +15,7 @@ constexpr int kBlocks = 2;  // lattice points of a group
 template <Form kForm>
 __device__ __forceinline__ void LoadPanel(const PackedView& w, int64_t tile, int chunk, int lane, PanelCodes<kForm>* codes,
                                           uint32_t gains[2][2]) {
-  const unsigned char* panel = w.panels + (tile * w.chunks + chunk) * PanelBytes(kForm);
+  const unsigned char* panel = TilePanels(w, static_cast<int>(tile))[chunk];
 #pragma unroll
   for (int v = 0; v < PanelVectors(kForm); ++v) {
     const uint4 vector = __ldg(reinterpret_cast<const uint4*>(panel) + v * 32 + lane);
@@ -24,7 +24,7 @@ __device__ __forceinline__ void LoadPanel(const PackedView& w, int64_t tile, int
     codes->words[4 * v + 2] = vector.z;
     codes->words[4 * v + 3] = vector.w;
   }
-  ExpandGains(w.gains, __ldg(reinterpret_cast<const uint32_t*>(panel + PanelVectors(kForm) * 512) + lane), gains);
+  ExpandGains(w.points.gains, __ldg(reinterpret_cast<const uint32_t*>(panel + PanelVectors(kForm) * 512) + lane), gains);
 }
 
 // The digits of a lane in a step: half 0 is row g, 1 row g + 8.
@@ -64,12 +64,12 @@ __global__ void __launch_bounds__(kThreads) Products(PackedView w, const float* 
   if (threadIdx.x < kPanelGroups) {
     float sum = 0;
     for (int j = 0; j < kGroup; ++j)
-      sum += columns[threadIdx.x][j] * (static_cast<float>(w.bias) + w.centre[j]);
+      sum += columns[threadIdx.x][j] * (static_cast<float>(w.points.bias) + w.points.centre[j]);
     centres[threadIdx.x] = sum;
   }
   for (int i = threadIdx.x; i < kPanelSteps * kDigits * kTables; i += kThreads) {
     const int table = i % kTables, digit = i / kTables % kDigits, step = i / kTables / kDigits;
-    const uint32_t word = digit < kFine ? __ldg(w.fine + digit) : __ldg(w.coarse + digit - kFine);
+    const uint32_t word = digit < kFine ? __ldg(w.points.fine + digit) : __ldg(w.points.coarse + digit - kFine);
     const float* x = &columns[step * kStepGroups + table / kBlocks][table % kBlocks * 4];
     float sum = 0;
     for (int j = 0; j < 4; ++j) sum += x[j] * static_cast<float>(word >> (8 * j) & 255);
@@ -77,7 +77,6 @@ __global__ void __launch_bounds__(kThreads) Products(PackedView w, const float* 
   }
   __syncthreads();
   const int lane = threadIdx.x % 32, t = lane % 4;
-  const float ratio = static_cast<float>(1 << w.shift);
   const int warps = gridDim.x * (kThreads / 32);
   for (int tile = blockIdx.x * (kThreads / 32) + threadIdx.x / 32; tile < w.tiles; tile += warps) {
     PanelCodes<kForm> codes;
@@ -99,7 +98,7 @@ __global__ void __launch_bounds__(kThreads) Products(PackedView w, const float* 
             fine += at[(kFine + Coarse<kForm>(codes, step, block, half)) * kTables + block];
         }
         const float gain = static_cast<float>(gains[half][step / 4] >> (step % 4 * 8) & 255);
-        sums[half] += gain * (fine + ratio * coarse);
+        sums[half] += gain * (fine + static_cast<float>(kLevelRatio) * coarse);
       }
     }
 #pragma unroll
@@ -127,10 +126,10 @@ __global__ void __launch_bounds__(kThreads) Pairs(PackedView a, PackedView b, fl
   constexpr int kDigits = kFine + (kForm == Form::kNibbleByte ? 256 : 0);
   extern __shared__ int16_t pairs[];   // [digit][digit]
   __shared__ float centres[kDigits];  // <centre, codeword>
-  const auto word = [&](int digit) { return digit < kFine ? __ldg(a.fine + digit) : __ldg(a.coarse + digit - kFine); };
+  const auto word = [&](int digit) { return digit < kFine ? __ldg(a.points.fine + digit) : __ldg(a.points.coarse + digit - kFine); };
   constexpr int levels = kForm == Form::kOneByte ? 1 : 2;
   const auto coordinate = [&](int digit, int j) {
-    return static_cast<int>(word(digit) >> (8 * j) & 255) - (digit < kFine ? a.fine_bias : a.bias - a.fine_bias);
+    return static_cast<int>(word(digit) >> (8 * j) & 255) - (digit < kFine ? a.points.fine_bias : a.points.bias - a.points.fine_bias);
   };
   for (int i = threadIdx.x; i < kDigits * kDigits; i += kThreads) {
     int sum = 0;
@@ -139,14 +138,13 @@ __global__ void __launch_bounds__(kThreads) Pairs(PackedView a, PackedView b, fl
   }
   for (int i = threadIdx.x; i < kDigits; i += kThreads) {
     float sum = 0;
-    for (int j = 0; j < 4; ++j) sum += a.centre[j] * static_cast<float>(coordinate(i, j));
+    for (int j = 0; j < 4; ++j) sum += a.points.centre[j] * static_cast<float>(coordinate(i, j));
     centres[i] = sum;
   }
   __syncthreads();
   float square = 0;
-  for (int j = 0; j < kGroup; ++j) square += a.centre[j] * a.centre[j];
+  for (int j = 0; j < kGroup; ++j) square += a.points.centre[j] * a.points.centre[j];
   const int lane = threadIdx.x % 32, t = lane % 4;
-  const int ratio = 1 << a.shift;
   const int64_t work = static_cast<int64_t>(a.tiles) * b.rows;
   for (int64_t i = static_cast<int64_t>(blockIdx.x) * (kThreads / 32) + threadIdx.x / 32; i < work;
        i += static_cast<int64_t>(gridDim.x) * (kThreads / 32)) {
@@ -170,7 +168,7 @@ __global__ void __launch_bounds__(kThreads) Pairs(PackedView a, PackedView b, fl
 #pragma unroll
           for (int block = 0; block < kBlocks; ++block) {
             uint32_t m[2], o[2];
-            int weight[2] = {1, kForm == Form::kTwoByte ? ratio : 1};
+            int weight[2] = {1, kForm == Form::kTwoByte ? kLevelRatio : 1};
             m[0] = Fine<kForm>(mine, step, block, half);
             o[0] = other_half == 0 ? Fine<kForm>(theirs, step, block, 0) : Fine<kForm>(theirs, step, block, 1);
             m[1] = o[1] = 0;

@@ -2,7 +2,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 #include <vector>
+
+#include "device.h"
 
 namespace cosetq::cuda {
 namespace {
@@ -11,7 +14,7 @@ namespace {
 __global__ void Pack(PackedView p, GeneralView w, unsigned char* panels) {
   const int lane = threadIdx.x, tile = blockIdx.x, chunk = blockIdx.y;
   const int vectors = PanelVectors(p.form);
-  unsigned char* panel = panels + (static_cast<int64_t>(tile) * p.chunks + chunk) * PanelBytes(p.form);
+  unsigned char* panel = panels + (TilePanels(p, tile)[chunk] - p.panels);
   uint32_t words[16] = {}, gains = 0;
   const auto* codes = static_cast<const unsigned char*>(w.codes);
   for (int step = 0; step < kPanelSteps; ++step) {
@@ -59,28 +62,61 @@ __global__ void Pack(PackedView p, GeneralView w, unsigned char* panels) {
   reinterpret_cast<uint32_t*>(panel + vectors * 512)[lane] = gains;
 }
 
-// The weights of a codec as bytes: sums of levels between low and high, biased by bias, less centre, times gains.
-ByteView BytesOf(const float centre[kGroup], const std::vector<int>& gains, int bias, int low, int high) {
-  ByteView b = {};
-  b.fit = true;
+// Odd x times the result is 1 modulo 2^32: Newton's iteration, which doubles the bits that are right, of which x itself has 3.
+uint32_t Inverse(uint32_t x) {
+  uint32_t y = x;
+  for (int i = 0; i < 4; ++i) y *= 2 - x * y;
+  return y;
+}
+
+// Four small integers as fields of a word.
+uint32_t Fields(const int v[4]) {
+  uint32_t word = 0;
+  for (int j = 0; j < 4; ++j) word += static_cast<uint32_t>(v[j]) << (8 * j);
+  return word;
+}
+
+// What ByteView holds, and its tables.
+struct Bytes {
+  ByteView view = {};
+  std::vector<uint32_t> fine, coarse;
+};
+
+// Weights as bytes for a sum of levels between low and high; nothing if a byte is too small for them.
+std::optional<Bytes> BytesOf(Form form, const FormTables& t, const float centre[kGroup], const std::vector<int>& gains, int low, int high) {
+  Bytes b;
+  int rounded[4], bias[4];
   float rests = 0;
-  const int largest_gain = *std::max_element(gains.begin(), gains.end());
-  for (int j = 0; j < kGroup; ++j) {
-    const int rounded = static_cast<int>(std::lround(centre[j]));
+  for (int j = 0; j < 4; ++j) {
+    // Both blocks have the table in common, and therefore the integer.
+    rounded[j] = static_cast<int>(std::lround((centre[j] + centre[j + 4]) / 2));
     int least = 0, most = 0;
     for (const int gain : gains) {
-      least = std::min(least, gain * (low - rounded));
-      most = std::max(most, gain * (high - rounded));
+      least = std::min(least, gain * (low - rounded[j]));
+      most = std::max(most, gain * (high - rounded[j]));
     }
-    b.bias[j] = -least;
-    b.fit = b.fit && most - least <= 255;
-    b.base[j / 4] += static_cast<uint32_t>(b.bias[j]) << (j % 4 * 8);
-    b.slope[j / 4] += static_cast<uint32_t>(bias + rounded) << (j % 4 * 8);
-    b.rest[j] = centre[j] - static_cast<float>(rounded);
-    rests += std::fabs(b.rest[j]);
+    if (most - least > 255) return {};
+    bias[j] = -least;
+    for (int block = 0; block < 2; ++block) {
+      b.view.rest[4 * block + j] = centre[4 * block + j] - static_cast<float>(rounded[j]);
+      rests += std::fabs(b.view.rest[4 * block + j]);
+    }
   }
-  b.factor = std::max(1, static_cast<int>(std::ceil(rests)));
-  b.fit = b.fit && b.factor * largest_gain <= 255;
+  int factor = std::max(1, static_cast<int>(std::ceil(rests)));
+  factor += factor % 2 == 0;
+  if (factor * *std::max_element(gains.begin(), gains.end()) > 255) return {};
+  for (float& x : b.view.rest) x /= static_cast<float>(factor);
+  for (int i = 0; i < 4; ++i) b.view.gains |= static_cast<uint32_t>(factor * gains[static_cast<size_t>(i) % gains.size()]) << (8 * i);
+  b.view.base = Fields(bias);
+  const uint32_t divide = Inverse(static_cast<uint32_t>(factor));
+  // The fine word less the rounded centre; where the table stands for both levels, each entry less its share.
+  const uint32_t share = Fields(rounded) * (form == Form::kTwoByte ? Inverse(1 + kLevelRatio) : 1);
+  const auto word = [&](int level, int c) {
+    const int v[4] = {t.digits[level][0][c], t.digits[level][1][c], t.digits[level][2][c], t.digits[level][3][c]};
+    return Fields(v);
+  };
+  for (int c = 0; c < FineDigits(form); ++c) b.fine.push_back((word(0, c) - share) * divide);
+  for (int c = 0; c < 256 && form == Form::kNibbleByte; ++c) b.coarse.push_back(word(1, c) * divide);
   return b;
 }
 
@@ -111,7 +147,8 @@ std::unique_ptr<DeviceWeight> DeviceWeight::Create(const WeightSpec& spec) {
 }
 
 size_t DeviceWeight::bytes() const {
-  return codes_.bytes() + gains_.bytes() + panels_.bytes() + fine_.bytes() + coarse_.bytes() +
+  return codes_.bytes() + gains_.bytes() + panels_.bytes() + byte_tables_[0].bytes() + byte_tables_[1].bytes() + point_tables_[0].bytes() +
+         point_tables_[1].bytes() +
          words_.bytes() + slots_.bytes() + level_weights_.bytes() + scales_.bytes() + offsets_.bytes() +
          factors_.bytes();
 }
@@ -158,7 +195,9 @@ bool DeviceWeight::SetPacked(const WeightView& w) {
   if (w.form == Form::kTwoByte && !t.shared) return false;
   const int gains = w.gains == nullptr ? 1 : 1 << w.gain_bits;
   if (gains > 4 || (w.gains != nullptr && !t.integer_gains)) return false;
-  PackedView& p = packed_view_;
+  if (w.form == Form::kTwoByte && 1 << t.ratio_log2 != kLevelRatio) return false;
+  // Sums of bytes by bytes stay within 31 bits, and the numbers of tiles and panels times those of shares within 32.
+  if (w.groups * kGroup > 1 << 16 || w.rows > 1 << 21) return false;
   int low[2] = {}, high[2] = {};
   for (int level = 0; level < w.levels; ++level) {
     const int digits = level == 0 ? FineDigits(w.form) : 256;
@@ -168,12 +207,33 @@ bool DeviceWeight::SetPacked(const WeightView& w) {
       high[level] = std::max<int>(high[level], *std::max_element(of, of + digits));
     }
   }
-  p.bias = -low[0] - low[1];
-  p.fine_bias = -low[0];
-  const int largest = w.gains == nullptr ? 1 : *std::max_element(t.gain_bytes, t.gain_bytes + gains);
-  if ((p.bias + high[0] + high[1]) * largest > 255) return false;  // of a weight, in one byte
+  const float unit = w.level_weights[0];
+  float centre[kGroup];
+  for (int j = 0; j < kGroup; ++j) centre[j] = w.centre[j] / unit;
+  std::vector<int> gain_values = {1};
+  if (w.gains != nullptr) gain_values.assign(t.gain_bytes, t.gain_bytes + gains);
+  std::optional<Bytes> bytes = BytesOf(w.form, t, centre, gain_values, low[0] + low[1], high[0] + high[1]);
+  if (!bytes) return false;
+  PackedView& p = packed_view_;
+  p.form = w.form;
+  p.rows = static_cast<int32_t>(w.rows);
+  p.cols = static_cast<int32_t>(w.cols);
+  p.groups = static_cast<int32_t>(w.groups);
+  p.tiles = (p.rows + kPanelRows - 1) / kPanelRows;
+  p.chunks = (p.groups + kPanelGroups - 1) / kPanelGroups;
+  // As many shares as fill the device, or twice and so on, so that the sums of one fit shared memory.
+  constexpr int kMostTiles = 16;
+  const int processors = CurrentDevice().processors, waves = (p.tiles + kMostTiles * processors - 1) / (kMostTiles * processors);
+  p.shares = std::min(p.tiles, waves * processors);
+  p.bytes = bytes->view;
+  const auto upload = [](const std::vector<uint32_t>& words, Buffer<uint32_t>* to) {
+    *to = Buffer<uint32_t>(words);
+    return words.empty() ? nullptr : to->get();
+  };
+  p.bytes.fine = upload(bytes->fine, &byte_tables_[0]);
+  p.bytes.coarse = upload(bytes->coarse, &byte_tables_[1]);
   std::vector<uint32_t> words[2];
-  for (int level = 0; level < w.levels; ++level) {
+  for (int level = 0; level < (w.form == Form::kNibbleByte ? 2 : 1); ++level) {
     for (int c = 0; c < (level == 0 ? FineDigits(w.form) : 256); ++c) {
       uint32_t word = 0;
       for (int j = 0; j < 4; ++j)
@@ -181,26 +241,14 @@ bool DeviceWeight::SetPacked(const WeightView& w) {
       words[level].push_back(word);
     }
   }
-  p.form = w.form;
-  p.rows = static_cast<int32_t>(w.rows);
-  p.cols = static_cast<int32_t>(w.cols);
-  p.groups = static_cast<int32_t>(w.groups);
-  p.tiles = (p.rows + kPanelRows - 1) / kPanelRows;
-  p.chunks = (p.groups + kPanelGroups - 1) / kPanelGroups;
-  fine_ = Buffer<uint32_t>(words[0]);
-  p.fine = fine_.get();
-  if (w.form == Form::kNibbleByte) {
-    coarse_ = Buffer<uint32_t>(words[1]);
-    p.coarse = coarse_.get();
-  }
-  p.shift = t.ratio_log2;
+  PointView& points = p.points;
+  points.fine = upload(words[0], &point_tables_[0]);
+  points.coarse = upload(words[1], &point_tables_[1]);
+  points.bias = -low[0] - low[1];
+  points.fine_bias = -low[0];
   for (int i = 0; i < 4; ++i)
-    p.gains |= (w.gains == nullptr ? 1u : static_cast<uint32_t>(t.gain_bytes[i % gains])) << (8 * i);
-  const float unit = w.level_weights[0];
-  for (int j = 0; j < kGroup; ++j) p.centre[j] = w.centre[j] / unit;
-  std::vector<int> gain_values = {1};
-  if (w.gains != nullptr) gain_values.assign(t.gain_bytes, t.gain_bytes + gains);
-  p.bytes = BytesOf(p.centre, gain_values, p.bias, low[0] + low[1], high[0] + high[1]);
+    points.gains |= (w.gains == nullptr ? 1u : static_cast<uint32_t>(t.gain_bytes[i % gains])) << (8 * i);
+  std::copy_n(centre, kGroup, points.centre);
   std::vector<float> scales(static_cast<size_t>(p.tiles) * kPanelRows, 0.0f);
   for (int64_t n = 0; n < w.rows; ++n)
     scales[static_cast<size_t>(n)] = w.row_scales[n] * unit * (w.gains == nullptr ? w.gain_values[0] : 1);

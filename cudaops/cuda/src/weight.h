@@ -34,7 +34,7 @@ class DeviceWeight {
   GeneralView general_view_ = {};
   Turn turn_ = {};
   Buffer<unsigned char> codes_, gains_, panels_;
-  Buffer<uint32_t> fine_, coarse_;
+  Buffer<uint32_t> byte_tables_[2], point_tables_[2];  // fine, coarse
   Buffer<int32_t> words_;
   Buffer<Slot> slots_;
   Buffer<float> level_weights_, scales_, offsets_, factors_;

@@ -2,15 +2,13 @@
 
 #include <cuda_fp16.h>
 
+#include "activations.cuh"
 #include "wide.cuh"
 
 namespace cosetq::cuda {
 namespace {
 
 constexpr int kThreads = 256;
-
-__device__ __forceinline__ float ToFloat(float x) { return x; }
-__device__ __forceinline__ float ToFloat(__half x) { return __half2float(x); }
 
 __device__ __forceinline__ uint32_t Pack(float x, float y) {
   const __half2 halves = __floats2half2_rn(x, y);
@@ -58,20 +56,7 @@ __global__ void __launch_bounds__(kThreads) PrepareWide(const __grid_constant__ 
   };
   float scale = 1, step = 1;
   if (kBytes || sizeof(T) == 4) {
-    uint32_t largest = 0;  // the bits of magnitudes are ordered like them, NaN above infinity
-    constexpr int kVector = 16 / sizeof(T);
-    const auto take = [&](T x) { largest = max(largest, __float_as_uint(ToFloat(x)) & 0x7fffffffu); };
-    if (reinterpret_cast<uintptr_t>(from) % 16 == 0 && w.cols % kVector == 0) {
-#pragma unroll 4
-      for (int i = threadIdx.x; i < w.cols / kVector; i += kThreads) {
-        const uint4 v = reinterpret_cast<const uint4*>(from)[i];
-#pragma unroll
-        for (int j = 0; j < kVector; ++j) take(reinterpret_cast<const T*>(&v)[j]);
-      }
-    } else {
-      for (int i = threadIdx.x; i < w.cols; i += kThreads) take(from[i]);
-    }
-    largest = __reduce_max_sync(0xffffffffu, largest);
+    const uint32_t largest = __reduce_max_sync(0xffffffffu, PeakOf(from, w.cols, threadIdx.x, kThreads));
     if (threadIdx.x % 32 == 0) atomicMax(&peak, largest);
     __syncthreads();
     if (kBytes) {
@@ -104,10 +89,10 @@ __global__ void __launch_bounds__(kThreads) PrepareWide(const __grid_constant__ 
         for (int j = 0; j < kGroup; ++j) {
           if (scale == 0) x[k][j] = 0;
           inner += w.bytes.rest[j] * x[k][j];
-          added += w.bytes.bias[j] * __float2int_rn(x[k][j] * scale);
+          added += static_cast<int>(w.bytes.base >> (j % 4 * 8) & 255) * __float2int_rn(x[k][j] * scale);
         }
         place(chunk / 4, chunk % 4 * 2 + s / 4)[4 * (t + k) + s % 4] =
-            static_cast<unsigned char>(__float2int_rn(-inner * scale / static_cast<float>(w.bytes.factor)));
+            static_cast<unsigned char>(__float2int_rn(-inner * scale));
       }
 #pragma unroll
       for (int block = 0; block < 2; ++block)
@@ -172,7 +157,6 @@ void WideLinear(const PackedView& w, const void* a, bool half_a, int64_t batch, 
   x.slices = static_cast<unsigned char*>(workspace);
   x.steps = reinterpret_cast<float*>(x.slices + rows * AllSlices(w.chunks, bytes) * kSliceBytes);
   x.sums = reinterpret_cast<int32_t*>(x.steps + rows);
-  x.rows_first = true;
   bytes ? Prepare<true>(w, a, half_a, batch, columns, x, stream) : Prepare<false>(w, a, half_a, batch, columns, x, stream);
   const auto multiply = bytes ? WideBytes : WideHalves;
   multiply(w, x, columns, static_cast<int>(batch), y, half_y, stream);

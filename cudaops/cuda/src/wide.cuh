@@ -40,7 +40,6 @@ struct WideActivations {
   unsigned char* slices;
   float* steps;
   int32_t* sums;
-  bool rows_first;  // blocks of one column tile follow each other, so that they share its slices in the second-level cache
 };
 
 namespace {
@@ -114,6 +113,8 @@ constexpr int WideShared(Form form, int columns) {
   return WideStages(columns) * columns * kSliceBytes + TableWords(form) * 4 + WideStages(columns) * 16 + columns * 8 + 1024;
 }
 
+constexpr int kTogether = 16;  // column tiles
+
 template <Form kForm, bool kBytes, int kColumns>
 __global__ void __launch_bounds__(kWideWarps * 32, 1)
     Wide(const __grid_constant__ PackedView w, WideActivations x, int batch, void* y, bool half_y) {
@@ -132,12 +133,17 @@ __global__ void __launch_bounds__(kWideWarps * 32, 1)
   ring.full = static_cast<uint32_t>(__cvta_generic_to_shared(barriers));
   ring.empty = ring.full + kStages * 8;
   ring.slices = AllSlices(w.chunks, kBytes);
-  const int column_tile = x.rows_first ? blockIdx.y : blockIdx.x, row_block = x.rows_first ? blockIdx.x : blockIdx.y;
+  // Blocks that run at the same time share slices and panels in the second-level cache: they go through all rows for a few column
+  // tiles before the next.
+  const int row_blocks = (w.tiles + kWideWarps - 1) / kWideWarps, column_tiles = gridDim.x / row_blocks;
+  const int block = blockIdx.x, group = block / (row_blocks * kTogether), first_tile = group * kTogether;
+  const int together = min(kTogether, column_tiles - first_tile), place = block - group * row_blocks * kTogether;
+  const int column_tile = first_tile + place % together, row_block = place / together;
   ring.from = x.slices + static_cast<int64_t>(column_tile) * ring.slices * ring.kStageBytes;
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const int tile = row_block * kWideWarps + warp;
   // Warps past the last tile multiply another's weights, since all of a warp group must come along.
-  const unsigned char* panels = w.panels + static_cast<int64_t>(min(tile, w.tiles - 1)) * w.chunks * PanelBytes(kForm);
+  const TilePanels panels(w, min(tile, w.tiles - 1));
   if (threadIdx.x == 0) {
     for (int i = 0; i < kStages; ++i) {
       InitBarrier(ring.full + i * 8, 1);
@@ -145,9 +151,16 @@ __global__ void __launch_bounds__(kWideWarps * 32, 1)
     }
     PublishBarriers();
   }
-  FillTable(w, table, threadIdx.x, kThreads);
+  const Table<kForm, kThreads> codebook(w);
   Panel<kForm> next;
-  next.Load(panels, lane);
+  next.Load(panels[0], lane);
+  const auto load_gains = [&](int chunk) {
+    return chunk < w.chunks ? Panel<kForm>::LoadGains(panels[chunk], lane) : 0u;
+  };
+  uint32_t packed[kSliceUnits];  // gains of the next chunks
+#pragma unroll
+  for (int unit = 0; unit < kSliceUnits && kBytes; ++unit) packed[unit] = load_gains(unit);
+  codebook.Store(table);
   __syncthreads();
   WaitForKernelsAhead();
   if (threadIdx.x == 0) {
@@ -158,8 +171,8 @@ __global__ void __launch_bounds__(kWideWarps * 32, 1)
     if (kBytes) added[i] = __ldcg(x.sums + column_tile * kColumns + i);
   }
   const uint32_t lane_table = static_cast<uint32_t>(__cvta_generic_to_shared(table)) + lane * 4;
-  const Centre<kBytes> centre(w);
-  const uint32_t ratio = 1u << w.shift;
+  const Centre centre(w);
+  const uint32_t base = w.bytes.base;
   Sum sums[kParts][64] = {};
   SliceA even, odd;
   if constexpr (kBytes) {
@@ -167,39 +180,38 @@ __global__ void __launch_bounds__(kWideWarps * 32, 1)
 #pragma unroll
       for (int unit = 0; unit < kSliceUnits; ++unit) {
         uint32_t gains[2][2] = {};
-        if (first + unit < w.chunks)
-          ExpandGains(w.gains, Panel<kForm>::LoadGains(panels + static_cast<int64_t>(first + unit) * PanelBytes(kForm), lane), gains);
-        const auto factor = first + unit < w.chunks ? static_cast<uint32_t>(w.bytes.factor) : 0u;
-        even[unit][0] = gains[0][0] * factor;
-        even[unit][1] = gains[1][0] * factor;
-        even[unit][2] = gains[0][1] * factor;
-        even[unit][3] = gains[1][1] * factor;
+        if (first + unit < w.chunks) ExpandGains(w.bytes.gains, packed[unit], gains);
+        packed[unit] = load_gains(first + kSliceUnits + unit);
+        even[unit][0] = gains[0][0];
+        even[unit][1] = gains[1][0];
+        even[unit][2] = gains[0][1];
+        even[unit][3] = gains[1][1];
       }
       ring.Multiply(even, sums);
       ring.Release();
     }
   }
   uint32_t gains[2][2];
-  ExpandGains(w.gains, next.gains, gains);
-  DecodeSliceStep<kForm, kBytes, 0, 0>(next.codes, lane_table, ratio, gains, centre, even);
+  ExpandGains(w.bytes.gains, next.gains, gains);
+  DecodeSlice<kForm, kBytes, 0>(next.codes, lane_table, gains, base, centre, even);
   for (int chunk = 0; chunk < w.chunks; ++chunk) {
     const Panel<kForm> panel = next;
-    if (chunk + 1 < w.chunks) next.Load(panels + static_cast<int64_t>(chunk + 1) * PanelBytes(kForm), lane);
+    if (chunk + 1 < w.chunks) next.Load(panels[chunk + 1], lane);
     ring.Multiply(even, sums);
-    DecodeSliceStep<kForm, kBytes, 1, 0>(panel.codes, lane_table, ratio, gains, centre, odd);
+    DecodeSlice<kForm, kBytes, 1>(panel.codes, lane_table, gains, base, centre, odd);
     ring.Release();
     if constexpr (!kBytes) {
       ring.Multiply(odd, sums);
-      DecodeSliceStep<kForm, kBytes, 2, 0>(panel.codes, lane_table, ratio, gains, centre, even);
+      DecodeSlice<kForm, kBytes, 2>(panel.codes, lane_table, gains, base, centre, even);
       ring.Release();
       ring.Multiply(even, sums);
-      DecodeSliceStep<kForm, kBytes, 3, 0>(panel.codes, lane_table, ratio, gains, centre, odd);
+      DecodeSlice<kForm, kBytes, 3>(panel.codes, lane_table, gains, base, centre, odd);
       ring.Release();
     }
     ring.Multiply(odd, sums);
     if (chunk + 1 < w.chunks) {
-      ExpandGains(w.gains, next.gains, gains);
-      DecodeSliceStep<kForm, kBytes, 0, 0>(next.codes, lane_table, ratio, gains, centre, even);
+      ExpandGains(w.bytes.gains, next.gains, gains);
+      DecodeSlice<kForm, kBytes, 0>(next.codes, lane_table, gains, base, centre, even);
     }
     ring.Release();
   }
@@ -279,8 +291,7 @@ void LaunchWide(const PackedView& w, const WideActivations& x, int batch, void* 
   Check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kShared), "reserve shared memory");
   const auto column_tiles = static_cast<unsigned>((batch + kColumns - 1) / kColumns);
   const auto row_blocks = static_cast<unsigned>((w.tiles + kWideWarps - 1) / kWideWarps);
-  const dim3 grid = x.rows_first ? dim3(row_blocks, column_tiles) : dim3(column_tiles, row_blocks);
-  LaunchOverlapped("multiply a wide batch", kernel, grid, kWideWarps * 32, kShared, true, stream, w, x, batch, y, half_y);
+  LaunchOverlapped("multiply a wide batch", kernel, dim3(row_blocks * column_tiles), kWideWarps * 32, kShared, true, stream, w, x, batch, y, half_y);
 }
 
 }  // namespace

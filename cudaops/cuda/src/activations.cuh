@@ -1,0 +1,116 @@
+// Activations as the small-batch kernel multiplies them: integers of 16 bits, in two signed bytes, in the order of the columns of
+// a panel (views.h).
+//
+// A row a of the activations is a = step * q, |q| <= 32639, and q = 256 * high + low. The weights come as u = gain * (v - rounded
+// centre) + bias, see ByteView. So the sum of the products with u holds the sum of the biases times q too much, which no row of the
+// weight changes, and the sum over groups of gain * <rest, q> too little, for which each group has one more number -<rest, q> to be
+// multiplied by its gain.
+
+#ifndef COSETQ_CUDA_ACTIVATIONS_CUH_
+#define COSETQ_CUDA_ACTIVATIONS_CUH_
+
+#include <cuda_fp16.h>
+
+#include <cstdint>
+
+#include "views.h"
+
+namespace cosetq::cuda {
+
+constexpr float kLargestActivation = 32639;
+
+__device__ __forceinline__ float ToFloat(float x) { return x; }
+__device__ __forceinline__ float ToFloat(__half x) { return __half2float(x); }
+
+// The largest magnitude of a row, of which the calling thread looks at a part, as bits: they are ordered like magnitudes, NaN
+// above infinity.
+template <typename T>
+__device__ __forceinline__ uint32_t PeakOf(const T* row, int cols, int thread, int threads) {
+  uint32_t peak = 0;
+  const auto take = [&](T x) { peak = max(peak, __float_as_uint(ToFloat(x)) & 0x7fffffffu); };
+  constexpr int kVector = 16 / sizeof(T);
+  if (reinterpret_cast<uintptr_t>(row) % 16 == 0 && cols % kVector == 0) {
+#pragma unroll 4
+    for (int i = thread; i < cols / kVector; i += threads) {
+      const uint4 v = reinterpret_cast<const uint4*>(row)[i];
+#pragma unroll
+      for (int j = 0; j < kVector; ++j) take(reinterpret_cast<const T*>(&v)[j]);
+    }
+  } else {
+#pragma unroll 2
+    for (int i = thread; i < cols; i += threads) take(row[i]);
+  }
+  return peak;
+}
+
+// What activations of a row with that peak are multiplied by. A peak so small that the factor overflows is as good as 0, and where
+// a result will be NaN nothing matters.
+__device__ __forceinline__ float ScaleOf(uint32_t peak) {
+  const float scale = kLargestActivation / __uint_as_float(peak);
+  return scale > 0 && scale < INFINITY ? scale : 0.0f;
+}
+
+// What a sum is multiplied by; NaN for a row with NaN or infinity.
+__device__ __forceinline__ float StepOf(uint32_t peak) {
+  return peak < 0x7f800000u ? __uint_as_float(peak) / kLargestActivation : __int_as_float(0x7fffffff);
+}
+
+template <typename T>
+__device__ __forceinline__ void LoadGroup(const PackedView& w, const T* row, int group, float x[kGroup]) {
+#pragma unroll
+  for (int j = 0; j < kGroup; ++j) {
+    const int column = group + w.groups * j;
+    x[j] = group < w.groups && column < w.cols ? ToFloat(row[column]) : 0.0f;
+  }
+}
+
+// The sum of products of unsigned and signed bytes.
+__device__ __forceinline__ int DotBytes(uint32_t u, uint32_t s, int sum) {
+  int out;
+  asm("dp4a.u32.s32 %0, %1, %2, %3;" : "=r"(out) : "r"(u), "r"(s), "r"(sum));
+  return out;
+}
+
+// A group of activations.
+struct GroupBytes {
+  uint32_t high[2], low[2];      // a block each
+  uint32_t high_rest, low_rest;  // the number that goes with the gain, in the low byte
+  int high_bias, low_bias;       // sums of the biases times the bytes
+
+  // A float of 1.5 * 2^23 plus q has q in its low bits; a further 2^15 + 2^7 makes both bytes unsigned, 128 too large.
+  __device__ __forceinline__ GroupBytes(const ByteView& w, float x[kGroup], float scale) : high_bias(0), low_bias(0) {
+    constexpr float kRound = (3 << 22) + (1 << 15) + (1 << 7);
+    float inner = 0;
+#pragma unroll
+    for (int j = 0; j < kGroup; ++j) {
+      if (scale == 0) x[j] = 0;
+      inner = __fmaf_rn(w.rest[j], x[j], inner);
+    }
+#pragma unroll
+    for (int block = 0; block < 2; ++block) {
+      uint32_t q[4];
+#pragma unroll
+      for (int j = 0; j < 4; ++j) q[j] = __float_as_uint(__fmaf_rn(x[4 * block + j], scale, kRound));
+      const uint32_t first = __byte_perm(q[0], q[1], 0x5140), second = __byte_perm(q[2], q[3], 0x5140);
+      low[block] = __byte_perm(first, second, 0x5410) ^ 0x80808080u;
+      high[block] = __byte_perm(first, second, 0x7632) ^ 0x80808080u;
+      high_bias = DotBytes(w.base, high[block], high_bias);
+      low_bias = DotBytes(w.base, low[block], low_bias);
+    }
+    low_rest = __float_as_uint(__fmaf_rn(inner, -scale, kRound)) ^ 0x8080u;
+    high_rest = low_rest >> 8;
+  }
+};
+
+// Where a row of the activations of a chunk lies, in bytes from its begin. High bytes: [pair of steps][t] 16 bytes, b0 and b1 of
+// either step, and the numbers for the gains, [t] 8 bytes, one per step; low bytes likewise; then the sums for the biases.
+struct ChunkRow {
+  static constexpr int kLow = 288, kBias = 576, kBytes = 592;
+
+  __host__ __device__ static constexpr int Data(int step, int t) { return step / 2 * 64 + t * 16 + step % 2 * 8; }
+  __host__ __device__ static constexpr int Rest(int step, int t) { return 256 + t * 8 + step; }
+};
+
+}  // namespace cosetq::cuda
+
+#endif  // COSETQ_CUDA_ACTIVATIONS_CUH_
