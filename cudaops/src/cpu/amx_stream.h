@@ -46,7 +46,7 @@ struct Stream {
 };
 
 // What is decoded of a tile, half a block at a time.
-template <Form kForm, int kFirst, int kQuarters>
+template <Form kForm, bool kWhole, int kFirst, int kQuarters>
 class StreamDecoder {
  public:
   StreamDecoder(const WeightView& w, int64_t tile) : w_(w), decoder_(w, tile, 0) {}
@@ -65,7 +65,7 @@ class StreamDecoder {
 
  private:
   const WeightView& w_;
-  QuadDecoder<kForm, false, kFirst, kQuarters> decoder_;
+  QuadDecoder<kForm, false, kWhole, kFirst, kQuarters> decoder_;
 };
 
 // Up to 8 rows of A, high and low bytes in one tile, times all rows of W.
@@ -148,12 +148,12 @@ struct TileRows {
 };
 
 // A tile of weights, or the quarters of it from kFirst on.
-template <Form kForm, typename Rows, int kFirst>
+template <Form kForm, bool kWhole, typename Rows, int kFirst>
 void StreamTile(const WeightView& w, int64_t tile, const uint8_t* a, const float* scales,
                 const Rows& rows, float* sums) {
   Stream<Rows::kQuarters> buffer;
   constexpr int64_t kBlock = Stream<Rows::kQuarters>::kBlock;
-  StreamDecoder<kForm, kFirst, Rows::kQuarters> decoder(w, tile);
+  StreamDecoder<kForm, kWhole, kFirst, Rows::kQuarters> decoder(w, tile);
   const int64_t depth = (w.groups + kBlockGroups - 1) / kBlockGroups;
   const auto clear = [&](int64_t block) {
     RestTiles(w, buffer.rests[block / kTileBlocks % 2]).Clear(depth - block, kBlock);
@@ -190,13 +190,20 @@ void StreamTile(const WeightView& w, int64_t tile, const uint8_t* a, const float
   }
 }
 
+template <Form kForm, bool kWhole>
+void StreamRows(const WeightView& w, int64_t tile, const uint8_t* a, const float* scales,
+                int64_t columns, float* sums) {
+  if (columns <= kFewRows)
+    return StreamTile<kForm, kWhole, FewRows, 0>(w, tile, a, scales, {columns}, sums);
+  StreamTile<kForm, kWhole, TileRows, 0>(w, tile, a, scales, {columns}, sums);
+  StreamTile<kForm, kWhole, TileRows, 2>(w, tile, a, scales, {columns}, sums);
+}
+
 template <Form kForm>
 void StreamForm(const WeightView& w, int64_t tile, const uint8_t* a, const float* scales,
                 int64_t columns, float* sums) {
-  if (columns <= kFewRows)
-    return StreamTile<kForm, FewRows, 0>(w, tile, a, scales, {columns}, sums);
-  StreamTile<kForm, TileRows, 0>(w, tile, a, scales, {columns}, sums);
-  StreamTile<kForm, TileRows, 2>(w, tile, a, scales, {columns}, sums);
+  const auto stream = IsWhole(w) ? StreamRows<kForm, true> : StreamRows<kForm, false>;
+  stream(w, tile, a, scales, columns, sums);
 }
 
 }  // namespace

@@ -6,9 +6,9 @@ namespace cosetq {
 namespace {
 
 // For VNNI.
-template <Form kForm>
+template <Form kForm, bool kWhole>
 void DecodeBlocks(const WeightView& w, int64_t tile, int64_t first, int64_t count, uint8_t* panel) {
-  QuadDecoder<kForm, true, 0, 4> decoder(w, tile, first * kBlockGroups);
+  QuadDecoder<kForm, true, kWhole, 0, 4> decoder(w, tile, first * kBlockGroups);
   const __m512i zero = _mm512_setzero_si512(), offset = _mm512_set1_epi8(-128);
   const __m512i kappa = _mm512_set1_epi16(w.tables->panel.kappa);
   for (int64_t b = 0; b < count; ++b, panel += kBlockBytes) {
@@ -30,9 +30,9 @@ void DecodeBlocks(const WeightView& w, int64_t tile, int64_t first, int64_t coun
   }
 }
 
-template <Form kForm>
+template <Form kForm, bool kWhole>
 void DecodeTiles(const WeightView& w, int64_t tile, int64_t first, int64_t count, uint8_t* panel) {
-  QuadDecoder<kForm, false, 0, 4> decoder(w, tile, first * kBlockGroups);
+  QuadDecoder<kForm, false, kWhole, 0, 4> decoder(w, tile, first * kBlockGroups);
   const RestTiles rests(w, panel + count * kTileBytes);
   rests.Clear(count, kTileBytes);
   for (int64_t b = 0; b < count; ++b, panel += kTileBytes) {
@@ -46,37 +46,39 @@ void DecodeTiles(const WeightView& w, int64_t tile, int64_t first, int64_t count
   }
 }
 
-}  // namespace
+template <Form kForm>
+void DecodeForm(const WeightView& w, int64_t tile, int64_t first, int64_t count, bool tiles,
+                uint8_t* panel) {
+  const PanelDecodeFn decode[2][2] = {{DecodeBlocks<kForm, false>, DecodeBlocks<kForm, true>},
+                                      {DecodeTiles<kForm, false>, DecodeTiles<kForm, true>}};
+  decode[tiles][IsWhole(w)](w, tile, first, count, panel);
+}
 
-void Avx512Decode(const WeightView& w, int64_t tile, int64_t first, int64_t count, uint8_t* panel) {
+void Decode(const WeightView& w, int64_t tile, int64_t first, int64_t count, bool tiles,
+            uint8_t* panel) {
   switch (w.form) {
     case Form::kOneByte:
-      return DecodeBlocks<Form::kOneByte>(w, tile, first, count, panel);
+      return DecodeForm<Form::kOneByte>(w, tile, first, count, tiles, panel);
     case Form::kTwoByte:
-      return DecodeBlocks<Form::kTwoByte>(w, tile, first, count, panel);
+      return DecodeForm<Form::kTwoByte>(w, tile, first, count, tiles, panel);
     case Form::kNibbleByte:
-      return DecodeBlocks<Form::kNibbleByte>(w, tile, first, count, panel);
+      return DecodeForm<Form::kNibbleByte>(w, tile, first, count, tiles, panel);
     case Form::kNibbles:
-      return DecodeBlocks<Form::kNibbles>(w, tile, first, count, panel);
+      return DecodeForm<Form::kNibbles>(w, tile, first, count, tiles, panel);
     case Form::kGeneral:
       return;
   }
 }
 
+}  // namespace
+
+void Avx512Decode(const WeightView& w, int64_t tile, int64_t first, int64_t count, uint8_t* panel) {
+  Decode(w, tile, first, count, false, panel);
+}
+
 void Avx512DecodeTiles(const WeightView& w, int64_t tile, int64_t first, int64_t count,
                        uint8_t* panel) {
-  switch (w.form) {
-    case Form::kOneByte:
-      return DecodeTiles<Form::kOneByte>(w, tile, first, count, panel);
-    case Form::kTwoByte:
-      return DecodeTiles<Form::kTwoByte>(w, tile, first, count, panel);
-    case Form::kNibbleByte:
-      return DecodeTiles<Form::kNibbleByte>(w, tile, first, count, panel);
-    case Form::kNibbles:
-      return DecodeTiles<Form::kNibbles>(w, tile, first, count, panel);
-    case Form::kGeneral:
-      return;
-  }
+  Decode(w, tile, first, count, true, panel);
 }
 
 bool Avx512PanelUsable(const FormTables& t) { return t.panel.usable; }

@@ -25,13 +25,17 @@ struct Quartered {
         upper(_mm512_movepi8_mask(digits)),
         last(_kand_mask64(odd, upper)) {}
 
-  // table[digit] for a table of 256 bytes.
+  // table[digit] for a table of 256 bytes, in memory or in registers.
   ALWAYS_INLINE __m512i In(const uint8_t* table) const {
-    const auto quarter = [&](int i) ALWAYS_INLINE { return _mm512_load_si512(table + 64 * i); };
-    __m512i out = _mm512_permutexvar_epi8(value, quarter(0));
-    out = _mm512_mask_permutexvar_epi8(out, odd, value, quarter(1));
-    out = _mm512_mask_permutexvar_epi8(out, upper, value, quarter(2));
-    return _mm512_mask_permutexvar_epi8(out, last, value, quarter(3));
+    __m512i quarters[4];
+    Unroll<4>([&](int i) ALWAYS_INLINE { quarters[i] = _mm512_load_si512(table + 64 * i); });
+    return In(quarters);
+  }
+  ALWAYS_INLINE __m512i In(const __m512i* quarters) const {
+    __m512i out = _mm512_permutexvar_epi8(value, quarters[0]);
+    out = _mm512_mask_permutexvar_epi8(out, odd, value, quarters[1]);
+    out = _mm512_mask_permutexvar_epi8(out, upper, value, quarters[2]);
+    return _mm512_mask_permutexvar_epi8(out, last, value, quarters[3]);
   }
 };
 
@@ -98,9 +102,19 @@ class GainNibbles {
   int per_byte_ = 1, at_ = 0;
 };
 
+// Whether tiles have all their rows and no group is missing, two levels of whole bytes have one
+// table, and 64 weights are enough for blocks of one column.
+inline bool IsWhole(const WeightView& w) {
+  if (w.tile != kTile || w.groups % kBlockGroups != 0) return false;
+  if (w.form == Form::kTwoByte) return w.tables->panel.one_table;
+  return w.form != Form::kNibbles || w.gains == nullptr || w.gain_bits <= 2;
+}
+
 // Decodes the groups of a tile in order, of the rows of quarters [kFirst, kFirst + kQuarters) in
 // the order of lanes. Weights are signed, or not, see PanelTables.
-template <Form kForm, bool kSigned, int kFirst, int kQuarters>
+// kWhole says what is mostly so: tiles have all their rows, no group is missing, and 64 weights are
+// enough for blocks of one column.
+template <Form kForm, bool kSigned, bool kWhole, int kFirst, int kQuarters>
 class QuadDecoder {
  public:
   QuadDecoder(const WeightView& w, int64_t tile, int64_t group)
@@ -111,7 +125,8 @@ class QuadDecoder {
         tile_(w.tile),
         left_(w.groups - group),
         codes_(static_cast<const uint8_t*>(w.codes) + (tile * w.groups + group) * GroupBytes(w)),
-        wide_(w.gains != nullptr && w.gain_bits > 2) {
+        wide_(w.gains != nullptr && w.gain_bits > 2),
+        apart_(_mm512_set1_epi16(static_cast<int16_t>(w.tables->ratio_log2))) {
     Unroll<2>([&](int level) ALWAYS_INLINE {
       first_[level] = _mm512_set1_epi8(static_cast<char>(kPanelField << tables_.shift[level]));
     });
@@ -127,7 +142,7 @@ class QuadDecoder {
   ALWAYS_INLINE void Next(const Step& step, const Rest& rest) {
     const __m512i zero = _mm512_setzero_si512();
     __m512i gain[4], gains[kQuarters];
-    Unroll<4>([&](int g) ALWAYS_INLINE { gain[g] = g < left_ ? gains_.Next() : zero; });
+    Unroll<4>([&](int g) ALWAYS_INLINE { gain[g] = Has(g) ? gains_.Next() : zero; });
     InterleaveQuarters<kFirst, kQuarters>(gain, gains);
     Unroll<kQuarters>([&](int q) ALWAYS_INLINE { rest(q, gains[q]); });
     if constexpr (kForm == Form::kNibbles) {
@@ -143,14 +158,18 @@ class QuadDecoder {
   static int64_t GroupBytes(const WeightView& w) {
     return static_cast<int64_t>(FormElements(kForm)) * w.tile;
   }
-  int64_t group_bytes() const { return static_cast<int64_t>(FormElements(kForm)) * tile_; }
+  int tile() const { return kWhole ? kTile : tile_; }
+  int64_t group_bytes() const { return static_cast<int64_t>(FormElements(kForm)) * tile(); }
+
+  // Whether there is a group g of the four.
+  bool Has(int g) const { return kWhole || g < left_; }
 
   // One element of group g of the four.
   ALWAYS_INLINE __m512i Codes(int g, int element) const {
-    if (g >= left_) return _mm512_setzero_si512();
-    const uint8_t* at = codes_ + g * group_bytes() + element * tile_;
+    if (!Has(g)) return _mm512_setzero_si512();
+    const uint8_t* at = codes_ + g * group_bytes() + element * tile();
     PrefetchCodes(at + kAheadGroups * group_bytes());
-    return _mm512_maskz_loadu_epi8(rows_, at);
+    return kWhole ? _mm512_loadu_si512(at) : _mm512_maskz_loadu_epi8(rows_, at);
   }
 
   // Groups r and r + 2: their gains are the even or the odd bytes of `gains`.
@@ -168,16 +187,28 @@ class QuadDecoder {
       Unroll<4>([&](int i) ALWAYS_INLINE { apart[i] = Codes(r + i / 2 * 2, kSecond + i % 2); });
       InterleaveQuarters<kFirst, kQuarters>(apart, coarse);
     }
+    // The tables of 256 entries stay in registers where one serves both levels: loads would be the
+    // limit.
+    constexpr int kWideLevel = kForm == Form::kNibbleByte ? 1 : 0;
+    __m512i tables[2][4];
+    if constexpr (kWhole) {
+      Unroll<2>([&](int p) ALWAYS_INLINE { LoadTable(tables_.pairs[kWideLevel][p], tables[p]); });
+    }
+    const auto look_up = [&](const Quartered& digits, int level, int p) ALWAYS_INLINE {
+      if constexpr (!kWhole) return digits.In(tables_.pairs[level][p]);
+      const __m512i found = digits.In(tables[p]);
+      return level == kWideLevel ? found : _mm512_sllv_epi16(found, apart_);
+    };
     Unroll<kQuarters>([&](int q) ALWAYS_INLINE {
       const __m512i factor = r == 0 ? _mm512_and_si512(gains[q], _mm512_set1_epi16(0xff))
                                     : _mm512_srli_epi16(gains[q], 8);
       const Quartered low(fine[q]), high(kCoarse ? coarse[q] : fine[q]);
       Unroll<2>([&](int p) ALWAYS_INLINE {
         __m512i both = kForm == Form::kNibbleByte ? Lookup16(tables_.pairs[0][p], fine[q])
-                                                  : low.In(tables_.pairs[0][p]);
+                                                  : look_up(low, 0, p);
         __m512i value[2] = {_mm512_and_si512(both, first_[0])};
         if constexpr (kCoarse) {
-          const __m512i more = high.In(tables_.pairs[1][p]);
+          const __m512i more = look_up(high, 1, p);
           value[0] = _mm512_add_epi8(value[0], _mm512_and_si512(more, first_[1]));
           both = _mm512_add_epi8(both, more);
         }
@@ -197,7 +228,7 @@ class QuadDecoder {
   // Blocks of one column: gain and digit together name the weight.
   template <typename Step>
   ALWAYS_INLINE void NibbleGroup(int g, const Step& step) {
-    if (g >= left_) {
+    if (!Has(g)) {
       Unroll<2 * kQuarters>(
           [&](int i) ALWAYS_INLINE { step(i % 2 * 4 + g, i / 2, _mm512_setzero_si512()); });
       return;
@@ -213,8 +244,8 @@ class QuadDecoder {
       constexpr int kChoose = 0xca;  // low ? digit : gain, bit for bit
       const __m512i index = _mm512_ternarylogic_epi64(low, digit, gains[i / 2], kChoose);
       step(i % 2 * 4 + g, i / 2,
-           wide_ ? Quartered(index).In(table)
-                 : _mm512_permutexvar_epi8(index, _mm512_load_si512(table)));
+           !kWhole && wide_ ? Quartered(index).In(table)
+                            : _mm512_permutexvar_epi8(index, _mm512_load_si512(table)));
     });
   }
 
@@ -227,7 +258,8 @@ class QuadDecoder {
   int tile_;
   int64_t left_;
   const uint8_t* codes_;
-  bool wide_;  // more gains than a table of 64 weights holds
+  bool wide_;      // more gains than a table of 64 weights holds
+  __m512i apart_;  // the levels, as a power of two
 };
 
 }  // namespace

@@ -147,6 +147,10 @@ bool SetPanel(const WeightView& v, Form form, int fold, FormTables* t) {
     p.rest[j] = p.rest[4 + j] = static_cast<float>((p.bias[j] - shift[j]) / kappa);
     p.whole[j] = p.whole[4 + j] = static_cast<float>(-shift[j]);
   }
+  p.one_table = form == Form::kTwoByte;
+  for (int i = 0; i < 2 * 256; ++i)
+    p.one_table = p.one_table && p.pairs[1][i / 256][i % 256] == p.pairs[0][i / 256][i % 256]
+                                                                     << t->ratio_log2;
   for (int i = 0; form == Form::kNibbles && i < 256; ++i) {
     const int g = one_gain ? 1 : t->gain_bytes[i / 16], x = p.nibbles[i % 16];
     p.weights[0][i] = static_cast<uint8_t>(g * x);

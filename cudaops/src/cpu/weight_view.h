@@ -64,6 +64,7 @@ struct PanelTables {
   // Two coordinates in units of the level, times the weight of the level in units, 2^shift:
   // coordinate 2 * p below 2 * p + 1. [level][p][digit]
   alignas(64) uint8_t pairs[2][2][256];
+  bool one_table;  // the coarse level's is the fine one's, times the ratio of the levels
   // In place of them, with blocks of one column: v, and whole weights, [signed][gain * 16 + digit].
   alignas(16) uint8_t nibbles[16];
   alignas(64) uint8_t weights[2][256];
