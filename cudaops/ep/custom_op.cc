@@ -67,27 +67,14 @@ OrtStatus* Create(const LinearOp& op, const OrtKernelInfo* info, void** kernel) 
 }
 
 OrtStatus* Compute(const DeviceKernel& k, OrtKernelContext* context) {
-  const OrtValue* a = nullptr;
-  COSETQ_RETURN_IF_ERROR(ort->KernelContext_GetInput(context, schema::kInputA, &a));
-  OrtTensorTypeAndShapeInfo* raw = nullptr;
-  COSETQ_RETURN_IF_ERROR(ort->GetTensorTypeAndShape(a, &raw));
-  OrtOwner<OrtTensorTypeAndShapeInfo> about(raw);
-  size_t rank = 0;
-  COSETQ_RETURN_IF_ERROR(ort->GetDimensionsCount(raw, &rank));
-  std::vector<int64_t> shape(rank);
-  COSETQ_RETURN_IF_ERROR(ort->GetDimensions(raw, shape.data(), rank));
-  if (rank == 0 || shape.back() != k.cols)
-    return Invalid("input A must have " + std::to_string(k.cols) + " (K) as its last dimension");
+  LinearTensors tensors;
+  COSETQ_RETURN_IF_ERROR(OpenLinear(context, k.rows, k.cols, &tensors));
+  if (tensors.batch == 0) return nullptr;
   cosetq_linear_call call = {};
-  call.batch = 1;
-  for (size_t i = 0; i + 1 < rank; ++i) call.batch *= shape[i];
-  shape.back() = k.rows;
-  OrtValue* y = nullptr;
-  COSETQ_RETURN_IF_ERROR(ort->KernelContext_GetOutput(context, 0, shape.data(), rank, &y));
-  if (call.batch == 0) return nullptr;
+  call.batch = tensors.batch;
   void *in = nullptr, *stream = nullptr;
-  COSETQ_RETURN_IF_ERROR(ort->GetTensorMutableData(const_cast<OrtValue*>(a), &in));
-  COSETQ_RETURN_IF_ERROR(ort->GetTensorMutableData(y, &call.y));
+  COSETQ_RETURN_IF_ERROR(ort->GetTensorMutableData(const_cast<OrtValue*>(tensors.a), &in));
+  COSETQ_RETURN_IF_ERROR(ort->GetTensorMutableData(tensors.y, &call.y));
   COSETQ_RETURN_IF_ERROR(ort->KernelContext_GetGPUComputeStream(context, &stream));
   call.a = in;
   call.type = k.type;
@@ -96,7 +83,7 @@ OrtStatus* Compute(const DeviceKernel& k, OrtKernelContext* context) {
   if (call.workspace_bytes > 0) {
     // Where A is: the memory of the session's provider.
     const OrtMemoryInfo* memory = nullptr;
-    COSETQ_RETURN_IF_ERROR(ort->GetTensorMemoryInfo(a, &memory));
+    COSETQ_RETURN_IF_ERROR(ort->GetTensorMemoryInfo(tensors.a, &memory));
     COSETQ_RETURN_IF_ERROR(ort->KernelContext_GetScratchBuffer(context, memory, static_cast<size_t>(call.workspace_bytes),
                                                                &call.workspace));
   }

@@ -8,6 +8,7 @@
 #include "cpu/dispatch.h"
 #include "cpu/gather.h"
 #include "cpu/half.h"
+#include "custom_op.h"
 #include "read_weight.h"
 
 namespace cosetq {
@@ -72,18 +73,13 @@ OrtStatus* Compute(const GatherKernel& k, OrtKernelContext* context) {
   const WeightView& w = k.weight->view();
   const OrtValue* indices = nullptr;
   COSETQ_RETURN_IF_ERROR(ort->KernelContext_GetInput(context, 0, &indices));
-  OrtTensorTypeAndShapeInfo* raw = nullptr;
-  COSETQ_RETURN_IF_ERROR(ort->GetTensorTypeAndShape(indices, &raw));
-  OrtOwner<OrtTensorTypeAndShapeInfo> info(raw);
-  size_t rank = 0;
-  COSETQ_RETURN_IF_ERROR(ort->GetDimensionsCount(raw, &rank));
-  std::vector<int64_t> shape(rank);
-  COSETQ_RETURN_IF_ERROR(ort->GetDimensions(raw, shape.data(), rank));
+  std::vector<int64_t> shape;
+  COSETQ_RETURN_IF_ERROR(ReadShape(indices, &shape));
   int64_t count = 1;
   for (int64_t d : shape) count *= d;
   shape.push_back(w.cols);
   OrtValue* y = nullptr;
-  COSETQ_RETURN_IF_ERROR(ort->KernelContext_GetOutput(context, 0, shape.data(), rank + 1, &y));
+  COSETQ_RETURN_IF_ERROR(ort->KernelContext_GetOutput(context, 0, shape.data(), shape.size(), &y));
   if (count == 0) return nullptr;
   void* in = nullptr;
   void* out = nullptr;
@@ -143,44 +139,18 @@ OrtStatus* InferShape(OrtShapeInferContext* context) {
   return ort->ShapeInferContext_SetOutputTypeShape(context, 0, raw);
 }
 
-ONNXTensorElementDataType InputType(const GatherOp& op, size_t index) {
-  switch (index) {
-    case 0:
-      return op.index;
-    case schema::kInputCodes:
-      return op.code;
-    case schema::kInputScales:
-      return ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16;
-    case schema::kInputCodebook:
-      return ONNX_TENSOR_ELEMENT_DATA_TYPE_INT8;
-    default:
-      return ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8;
-  }
-}
-
 GatherOp MakeOp(int variant) {
   GatherOp op = {};
   op.index = variant & 1 ? ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32 : ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64;
   op.real = variant & 2 ? ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16 : ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
   op.code = variant & 4 ? ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT16 : ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8;
-  op.version = schema::kApiVersion;
+  SetCommon(&op);
   op.GetName = [](const OrtCustomOp*) { return schema::kGatherName; };
-  op.GetExecutionProviderType = [](const OrtCustomOp*) -> const char* { return nullptr; };
   op.GetInputTypeCount = [](const OrtCustomOp*) { return size_t{schema::kGatherInputs}; };
   op.GetInputType = [](const OrtCustomOp* self, size_t index) {
-    return InputType(Self(self), index);
+    return index == 0 ? Self(self).index : WeightInputType(index, Self(self).code);
   };
-  op.GetOutputTypeCount = [](const OrtCustomOp*) { return size_t{1}; };
   op.GetOutputType = [](const OrtCustomOp* self, size_t) { return Self(self).real; };
-  op.GetInputCharacteristic = [](const OrtCustomOp*, size_t) { return INPUT_OUTPUT_REQUIRED; };
-  op.GetOutputCharacteristic = [](const OrtCustomOp*, size_t) { return INPUT_OUTPUT_REQUIRED; };
-  op.GetInputMemoryType = [](const OrtCustomOp*, size_t) { return OrtMemTypeDefault; };
-  op.GetVariadicInputMinArity = [](const OrtCustomOp*) { return 0; };
-  op.GetVariadicInputHomogeneity = [](const OrtCustomOp*) { return 0; };
-  op.GetVariadicOutputMinArity = [](const OrtCustomOp*) { return 0; };
-  op.GetVariadicOutputHomogeneity = [](const OrtCustomOp*) { return 0; };
-  op.GetStartVersion = [](const OrtCustomOp*) { return schema::kOpVersion; };
-  op.GetEndVersion = [](const OrtCustomOp*) { return schema::kOpVersion; };
   op.CreateKernelV2 = [](const OrtCustomOp* self, const OrtApi*, const OrtKernelInfo* info,
                          void** kernel) {
     return Guard([&] { return Create(Self(self), info, kernel); });

@@ -64,32 +64,16 @@ class OrtHost : public Host {
 OrtStatus* ComputeLinear(void* kernel, OrtKernelContext* context) {
   const LinearKernel& k = *static_cast<LinearKernel*>(kernel);
   const WeightView& w = k.weight->view();
-  const OrtValue* a = nullptr;
-  COSETQ_RETURN_IF_ERROR(ort->KernelContext_GetInput(context, schema::kInputA, &a));
-  OrtTensorTypeAndShapeInfo* raw = nullptr;
-  COSETQ_RETURN_IF_ERROR(ort->GetTensorTypeAndShape(a, &raw));
-  OrtOwner<OrtTensorTypeAndShapeInfo> info(raw);
-  size_t rank = 0;
-  COSETQ_RETURN_IF_ERROR(ort->GetDimensionsCount(raw, &rank));
-  std::vector<int64_t> shape(rank);
-  COSETQ_RETURN_IF_ERROR(ort->GetDimensions(raw, shape.data(), rank));
-  if (rank == 0 || shape.back() != w.cols) {
-    return Invalid("input A must have " + std::to_string(w.cols) +
-                   " (K) as its last dimension, has " +
-                   (rank == 0 ? "none" : std::to_string(shape.back())));
-  }
+  LinearTensors tensors;
+  COSETQ_RETURN_IF_ERROR(OpenLinear(context, w.rows, w.cols, &tensors));
+  if (tensors.batch == 0) return nullptr;
   LinearCall call;
-  call.batch = 1;
+  call.batch = tensors.batch;
   call.accuracy = k.accuracy;
-  for (size_t i = 0; i + 1 < rank; ++i) call.batch *= shape[i];
-  shape.back() = w.rows;
-  OrtValue* y = nullptr;
-  COSETQ_RETURN_IF_ERROR(ort->KernelContext_GetOutput(context, 0, shape.data(), rank, &y));
-  if (call.batch == 0) return nullptr;
   void* in = nullptr;
   void* out = nullptr;
-  COSETQ_RETURN_IF_ERROR(ort->GetTensorMutableData(const_cast<OrtValue*>(a), &in));
-  COSETQ_RETURN_IF_ERROR(ort->GetTensorMutableData(y, &out));
+  COSETQ_RETURN_IF_ERROR(ort->GetTensorMutableData(const_cast<OrtValue*>(tensors.a), &in));
+  COSETQ_RETURN_IF_ERROR(ort->GetTensorMutableData(tensors.y, &out));
   if (k.half) {
     call.a_half = static_cast<const uint16_t*>(in);
     call.y_half = static_cast<uint16_t*>(out);

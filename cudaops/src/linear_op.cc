@@ -5,6 +5,8 @@
 #include <string>
 #include <vector>
 
+#include "custom_op.h"
+
 namespace cosetq {
 namespace {
 
@@ -44,43 +46,25 @@ ONNXTensorElementDataType InputType(const LinearOp& op, size_t index) {
     case schema::kInputA:
     case schema::kInputBias:
       return op.activation;
-    case schema::kInputCodes:
-      return op.code;
-    case schema::kInputScales:
-      return ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16;
-    case schema::kInputCodebook:
-      return ONNX_TENSOR_ELEMENT_DATA_TYPE_INT8;
     default:
-      return ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8;
+      return WeightInputType(index, op.code);
   }
 }
 
-// ORT calls most entries without looking, so all but the version-1 twins of the V2 callbacks are
-// filled.
 LinearOp MakeOp(ONNXTensorElementDataType activation, ONNXTensorElementDataType code) {
   LinearOp op = {};
   op.activation = activation;
   op.code = code;
-  op.version = schema::kApiVersion;
+  SetCommon(&op);
   op.GetName = [](const OrtCustomOp*) { return schema::kOpName; };
-  op.GetExecutionProviderType = [](const OrtCustomOp*) -> const char* { return nullptr; };
   op.GetInputTypeCount = [](const OrtCustomOp*) { return size_t{schema::kInputCount}; };
   op.GetInputType = [](const OrtCustomOp* self, size_t index) {
     return InputType(Self(self), index);
   };
-  op.GetOutputTypeCount = [](const OrtCustomOp*) { return size_t{1}; };
   op.GetOutputType = [](const OrtCustomOp* self, size_t) { return Self(self).activation; };
   op.GetInputCharacteristic = [](const OrtCustomOp*, size_t index) {
     return index < schema::kPlainInputs ? INPUT_OUTPUT_REQUIRED : INPUT_OUTPUT_OPTIONAL;
   };
-  op.GetOutputCharacteristic = [](const OrtCustomOp*, size_t) { return INPUT_OUTPUT_REQUIRED; };
-  op.GetInputMemoryType = [](const OrtCustomOp*, size_t) { return OrtMemTypeDefault; };
-  op.GetVariadicInputMinArity = [](const OrtCustomOp*) { return 0; };
-  op.GetVariadicInputHomogeneity = [](const OrtCustomOp*) { return 0; };
-  op.GetVariadicOutputMinArity = [](const OrtCustomOp*) { return 0; };
-  op.GetVariadicOutputHomogeneity = [](const OrtCustomOp*) { return 0; };
-  op.GetStartVersion = [](const OrtCustomOp*) { return schema::kOpVersion; };
-  op.GetEndVersion = [](const OrtCustomOp*) { return schema::kOpVersion; };
   op.InferOutputShapeFn = [](const OrtCustomOp*, OrtShapeInferContext* context) {
     return Guard([&] { return InferLinearShape(context); });
   };
@@ -88,6 +72,20 @@ LinearOp MakeOp(ONNXTensorElementDataType activation, ONNXTensorElementDataType 
 }
 
 }  // namespace
+
+OrtStatus* OpenLinear(OrtKernelContext* context, int64_t rows, int64_t cols, LinearTensors* tensors) {
+  COSETQ_RETURN_IF_ERROR(ort->KernelContext_GetInput(context, schema::kInputA, &tensors->a));
+  std::vector<int64_t> shape;
+  COSETQ_RETURN_IF_ERROR(ReadShape(tensors->a, &shape));
+  if (shape.empty() || shape.back() != cols) {
+    return Invalid("input A must have " + std::to_string(cols) + " (K) as its last dimension, has " +
+                   (shape.empty() ? "none" : std::to_string(shape.back())));
+  }
+  tensors->batch = 1;
+  for (size_t i = 0; i + 1 < shape.size(); ++i) tensors->batch *= shape[i];
+  shape.back() = rows;
+  return ort->KernelContext_GetOutput(context, 0, shape.data(), shape.size(), &tensors->y);
+}
 
 std::array<LinearOp, 4> LinearOps() {
   return {

@@ -4,6 +4,7 @@
 #define COSETQ_LINEAR_OP_H_
 
 #include <array>
+#include <cstdint>
 
 #include "cpu/weight.h"
 #include "ort_api.h"
@@ -18,6 +19,16 @@ struct LinearOp : OrtCustomOp {
 
 // All variants, complete but for their kernels.
 std::array<LinearOp, 4> LinearOps();
+
+// A and Y of one call; batch is the number of rows of both.
+struct LinearTensors {
+  const OrtValue* a = nullptr;
+  OrtValue* y = nullptr;
+  int64_t batch = 0;
+};
+
+// Reads A [..., cols] and makes Y [..., rows].
+OrtStatus* OpenLinear(OrtKernelContext* context, int64_t rows, int64_t cols, LinearTensors* tensors);
 
 // The constant inputs and attributes of a node. The tensors stay ONNX Runtime's.
 OrtStatus* ReadSpec(const LinearOp& op, const OrtKernelInfo* info, WeightSpec* spec);

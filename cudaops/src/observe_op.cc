@@ -9,6 +9,7 @@
 
 #include "cpu/dispatch.h"
 #include "cpu/observe_registry.h"
+#include "custom_op.h"
 
 namespace cosetq {
 namespace {
@@ -204,26 +205,17 @@ OrtCustomOp* ObserveOpFor(ONNXTensorElementDataType input) {
   ObserveOp& op = input == ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16 ? half : single;
   if (op.version != 0) return &op;
   op.input = input;
-  op.version = schema::kApiVersion;
+  SetCommon(&op);
   op.GetName = [](const OrtCustomOp*) { return schema::kObserveName; };
-  op.GetExecutionProviderType = [](const OrtCustomOp*) -> const char* { return nullptr; };
   op.GetInputTypeCount = [](const OrtCustomOp*) { return size_t{2}; };
   op.GetInputType = [](const OrtCustomOp* self, size_t) {
     return static_cast<const ObserveOp*>(self)->input;
   };
-  op.GetOutputTypeCount = [](const OrtCustomOp*) { return size_t{1}; };
   op.GetOutputType = [](const OrtCustomOp*, size_t) { return ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT; };
   op.GetInputCharacteristic = [](const OrtCustomOp*, size_t index) {
     return index == 0 ? INPUT_OUTPUT_REQUIRED : INPUT_OUTPUT_VARIADIC;
   };
-  op.GetOutputCharacteristic = [](const OrtCustomOp*, size_t) { return INPUT_OUTPUT_REQUIRED; };
-  op.GetInputMemoryType = [](const OrtCustomOp*, size_t) { return OrtMemTypeDefault; };
-  op.GetVariadicInputMinArity = [](const OrtCustomOp*) { return 0; };
   op.GetVariadicInputHomogeneity = [](const OrtCustomOp*) { return 1; };
-  op.GetVariadicOutputMinArity = [](const OrtCustomOp*) { return 0; };
-  op.GetVariadicOutputHomogeneity = [](const OrtCustomOp*) { return 0; };
-  op.GetStartVersion = [](const OrtCustomOp*) { return schema::kOpVersion; };
-  op.GetEndVersion = [](const OrtCustomOp*) { return schema::kOpVersion; };
   op.CreateKernelV2 = [](const OrtCustomOp*, const OrtApi*, const OrtKernelInfo* info,
                          void** kernel) {
     return Guard([&] { return CreateObserve(info, kernel); });
