@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "cpu/dispatch.h"
+#include "cpu/gather.h"
 #include "cpu/linear.h"
 #include "cpu/weight.h"
 #include "input.h"
@@ -114,6 +115,13 @@ void SpoilSpec(Input* in, Tensors* tensors, WeightSpec* s) {
   }
 }
 
+// Takes single rows, as an embedding does.
+void Gather(Input* in, const WeightView& w) {
+  if (w.cols > kMaxElements) return;
+  std::vector<float> row(static_cast<size_t>(w.cols));
+  for (int64_t at : {int64_t{0}, in->Below(w.rows), w.rows - 1}) DecodeRow(w, at, row.data());
+}
+
 // Runs a batch, of which each size meets another path, with one instruction set.
 void Run(Input* in, const Weight& weight, bool half) {
   const WeightView& w = weight.view();
@@ -167,6 +175,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     if (error.empty()) std::abort();  // a refusal says why
     return 0;
   }
+  Gather(&in, weight->view());
   Run(&in, *weight, spec.half_bias);
   return 0;
 }

@@ -9,6 +9,7 @@
 #include "check.h"
 #include "cpu/counters.h"
 #include "cpu/dispatch.h"
+#include "cpu/gather.h"
 #include "cpu/half.h"
 #include "cpu/linear_job.h"
 #include "sample.h"
@@ -113,6 +114,18 @@ double RelativeError(const std::vector<double>& got, const std::vector<double>& 
   return size == 0 ? std::sqrt(error) : std::sqrt(error / size);
 }
 
+// Row after row, from the last on, with a guard behind each.
+std::vector<double> GatherRows(const WeightView& w) {
+  std::vector<double> all(static_cast<size_t>(w.rows * w.cols));
+  for (int64_t n = w.rows - 1; n >= 0; --n) {
+    std::vector<float> row(static_cast<size_t>(w.cols) + kGuardSize, kGuard);
+    DecodeRow(w, n, row.data());
+    if (std::count(row.begin() + w.cols, row.end(), kGuard) != static_cast<int64_t>(kGuardSize)) return {};
+    std::copy(row.begin(), row.begin() + w.cols, all.begin() + n * w.cols);
+  }
+  return all;
+}
+
 void CheckWeight(const Codec& codec, int64_t rows, int64_t cols, const Options& options,
                  uint64_t seed) {
   Sample sample(codec, rows, cols, options, seed);
@@ -123,6 +136,9 @@ void CheckWeight(const Codec& codec, int64_t rows, int64_t cols, const Options& 
                            (options.half ? " half" : "");
   if (!Check(weight != nullptr, name + ": refused: " + error)) return;
   const std::vector<double> w = sample.Decode();
+  const std::vector<double> gathered = GatherRows(weight->view());
+  Check(gathered.size() == w.size() && RelativeError(gathered, w) <= kFloatBudget,
+        name + ": single rows differ from the weight, or write behind it");
   int isas = 0;
   const char* const* names = AvailableIsas(&isas);
   for (int64_t batch : {0, 1, 2, 3, 5, 17, 64}) {
