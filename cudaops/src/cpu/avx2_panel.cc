@@ -1,9 +1,10 @@
 // Weights as integers, AVX2: whole codewords are added in words of four bytes, then multiplied with
 // integer activations of 8 or 16 bits. WordTables (weight_view.h) says what the bytes are.
 
-#include "avx2_panel.h"
-
 #include <math.h>
+
+#include "avx2_panel.h"
+#include "panel_columns.h"
 
 namespace cosetq {
 namespace {
@@ -323,36 +324,14 @@ void Multiply16Columns(const uint8_t* panel, const uint8_t* a, const float* scal
   }
 }
 
-void Multiply16(const uint8_t* panel, const uint8_t* a, const float* scales, int64_t first,
-                int64_t count, int64_t columns, float* sums) {
-  static_assert(kColumns == 6);
-  a += first * columns * kRowBytes16;
-  scales += first * columns;
-  for (int64_t b = 0; b < count; ++b) {
-    switch (columns) {
-      case 1:
-        Multiply16Columns<1>(panel, a, scales, sums);
-        break;
-      case 2:
-        Multiply16Columns<2>(panel, a, scales, sums);
-        break;
-      case 3:
-        Multiply16Columns<3>(panel, a, scales, sums);
-        break;
-      case 4:
-        Multiply16Columns<4>(panel, a, scales, sums);
-        break;
-      case 5:
-        Multiply16Columns<5>(panel, a, scales, sums);
-        break;
-      default:
-        Multiply16Columns<6>(panel, a, scales, sums);
-    }
-    panel += kBlockBytes16;
-    a += columns * kRowBytes16;
-    scales += columns;
+struct Products16 {
+  static constexpr int64_t kBytes = kBlockBytes16, kRowBytes = kRowBytes16, kScales = 1;
+
+  template <int kCount>
+  static void Multiply(const uint8_t* panel, const uint8_t* a, const float* scales, float* sums) {
+    Multiply16Columns<kCount>(panel, a, scales, sums);
   }
-}
+};
 
 void Rows16(const float* lanes, float* sums) {
   constexpr int kRow[8] = {0, 1, 4, 5, 2, 3, 6, 7};
@@ -368,8 +347,8 @@ const PanelKernels kAvx2Panel8 = {
     kRowBytes8, kHalves, kColumns,  1,         kBlocks8,
 };
 const PanelKernels kAvx2Panel16 = {
-    Usable, Decode16,    Quantize16, Multiply16, nullptr, nullptr,   nullptr,
-    Rows16, kRowBytes16, 1,          kColumns,   1,       kBlocks16,
+    Usable, Decode16,    Quantize16, MultiplyColumns<Products16>, nullptr, nullptr,   nullptr,
+    Rows16, kRowBytes16, 1,          kColumns,                    1,       kBlocks16,
 };
 
 }  // namespace cosetq

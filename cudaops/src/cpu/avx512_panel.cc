@@ -2,6 +2,7 @@
 // AVX-512 VNNI.
 
 #include "avx512_panel.h"
+#include "panel_columns.h"
 
 namespace cosetq {
 namespace {
@@ -62,38 +63,16 @@ __attribute__((noinline)) void MultiplyBlock(const uint8_t* panel, const uint8_t
   }
 }
 
-template <int kColumnCount, int kParts>
-void MultiplyBlocks(const uint8_t* panel, const uint8_t* a, const float* scales, int64_t count,
-                    float* sums) {
-  for (int64_t b = 0; b < count; ++b) {
-    MultiplyBlock<kColumnCount, kParts>(panel, a, scales, sums);
-    panel += kBlockBytes;
-    a += kColumnCount * kParts * kPartBytes;
-    scales += kColumnCount * (kParts == 1 ? kHalves : 1);
-  }
-}
-
 template <int kParts>
-void MultiplyParts(const uint8_t* panel, const uint8_t* a, const float* scales, int64_t first,
-                   int64_t count, int64_t columns, float* sums) {
-  static_assert(kColumns == 6);
-  a += first * columns * kParts * kPartBytes;
-  scales += first * columns * (kParts == 1 ? kHalves : 1);
-  switch (columns) {
-    case 1:
-      return MultiplyBlocks<1, kParts>(panel, a, scales, count, sums);
-    case 2:
-      return MultiplyBlocks<2, kParts>(panel, a, scales, count, sums);
-    case 3:
-      return MultiplyBlocks<3, kParts>(panel, a, scales, count, sums);
-    case 4:
-      return MultiplyBlocks<4, kParts>(panel, a, scales, count, sums);
-    case 5:
-      return MultiplyBlocks<5, kParts>(panel, a, scales, count, sums);
-    default:
-      return MultiplyBlocks<6, kParts>(panel, a, scales, count, sums);
+struct Products {
+  static constexpr int64_t kBytes = kBlockBytes, kRowBytes = kParts * kPartBytes;
+  static constexpr int64_t kScales = kParts == 1 ? kHalves : 1;
+
+  template <int kCount>
+  static void Multiply(const uint8_t* panel, const uint8_t* a, const float* scales, float* sums) {
+    MultiplyBlock<kCount, kParts>(panel, a, scales, sums);
   }
-}
+};
 
 inline void StorePart(const WeightView& w, const __m256i* v, uint8_t* out) {
   StoreSteps(w, v, out);
@@ -145,16 +124,33 @@ void Quantize(const WeightView& w, const float* a, int64_t column, int64_t colum
 }  // namespace
 
 const PanelKernels kAvx512Panel8 = {
-    Avx512PanelUsable, Avx512Decode, Quantize<1>, MultiplyParts<1>, nullptr, nullptr,      nullptr,
-    Avx512LaneRows,    kPartBytes,   kHalves,     kColumns,         1,       kPanelBlocks,
+    Avx512PanelUsable,
+    Avx512Decode,
+    Quantize<1>,
+    MultiplyColumns<Products<1>>,
+    nullptr,
+    nullptr,
+    nullptr,
+    Avx512LaneRows,
+    kPartBytes,
+    kHalves,
+    kColumns,
+    1,
+    kPanelBlocks,
 };
 const PanelKernels kAvx512Panel16 = {
-    Avx512PanelUsable, Avx512Decode,
-    Quantize<2>,       MultiplyParts<2>,
-    nullptr,           nullptr,
-    nullptr,           Avx512LaneRows,
-    2 * kPartBytes,    1,
-    kColumns,          1,
+    Avx512PanelUsable,
+    Avx512Decode,
+    Quantize<2>,
+    MultiplyColumns<Products<2>>,
+    nullptr,
+    nullptr,
+    nullptr,
+    Avx512LaneRows,
+    2 * kPartBytes,
+    1,
+    kColumns,
+    1,
     kPanelBlocks,
 };
 

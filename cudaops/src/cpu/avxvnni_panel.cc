@@ -2,6 +2,7 @@
 // (weight_view.h) says what the bytes are.
 
 #include "avx2_panel.h"
+#include "panel_columns.h"
 
 namespace cosetq {
 namespace {
@@ -173,47 +174,25 @@ inline ALWAYS_INLINE void MultiplyRows(const uint8_t* panel, const uint8_t* a, c
   }
 }
 
-template <int kCount, int kParts>
-void MultiplyBlocks(const uint8_t* panel, const uint8_t* a, const float* scales, int64_t count,
-                    float* sums) {
-  for (int64_t b = 0; b < count; ++b) {
+template <int kParts>
+struct Products {
+  static constexpr int64_t kBytes = kBlockBytes, kRowBytes = kParts * kPartBytes;
+  static constexpr int64_t kScales = kParts == 1 ? kHalves : 1;
+
+  template <int kCount>
+  static void Multiply(const uint8_t* panel, const uint8_t* a, const float* scales, float* sums) {
     for (int r = 0; r < kTile; r += 16)
       MultiplyRows<kCount, kParts>(panel + 4 * r, a, scales, sums + r);
-    panel += kBlockBytes;
-    a += kCount * kParts * kPartBytes;
-    scales += kCount * (kParts == 1 ? kHalves : 1);
   }
-}
-
-template <int kParts>
-void Multiply(const uint8_t* panel, const uint8_t* a, const float* scales, int64_t first,
-              int64_t count, int64_t columns, float* sums) {
-  static_assert(kColumns == 6);
-  a += first * columns * kParts * kPartBytes;
-  scales += first * columns * (kParts == 1 ? kHalves : 1);
-  switch (columns) {
-    case 1:
-      return MultiplyBlocks<1, kParts>(panel, a, scales, count, sums);
-    case 2:
-      return MultiplyBlocks<2, kParts>(panel, a, scales, count, sums);
-    case 3:
-      return MultiplyBlocks<3, kParts>(panel, a, scales, count, sums);
-    case 4:
-      return MultiplyBlocks<4, kParts>(panel, a, scales, count, sums);
-    case 5:
-      return MultiplyBlocks<5, kParts>(panel, a, scales, count, sums);
-    default:
-      return MultiplyBlocks<6, kParts>(panel, a, scales, count, sums);
-  }
-}
+};
 
 }  // namespace
 
 const PanelKernels kAvxVnniPanel8 = {
-    Usable, Decode, Quantize<1>, Multiply<1>, nullptr, nullptr, nullptr, Avx2TileRows, kPartBytes, kHalves, kColumns, 1, kPanelBlocks,
+    Usable, Decode, Quantize<1>, MultiplyColumns<Products<1>>, nullptr, nullptr, nullptr, Avx2TileRows, kPartBytes, kHalves, kColumns, 1, kPanelBlocks,
 };
 const PanelKernels kAvxVnniPanel16 = {
-    Usable, Decode, Quantize<2>, Multiply<2>, nullptr, nullptr, nullptr, Avx2TileRows, 2 * kPartBytes, 1, kColumns, 1, kPanelBlocks,
+    Usable, Decode, Quantize<2>, MultiplyColumns<Products<2>>, nullptr, nullptr, nullptr, Avx2TileRows, 2 * kPartBytes, 1, kColumns, 1, kPanelBlocks,
 };
 
 }  // namespace cosetq
