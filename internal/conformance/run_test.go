@@ -23,7 +23,7 @@ import (
 const (
 	float32Tolerance = 1e-6 // sums in float32, in any order
 	integerTolerance = 2e-5 // activations or value tables of 16-bit integers, in the AVX2 and AVX-512 kernels
-	gpuTolerance     = 1e-4 // on the GPU activations of more than 16 rows are float16
+	gpuTolerance     = 1e-4 // on the GPU activations of more than 32 rows are float16
 	float16Tolerance = 1e-3 // the function body rounds the weight to float16, and everyone the output
 )
 

@@ -304,7 +304,7 @@ def main():
     if args.quick:
         linear_rows(library, shapes, {codec: (1, 8, 16, 512, 4096) for codec in ("4 bits", "2 bits")})
     else:
-        linear_rows(library, shapes, {"4 bits": (1, 2, 4, 8, 16, 64, 512, 2048, 4096), "3 bits": (1, 8), "2 bits": (1, 8, 16, 512, 4096)})
+        linear_rows(library, shapes, {"4 bits": (1, 2, 4, 8, 16, 32, 64, 512, 2048, 4096), "3 bits": (1, 8), "2 bits": (1, 8, 16, 512, 4096)})
     look_ups(library)
     encode(library)
 

@@ -21,7 +21,8 @@ namespace {
 
 // Which path a call takes.
 Path PathOf(const DeviceWeight& w, int64_t batch, bool fast) {
-  if (w.packed() && batch <= kMaxSmallBatch) return kSmall;
+  // Two calls of the kernel for few rows take less than one of the kernel for many, unless that multiplies bytes.
+  if (w.packed() && batch <= kMaxSmallBatch * (fast ? 1 : 2)) return kSmall;
   // cuBLAS wants rows of 16 bytes for its fast kernels, and takes no others of int8.
   const bool large = w.cols() % 8 == 0 && HasCublas();
   // So many rows are worth writing decoded weights down.

@@ -60,8 +60,8 @@ bool Hopper() {
 }
 
 // The path that a call must take. Where there is no cuBLAS the large path is not taken, and needs no workspace.
-std::string PathOf(const Case& c, int64_t batch, int64_t workspace) {
-  if (Packed(c) && batch <= 16) return "small";
+std::string PathOf(const Case& c, int64_t batch, int accuracy, int64_t workspace) {
+  if (Packed(c) && batch <= (accuracy == schema::kAccuracyFast ? 16 : 32)) return "small";
   if (Packed(c) && Hopper()) return "wide";
   if (batch >= 48 && c.cols % 8 == 0 && workspace > (32 << 20)) return "large";
   return Packed(c) ? "small" : "general";
@@ -119,7 +119,7 @@ void Run(const Case& c, const std::vector<int64_t>& batches) {
       call.workspace_bytes = cosetq_cuda_linear_workspace(device.get(), batch, call.type, accuracy);
       const DeviceBytes workspace(static_cast<size_t>(call.workspace_bytes));
       call.workspace = workspace.get();
-      const std::string path = PathOf(c, batch, call.workspace_bytes);
+      const std::string path = PathOf(c, batch, accuracy, call.workspace_bytes);
       const int64_t before = cosetq_cuda_calls(path.c_str());
       Must(cosetq_cuda_linear(device.get(), &call, nullptr) == 0, "cosetq_cuda_linear");
       Check(batch == 0 || cosetq_cuda_calls(path.c_str()) == before + 1, Name(c) + ": path " + path + " was not taken");
@@ -153,7 +153,7 @@ void TestCudaLinear(bool brief) {
       Options options;
       options.half = half;
       options.gains = {3, 4, 5, 6};
-      Run({codec, 200, 192, options}, {0, 1, 3, 4, 5, 8, 9, 16, 17, 40, 150});
+      Run({codec, 200, 192, options}, {0, 1, 3, 4, 5, 8, 9, 16, 17, 32, 33, 150});
       if (brief) continue;
       Run({codec, 1, 1, options}, {1, 17});
       Run({codec, 65, 100, options}, {1, 7});
@@ -183,7 +183,7 @@ void TestCudaLinear(bool brief) {
   Run({CodecNamed("d4:2,4"), 300, 9000, options}, {1, 8, 16});
   Run({CodecNamed("d4:4"), 40000, 300, options}, {1, 16});
   // Several tiles of rows and of columns, the last ones not full, and chunks that fill no slice of corrections.
-  for (const char* codec : {"d4:4,4", "d4:2,4", "d4:4"}) Run({CodecNamed(codec), 700, 1400, options}, {17, 128, 300});
+  for (const char* codec : {"d4:4,4", "d4:2,4", "d4:4"}) Run({CodecNamed(codec), 700, 1400, options}, {17, 33, 128, 300});
 }
 
 void TestCudaDecode() {
