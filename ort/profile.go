@@ -57,22 +57,30 @@ func (r *Runtime) Placement(ctx context.Context, path string, o SessionOptions, 
 }
 
 // unfuse puts the nodes that the provider took in the place of those they were fused into, and adds to the others why the
-// provider left them, where they still go by the name it saw.
+// provider left them, where they still go by the name it saw. Nodes without one, which ONNX Runtime names as it runs them, have
+// the reason of the first of their operator.
 func unfuse(runs, seen []NodeRun) []NodeRun {
 	var all []NodeRun
-	reasons := map[string]string{}
+	reasons, nameless := map[string]string{}, map[string]string{}
 	for _, n := range seen {
-		if n.Provider == ProviderName {
+		switch {
+		case n.Provider == ProviderName:
 			all = append(all, n)
-		} else {
+		case n.Node != "":
 			reasons[n.Node] = n.Reason
+		case nameless[n.Op] == "":
+			nameless[n.Op] = n.Reason
 		}
 	}
 	for _, n := range runs {
-		if n.Provider != ProviderName {
-			n.Reason = reasons[n.Node]
-			all = append(all, n)
+		if n.Provider == ProviderName {
+			continue
 		}
+		var named bool
+		if n.Reason, named = reasons[n.Node]; !named {
+			n.Reason = nameless[n.Op]
+		}
+		all = append(all, n)
 	}
 	return all
 }
