@@ -57,9 +57,12 @@ $(release)/bench/%.o: $(here)/bench/%.cc
 	@mkdir -p $(@D)
 	$(CXX) $(flags) -I$(here)/test -MMD -MP -c $< -o $@
 
+# Checks by call: in place they make minutes of work for the compiler where much is unrolled.
+by_call := --param asan-instrumentation-with-call-threshold=0 -fno-var-tracking
+
 $(sanitized)/cpu/%.o: $(here)/src/cpu/%.cc
 	@mkdir -p $(@D)
-	$(CXX) $(flags) $(isa_$(firstword $(subst _, ,$*))) $(sanitize) -MMD -MP -c $< -o $@
+	$(CXX) $(flags) $(isa_$(firstword $(subst _, ,$*))) $(sanitize) $(by_call) -MMD -MP -c $< -o $@
 
 $(sanitized)/test/%.o: $(here)/test/%.cc
 	@mkdir -p $(@D)
