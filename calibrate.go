@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -119,7 +120,7 @@ func OpenStatistics(path string) (*calib.StatisticsFile, error) {
 	if err != nil {
 		return nil, usage(err, "give a file that `cosetq calibrate` wrote")
 	}
-	for _, o := range file.Observations {
+	for _, o := range slices.Concat(file.Observations, file.Gradients) {
 		if err := file.Verify(o); err != nil {
 			_ = file.Close()
 			return nil, usage(err, "make it anew with `cosetq calibrate`")

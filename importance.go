@@ -28,6 +28,9 @@ type importance struct {
 	shapes  string // of the inputs that session is for
 	noise   *grad.Value
 	ran     bool
+	// gradients are the observations of the gradients, once the model was differentiated, and draws the classes drawn for them.
+	gradients []rewrite.Observation
+	draws     int64
 }
 
 func (i *importance) close() {
@@ -59,6 +62,7 @@ func (i *importance) observe(ctx context.Context, list []rewrite.Observation, in
 	for j := range noise {
 		noise[j] = float32(-math.Log(rng.ExpFloat64()))
 	}
+	i.draws += i.noise.Count() / i.noise.Shape[len(i.noise.Shape)-1]
 	fed := maps.Clone(inputs)
 	fed[i.noise.Name] = tensor.Of(noise, i.noise.Shape...)
 	i.ran = true
@@ -113,7 +117,7 @@ func (i *importance) build(ctx context.Context, list []rewrite.Observation, inpu
 			names[n] = append(names[n], gradients[p].Name)
 		}
 	}
-	if err := rewrite.ObserveGradients(m, list, names); err != nil {
+	if i.gradients, err = rewrite.ObserveGradients(m, list, names); err != nil {
 		return err
 	}
 	if err := m.Scopes()[0].Sort(); err != nil {

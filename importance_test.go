@@ -45,7 +45,8 @@ func oneToken() *onnx.Model {
 }
 
 // A row weighs by its squared gradient, whatever class was drawn: a row without one has its even share only, and all rows
-// of a sample together weigh as much as those of any other.
+// of a sample together weigh as much as those of any other. The gradients themselves, which add up to nothing over the
+// classes, weigh by what is multiplied with them.
 func TestImportance(t *testing.T) {
 	testenv.ORT(t)
 	testenv.Ops(t)
@@ -105,5 +106,26 @@ func TestImportance(t *testing.T) {
 		if d := math.Abs(got[i] - want[i]); !(d <= 1e-6) {
 			t.Fatalf("moment %d, %d is %v, want %v", i/importanceWidth, i%importanceWidth, got[i], want[i])
 		}
+	}
+	gradient := file.Gradient("w")
+	if gradient == nil || gradient.Columns != importanceClasses || gradient.Rows != rows || file.Draws != importanceSamples {
+		t.Fatalf("gradients, of %d draws: %+v", file.Draws, gradient)
+	}
+	if got, err = gradient.Matrix(); err != nil {
+		t.Fatal(err)
+	}
+	var trace float64
+	for i := range importanceClasses {
+		trace += got[i*importanceClasses+i]
+		var sum float64
+		for _, v := range got[i*importanceClasses : (i+1)*importanceClasses] {
+			sum += v
+		}
+		if math.Abs(sum) > 1e-6 {
+			t.Fatalf("row %d of the gradients' moments adds up to %v", i, sum)
+		}
+	}
+	if want := (1 - cudaops.EvenShare + cudaops.EvenShare/importanceTokens) / importanceTokens; math.Abs(trace-want) > 1e-6 {
+		t.Errorf("the gradients' moments have the trace %v, want %v", trace, want)
 	}
 }

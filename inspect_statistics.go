@@ -33,6 +33,7 @@ type StatisticsReport struct {
 	Program      string               `json:"program"`
 	Data         []calib.DataUsed     `json:"data"`
 	Observations []ObservedActivation `json:"observations"`
+	Gradients    []ObservedActivation `json:"gradients"` // K is the N of the weight
 }
 
 // InspectStatistics reads what is in a statistics file.
@@ -43,15 +44,24 @@ func InspectStatistics(path string) (*StatisticsReport, error) {
 	}
 	defer file.Close()
 	r := &StatisticsReport{Schema: "cosetq/v1/inspect-statistics", Path: path, Bytes: file.Size, Model: file.Model,
-		Fingerprint: file.Fingerprint, Program: file.Program, Data: file.Data, Observations: []ObservedActivation{}}
-	for _, o := range file.Observations {
+		Fingerprint: file.Fingerprint, Program: file.Program, Data: file.Data}
+	if r.Observations, err = observedIn(file.Observations); err != nil {
+		return nil, err
+	}
+	r.Gradients, err = observedIn(file.Gradients)
+	return r, err
+}
+
+func observedIn(list []*calib.Observation) ([]ObservedActivation, error) {
+	lines := []ObservedActivation{}
+	for _, o := range list {
 		line, err := observationOf(o)
 		if err != nil {
 			return nil, err
 		}
-		r.Observations = append(r.Observations, line)
+		lines = append(lines, line)
 	}
-	return r, nil
+	return lines, nil
 }
 
 func observationOf(o *calib.Observation) (ObservedActivation, error) {

@@ -187,6 +187,10 @@ func (c *calibration) notes() []string {
 // statistics returns what was gathered, read from the native library as it is asked for.
 func (c *calibration) statistics(data calib.DataUsed) (*calib.Statistics, error) {
 	s := &calib.Statistics{Model: filepath.Base(c.model), Fingerprint: c.fingerprint, Program: Version(), Shard: c.shard.String(), Data: []calib.DataUsed{data}}
+	var gradients []rewrite.Observation
+	if c.importance != nil {
+		gradients, s.Draws = c.importance.gradients, c.importance.draws
+	}
 	tags, err := c.gathered.Tags()
 	if err != nil {
 		return nil, err
@@ -195,8 +199,7 @@ func (c *calibration) statistics(data calib.DataUsed) (*calib.Statistics, error)
 	for _, tag := range tags {
 		reached[tag] = true
 	}
-	for i := range c.observations {
-		o := &c.observations[i]
+	entryOf := func(o *rewrite.Observation) (*calib.Observation, error) {
 		entry := &calib.Observation{Tag: o.Tag, Activation: o.Activation, Weights: o.Weights, Columns: o.Columns, Full: o.Full}
 		moments := gatheredMoments{from: c.gathered, tag: o.Tag}
 		if reached[o.Tag] {
@@ -214,7 +217,24 @@ func (c *calibration) statistics(data calib.DataUsed) (*calib.Statistics, error)
 			moments.rows = about.Rows
 		}
 		entry.Moments = moments
+		return entry, nil
+	}
+	for i := range c.observations {
+		entry, err := entryOf(&c.observations[i])
+		if err != nil {
+			return nil, err
+		}
 		s.Observations = append(s.Observations, entry)
+	}
+	for i := range gradients {
+		if !reached[gradients[i].Tag] {
+			continue // of another shard
+		}
+		entry, err := entryOf(&gradients[i])
+		if err != nil {
+			return nil, err
+		}
+		s.Gradients = append(s.Gradients, entry)
 	}
 	s.Sort()
 	return s, nil

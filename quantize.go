@@ -533,6 +533,9 @@ func (o *QuantizeOptions) quantizeOne(ctx context.Context, options quant.Options
 		return nil, err
 	}
 	coded := &codedWeight{}
+	if options.Gradients, err = h.gradients(w.Weight); err != nil {
+		return nil, err
+	}
 	options.Hessian, options.Threads, options.Progress = hessian, o.Threads, step
 	if o.Rotate != RotateNone && !w.Gathered() {
 		_, k := w.Dims()

@@ -194,6 +194,20 @@ func (h *hessians) of(w *rewrite.Weight) (*quant.Hessian, error) {
 	return result, nil
 }
 
+// gradients returns the moments of the gradients at the outputs of a weight, nil when there are none.
+func (h *hessians) gradients(w *rewrite.Weight) (*quant.Hessian, error) {
+	if h == nil {
+		return nil, nil
+	}
+	o := h.statistics.Gradient(w.Name())
+	n, _ := w.Dims()
+	if o == nil || o.Rows == 0 || o.Columns != n || !o.Full {
+		return nil, nil
+	}
+	moments, err := o.Matrix()
+	return &quant.Hessian{K: n, Moments: moments, Samples: h.statistics.Draws}, err
+}
+
 // spread mixes the moments of a weight whose rows are an embedding as well with a multiple of the identity, of the same trace: what
 // is taken out of the table as it is suffers from an error in every column alike.
 func spread(h *quant.Hessian) {

@@ -17,6 +17,9 @@ type Statistics struct {
 	Shard        string // i/n for share i of n of the observations, "" for all
 	Data         []DataUsed
 	Observations []*Observation
+	// Gradients holds, where gradients are known, the moments of those at the outputs [..., N] of the layers of one weight each.
+	Gradients []*Observation
+	Draws     int64 // of a loss, of which each gave a gradient at every row it depends on
 }
 
 // DataUsed says what data a model was run on.
@@ -124,12 +127,24 @@ func (o *Observation) Mean() ([]float64, error) {
 	return mean, nil
 }
 
+// Gradient returns the moments of the gradients at the outputs of a weight, or nil.
+func (s *Statistics) Gradient(weight string) *Observation {
+	for _, o := range s.Gradients {
+		if slices.Contains(o.Weights, weight) {
+			return o
+		}
+	}
+	return nil
+}
+
 // ErrFingerprint says that statistics belong to another model.
 var ErrFingerprint = errors.New("the statistics belong to another model")
 
 // Sort puts the observations in the order of their tags, so that the same statistics make the same file.
 func (s *Statistics) Sort() {
-	slices.SortFunc(s.Observations, func(a, b *Observation) int { return strings.Compare(a.Tag, b.Tag) })
+	byTag := func(a, b *Observation) int { return strings.Compare(a.Tag, b.Tag) }
+	slices.SortFunc(s.Observations, byTag)
+	slices.SortFunc(s.Gradients, byTag)
 }
 
 // Merge joins the statistics of runs of one model over different data, each weighted with its rows; or all shares of one
@@ -145,16 +160,32 @@ func Merge(parts ...*Statistics) (*Statistics, error) {
 		return nil, err
 	}
 	merged := &Statistics{Model: first.Model, Fingerprint: first.Fingerprint, Program: first.Program}
-	at := map[string]int{}
-	var members [][]*Observation
 	for _, p := range parts {
 		if p.Fingerprint != first.Fingerprint {
 			return nil, fmt.Errorf("%w: %s (%s) and %s (%s)", ErrFingerprint, first.Model, shortPrint(first.Fingerprint), p.Model, shortPrint(p.Fingerprint))
 		}
 		if p == first || p.Shard == "" { // shares are of the same data
 			merged.Data = append(merged.Data, p.Data...)
+			merged.Draws += p.Draws
 		}
-		for _, o := range p.Observations {
+	}
+	var err error
+	if merged.Observations, err = mergeAll(parts, func(s *Statistics) []*Observation { return s.Observations }); err != nil {
+		return nil, err
+	}
+	if merged.Gradients, err = mergeAll(parts, func(s *Statistics) []*Observation { return s.Gradients }); err != nil {
+		return nil, err
+	}
+	merged.Sort()
+	return merged, nil
+}
+
+// mergeAll merges the observations that of takes from each part, by their tags.
+func mergeAll(parts []*Statistics, of func(*Statistics) []*Observation) ([]*Observation, error) {
+	at := map[string]int{}
+	var members [][]*Observation
+	for _, p := range parts {
+		for _, o := range of(p) {
 			i, ok := at[o.Tag]
 			if !ok {
 				i = len(members)
@@ -163,14 +194,14 @@ func Merge(parts ...*Statistics) (*Statistics, error) {
 			members[i] = append(members[i], o)
 		}
 	}
+	var merged []*Observation
 	for _, list := range members {
 		o, err := mergeObservations(list)
 		if err != nil {
 			return nil, err
 		}
-		merged.Observations = append(merged.Observations, o)
+		merged = append(merged, o)
 	}
-	merged.Sort()
 	return merged, nil
 }
 

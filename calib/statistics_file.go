@@ -19,8 +19,8 @@ import (
 //
 //	header   40 bytes: the magic "cosetqs\x00", uint32 version, uint32 CRC-32C of the index, uint64 offset and uint64 length
 //	         of the index, 8 zero bytes
-//	payload  per observation, back to back: E[x] as float32 [K], then the upper triangle of E[x xᵀ] by rows as float32
-//	         [K(K+1)/2], or its diagonal [K]
+//	payload  per observation, then per gradient, back to back: E[x] as float32 [K], then the upper triangle of E[x xᵀ] by
+//	         rows as float32 [K(K+1)/2], or its diagonal [K]
 //	index    JSON, to the end of the file: statisticsIndex
 //
 // The moments are summed up in float64 and stored in float32, which halves the file: rounding them to 24 bits moves an
@@ -53,6 +53,8 @@ type statisticsIndex struct {
 	Shard        string             `json:"shard,omitempty"`
 	Data         []DataUsed         `json:"data"`
 	Observations []observationIndex `json:"observations"`
+	Gradients    []observationIndex `json:"gradients,omitempty"` // their payloads follow those of the observations
+	Draws        int64              `json:"draws,omitempty"`
 }
 
 type observationIndex struct {
@@ -119,22 +121,33 @@ func (s *Statistics) Save(path string, overwrite bool) (size int64, err error) {
 
 // write writes the file from the start of f.
 func (s *Statistics) write(f *os.File) (int64, error) {
-	index := statisticsIndex{Model: s.Model, Fingerprint: s.Fingerprint, Program: s.Program, Shard: s.Shard, Data: s.Data}
+	index := statisticsIndex{Model: s.Model, Fingerprint: s.Fingerprint, Program: s.Program, Shard: s.Shard, Data: s.Data, Draws: s.Draws}
 	w := bufio.NewWriterSize(f, 1<<18)
 	if _, err := w.Write(make([]byte, headerSize)); err != nil {
 		return 0, err
 	}
 	offset := int64(headerSize)
-	for _, o := range s.Observations {
-		entry := observationIndex{Tag: o.Tag, Activation: o.Activation, Weights: o.Weights, Columns: o.Columns, Rows: o.Rows,
-			BadRows: o.BadRows, Full: o.Full, Min: o.Min, Max: o.Max, Weight: o.Weight, Offset: offset}
-		sum := crc32.New(castagnoli)
-		if err := o.writePayload(io.MultiWriter(w, sum)); err != nil {
-			return 0, fmt.Errorf("observation %q: %w", o.Tag, err)
+	put := func(list []*Observation) ([]observationIndex, error) {
+		var entries []observationIndex
+		for _, o := range list {
+			entry := observationIndex{Tag: o.Tag, Activation: o.Activation, Weights: o.Weights, Columns: o.Columns, Rows: o.Rows,
+				BadRows: o.BadRows, Full: o.Full, Min: o.Min, Max: o.Max, Weight: o.Weight, Offset: offset}
+			sum := crc32.New(castagnoli)
+			if err := o.writePayload(io.MultiWriter(w, sum)); err != nil {
+				return nil, fmt.Errorf("observation %q: %w", o.Tag, err)
+			}
+			entry.CRC = sum.Sum32()
+			offset += entry.payload()
+			entries = append(entries, entry)
 		}
-		entry.CRC = sum.Sum32()
-		offset += entry.payload()
-		index.Observations = append(index.Observations, entry)
+		return entries, nil
+	}
+	var err error
+	if index.Observations, err = put(s.Observations); err != nil {
+		return 0, err
+	}
+	if index.Gradients, err = put(s.Gradients); err != nil {
+		return 0, err
 	}
 	text, err := json.Marshal(index)
 	if err != nil {
@@ -279,30 +292,42 @@ func (s *StatisticsFile) read(r io.ReaderAt, size int64) error {
 	if err := d.Decode(&index); err != nil {
 		return corrupt("its index: %v", err)
 	}
-	s.Statistics = Statistics{Model: index.Model, Fingerprint: index.Fingerprint, Program: index.Program, Shard: index.Shard, Data: index.Data}
+	s.Statistics = Statistics{Model: index.Model, Fingerprint: index.Fingerprint, Program: index.Program, Shard: index.Shard, Data: index.Data, Draws: index.Draws}
+	if s.Draws < 0 {
+		return corrupt("%d draws", s.Draws)
+	}
 	end := int64(headerSize)
 	tags := map[string]bool{}
-	for i := range index.Observations {
-		e := &index.Observations[i]
-		switch {
-		case e.Columns < 1 || e.Columns > maxColumns:
-			return corrupt("observation %q has %d columns", e.Tag, e.Columns)
-		case e.Rows < 0 || e.BadRows < 0:
-			return corrupt("observation %q has %d rows", e.Tag, e.Rows)
-		case !(e.Weight >= 0) || math.IsInf(e.Weight, 0):
-			return corrupt("observation %q weighs %v", e.Tag, e.Weight)
-		case tags[e.Tag]:
-			return corrupt("observation %q stands there twice", e.Tag)
-		case e.Offset != end || e.payload() > offset-end:
-			return corrupt("observation %q lies at %d, %d bytes long", e.Tag, e.Offset, e.payload())
+	take := func(list []observationIndex, to *[]*Observation) error {
+		for i := range list {
+			e := &list[i]
+			switch {
+			case e.Columns < 1 || e.Columns > maxColumns:
+				return corrupt("observation %q has %d columns", e.Tag, e.Columns)
+			case e.Rows < 0 || e.BadRows < 0:
+				return corrupt("observation %q has %d rows", e.Tag, e.Rows)
+			case !(e.Weight >= 0) || math.IsInf(e.Weight, 0):
+				return corrupt("observation %q weighs %v", e.Tag, e.Weight)
+			case tags[e.Tag]:
+				return corrupt("observation %q stands there twice", e.Tag)
+			case e.Offset != end || e.payload() > offset-end:
+				return corrupt("observation %q lies at %d, %d bytes long", e.Tag, e.Offset, e.payload())
+			}
+			tags[e.Tag] = true
+			end += e.payload()
+			o := &Observation{Tag: e.Tag, Activation: e.Activation, Weights: e.Weights, Columns: e.Columns, Rows: e.Rows,
+				BadRows: e.BadRows, Full: e.Full, Min: e.Min, Max: e.Max, Weight: e.Weight,
+				Moments: storedMoments{r, e.Offset, e.Columns, e.Full}}
+			*to = append(*to, o)
+			s.sums[o] = e.CRC
 		}
-		tags[e.Tag] = true
-		end += e.payload()
-		o := &Observation{Tag: e.Tag, Activation: e.Activation, Weights: e.Weights, Columns: e.Columns, Rows: e.Rows,
-			BadRows: e.BadRows, Full: e.Full, Min: e.Min, Max: e.Max, Weight: e.Weight,
-			Moments: storedMoments{r, e.Offset, e.Columns, e.Full}}
-		s.Observations = append(s.Observations, o)
-		s.sums[o] = e.CRC
+		return nil
+	}
+	if err := take(index.Observations, &s.Observations); err != nil {
+		return err
+	}
+	if err := take(index.Gradients, &s.Gradients); err != nil {
+		return err
 	}
 	if end != offset {
 		return corrupt("%d bytes belong to no observation", offset-end)

@@ -151,13 +151,17 @@ func TestStatisticsRoundTrip(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 1))
 	s := statistics(sampled{randomRows(rng, 9, 5), 5, true}.observation("a", "w1", "w2"),
 		sampled{randomRows(rng, 4, 7), 7, false}.observation("b", "w3"), sampled{nil, 3, true}.observation("c", "w4"))
-	s.Observations[1].BadRows = 2
+	s.Observations[1].BadRows, s.Draws = 2, 7
+	s.Gradients = []*calib.Observation{sampled{randomRows(rng, 9, 4), 4, true}.observation("gradient of w1", "w1")}
 	f := openStatistics(t, save(t, s))
-	if f.Model != s.Model || f.Fingerprint != s.Fingerprint || f.Program != s.Program || !slices.Equal(f.Data, s.Data) {
+	if f.Model != s.Model || f.Fingerprint != s.Fingerprint || f.Program != s.Program || f.Draws != s.Draws || !slices.Equal(f.Data, s.Data) {
 		t.Errorf("got %+v", f.Statistics)
 	}
-	for i, o := range f.Observations {
-		want := s.Observations[i]
+	if len(f.Observations) != len(s.Observations) || len(f.Gradients) != len(s.Gradients) {
+		t.Fatalf("%d observations and %d gradients", len(f.Observations), len(f.Gradients))
+	}
+	for i, o := range slices.Concat(f.Observations, f.Gradients) {
+		want := slices.Concat(s.Observations, s.Gradients)[i]
 		if o.Tag != want.Tag || o.Activation != want.Activation || !slices.Equal(o.Weights, want.Weights) || o.Full != want.Full {
 			t.Errorf("got %+v, want %+v", o, want)
 		}
@@ -171,6 +175,9 @@ func TestStatisticsRoundTrip(t *testing.T) {
 	}
 	if _, err := f.Observations[1].Matrix(); err == nil {
 		t.Error("a matrix was made from a diagonal")
+	}
+	if f.Gradient("w1") != f.Gradients[0] || f.Gradient("w2") != nil {
+		t.Error("Gradient")
 	}
 	if f.Find("b") != f.Observations[1] || f.Find("x") != nil {
 		t.Error("Find")
@@ -201,8 +208,11 @@ func TestMergeIsOneRunOverAll(t *testing.T) {
 	for _, full := range []bool{true, false} {
 		rows := randomRows(rng, 30, 6)
 		whole := statistics(sampled{rows, 6, full}.observation("a", "w1", "w2"), sampled{rows[20:], 6, full}.observation("b", "w3"))
+		whole.Gradients = []*calib.Observation{sampled{rows, 6, full}.observation("g", "w1")}
 		part := func(r [][]float64, weight string) *calib.Statistics {
-			return statistics(sampled{r, 6, full}.observation("a", weight))
+			s := statistics(sampled{r, 6, full}.observation("a", weight))
+			s.Gradients = []*calib.Observation{sampled{r, 6, full}.observation("g", "w1")}
+			return s
 		}
 		second := part(rows[8:], "w2")
 		second.Observations = append(second.Observations, whole.Observations[1])
@@ -216,6 +226,7 @@ func TestMergeIsOneRunOverAll(t *testing.T) {
 			t.Errorf("data: %+v", merged.Data)
 		}
 		again := openStatistics(t, save(t, merged))
+		sameMoments(t, again.Gradients[0], whole.Gradients[0])
 		for i, o := range again.Observations {
 			sameMoments(t, o, whole.Observations[i])
 			if !slices.Equal(o.Weights, whole.Observations[i].Weights) {

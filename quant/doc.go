@@ -27,6 +27,9 @@
 //   - Refinement passes code every group again, given all others.
 //   - Scales move to their closed-form optimum in the end.
 //
+// With the second moments G of the gradients at the outputs as well, the loss is tr(G·E·H·Eᵀ) (YAQA, arXiv 2505.22988): rows
+// are coded in steps, and moved by what the errors of the rows before them can still be made up for.
+//
 // Measured on Gaussian rows of 256 weights with inputs of correlation
 // ρ^|i−j|, loss over that of rounding to nearest at 2, 3 and 4 bits:
 //
@@ -37,8 +40,9 @@
 //
 // Files: layout, pack and matrix hold the bytes; rtn and scale round to
 // nearest; hessian, factor and metric prepare H; feedback, refine and refit are
-// the parts of LDLQ, and ldlq joins them; allocate has the frontier.
+// the parts of LDLQ, outputs is the feedback between rows, and ldlq joins them; allocate has the frontier.
 //
 // Symbols: W [N × K] weight, T tile of rows, G groups of a row, e exponent of the
-// scales; H [K × K] second moments of the inputs, λ damping; step, gain, centre and digits as in package lattice.
+// scales; H [K × K] second moments of the inputs and
+// G [N × N] of the gradients at the outputs, λ damping; step, gain, centre and digits as in package lattice.
 package quant

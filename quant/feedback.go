@@ -59,6 +59,7 @@ type chunk struct {
 	grad        []float32    // E·H', [rows × P]
 	coders      []groupCoder // of each row
 	strip       *strip       // at work
+	moved       []float32    // what errors of other rows move the rows by, [rows × P]; nil for nothing
 	best, trial *coding
 	device      lattice.FeedbackCoder // that does what ldlq does; nil for this processor
 	steps       []float32             // of the rows

@@ -49,6 +49,18 @@ func (q *run) ldlq(f *factors, how plan) (*Result, error) {
 	table := newScaleTable(steps, energy, q.k)
 	m := q.newMatrix(exponent)
 	p := newPacker(m)
+	var out *outputs
+	if q.opt.Gradients != nil {
+		if out, err = newOutputs(q.opt.Gradients, f.places, q.opt.multiplier(), q.opt.Threads); err != nil {
+			return nil, err
+		}
+	}
+	if out != nil {
+		if q.src, err = out.reordered(q.src); err != nil {
+			return nil, err
+		}
+		steps, energy = byPosition(out, steps), byPosition(out, energy)
+	}
 	mean := f.inOrder(q.opt.Hessian.Mean)
 	lost := make([]outcome, q.n)
 	var device lattice.FeedbackCoder
@@ -57,15 +69,23 @@ func (q *run) ldlq(f *factors, how plan) (*Result, error) {
 			return nil, err
 		}
 	}
-	if err := q.chunks(func(t *rows) error {
+	code := func(t *rows) error {
 		if t.chunk == nil {
 			t.chunk = q.newChunk(f, single)
 			t.chunk.device = device
+			if out != nil {
+				t.chunk.moved = make([]float32, chunkRows*f.places)
+			}
 		}
 		c := t.chunk
 		c.count = t.last - t.first
 		for r := t.first; r < t.last; r++ {
 			c.setRow(r-t.first, t.row(r), unit)
+		}
+		if out != nil {
+			if err := out.moved(matrix(c.moved, c.count, f.places), c.products, t.first, t.last); err != nil {
+				return err
+			}
 		}
 		best, err := c.code(how, table, steps[t.first:t.last], lost[t.first:t.last])
 		if err != nil {
@@ -73,11 +93,20 @@ func (q *run) ldlq(f *factors, how plan) (*Result, error) {
 		}
 		for r := range c.count {
 			c.measure(&lost[t.first+r], best, r, mean)
-			c.putRow(p, t.first+r, best, r, t.indices, t.gains)
+			c.putRow(p, out.row(t.first+r), best, r, t.indices, t.gains)
+		}
+		if out != nil {
+			copy(out.errs[t.first*f.places:], best.errs[:c.count*f.places])
 		}
 		q.progress(t)
 		return nil
-	}); err != nil {
+	}
+	if out == nil {
+		err = q.chunks(code)
+	} else {
+		err = q.steps(out, code)
+	}
+	if err != nil {
 		return nil, err
 	}
 	if how.refit {
@@ -91,7 +120,8 @@ func (q *run) ldlq(f *factors, how plan) (*Result, error) {
 		res.SumSquares += energy[r]
 		res.SumSquaredError += unit * unit * o.squares
 	}
-	table.store(m, chosen)
+	res.Feedback.Bias = byRow(out, res.Feedback.Bias)
+	table.store(m, byRow(out, chosen))
 	return res, m.Validate()
 }
 
@@ -135,6 +165,11 @@ func (c *chunk) code(how plan, table *scales, steps []float32, lost []outcome) (
 	for r, l := range best.loss[:c.count] {
 		lost[r].nearest = l
 	}
+	if c.moved != nil {
+		if err := c.shift(best, 1); err != nil {
+			return nil, err
+		}
+	}
 	options := make([][]uint16, c.count)
 	for r, s := range steps {
 		options[r] = table.around(s*feedbackStep, how.candidates)
@@ -160,6 +195,14 @@ func (c *chunk) code(how plan, table *scales, steps []float32, lost []outcome) (
 			if err := c.refine(best, table.step); err != nil {
 				return nil, err
 			}
+		}
+	}
+	if c.moved != nil {
+		if err := c.shift(best, -1); err != nil {
+			return nil, err
+		}
+		if err := c.gradient(best.errs); err != nil {
+			return nil, err
 		}
 	}
 	return best, c.lossOf(best.loss[:c.count], best.errs)

@@ -188,7 +188,7 @@ func better(ctx context.Context, src Source, opt Options) (*Result, error) {
 		return nil, err
 	}
 	trial := opt
-	trial.Progress = nil
+	trial.Progress, trial.Gradients = nil, nil
 	turned, err := lossOf(code(newRun(ctx, some, trial))) // its factors are let go: those of both would take twice the memory
 	if err != nil {
 		return nil, err
@@ -202,7 +202,7 @@ func better(ctx context.Context, src Source, opt Options) (*Result, error) {
 	if turned < worthRotating*straight {
 		return code(newRun(ctx, src, opt))
 	}
-	q.src, q.opt.Progress = src, opt.Progress
+	q.src, q.opt.Progress, q.opt.Gradients = src, opt.Progress, opt.Gradients
 	q.n, _ = src.Dims()
 	return code(q, nil)
 }

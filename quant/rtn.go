@@ -32,6 +32,9 @@ type Options struct {
 	// Hessian, if set, selects LDLQ: errors are weighed by what they cost at
 	// the output, and the error of one group is made up for by the others.
 	Hessian *Hessian
+	// Gradients, if set beside Hessian, is G = E[g gᵀ] [N × N] of the gradients g of what the outputs are used for: an error
+	// of one row is then made up for by the others as well. Its Samples are the losses drawn, if each gave many gradients.
+	Gradients *Hessian
 	// Rotation, if set, turns the weight before it is coded, and the Hessian with it. With TryRotation that is done only
 	// if some of the rows lose less by it, coded both ways.
 	Rotation    *Rotation
@@ -99,6 +102,9 @@ func Quantize(ctx context.Context, src Source, opt Options) (*Result, error) {
 	h := opt.Hessian
 	if h != nil && h.K != k {
 		return nil, fmt.Errorf("quant: the Hessian is of %d columns, the weight of %d", h.K, k)
+	}
+	if g := opt.Gradients; g != nil && (g.K != n || len(g.Moments) != n*n) {
+		return nil, fmt.Errorf("quant: the gradients are %d, with %d moments, the weight has %d rows", g.K, len(g.Moments), n)
 	}
 	if opt.Rotation == nil {
 		return code(newRun(ctx, src, opt))
@@ -260,12 +266,12 @@ type rows struct {
 }
 
 // chunks calls do for chunks of rows, on several goroutines, and returns the error of the first chunk that failed.
-func (q *run) chunks(do func(*rows) error) error {
-	count := (q.n + chunkRows - 1) / chunkRows
-	threads := q.opt.Threads
-	if threads <= 0 {
-		threads = runtime.GOMAXPROCS(0)
-	}
+func (q *run) chunks(do func(*rows) error) error { return q.chunksOf(0, q.n, chunkRows, do) }
+
+// chunksOf does so for rows first … last−1, in chunks of up to size rows.
+func (q *run) chunksOf(first, last, size int, do func(*rows) error) error {
+	count := (last - first + size - 1) / size
+	threads := q.threads()
 	errs := make([]error, count)
 	var next atomic.Int64
 	var failed atomic.Bool
@@ -274,7 +280,7 @@ func (q *run) chunks(do func(*rows) error) error {
 		wg.Go(func() {
 			w := q.newRows()
 			for i := int(next.Add(1)) - 1; i < count && !failed.Load(); i = int(next.Add(1)) - 1 {
-				w.first, w.last = i*chunkRows, min((i+1)*chunkRows, q.n)
+				w.first, w.last = first+i*size, min(first+(i+1)*size, last)
 				err := q.ctx.Err()
 				if err == nil {
 					err = q.src.Rows(w.raw[:(w.last-w.first)*q.k], w.first, w.last)
@@ -299,6 +305,14 @@ func (q *run) chunks(do func(*rows) error) error {
 		}
 	}
 	return nil
+}
+
+// threads is the number of goroutines.
+func (q *run) threads() int {
+	if q.opt.Threads > 0 {
+		return q.opt.Threads
+	}
+	return runtime.GOMAXPROCS(0)
 }
 
 func (q *run) newRows() *rows {

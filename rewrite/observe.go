@@ -29,6 +29,8 @@ type Observation struct {
 	value  *onnx.Value
 	linear *linear
 	out    [][]int64 // of the candidates, in their order: how each turns its product
+	names  []string  // of the candidates, in their order: their initializers
+	rows   []int     // and the rows N of those
 }
 
 // Observations lists the activations of sites, those with a Weight, in the order of the model. Sites that read the same
@@ -64,7 +66,7 @@ func Observations(sites []Site) []Observation {
 		if sites[i].Status != Candidate {
 			continue
 		}
-		o.out = append(o.out, l.out)
+		o.out, o.names, o.rows = append(o.out, l.out), append(o.names, sites[i].Initializer), append(o.rows, sites[i].N)
 		if !slices.Contains(o.Weights, sites[i].Initializer) {
 			o.Weights = append(o.Weights, sites[i].Initializer)
 		}
@@ -121,12 +123,31 @@ func Observe(m *onnx.Model, sites []Site, mine func(all []Observation) []bool) (
 }
 
 // ObserveGradients turns m, which computes the activations of list and the named gradients of what the candidates among the
-// sites of each compute, in their order, into a model for calibration as [Observe] does: rows weigh what their errors cost. It
-// fails, with m unchanged, where an activation lies in a subgraph.
-func ObserveGradients(m *onnx.Model, list []Observation, gradients [][]string) error {
+// sites of each compute, in their order, into a model for calibration as [Observe] does: rows weigh what their errors cost. The
+// gradients are observed as well, those of each weight under one tag, if there are no more than MaxFullColumns rows; a row of
+// them weighs as much as the activation makes of it. It returns these observations, and fails, with m unchanged, where an
+// activation lies in a subgraph.
+func ObserveGradients(m *onnx.Model, list []Observation, gradients [][]string) ([]Observation, error) {
+	tags := map[string]bool{}
 	for i := range list {
 		if list[i].value.Scope.Parent != nil {
-			return fmt.Errorf("rewrite: activation %q lies in a subgraph", list[i].Activation)
+			return nil, fmt.Errorf("rewrite: activation %q lies in a subgraph", list[i].Activation)
+		}
+		tags[list[i].Tag] = true
+	}
+	var of []Observation
+	at := map[string]int{} // initializer to its place in of
+	for _, o := range list {
+		for i, name := range o.names {
+			if _, ok := at[name]; ok || o.rows[i] > MaxFullColumns {
+				continue
+			}
+			tag := "gradient of " + name
+			for serial := 2; tags[tag]; serial++ {
+				tag = fmt.Sprintf("gradient of %s#%d", name, serial)
+			}
+			tags[tag], at[name] = true, len(of)
+			of = append(of, Observation{Tag: tag, Activation: tag, Columns: o.rows[i], Full: true, Weights: []string{name}})
 		}
 	}
 	names := onnx.NewNames(m)
@@ -135,9 +156,19 @@ func ObserveGradients(m *onnx.Model, list []Observation, gradients [][]string) e
 		nodes, count := list[i].nodes(names, gradients[i])
 		m.Graph.Nodes = append(m.Graph.Nodes, nodes...)
 		m.Graph.Outputs = append(m.Graph.Outputs, onnx.NewValueInfo(count, onnx.Float, 1))
+		inputs := nodes[len(nodes)-1].Inputs
+		for n, name := range list[i].names {
+			if place, ok := at[name]; ok {
+				g := &of[place]
+				g.off = list[i].off
+				node := g.node(names, []string{inputs[1+n], inputs[0]})
+				m.Graph.Nodes = append(m.Graph.Nodes, node)
+				m.Graph.Outputs = append(m.Graph.Outputs, onnx.NewValueInfo(node.Outputs[0], onnx.Float, 1))
+			}
+		}
 	}
 	m.SetOpset(cudaops.Domain, cudaops.OpVersion)
-	return nil
+	return of, nil
 }
 
 // nodes returns the Observe node of o, last, and what it needs before it, and the name of its output.
@@ -151,6 +182,12 @@ func (o *Observation) nodes(names *onnx.Names, gradients []string) (nodes []*onn
 		}
 		inputs = append(inputs, g)
 	}
+	n := o.node(names, inputs)
+	return append(around.nodes, n), n.Outputs[0]
+}
+
+// node is the Observe node of o with these inputs.
+func (o *Observation) node(names *onnx.Names, inputs []string) *onnx.Node {
 	mode := cudaops.ModeFull
 	switch {
 	case o.off:
@@ -158,11 +195,11 @@ func (o *Observation) nodes(names *onnx.Names, gradients []string) (nodes []*onn
 	case !o.Full:
 		mode = cudaops.ModeDiagonal
 	}
-	count = names.Unique(o.value.Name + ".observed")
+	count := names.Unique(o.Activation + ".observed")
 	n := onnx.NewNode(cudaops.ObserveName, inputs, []string{count},
 		onnx.StringAttr(cudaops.AttrTag, o.Tag), onnx.StringAttr(cudaops.AttrMode, mode))
 	n.Domain, n.Name = cudaops.Domain, count
-	return append(around.nodes, n), count
+	return n
 }
 
 // keepOnly drops the nodes of g that no root needs.

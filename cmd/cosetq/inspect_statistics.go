@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/cosetq/cosetq"
@@ -35,13 +36,13 @@ func printStatistics(con *console, r *cosetq.StatisticsReport, layers bool) erro
 			unreached += len(o.Weights)
 		}
 	}
-	fmt.Fprintf(con.out, "%d activations observed for %d weights, %d of them never reached\n", len(r.Observations), weights, unreached)
+	fmt.Fprintf(con.out, "%d activations observed for %d weights, %d of them never reached; gradients of %d\n", len(r.Observations), weights, unreached, len(r.Gradients))
 	if !layers {
 		return nil
 	}
 	t := con.table()
 	fmt.Fprintln(t, "activation\tK\tmoments\trows\tbad\tmin\tmax\tmean\trms\tpeak\tweights")
-	for _, o := range r.Observations {
+	for _, o := range slices.Concat(r.Observations, r.Gradients) {
 		fmt.Fprintf(t, "%s\t%d\t%s\t%d\t%d\t%.3g\t%.3g\t%.3g\t%.3g\t%.1f\t%s\n", shorten(o.Tag, 50), o.K, o.Moments, o.Rows, o.BadRows,
 			o.Min, o.Max, o.Mean, o.RMS, o.Peak, shorten(strings.Join(o.Weights, ", "), 60))
 	}
