@@ -17,7 +17,7 @@ type ObservedActivation struct {
 	BadRows    int64    `json:"bad_rows,omitempty"`
 	Min        float64  `json:"min"`
 	Max        float64  `json:"max"`
-	Mean       float64  `json:"mean"` // over the columns
+	Mean       float64  `json:"mean"` // over the columns, and over the rows by their weights
 	RMS        float64  `json:"rms"`  // likewise
 	// Peak is the largest second moment of a column over their mean: 1 where all columns are alike.
 	Peak float64 `json:"peak"`
@@ -84,9 +84,8 @@ func observationOf(o *calib.Observation) (ObservedActivation, error) {
 		sum += v / float64(o.Columns)
 		peak = math.Max(peak, v)
 	}
-	r.RMS = math.Sqrt(sum)
-	if sum > 0 {
-		r.Peak = peak / sum
+	if sum > 0 && o.Weight > 0 {
+		r.RMS, r.Peak = math.Sqrt(sum/o.Weight), peak/sum
 	}
 	return r, nil
 }
