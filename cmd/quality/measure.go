@@ -98,6 +98,9 @@ func (m *measurement) quantized(ctx context.Context, o cosetq.QuantizeOptions, s
 	if o.Method == cosetq.LDLQ {
 		o.Statistics = statistics
 	}
+	if o.TargetBits > 0 {
+		o.Data, o.Samples = *calibData, *samples // what a layer costs is measured on them
+	}
 	o.Output, o.Threads = filepath.Join(m.dir, "q.onnx"), *threads
 	r, err := cosetq.Quantize(ctx, *model, o)
 	if err != nil {
