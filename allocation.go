@@ -106,8 +106,11 @@ type allocator struct {
 	candidates []*lattice.Codec
 	options    [][]option // of each weight; none where it cannot be coded
 	frontier   *quant.Frontier
-	task       string // that the data is for
-	float      any    // metrics of the float model, once they are known
+	task       string          // that the data is for
+	samples    int             // there are in the data
+	float      map[int]any     // metrics of the float model by the number of samples, once they are known
+	tried      map[int]float64 // drops of points of the frontier on the first samples
+	correction float64         // of the drops tried, by what all samples say
 	report     *Allocation
 }
 
@@ -128,7 +131,7 @@ type storedPlan struct {
 }
 
 func (o *QuantizeOptions) newAllocator(m *onnx.Model, sites []rewrite.Site, output string) (a *allocator, err error) {
-	a = &allocator{o: o, m: m, sites: sites, weights: Shard{}.share(weightsOf(sites)), output: output}
+	a = &allocator{o: o, m: m, float: map[int]any{}, sites: sites, weights: Shard{}.share(weightsOf(sites)), output: output}
 	if a.fixed, err = o.layerCodecs(sites, nil); err != nil {
 		return nil, err
 	}

@@ -30,7 +30,7 @@ func (a *allocator) measure(ctx context.Context) error {
 		return err
 	}
 	a.report.Samples, a.report.Measure = jd.reader.Len(), jd.measure()
-	a.task = jd.task
+	a.task, a.samples = jd.task, jd.samples
 	if jd.reader.Random() {
 		a.r.Notes = append(a.r.Notes, "the data was made up; what layers cost was measured on inputs that mean nothing")
 	}

@@ -113,21 +113,33 @@ func TestTargetBytes(t *testing.T) {
 
 func TestMaxDrop(t *testing.T) {
 	session := runtime(t)
-	files, r, err := allocated(t, cosetq.QuantizeOptions{MaxDrop: 0.5, Samples: 200})
-	if err != nil {
-		t.Fatal(err)
-	}
-	e, err := cosetq.Evaluate(t.Context(), eval.TaskClassification, files.Calib, []string{files.Model, r.Files[0].Path}, cosetq.EvaluateOptions{Samples: 200, Session: session})
-	if err != nil {
-		t.Fatal(err)
-	}
-	drop := 100 * (e.Models[0].Metrics.(eval.Classification).Top1 - e.Models[1].Metrics.(eval.Classification).Top1)
-	a := r.Allocation
-	if a.Metric != "top1_points" || a.Drop == nil || *a.Drop > 0.5 || drop < *a.Drop-1e-9 || drop > *a.Drop+1e-9 {
-		t.Errorf("it drops by %v points, the report says %+v", drop, a)
-	}
-	if r.BitsPerWeight > 4 || len(a.Trials) == 0 || len(a.Trials) > 8 {
-		t.Errorf("%.3f bits per weight after %d trials: half a point needs fewer bits", r.BitsPerWeight, len(a.Trials))
+	for _, samples := range []int{200, 500} { // of the larger part the models are tried on some
+		files, r, err := allocated(t, cosetq.QuantizeOptions{MaxDrop: 0.5, Samples: samples})
+		if err != nil {
+			t.Fatal(err)
+		}
+		e, err := cosetq.Evaluate(t.Context(), eval.TaskClassification, files.Calib, []string{files.Model, r.Files[0].Path}, cosetq.EvaluateOptions{Samples: samples, Session: session})
+		if err != nil {
+			t.Fatal(err)
+		}
+		drop := 100 * (e.Models[0].Metrics.(eval.Classification).Top1 - e.Models[1].Metrics.(eval.Classification).Top1)
+		a := r.Allocation
+		if a.Metric != "top1_points" || a.Drop == nil || *a.Drop > 0.5 || drop < *a.Drop-1e-9 || drop > *a.Drop+1e-9 {
+			t.Errorf("%d samples: it drops by %v points, the report says %+v", samples, drop, a)
+		}
+		if r.BitsPerWeight > 4 {
+			t.Errorf("%d samples: %.3f bits per weight after %d trials: half a point needs fewer bits", samples, r.BitsPerWeight, len(a.Trials))
+		}
+		on := map[int]int{}
+		for _, trial := range a.Trials {
+			on[trial.Samples]++
+		}
+		if samples == 200 && (on[200] == 0 || on[200] > 8 || len(on) > 1) {
+			t.Errorf("%v trials by samples, want up to 8 on all 200", on)
+		}
+		if samples == 500 && (on[256] == 0 || on[256] > 8 || on[500] == 0 || on[500] > 4 || len(on) > 2) {
+			t.Errorf("%v trials by samples, want up to 8 on 256 and few on all 500", on)
+		}
 	}
 }
 

@@ -15,47 +15,117 @@ import (
 type DropTrial struct {
 	BitsPerWeight float64 `json:"bits_per_weight"`
 	PredictedLoss float64 `json:"predicted_loss"`
+	Samples       int     `json:"samples"` // that it was evaluated on
 	Drop          float64 `json:"drop"`
 }
 
 const (
-	// maxTrials bounds how many models are evaluated: each takes a pass over the data.
-	maxTrials = 8
+	// maxTrials bounds how many models are evaluated, and maxVerdicts how many of them on all of the data.
+	maxTrials   = 8
+	maxVerdicts = 3
+	// trialSamples is how many samples models are compared on before all of the data has the last word.
+	trialSamples = 256
 	// sizeTolerance is the share of a model's size that is not worth another trial.
 	sizeTolerance = 0.005
 )
 
 // search returns the smallest point of the frontier whose model, evaluated on the data, drops by no more than MaxDrop. It
-// counts on the drop getting smaller with the size, and aims by the losses that were measured layer by layer.
+// counts on the drop getting smaller with the size, and aims by the losses that were measured layer by layer. Where the data
+// is large, points are tried on a part of it. What all of it then says of the point found corrects the trials, since the part errs
+// alike for models that are alike, and the search goes on from there.
 func (a *allocator) search(ctx context.Context) (int, error) {
 	last := a.frontier.Len() - 1
-	drop, err := a.drop(ctx, last)
-	if err != nil {
-		return 0, err
+	a.tried = map[int]float64{}
+	best, verdicts := last+1, map[int]float64{}
+	for len(verdicts) < maxVerdicts {
+		at, err := a.narrow(ctx)
+		if err != nil {
+			return 0, err
+		}
+		if _, known := verdicts[at]; known {
+			break
+		}
+		if verdicts[at], err = a.verdict(ctx, at); err != nil {
+			return 0, err
+		}
+		a.correction = verdicts[at] - a.tried[at]
+		if verdicts[at] <= a.o.MaxDrop {
+			best = min(best, at)
+		}
 	}
-	if drop > a.o.MaxDrop {
+	if best > last { // the part of the data was mistaken every time
+		best = last
+		var err error
+		if verdicts[best], err = a.verdict(ctx, best); err != nil {
+			return 0, err
+		}
+	}
+	drop := verdicts[best]
+	a.report.Drop = &drop
+	return best, nil
+}
+
+// verdict is what a point drops on all of the data. It is an error where even the last point drops by more than MaxDrop.
+func (a *allocator) verdict(ctx context.Context, at int) (drop float64, err error) {
+	drop, known := a.tried[at]
+	if !known || a.samples > trialSamples {
+		if drop, err = a.drop(ctx, at, a.samples); err != nil {
+			return 0, err
+		}
+	}
+	if at == a.frontier.Len()-1 && drop > a.o.MaxDrop {
 		return 0, fail(Quality, fmt.Errorf("--max-drop %v cannot be met: with %s throughout the model drops by %.4g %s (from %.4f)",
 			a.o.MaxDrop, a.candidates[len(a.candidates)-1], drop, unitOf(metricOf(a.task)), a.report.FloatMetric),
 			"allow more, --exclude the layers that `cosetq compare` finds worst, or see docs/finetuning.md")
 	}
-	above, below := trial{last, drop}, trial{at: -1}
-	for len(a.report.Trials) < maxTrials && above.at-below.at > 1 {
-		smaller := a.frontier.Point(max(below.at, 0)).Bytes
-		if below.at >= 0 && float64(a.frontier.Point(above.at).Bytes-smaller) < sizeTolerance*float64(a.frontier.Point(above.at).Bytes) {
-			break
+	return drop, nil
+}
+
+// narrow tries points until the smallest that drops by no more than MaxDrop is known well enough, or the last point where none does.
+func (a *allocator) narrow(ctx context.Context) (int, error) {
+	for {
+		above, below := a.bracket()
+		_, known := a.tried[above.at]
+		next := trial{at: above.at}
+		switch {
+		case !known:
+		case above.drop > a.o.MaxDrop || above.at-below.at <= 1 || len(a.tried) >= maxTrials || a.alike(below, above):
+			return above.at, nil
+		default:
+			next.at = min(max(a.aim(below, above), below.at+1), above.at-1)
 		}
-		next := trial{at: min(max(a.aim(below, above), below.at+1), above.at-1)}
-		if next.drop, err = a.drop(ctx, next.at); err != nil {
+		var err error
+		if a.tried[next.at], err = a.drop(ctx, next.at, min(trialSamples, a.samples)); err != nil {
 			return 0, err
 		}
-		if next.drop <= a.o.MaxDrop {
-			above = next
-		} else {
-			below = next
+	}
+}
+
+// bracket returns the smallest point known to drop by no more than MaxDrop, or the last, and the largest below it that drops by
+// more; −1 where none is known.
+func (a *allocator) bracket() (above, below trial) {
+	above, below = trial{at: a.frontier.Len() - 1}, trial{at: -1}
+	above.drop = a.tried[above.at] + a.correction
+	for at, drop := range a.tried {
+		if drop += a.correction; drop <= a.o.MaxDrop && at < above.at {
+			above = trial{at, drop}
 		}
 	}
-	a.report.Drop = &above.drop
-	return above.at, nil
+	for at, drop := range a.tried {
+		if drop += a.correction; drop > a.o.MaxDrop && at > below.at && at < above.at {
+			below = trial{at, drop}
+		}
+	}
+	return above, below
+}
+
+// alike tells whether two points are about as large.
+func (a *allocator) alike(below, above trial) bool {
+	if below.at < 0 {
+		return false
+	}
+	smaller, larger := a.frontier.Point(below.at).Bytes, a.frontier.Point(above.at).Bytes
+	return float64(larger-smaller) < sizeTolerance*float64(larger)
 }
 
 // trial is a point of the frontier and how much its model drops.
@@ -71,7 +141,7 @@ func (a *allocator) aim(below, above trial) int {
 	switch {
 	case below.at < 0 && above.drop <= 0:
 		return 0
-	case above.drop <= 0 || len(a.report.Trials)%3 == 0:
+	case above.drop <= 0 || len(a.tried)%3 == 0:
 		return a.frontier.Within(low.Bytes + (high.Bytes-low.Bytes)/2)
 	case below.at < 0:
 		return a.frontier.Below(high.Loss * a.o.MaxDrop / above.drop)
@@ -118,8 +188,9 @@ func (a *Allocation) LossUnit() string { return unitOf(a.Measure) }
 // DropUnit says what the drops are in.
 func (a *Allocation) DropUnit() string { return unitOf(a.Metric) }
 
-// drop quantizes the model with the codecs of a point, evaluates the file, and returns how much worse than float it is.
-func (a *allocator) drop(ctx context.Context, at int) (float64, error) {
+// drop quantizes the model with the codecs of a point, evaluates the file on so many samples, and returns how much worse than
+// float it is.
+func (a *allocator) drop(ctx context.Context, at, samples int) (float64, error) {
 	codecs := codecOf{}
 	for i, codec := range a.codecsAt(at) {
 		codecs[a.weights[i].Weight] = codec
@@ -138,19 +209,19 @@ func (a *allocator) drop(ctx context.Context, at int) (float64, error) {
 	if err != nil {
 		return 0, err
 	}
-	if a.float == nil {
-		if a.float, err = a.evaluate(ctx, a.m.Path()); err != nil {
+	if a.float[samples] == nil {
+		if a.float[samples], err = a.evaluate(ctx, "evaluating float", a.m.Path(), samples); err != nil {
 			return 0, err
 		}
-		a.report.Metric = metricOf(a.task)
-		a.report.FloatMetric = valueOf(a.float)
 	}
-	metrics, err := a.evaluate(ctx, path)
+	a.report.Metric = metricOf(a.task)
+	a.report.FloatMetric = valueOf(a.float[samples])
+	metrics, err := a.evaluate(ctx, fmt.Sprintf("evaluating %.2f bits", bits), path, samples)
 	if err != nil {
 		return 0, err
 	}
-	drop := dropOf(a.float, metrics)
-	a.report.Trials = append(a.report.Trials, DropTrial{bits, a.frontier.Point(at).Loss, drop})
+	drop := dropOf(a.float[samples], metrics)
+	a.report.Trials = append(a.report.Trials, DropTrial{bits, a.frontier.Point(at).Loss, samples, drop})
 	return drop, nil
 }
 
@@ -177,13 +248,17 @@ func (a *allocator) save(ctx context.Context, path string, coded map[*rewrite.We
 	return done.BitsPerWeight(), err
 }
 
-// evaluate evaluates a model on all of the data.
-func (a *allocator) evaluate(ctx context.Context, path string) (metrics any, err error) {
+// evaluate evaluates a model on some samples of the data.
+func (a *allocator) evaluate(ctx context.Context, stage, path string, samples int) (metrics any, err error) {
 	models := []string{path}
 	if a.task == eval.TaskAgreement {
 		models = []string{a.m.Path(), path}
 	}
-	r, err := Evaluate(ctx, a.task, a.o.Data, models, EvaluateOptions{Samples: a.o.Samples, Seed: a.o.Seed, Session: a.o.session(), Progress: a.o.Progress})
+	o := EvaluateOptions{Samples: samples, Seed: a.o.Seed, Session: a.o.session()}
+	if a.o.Progress != nil {
+		o.Progress = func(_ string, done, total int64) { a.o.Progress(stage, done, total) }
+	}
+	r, err := Evaluate(ctx, a.task, a.o.Data, models, o)
 	if err != nil {
 		return nil, err
 	}

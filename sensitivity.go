@@ -31,6 +31,7 @@ type judge struct {
 	reader    calib.Reader
 	reference *Loaded
 	kept      *keptRunner
+	samples   int    // there are in all
 	task      string // that the data is for: where it has neither labels nor tokens, agreement
 }
 
@@ -64,7 +65,7 @@ func (jd *judge) open(o *QuantizeOptions) (err error) {
 	if err != nil {
 		return err
 	}
-	jd.reader = &keptReader{Reader: reader}
+	jd.reader, jd.samples = &keptReader{Reader: reader}, reader.Len()
 	if reader.Len() == 0 {
 		return usage(errors.New("the data holds no samples"), "give a recipe with data")
 	}
