@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"path/filepath"
+	"strconv"
 
 	"github.com/cosetq/cosetq/calib"
 	"github.com/cosetq/cosetq/cudaops"
@@ -46,10 +47,12 @@ func (o *QuantizeOptions) newJudge(input string) (*judge, error) {
 	return jd, nil
 }
 
-// session says how to run models: without the native library on the portable path.
+// session says how to run models: without the native library on the portable path. Activations are kept closely on every
+// processor, so that what is measured is what the codes lose.
 func (o *QuantizeOptions) session() ort.SessionOptions {
 	s := ort.SessionOptions{Threads: o.Threads, Config: withoutSpinning()}
 	s.OpsLibrary, _ = cudaops.FindLibrary("")
+	s.Config[cudaops.ConfigAccuracy] = strconv.Itoa(cudaops.AccuracyAccurate)
 	return s
 }
 

@@ -34,8 +34,8 @@ const RegisterSymbol = "RegisterCustomOps"
 // EnvISA names the environment variable that forces one of [ISAs] instead of the best one the processor has.
 const EnvISA = "COSETQ_ISA"
 
-// How closely kernels keep activations: AccuracyDefault leaves it to the kernels, AccuracyAccurate stays within 1e-4 of the
-// result, AccuracyFast rounds activations to 8 bits. A session says it for all nodes by the config entry [ConfigAccuracy];
+// How closely kernels keep activations: AccuracyAccurate stays within 1e-4 of the result, AccuracyFast rounds activations to 8
+// bits, AccuracyDefault is the latter where the former would be slower than float (docs/ops.md). A session says it for all nodes by the config entry [ConfigAccuracy];
 // without it a node's attribute [AttrAccuracy] counts, then the environment variable [EnvAccuracy], meant for experiments.
 const (
 	AccuracyDefault  = 0

@@ -131,6 +131,7 @@ func TestLlama(t *testing.T) {
 
 // llamaPortable compares the file with and without the library.
 func llamaPortable(t *testing.T, model, quantized, data string) {
+	testenv.Accurate(t)
 	native, _ := mustRun(t, "eval", quantized, "--task", "perplexity", "--data", data, "--limit", "5")
 	plain, _ := mustRun(t, "eval", quantized, model, "--task", "perplexity", "--data", data, "--limit", "5", "--ops", "none")
 	a, _ := modelMetrics(t, native, 0)

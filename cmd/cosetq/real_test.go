@@ -139,6 +139,7 @@ func sameCounts(a, b map[string]int) bool {
 // agree with each other closely, and with the float model's as far as 4 bits allow.
 func samePaths(t *testing.T, float, quantized string, given map[string]int64) {
 	t.Helper()
+	testenv.Accurate(t)
 	lib := testenv.Ops(t)
 	reference := outputs(t, quantized, ort.SessionOptions{Threads: 1}, given)
 	for _, o := range []ort.SessionOptions{

@@ -164,7 +164,8 @@ func (m *measurement) judge(ctx context.Context, path string) (result, error) {
 // evaluate gives the metrics of the last model.
 func (m *measurement) evaluate(ctx context.Context, task string, paths ...string) (any, error) {
 	r, err := cosetq.Evaluate(ctx, task, *data, paths, cosetq.EvaluateOptions{Samples: *limit,
-		Session: ort.SessionOptions{OpsLibrary: m.library, Threads: *threads}})
+		Session: ort.SessionOptions{OpsLibrary: m.library, Threads: *threads,
+			Config: map[string]string{cudaops.ConfigAccuracy: strconv.Itoa(cudaops.AccuracyAccurate)}}}) // as the peers'
 	if err != nil {
 		return nil, err
 	}

@@ -1,6 +1,7 @@
 #include <memory>
 #include <string>
 
+#include "cpu/dispatch.h"
 #include "linear_kernel.h"
 #include "linear_op.h"
 
@@ -15,7 +16,9 @@ OrtStatus* CreateLinear(const LinearOp& op, const OrtApi&, const OrtKernelInfo* 
   made->half = spec.half_bias;
   int32_t accuracy = schema::kAccuracyDefault;
   COSETQ_RETURN_IF_ERROR(ReadAccuracy(info, &accuracy));
-  if (accuracy == schema::kAccuracyFast) made->accuracy = Accuracy::kFast;
+  const bool fast = accuracy == schema::kAccuracyDefault ? ActiveKernels().fast_by_default
+                                                         : accuracy == schema::kAccuracyFast;
+  if (fast) made->accuracy = Accuracy::kFast;
   made->weight = Weight::Create(spec, &error);
   if (made->weight == nullptr) return Invalid(error);
   *kernel = made.release();

@@ -307,6 +307,7 @@ func (g grown) activationNorms(t *testing.T, s rewrite.Site) []float64 {
 // ONNX's own tests of MatMul and Gemm, with sizes that pay and the second input constant, at every opset and IR version,
 // with and without the native library.
 func TestBackendMatrices(t *testing.T) {
+	testenv.Accurate(t)
 	root, lib := testenv.Backend(t), testenv.Ops(t)
 	codec, err := lattice.Preset(4)
 	if err != nil {

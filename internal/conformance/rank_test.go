@@ -18,6 +18,7 @@ import (
 
 // Activations have any number of dimensions; the output keeps all but the last, and the nodes behind it see its shape.
 func TestRanks(t *testing.T) {
+	testenv.Accurate(t)
 	const n, k = 48, 40
 	codec, err := lattice.Preset(4)
 	if err != nil {

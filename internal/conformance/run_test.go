@@ -3,11 +3,13 @@ package conformance
 import (
 	"context"
 	"errors"
+	"maps"
 	"math"
 	"os"
 	"os/exec"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -23,6 +25,7 @@ import (
 const (
 	float32Tolerance = 1e-6 // sums in float32, in any order
 	integerTolerance = 2e-5 // activations or value tables of 16-bit integers, in the AVX2 and AVX-512 kernels
+	byteTolerance    = 1e-2 // activations or value tables of 8 bits
 	gpuTolerance     = 1e-4 // on the GPU activations of more than 32 rows are float16
 	float16Tolerance = 1e-3 // the function body rounds the weight to float16, and everyone the output
 )
@@ -79,8 +82,13 @@ func openRuntime(t *testing.T) *ort.Runtime {
 	return rt
 }
 
-// check runs a suite with every batch and compares all outputs with the reference.
-func (s suite) check(t *testing.T, dir string, o ort.SessionOptions) {
+// keeping configures sessions for one of the accuracies.
+func keeping(accuracy int) map[string]string {
+	return map[string]string{cudaops.ConfigAccuracy: strconv.Itoa(accuracy)}
+}
+
+// open loads the model of a suite. An instruction set that the processor lacks skips the test.
+func (s suite) open(t *testing.T, dir string, o ort.SessionOptions) *ort.Session {
 	t.Helper()
 	session, err := openRuntime(t).NewSession(s.model(dir), o)
 	if err != nil {
@@ -89,7 +97,15 @@ func (s suite) check(t *testing.T, dir string, o ort.SessionOptions) {
 		}
 		t.Fatal(err)
 	}
-	defer session.Close()
+	t.Cleanup(func() { session.Close() })
+	return session
+}
+
+// check runs a suite with every batch and compares all outputs with the reference. Sessions with a library say how closely it
+// keeps activations.
+func (s suite) check(t *testing.T, dir string, o ort.SessionOptions) {
+	t.Helper()
+	session := s.open(t, dir, o)
 	reference := readReference(t, s.reference(dir))
 	worst := 0.0
 	for _, batch := range batches {
@@ -124,12 +140,15 @@ func (s suite) check(t *testing.T, dir string, o ort.SessionOptions) {
 }
 
 func (s suite) tolerance(o ort.SessionOptions) float64 {
+	native := o.OpsLibrary != "" && os.Getenv(cudaops.EnvISA) != "portable"
 	switch {
+	case native && maps.Equal(o.Config, keeping(cudaops.AccuracyFast)):
+		return byteTolerance
 	case s.dtype == onnx.Float16:
 		return float16Tolerance
 	case o.Provider != "":
 		return gpuTolerance
-	case o.OpsLibrary != "" && os.Getenv(cudaops.EnvISA) != "portable":
+	case native:
 		return integerTolerance
 	}
 	return float32Tolerance
@@ -191,40 +210,72 @@ func TestWithOneISA(t *testing.T) {
 		t.Skip("runs in the processes of TestKernels")
 	}
 	lib := testenv.Ops(t)
+	ops, err := ort.OpenOps(lib)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, s := range suites() {
 		t.Run(s.String(), func(t *testing.T) {
-			ops, err := ort.OpenOps(lib)
-			if err != nil {
-				t.Fatal(err)
-			}
-			before := calls(ops)
-			s.check(t, dir, ort.SessionOptions{Threads: 2, OpsLibrary: lib})
-			if ops.ISA() != isa {
-				t.Errorf("the library uses %s", ops.ISA())
-			}
-			want := int64(len(layers()) * (len(batches) - 1)) // an empty batch needs no kernel
-			for name, n := range calls(ops) {
-				if mine := strings.HasPrefix(name, isa+"."); mine {
-					want -= n - before[name]
-				} else if n > 0 {
-					t.Errorf("%d calls of %s", n, name)
+			run := func(accuracy int) func(path string) int64 {
+				before := calls(ops)
+				s.check(t, dir, ort.SessionOptions{Threads: 2, OpsLibrary: lib, Config: keeping(accuracy)})
+				if ops.ISA() != isa {
+					t.Errorf("the library uses %s", ops.ISA())
 				}
+				after := calls(ops)
+				want := int64(len(layers()) * (len(batches) - 1)) // an empty batch needs no kernel
+				for name, n := range after {
+					if mine := strings.HasPrefix(name, isa+"."); mine {
+						want -= n - before[name]
+					} else if n > 0 {
+						t.Errorf("%d calls of %s", n, name)
+					}
+				}
+				if want != 0 {
+					t.Errorf("%d calls of kernels are missing", want)
+				}
+				return func(path string) int64 { return after[isa+"."+path] - before[isa+"."+path] }
 			}
-			if want != 0 {
-				t.Errorf("%d calls of kernels are missing", want)
-			}
+			preset := len(s.codec) == 1
+			accurate := run(cudaops.AccuracyAccurate)
 			general := strings.HasPrefix(s.codec, "e8") || strings.HasPrefix(s.codec, "z")
-			if n := calls(ops)[isa+".general"] - before[isa+".general"]; general != (n > 0) && len(s.codec) == 1 {
+			if n := accurate("general"); general != (n > 0) && preset {
 				t.Errorf("%d calls of the general kernel", n)
 			}
-			if n := calls(ops)[isa+".int8"]; n > 0 {
-				t.Errorf("%d calls of the kernel with 8-bit activations, which nobody asked for", n)
+			if n := accurate("int8") + accurate("lookup8"); n > 0 {
+				t.Errorf("%d calls of kernels with 8-bit activations, which nobody asked for", n)
 			}
-			if n := calls(ops)["avx512.lookup"] - before["avx512.lookup"]; isa == "avx512" && len(s.codec) == 1 && n == 0 {
+			if n := accurate("lookup"); isa == "avx512" && preset && n == 0 {
 				t.Errorf("the value look-up kernel did not run")
+			}
+			fast := run(cudaops.AccuracyFast)
+			if n := fast("int8") + fast("lookup8"); preset && (n > 0) != (isa != "portable") {
+				t.Errorf("%d calls of kernels with 8-bit activations", n)
 			}
 		})
 	}
+	t.Run("default", func(t *testing.T) {
+		want := keeping(cudaops.AccuracyAccurate)
+		if isa == "avx2" || isa == "avxvnni" { // where 16 bits would make layers slower than in float
+			want = keeping(cudaops.AccuracyFast)
+		}
+		s := suite{"4", onnx.Float}
+		o := ort.SessionOptions{Threads: 2, OpsLibrary: lib}
+		byDefault := s.outputs(t, dir, o)
+		if o.Config = want; !reflect.DeepEqual(byDefault, s.outputs(t, dir, o)) {
+			t.Errorf("other outputs than with %v", want)
+		}
+	})
+}
+
+// outputs runs a suite with three rows.
+func (s suite) outputs(t *testing.T, dir string, o ort.SessionOptions) map[string]*tensor.Tensor {
+	t.Helper()
+	out, err := s.open(t, dir, o).Run(context.Background(), s.inputs(3))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
 }
 
 // On a GPU every product of every suite runs there, as the provider's own count and ONNX Runtime's placement say.
@@ -293,7 +344,7 @@ func TestProviderAccuracy(t *testing.T) {
 	s := suite{"4", onnx.Float}
 	run := func(accuracy string) (map[string]*tensor.Tensor, error) {
 		session, err := openRuntime(t).NewSession(s.model(dir), ort.SessionOptions{
-			Threads: 1, OpsLibrary: testenv.Ops(t), Provider: lib, Config: map[string]string{"ai.coset.accuracy": accuracy},
+			Threads: 1, OpsLibrary: testenv.Ops(t), Provider: lib, Config: map[string]string{cudaops.ConfigAccuracy: accuracy},
 		})
 		if err != nil {
 			return nil, err
@@ -343,7 +394,7 @@ func TestProviderLeavesGather(t *testing.T) {
 func calls(ops *ort.OpsLibrary) map[string]int64 {
 	m := map[string]int64{}
 	for _, isa := range cudaops.ISAs {
-		for _, path := range []string{"general", "d4", "lookup", "int16", "int8", "gather"} {
+		for _, path := range []string{"general", "d4", "lookup", "lookup8", "int16", "int8", "gather"} {
 			m[isa+"."+path] = ops.KernelCalls(isa + "." + path)
 		}
 	}

@@ -162,6 +162,7 @@ func runtimes(t *testing.T) map[string]string {
 
 // One library file and one model file give the same logits in every ONNX Runtime, with and without the library.
 func TestVersions(t *testing.T) {
+	testenv.Accurate(t)
 	lib, model := testenv.Ops(t), digits(t)
 	input := numbers(3, digitRows*digitColumns)
 	want := digitLogits(t, model, lib, input)
@@ -183,6 +184,7 @@ func TestVersions(t *testing.T) {
 
 // The shipped Python snippet, in the onnxruntime package from PyPI, gives the same logits.
 func TestPythonSnippet(t *testing.T) {
+	testenv.Accurate(t)
 	python := filepath.Join(testenv.Root(t), "build", "venv", "bin", "python")
 	if _, err := os.Stat(python); err != nil {
 		absent(t, "python", "%v; run `make setup-python`", err)

@@ -26,11 +26,12 @@ import (
 
 // Environment variables that override where things are looked for.
 const (
-	EnvData    = "COSETQ_DATA"         // folder of the test models and data
-	EnvORT     = "COSETQ_ORT_LIBRARY"  // ONNX Runtime shared library
-	EnvOps     = "COSETQ_OPS_LIBRARY"  // native ops library
-	EnvCUDA    = "COSETQ_CUDA_LIBRARY" // library of GPU kernels
-	EnvRequire = "COSETQ_REQUIRE"      // what must not be skipped: data, ort, ops, python, node, chromium, slow
+	EnvData     = "COSETQ_DATA"         // folder of the test models and data
+	EnvORT      = "COSETQ_ORT_LIBRARY"  // ONNX Runtime shared library
+	EnvOps      = "COSETQ_OPS_LIBRARY"  // native ops library
+	EnvCUDA     = "COSETQ_CUDA_LIBRARY" // library of GPU kernels
+	envAccuracy = "COSETQ_ACCURACY"     // how closely the native ops library keeps activations
+	EnvRequire  = "COSETQ_REQUIRE"      // what must not be skipped: data, ort, ops, python, node, chromium, slow
 )
 
 // Require tells whether COSETQ_REQUIRE lists what.
@@ -75,6 +76,13 @@ func Data(t testing.TB, rel string) string {
 		missing(t, "data", "%v; set %s to the folder of the test data", err, EnvData)
 	}
 	return path
+}
+
+// Accurate has the native library keep activations in 16 bits until the test ends. Tests that compare outputs closely ask for it,
+// since what the library does by itself depends on the processor.
+func Accurate(t testing.TB) {
+	t.Helper()
+	t.Setenv(envAccuracy, "1")
 }
 
 // ORT is the path of the ONNX Runtime shared library: COSETQ_ORT_LIBRARY or build/ort/libonnxruntime.so of the checkout.

@@ -41,6 +41,7 @@ void ToHalf(const float* from, uint16_t* to, int64_t count) {
 
 const Kernels kAvx2Kernels = {
     "avx2",
+    true,
     ToFloat,
     ToHalf,
     DecodeGeneral,
@@ -54,6 +55,7 @@ const Kernels kAvx2Kernels = {
 
 const Kernels kAvxVnniKernels = {
     "avxvnni",
+    true,
     ToFloat,
     ToHalf,
     DecodeGeneral,

@@ -122,6 +122,7 @@ void DecodeD4(const WeightView& w, int64_t tile, int64_t first, int64_t count, f
 
 const Kernels kAvx512Kernels = {
     "avx512",
+    false,
     ToFloat,
     ToHalf,
     DecodeGeneral,
@@ -137,6 +138,7 @@ const Kernels kAvx512Kernels = {
 // As AVX-512, but two bytes of activations are multiplied faster than one with its scales per block.
 const Kernels kAmxKernels = {
     "amx",
+    false,
     ToFloat,
     ToHalf,
     DecodeGeneral,

@@ -121,7 +121,8 @@ struct PanelKernels {
 inline constexpr int64_t kPanelBytes = 40 << 10;
 
 struct Kernels {
-  const char* name;  // of the instruction set
+  const char* name;      // of the instruction set
+  bool fast_by_default;  // activations of 16 bits would make layers slower than in float
   ToFloatFn to_float;
   ToHalfFn to_half;
   DecodeFn decode;     // any codec

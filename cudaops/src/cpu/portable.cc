@@ -28,8 +28,7 @@ void ToHalf(const float* from, uint16_t* to, int64_t count) {
 }  // namespace
 
 const Kernels kPortableKernels = {
-    "portable",      ToFloat,           ToHalf,             DecodeGeneral, DecodeD4,
-    MultiplyGeneral, AddProduct<float>, AddProduct<double>, {},            {},
+    "portable", false, ToFloat, ToHalf, DecodeGeneral, DecodeD4, MultiplyGeneral, AddProduct<float>, AddProduct<double>, {}, {},
 };
 
 }  // namespace cosetq
