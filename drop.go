@@ -21,12 +21,12 @@ type DropTrial struct {
 
 const (
 	// maxTrials bounds how many models are evaluated, and maxVerdicts how many of them on all of the data.
-	maxTrials   = 8
+	maxTrials   = 6
 	maxVerdicts = 3
 	// trialSamples is how many samples models are compared on before all of the data has the last word.
-	trialSamples = 256
+	trialSamples = 128
 	// sizeTolerance is the share of a model's size that is not worth another trial.
-	sizeTolerance = 0.005
+	sizeTolerance = 0.01
 )
 
 // search returns the smallest point of the frontier whose model, evaluated on the data, drops by no more than MaxDrop. It

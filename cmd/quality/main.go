@@ -10,6 +10,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 )
@@ -80,8 +81,8 @@ type table struct {
 	Results []result `json:"results"`
 }
 
+// add says what was found and writes what there is so far.
 func (t *table) add(r result) error {
-	t.Results = append(t.Results, r)
 	fmt.Printf("%-28s %-5s %.3f bits  %.4f  (float %.4f)  KL %.4f\n", r.Form, r.Method, r.Bits, r.Score, t.Float, r.KL)
 	return t.write()
 }
@@ -90,7 +91,9 @@ func (t *table) write() error {
 	if *output == "" {
 		return nil
 	}
-	b, err := json.MarshalIndent(t, "", "  ")
+	found := *t
+	found.Results = slices.DeleteFunc(slices.Clone(t.Results), func(r result) bool { return r.Form == "" })
+	b, err := json.MarshalIndent(found, "", "  ")
 	if err != nil {
 		return err
 	}
