@@ -34,7 +34,7 @@ type measurement struct {
 // form makes a form of the model in a folder and judges it.
 type form func(ctx context.Context, dir string) (result, error)
 
-// run measures all forms: side by side, each on one thread, because most of them are small.
+// run measures all forms side by side, most on one thread each, because the models are small.
 func (m *measurement) run(ctx context.Context) error {
 	var err error
 	if m.library, err = cudaops.FindLibrary(""); err != nil {
@@ -57,12 +57,8 @@ func (m *measurement) run(ctx context.Context) error {
 		return err
 	}
 	m.Results = make([]result, len(forms))
-	atOnce := *threads
-	if atOnce == 0 {
-		atOnce = runtime.NumCPU()
-	}
 	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(atOnce)
+	group.SetLimit(atOnce())
 	var written sync.Mutex
 	for i := len(forms) - 1; i >= 0; i-- { // those allocated, which take longest, first
 		group.Go(func() error {
@@ -82,6 +78,14 @@ func (m *measurement) run(ctx context.Context) error {
 		})
 	}
 	return group.Wait()
+}
+
+// atOnce is how many threads there are to be used.
+func atOnce() int {
+	if *threads > 0 {
+		return *threads
+	}
+	return runtime.NumCPU()
 }
 
 // forms lists what is to be measured, in the order of the table.
@@ -131,10 +135,11 @@ func (m *measurement) quantized(o cosetq.QuantizeOptions) form {
 		if o.Method == cosetq.LDLQ {
 			o.Statistics = m.statistics
 		}
-		if o.TargetBits > 0 {
-			o.Data, o.Samples = *calibData, *samples // what a layer costs is measured on them
-		}
 		o.Output, o.Threads = filepath.Join(dir, "q.onnx"), 1
+		if o.TargetBits > 0 {
+			o.Data, o.Samples = *calibData, *samples               // what a layer costs is measured on them
+			o.Threads = (atOnce()-1)/max(len(list(*rates)), 1) + 1 // or the others would be done long before
+		}
 		r, err := cosetq.Quantize(ctx, *model, o)
 		if err != nil {
 			return result{}, err
