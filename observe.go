@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"runtime"
 	"strings"
 
 	"github.com/cosetq/cosetq/calib"
 	"github.com/cosetq/cosetq/cudaops"
+	"github.com/cosetq/cosetq/finetune/grad"
 	"github.com/cosetq/cosetq/onnx"
 	"github.com/cosetq/cosetq/ort"
 	"github.com/cosetq/cosetq/rewrite"
@@ -26,7 +28,9 @@ type calibration struct {
 	fingerprint  string
 	inputs       []tensor.Spec
 	observations []rewrite.Observation
-	session      *ort.Session
+	observed     *onnx.Model  // with the observers
+	load         grad.Loader  // with the native library
+	session      grad.Session // of observed; nil as long as there is a gradient
 	gathered     *ort.Observations
 	importance   *importance // nil: no gradient
 	unweighted   string      // why, for people
@@ -72,38 +76,34 @@ func (c *calibration) open(m *onnx.Model, library string, patterns rewrite.Optio
 	if c.observations, err = rewrite.Observe(m, sites, c.shard.observations); err != nil {
 		return fail(Nothing, fmt.Errorf("%s: %w", path, err), "`cosetq inspect %s --layers` lists every node", path)
 	}
-	return c.load(m, library, threads)
+	return c.prepare(m, library, threads)
 }
 
-// load opens a session of the observed model.
-func (c *calibration) load(m *onnx.Model, library string, threads int) error {
+// prepare gets everything ready to load models with observers.
+func (c *calibration) prepare(m *onnx.Model, library string, threads int) error {
 	rt, err := ort.Open(ort.Options{})
 	if err != nil {
 		return err
 	}
+	if c.gathered, err = ort.OpenObservations(library); err != nil {
+		return err
+	}
+	c.gathered.ResetAll()
+	// Half of the work is the model's and its gradient's, half adds up second moments: neither waits for the other.
+	if threads == 0 {
+		threads = runtime.GOMAXPROCS(0)
+	}
+	if err := c.gathered.SetWorkers(threads / 2); err != nil {
+		return err
+	}
 	m.ReferToFile(pageSize)
 	c.importance.model.ReferToFile(pageSize)
-	encoded, err := m.Marshal()
-	if err != nil {
-		return fail(BadModel, err, "")
-	}
 	folder, err := filepath.Abs(filepath.Dir(c.model))
 	if err != nil {
 		return err
 	}
-	c.importance.load = loaderWithOps(rt, folder, library, threads)
-	c.session, err = rt.NewSessionFromBytes(encoded, folder, ort.SessionOptions{OpsLibrary: library, Threads: threads})
-	if err != nil {
-		if errors.Is(err, ort.ErrModel) {
-			return fail(BadModel, err, "`cosetq inspect %s` shows what is in it", c.model)
-		}
-		return err
-	}
-	if c.gathered, err = ort.OpenObservations(library); err != nil {
-		c.close()
-		return err
-	}
-	c.gathered.ResetAll()
+	c.observed, c.load = m, loaderWithOps(rt, folder, library, threads-threads/2)
+	c.importance.load = c.load
 	return nil
 }
 
@@ -113,6 +113,9 @@ func (c *calibration) close() {
 	if c.session != nil {
 		_ = c.session.Close()
 		c.session = nil
+	}
+	if c.gathered != nil {
+		_ = c.gathered.SetWorkers(0)
 	}
 }
 
@@ -170,7 +173,16 @@ func (c *calibration) observe(ctx context.Context, inputs map[string]*tensor.Ten
 		if err == nil || done || ctx.Err() != nil {
 			return err
 		}
+		c.importance.close()
 		c.importance, c.unweighted = nil, err.Error()
+	}
+	if c.session == nil {
+		var err error
+		if c.session, err = c.load(c.observed, false); errors.Is(err, ort.ErrModel) {
+			return fail(BadModel, err, "`cosetq inspect %s` shows what is in it", c.model)
+		} else if err != nil {
+			return err
+		}
 	}
 	_, err := c.session.Run(ctx, inputs)
 	return err

@@ -1,10 +1,12 @@
 package cosetq_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/cosetq/cosetq"
@@ -59,6 +61,41 @@ func TestPipeline(t *testing.T) {
 	for _, stage := range []string{"calibrating", "quantizing", "writing", eval.TaskClassification, "timing"} {
 		if seen[stage] == 0 {
 			t.Errorf("no progress of %s", stage)
+		}
+	}
+}
+
+// Threads change neither the statistics nor the codes: with more of them several weights are coded at once, and rows are added up
+// beside the model.
+func TestThreadsChangeNothing(t *testing.T) {
+	runtime(t)
+	files, err := models.WriteQuickstart(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	made := func(threads int) (all [][]byte) {
+		dir := t.TempDir()
+		statistics, quantized := filepath.Join(dir, "digits.cqs"), filepath.Join(dir, "q.onnx")
+		if _, err := cosetq.Calibrate(t.Context(), files.Model, files.Calib, cosetq.CalibrateOptions{Output: statistics, Samples: 64, Threads: threads}); err != nil {
+			t.Fatal(err)
+		}
+		o := cosetq.QuantizeOptions{Output: quantized, Bits: 3, Statistics: statistics, Threads: threads}
+		if _, err := cosetq.Quantize(t.Context(), files.Model, o); err != nil {
+			t.Fatal(err)
+		}
+		for _, path := range []string{statistics, quantized} {
+			b, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, b)
+		}
+		return all
+	}
+	want := made(1)
+	for _, threads := range []int{2, 5} {
+		if !slices.EqualFunc(made(threads), want, bytes.Equal) {
+			t.Errorf("%d threads make other files than one", threads)
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package cosetq
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,9 +9,13 @@ import (
 	"maps"
 	"math"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/cosetq/cosetq/journal"
 	"github.com/cosetq/cosetq/lattice"
@@ -499,6 +504,7 @@ func (o *QuantizeOptions) quantizeAll(ctx context.Context, r *QuantizeReport, st
 	}
 	codings := map[*lattice.Codec]quant.Options{}
 	step, results := o.Progress.stage(stage, rows), map[*rewrite.Weight]*codedWeight{}
+	var todo []numbered
 	for _, w := range weights {
 		if err := ctx.Err(); err != nil {
 			return nil, err
@@ -514,20 +520,64 @@ func (o *QuantizeOptions) quantizeAll(ctx context.Context, r *QuantizeReport, st
 		if err != nil {
 			return nil, err
 		}
-		if res != nil {
-			n, _ := w.Dims()
-			step(n)
-		} else if res, err = o.quantizeOne(ctx, codings[codec], w, h, j, step); err != nil {
-			return nil, err
+		if res == nil {
+			todo = append(todo, w)
+			continue
 		}
+		n, _ := w.Dims()
+		step(n)
 		results[w.Weight] = res
 		w.Release()
+	}
+	together, threads := o.together(todo)
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(together)
+	var lock sync.Mutex
+	for _, w := range todo {
+		options := codings[codecs[w.Weight]]
+		options.Threads, options.Progress = threads, step
+		group.Go(func() error {
+			res, err := o.quantizeOne(ctx, options, w, h, j)
+			if err == nil {
+				lock.Lock()
+				defer lock.Unlock()
+				results[w.Weight] = res
+				w.Release()
+			}
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return nil, err
 	}
 	return results, nil
 }
 
+// togetherNumbers bounds what weights that are coded at the same time have of second moments, H and G, beyond the largest of them:
+// coding takes some 32 bytes for each.
+const togetherNumbers = 1 << 23
+
+// together puts weights in the order in which they are coded, the most work first, and says how many of them at once, on how many
+// threads each: much of the work on a small weight has no use for a second thread.
+func (o *QuantizeOptions) together(weights []numbered) (count, threads int) {
+	threads = o.Threads
+	if threads == 0 {
+		threads = runtime.GOMAXPROCS(0)
+	}
+	if o.Device == CUDA || len(weights) == 0 {
+		return 1, threads
+	}
+	moments := func(w numbered) int {
+		n, k := w.Dims()
+		return k*k + n*n
+	}
+	slices.SortStableFunc(weights, func(a, b numbered) int { return cmp.Compare(moments(b), moments(a)) })
+	count = min(threads, len(weights), 1+togetherNumbers/moments(weights[0]))
+	return count, threads / count
+}
+
 // quantizeOne codes a weight and stores the result in the journal.
-func (o *QuantizeOptions) quantizeOne(ctx context.Context, options quant.Options, w numbered, h *hessians, j *journal.Journal, step func(int)) (*codedWeight, error) {
+func (o *QuantizeOptions) quantizeOne(ctx context.Context, options quant.Options, w numbered, h *hessians, j *journal.Journal) (*codedWeight, error) {
 	hessian, err := h.of(w.Weight)
 	if err != nil {
 		return nil, err
@@ -536,7 +586,7 @@ func (o *QuantizeOptions) quantizeOne(ctx context.Context, options quant.Options
 	if options.Gradients, err = h.gradients(w.Weight); err != nil {
 		return nil, err
 	}
-	options.Hessian, options.Threads, options.Progress = hessian, o.Threads, step
+	options.Hessian = hessian
 	if o.Rotate != RotateNone && !w.Gathered() {
 		_, k := w.Dims()
 		options.Rotation, options.TryRotation = quant.NewRotation(k, o.Seed), o.Rotate == RotateAuto

@@ -2,7 +2,7 @@ package cudaops
 
 // ObserveName is the operator ai.coset::Observe, version [OpVersion], which calibration puts behind the activations of a
 // float model: it adds the second moments of its input A [..., K] to what the library keeps under the tag, and gives the
-// number of rows seen so far as float32 [1]. It has no function body; only the native library runs it.
+// number of these rows as float32 [1]. It has no function body; only the native library runs it.
 //
 // Any further inputs are the gradients, [..., N], of a loss at the outputs of the layers that read A, one for every row of A.
 // A row x then weighs g = Σ‖dy‖², what an error of the layer at this row costs, in proportion to the rows of the same call:

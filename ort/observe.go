@@ -15,18 +15,20 @@ typedef struct {
   int (*sums)(const char *, double *);
   int (*moments)(const char *, int64_t, int64_t, double *);
   void (*reset)(const char *);
+  int (*workers)(int32_t);
 } observe_functions;
 
-// open_observations finds the functions in a library that is loaded already. The handle keeps it loaded.
+// open_observations loads the library, for good, and finds the functions.
 static void *open_observations(const char *path, observe_functions *f, const char **error) {
-  void *lib = dlopen(path, RTLD_NOW | RTLD_NOLOAD);
-  if (!lib) { *error = "it is not loaded"; return NULL; }
+  void *lib = dlopen(path, RTLD_NOW);
+  if (!lib) { *error = dlerror(); return NULL; }
   f->tags = (int64_t (*)(char *, int64_t))dlsym(lib, "cosetq_observe_tags");
   f->get = (int (*)(const char *, struct cosetq_observation *))dlsym(lib, "cosetq_observe_get");
   f->sums = (int (*)(const char *, double *))dlsym(lib, "cosetq_observe_sums");
   f->moments = (int (*)(const char *, int64_t, int64_t, double *))dlsym(lib, "cosetq_observe_moments");
   f->reset = (void (*)(const char *))dlsym(lib, "cosetq_observe_reset");
-  if (f->tags && f->get && f->sums && f->moments && f->reset) return lib;
+  f->workers = (int (*)(int32_t))dlsym(lib, "cosetq_observe_workers");
+  if (f->tags && f->get && f->sums && f->moments && f->reset && f->workers) return lib;
   *error = "it is older than this program and cannot observe";
   dlclose(lib);
   return NULL;
@@ -39,6 +41,7 @@ static int call_moments(observe_functions *f, const char *tag, int64_t first, in
   return f->moments(tag, first, last, out);
 }
 static void call_reset(observe_functions *f, const char *tag) { f->reset(tag); }
+static int call_workers(observe_functions *f, int32_t count) { return f->workers(count); }
 */
 import "C"
 
@@ -55,8 +58,8 @@ type Observations struct {
 	functions C.observe_functions
 }
 
-// OpenObservations reaches into the native ops library at path, which a session must have loaded; from then on it stays
-// loaded, and what was gathered with it, whether or not a session is open.
+// OpenObservations loads the native ops library at path. From then on it stays loaded, and what was gathered with it, whether or not
+// a session is open.
 func OpenObservations(path string) (*Observations, error) {
 	p := C.CString(path)
 	defer C.free(unsafe.Pointer(p))
@@ -152,6 +155,15 @@ func (o *Observations) Reset(tag string) {
 	t := C.CString(tag)
 	defer C.free(unsafe.Pointer(t))
 	C.call_reset(&o.functions, t)
+}
+
+// SetWorkers adds rows on so many threads of the library's own while the graphs that compute them run on; with 0, as in the
+// beginning, on the threads of the session. It waits for what is still to be added. The sums do not depend on it.
+func (o *Observations) SetWorkers(count int) error {
+	if C.call_workers(&o.functions, C.int32_t(count)) != 0 {
+		return errors.New("observations: no threads")
+	}
+	return nil
 }
 
 // ResetAll forgets all observations.

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"math"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -154,7 +155,60 @@ func TestObserveRefusesAnUnknownMode(t *testing.T) {
 	}
 }
 
-func TestOpenObservationsNeedsALoadedLibrary(t *testing.T) {
+// What workers of the library add up while the sessions run on is what the sessions' own threads add up, to the bit.
+func TestObserveWorkers(t *testing.T) {
+	library := testenv.Ops(t)
+	rt := openORT(t)
+	o, err := ort.OpenObservations(library)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer o.ResetAll()
+	gather := func(workers int) (all []float64) {
+		o.ResetAll()
+		if err := o.SetWorkers(workers); err != nil {
+			t.Fatal(err)
+		}
+		tags := []string{"a", "b", "c"}
+		for _, tag := range tags {
+			s, err := rt.NewSessionFromBytes(observer(t, tag, cudaops.ModeFull), "", ort.SessionOptions{OpsLibrary: library, Threads: 1})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer s.Close()
+			rng := rand.New(rand.NewPCG(uint64(tag[0]), 5))
+			for range 40 { // more rows than fit into one panel
+				x := make([]float32, 3*(1+rng.IntN(60)))
+				for i := range x {
+					x[i] = float32(rng.NormFloat64())
+				}
+				if _, err := s.Run(t.Context(), map[string]*tensor.Tensor{"x": tensor.Of(x, int64(len(x)/3), 3)}); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		for _, tag := range tags {
+			about, err := o.Get(tag)
+			moments := make([]float64, 6)
+			if err := errors.Join(err, o.Moments(tag, 0, 3, moments)); err != nil {
+				t.Fatal(err)
+			}
+			all = append(append(all, moments...), float64(about.Rows), about.Min, about.Max)
+		}
+		if err := o.SetWorkers(0); err != nil {
+			t.Fatal(err)
+		}
+		return all
+	}
+	want := gather(0)
+	for _, workers := range []int{1, 2, 7} {
+		if got := gather(workers); !slices.Equal(got, want) {
+			t.Errorf("%d workers: got %v, want %v", workers, got, want)
+		}
+	}
+}
+
+func TestOpenObservationsNeedsALibrary(t *testing.T) {
 	openORT(t)
 	path := filepath.Join(t.TempDir(), "libcosetq.so")
 	if err := os.WriteFile(path, nil, 0o600); err != nil {

@@ -103,6 +103,9 @@ func (*Observations) Sums(string, []float64) error { return unavailable() }
 // Moments answers [ErrUnavailable].
 func (*Observations) Moments(string, int, int, []float64) error { return unavailable() }
 
+// SetWorkers answers [ErrUnavailable].
+func (*Observations) SetWorkers(int) error { return unavailable() }
+
 // Reset does nothing.
 func (*Observations) Reset(string) {}
 

@@ -7,7 +7,7 @@
 
 #include "cosetq/cosetq.h"
 #include "cpu/dispatch.h"
-#include "cpu/observe_registry.h"
+#include "cpu/observe_queue.h"
 
 namespace cosetq {
 namespace {
@@ -19,7 +19,9 @@ int WithObservation(const char* tag, Body body) {
   try {
     const auto tagged = FindObservation(tag);
     if (tagged == nullptr) return -1;
+    AwaitObserveWorkers();
     std::lock_guard<std::mutex> lock(tagged->mutex);
+    if (tagged->failed) return -1;
     tagged->observation.Finish(ActiveKernels());
     return body(tagged->observation);
   } catch (const std::exception&) {
@@ -29,6 +31,15 @@ int WithObservation(const char* tag, Body body) {
 
 }  // namespace
 }  // namespace cosetq
+
+extern "C" int cosetq_observe_workers(int32_t count) {
+  try {
+    cosetq::SetObserveWorkers(count);
+    return 0;
+  } catch (const std::exception&) {
+    return -1;
+  }
+}
 
 extern "C" int64_t cosetq_observe_tags(char* out, int64_t capacity) {
   try {

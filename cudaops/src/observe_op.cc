@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "cpu/dispatch.h"
-#include "cpu/observe_registry.h"
+#include "cpu/observe_queue.h"
 #include "custom_op.h"
 
 namespace cosetq {
@@ -183,15 +183,15 @@ OrtStatus* ComputeObserve(const ObserveKernel& k, OrtKernelContext* context) {
             std::to_string(shape.back()) + " columns";
   }
   if (tagged == nullptr) return Refuse(error);
+  *static_cast<float*>(out) = static_cast<float>(rows.rows);
+  if (HandRows(tagged, rows)) return nullptr;
   OrtStatus* failure = nullptr;
   const ParallelFor parallel = [&](void (*body)(void*, size_t), size_t total, void* argument) {
     failure = ort->KernelContext_ParallelFor(context, body, total, total, argument);
     return failure == nullptr;
   };
   std::lock_guard<std::mutex> lock(tagged->mutex);
-  if (!tagged->observation.Add(ActiveKernels(), rows, parallel)) return failure;
-  *static_cast<float*>(out) = static_cast<float>(tagged->observation.rows());
-  return nullptr;
+  return tagged->observation.Add(ActiveKernels(), rows, parallel) ? nullptr : failure;
 }
 
 struct ObserveOp : OrtCustomOp {

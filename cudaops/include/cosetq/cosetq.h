@@ -57,6 +57,10 @@ struct cosetq_observation {
   double weight;           /* the sum of the rows' weights w */
 };
 
+/* How many threads of its own the library adds rows on while the graphs that compute them run on; 0, as in the beginning, adds
+ * them on the threads of the session. The sums are the same. Returns -1 where there are no threads to be had. */
+COSETQ_EXPORT int cosetq_observe_workers(int32_t count);
+
 /* Writes all tags in order, each closed by a NUL, if they fit. Returns the bytes they take, or -1
  * for want of memory. */
 COSETQ_EXPORT int64_t cosetq_observe_tags(char* out, int64_t capacity);

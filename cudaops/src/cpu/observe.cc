@@ -3,13 +3,12 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <mutex>
 
 namespace cosetq {
 namespace {
 
 constexpr int64_t kPanelRows = 512;  // enough that adding to the matrix is cheap beside the products
-constexpr int64_t kChain = 128;      // products added in float before they go to double
+constexpr int64_t kChain = 256;      // products added in float before they go to double
 // Columns are worked on in units: a whole number of wide blocks (the kernel's rows) and of slim
 // ones (its columns). The matrix is stored as blocks of kUnit × kUnit, one per pair of units.
 constexpr int64_t kUnit = 192;
@@ -35,14 +34,13 @@ size_t PairPlace(int64_t p, int64_t q) {
   return static_cast<size_t>((q * (q + 1) / 2 + p) * kUnit * kUnit);
 }
 
-// Memory of the panel at work. One panel at a time: it has all threads to itself.
+// Memory of the panel that a thread is at.
 struct Scratch {
-  std::mutex mutex;
   std::vector<float> wide, slim;
 };
 
-Scratch& SharedScratch() {
-  static Scratch scratch;
+Scratch& ThreadScratch() {
+  thread_local Scratch scratch;
   return scratch;
 }
 
@@ -140,8 +138,7 @@ void Observation::Finish(const Kernels& kernels) {
 }
 
 bool Observation::Flush(const Kernels& kernels, const ParallelFor& parallel) {
-  Scratch& scratch = SharedScratch();
-  std::lock_guard<std::mutex> lock(scratch.mutex);
+  Scratch& scratch = ThreadScratch();
   Panel panel{this, &kernels, waiting_rows_, nullptr, nullptr, {}, {}};
   panel.minima.resize(static_cast<size_t>(units_));
   panel.maxima.resize(static_cast<size_t>(units_));
