@@ -9,7 +9,7 @@ package ort
 
 // As cosetq/cosetq.h declares them.
 struct cosetq_codec {
-  int32_t levels, gain_count;
+  int32_t dim, levels, gain_count;
   int32_t radices[4];
   float gains[16];
   float centre[4];
@@ -81,7 +81,7 @@ type Encoder struct {
 
 // OpenEncoder loads the native ops library at path, which then stays loaded, and returns its encoder for a codec. It fails
 // with an error that wraps [ErrUnavailable], also for codecs that the library has no kernels for: all but those of D4 with
-// radices 2 and 4 and points of moderate size.
+// radices 2 and 4 and points of moderate size, and those of Z with one level and a radix of 2, 4, 8 or 16.
 func OpenEncoder(path string, codec *lattice.Codec) (*Encoder, error) {
 	return openEncoder(path, codec, false)
 }
@@ -112,11 +112,12 @@ func openEncoder(path string, codec *lattice.Codec, cuda bool) (*Encoder, error)
 // describeCodec describes a codec to the library, with the leaders of all classes of all levels; ok is false for those that it has no
 // kernels for.
 func describeCodec(codec *lattice.Codec) (d C.struct_cosetq_codec, leaders []int32, ok bool) {
-	if codec.Lattice() != lattice.D4 || codec.Levels() > len(d.radices) {
+	dim := codec.Lattice().Dim()
+	if (codec.Lattice() != lattice.D4 && dim != 1) || codec.Levels() > len(d.radices) {
 		return d, nil, false
 	}
 	a := codec.Arithmetic()
-	d.levels, d.gain_count = C.int32_t(codec.Levels()), C.int32_t(len(codec.Gains()))
+	d.dim, d.levels, d.gain_count = C.int32_t(dim), C.int32_t(codec.Levels()), C.int32_t(len(codec.Gains()))
 	for m, q := range codec.Radices() {
 		d.radices[m] = C.int32_t(q)
 		table := codec.Leaders(m)

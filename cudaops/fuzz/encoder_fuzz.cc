@@ -15,6 +15,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace cosetq;
   fuzz::Input in(data, size);
   cosetq_codec codec = {};
+  codec.dim = in.Below(8) == 0 ? in.Take<int8_t>() : in.Below(2) == 0 ? 1 : 4;
   codec.levels = static_cast<int32_t>(in.Below(8) == 0 ? in.Take<int8_t>() : 1 + in.Below(3));
   codec.gain_count = static_cast<int32_t>(in.Below(8) == 0 ? in.Take<int8_t>() : 1 + in.Below(4));
   for (int32_t& r : codec.radices) r = in.Below(8) == 0 ? in.Take<int8_t>() : 2 << in.Below(2);
@@ -36,7 +37,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   std::vector<float> rows(count * groups * schema::kGroup), steps(count);
   for (float& v : steps) v = in.Below(8) == 0 ? in.Take<float>() : static_cast<float>(1 + in.Below(100)) / 64;
   for (float& v : rows) v = in.Below(16) == 0 ? in.Take<float>() : static_cast<float>(in.Take<int16_t>()) / 256;
-  const size_t digits = count * groups * static_cast<size_t>(codec.levels) * 2;
+  const size_t digits = count * groups * static_cast<size_t>(EncodeSlots(encoder->view()));
   std::vector<double> first_sse;
   std::vector<uint16_t> first_indices;
   std::vector<uint8_t> first_gains;

@@ -23,12 +23,12 @@ struct Coded {
 };
 
 // Codes in memory that is just large enough.
-Coded Run(const Encoder& encoder, int levels, const std::vector<float>& rows, int64_t groups,
+Coded Run(const Encoder& encoder, size_t slots, const std::vector<float>& rows, int64_t groups,
           const std::vector<int32_t>& at, const std::vector<float>& steps, bool keep) {
   Coded r;
   const size_t count = steps.size(), all = count * static_cast<size_t>(groups);
   r.sse.resize(count);
-  r.indices.resize(keep ? all * static_cast<size_t>(2 * levels) : 0);
+  r.indices.resize(keep ? all * slots : 0);
   r.gains.resize(keep ? all : 0);
   r.refused = encoder.Encode({rows.data(), groups, at.empty() ? nullptr : at.data(), steps.data(),
                               static_cast<int64_t>(count), r.sse.data(),
@@ -58,10 +58,10 @@ void TestRows(const TestCodec& codec, const Encoder& encoder, int64_t groups,
   for (int i = 0; i < count; ++i) {
     std::string error;
     SelectIsa(names[i], &error);
-    const Coded all = Run(encoder, codec.c.levels, rows, groups, at, steps, true);
-    const Coded errors = Run(encoder, codec.c.levels, rows, groups, at, steps, false);
+    const Coded all = Run(encoder, codec.Slots(), rows, groups, at, steps, true);
+    const Coded errors = Run(encoder, codec.Slots(), rows, groups, at, steps, false);
     const Coded some =
-        Run(encoder, codec.c.levels, bad, groups, {}, {0.1f, 0.1f, 0.1f, 0.1f, 0.1f}, true);
+        Run(encoder, codec.Slots(), bad, groups, {}, {0.1f, 0.1f, 0.1f, 0.1f, 0.1f}, true);
     if (i == 0) {
       first = all;
       first_bad = some;
@@ -77,7 +77,7 @@ void TestRows(const TestCodec& codec, const Encoder& encoder, int64_t groups,
       for (int64_t g = 0; g < groups; ++g) {
         const size_t group = item * static_cast<size_t>(groups) + static_cast<size_t>(g);
         sum += codec.Error(&rows[static_cast<size_t>((at[item] * groups + g) * 8)], steps[item],
-                           &all.indices[group * 2 * static_cast<size_t>(codec.c.levels)],
+                           &all.indices[group * codec.Slots()],
                            all.gains[group]);
       }
       Check(std::fabs(sum - all.sse[item]) <= 1e-4 * sum, where + "error is not that of the codes");
@@ -117,7 +117,7 @@ void TestMetric(const TestCodec& codec, const Encoder& encoder, size_t rows,
   for (int n = 0; n < count; ++n) {
     std::string error;
     SelectIsa(names[n], &error);
-    const size_t slots = 2 * static_cast<size_t>(codec.c.levels);
+    const size_t slots = codec.Slots();
     InMetric r{std::vector<uint16_t>(rows * slots), std::vector<uint8_t>(rows),
                std::vector<float>(rows * 8), std::vector<float>(rows)};
     encoder.EncodeInMetric({x.data(), steps.data(), metric.data(), static_cast<int64_t>(rows),
@@ -178,11 +178,29 @@ void TestEncode() {
       }
     }
   }
+  for (const int radix : {2, 4, 8, 16}) {
+    for (const auto& g : gains) {
+      TestCodec codec(radix, g);
+      const std::string what =
+          "encode: " + std::to_string(radix) + " integers, " + std::to_string(g.size()) + " gains";
+      const auto encoder = Encoder::Create(codec.c, codec.leaders.data());
+      if (!Check(encoder != nullptr, what + ": not supported")) continue;
+      for (int64_t groups : {1, 3, 16, 37, 300}) TestRows(codec, *encoder, groups, what);
+      for (size_t rows : {1, 5, 64, 131}) TestMetric(codec, *encoder, rows, what);
+    }
+  }
+  TestCodec run(16, {1});
+  run.leaders[8] = -8;  // the other of two as long
+  Check(Encoder::Create(run.c, run.leaders.data()) != nullptr, "encode: another run not supported");
+  run.leaders[3] = 19;
+  Check(Encoder::Create(run.c, run.leaders.data()) == nullptr, "encode: takes integers that are no run");
   TestCodec codec({4, 4}, {1});
   const auto refused = [&](const std::string& what) {
     Check(Encoder::Create(codec.c, codec.leaders.data()) == nullptr, "encode: takes " + what);
     codec = TestCodec({4, 4}, {1});
   };
+  codec.c.dim = 2;
+  refused("another lattice");
   codec.c.levels = 5;
   refused("five levels");
   codec.c.radices[1] = 8;

@@ -1,4 +1,4 @@
-// Codecs of D4 as the encoders take them, made here from their definition.
+// Codecs as the encoders take them, made here from their definition.
 
 #ifndef COSETQ_TEST_ENCODER_CODEC_H_
 #define COSETQ_TEST_ENCODER_CODEC_H_
@@ -35,6 +35,7 @@ struct TestCodec {
   std::vector<size_t> base;  // of each level in leaders
 
   TestCodec(const std::vector<int>& radices, const std::vector<float>& gains) {
+    c.dim = 4;
     c.levels = static_cast<int32_t>(radices.size());
     c.gain_count = static_cast<int32_t>(gains.size());
     std::copy(gains.begin(), gains.end(), c.gains);
@@ -49,6 +50,18 @@ struct TestCodec {
       weight *= radices[m];
     }
   }
+
+  // A run of integers.
+  TestCodec(int radix, const std::vector<float>& gains) : TestCodec(std::vector<int>{}, gains) {
+    c.dim = c.levels = 1;
+    c.radices[0] = radix;
+    base.push_back(0);
+    for (int k = 0; k < radix; ++k) leaders.push_back(k <= radix / 2 ? k : k - radix);
+    c.centre[0] = 0.5f;
+    c.reach_one = c.reach_two = static_cast<float>(radix / 2);
+  }
+
+  size_t Slots() const { return static_cast<size_t>(c.levels * 8 / c.dim); }
 
   void AddLevel(int q, int weight) {
     const double tie[4] = {-5e-9, 2.6e-8, -2.3e-8, 1.7e-8};
@@ -79,15 +92,16 @@ struct TestCodec {
   // Squared error of one coded group.
   double Error(const float* x, double step, const uint16_t* indices, int gain) const {
     double error = 0;
-    for (int b = 0; b < 2; ++b) {
-      for (int j = 0; j < 4; ++j) {
+    const int blocks = 8 / c.dim;
+    for (int b = 0; b < blocks; ++b) {
+      for (int j = 0; j < c.dim; ++j) {
         double v = -c.centre[j];
         int weight = 1;
         for (int m = 0; m < c.levels; ++m) {
-          v += weight * leaders[base[m] + 4 * indices[2 * m + b] + j];
+          v += weight * leaders[base[m] + static_cast<size_t>(c.dim * indices[blocks * m + b] + j)];
           weight *= c.radices[m];
         }
-        const double e = x[4 * b + j] - step * c.gains[gain] * v;
+        const double e = x[c.dim * b + j] - step * c.gains[gain] * v;
         error += e * e;
       }
     }

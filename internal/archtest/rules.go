@@ -67,7 +67,7 @@ var rules = map[string]rule{
 	"internal/conformance": {},
 	"internal/strictyaml":  {modules: []string{"github.com/goccy/go-yaml"}},
 	"internal/suggest":     {},
-	"internal/testenv":     {},
+	"internal/testenv":     {modules: []string{"golang.org/x/sys/cpu"}},
 	"scripts":              {},
 }
 

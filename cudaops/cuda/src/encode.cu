@@ -197,7 +197,7 @@ __global__ void __launch_bounds__(kThreads) SumErrors(EncodeWork work, const flo
 
 DeviceEncoder::DeviceEncoder(const cosetq_codec& codec, const int32_t* leaders) {
   const std::unique_ptr<Encoder> host = Encoder::Create(codec, leaders);
-  if (host == nullptr) throw Error("no encoder for this codec");
+  if (host == nullptr || host->view().dim != kEncodeDim) throw Error("no encoder for this codec");
   view_ = host->view();
   for (int m = 0; m < view_.levels; ++m) {
     leaders_[m] = Buffer<uint32_t>(view_.level[m].leaders, size_t{1} << (kEncodeDim * view_.level[m].shift));

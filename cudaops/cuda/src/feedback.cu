@@ -198,7 +198,7 @@ __global__ void __launch_bounds__(kThreads) CodeRows(const __grid_constant__ Enc
 Feedback::Feedback(const cosetq_codec& codec, const int32_t* leaders, int64_t groups, const float* lower, const float* metrics)
     : groups_(groups) {
   const std::unique_ptr<Encoder> host = Encoder::Create(codec, leaders);
-  if (host == nullptr) throw Error("no encoder for this codec");
+  if (host == nullptr || host->view().dim != kEncodeDim) throw Error("no encoder for this codec");
   if (groups < 1 || groups > (1 << 24)) throw Error(std::to_string(groups) + " groups in a row");
   view_ = host->view();
   for (int m = 0; m < view_.levels; ++m) {

@@ -80,9 +80,10 @@ COSETQ_EXPORT void cosetq_observe_reset(const char* tag);
 /* Coding rows of weights, what the package lattice does in Go, to the bit. All functions may be called
  * from any thread. */
 
-/* A codec of the lattice D4 and the constants of its encoder, as lattice.Arithmetic has them. */
+/* A codec of the lattice D4 (dim 4) or of the integers (dim 1) and the constants of its encoder, as
+ * lattice.Arithmetic has them. */
 struct cosetq_codec {
-  int32_t levels, gain_count;
+  int32_t dim, levels, gain_count;
   int32_t radices[4]; /* the finest level first */
   float gains[16];    /* ascending */
   float centre[4];
@@ -92,16 +93,17 @@ struct cosetq_codec {
 
 struct cosetq_encoder;
 
-/* Makes an encoder; leaders holds the leaders of every class of every level, four numbers each. Null
- * for a codec that is not supported (radices other than 2 and 4, points too far out for 8 bits),
- * a bad COSETQ_ISA or want of memory. */
+/* Makes an encoder; leaders holds the leaders of every class of every level, dim numbers each. Null
+ * for a codec that is not supported (of D4 radices other than 2 and 4 and points too far out for 8
+ * bits, of the integers all but one level with a radix of 2, 4, 8 or 16), a bad COSETQ_ISA or want of
+ * memory. */
 COSETQ_EXPORT struct cosetq_encoder* cosetq_encoder_create(const struct cosetq_codec* codec,
                                                            const int32_t* leaders);
 COSETQ_EXPORT void cosetq_encoder_free(struct cosetq_encoder* encoder);
 
 /* Codes rows of 8 * groups weights, row at[i], or i where at is null, with steps[i], for i < count.
  * Writes the sum of squared errors to sse[i], and unless they are null the codes to indices
- * [count][groups][level][2] and gains [count][groups]. A step or a weight that cannot be coded leaves
+ * [count][groups][level][8 / dim] and gains [count][groups]. A step or a weight that cannot be coded leaves
  * sse[i] = -1 and no codes. Returns the number of those. */
 COSETQ_EXPORT int64_t cosetq_encode(const struct cosetq_encoder* encoder, const float* rows,
                                     int64_t groups, const int32_t* at, const float* steps,
@@ -110,7 +112,7 @@ COSETQ_EXPORT int64_t cosetq_encode(const struct cosetq_encoder* encoder, const 
 /* Codes one group of each of count rows, x [count][8] with steps [count], for the least loss in a metric
  * M = C * CT, (x - w) * M * (x - w)T; what the package quant does, to the bit. metric [2][8][8] holds C,
  * lower, and what errors of the later block move the earlier one by. Numbers must be finite and below
- * 2^40 steps; a step of 0 codes zeros. Writes the codes to indices [count][level][2] and gains [count],
+ * 2^40 steps; a step of 0 codes zeros. Writes the codes to indices [count][level][8 / dim] and gains [count],
  * what they stand for to weights [count][8], and losses [count]. */
 COSETQ_EXPORT void cosetq_encode_in_metric(const struct cosetq_encoder* encoder, const float* x,
                                            const float* steps, const float* metric, int64_t count,

@@ -115,6 +115,7 @@ void LookupForm(const WeightView& w, int64_t tile, int64_t pair, int64_t count,
   const int64_t group_bytes = static_cast<int64_t>(FormElements(kForm)) * w.tile;
   const uint8_t* codes =
       static_cast<const uint8_t*>(w.codes) + (tile * w.groups + 2 * pair) * group_bytes;
+  const int64_t ahead = kAheadGroups * group_bytes;
   const __m128i ratio = _mm_cvtsi32_si128(w.tables->ratio_log2);
   const __m512i zero = _mm512_setzero_si512();
   GainStream gains(w, tile, 2 * pair);
@@ -130,13 +131,13 @@ void LookupForm(const WeightView& w, int64_t tile, int64_t pair, int64_t count,
       Words words[2][2];  // [block][level]
       const __m512i both = _mm512_maskz_loadu_epi8(rows, codes);
       Unroll<2>([&](int b) ALWAYS_INLINE {
-        PrefetchCodes(codes + count * 2 * group_bytes + b * w.tile);
+        PrefetchCodes(codes + ahead + b * w.tile);
         if constexpr (kForm == Form::kNibbleByte) {
           words[b][0] = Products16(nibble_table + b * kNibbleTable, Nibbles(both, b));
           const Digits coarse = LoadDigits(rows, codes + (1 + b) * w.tile);
           Products256<1>(t + b * kBlockTable, &coarse, &words[b][1]);
         } else if constexpr (kForm == Form::kTwoByte) {
-          PrefetchCodes(codes + count * 2 * group_bytes + (2 + b) * w.tile);
+          PrefetchCodes(codes + ahead + (2 + b) * w.tile);
           const Digits digits[2] = {LoadDigits(rows, codes + b * w.tile),
                                     LoadDigits(rows, codes + (2 + b) * w.tile)};
           Products256<2>(t + b * kBlockTable, digits, words[b]);

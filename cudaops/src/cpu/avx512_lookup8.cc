@@ -30,7 +30,7 @@ void LookupForm(const WeightView& w, int64_t tile, int64_t unit, int64_t count,
   const uint8_t* codes =
       static_cast<const uint8_t*>(w.codes) + (tile * w.groups + unit * kUnitGroups) * group_bytes;
   GainStream gains(w, tile, unit * kUnitGroups);
-  const int64_t ahead = count * kUnitGroups * group_bytes;
+  const int64_t ahead = kAheadGroups * group_bytes;
   // A level's part of the even words of a vector of sums, and of the odd ones.
   const int ratio = 1 << w.tables->ratio_log2;
   const __m512i fine[2] = {_mm512_set1_epi32(1), _mm512_set1_epi32(1 << 16)};

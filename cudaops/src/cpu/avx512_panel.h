@@ -33,8 +33,6 @@ constexpr int kTileBlocks = 8;  // that share their rests
 constexpr int kRestTiles = 2;
 constexpr int64_t kTileBytes = kWeightSteps * kStepBytes;
 
-constexpr int kAheadGroups = 24;  // that codes are fetched ahead
-
 // See PanelUsableFn and PanelDecodeFn in kernels.h.
 bool Avx512PanelUsable(const FormTables& tables);
 void Avx512Decode(const WeightView& w, int64_t tile, int64_t first, int64_t count, uint8_t* panel);

@@ -43,7 +43,7 @@ bool Encoder::Takes(const EncodeWork& work, int64_t item) const {
 int64_t Encoder::Encode(const EncodeWork& work) const {
   const EncodeFn encode = ActiveEncode().encode;
   const int64_t row = work.groups * schema::kGroup;
-  const int64_t slots = work.groups * view_.levels * kEncodeBlocks;
+  const int64_t slots = work.groups * EncodeSlots(view_);
   int64_t refused = 0;
   for (int64_t first = 0; first < work.count;) {
     int64_t last = first;

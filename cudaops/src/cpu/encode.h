@@ -1,4 +1,4 @@
-// Codes rows of weights with a codec of D4: what the package lattice does, to the bit, as fast as
+// Codes rows of weights with a codec of D4 or of the integers: what the package lattice does, to the bit, as fast as
 // this processor can.
 
 #ifndef COSETQ_CPU_ENCODE_H_
@@ -14,8 +14,8 @@ namespace cosetq {
 
 class Encoder {
  public:
-  // Copies the codec; leaders as cosetq_encoder_create has them. Null for a codec without kernels:
-  // with more than four levels, radices other than 2 and 4, or points too far out for 8 bits.
+  // Copies the codec; leaders as cosetq_encoder_create has them. Null for a codec without kernels,
+  // see there.
   static std::unique_ptr<Encoder> Create(const cosetq_codec& codec, const int32_t* leaders);
   Encoder(const Encoder&) = delete;
 
@@ -30,6 +30,7 @@ class Encoder {
 
  private:
   Encoder() = default;
+  void SetLevels(const cosetq_codec& codec, const int32_t* leaders);
   bool Takes(const EncodeWork& work, int64_t item) const;
 
   EncoderView view_{};

@@ -8,20 +8,37 @@
 namespace cosetq {
 namespace {
 
+// Whether the integers of a run are the leaders, each of its own class, and the search for a block that
+// overloads ends at an end of it.
+bool IsRun(const cosetq_codec& c, const int32_t* leaders) {
+  const int q = c.radices[0];
+  if (c.levels != 1 || (q != 2 && q != 4 && q != 8 && q != 16) || c.max_refinements < q - 1)
+    return false;
+  const int low = *std::min_element(leaders, leaders + q);
+  if (low < -kEncodeBias / 2 || low > 0 || low + q <= 0) return false;
+  for (int k = 0; k < q; ++k) {
+    if (leaders[k] >= low + q || ((leaders[k] - k) & (q - 1)) != 0) return false;
+  }
+  return c.reach_one == static_cast<float>(std::max(-low, low + q - 1)) &&
+         c.centre[0] >= static_cast<float>(low) - 0.5f && c.centre[0] <= static_cast<float>(low + q) - 0.5f;
+}
+
 // Whether all constants are such that no coordinate leaves its 8 bits: neither of a point near the
 // reach nor of one on its way through the levels.
-bool Fits(const cosetq_codec& c) {
+bool Fits(const cosetq_codec& c, const int32_t* leaders) {
   if (c.levels < 1 || c.levels > kEncodeLevels || c.gain_count < 1 ||
       c.gain_count > schema::kMaxGains || c.max_refinements < 0 || c.max_overloads < 1)
     return false;
   if (!(c.ray_shrink > 0 && c.ray_shrink < 1) || !(c.max_steps > 0)) return false;
+  for (int g = 0; g < c.gain_count; ++g) {
+    if (!(c.gains[g] > 0)) return false;
+  }
+  if (c.dim == 1) return IsRun(c, leaders);
+  if (c.dim != kEncodeDim) return false;
   int product = 1;
   for (int m = 0; m < c.levels; ++m) {
     if (c.radices[m] != 2 && c.radices[m] != 4) return false;
     product *= c.radices[m];
-  }
-  for (int g = 0; g < c.gain_count; ++g) {
-    if (!(c.gains[g] > 0)) return false;
   }
   float centre = 0;
   for (float x : c.centre) centre = std::max(centre, std::fabs(x));
@@ -100,20 +117,15 @@ bool FillResidues(const uint8_t* columns, ResidueTables* t) {
 
 }  // namespace
 
-std::unique_ptr<Encoder> Encoder::Create(const cosetq_codec& codec, const int32_t* leaders) {
-  if (leaders == nullptr || !Fits(codec)) return nullptr;
-  std::unique_ptr<Encoder> encoder(new Encoder);
-  EncoderView& view = encoder->view_;
-  view.levels = codec.levels;
-  view.gain_count = codec.gain_count;
+void Encoder::SetLevels(const cosetq_codec& codec, const int32_t* leaders) {
   uint32_t zero = kEncodeBias * 0x01010101u;
   for (int m = 0; m < codec.levels; ++m) {
-    EncodeLevel& level = view.level[m];
+    EncodeLevel& level = view_.level[m];
     level.mask = static_cast<uint32_t>(codec.radices[m] - 1);
     level.shift = codec.radices[m] / 2;  // of 2 and of 4
     level.zero = zero >>= level.shift;
-    std::vector<uint32_t>& table = encoder->leaders_[m];
-    uint8_t* columns = encoder->columns_[m];
+    std::vector<uint32_t>& table = leaders_[m];
+    uint8_t* columns = columns_[m];
     table.resize(size_t{1} << (kEncodeDim * level.shift));
     for (size_t k = 0; k < table.size(); ++k) {
       for (size_t j = 0; j < kEncodeDim; ++j, ++leaders) {
@@ -123,9 +135,26 @@ std::unique_ptr<Encoder> Encoder::Create(const cosetq_codec& codec, const int32_
     }
     level.leaders = table.data();
     level.columns = columns;
-    ResidueTables* residues = &encoder->residues_[m];
+    ResidueTables* residues = &residues_[m];
     level.residues =
         codec.radices[m] == kRadix && FillResidues(columns, residues) ? residues : nullptr;
+  }
+}
+
+std::unique_ptr<Encoder> Encoder::Create(const cosetq_codec& codec, const int32_t* leaders) {
+  if (leaders == nullptr || !Fits(codec, leaders)) return nullptr;
+  std::unique_ptr<Encoder> encoder(new Encoder);
+  EncoderView& view = encoder->view_;
+  view.dim = codec.dim;
+  view.levels = codec.levels;
+  view.gain_count = codec.gain_count;
+  if (codec.dim == 1) {
+    view.level[0].mask = static_cast<uint32_t>(codec.radices[0] - 1);
+    const auto ends = std::minmax_element(leaders, leaders + codec.radices[0]);
+    view.run_low = static_cast<float>(*ends.first);
+    view.run_high = static_cast<float>(*ends.second);
+  } else {
+    encoder->SetLevels(codec, leaders);
   }
   std::copy_n(codec.gains, codec.gain_count, view.gains);
   std::copy_n(codec.centre, kEncodeDim, view.centre);

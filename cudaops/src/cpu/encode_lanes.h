@@ -7,7 +7,7 @@
 
 #include <string.h>
 
-#include "encode_block.h"
+#include "encode_columns.h"
 
 namespace cosetq {
 namespace {
@@ -178,7 +178,29 @@ inline void TakeGain(const Blocks& blocks, int t, float gain, int index, M hopel
         Select(better, Load<U>(blocks.classes + v + b * kLanes), tile->classes[b]);
 }
 
+// Codes a tile of groups of runs with every gain.
+inline void EncodeRuns(const EncoderView& codec, Tile* tile) {
+  for (int g = codec.gain_count - 1; g >= 0 && Bits(tile->active) != 0; --g) {
+    const float gain = codec.gains[g];
+    U classes;
+    M outside;
+    const F sum = EncodeRuns(codec, tile->x, tile->reciprocal / Splat(gain), &classes, &outside);
+    const F error = Splat(gain * gain) * sum;
+    const M better = tile->active & Ge(tile->best, error);
+    tile->best = Select(better, error, tile->best);
+    tile->gain = Select(better, SplatInt(static_cast<uint32_t>(g)), tile->gain);
+    tile->classes[0] = Select(better, classes, tile->classes[0]);
+    tile->overloads += Select(outside, SplatInt(1), U{});
+    const U limit = SplatInt(static_cast<uint32_t>(codec.max_overloads));
+    tile->active = tile->active & ~Eq(tile->overloads, limit);
+  }
+}
+
 inline void EncodeChunk(const EncoderView& codec, Chunk* chunk) {
+  if (codec.dim == 1) {
+    for (int t = 0; t < chunk->count; ++t) EncodeRuns(codec, chunk->tiles + t);
+    return;
+  }
   Trial trials[kTiles];
   if (chunk->count % 2 != 0) chunk->tiles[chunk->count] = Tile{};
   for (int g = codec.gain_count - 1; g >= 0; --g) {
@@ -242,9 +264,14 @@ inline void StoreGroups(const EncoderView& codec, const EncodeWork& work, const 
     work.sse[item] = sse;
   }
   if (work.indices == nullptr) return;
-  uint16_t* out = work.indices + tile.first * codec.levels * kEncodeBlocks;
+  uint16_t* out = work.indices + tile.first * EncodeSlots(codec);
   for (int32_t lane = 0; lane < tile.used; ++lane) {
     work.gains[tile.first + lane] = static_cast<uint8_t>(tile.gain[lane]);
+    if (codec.dim == 1) {
+      StoreRuns(tile.classes[0][lane], out);
+      out += schema::kGroup;
+      continue;
+    }
     for (int m = 0; m < codec.levels; ++m) {
       for (int b = 0; b < kEncodeBlocks; ++b)
         *out++ = static_cast<uint16_t>(tile.classes[b][lane] >> (8 * m) & 0xff);

@@ -28,7 +28,7 @@ struct MetricTrial {
   F step;                   // times the gain
   F inverse;
   F loss;
-  U classes[kEncodeBlocks];
+  U classes[kEncodeBlocks];  // of runs all in the first
   M used;
 };
 
@@ -112,10 +112,15 @@ inline void StoreRows(const EncoderView& codec, const MetricWork& work, const Me
     float* to = work.weights + first * schema::kGroup + j;
     for (int lane = 0; lane < count; ++lane) to[lane * schema::kGroup] = weights[lane];
   }
-  uint16_t* out = work.indices + first * codec.levels * kEncodeBlocks;
+  uint16_t* out = work.indices + first * EncodeSlots(codec);
   for (int lane = 0; lane < count; ++lane) {
     work.losses[first + lane] = loss[lane];
     work.gains[first + lane] = static_cast<uint8_t>(gain[lane]);
+    if (codec.dim == 1) {
+      StoreRuns(classes[0][lane], out);
+      out += schema::kGroup;
+      continue;
+    }
     for (int m = 0; m < codec.levels; ++m) {
       for (int b = 0; b < kEncodeBlocks; ++b)
         *out++ = static_cast<uint16_t>(classes[b][lane] >> (8 * m) & 0xff);
@@ -134,7 +139,43 @@ inline void LoadRows(const MetricWork& work, int64_t first, int count, RowVector
   rows->used = FirstLanes(count);
 }
 
+// Runs: one vector of rows after the other, all gains of each.
+void EncodeRunsInMetric(const EncoderView& codec, const MetricWork& work) {
+  constexpr int kSize = schema::kGroup;
+  const float* chol = work.metric;
+  const float* feed = work.metric + kSize * kSize;
+  for (int64_t first = 0; first < work.count; first += kLanes) {
+    const int64_t left = work.count - first;
+    const int count = static_cast<int>(left < kLanes ? left : kLanes);
+    RowVector rows;
+    LoadRows(work, first, count, &rows);
+    MetricTrial trials[schema::kMaxGains];
+    for (int g = 0; g < codec.gain_count; ++g) {
+      MetricTrial& t = trials[g];
+      t.step = rows.step * Splat(codec.gains[g]);
+      t.inverse = Select(Gt(t.step, F{}), Splat(1) / t.step, F{});  // a step of 0: of zeros
+      t.loss = F{};
+      t.classes[0] = t.classes[1] = U{};
+      F y[kSize];
+      memcpy(y, rows.x, sizeof y);
+      for (int b = kSize - 1; b >= 0; --b) {
+        M outside = kNone;
+        const F v =
+            NearestInRun(codec, y[b] * t.inverse + Splat(codec.centre[0]), &outside);
+        t.classes[0] |= RunClass(codec, v, b);
+        t.error[b] = rows.x[b] - t.step * (v - Splat(codec.centre[0]));
+        F z = {};
+        for (int i = b; i < kSize; ++i) z = z + t.error[i] * Splat(chol[i * kSize + b]);
+        t.loss = t.loss + z * z;
+        for (int j = 0; j < b; ++j) y[j] = y[j] + t.error[b] * Splat(feed[b * kSize + j]);
+      }
+    }
+    StoreRows(codec, work, trials, 1, rows, first, count);
+  }
+}
+
 void EncodeInMetric(const EncoderView& codec, const MetricWork& work) {
+  if (codec.dim == 1) return EncodeRunsInMetric(codec, work);
   Strip strip;
   for (int64_t first = 0; first < work.count; first += kStripRows) {
     const int64_t left = work.count - first;

@@ -12,7 +12,7 @@ namespace cosetq {
 
 constexpr int kEncodeLevels = 4;  // at most
 constexpr int kEncodeDim = 4;     // of D4
-constexpr int kEncodeBlocks = 2;  // lattice points in a group
+constexpr int kEncodeBlocks = 2;  // points of D4 in a group
 
 // A point of D4 stands in 32 bits, 8 for each coordinate, the first lowest, with a bias that keeps
 // them positive. Encoder::Create has made sure that they stay so.
@@ -39,6 +39,7 @@ struct EncodeLevel {
 
 // The constants of lattice.Arithmetic and the tables of one codec.
 struct EncoderView {
+  int32_t dim;  // of the lattice: kEncodeDim, or 1 for runs of integers
   int32_t levels;
   int32_t gain_count;
   EncodeLevel level[kEncodeLevels];
@@ -50,7 +51,13 @@ struct EncoderView {
   float max_steps;
   int32_t max_refinements;
   int32_t max_overloads;
+  float run_low, run_high;  // with dim 1: the ends of the run
 };
+
+// Class indices of a group.
+inline int64_t EncodeSlots(const EncoderView& codec) {
+  return static_cast<int64_t>(codec.levels) * schema::kGroup / codec.dim;
+}
 
 // Rows to code with one step each. Row i of the work is row at[i] of rows, or i itself if at is
 // null.

@@ -8,8 +8,9 @@ namespace {
 
 constexpr int64_t kUnitTiles = 4;          // tiles that share the tables in the first-level cache
 constexpr int64_t kSliceBytes = 16 << 10;  // of tables that fit there
-constexpr int64_t kBuildGroups = 32;       // groups in one piece of table building
+constexpr int64_t kBuildGroups = 8;        // groups in one piece of table building
 
+// Tiles of W are taken by tiles_per_unit, the last of them one by one, so that threads end together.
 struct LookupJob : Job {
   int parts;
   const LookupKernels* lookup;
@@ -17,6 +18,11 @@ struct LookupJob : Job {
   int64_t table_bytes;
   uint8_t* tables;
   float* steps;
+
+  int64_t WholeUnits() const {
+    return std::max<int64_t>(0, w->tiles - 2 * tiles_per_unit) / tiles_per_unit;
+  }
+  int64_t Parts() const { return w->tiles - WholeUnits() * (tiles_per_unit - 1); }
 };
 
 // Packs some groups of a row of A and builds their tables.
@@ -37,8 +43,9 @@ void LookupUnit(void* data, size_t i) {
   const LookupJob& job = *static_cast<const LookupJob*>(static_cast<Job*>(data));
   const WeightView& w = *job.w;
   alignas(64) float lanes[kUnitTiles][kLookupRows][kTile] = {};
-  const int64_t first = static_cast<int64_t>(i) * job.tiles_per_unit;
-  const int64_t tiles = std::min(job.tiles_per_unit, w.tiles - first);
+  const int64_t unit = static_cast<int64_t>(i), whole = job.WholeUnits();
+  const int64_t first = unit + std::min(unit, whole) * (job.tiles_per_unit - 1);
+  const int64_t tiles = unit < whole ? job.tiles_per_unit : 1;
   const int64_t most = std::max<int64_t>(1, kSliceBytes / (job.table_bytes * job.call->batch));
   for (int64_t d = 0; d < job.depth; d += most) {
     const int64_t count = std::min(most, job.depth - d);
@@ -72,7 +79,7 @@ Outcome RunLookup(const Job& common, int parts) {
   if (job.tables == nullptr || job.steps == nullptr) return Outcome::kNoMemory;
   job.tiles_per_unit = std::min(kUnitTiles, std::max<int64_t>(1, w.tiles / kManyUnits));
   const int64_t pieces = batch * CeilDiv(job.depth, kBuildGroups / LookupGroups(parts));
-  const bool done = job.Run(BuildPiece, pieces, LookupUnit, job.TileUnits());
+  const bool done = job.Run(BuildPiece, pieces, LookupUnit, job.Parts());
   return done ? Outcome::kDone : Outcome::kNoThreads;
 }
 
