@@ -18,7 +18,7 @@ import (
 const (
 	// sensitivityRows is the number of rows of outputs (tokens, images) that a divergence is measured on, and
 	// sensitivitySamples bounds the samples they come from.
-	sensitivityRows    = 4096
+	sensitivityRows    = 2048
 	sensitivitySamples = 128
 	// keptBytes bounds what is kept in memory of the data, and of the float model's outputs, to be read again.
 	keptBytes = 256 << 20
