@@ -8,6 +8,8 @@
 
 #include "cosetq/cuda.h"
 #include "cpu/dispatch.h"
+#include "cpu/gather.h"
+#include "cpu/half.h"
 #include "cpu/linear.h"
 #include "cpu/weight.h"
 
@@ -82,6 +84,27 @@ int cosetq_cuda_weight_create(const struct cosetq_linear_node* node, struct cose
 }
 
 void cosetq_cuda_weight_free(struct cosetq_cuda_weight* weight) { delete weight; }
+
+int cosetq_cuda_gather(const struct cosetq_cuda_weight* weight, const void* indices, int32_t index_bytes, int64_t count,
+                       void* out, int32_t type, void*) {
+  const cosetq::WeightView& w = weight->weight->view();
+  std::vector<float> values(static_cast<size_t>(w.cols));
+  for (int64_t i = 0; i < count; ++i) {
+    int64_t row = index_bytes == 8 ? static_cast<const int64_t*>(indices)[i] : static_cast<const int32_t*>(indices)[i];
+    if (row < 0) row += w.rows;
+    values.assign(values.size(), 0.0f);
+    if (row >= 0 && row < w.rows) cosetq::DecodeRow(w, row, values.data());
+    for (int64_t k = 0; k < w.cols; ++k) {
+      const float value = values[static_cast<size_t>(k)];
+      if (type == COSETQ_FLOAT16) {
+        static_cast<uint16_t*>(out)[i * w.cols + k] = cosetq::FloatToHalf(value);
+      } else {
+        static_cast<float*>(out)[i * w.cols + k] = value;
+      }
+    }
+  }
+  return 0;
+}
 
 int64_t cosetq_cuda_linear_workspace(const struct cosetq_cuda_weight*, int64_t, int32_t, int32_t) { return 0; }
 

@@ -1,4 +1,4 @@
-// HNLQLinear: the product with a coded weight, by the kernels behind cosetq/cuda.h.
+// HNLQLinear, the product with a coded weight, and HNLQGather, rows of one, by the kernels behind cosetq/cuda.h.
 
 #include <cstdlib>
 #include <cstring>
@@ -16,15 +16,15 @@ void CheckKernel(int result) {
   if (result != 0) throw DeviceError(cosetq_cuda_error());
 }
 
-class Linear : public State {
+class CodedWeight : public State {
  public:
-  explicit Linear(const cosetq_linear_node& node) : cols(node.cols), rows(node.rows) {
+  explicit CodedWeight(const cosetq_linear_node& node) : cols(node.cols), rows(node.rows) {
     CheckKernel(cosetq_cuda_weight_create(&node, &weight));
   }
-  ~Linear() override { cosetq_cuda_weight_free(weight); }
+  ~CodedWeight() override { cosetq_cuda_weight_free(weight); }
 
   const int64_t cols, rows;
-  int32_t accuracy = schema::kAccuracyDefault;
+  int32_t accuracy = schema::kAccuracyDefault;  // of products
   cosetq_cuda_weight* weight = nullptr;
 };
 
@@ -62,24 +62,30 @@ int32_t AccuracyOf(const Attributes& attributes, const Settings& settings) {
   throw std::invalid_argument("accuracy " + text + ", want 0 (default), 1 (accurate) or 4 (fast)");
 }
 
-std::unique_ptr<State> PrepareLinear(const Node& node, const std::vector<const Tensor*>& constants,
-                                     const Settings& settings) {
+// The weight of a node, whose constants go up to the last one but for signs.
+std::unique_ptr<CodedWeight> ReadWeight(const Node& node, const std::vector<const Tensor*>& constants, size_t last) {
   const Attributes& attributes = node.attributes;
   const auto constant = [&](size_t i) { return i < constants.size() ? constants[i] : nullptr; };
-  for (size_t i = schema::kInputCodes; i <= schema::kInputBias; ++i) {
+  for (size_t i = schema::kInputCodes; i <= last; ++i) {
     if (constant(i) == nullptr) throw std::invalid_argument(std::string("input ") + schema::kInputNames[i] + " is missing");
   }
   cosetq_linear_node spec = {};
   spec.rows = attributes.Int(schema::kAttrN, 0);
   spec.cols = attributes.Int(schema::kAttrK, 0);
   spec.code_bytes = static_cast<int32_t>(SizeOf(constants[schema::kInputCodes]->type));
-  spec.bias_type = static_cast<int32_t>(constants[schema::kInputBias]->type);
   spec.codes = View(constant(schema::kInputCodes));
   spec.scales = View(constant(schema::kInputScales));
   spec.scale_index = View(constant(schema::kInputScaleIndex));
   spec.codebook = View(constant(schema::kInputCodebook));
   spec.gains = View(constant(schema::kInputGains));
-  spec.bias = View(constant(schema::kInputBias));
+  static const float kNoBias = 0;
+  if (last < schema::kInputBias) {
+    spec.bias_type = COSETQ_FLOAT;
+    spec.bias = {&kNoBias, 1, {1}};
+  } else {
+    spec.bias_type = static_cast<int32_t>(constants[schema::kInputBias]->type);
+    spec.bias = View(constant(schema::kInputBias));
+  }
   std::vector<Tensor> lists;  // keeps what spec points at
   const auto list = [&](const char* name) {
     lists.push_back(attributes.Value(name));
@@ -95,13 +101,22 @@ std::unique_ptr<State> PrepareLinear(const Node& node, const std::vector<const T
     spec.signs = View(constant(schema::kInputSigns));
     spec.rotation = list(schema::kAttrRotation);
   }
-  auto linear = std::make_unique<Linear>(spec);
-  linear->accuracy = AccuracyOf(attributes, settings);
+  return std::make_unique<CodedWeight>(spec);
+}
+
+std::unique_ptr<State> PrepareLinear(const Node& node, const std::vector<const Tensor*>& constants,
+                                     const Settings& settings) {
+  auto linear = ReadWeight(node, constants, schema::kInputBias);
+  linear->accuracy = AccuracyOf(node.attributes, settings);
   return linear;
 }
 
+std::unique_ptr<State> PrepareGather(const Node& node, const std::vector<const Tensor*>& constants, const Settings&) {
+  return ReadWeight(node, constants, schema::kInputGains);
+}
+
 void RunLinear(Call& call) {
-  const auto& linear = static_cast<const Linear&>(*call.state);
+  const auto& linear = static_cast<const CodedWeight&>(*call.state);
   const Tensor& a = call.in(0);
   if (a.shape.empty() || a.shape.back() != linear.cols)
     throw std::invalid_argument("A of " + Text(a.shape) + " for a weight of " + std::to_string(linear.cols) + " columns");
@@ -121,6 +136,16 @@ void RunLinear(Call& call) {
   CheckKernel(cosetq_cuda_linear(linear.weight, &request, call.stream.handle()));
 }
 
+void RunGather(Call& call) {
+  const auto& table = static_cast<const CodedWeight&>(*call.state);
+  const Tensor& indices = call.in(0);
+  Shape shape = indices.shape;
+  shape.push_back(table.cols);
+  const Tensor y = call.Out(0, static_cast<Type>(call.node.attributes.Int(schema::kAttrComputeType, 0)), shape);
+  CheckKernel(cosetq_cuda_gather(table.weight, indices.data(), static_cast<int32_t>(SizeOf(indices.type)), indices.count(),
+                                 y.data(), static_cast<int32_t>(y.type), call.stream.handle()));
+}
+
 std::string CheckLinear(const Graph& graph, const Node& node) {
   const Type type = graph.values[static_cast<size_t>(node.inputs[0])].type;
   return node.attributes.Int(schema::kAttrComputeType, 0) == static_cast<int>(type) ? "" : "a compute_type other than A's";
@@ -129,13 +154,17 @@ std::string CheckLinear(const Graph& graph, const Node& node) {
 }  // namespace
 
 std::vector<Operator> LinearOperators() {
-  Operator op{schema::kOpName, RunLinear, {kFloats, kAny}};
-  op.domain = schema::kDomain;
-  op.constant_inputs = ~1u;
-  op.heavy = true;
-  op.check = CheckLinear;
-  op.prepare = PrepareLinear;
-  return {op};
+  Operator linear{schema::kOpName, RunLinear, {kFloats, kAny}};
+  linear.check = CheckLinear;
+  linear.prepare = PrepareLinear;
+  Operator gather{schema::kGatherName, RunGather, {kIndices, kAny}};
+  gather.prepare = PrepareGather;
+  for (Operator* op : {&linear, &gather}) {
+    op->domain = schema::kDomain;
+    op->constant_inputs = ~1u;
+    op->heavy = true;
+  }
+  return {linear, gather};
 }
 
 }  // namespace cosetq::ep

@@ -74,7 +74,7 @@ struct Operator {
   uint32_t constant_inputs = 0;  // bit i: input i must be a constant, which only prepare sees
   size_t outputs = 1;            // at most so many
   const char* domain = "";
-  // A product of matrices or the like, worth the way to the GPU, and never run on the host.
+  // A product of matrices or rows of a coded one, worth the way to the GPU, and never run on the host.
   bool heavy = false;
   // Why a node is not supported, "" if it is. The types are checked already.
   std::string (*check)(const Graph& graph, const Node& node) = nullptr;

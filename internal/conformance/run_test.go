@@ -299,7 +299,7 @@ func TestGPU(t *testing.T) {
 				t.Fatal(err)
 			}
 			for _, n := range nodes {
-				if n.Op == cudaops.OpName && n.Provider != ort.ProviderName {
+				if (n.Op == cudaops.OpName || n.Op == cudaops.GatherName) && n.Provider != ort.ProviderName {
 					t.Errorf("%s %s ran on %s: %s", n.Op, n.Node, n.Provider, n.Reason)
 				}
 			}
@@ -368,26 +368,27 @@ func TestProviderAccuracy(t *testing.T) {
 	}
 }
 
-// Rows of a coded table are taken on the CPU, and the placement says why.
-func TestProviderLeavesGather(t *testing.T) {
+// Rows of a coded table are taken by the provider as well.
+func TestProviderTakesGather(t *testing.T) {
 	dir, lib := prepare(t), testenv.HostProvider(t)
-	s := suite{"4", onnx.Float}
-	nodes, err := openRuntime(t).Placement(context.Background(), s.model(dir),
-		ort.SessionOptions{Threads: 1, OpsLibrary: testenv.Ops(t), Provider: lib}, s.inputs(3))
-	if err != nil {
-		t.Fatal(err)
-	}
-	gathers := 0
-	for _, n := range nodes {
-		if n.Op == cudaops.GatherName {
-			gathers++
-			if n.Provider != "CPUExecutionProvider" || n.Reason == "" {
-				t.Errorf("%s ran on %s, reason %q", n.Node, n.Provider, n.Reason)
+	for _, s := range []suite{{"4", onnx.Float}, {"4", onnx.Float16}} {
+		nodes, err := openRuntime(t).Placement(context.Background(), s.model(dir),
+			ort.SessionOptions{Threads: 1, OpsLibrary: testenv.Ops(t), Provider: lib}, s.inputs(3))
+		if err != nil {
+			t.Fatal(err)
+		}
+		gathers := 0
+		for _, n := range nodes {
+			if n.Op == cudaops.GatherName {
+				gathers++
+				if n.Provider != ort.ProviderName {
+					t.Errorf("%s: %s ran on %s, reason %q", s, n.Node, n.Provider, n.Reason)
+				}
 			}
 		}
-	}
-	if gathers == 0 {
-		t.Error("no " + cudaops.GatherName + " ran")
+		if gathers == 0 {
+			t.Errorf("%s: no %s ran", s, cudaops.GatherName)
+		}
 	}
 }
 

@@ -11,6 +11,7 @@
 #include "device.h"
 #include "encode.h"
 #include "feedback.h"
+#include "gather.h"
 #include "linear.h"
 #include "vlut.h"
 #include "weight.h"
@@ -132,6 +133,20 @@ extern "C" int cosetq_cuda_decode(const cosetq_cuda_weight* weight, void* out, i
     const auto on = static_cast<cudaStream_t>(stream);
     w.packed() ? cosetq::cuda::Decode(w.packed_view(), 0, w.rows(), out, IsHalf(type), on)
                : cosetq::cuda::Decode(w.general_view(), 0, w.rows(), out, IsHalf(type), on);
+  });
+}
+
+extern "C" int cosetq_cuda_gather(const cosetq_cuda_weight* weight, const void* indices, int32_t index_bytes, int64_t count,
+                                  void* out, int32_t type, void* stream) {
+  return Guard([&] {
+    if (index_bytes != 4 && index_bytes != 8) throw cosetq::cuda::Error("indices must have 4 or 8 bytes");
+    if (count == 0) return;
+    const DeviceWeight& w = *weight->weight;
+    const cosetq::cuda::Indices of = {indices, index_bytes == 8, count};
+    const auto on = static_cast<cudaStream_t>(stream);
+    w.packed() ? cosetq::cuda::Gather(w.packed_view(), of, out, IsHalf(type), on)
+               : cosetq::cuda::Gather(w.general_view(), of, out, IsHalf(type), on);
+    ++cosetq::cuda::Calls(cosetq::cuda::kGather);
   });
 }
 

@@ -25,9 +25,10 @@ Path PathOf(const DeviceWeight& w, int64_t batch, bool fast) {
   if (w.packed() && batch <= kMaxSmallBatch * (fast ? 1 : 2)) return kSmall;
   // cuBLAS wants rows of 16 bytes for its fast kernels, and takes no others of int8.
   const bool large = w.cols() % 8 == 0 && HasCublas();
-  // So many rows are worth writing decoded weights down.
-  constexpr int64_t kMany = 1024;
-  if (w.packed() && CurrentDevice().hopper && !(large && batch >= kMany && !fast)) return kWide;
+  // So many rows are worth writing decoded weights down, unless cuBLAS gets a large matrix in many slices.
+  constexpr int64_t kManyRows = 4096, kMostWeights = 1 << 26;
+  const bool written = large && !fast && batch >= kManyRows && w.rows() * w.cols() <= kMostWeights;
+  if (w.packed() && CurrentDevice().hopper && !written) return kWide;
   if (batch >= kMinLargeBatch && large) return kLarge;
   return w.packed() ? kSmall : kGeneral;
 }

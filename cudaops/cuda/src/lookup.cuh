@@ -66,38 +66,57 @@ struct PanelCodes {
   uint32_t words[PanelVectors(kForm) * 4];
 };
 
-// The four registers of A in one step of a panel: weights as ByteView has them. gains holds a byte per step of each row.
+// What a step of a panel finds in the tables: words of the fine digits, and of the coarse ones where there are two levels.
+template <Form kForm>
+struct StepWords {
+  uint32_t fine[4], coarse[kForm == Form::kOneByte ? 1 : 4];
+};
+
+template <Form kForm, int kStep>
+__device__ __forceinline__ void LookUpStep(const PanelCodes<kForm>& codes, uint32_t lane_table, StepWords<kForm>& words) {
+  const auto look_up = [&](uint32_t digits, uint32_t (&to)[4]) {
+    to[0] = LookUp<0>(lane_table, digits);
+    to[1] = LookUp<1>(lane_table, digits);
+    to[2] = LookUp<2>(lane_table, digits);
+    to[3] = LookUp<3>(lane_table, digits);
+  };
+  if constexpr (kForm == Form::kOneByte) {
+    look_up(codes.words[kStep], words.fine);
+  } else if constexpr (kForm == Form::kTwoByte) {
+    look_up(codes.words[2 * kStep], words.fine);
+    look_up(codes.words[2 * kStep + 1], words.coarse);
+  } else {
+    look_up(codes.words[kStep], words.coarse);
+    const uint32_t fine = codes.words[8 + kStep / 2], fine_table = lane_table + 256 * 128;
+    constexpr int kAt = 4 * (kStep % 2);
+    words.fine[0] = LookUpNibble<kAt>(fine_table, fine);
+    words.fine[1] = LookUpNibble<kAt + 1>(fine_table, fine);
+    words.fine[2] = LookUpNibble<kAt + 2>(fine_table, fine);
+    words.fine[3] = LookUpNibble<kAt + 3>(fine_table, fine);
+  }
+}
+
+// The four registers of A in a step of a panel: weights as ByteView has them. gains holds a byte per step of each row.
+template <Form kForm, int kStep>
+__device__ __forceinline__ void CombineStep(const StepWords<kForm>& words, const uint32_t gains[2][2], uint32_t base,
+                                            uint32_t a[4]) {
+  const uint32_t low = __byte_perm(gains[0][kStep / 4], 0, 0x4440 | kStep % 4);
+  const uint32_t high = __byte_perm(gains[1][kStep / 4], 0, 0x4440 | kStep % 4);
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    uint32_t sum = words.fine[i];
+    if constexpr (kForm == Form::kTwoByte) sum += words.coarse[i] * kLevelRatio;
+    if constexpr (kForm == Form::kNibbleByte) sum += words.coarse[i];
+    a[i] = sum * (i % 2 == 0 ? low : high) + base;
+  }
+}
+
 template <Form kForm, int kStep>
 __device__ __forceinline__ void DecodeStep(const PanelCodes<kForm>& codes, uint32_t lane_table, const uint32_t gains[2][2],
                                            uint32_t base, uint32_t a[4]) {
-  if constexpr (kForm == Form::kOneByte) {
-    const uint32_t w = codes.words[kStep];
-    a[0] = LookUp<0>(lane_table, w);
-    a[1] = LookUp<1>(lane_table, w);
-    a[2] = LookUp<2>(lane_table, w);
-    a[3] = LookUp<3>(lane_table, w);
-  } else if constexpr (kForm == Form::kTwoByte) {
-    const uint32_t fine = codes.words[2 * kStep], coarse = codes.words[2 * kStep + 1];
-    a[0] = LookUp<0>(lane_table, fine) + LookUp<0>(lane_table, coarse) * kLevelRatio;
-    a[1] = LookUp<1>(lane_table, fine) + LookUp<1>(lane_table, coarse) * kLevelRatio;
-    a[2] = LookUp<2>(lane_table, fine) + LookUp<2>(lane_table, coarse) * kLevelRatio;
-    a[3] = LookUp<3>(lane_table, fine) + LookUp<3>(lane_table, coarse) * kLevelRatio;
-  } else {
-    const uint32_t coarse = codes.words[kStep];
-    const uint32_t fine = codes.words[8 + kStep / 2];
-    constexpr int kAt = 4 * (kStep % 2);
-    const uint32_t fine_table = lane_table + 256 * 128;
-    a[0] = LookUp<0>(lane_table, coarse) + LookUpNibble<kAt>(fine_table, fine);
-    a[1] = LookUp<1>(lane_table, coarse) + LookUpNibble<kAt + 1>(fine_table, fine);
-    a[2] = LookUp<2>(lane_table, coarse) + LookUpNibble<kAt + 2>(fine_table, fine);
-    a[3] = LookUp<3>(lane_table, coarse) + LookUpNibble<kAt + 3>(fine_table, fine);
-  }
-  const uint32_t low = __byte_perm(gains[0][kStep / 4], 0, 0x4440 | kStep % 4);
-  const uint32_t high = __byte_perm(gains[1][kStep / 4], 0, 0x4440 | kStep % 4);
-  a[0] = a[0] * low + base;
-  a[1] = a[1] * high + base;
-  a[2] = a[2] * low + base;
-  a[3] = a[3] * high + base;
+  StepWords<kForm> words;
+  LookUpStep<kForm, kStep>(codes, lane_table, words);
+  CombineStep<kForm, kStep>(words, gains, base, a);
 }
 
 // The gains of a panel, a byte per step, of the rows g (first) and g + 8.

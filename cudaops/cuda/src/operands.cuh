@@ -22,8 +22,8 @@ __device__ __forceinline__ __half2 FromBytes(uint32_t bytes) {
   return AsHalves(__byte_perm(bytes, 0x64646464, 0x4040 | kFirst | kSecond << 8));
 }
 
-// A of one slice: kSliceUnits products.
-using SliceA = uint32_t[kSliceUnits][4];
+// A of half a slice: two products.
+using HalfSliceA = uint32_t[kSliceUnits / 2][4];
 
 // Weights in float16 from their bytes: gain * (v - centre).
 struct Centre {
@@ -54,21 +54,34 @@ struct Centre {
   }
 };
 
-// A of a slice of a panel. Bytes need no finish: what is missing of their centre is made up for elsewhere.
-template <Form kForm, bool kBytes, int kSlice, int kStep = 0>
-__device__ __forceinline__ void DecodeSlice(const PanelCodes<kForm>& codes, uint32_t lane_table, const uint32_t gains[2][2],
-                                            uint32_t base, const Centre& centre, SliceA& a) {
-  constexpr int kSteps = kBytes ? 4 : 2, kAt = kSlice * kSteps + kStep;
+// The steps of a panel that half a slice has.
+constexpr int HalfSliceSteps(bool bytes) { return bytes ? 2 : 1; }
+
+template <Form kForm, bool kBytes>
+using HalfSliceWords = StepWords<kForm>[HalfSliceSteps(kBytes)];
+
+template <Form kForm, bool kBytes, int kHalf>
+__device__ __forceinline__ void LookUpHalfSlice(const PanelCodes<kForm>& codes, uint32_t lane_table,
+                                                HalfSliceWords<kForm, kBytes>& words) {
+  constexpr int kFirst = kHalf * HalfSliceSteps(kBytes);
+  LookUpStep<kForm, kFirst>(codes, lane_table, words[0]);
+  if constexpr (kBytes) LookUpStep<kForm, kFirst + 1>(codes, lane_table, words[1]);
+}
+
+// A of half a slice of a panel. Bytes need no finish: what is missing of their centre is made up for elsewhere.
+template <Form kForm, bool kBytes, int kHalf>
+__device__ __forceinline__ void CombineHalfSlice(const HalfSliceWords<kForm, kBytes>& words, const uint32_t gains[2][2],
+                                                 uint32_t base, const Centre& centre, HalfSliceA& a) {
   if constexpr (kBytes) {
-    DecodeStep<kForm, kAt>(codes, lane_table, gains, base, a[kStep]);
+    CombineStep<kForm, 2 * kHalf>(words[0], gains, base, a[0]);
+    CombineStep<kForm, 2 * kHalf + 1>(words[1], gains, base, a[1]);
   } else {
     uint32_t u[4];
-    DecodeStep<kForm, kAt>(codes, lane_table, gains, base, u);
-    const uint32_t step_gains[2] = {__byte_perm(gains[0][kAt / 4], 0, 0x4440 | kAt % 4),
-                                    __byte_perm(gains[1][kAt / 4], 0, 0x4440 | kAt % 4)};
-    centre.Finish(u, step_gains, a[2 * kStep], a[2 * kStep + 1]);
+    CombineStep<kForm, kHalf>(words[0], gains, base, u);
+    const uint32_t step_gains[2] = {__byte_perm(gains[0][kHalf / 4], 0, 0x4440 | kHalf % 4),
+                                    __byte_perm(gains[1][kHalf / 4], 0, 0x4440 | kHalf % 4)};
+    centre.Finish(u, step_gains, a[0], a[1]);
   }
-  if constexpr (kStep + 1 < kSteps) DecodeSlice<kForm, kBytes, kSlice, kStep + 1>(codes, lane_table, gains, base, centre, a);
 }
 
 }  // namespace cosetq::cuda

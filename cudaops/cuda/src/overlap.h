@@ -25,20 +25,35 @@ __device__ __forceinline__ void LetNextKernelBegin() {
 #endif
 }
 
+// Launches a kernel in clusters of so many blocks, 1 for none.
 template <typename... Parameters, typename... Arguments>
-void LaunchOverlapped(const char* what, void (*kernel)(Parameters...), dim3 grid, unsigned threads, size_t shared,
-                      bool overlap, cudaStream_t stream, Arguments... arguments) {
-  cudaLaunchAttribute attribute = {};
-  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  attribute.val.programmaticStreamSerializationAllowed = 1;
+void LaunchClusters(const char* what, void (*kernel)(Parameters...), dim3 grid, unsigned threads, size_t shared,
+                    unsigned cluster, bool overlap, cudaStream_t stream, Arguments... arguments) {
+  cudaLaunchAttribute attributes[2] = {};
   cudaLaunchConfig_t config = {};
   config.gridDim = grid;
   config.blockDim = dim3(threads);
   config.dynamicSmemBytes = shared;
   config.stream = stream;
-  config.attrs = &attribute;
-  config.numAttrs = overlap ? 1 : 0;
+  config.attrs = attributes;
+  if (overlap) {
+    cudaLaunchAttribute& attribute = attributes[config.numAttrs++];
+    attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attribute.val.programmaticStreamSerializationAllowed = 1;
+  }
+  if (cluster > 1) {
+    cudaLaunchAttribute& attribute = attributes[config.numAttrs++];
+    attribute.id = cudaLaunchAttributeClusterDimension;
+    attribute.val.clusterDim.x = cluster;
+    attribute.val.clusterDim.y = attribute.val.clusterDim.z = 1;
+  }
   Check(cudaLaunchKernelEx(&config, kernel, Parameters(arguments)...), what);
+}
+
+template <typename... Parameters, typename... Arguments>
+void LaunchOverlapped(const char* what, void (*kernel)(Parameters...), dim3 grid, unsigned threads, size_t shared,
+                      bool overlap, cudaStream_t stream, Arguments... arguments) {
+  LaunchClusters(what, kernel, grid, threads, shared, 1, overlap, stream, arguments...);
 }
 
 }  // namespace cosetq::cuda

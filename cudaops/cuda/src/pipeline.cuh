@@ -43,6 +43,53 @@ __device__ __forceinline__ void PublishBarriers() {
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
 
+// Waits for the first kThreads threads of the block, which all come here.
+template <int kThreads>
+__device__ __forceinline__ void WaitForThreads() {
+  asm volatile("bar.sync 1, %0;" ::"n"(kThreads) : "memory");
+}
+
+// Blocks of a cluster; the place of this one among them.
+__device__ __forceinline__ int ClusterBlocks() {
+  uint32_t n;
+  asm("mov.u32 %0, %%cluster_nctarank;" : "=r"(n));
+  return static_cast<int>(n);
+}
+__device__ __forceinline__ int ClusterRank() {
+  uint32_t rank;
+  asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+  return static_cast<int>(rank);
+}
+
+// Waits for all threads of the cluster that have not ended; what they wrote before is there.
+__device__ __forceinline__ void WaitForCluster() {
+  asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+  asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+}
+
+// The place in another block's shared memory that corresponds to one of this block.
+__device__ __forceinline__ uint32_t InBlock(uint32_t shared, int rank) {
+  uint32_t there;
+  asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(shared), "r"(rank));
+  return there;
+}
+
+__device__ __forceinline__ void StoreInCluster(uint32_t to, uint4 words) {
+  asm volatile("st.shared::cluster.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(words.x), "r"(words.y), "r"(words.z),
+               "r"(words.w)
+               : "memory");
+}
+
+// A warp group gives registers back, or takes some, to have so many for each thread.
+template <int kRegisters>
+__device__ __forceinline__ void ShrinkRegisters() {
+  asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kRegisters));
+}
+template <int kRegisters>
+__device__ __forceinline__ void GrowRegisters() {
+  asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kRegisters));
+}
+
 }  // namespace cosetq::cuda
 
 #endif  // COSETQ_CUDA_PIPELINE_CUH_

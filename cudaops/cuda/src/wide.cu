@@ -2,6 +2,8 @@
 
 #include <cuda_fp16.h>
 
+#include <algorithm>
+
 #include "activations.cuh"
 #include "wide.cuh"
 
@@ -23,143 +25,229 @@ __device__ __forceinline__ uint32_t PackBytes(const float x[4], float scale) {
   return bytes;
 }
 
-// A block per row of activations.
-template <bool kBytes, typename T>
-__global__ void __launch_bounds__(kThreads) PrepareWide(const __grid_constant__ PackedView w, const T* a, int columns,
-                                                        WideActivations out) {
+// Loads four groups from `group` on of a coordinate, as floats. Whole: they are there, next to each other, and aligned.
+template <typename T>
+__device__ __forceinline__ void LoadFour(const PackedView& w, const T* row, int group, int coordinate, bool whole, float x[4]) {
+  const int at = group + w.groups * coordinate;
+  if (whole) {
+    struct alignas(4 * sizeof(T)) Four {
+      T x[4];
+    };
+    const Four four = *reinterpret_cast<const Four*>(row + at);
+#pragma unroll
+    for (int t = 0; t < 4; ++t) x[t] = ToFloat(four.x[t]);
+    return;
+  }
+#pragma unroll
+  for (int t = 0; t < 4; ++t) x[t] = group + t < w.groups && at + t < w.cols ? ToFloat(row[at + t]) : 0.0f;
+}
+
+// Where a row of activations goes: its column of a column tile.
+struct ColumnPlace {
+  unsigned char* to;  // of its first slice
+  int column;
+  int64_t stride;     // from slice to slice
+
+  __device__ __forceinline__ ColumnPlace(unsigned char* slices, int row, int columns, int all) : column(row % columns) {
+    stride = static_cast<int64_t>(columns) * kSliceBytes;
+    to = slices + row / columns * all * stride + column * kSliceBytes;
+  }
+  __device__ __forceinline__ uint4* Piece(int slice, int piece) const {
+    return reinterpret_cast<uint4*>(to + slice * stride + (piece ^ column % 8) * 16);
+  }
+};
+
+template <typename T>
+__device__ __forceinline__ bool Whole(const PackedView& w, const T* a) {
+  return w.groups % 4 == 0 && w.groups * kGroup == w.cols && reinterpret_cast<uintptr_t>(a) % (4 * sizeof(T)) == 0;
+}
+
+// A block per row of activations, a warp per panel: a lane has the four groups of a step and two coordinates of them, which are a
+// piece of a slice.
+template <typename T>
+__global__ void __launch_bounds__(kThreads) PrepareHalves(const __grid_constant__ PackedView w, const T* a, int columns,
+                                                          WideActivations out) {
   __shared__ uint32_t peak;
-  __shared__ int32_t sum;
   LetNextKernelBegin();
-  if (threadIdx.x == 0) peak = 0, sum = 0;
+  if (threadIdx.x == 0) peak = 0;
   __syncthreads();
   WaitForKernelsAhead();
-  const int row = blockIdx.x, column = row % columns;
-  const T* from = a + static_cast<int64_t>(row) * w.cols;
-  // Two neighbouring groups at once, where their columns are neighbours as well.
-  const bool paired = w.groups % 2 == 0 && w.groups * kGroup == w.cols && reinterpret_cast<uintptr_t>(a) % (2 * sizeof(T)) == 0;
-  const auto load = [&](int group, float x[2][kGroup]) {
-    struct alignas(2 * sizeof(T)) Pair {
-      T first, second;
-    };
-#pragma unroll
-    for (int j = 0; j < kGroup; ++j) {
-      const int at = group + w.groups * j;
-      if (paired && group < w.groups) {
-        const Pair pair = *reinterpret_cast<const Pair*>(from + at);
-        x[0][j] = ToFloat(pair.first);
-        x[1][j] = ToFloat(pair.second);
-      } else {
-        x[0][j] = group < w.groups && at < w.cols ? ToFloat(from[at]) : 0.0f;
-        x[1][j] = group + 1 < w.groups && at + 1 < w.cols ? ToFloat(from[at + 1]) : 0.0f;
-      }
-    }
-  };
+  const T* from = a + static_cast<int64_t>(blockIdx.x) * w.cols;
   float scale = 1, step = 1;
-  if (kBytes || sizeof(T) == 4) {
+  if (sizeof(T) == 4) {
     const uint32_t largest = __reduce_max_sync(0xffffffffu, PeakOf(from, w.cols, threadIdx.x, kThreads));
     if (threadIdx.x % 32 == 0) atomicMax(&peak, largest);
     __syncthreads();
-    if (kBytes) {
-      step = __uint_as_float(peak) / 127;
-      scale = 1 / step;
-      if (!(scale > 0 && scale < INFINITY)) scale = 0;
-    } else {
-      // A power of two that leaves room above and below.
-      const int exponent = min(max(static_cast<int>(peak >> 23) - 10, 1), 253);
-      step = __uint_as_float(static_cast<uint32_t>(exponent) << 23);
-      scale = __uint_as_float(static_cast<uint32_t>(254 - exponent) << 23);
-    }
+    // A power of two that leaves room above and below.
+    const int exponent = min(max(static_cast<int>(peak >> 23) - 10, 1), 253);
+    step = __uint_as_float(static_cast<uint32_t>(exponent) << 23);
+    scale = __uint_as_float(static_cast<uint32_t>(254 - exponent) << 23);
     if (peak >= 0x7f800000u) step = __int_as_float(0x7fffffff), scale = 0;
   }
-  const int corrections = CorrectionSlices(w.chunks, kBytes), slices = AllSlices(w.chunks, kBytes);
-  unsigned char* to = out.slices + static_cast<int64_t>(row / columns) * slices * columns * kSliceBytes + column * kSliceBytes;
-  const auto place = [&](int slice, int piece) {
-    return to + static_cast<int64_t>(slice) * columns * kSliceBytes + (piece ^ column % 8) * 16;
+  const ColumnPlace place(out.slices, blockIdx.x, columns, AllSlices(w.chunks, false));
+  const bool whole = Whole(w, a);
+  const int s = threadIdx.x % 8, pair = threadIdx.x / 8 % 4;
+#pragma unroll 2
+  for (int chunk = threadIdx.x / 32; chunk < w.chunks; chunk += kThreads / 32) {
+    const int group = chunk * kPanelGroups + s * kStepGroups;
+    float x[2][4];
+#pragma unroll
+    for (int k = 0; k < 2; ++k) LoadFour(w, from, group, 2 * pair + k, whole && group < w.groups, x[k]);
+    uint32_t words[4];
+#pragma unroll
+    for (int t = 0; t < 4; ++t) words[t] = Pack(x[0][t] * scale, x[1][t] * scale);
+    *place.Piece(chunk * 4 + s / 2, s % 2 * 4 + pair) = make_uint4(words[0], words[1], words[2], words[3]);
+  }
+  if (threadIdx.x == 0) out.steps[blockIdx.x] = step;
+}
+
+// The same for bytes: a lane has the four groups of a step and the four coordinates of a block, a warp two panels.
+template <typename T>
+__global__ void __launch_bounds__(kThreads) PrepareBytes(const __grid_constant__ PackedView w, const T* a, int columns,
+                                                         WideActivations out) {
+  __shared__ uint32_t peak, correction_peak;
+  __shared__ int32_t sum;
+  LetNextKernelBegin();
+  if (threadIdx.x == 0) peak = correction_peak = 0, sum = 0;
+  __syncthreads();
+  WaitForKernelsAhead();
+  const T* from = a + static_cast<int64_t>(blockIdx.x) * w.cols;
+  const bool whole = Whole(w, a);
+  const int lane = threadIdx.x % 32, s = lane % 8, block = lane / 8 % 2;
+  const int first = threadIdx.x / 16, all = (w.chunks + 1) / 2 * 2;  // whole warps
+  float x[4][4];           // [coordinate][group]
+  float correction[4];     // of the groups, in the units of the activations
+  const auto load = [&](int chunk) {
+    const int group = chunk * kPanelGroups + s * kStepGroups;
+#pragma unroll
+    for (int t = 0; t < 4; ++t) correction[t] = 0;
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      LoadFour(w, from, group, 4 * block + j, whole && group < w.groups, x[j]);
+#pragma unroll
+      for (int t = 0; t < 4; ++t) correction[t] -= w.bytes.rest[4 * block + j] * x[j][t];
+    }
+#pragma unroll
+    for (int t = 0; t < 4; ++t) correction[t] += __shfl_xor_sync(0xffffffffu, correction[t], 8);  // of the other block
   };
-  int32_t added = 0;
-  for (int group = 2 * threadIdx.x; group < w.chunks * kPanelGroups; group += 2 * kThreads) {
-    float x[2][kGroup];
-    load(group, x);
-    const int chunk = group / kPanelGroups, s = group % kPanelGroups / kStepGroups, t = group % kStepGroups;
-    if (kBytes) {
+  uint32_t largest = 0, largest_correction = 0;
+  for (int chunk = first; chunk < all; chunk += kThreads / 16) {
+    load(chunk);
 #pragma unroll
-      for (int k = 0; k < 2; ++k) {
-        float inner = 0;
+    for (int t = 0; t < 4; ++t) {
+      largest_correction = max(largest_correction, __float_as_uint(correction[t]) & 0x7fffffffu);
 #pragma unroll
-        for (int j = 0; j < kGroup; ++j) {
-          if (scale == 0) x[k][j] = 0;
-          inner += w.bytes.rest[j] * x[k][j];
-          added += static_cast<int>(w.bytes.base >> (j % 4 * 8) & 255) * __float2int_rn(x[k][j] * scale);
-        }
-        place(chunk / 4, chunk % 4 * 2 + s / 4)[4 * (t + k) + s % 4] =
-            static_cast<unsigned char>(__float2int_rn(-inner * scale));
-      }
-#pragma unroll
-      for (int block = 0; block < 2; ++block)
-        *reinterpret_cast<uint2*>(place(corrections + chunk * 2 + s / 4, s % 4 * 2 + block) + 4 * t) =
-            make_uint2(PackBytes(x[0] + 4 * block, scale), PackBytes(x[1] + 4 * block, scale));
-    } else {
-#pragma unroll
-      for (int pair = 0; pair < 4; ++pair) {  // of coordinates
-        const int unit = 2 * s + pair / 2;
-        *reinterpret_cast<uint2*>(place(chunk * 4 + unit / 4, unit % 4 * 2 + pair % 2) + 4 * t) =
-            make_uint2(Pack(x[0][2 * pair] * scale, x[0][2 * pair + 1] * scale),
-                       Pack(x[1][2 * pair] * scale, x[1][2 * pair + 1] * scale));
-      }
+      for (int j = 0; j < 4; ++j) largest = max(largest, __float_as_uint(x[j][t]) & 0x7fffffffu);
     }
   }
-  if (kBytes) {
-    added = __reduce_add_sync(0xffffffffu, added);
-    if (threadIdx.x % 32 == 0) atomicAdd(&sum, added);
-    __syncthreads();
+  largest = __reduce_max_sync(0xffffffffu, largest);
+  largest_correction = __reduce_max_sync(0xffffffffu, largest_correction);
+  if (lane == 0) {
+    atomicMax(&peak, largest);
+    atomicMax(&correction_peak, largest_correction);
   }
+  __syncthreads();
+  const auto choose = [](uint32_t of, float* step, float* scale) {
+    *step = __uint_as_float(of) / 127;
+    *scale = 1 / *step;
+    if (!(*scale > 0 && *scale < INFINITY)) *scale = 0;
+  };
+  float step, scale, correction_step, correction_scale;
+  choose(peak, &step, &scale);
+  choose(correction_peak, &correction_step, &correction_scale);
+  if (peak >= 0x7f800000u) step = __int_as_float(0x7fffffff), scale = 0;
+  if (scale == 0) correction_scale = 0;
+  const int corrections = CorrectionSlices(w.chunks, true);
+  const ColumnPlace place(out.slices, blockIdx.x, columns, AllSlices(w.chunks, true));
+  int32_t added = 0;
+  for (int chunk = first; chunk < all; chunk += kThreads / 16) {
+    load(chunk);
+    uint32_t words[4], packed = 0;
+#pragma unroll
+    for (int t = 0; t < 4; ++t) {
+      const float group[4] = {x[0][t], x[1][t], x[2][t], x[3][t]};
+      words[t] = scale == 0 ? 0 : PackBytes(group, scale);
+      added = DotBytes(w.bytes.base, words[t], added);
+    }
+    if (correction_scale != 0) packed = PackBytes(correction, correction_scale);
+    // Step s of group t is byte 4t + s % 4 of a piece: four lanes exchange bytes.
+    uint32_t turned = 0;
+#pragma unroll
+    for (int k = 0; k < 4; ++k)
+      turned |= (__shfl_sync(0xffffffffu, packed, lane / 4 * 4 + k) >> (8 * (s % 4)) & 255) << (8 * k);
+    if (chunk >= w.chunks) continue;
+    *place.Piece(corrections + chunk * 2 + s / 4, s % 4 * 2 + block) = make_uint4(words[0], words[1], words[2], words[3]);
+    if (block == 0) reinterpret_cast<uint32_t*>(place.Piece(chunk / 4, chunk % 4 * 2 + s / 4))[s % 4] = turned;
+  }
+  added = __reduce_add_sync(0xffffffffu, added);
+  if (lane == 0) atomicAdd(&sum, added);
+  __syncthreads();
   if (threadIdx.x == 0) {
-    out.steps[row] = step;
-    if (kBytes) out.sums[row] = sum;
+    out.steps[blockIdx.x] = step;
+    // At most 1: the rests of a group are less than 1 in sum.
+    out.corrections[blockIdx.x] = static_cast<int32_t>(fminf(scale * correction_step * 0x1p31f, 0x1.fffffep30f));
+    out.added[blockIdx.x] = sum;
   }
 }
 
 int64_t RoundUp(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
-// Rows of activations of a block: as few waves of blocks as may be, and wide ones rather than narrow ones.
-int ColumnsOf(const PackedView& w, int64_t batch) {
-  if (batch <= 128) return 128;
-  const int64_t tiles = (w.tiles + kWideWarps - 1) / kWideWarps, processors = CurrentDevice().processors;
-  const auto waves = [&](int64_t columns) { return (tiles * ((batch + columns - 1) / columns) + processors - 1) / processors; };
-  return 2 * waves(256) <= waves(128) ? 256 : 128;
+// The cut that takes least by a count of cycles, with measured numbers: of a slice, which is what the tensor cores take, but with few
+// columns what the decoding takes; to begin and to end; and to add up sums.
+WideCut CutOf(const PackedView& w, int64_t batch, bool bytes) {
+  struct Width {
+    int columns, halves, bytes;  // cycles of a slice
+  };
+  constexpr Width kWidths[] = {{256, 1070, 1300}, {128, 840, 1000}, {64, 640, 850}};
+  WideCut best = {};
+  double least = 0;
+  const int64_t row_blocks = (w.tiles + kConsumerWarps - 1) / kConsumerWarps;
+  for (const Width& width : kWidths) {
+    for (const int splits : {1, 2, 4, 8}) {
+      if (width.columns / splits < kPieceColumns || splits > w.chunks) continue;
+      // Larger clusters leave some processors over.
+      const int64_t processors = CurrentDevice().processors - (splits > 2 ? 4 * splits : 0);
+      const int64_t at_once = std::max<int64_t>(processors / splits, 1) * splits;
+      const int64_t waves = (row_blocks * ((batch + width.columns - 1) / width.columns) * splits + at_once - 1) / at_once;
+      const double slices = static_cast<double>(AllSlices(w.chunks, bytes)) / splits;
+      const double adding = splits > 1 ? 2400 + 22 * width.columns : 0;
+      const double cycles =
+          static_cast<double>(waves) * (slices * (bytes ? width.bytes : width.halves) + 8000 + adding);
+      if (least > 0 && cycles >= least) continue;
+      least = cycles;
+      best = {width.columns, splits};
+    }
+  }
+  return best;
 }
 
-template <bool kBytes>
-void Prepare(const PackedView& w, const void* a, bool half_a, int64_t batch, int columns, const WideActivations& x,
+template <typename T>
+void Prepare(const PackedView& w, const void* a, bool bytes, int64_t batch, int columns, const WideActivations& x,
              cudaStream_t stream) {
-  const dim3 grid(static_cast<unsigned>(batch));
-  if (half_a) {
-    LaunchOverlapped("prepare activations", PrepareWide<kBytes, __half>, grid, kThreads, 0, true, stream, w,
-                     static_cast<const __half*>(a), columns, x);
-  } else {
-    LaunchOverlapped("prepare activations", PrepareWide<kBytes, float>, grid, kThreads, 0, true, stream, w,
-                     static_cast<const float*>(a), columns, x);
-  }
+  LaunchOverlapped("prepare activations", bytes ? PrepareBytes<T> : PrepareHalves<T>, dim3(static_cast<unsigned>(batch)),
+                   kThreads, 0, true, stream, w, static_cast<const T*>(a), columns, x);
 }
 
 }  // namespace
 
 size_t WideWorkspace(const PackedView& w, int64_t batch, bool bytes) {
   const int64_t rows = RoundUp(batch, 256);
-  return static_cast<size_t>(rows * AllSlices(w.chunks, bytes) * kSliceBytes + 8 * rows);
+  return static_cast<size_t>(rows * AllSlices(w.chunks, bytes) * kSliceBytes + 12 * rows);
 }
 
 void WideLinear(const PackedView& w, const void* a, bool half_a, int64_t batch, bool bytes, void* y, bool half_y,
                 void* workspace, cudaStream_t stream) {
-  const int columns = ColumnsOf(w, batch);
+  const WideCut cut = CutOf(w, batch, bytes);
   const int64_t rows = RoundUp(batch, 256);
   WideActivations x;
   x.slices = static_cast<unsigned char*>(workspace);
   x.steps = reinterpret_cast<float*>(x.slices + rows * AllSlices(w.chunks, bytes) * kSliceBytes);
-  x.sums = reinterpret_cast<int32_t*>(x.steps + rows);
-  bytes ? Prepare<true>(w, a, half_a, batch, columns, x, stream) : Prepare<false>(w, a, half_a, batch, columns, x, stream);
-  const auto multiply = bytes ? WideBytes : WideHalves;
-  multiply(w, x, columns, static_cast<int>(batch), y, half_y, stream);
+  x.corrections = reinterpret_cast<int32_t*>(x.steps + rows);
+  x.added = x.corrections + rows;
+  const auto prepare = half_a ? Prepare<__half> : Prepare<float>;
+  prepare(w, a, bytes, batch, cut.columns, x, stream);
+  const auto multiply = bytes ? MultiplyWide<true> : MultiplyWide<false>;
+  multiply(w, x, cut, static_cast<int>(batch), y, half_y, stream);
 }
 
 }  // namespace cosetq::cuda

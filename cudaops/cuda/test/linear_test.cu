@@ -213,6 +213,27 @@ void TestCudaDecode() {
         }
         Check(worst < (half ? 1e-3 : 1e-5), std::string("decode ") + codec.name + " " + std::to_string(rows) + "x" +
                                                 std::to_string(cols) + ": error " + std::to_string(worst));
+        // Single rows, from both ends, and one that is not there.
+        const std::vector<int64_t> rows_wanted = {0, rows - 1, -1, -rows, rows / 2, rows};
+        const DeviceBytes indices(rows_wanted), taken(rows_wanted.size() * static_cast<size_t>(cols) * (half ? 2 : 4));
+        const int64_t before = cosetq_cuda_calls("gather");
+        Must(cosetq_cuda_gather(device.get(), indices.get(), 8, static_cast<int64_t>(rows_wanted.size()), taken.get(),
+                                half ? COSETQ_FLOAT16 : COSETQ_FLOAT, nullptr) == 0,
+             "cosetq_cuda_gather");
+        Check(cosetq_cuda_calls("gather") == before + 1, "a gather is counted");
+        const auto got16 = half ? taken.Read<uint16_t>() : std::vector<uint16_t>();
+        const auto got32 = half ? std::vector<float>() : taken.Read<float>();
+        worst = 0;
+        for (size_t i = 0; i < rows_wanted.size() * static_cast<size_t>(cols); ++i) {
+          const auto k = i % static_cast<size_t>(cols);
+          int64_t row = rows_wanted[i / static_cast<size_t>(cols)];
+          if (row < 0) row += rows;
+          const double w = row < rows ? want[static_cast<size_t>(row * cols) + k] : 0;
+          const double e = std::fabs((half ? HalfToFloat(got16[i]) : got32[i]) - w) / (std::fabs(w) + 1e-4);
+          worst = e > worst || std::isnan(e) ? e : worst;
+        }
+        Check(worst < (half ? 1e-3 : 1e-5), std::string("gather ") + codec.name + " " + std::to_string(rows) + "x" +
+                                                std::to_string(cols) + ": error " + std::to_string(worst));
       }
     }
   }

@@ -85,6 +85,11 @@ COSETQ_EXPORT int cosetq_cuda_linear(const struct cosetq_cuda_weight* weight,
 COSETQ_EXPORT int cosetq_cuda_decode(const struct cosetq_cuda_weight* weight, void* out, int32_t type,
                                      void* stream);
 
+/* Writes rows of the weight, scales included, to out [count, K]: those that indices name, integers of index_bytes, 4 or 8, which
+ * count from the end where they are negative. All of it is device memory. A row that the weight does not have is zero. */
+COSETQ_EXPORT int cosetq_cuda_gather(const struct cosetq_cuda_weight* weight, const void* indices, int32_t index_bytes,
+                                     int64_t count, void* out, int32_t type, void* stream);
+
 /* Value look-up tables, as operations of their own; for codecs of D4 with byte digits, the presets among them.
  *
  * One-sided: y [N] holds the inner products of the weight's rows with query [K], both floats on the device, by look-ups in
@@ -134,7 +139,7 @@ COSETQ_EXPORT void cosetq_cuda_feedback_free(struct cosetq_cuda_feedback* feedba
 COSETQ_EXPORT int cosetq_cuda_feedback_run(const struct cosetq_cuda_feedback* feedback, const float* rows, const float* steps,
                                            int64_t count, uint16_t* indices, uint8_t* gains, float* errors, double* losses);
 
-/* How often a path was launched since the library was loaded: "small", "wide", "large", "general";
+/* How often a path was launched since the library was loaded: "small", "wide", "large", "general", "gather";
  * -1 for another name. A captured launch counts once. */
 COSETQ_EXPORT int64_t cosetq_cuda_calls(const char* path);
 
