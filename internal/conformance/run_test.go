@@ -255,9 +255,9 @@ func TestWithOneISA(t *testing.T) {
 		})
 	}
 	t.Run("default", func(t *testing.T) {
-		want := keeping(cudaops.AccuracyAccurate)
-		if isa == "avx2" || isa == "avxvnni" { // where 16 bits would make layers slower than in float
-			want = keeping(cudaops.AccuracyFast)
+		want := keeping(cudaops.AccuracyFast)
+		if isa == "portable" || isa == "amx" { // where 16 bits cost nothing
+			want = keeping(cudaops.AccuracyAccurate)
 		}
 		s := suite{"4", onnx.Float}
 		o := ort.SessionOptions{Threads: 2, OpsLibrary: lib}

@@ -16,7 +16,7 @@ namespace {
 constexpr int64_t kRowBytes = kParts * (kTileRowBytes + kRestTiles * kTileRowBytes / kTileBlocks);
 static_assert((kTileBlocks + kRestTiles) * kTileBytes <= kPanelBytes);
 
-// Rows of A that meet a panel together. They stream past half of it, which stays in the first-level
+// Rows of A that meet a panel together; the last of many may be few. They stream past half of it, which stays in the first-level
 // cache.
 constexpr int64_t kBlockRows = 64;
 
@@ -62,7 +62,19 @@ void Finish() {
   configured = 0;
 }
 
-// Any rows of A, 16 at a time, against 32 rows of W at a time.
+// Up to kFewRows rows of A against all rows of W.
+void MultiplyFew(const uint8_t* panel, const uint8_t* a, const float* scales, int64_t tiles,
+                 int64_t columns, float* sums) {
+  ZeroSums();
+  for (int64_t t = 0; t < tiles; ++t, panel += kTileBytes, a += kParts * columns * kTileRowBytes) {
+    _tile_loadd(0, a, kTileRowBytes);
+    MultiplyHalf<0>(panel);
+    MultiplyHalf<1>(panel);
+  }
+  AddFewRows(scales, columns, sums);
+}
+
+// More rows of A, 16 at a time, against 32 rows of W at a time.
 void MultiplyMany(const uint8_t* panel, const uint8_t* a, const float* scales, int64_t tiles,
                   int64_t columns, float* sums) {
   const int64_t part = Filled(columns) * kTileRowBytes;
@@ -109,7 +121,8 @@ void Multiply(const uint8_t* panel, const uint8_t* a, const float* scales, int64
   a += first * Filled(columns) * kRowBytes;
   scales += first * columns;
   Configure(columns);
-  MultiplyMany(panel, a, scales, count + kRestTiles, columns, sums);
+  const auto multiply = columns <= kFewRows ? MultiplyFew : MultiplyMany;
+  multiply(panel, a, scales, count + kRestTiles, columns, sums);
 }
 
 void MultiplyTile(const WeightView& w, int64_t tile, const uint8_t* a, const float* scales,

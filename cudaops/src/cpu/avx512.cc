@@ -122,7 +122,7 @@ void DecodeD4(const WeightView& w, int64_t tile, int64_t first, int64_t count, f
 
 const Kernels kAvx512Kernels = {
     "avx512",
-    false,
+    true,
     ToFloat,
     ToHalf,
     DecodeGeneral,

@@ -8,7 +8,7 @@ namespace {
 // For VNNI.
 template <Form kForm, bool kWhole>
 void DecodeBlocks(const WeightView& w, int64_t tile, int64_t first, int64_t count, uint8_t* panel) {
-  QuadDecoder<kForm, true, kWhole, 0, 4> decoder(w, tile, first * kBlockGroups);
+  QuadDecoder<kForm, true, kWhole> decoder(w, tile, first * kBlockGroups);
   const __m512i zero = _mm512_setzero_si512(), offset = _mm512_set1_epi8(-128);
   const __m512i kappa = _mm512_set1_epi16(w.tables->panel.kappa);
   for (int64_t b = 0; b < count; ++b, panel += kBlockBytes) {
@@ -32,16 +32,16 @@ void DecodeBlocks(const WeightView& w, int64_t tile, int64_t first, int64_t coun
 
 template <Form kForm, bool kWhole>
 void DecodeTiles(const WeightView& w, int64_t tile, int64_t first, int64_t count, uint8_t* panel) {
-  QuadDecoder<kForm, false, kWhole, 0, 4> decoder(w, tile, first * kBlockGroups);
+  QuadDecoder<kForm, false, kWhole> decoder(w, tile, first * kBlockGroups);
   const RestTiles rests(w, panel + count * kTileBytes);
-  rests.Clear(count, kTileBytes);
+  rests.Clear(count);
   for (int64_t b = 0; b < count; ++b, panel += kTileBytes) {
     for (int half = 0; half < kHalves; ++half) {
       decoder.Next(
           [&](int s, int q, __m512i bytes)
               ALWAYS_INLINE { _mm512_store_si512(Step(panel, half * kQuadSteps + s) + q, bytes); },
           [&](int q, __m512i gains)
-              ALWAYS_INLINE { rests.Store(kHalves * b + half, kStepBytes, q, kTileBytes, gains); });
+              ALWAYS_INLINE { rests.Store(kHalves * b + half, q, gains); });
     }
   }
 }

@@ -39,21 +39,12 @@ struct Quartered {
   }
 };
 
-// Quarters [kFirst, kFirst + kQuarters) of Interleave4.
-template <int kFirst, int kQuarters>
-inline ALWAYS_INLINE void InterleaveQuarters(const __m512i* v, __m512i* out) {
-  __m512i all[4];
-  Interleave4(v, all);
-  Unroll<kQuarters>([&](int q) ALWAYS_INLINE { out[q] = all[kFirst + q]; });
-}
-
 // Which gain the groups of a row have, in the upper four bits of every byte of its word, group
 // after group; the lower four bits hold nothing of use.
-template <int kFirst, int kQuarters>
 class GainNibbles {
  public:
   GainNibbles(const WeightView& w, int64_t tile, int64_t first) {
-    Unroll<kQuarters>([&](int q) ALWAYS_INLINE { index_[q] = _mm512_setzero_si512(); });
+    Unroll<4>([&](int q) ALWAYS_INLINE { index_[q] = _mm512_setzero_si512(); });
     if (w.gains == nullptr) return;
     per_byte_ = w.gains_per_byte;
     const int64_t packed = (w.groups + per_byte_ - 1) / per_byte_;
@@ -63,9 +54,9 @@ class GainNibbles {
     rows_ = TileMask(w);
     bits_ = _mm512_set1_epi32(w.gain_bits);
     alignas(64) uint8_t places[64];
-    for (int q = 0; q < kQuarters; ++q) {
+    for (int q = 0; q < 4; ++q) {
       for (int i = 0; i < 64; ++i)
-        places[i] = static_cast<uint8_t>(i / 16 * 16 + 4 * (kFirst + q) + i / 4 % 4);
+        places[i] = static_cast<uint8_t>(i / 16 * 16 + 4 * q + i / 4 % 4);
       places_[q] = _mm512_load_si512(places);
     }
     for (at_ = 0; at_ < first % per_byte_;) Next();
@@ -77,7 +68,7 @@ class GainNibbles {
     if (at_ % per_byte_ == 0) {
       Load();
     } else {
-      Unroll<kQuarters>([&](int q)
+      Unroll<4>([&](int q)
                             ALWAYS_INLINE { index_[q] = _mm512_rorv_epi32(index_[q], bits_); });
     }
     ++at_;
@@ -89,12 +80,12 @@ class GainNibbles {
     if (next_ >= end_) return;
     const __m512i packed = _mm512_maskz_loadu_epi8(rows_, next_);
     next_ += stride_;
-    Unroll<kQuarters>([&](int q) ALWAYS_INLINE {
+    Unroll<4>([&](int q) ALWAYS_INLINE {
       index_[q] = _mm512_rol_epi32(_mm512_permutexvar_epi8(places_[q], packed), 4);
     });
   }
 
-  __m512i index_[kQuarters], places_[kQuarters], bits_;
+  __m512i index_[4], places_[4], bits_;
   const uint8_t* next_ = nullptr;
   const uint8_t* end_ = nullptr;
   int64_t stride_ = 0;
@@ -110,11 +101,11 @@ inline bool IsWhole(const WeightView& w) {
   return w.form != Form::kNibbles || w.gains == nullptr || w.gain_bits <= 2;
 }
 
-// Decodes the groups of a tile in order, of the rows of quarters [kFirst, kFirst + kQuarters) in
-// the order of lanes. Weights are signed, or not, see PanelTables.
+// Decodes the groups of a tile in order, rows in the order of lanes, a quarter of them in a vector.
+// Weights are signed, or not, see PanelTables.
 // kWhole says what is mostly so: tiles have all their rows, no group is missing, and 64 weights are
 // enough for blocks of one column.
-template <Form kForm, bool kSigned, bool kWhole, int kFirst, int kQuarters>
+template <Form kForm, bool kSigned, bool kWhole>
 class QuadDecoder {
  public:
   QuadDecoder(const WeightView& w, int64_t tile, int64_t group)
@@ -136,15 +127,15 @@ class QuadDecoder {
   }
 
   // Decodes four groups, of which those past the last have no weight: step(s, q, bytes) takes four
-  // bytes of every row of quarter kFirst + q for each of the kQuadSteps steps, rest(q, bytes) the
+  // bytes of every row of quarter q for each of the kQuadSteps steps, rest(q, bytes) the
   // gains.
   template <typename Step, typename Rest>
   ALWAYS_INLINE void Next(const Step& step, const Rest& rest) {
     const __m512i zero = _mm512_setzero_si512();
-    __m512i gain[4], gains[kQuarters];
+    __m512i gain[4], gains[4];
     Unroll<4>([&](int g) ALWAYS_INLINE { gain[g] = Has(g) ? gains_.Next() : zero; });
-    InterleaveQuarters<kFirst, kQuarters>(gain, gains);
-    Unroll<kQuarters>([&](int q) ALWAYS_INLINE { rest(q, gains[q]); });
+    Interleave4(gain, gains);
+    Unroll<4>([&](int q) ALWAYS_INLINE { rest(q, gains[q]); });
     if constexpr (kForm == Form::kNibbles) {
       Unroll<4>([&](int g) ALWAYS_INLINE { NibbleGroup(g, step); });
     } else {
@@ -175,17 +166,17 @@ class QuadDecoder {
   // Groups r and r + 2: their gains are the even or the odd bytes of `gains`.
   template <typename Step>
   ALWAYS_INLINE void GroupPair(int r, const __m512i* gains, const Step& step) const {
-    __m512i apart[4], fine[kQuarters], coarse[kQuarters];
+    __m512i apart[4], fine[4], coarse[4];
     constexpr bool kCoarse = kForm != Form::kOneByte;
     constexpr int kSecond = kForm == Form::kTwoByte ? 2 : 1;  // the first element of coarse digits
     Unroll<4>([&](int i) ALWAYS_INLINE {
       const int g = r + i / 2 * 2;
       apart[i] = kForm == Form::kNibbleByte ? Nibbles(Codes(g, 0), i % 2) : Codes(g, i % 2);
     });
-    InterleaveQuarters<kFirst, kQuarters>(apart, fine);
+    Interleave4(apart, fine);
     if constexpr (kCoarse) {
       Unroll<4>([&](int i) ALWAYS_INLINE { apart[i] = Codes(r + i / 2 * 2, kSecond + i % 2); });
-      InterleaveQuarters<kFirst, kQuarters>(apart, coarse);
+      Interleave4(apart, coarse);
     }
     // The tables of 256 entries stay in registers where one serves both levels: loads would be the
     // limit.
@@ -199,7 +190,7 @@ class QuadDecoder {
       const __m512i found = digits.In(tables[p]);
       return level == kWideLevel ? found : _mm512_sllv_epi16(found, apart_);
     };
-    Unroll<kQuarters>([&](int q) ALWAYS_INLINE {
+    Unroll<4>([&](int q) ALWAYS_INLINE {
       const __m512i factor = r == 0 ? _mm512_and_si512(gains[q], _mm512_set1_epi16(0xff))
                                     : _mm512_srli_epi16(gains[q], 8);
       const Quartered low(fine[q]), high(kCoarse ? coarse[q] : fine[q]);
@@ -229,17 +220,17 @@ class QuadDecoder {
   template <typename Step>
   ALWAYS_INLINE void NibbleGroup(int g, const Step& step) {
     if (!Has(g)) {
-      Unroll<2 * kQuarters>(
+      Unroll<8>(
           [&](int i) ALWAYS_INLINE { step(i % 2 * 4 + g, i / 2, _mm512_setzero_si512()); });
       return;
     }
-    __m512i element[4], digits[kQuarters];
+    __m512i element[4], digits[4];
     Unroll<4>([&](int e) ALWAYS_INLINE { element[e] = Codes(g, e); });
-    InterleaveQuarters<kFirst, kQuarters>(element, digits);
+    Interleave4(element, digits);
     const __m512i* gains = indices_.Next();
     const __m512i low = _mm512_set1_epi8(15);
     const uint8_t* table = tables_.weights[kSigned];
-    Unroll<2 * kQuarters>([&](int i) ALWAYS_INLINE {
+    Unroll<8>([&](int i) ALWAYS_INLINE {
       const __m512i digit = i % 2 == 0 ? digits[i / 2] : _mm512_srli_epi16(digits[i / 2], 4);
       constexpr int kChoose = 0xca;  // low ? digit : gain, bit for bit
       const __m512i index = _mm512_ternarylogic_epi64(low, digit, gains[i / 2], kChoose);
@@ -251,7 +242,7 @@ class QuadDecoder {
 
   const PanelTables& tables_;
   GainStream gains_;
-  GainNibbles<kFirst, kQuarters> indices_;
+  GainNibbles indices_;
   __m512i first_[2];  // level by level: where the first of a pair of coordinates stands
   __m512i bias_[4];
   __mmask64 rows_;
