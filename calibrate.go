@@ -106,6 +106,10 @@ func MergeStatistics(output string, overwrite bool, inputs ...string) (*Calibrat
 		parts = append(parts, &file.Statistics)
 	}
 	merged, err := calib.Merge(parts...)
+	if twice := (*calib.TwiceError)(nil); errors.As(err, &twice) {
+		return nil, usage(fmt.Errorf("%s and %s hold the same sums, whose data would count twice", inputs[twice.First], inputs[twice.Second]),
+			"give the statistics of each run once")
+	}
 	if err != nil {
 		return nil, usage(err, "only runs of the same model can be merged")
 	}

@@ -99,7 +99,7 @@ type QuantizedLayer struct {
 	SQNR          *float64 `json:"sqnr_db,omitempty"`
 	Method        string   `json:"method,omitempty"`
 	Rotation      int      `json:"rotation,omitempty"`        // columns of a block of the Hadamard rotation
-	Fallback      string   `json:"fallback,omitempty"`        // why it is not the method asked for
+	Fallback      string   `json:"fallback,omitempty"`        // why it is not the method asked for, or not all of it
 	Loss          *float64 `json:"output_loss,omitempty"`     // at the layer's output, relative to its energy
 	NearestLoss   *float64 `json:"output_loss_rtn,omitempty"` // of rounding to nearest
 	Status        string   `json:"status"`

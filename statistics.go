@@ -279,6 +279,9 @@ func (h *hessians) describe(layer *codedWeight, w *rewrite.Weight, res *quant.Re
 	case res.Feedback != nil:
 		layer.Method = LDLQ
 		layer.Loss, layer.NearestLoss = &res.Feedback.Loss, &res.Feedback.Nearest
+		if res.Feedback.Alone != nil {
+			layer.Fallback = res.Feedback.Alone.Error()
+		}
 	case res.Fallback != nil:
 		layer.Fallback = res.Fallback.Error()
 	case len(h.inputs[w]) == 0 && w.Gathered(): // rows are taken as they are: nearest is best

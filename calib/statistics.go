@@ -1,6 +1,7 @@
 package calib
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
@@ -150,7 +151,7 @@ func (s *Statistics) Sort() {
 // Merge joins the statistics of runs of one model over different data, each weighted with its rows; or all shares of one
 // run, which give what the run would have given without shares, to the bit. The result reads from
 // its parts, which must stay open while it is used. An activation that only some runs reached counts for those. The error
-// wraps ErrFingerprint when the models differ.
+// wraps ErrFingerprint when the models differ, and is a *TwiceError when a part is given twice.
 func Merge(parts ...*Statistics) (*Statistics, error) {
 	if len(parts) == 0 {
 		return nil, errors.New("statistics: nothing to merge")
@@ -169,6 +170,13 @@ func Merge(parts ...*Statistics) (*Statistics, error) {
 			merged.Draws += p.Draws
 		}
 	}
+	for i, p := range parts {
+		for j, q := range parts[:i] {
+			if same, err := p.sameSums(q); same || err != nil {
+				return nil, cmp.Or(err, error(&TwiceError{j, i}))
+			}
+		}
+	}
 	var err error
 	if merged.Observations, err = mergeAll(parts, func(s *Statistics) []*Observation { return s.Observations }); err != nil {
 		return nil, err
@@ -178,6 +186,37 @@ func Merge(parts ...*Statistics) (*Statistics, error) {
 	}
 	merged.Sort()
 	return merged, nil
+}
+
+// TwiceError says that two of the parts of a merge, counted from 0, hold the same sums: the same data would count twice.
+type TwiceError struct{ First, Second int }
+
+func (e *TwiceError) Error() string {
+	return fmt.Sprintf("statistics: part %d holds the same sums as part %d, whose data would count twice", e.Second+1, e.First+1)
+}
+
+// sameSums reports whether what is known of the observed rows is the same: how many there were, their extremes, what they weigh and
+// their means. Without rows nothing is.
+func (s *Statistics) sameSums(other *Statistics) (bool, error) {
+	if len(s.Observations) != len(other.Observations) {
+		return false, nil
+	}
+	var rows int64
+	for i, o := range s.Observations {
+		p := other.Observations[i]
+		if o.Tag != p.Tag || o.Columns != p.Columns || o.Rows != p.Rows || o.Min != p.Min || o.Max != p.Max || o.Weight != p.Weight {
+			return false, nil
+		}
+		a, b := make([]float32, o.Columns), make([]float32, o.Columns)
+		if err := errors.Join(o.Moments.Mean(a), p.Moments.Mean(b)); err != nil {
+			return false, err
+		}
+		if !slices.Equal(a, b) {
+			return false, nil
+		}
+		rows += o.Rows
+	}
+	return rows > 0, nil
 }
 
 // mergeAll merges the observations that of takes from each part, by their tags.

@@ -1,6 +1,7 @@
 package quant
 
 import (
+	"errors"
 	"math"
 	"slices"
 
@@ -50,8 +51,13 @@ func (q *run) ldlq(f *factors, how plan) (*Result, error) {
 	m := q.newMatrix(exponent)
 	p := newPacker(m)
 	var out *outputs
+	var alone error
 	if q.opt.Gradients != nil {
-		if out, err = newOutputs(q.opt.Gradients, f.places, q.opt.multiplier(), q.opt.Threads); err != nil {
+		out, err = newOutputs(q.opt.Gradients, f.places, q.opt.multiplier(), q.opt.Threads)
+		if errors.Is(err, errIndefinite) {
+			alone, err = err, nil
+		}
+		if err != nil {
 			return nil, err
 		}
 	}
@@ -113,7 +119,7 @@ func (q *run) ldlq(f *factors, how plan) (*Result, error) {
 		table.refit(lost)
 	}
 	res := &Result{Matrix: m, Feedback: newFeedback(lost, unit, mean != nil)}
-	res.Feedback.Damping = f.damping
+	res.Feedback.Damping, res.Feedback.Alone = f.damping, alone
 	chosen := make([]uint16, q.n)
 	for r, o := range lost {
 		chosen[r] = o.scale

@@ -1,6 +1,7 @@
 package quant
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 
@@ -33,8 +34,11 @@ type outputs struct {
 	errs  []float32 // E of what is coded, [N × P] by positions
 }
 
+// errIndefinite says that a damped G has no factors.
+var errIndefinite = errors.New("rows do not make up for each other: the second moments of the gradients are not positive definite, even damped")
+
 // newOutputs factors G for weights of so many places; nil where it says nothing. A G that is no matrix of second moments is an
-// error.
+// error, and errIndefinite one that can be done without.
 func newOutputs(g *Hessian, places int, products Multiplier, threads int) (*outputs, error) {
 	n := g.K
 	var trace float64
@@ -65,8 +69,11 @@ func newOutputs(g *Hessian, places int, products Multiplier, threads int) (*outp
 		}
 		a[p*n+p] += damping
 	}
-	if ok, err := o.factorize(a, products, threads); !ok || err != nil {
+	switch ok, err := o.factorize(a, products, threads); {
+	case err != nil:
 		return nil, err
+	case !ok:
+		return nil, errIndefinite
 	}
 	o.l = narrow(a)
 	return o, nil

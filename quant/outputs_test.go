@@ -128,6 +128,25 @@ func TestReportOfTwoSides(t *testing.T) {
 	}
 }
 
+// Second moments that no gradients have, and damping does not mend: the rows are coded each by itself, and the result says so.
+func TestIndefiniteGradients(t *testing.T) {
+	const n, k = 128, 16
+	src, h := gaussian(n, k, 2), ar1(k, 0.5)
+	g := hessian(n, func(i, j int) float64 {
+		if i == j {
+			return 1
+		}
+		return -1
+	})
+	res := twoSided(t, src, preset(t, 4), h, g, 0)
+	if res.Feedback.Alone == nil || !sameMatrix(res.Matrix, ldlq(t, src, preset(t, 4), h, 0).Matrix) {
+		t.Errorf("reported %v, and other bytes than without gradients", res.Feedback.Alone)
+	}
+	if res := twoSided(t, src, preset(t, 4), h, ar1(n, 0.5), 0); res.Feedback.Alone != nil {
+		t.Error(res.Feedback.Alone)
+	}
+}
+
 func TestGradientsThatCannotBeUsed(t *testing.T) {
 	src := gaussian(200, 16, 2)
 	broken := ar1(200, 0.5)

@@ -69,6 +69,8 @@ type Feedback struct {
 	Nearest, Loss float64
 	// Damping is the λ that was used.
 	Damping float64
+	// Alone says why the rows do not make up for each other's errors although there were gradients; nil where they do.
+	Alone error
 	// Bias is (W − Ŵ)·E[x] [N]: added to the layer's output, it takes away the
 	// mean of the error. Nil when the mean of the inputs is not known.
 	Bias []float64

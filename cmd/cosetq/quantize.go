@@ -253,11 +253,15 @@ func printAllocation(con *console, r *cosetq.QuantizeReport) error {
 	return nil
 }
 
-// printFallbacks tells which layers were rounded to nearest although there was data.
+// printFallbacks tells which layers were rounded to nearest, or without feedback between rows, although there was data.
 func printFallbacks(con *console, layers []cosetq.QuantizedLayer) {
 	for _, l := range layers {
 		if l.Fallback != "" {
-			fmt.Fprintf(con.out, "  nearest  %s: %s\n", shorten(l.Node, 60), l.Fallback)
+			how := "nearest"
+			if l.Method == cosetq.LDLQ {
+				how = l.Method
+			}
+			fmt.Fprintf(con.out, "  %-7s  %s: %s\n", how, shorten(l.Node, 60), l.Fallback)
 		}
 	}
 }
