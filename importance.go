@@ -27,7 +27,6 @@ type importance struct {
 	session grad.Session
 	shapes  string // of the inputs that session is for
 	noise   *grad.Value
-	ran     bool
 	// gradients are the observations of the gradients, once the model was differentiated, and draws the classes drawn for them.
 	gradients []rewrite.Observation
 	draws     int64
@@ -40,8 +39,9 @@ func (i *importance) close() {
 	}
 }
 
-// observe runs the model and its gradient on a batch; done tells that some rows have been added up before.
-func (i *importance) observe(ctx context.Context, list []rewrite.Observation, inputs map[string]*tensor.Tensor) (done bool, err error) {
+// feed returns what the model with its gradient is to be fed for a batch. Batches of other shapes than the last one need another
+// graph: settle is called before the one there is goes.
+func (i *importance) feed(ctx context.Context, list []rewrite.Observation, inputs map[string]*tensor.Tensor, settle func() error) (map[string]*tensor.Tensor, error) {
 	names := slices.Sorted(maps.Keys(inputs))
 	shapes := ""
 	hash := fnv.New64a()
@@ -50,10 +50,13 @@ func (i *importance) observe(ctx context.Context, list []rewrite.Observation, in
 		hash.Write(inputs[name].Data)
 	}
 	if i.session == nil || shapes != i.shapes {
+		if err := settle(); err != nil {
+			return nil, err
+		}
 		i.close()
 		i.shapes = shapes
 		if err := i.build(ctx, list, inputs); err != nil {
-			return i.ran, err
+			return nil, err
 		}
 	}
 	// What is drawn depends on the sample alone, so that parts of the data give parts of the sums.
@@ -65,9 +68,7 @@ func (i *importance) observe(ctx context.Context, list []rewrite.Observation, in
 	i.draws += i.noise.Count() / i.noise.Shape[len(i.noise.Shape)-1]
 	fed := maps.Clone(inputs)
 	fed[i.noise.Name] = tensor.Of(noise, i.noise.Shape...)
-	i.ran = true
-	_, err = i.session.Run(ctx, fed)
-	return true, err
+	return fed, nil
 }
 
 // build differentiates the model for the shapes of inputs.

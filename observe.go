@@ -24,6 +24,7 @@ const calibrationBatch = 8
 type calibration struct {
 	model        string // path
 	shard        Shard
+	threads      int
 	file         *onnx.Model // open as long as its tensors are read
 	fingerprint  string
 	inputs       []tensor.Spec
@@ -89,12 +90,8 @@ func (c *calibration) prepare(m *onnx.Model, library string, threads int) error 
 		return err
 	}
 	c.gathered.ResetAll()
-	// Half of the work is the model's and its gradient's, half adds up second moments: neither waits for the other.
-	if threads == 0 {
-		threads = runtime.GOMAXPROCS(0)
-	}
-	if err := c.gathered.SetWorkers(threads / 2); err != nil {
-		return err
+	if c.threads = threads; threads == 0 {
+		c.threads = runtime.GOMAXPROCS(0)
 	}
 	m.ReferToFile(pageSize)
 	c.importance.model.ReferToFile(pageSize)
@@ -102,7 +99,7 @@ func (c *calibration) prepare(m *onnx.Model, library string, threads int) error 
 	if err != nil {
 		return err
 	}
-	c.observed, c.load = m, loaderWithOps(rt, folder, library, threads-threads/2)
+	c.observed, c.load = m, loaderWithOps(rt, folder, library, c.threads-lanesOf(c.threads)+1)
 	c.importance.load = c.load
 	return nil
 }
@@ -113,9 +110,6 @@ func (c *calibration) close() {
 	if c.session != nil {
 		_ = c.session.Close()
 		c.session = nil
-	}
-	if c.gathered != nil {
-		_ = c.gathered.SetWorkers(0)
 	}
 }
 
@@ -149,6 +143,11 @@ func (c *calibration) run(ctx context.Context, reader calib.Reader, progress Pro
 	}
 	size, fixed := calib.BatchSize(c.inputs, first, want)
 	step := progress.stage("calibrating", int64(reader.Len()))
+	lanes, err := c.newLanes(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer lanes.close()
 	done := 0
 	for b, err := range calib.Batches(reader, size, fixed) {
 		if err != nil {
@@ -157,20 +156,32 @@ func (c *calibration) run(ctx context.Context, reader calib.Reader, progress Pro
 		if fixed && len(b.Samples) < size && b.First > 0 {
 			break // what fills it up would count twice
 		}
-		if err := c.observe(ctx, b.Inputs); err != nil {
+		if err := c.observe(ctx, lanes, b, step); err != nil {
 			return done, err
 		}
 		done += len(b.Samples)
-		step(len(b.Samples))
 	}
-	return done, nil
+	return done, lanes.settle()
 }
 
-// observe runs a batch. Where the gradient of the first one fails, the batches are observed without.
-func (c *calibration) observe(ctx context.Context, inputs map[string]*tensor.Tensor) error {
+// observe runs a batch, or leaves it to a lane. Where the gradient of the first one fails, the batches are observed without.
+func (c *calibration) observe(ctx context.Context, lanes *lanes, b *calib.Batch, step func(int)) error {
 	if c.importance != nil {
-		done, err := c.importance.observe(ctx, c.observations, inputs)
-		if err == nil || done || ctx.Err() != nil {
+		fed, err := c.importance.feed(ctx, c.observations, b.Inputs, lanes.settle)
+		run := func() error {
+			_, err := c.importance.session.Run(ctx, fed)
+			return err
+		}
+		switch {
+		case err == nil && b.First > 0:
+			return lanes.run(run, func() { step(len(b.Samples)) })
+		case err == nil:
+			err = run()
+		}
+		if err == nil {
+			step(len(b.Samples))
+		}
+		if err == nil || b.First > 0 || ctx.Err() != nil {
 			return err
 		}
 		c.importance.close()
@@ -184,7 +195,10 @@ func (c *calibration) observe(ctx context.Context, inputs map[string]*tensor.Ten
 			return err
 		}
 	}
-	_, err := c.session.Run(ctx, inputs)
+	_, err := c.session.Run(ctx, b.Inputs)
+	if err == nil {
+		step(len(b.Samples))
+	}
 	return err
 }
 

@@ -19,7 +19,7 @@ flags := -std=c++17 -O3 -fPIC -fvisibility=hidden -ffp-contract=off -Wall -Wextr
 link := -shared -static-libstdc++ -static-libgcc -s -Wl,--gc-sections -Wl,--version-script=$(here)/src/exports.map -Wl,--no-undefined -Wl,-z,relro,-z,now -pthread
 
 machine := $(shell $(CXX) -dumpmachine)
-kernels := weight form rotation activations linear linear_decoded linear_lookup linear_panel dispatch counters gather portable observe observe_registry observe_queue encode encode_create portable_encode
+kernels := weight form rotation activations linear linear_decoded linear_lookup linear_panel dispatch counters gather portable observe observe_registry observe_staging encode encode_create portable_encode
 ifneq (,$(findstring x86_64,$(machine)))
 kernels += avx2 avx2_lookup8 avx2_panel avxvnni_panel avx512 avx512_lookup avx512_lookup8 avx512_decode avx512_panel amx_panel avx2_encode avx512_encode
 endif

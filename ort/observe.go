@@ -15,7 +15,10 @@ typedef struct {
   int (*sums)(const char *, double *);
   int (*moments)(const char *, int64_t, int64_t, double *);
   void (*reset)(const char *);
-  int (*workers)(int32_t);
+  void *(*staging_create)(void);
+  void (*staging_free)(void *);
+  void (*stage)(void *);
+  int (*commit)(void *, int32_t);
 } observe_functions;
 
 // open_observations loads the library, for good, and finds the functions.
@@ -27,8 +30,11 @@ static void *open_observations(const char *path, observe_functions *f, const cha
   f->sums = (int (*)(const char *, double *))dlsym(lib, "cosetq_observe_sums");
   f->moments = (int (*)(const char *, int64_t, int64_t, double *))dlsym(lib, "cosetq_observe_moments");
   f->reset = (void (*)(const char *))dlsym(lib, "cosetq_observe_reset");
-  f->workers = (int (*)(int32_t))dlsym(lib, "cosetq_observe_workers");
-  if (f->tags && f->get && f->sums && f->moments && f->reset && f->workers) return lib;
+  f->staging_create = (void *(*)(void))dlsym(lib, "cosetq_observe_staging_create");
+  f->staging_free = (void (*)(void *))dlsym(lib, "cosetq_observe_staging_free");
+  f->stage = (void (*)(void *))dlsym(lib, "cosetq_observe_stage");
+  f->commit = (int (*)(void *, int32_t))dlsym(lib, "cosetq_observe_commit");
+  if (f->tags && f->get && f->sums && f->moments && f->reset && f->staging_create && f->staging_free && f->stage && f->commit) return lib;
   *error = "it is older than this program and cannot observe";
   dlclose(lib);
   return NULL;
@@ -41,13 +47,17 @@ static int call_moments(observe_functions *f, const char *tag, int64_t first, in
   return f->moments(tag, first, last, out);
 }
 static void call_reset(observe_functions *f, const char *tag) { f->reset(tag); }
-static int call_workers(observe_functions *f, int32_t count) { return f->workers(count); }
+static void *call_staging_create(observe_functions *f) { return f->staging_create(); }
+static void call_staging_free(observe_functions *f, void *s) { f->staging_free(s); }
+static void call_stage(observe_functions *f, void *s) { f->stage(s); }
+static int call_commit(observe_functions *f, void *s, int32_t threads) { return f->commit(s, threads); }
 */
 import "C"
 
 import (
 	"errors"
 	"fmt"
+	"runtime"
 	"strings"
 	"unsafe"
 )
@@ -157,14 +167,41 @@ func (o *Observations) Reset(tag string) {
 	C.call_reset(&o.functions, t)
 }
 
-// SetWorkers adds rows on so many threads of the library's own while the graphs that compute them run on; with 0, as in the
-// beginning, on the threads of the session. It waits for what is still to be added. The sums do not depend on it.
-func (o *Observations) SetWorkers(count int) error {
-	if C.call_workers(&o.functions, C.int32_t(count)) != 0 {
-		return errors.New("observations: no threads")
+// ResetAll forgets all observations.
+func (o *Observations) ResetAll() { C.call_reset(&o.functions, nil) }
+
+// Staging keeps back what Observe nodes see during a run, so that runs at the same time are added up in an order that the caller
+// gives. Not safe for concurrent use.
+type Staging struct {
+	from *Observations
+	c    unsafe.Pointer
+}
+
+// NewStaging returns a staging, to be closed after use.
+func (o *Observations) NewStaging() (*Staging, error) {
+	s := &Staging{from: o, c: C.call_staging_create(&o.functions)}
+	if s.c == nil {
+		return nil, errNoMemory
+	}
+	return s, nil
+}
+
+// Run calls run, which runs a session on the calling goroutine, and keeps what its Observe nodes see.
+func (s *Staging) Run(run func() error) error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	C.call_stage(&s.from.functions, s.c)
+	defer C.call_stage(&s.from.functions, nil)
+	return run()
+}
+
+// Commit adds up what was kept, on so many threads. The sums do not depend on their number.
+func (s *Staging) Commit(threads int) error {
+	if C.call_commit(&s.from.functions, s.c, C.int32_t(max(threads, 1))) != 0 {
+		return errNoMemory
 	}
 	return nil
 }
 
-// ResetAll forgets all observations.
-func (o *Observations) ResetAll() { C.call_reset(&o.functions, nil) }
+// Close forgets what was kept and not added up.
+func (s *Staging) Close() { C.call_staging_free(&s.from.functions, s.c) }

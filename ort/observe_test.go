@@ -12,6 +12,8 @@ import (
 	"slices"
 	"testing"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/cosetq/cosetq/cudaops"
 	"github.com/cosetq/cosetq/internal/testenv"
 	"github.com/cosetq/cosetq/onnx"
@@ -155,55 +157,76 @@ func TestObserveRefusesAnUnknownMode(t *testing.T) {
 	}
 }
 
-// What workers of the library add up while the sessions run on is what the sessions' own threads add up, to the bit.
-func TestObserveWorkers(t *testing.T) {
+// What runs at the same time keep back and add up later, in order, is what runs one after the other add up, to the bit.
+func TestObserveStaging(t *testing.T) {
 	library := testenv.Ops(t)
 	rt := openORT(t)
 	o, err := ort.OpenObservations(library)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer o.ResetAll()
-	gather := func(workers int) (all []float64) {
-		o.ResetAll()
-		if err := o.SetWorkers(workers); err != nil {
+	s, err := rt.NewSessionFromBytes(observer(t, "staged", cudaops.ModeFull), "", ort.SessionOptions{OpsLibrary: library, Threads: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	const runs = 24 // of more rows than fit into one panel
+	rng := rand.New(rand.NewPCG(4, 5))
+	var inputs []map[string]*tensor.Tensor
+	for range runs {
+		x := make([]float32, 3*(1+rng.IntN(60)))
+		for i := range x {
+			x[i] = float32(rng.NormFloat64())
+		}
+		inputs = append(inputs, map[string]*tensor.Tensor{"x": tensor.Of(x, int64(len(x)/3), 3)})
+	}
+	sums := func() []float64 {
+		about, err := o.Get("staged")
+		moments := make([]float64, 6)
+		if err := errors.Join(err, o.Moments("staged", 0, 3, moments)); err != nil {
 			t.Fatal(err)
 		}
-		tags := []string{"a", "b", "c"}
-		for _, tag := range tags {
-			s, err := rt.NewSessionFromBytes(observer(t, tag, cudaops.ModeFull), "", ort.SessionOptions{OpsLibrary: library, Threads: 1})
+		return append(moments, float64(about.Rows), about.Min, about.Max)
+	}
+	o.ResetAll()
+	defer o.ResetAll()
+	for _, in := range inputs {
+		if _, err := s.Run(t.Context(), in); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := sums()
+	for _, threads := range []int{1, 3} {
+		o.ResetAll()
+		var stagings []*ort.Staging
+		var group errgroup.Group
+		for _, in := range inputs {
+			staging, err := o.NewStaging()
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer s.Close()
-			rng := rand.New(rand.NewPCG(uint64(tag[0]), 5))
-			for range 40 { // more rows than fit into one panel
-				x := make([]float32, 3*(1+rng.IntN(60)))
-				for i := range x {
-					x[i] = float32(rng.NormFloat64())
-				}
-				if _, err := s.Run(t.Context(), map[string]*tensor.Tensor{"x": tensor.Of(x, int64(len(x)/3), 3)}); err != nil {
-					t.Fatal(err)
-				}
-			}
+			defer staging.Close()
+			stagings = append(stagings, staging)
+			group.Go(func() error {
+				return staging.Run(func() error {
+					_, err := s.Run(t.Context(), in)
+					return err
+				})
+			})
 		}
-		for _, tag := range tags {
-			about, err := o.Get(tag)
-			moments := make([]float64, 6)
-			if err := errors.Join(err, o.Moments(tag, 0, 3, moments)); err != nil {
-				t.Fatal(err)
-			}
-			all = append(append(all, moments...), float64(about.Rows), about.Min, about.Max)
-		}
-		if err := o.SetWorkers(0); err != nil {
+		if err := group.Wait(); err != nil {
 			t.Fatal(err)
 		}
-		return all
-	}
-	want := gather(0)
-	for _, workers := range []int{1, 2, 7} {
-		if got := gather(workers); !slices.Equal(got, want) {
-			t.Errorf("%d workers: got %v, want %v", workers, got, want)
+		if about, err := o.Get("staged"); err != nil || about.Rows != 0 {
+			t.Errorf("before anything is added up: %+v, %v", about, err)
+		}
+		for _, staging := range stagings {
+			if err := staging.Commit(threads); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := sums(); !slices.Equal(got, want) {
+			t.Errorf("on %d threads %v, want %v", threads, got, want)
 		}
 	}
 }

@@ -103,8 +103,20 @@ func (*Observations) Sums(string, []float64) error { return unavailable() }
 // Moments answers [ErrUnavailable].
 func (*Observations) Moments(string, int, int, []float64) error { return unavailable() }
 
-// SetWorkers answers [ErrUnavailable].
-func (*Observations) SetWorkers(int) error { return unavailable() }
+// Staging keeps back what Observe nodes see; this build cannot make one.
+type Staging struct{}
+
+// NewStaging answers [ErrUnavailable].
+func (*Observations) NewStaging() (*Staging, error) { return nil, unavailable() }
+
+// Run answers [ErrUnavailable].
+func (*Staging) Run(func() error) error { return unavailable() }
+
+// Commit answers [ErrUnavailable].
+func (*Staging) Commit(int) error { return unavailable() }
+
+// Close does nothing.
+func (*Staging) Close() {}
 
 // Reset does nothing.
 func (*Observations) Reset(string) {}

@@ -3,11 +3,12 @@
 #include <algorithm>
 #include <exception>
 #include <mutex>
+#include <new>
 #include <string>
 
 #include "cosetq/cosetq.h"
 #include "cpu/dispatch.h"
-#include "cpu/observe_queue.h"
+#include "cpu/observe_staging.h"
 
 namespace cosetq {
 namespace {
@@ -19,7 +20,6 @@ int WithObservation(const char* tag, Body body) {
   try {
     const auto tagged = FindObservation(tag);
     if (tagged == nullptr) return -1;
-    AwaitObserveWorkers();
     std::lock_guard<std::mutex> lock(tagged->mutex);
     if (tagged->failed) return -1;
     tagged->observation.Finish(ActiveKernels());
@@ -32,9 +32,21 @@ int WithObservation(const char* tag, Body body) {
 }  // namespace
 }  // namespace cosetq
 
-extern "C" int cosetq_observe_workers(int32_t count) {
+extern "C" void* cosetq_observe_staging_create(void) {
+  return new (std::nothrow) cosetq::ObserveStaging;
+}
+
+extern "C" void cosetq_observe_staging_free(void* staging) {
+  delete static_cast<cosetq::ObserveStaging*>(staging);
+}
+
+extern "C" void cosetq_observe_stage(void* staging) {
+  cosetq::ThreadStaging() = static_cast<cosetq::ObserveStaging*>(staging);
+}
+
+extern "C" int cosetq_observe_commit(void* staging, int32_t threads) {
   try {
-    cosetq::SetObserveWorkers(count);
+    static_cast<cosetq::ObserveStaging*>(staging)->Commit(threads);
     return 0;
   } catch (const std::exception&) {
     return -1;

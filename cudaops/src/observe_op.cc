@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "cpu/dispatch.h"
-#include "cpu/observe_queue.h"
+#include "cpu/observe_staging.h"
 #include "custom_op.h"
 
 namespace cosetq {
@@ -184,7 +184,10 @@ OrtStatus* ComputeObserve(const ObserveKernel& k, OrtKernelContext* context) {
   }
   if (tagged == nullptr) return Refuse(error);
   *static_cast<float*>(out) = static_cast<float>(rows.rows);
-  if (HandRows(tagged, rows)) return nullptr;
+  if (ObserveStaging* staging = ThreadStaging()) {
+    staging->Put(tagged, rows);
+    return nullptr;
+  }
   OrtStatus* failure = nullptr;
   const ParallelFor parallel = [&](void (*body)(void*, size_t), size_t total, void* argument) {
     failure = ort->KernelContext_ParallelFor(context, body, total, total, argument);

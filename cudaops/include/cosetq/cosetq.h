@@ -57,9 +57,13 @@ struct cosetq_observation {
   double weight;           /* the sum of the rows' weights w */
 };
 
-/* How many threads of its own the library adds rows on while the graphs that compute them run on; 0, as in the beginning, adds
- * them on the threads of the session. The sums are the same. Returns -1 where there are no threads to be had. */
-COSETQ_EXPORT int cosetq_observe_workers(int32_t count);
+/* Sessions that run at the same time would add rows in any order. What is observed on a thread that has a staging goes there, until
+ * it is committed: added up on so many threads. It is empty then, and its memory is kept for the next run.
+ * A session runs its nodes on the thread that calls it. Creating returns null, committing -1 for want of memory. */
+COSETQ_EXPORT void* cosetq_observe_staging_create(void);
+COSETQ_EXPORT void cosetq_observe_staging_free(void* staging);
+COSETQ_EXPORT void cosetq_observe_stage(void* staging); /* null: none any more */
+COSETQ_EXPORT int cosetq_observe_commit(void* staging, int32_t threads);
 
 /* Writes all tags in order, each closed by a NUL, if they fit. Returns the bytes they take, or -1
  * for want of memory. */

@@ -7,14 +7,14 @@
 namespace cosetq {
 namespace {
 
-constexpr int64_t kPanelRows = 512;  // enough that adding to the matrix is cheap beside the products
-constexpr int64_t kChain = 256;      // products added in float before they go to double
+// Rows of a panel, whose products are added in float before they go to double: enough that this is cheap beside the products.
+constexpr int64_t kPanelRows = 256;
 // Columns are worked on in units: a whole number of wide blocks (the kernel's rows) and of slim
 // ones (its columns). The matrix is stored as blocks of kUnit × kUnit, one per pair of units.
 constexpr int64_t kUnit = 192;
 constexpr int64_t kWide = kTile;
 constexpr int64_t kSlim = kColumns;
-static_assert(kUnit % kWide == 0 && kUnit % kSlim == 0 && kPanelRows % kChain == 0);
+static_assert(kUnit % kWide == 0 && kUnit % kSlim == 0);
 constexpr int64_t kPieceNumbers = 1 << 15;  // worth handing to a thread
 
 int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -224,16 +224,13 @@ void Observation::MultiplyUnits(void* data, size_t pair) {
     const int width = static_cast<int>(std::min(kWide, wide_columns - j));
     // On the diagonal, blocks that lie below it whole are left out.
     const int64_t height = p == q ? std::min(slim_columns, j + kWide) : slim_columns;
-    for (int64_t r = 0; r < panel.rows; r += kChain) {
-      const int64_t depth = std::min(kChain, panel.rows - r);
-      for (int64_t i = 0; i < height; i += kSlim) {
-        const float* slim = panel.slim + (p * kUnit + i) * kPanelRows;
-        alignas(64) float products[kSlim * kTile] = {};
-        panel.kernels->multiply(wide + r * kWide, slim + r * kSlim, depth, kSlim, width, products);
-        for (int64_t s = 0; s < kSlim; ++s) {
-          double* to = block + (i + s) * kUnit + j;
-          for (int64_t c = 0; c < kWide; ++c) to[c] += static_cast<double>(products[s * kTile + c]);
-        }
+    for (int64_t i = 0; i < height; i += kSlim) {
+      const float* slim = panel.slim + (p * kUnit + i) * kPanelRows;
+      alignas(64) float products[kSlim * kTile] = {};
+      panel.kernels->multiply(wide, slim, panel.rows, kSlim, width, products);
+      for (int64_t s = 0; s < kSlim; ++s) {
+        double* to = block + (i + s) * kUnit + j;
+        for (int64_t c = 0; c < kWide; ++c) to[c] += static_cast<double>(products[s * kTile + c]);
       }
     }
   }

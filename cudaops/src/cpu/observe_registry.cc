@@ -8,7 +8,6 @@ namespace {
 struct Registry {
   std::mutex mutex;
   std::map<std::string, std::shared_ptr<TaggedObservation>> observations;
-  int64_t made = 0;
 };
 
 Registry& TheRegistry() {
@@ -24,7 +23,7 @@ std::shared_ptr<TaggedObservation> ObservationFor(const std::string& tag, int64_
   std::lock_guard<std::mutex> lock(registry.mutex);
   std::shared_ptr<TaggedObservation>& entry = registry.observations[tag];
   if (entry == nullptr) {
-    entry = std::make_shared<TaggedObservation>(columns, full, registry.made++);
+    entry = std::make_shared<TaggedObservation>(columns, full);
   } else if (entry->observation.columns() != columns || entry->observation.full() != full) {
     *error = "the tag " + tag + " is in use for " + std::to_string(entry->observation.columns()) +
              " columns or in another mode; this input has " + std::to_string(columns);

@@ -14,10 +14,8 @@
 namespace cosetq {
 
 struct TaggedObservation {
-  TaggedObservation(int64_t columns, bool full, int64_t serial)
-      : serial(serial), observation(columns, full) {}
-  const int64_t serial;  // how many were made before it
-  std::mutex mutex;      // to be held while what follows is used
+  TaggedObservation(int64_t columns, bool full) : observation(columns, full) {}
+  std::mutex mutex;  // to be held while what follows is used
   Observation observation;
   bool failed = false;  // some rows could not be added
 };
