@@ -145,7 +145,7 @@ double Time(int copies, const std::function<void(int, cudaStream_t)>& call) {
 }
 
 // With kParts it also prints what it takes to fetch the weights, and to decode them too.
-template <Form kForm, int kRoom, int kWarps, int kDepth, bool kAhead, bool kParts = false>
+template <Form kForm, int kRoom, bool kOwn, int kWarps, int kDepth, int kEarly, bool kParts = false>
 void Variant(int number, const Bench& bench, int batch) {
   const PackedView& w = bench.view;
   std::mt19937 random(7);
@@ -159,11 +159,11 @@ void Variant(int number, const Bench& bench, int batch) {
   Check(cudaMemset(out.get(), 0xff, out.bytes()), "poison");
   Check(cudaMemset(workspace.get(), 0xff, workspace.bytes()), "poison");
   const auto launch = [&](auto work, int i, bool half_y, cudaStream_t stream) {
-    return LaunchSmall<kForm, kRoom, kWarps, kDepth, kAhead, decltype(work)::value>(bench.Copy(i), in.get(), batch, workspace.get(), out.get(),
+    return LaunchSmall<kForm, kRoom, kOwn, kWarps, kDepth, kEarly, decltype(work)::value>(bench.Copy(i), in.get(), batch, workspace.get(), out.get(),
                                                                                     half_y, stream);
   };
   const std::integral_constant<Work, kMultiply> whole;
-  std::printf("%2d  room %2d warps %2d depth %d %s ", number, kRoom, kWarps, kDepth, kAhead ? "decoded ahead" : "             ");
+  std::printf("%2d  room %2d %s warps %2d depth %d early %d ", number, kRoom, kOwn ? "own" : "   ", kWarps, kDepth, kEarly);
   if (!launch(whole, 0, false, nullptr)) {
     std::printf("does not fit\n");
     return;
@@ -195,38 +195,29 @@ void Variant(int number, const Bench& bench, int batch) {
   std::fflush(stdout);
 }
 
-template <Form kForm, int kRoom>
+template <Form kForm, int kRoom, bool kOwn>
 void Variants(const Bench& bench, int batch) {
-  constexpr int kUnit = kForm == Form::kOneByte ? 2 : 1;
-  if constexpr (kRoom < 16) {
-    Variant<kForm, kRoom, 16, kUnit, false, true>(1, bench, batch);
-    Variant<kForm, kRoom, 16, 2 * kUnit, false>(2, bench, batch);
-    Variant<kForm, kRoom, 16, 3 * kUnit, false>(3, bench, batch);
-    Variant<kForm, kRoom, 16, kUnit, true>(4, bench, batch);
-    Variant<kForm, kRoom, 16, 2 * kUnit, true>(5, bench, batch);
-    Variant<kForm, kRoom, 12, 2 * kUnit, true>(6, bench, batch);
-  } else {
-    Variant<kForm, kRoom, 12, 2 * kUnit, false, true>(1, bench, batch);
-    Variant<kForm, kRoom, 12, 3 * kUnit, false>(2, bench, batch);
-    Variant<kForm, kRoom, 8, 4 * kUnit, false>(3, bench, batch);
-    Variant<kForm, kRoom, 8, 2 * kUnit, true>(4, bench, batch);
-    Variant<kForm, kRoom, 12, 2 * kUnit, true>(5, bench, batch);
-  }
+  constexpr int kUnit = kForm == Form::kOneByte ? 2 : 1, kWarps = kRoom == 16 ? 12 : 16;
+  Variant<kForm, kRoom, kOwn, kWarps, kUnit, kUnit, true>(1, bench, batch);
+  Variant<kForm, kRoom, kOwn, kWarps, 2 * kUnit, kUnit>(2, bench, batch);
+  Variant<kForm, kRoom, kOwn, kWarps, 2 * kUnit, 2 * kUnit>(3, bench, batch);
+  Variant<kForm, kRoom, kOwn, kWarps, 3 * kUnit, 2 * kUnit>(4, bench, batch);
 }
 
 template <Form kForm>
 void RunVariantsOf(const char* name, int rows, int cols, int batch) {
   const Bench bench(kForm, rows, cols);
   std::printf("%s N=%d K=%d batch %d, %.1f MB\n", name, rows, cols, batch, static_cast<double>(bench.bytes) * 1e-6);
-  switch (SmallRoom(batch)) {
+  const bool own = OwnActivations(batch, cols);
+  switch (SmallRoom(batch, own)) {
     case 1:
-      return Variants<kForm, 1>(bench, batch);
+      return Variants<kForm, 1, true>(bench, batch);
     case 4:
-      return Variants<kForm, 4>(bench, batch);
+      return own ? Variants<kForm, 4, true>(bench, batch) : Variants<kForm, 4, false>(bench, batch);
     case 8:
-      return Variants<kForm, 8>(bench, batch);
+      return Variants<kForm, 8, false>(bench, batch);
     default:
-      return Variants<kForm, 16>(bench, batch);
+      return Variants<kForm, 16, false>(bench, batch);
   }
 }
 

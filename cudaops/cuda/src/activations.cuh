@@ -22,25 +22,78 @@ constexpr float kLargestActivation = 32639;
 __device__ __forceinline__ float ToFloat(float x) { return x; }
 __device__ __forceinline__ float ToFloat(__half x) { return __half2float(x); }
 
-// The largest magnitude of a row, of which the calling thread looks at a part, as bits: they are ordered like magnitudes, NaN
-// above infinity.
+// The largest magnitude among 16 bytes of activations, as bits that are ordered like magnitudes, NaN above infinity.
+__device__ __forceinline__ uint32_t Magnitude(uint4 v, float) {
+  constexpr uint32_t kMask = 0x7fffffffu;
+  return max(max(v.x & kMask, v.y & kMask), max(v.z & kMask, v.w & kMask));
+}
+__device__ __forceinline__ uint32_t Magnitude(uint4 v, __half) {
+  constexpr uint32_t kMask = 0x7fff7fffu;
+  const uint32_t two = __vmaxu2(__vmaxu2(v.x & kMask, v.y & kMask), __vmaxu2(v.z & kMask, v.w & kMask));
+  return max(two & 0xffffu, two >> 16);
+}
+__device__ __forceinline__ uint32_t Magnitude(float x) { return __float_as_uint(x) & 0x7fffffffu; }
+__device__ __forceinline__ uint32_t Magnitude(__half x) { return __half_as_ushort(x) & 0x7fffu; }
+
+// The same of a float.
+__device__ __forceinline__ uint32_t FloatMagnitude(uint32_t magnitude, float) { return magnitude; }
+__device__ __forceinline__ uint32_t FloatMagnitude(uint32_t magnitude, __half) {
+  return __float_as_uint(__half2float(__ushort_as_half(static_cast<unsigned short>(magnitude))));
+}
+
+// Copies rows to shared memory and raises peaks, [row], to the largest magnitudes, for the calling thread's part of them. Another kernel
+// has written the rows a moment ago, so they are read past the first-level cache. All threads of a warp must call it.
 template <typename T>
-__device__ __forceinline__ uint32_t PeakOf(const T* row, int cols, int thread, int threads) {
-  uint32_t peak = 0;
-  const auto take = [&](T x) { peak = max(peak, __float_as_uint(ToFloat(x)) & 0x7fffffffu); };
+__device__ __forceinline__ void CopyRows(const T* rows, int count, int cols, int thread, int threads, T* copy, uint32_t* peaks) {
+  constexpr int kVector = 16 / sizeof(T), kAtOnce = 4;
+  const bool one = count == 1;
+  if (reinterpret_cast<uintptr_t>(rows) % 16 == 0 && cols % (32 * kVector) == 0) {
+    // All vectors of a warp are of the same row.
+    const int per_row = cols / kVector, all = count * per_row;
+    for (int base = thread; base < all; base += kAtOnce * threads) {
+      uint4 v[kAtOnce];
+#pragma unroll
+      for (int i = 0; i < kAtOnce; ++i)
+        if (base + i * threads < all) v[i] = __ldcg(reinterpret_cast<const uint4*>(rows) + base + i * threads);
+#pragma unroll
+      for (int i = 0; i < kAtOnce; ++i) {
+        const int at = base + i * threads;
+        if (at >= all) break;
+        reinterpret_cast<uint4*>(copy)[at] = v[i];
+        const uint32_t peak = __reduce_max_sync(0xffffffffu, Magnitude(v[i], T()));
+        if (thread % 32 == 0) atomicMax(peaks + (one ? 0 : at / per_row), peak);
+      }
+    }
+  } else {
+    for (int at = thread; at < count * cols; at += threads) {
+      const T x = __ldcg(rows + at);
+      copy[at] = x;
+      atomicMax(peaks + (one ? 0 : at / cols), Magnitude(x));
+    }
+  }
+}
+
+// The largest magnitude of a row, as the bits of a float, of which the threads of a warp look at a part.
+template <typename T>
+__device__ __forceinline__ uint32_t PeakOf(const T* row, int cols, int thread, int threads, T* copy = nullptr) {
   constexpr int kVector = 16 / sizeof(T);
+  uint32_t peak = 0;
   if (reinterpret_cast<uintptr_t>(row) % 16 == 0 && cols % kVector == 0) {
 #pragma unroll 4
     for (int i = thread; i < cols / kVector; i += threads) {
-      const uint4 v = reinterpret_cast<const uint4*>(row)[i];
-#pragma unroll
-      for (int j = 0; j < kVector; ++j) take(reinterpret_cast<const T*>(&v)[j]);
+      const uint4 v = __ldcg(reinterpret_cast<const uint4*>(row) + i);
+      peak = max(peak, Magnitude(v, T()));
+      if (copy != nullptr) reinterpret_cast<uint4*>(copy)[i] = v;
     }
   } else {
 #pragma unroll 2
-    for (int i = thread; i < cols; i += threads) take(row[i]);
+    for (int i = thread; i < cols; i += threads) {
+      const T x = __ldcg(row + i);
+      peak = max(peak, Magnitude(x));
+      if (copy != nullptr) copy[i] = x;
+    }
   }
-  return peak;
+  return FloatMagnitude(__reduce_max_sync(0xffffffffu, peak), T());
 }
 
 // What activations of a row with that peak are multiplied by. A peak so small that the factor overflows is as good as 0, and where
@@ -77,6 +130,9 @@ struct GroupBytes {
   uint32_t high_rest, low_rest;  // the number that goes with the gain, in the low byte
   int high_bias, low_bias;       // sums of the biases times the bytes
 
+  // What a sum of products with 256 * high + low lacks so that the biases leave it, modulo 2^32.
+  __device__ __forceinline__ int Offset() const { return static_cast<int>(0u - (static_cast<uint32_t>(high_bias) * 256 + static_cast<uint32_t>(low_bias))); }
+
   // A float of 1.5 * 2^23 plus q has q in its low bits; a further 2^15 + 2^7 makes both bytes unsigned, 128 too large.
   __device__ __forceinline__ GroupBytes(const ByteView& w, float x[kGroup], float scale) : high_bias(0), low_bias(0) {
     constexpr float kRound = (3 << 22) + (1 << 15) + (1 << 7);
@@ -103,9 +159,9 @@ struct GroupBytes {
 };
 
 // Where a row of the activations of a chunk lies, in bytes from its begin. High bytes: [pair of steps][t] 16 bytes, b0 and b1 of
-// either step, and the numbers for the gains, [t] 8 bytes, one per step; low bytes likewise; then the sums for the biases.
+// either step, and the numbers for the gains, [t] 8 bytes, one per step; low bytes likewise; then the offset of the sums.
 struct ChunkRow {
-  static constexpr int kLow = 288, kBias = 576, kBytes = 592;
+  static constexpr int kLow = 288, kOffset = 576, kBytes = 592;
 
   __host__ __device__ static constexpr int Data(int step, int t) { return step / 2 * 64 + t * 16 + step % 2 * 8; }
   __host__ __device__ static constexpr int Rest(int step, int t) { return 256 + t * 8 + step; }

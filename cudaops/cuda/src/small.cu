@@ -7,29 +7,37 @@
 namespace cosetq::cuda {
 namespace {
 
-// As the workbench has it: many warps where registers allow; more panels ahead of each only where there are many, or where 16 rows
-// leave room for fewer warps; and the first panel decoded ahead where no kernel prepares the activations meanwhile.
-template <Form kForm, int kRoom, typename T>
+// As the workbench has it: many warps where registers allow. Where a warp has several panels it fetches more of them ahead, of which a
+// part waits until the activations are there, which would otherwise come late; where it has many, that matters less.
+template <Form kForm, int kRoom, bool kOwn, typename T>
 bool Launch(const PackedView& w, const T* a, int batch, void* y, bool half_y, void* workspace, cudaStream_t stream) {
   constexpr int kWarps = kRoom == 16 ? 12 : 16, kUnit = kForm == Form::kOneByte ? 2 : 1;  // whose panels are half as large
-  constexpr bool kAhead = kRoom == 1;
   const int64_t panels = static_cast<int64_t>(w.tiles) * w.chunks / w.shares / kWarps;
-  const bool many = kRoom == 16 || (kRoom == 1 && kUnit == 1 && panels >= 16);
-  return (many && LaunchSmall<kForm, kRoom, kWarps, 2 * kUnit, kAhead>(w, a, batch, workspace, y, half_y, stream)) ||
-         LaunchSmall<kForm, kRoom, kWarps, kUnit, kAhead>(w, a, batch, workspace, y, half_y, stream);
+  if constexpr (kRoom == 16 || kForm == Form::kTwoByte) {
+    if ((kRoom == 16 || (panels >= 6 && panels < 16)) &&
+        LaunchSmall<kForm, kRoom, kOwn, kWarps, 3 * kUnit, 2 * kUnit>(w, a, batch, workspace, y, half_y, stream))
+      return true;
+  }
+  if constexpr (kRoom < 16) {
+    if (panels >= 16 && LaunchSmall<kForm, kRoom, kOwn, kWarps, 2 * kUnit>(w, a, batch, workspace, y, half_y, stream)) return true;
+  }
+  constexpr int kFew = kOwn && kRoom > 1 ? 2 : 1;
+  return LaunchSmall<kForm, kRoom, kOwn, kWarps, kFew * kUnit, kUnit>(w, a, batch, workspace, y, half_y, stream);
 }
 
 template <Form kForm, typename T>
 bool LaunchForm(const PackedView& w, const T* a, int batch, void* y, bool half_y, void* workspace, cudaStream_t stream) {
-  switch (SmallRoom(batch)) {
+  const bool own = OwnActivations(batch, w.cols);
+  switch (SmallRoom(batch, own)) {
     case 1:
-      return Launch<kForm, 1>(w, a, batch, y, half_y, workspace, stream);
+      return Launch<kForm, 1, true>(w, a, batch, y, half_y, workspace, stream);
     case 4:
-      return Launch<kForm, 4>(w, a, batch, y, half_y, workspace, stream);
+      return own ? Launch<kForm, 4, true>(w, a, batch, y, half_y, workspace, stream)
+                 : Launch<kForm, 4, false>(w, a, batch, y, half_y, workspace, stream);
     case 8:
-      return Launch<kForm, 8>(w, a, batch, y, half_y, workspace, stream);
+      return Launch<kForm, 8, false>(w, a, batch, y, half_y, workspace, stream);
     default:
-      return Launch<kForm, 16>(w, a, batch, y, half_y, workspace, stream);
+      return Launch<kForm, 16, false>(w, a, batch, y, half_y, workspace, stream);
   }
 }
 
@@ -48,7 +56,7 @@ bool LaunchType(const PackedView& w, const T* a, int batch, void* y, bool half_y
 }  // namespace
 
 size_t SmallWorkspace(const PackedView& w, int64_t batch) {
-  return batch <= 1 ? 0 : Prepared::Bytes(w, std::min<int64_t>(batch, kMaxSmallBatch));
+  return OwnActivations(batch, w.cols) ? 0 : Prepared::Bytes(w, std::min<int64_t>(batch, kMaxSmallBatch));
 }
 
 bool SmallLinear(const PackedView& w, const void* a, bool half_a, int batch, void* y, bool half_y, void* workspace,

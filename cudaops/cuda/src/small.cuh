@@ -2,12 +2,12 @@
 //
 // A block takes a range of row tiles, a warp an equal share of the block's panels, in an order that goes through the tiles of one
 // chunk of columns before the next: a warp thus keeps the activations of its chunk in registers, and the warps need not wait for
-// each other. Panels come through a ring in shared memory, private to the warp, every lane fetching the bytes that it will use
-// itself. Sums are integers, so they can be added in any order.
+// each other. Panels come through a ring in shared memory, private to the warp. Sums are integers, so they can be added in any order;
+// those of high and low bytes are added up for each panel, and cut to 32 bits for all of its row.
 //
 // What does not depend on the activations is done before the kernel ahead has ended: the table, the first panels of the ring, and
 // the bytes of the first one where they have room in registers. A single row of activations every block makes bytes of by itself,
-// since a kernel of its own for that would take longer; several are prepared by one.
+// since a kernel of its own for that would take longer, and a few rows if they are not long; others are prepared by one.
 
 #ifndef COSETQ_CUDA_SMALL_CUH_
 #define COSETQ_CUDA_SMALL_CUH_
@@ -27,22 +27,33 @@
 namespace cosetq::cuda {
 
 // Rows of activations that a kernel for a batch has room for, and the tiles of eight columns of B that they take. A row's high bytes
-// are one column, its low bytes another: of a single row, columns 0 and 2, which lie in register 0 of two lanes; up to four rows
-// share a tile, high bytes first; with more, tiles alternate.
-constexpr int SmallRoom(int64_t batch) { return batch <= 1 ? 1 : batch <= 4 ? 4 : batch <= 8 ? 8 : 16; }
+// are one column, its low bytes another. Either way a lane has both of what belongs to a row of A and one of B. Up to four rows
+// share a tile, where they alternate; with more, tiles do.
+//
+// Up to four rows are made ready by every block itself, if shared memory has room for them beside all else, which takes so much at most.
+inline bool OwnActivations(int64_t batch, int64_t cols) {
+  const int left = CurrentDevice().shared_limit - (batch <= 1 ? 96 : 152) * 1024;
+  return batch <= 4 && batch * cols * static_cast<int64_t>(sizeof(float)) <= std::min(1 << 16, left);
+}
+constexpr int SmallRoom(int64_t batch, bool own) { return own && batch <= 1 ? 1 : batch <= 4 ? 4 : batch <= 8 ? 8 : 16; }
 constexpr int ColumnTiles(int room) { return (room + 3) / 4; }
 
 namespace {
 
-struct Column {
-  int tile, column;
-};
+// Sums of a tile of rows: [pair of tiles of columns][register][lane], or of one tile [row][row of the activations]: high and low bytes
+// added up.
 template <int kRoom>
-__device__ __forceinline__ Column ColumnOf(int row, bool low) {
-  if constexpr (kRoom == 1) return {0, 2 * low};
-  if constexpr (kRoom == 4) return {0, row + 4 * low};
-  return {row / 8 * 2 + low, row % 8};
-}
+struct Sums {
+  static constexpr int kPairs = kRoom == 16 ? 2 : 1;
+  static constexpr int kBytes = (kRoom == 1 ? 16 : kRoom == 4 ? 64 : 128 * kPairs) * 4;
+
+  // Where the sum of a row of the tile and one of the activations is.
+  __device__ __forceinline__ static int Place(int r, int row) {
+    if constexpr (kRoom == 1) return r;
+    if constexpr (kRoom == 4) return r * 4 + row;
+    return row / 8 * 128 + (r / 8 * 2 + row % 2) * 32 + r % 8 * 4 + row % 8 / 2;
+  }
+};
 
 // Activations made ready by a kernel of their own: [chunk][row] as ChunkRow has it, and the peaks of the rows.
 struct Prepared {
@@ -61,19 +72,21 @@ struct Prepared {
   }
 };
 
-// The activations of one chunk as a lane multiplies them: lane 4c + t has column c of the tiles.
+// The activations of one chunk as a lane multiplies them: lane 4c + t has column c of the tiles; and what the sums of a panel lack so
+// that the biases leave them, for the two rows of which the lane has sums.
 template <int kRoom>
 struct Operands {
-  static constexpr int kTiles = ColumnTiles(kRoom);
+  static constexpr int kTiles = ColumnTiles(kRoom), kPairs = Sums<kRoom>::kPairs;
   uint4 data[kPanelSteps / 2][kTiles];
   uint2 rests[kTiles];
+  int offsets[kPairs][2];
 
   // Another kernel has written them a moment ago, so they are read past the first-level cache.
   __device__ __forceinline__ void Load(const Prepared& from, int chunk, int batch, int lane) {
     const int t = lane % 4, column = lane / 4;
 #pragma unroll
     for (int tile = 0; tile < kTiles; ++tile) {
-      const int row = kRoom == 4 ? column % 4 : tile / 2 * 8 + column, low = kRoom == 4 ? column / 4 : tile % 2;
+      const int row = kRoom == 4 ? column / 2 : tile / 2 * 8 + column, low = kRoom == 4 ? column % 2 : tile % 2;
       const unsigned char* at = from.At(chunk, row, batch) + low * ChunkRow::kLow;
       const bool there = row < batch;
 #pragma unroll
@@ -84,33 +97,41 @@ struct Operands {
       rests[tile] = make_uint2(0, 0);
       if (there) rests[tile] = __ldcg(reinterpret_cast<const uint2*>(at + ChunkRow::Rest(0, t)));
     }
+#pragma unroll
+    for (int pair = 0; pair < kPairs; ++pair) {
+#pragma unroll
+      for (int i = 0; i < (kRoom == 4 ? 1 : 2); ++i) {
+        const int row = kRoom == 4 ? t : 8 * pair + 2 * t + i;
+        offsets[pair][i] = row < batch ? __ldcg(reinterpret_cast<const int*>(from.At(chunk, row, batch) + ChunkRow::kOffset)) : 0;
+      }
+    }
   }
 
-  // The same of a single row from the activations themselves: a lane makes a group, and a stage of the warp's own in shared memory
-  // brings each to its place. Adds the sums for the biases to [high, low] if asked to.
-  __device__ __forceinline__ void Make(const ByteView& w, float x[kGroup], uint32_t peak, int lane, uint32_t stage, int* biases, bool add) {
-    const GroupBytes bytes(w, x, ScaleOf(peak));
-    const int step = lane / kStepGroups, t = lane % kStepGroups, column = lane / 4, low = column / 2;
-    StoreShared8(stage + ChunkRow::Data(step, t), bytes.high[0], bytes.high[1]);
-    StoreShared8(stage + ChunkRow::kLow + ChunkRow::Data(step, t), bytes.low[0], bytes.low[1]);
-    StoreShared1(stage + ChunkRow::Rest(step, t), bytes.high_rest);
-    StoreShared1(stage + ChunkRow::kLow + ChunkRow::Rest(step, t), bytes.low_rest);
-    __syncwarp();
-    const bool there = column == 0 || column == 2;
+  // The same from what Store has brought to the stage of the warp, of rows up to four.
+  __device__ __forceinline__ void Collect(uint32_t stage, int batch, int lane) {
+    const int t = lane % 4, column = lane / 4, row = column / 2, low = column % 2;
+    const uint32_t at = stage + row * ChunkRow::kOffset + low * ChunkRow::kLow;
+    const bool there = row < (kRoom == 1 ? 1 : batch);
 #pragma unroll
     for (int pair = 0; pair < kPanelSteps / 2; ++pair) {
       data[pair][0] = make_uint4(0, 0, 0, 0);
-      if (there) data[pair][0] = LoadShared16(stage + low * ChunkRow::kLow + ChunkRow::Data(2 * pair, t));
+      if (there) data[pair][0] = LoadShared16(at + ChunkRow::Data(2 * pair, t));
     }
     rests[0] = make_uint2(0, 0);
-    if (there) rests[0] = LoadShared8(stage + low * ChunkRow::kLow + ChunkRow::Rest(0, t));
-    __syncwarp();
-    if (add) {
-      const int high_sum = __reduce_add_sync(0xffffffffu, bytes.high_bias), low_sum = __reduce_add_sync(0xffffffffu, bytes.low_bias);
-      if (lane == 0) atomicAdd(biases, high_sum), atomicAdd(biases + 1, low_sum);
-    }
+    if (there) rests[0] = LoadShared8(at + ChunkRow::Rest(0, t));
   }
 };
+
+// A lane makes a group of a chunk's row and brings it to its place; returns the offset of the row.
+__device__ __forceinline__ int StoreGroup(const ByteView& w, float x[kGroup], uint32_t peak, int lane, uint32_t stage) {
+  const GroupBytes bytes(w, x, ScaleOf(peak));
+  const int step = lane / kStepGroups, t = lane % kStepGroups;
+  StoreShared8(stage + ChunkRow::Data(step, t), bytes.high[0], bytes.high[1]);
+  StoreShared8(stage + ChunkRow::kLow + ChunkRow::Data(step, t), bytes.low[0], bytes.low[1]);
+  StoreShared1(stage + ChunkRow::Rest(step, t), bytes.high_rest);
+  StoreShared1(stage + ChunkRow::kLow + ChunkRow::Rest(step, t), bytes.low_rest);
+  return static_cast<int>(__reduce_add_sync(0xffffffffu, static_cast<unsigned>(bytes.Offset())));
+}
 
 // How much of the work is done, for measuring what each part costs: the weights fetched, decoded, multiplied.
 enum Work { kFetch, kDecode, kMultiply };
@@ -127,54 +148,55 @@ __device__ __forceinline__ void ForEachStep(const PanelCodes<kForm>& codes, uint
 }
 
 // Shared memory of a block, by address from its begin.
-template <Form kForm, int kRoom, int kWarps, int kDepth>
+template <Form kForm, int kRoom, bool kOwn, int kWarps, int kDepth>
 struct SmallLayout {
-  static constexpr int kTileBytes = ColumnTiles(kRoom) * 512 + 2 * kPanelRows * 4;
+  static constexpr int kTileBytes = Sums<kRoom>::kBytes + 2 * kPanelRows * 4;
   static constexpr int kRings = TableWords(kForm) * 4;
   static constexpr int kStages = kRings + kWarps * kDepth * PanelBytes(kForm);
-  static constexpr int kPeaks = kStages + (kRoom == 1 ? kWarps * ChunkRow::kBias : 0);
-  static constexpr int kBiases = kPeaks + kRoom * 4;
-  static constexpr int kTiles = (kBiases + kRoom * 8 + 15) / 16 * 16;
+  static constexpr int kPeaks = kStages + (kOwn ? kWarps * kRoom * ChunkRow::kOffset : 0);
+  static constexpr int kTiles = (kPeaks + kRoom * 4 + 15) / 16 * 16;
 
-  static int Bytes(int tiles) { return kTiles + tiles * kTileBytes; }
+  // After the tiles, the activations as they come.
+  __host__ __device__ static int Activations(int tiles) { return (kTiles + tiles * kTileBytes + 15) / 16 * 16; }
+  static int Bytes(int tiles, int activations) { return Activations(tiles) + (kOwn ? activations : 0); }
 };
 
-template <Form kForm, int kRoom, int kWarps, int kDepth, bool kAhead, Work kWork, typename T>
+template <Form kForm, int kRoom, bool kOwn, int kWarps, int kDepth, int kEarly, Work kWork, typename T>
 __global__ void __launch_bounds__(kWarps * 32, 1)
     Small(const __grid_constant__ PackedView w, const T* a, const __grid_constant__ Prepared prepared, int batch, void* y, bool half_y) {
-  using Layout = SmallLayout<kForm, kRoom, kWarps, kDepth>;
+  using Layout = SmallLayout<kForm, kRoom, kOwn, kWarps, kDepth>;
   constexpr int kVectors = PanelVectors(kForm), kSlot = PanelBytes(kForm), kThreads = kWarps * 32, kColumnTiles = ColumnTiles(kRoom);
+  constexpr bool kAhead = kOwn && kEarly == kDepth;  // the first panel is decoded before the activations are there
   LetNextKernelBegin();
   extern __shared__ __align__(128) unsigned char shared[];
   auto* peaks = reinterpret_cast<uint32_t*>(shared + Layout::kPeaks);
-  int* biases = reinterpret_cast<int*>(shared + Layout::kBiases);  // [row][high, low]
   const uint32_t address = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
   const int warp = __shfl_sync(0xffffffffu, threadIdx.x / 32, 0), lane = threadIdx.x % 32;
 
-  // The loads first, that they are all on their way at the same time.
+  // The loads first, that they are all on their way at the same time; the table's, which is waited for soon, before the panels'.
+  Table<kForm, kThreads> table(w);
   const Share share(w, blockIdx.x);
   const int items = share.count * w.chunks, begin = Part(items, warp, kWarps), end = Part(items, warp + 1, kWarps);
-  const uint32_t my_ring = address + Layout::kRings + warp * kDepth * kSlot + lane * 16;
+  const uint32_t ring = address + Layout::kRings + warp * kDepth * kSlot;
   const unsigned char* next = w.panels + (static_cast<int64_t>(share.first) * w.chunks + begin) * kSlot + lane * 16;
   int left = end - begin;
-  const auto fetch = [&](int slot) {
+  const auto fetch = [&](uint32_t to) {
     if (left > 0) {
-      const uint32_t to = my_ring + slot * kSlot;
 #pragma unroll
-      for (int v = 0; v < kVectors; ++v) CopyAsync16(to + v * 512, next + v * 512);
-      CopyAsync4(to + kVectors * 512 - lane * 12, next + kVectors * 512 - lane * 12);
+      for (int v = 0; v < kVectors; ++v) CopyAsync16(to + lane * 16 + v * 512, next + v * 512);
+      if (lane < 8) CopyAsync16(to + lane * 16 + kVectors * 512, next + kVectors * 512);
     }
     CommitCopies();
     next += kSlot;
     --left;
   };
 #pragma unroll
-  for (int i = 0; i < kDepth; ++i) fetch(i);
-  Table<kForm, kThreads> table(w);
+  for (int i = 0; i < kEarly; ++i) fetch(ring + i * kSlot);
   const int rows = share.count * kPanelRows, first_row = share.first * kPanelRows;
   auto* scales = reinterpret_cast<float*>(shared + Layout::kTiles);
   float* offsets = scales + rows;
-  int* sums = reinterpret_cast<int*>(offsets + rows);  // [tile][tile of columns][register][lane]
+  T* const own = reinterpret_cast<T*>(shared + Layout::Activations(share.count));  // activations
+  int* sums = reinterpret_cast<int*>(offsets + rows);  // [tile] as Sums has it
   for (int i = threadIdx.x; i < rows; i += kThreads) {
     CopyAsync4(static_cast<uint32_t>(__cvta_generic_to_shared(scales + i)), w.scales + first_row + i);
     if (w.offsets != nullptr && first_row + i < w.rows) {
@@ -183,29 +205,30 @@ __global__ void __launch_bounds__(kWarps * 32, 1)
       offsets[i] = 0;
     }
   }
-  for (int i = threadIdx.x; i < share.count * kColumnTiles * 128; i += kThreads) sums[i] = 0;
-  if (threadIdx.x < kRoom) peaks[threadIdx.x] = 0, biases[2 * threadIdx.x] = 0, biases[2 * threadIdx.x + 1] = 0;
+  for (int i = threadIdx.x; i < share.count * Sums<kRoom>::kBytes / 4; i += kThreads) sums[i] = 0;
+  if (threadIdx.x < kRoom) peaks[threadIdx.x] = 0;
   table.Store(reinterpret_cast<uint32_t*>(shared));
   __syncthreads();
 
   const uint32_t lane_table = address + lane * 4;
-  int slot = 0;
+  uint32_t slot = ring;
   PanelCodes<kForm> codes;
   uint32_t gains[2][2];
   const auto take = [&] {
     WaitForCopies<kDepth - 1>();
-    const uint32_t from = my_ring + slot * kSlot;
+    __syncwarp();
 #pragma unroll
     for (int v = 0; v < kVectors; ++v) {
-      const uint4 vector = LoadShared16(from + v * 512);
+      const uint4 vector = LoadShared16(slot + lane * 16 + v * 512);
       codes.words[4 * v] = vector.x;
       codes.words[4 * v + 1] = vector.y;
       codes.words[4 * v + 2] = vector.z;
       codes.words[4 * v + 3] = vector.w;
     }
-    ExpandGains(w.bytes.gains, LoadShared4(from + kVectors * 512 - lane * 12), gains);
+    ExpandGains(w.bytes.gains, LoadShared4(slot + lane * 4 + kVectors * 512), gains);
+    __syncwarp();
     fetch(slot);
-    slot = slot + 1 == kDepth ? 0 : slot + 1;
+    slot = kDepth > 1 && slot < ring + (kDepth - 1) * kSlot ? slot + kSlot : ring;
   };
   uint32_t first_gains[4], first_steps[kPanelSteps][4];
   if (kAhead && begin < end) {
@@ -220,42 +243,59 @@ __global__ void __launch_bounds__(kWarps * 32, 1)
 
   int tile = begin % share.count, chunk = begin / share.count;
   Operands<kRoom> b;
-  constexpr int kOwnRows = (kRoom + kWarps - 1) / kWarps;  // of the activations: warp, warp + kWarps
-  int high_biases[kOwnRows] = {}, low_biases[kOwnRows] = {};
-  const auto make = [&](float x[kGroup]) {
-    b.Make(w.bytes, x, peaks[0], lane, address + Layout::kStages + warp * ChunkRow::kBias, biases, tile == 0);
+  const auto fetch_late = [&] {
+#pragma unroll
+    for (int i = kEarly; i < kDepth; ++i) fetch(ring + i * kSlot);
   };
-  if constexpr (kRoom == 1) {
-    float x[kGroup];
-    LoadGroup(w, a, chunk * kPanelGroups + lane, x);
-    const uint32_t peak = __reduce_max_sync(0xffffffffu, PeakOf(a, w.cols, threadIdx.x, kThreads));
-    if (lane == 0) atomicMax(peaks, peak);
+  const auto make = [&] {
+    const uint32_t stage = address + Layout::kStages + warp * kRoom * ChunkRow::kOffset;
+    __syncwarp();
+    for (int row = 0; row < (kRoom == 1 ? 1 : batch); ++row) {
+      float x[kGroup];
+      LoadGroup(w, own + row * w.cols, chunk * kPanelGroups + lane, x);
+      const int offset = StoreGroup(w.bytes, x, FloatMagnitude(peaks[row], T()), lane, stage + row * ChunkRow::kOffset);
+      if (kRoom == 1 || lane % 4 == row) b.offsets[0][0] = offset;
+    }
+    __syncwarp();
+    b.Collect(stage, batch, lane);
+  };
+  if constexpr (kOwn) {
+    CopyRows(a, kRoom == 1 ? 1 : batch, w.cols, threadIdx.x, kThreads, own, peaks);
+    fetch_late();
     __syncthreads();
-    if (begin < end) make(x);
+    if (begin < end) make();
   } else {
     if (begin < end) b.Load(prepared, chunk, batch, lane);
-    // Needed in the end: nobody waits for them here.
-#pragma unroll
-    for (int own = 0; own < kOwnRows; ++own) {
-      const int row = warp + own * kWarps;
-      for (int i = lane; i < w.chunks && row < batch; i += 32) {
-        const int2 of = __ldcg(reinterpret_cast<const int2*>(prepared.At(i, row, batch) + ChunkRow::kBias));
-        high_biases[own] += of.x;
-        low_biases[own] += of.y;
-      }
-    }
+    fetch_late();
+    if (threadIdx.x < batch) peaks[threadIdx.x] = __ldcg(prepared.peaks + threadIdx.x);
   }
 
-  const uint32_t first_sum = address + static_cast<uint32_t>(reinterpret_cast<unsigned char*>(sums) - shared) + lane * 4;
-  uint32_t to = first_sum + tile * kColumnTiles * 512;
+  // The sum of a panel takes 31 bits (weight.cu), those of all chunks must too.
+  const int shift = 32 - __clz(w.chunks);
+  const uint32_t round = 1u << shift >> 1;
+  const uint32_t first_sum = address + static_cast<uint32_t>(reinterpret_cast<unsigned char*>(sums) - shared) + (kRoom == 1 ? lane / 4 : lane) * 4;
+  uint32_t to = first_sum + tile * Sums<kRoom>::kBytes;
   bool turned = false;  // to another chunk
   const auto add = [&](const int (&sum)[kColumnTiles][4]) {
+    const auto merge = [&](int high, int low, int offset) {  // modulo 2^32, where the result fits again
+      return static_cast<int>(static_cast<uint32_t>(high) * 256 + static_cast<uint32_t>(low) + static_cast<uint32_t>(offset) + round) >> shift;
+    };
+    if constexpr (kRoom == 1) {
+      if (lane % 4 == 0) {
+        AddShared(to, merge(sum[0][0], sum[0][1], b.offsets[0][0]));
+        AddShared(to + 32, merge(sum[0][2], sum[0][3], b.offsets[0][0]));
+      }
+    } else if constexpr (kRoom == 4) {
+      AddShared(to, merge(sum[0][0], sum[0][1], b.offsets[0][0]));
+      AddShared(to + 128, merge(sum[0][2], sum[0][3], b.offsets[0][0]));
+    } else {
 #pragma unroll
-    for (int i = 0; i < kColumnTiles; ++i) {
+      for (int i = 0; i < kColumnTiles; i += 2) {
 #pragma unroll
-      for (int r = 0; r < 4; r += kRoom == 1 ? 2 : 1) AddShared(to + static_cast<uint32_t>(i * 4 + r) * 128, sum[i][r]);
+        for (int r = 0; r < 4; ++r) AddShared(to + static_cast<uint32_t>(i * 2 + r) * 128, merge(sum[i][r], sum[i + 1][r], b.offsets[i / 2][r % 2]));
+      }
     }
-    to += kColumnTiles * 512;
+    to += Sums<kRoom>::kBytes;
     if (++tile == share.count) {
       tile = 0;
       ++chunk;
@@ -272,9 +312,9 @@ __global__ void __launch_bounds__(kWarps * 32, 1)
   };
   int item = begin;
   if (kAhead && item < end) {
-    int sum[kColumnTiles][4] = {};
+    int sum[kColumnTiles][4];
 #pragma unroll
-    for (int i = 0; i < kColumnTiles; ++i) MultiplyAdd(sum[i], first_gains, b.rests[i].x, b.rests[i].y);
+    for (int i = 0; i < kColumnTiles; ++i) Multiply(sum[i], first_gains, b.rests[i].x, b.rests[i].y);
 #pragma unroll
     for (int step = 0; step < kPanelSteps; ++step) multiply(first_steps[step], step, sum);
     add(sum);
@@ -283,24 +323,24 @@ __global__ void __launch_bounds__(kWarps * 32, 1)
   for (; item < end; ++item) {
     if (turned) {
       turned = false;
-      if constexpr (kRoom == 1) {
-        float x[kGroup];
-        LoadGroup(w, a, chunk * kPanelGroups + lane, x);
-        make(x);
+      if constexpr (kOwn) {
+        make();
       } else {
         b.Load(prepared, chunk, batch, lane);
       }
     }
     take();
-    int sum[kColumnTiles][4] = {};
+    int sum[kColumnTiles][4];
     if constexpr (kWork == kFetch) {
+#pragma unroll
+      for (int i = 0; i < kColumnTiles * 4; ++i) sum[i / 4][i % 4] = 0;
 #pragma unroll
       for (int i = 0; i < kVectors * 4; ++i) sum[0][i % 4] ^= static_cast<int>(codes.words[i] ^ gains[0][0]);
     } else {
       // The gains themselves are A for what goes with them: a byte per step and lane is a column of A.
       const uint32_t gain_bytes[4] = {gains[0][0], gains[1][0], gains[0][1], gains[1][1]};
 #pragma unroll
-      for (int i = 0; i < kColumnTiles; ++i) MultiplyAdd(sum[i], gain_bytes, b.rests[i].x, b.rests[i].y);
+      for (int i = 0; i < kColumnTiles; ++i) Multiply(sum[i], gain_bytes, b.rests[i].x, b.rests[i].y);
       ForEachStep<kForm>(codes, lane_table, gains, w.bytes.base, [&](auto step, const uint32_t of[4]) {
         if constexpr (kWork == kDecode) {
 #pragma unroll
@@ -312,16 +352,6 @@ __global__ void __launch_bounds__(kWarps * 32, 1)
     }
     add(sum);
   }
-  if constexpr (kRoom > 1) {
-#pragma unroll
-    for (int own = 0; own < kOwnRows; ++own) {
-      const int row = warp + own * kWarps;
-      if (row >= batch) continue;
-      biases[2 * row] = __reduce_add_sync(0xffffffffu, high_biases[own]);
-      biases[2 * row + 1] = __reduce_add_sync(0xffffffffu, low_biases[own]);
-      peaks[row] = __ldcg(prepared.peaks + row);
-    }
-  }
   CommitCopies();  // those of the scales, if no panel's took them along
   WaitForCopies<0>();
   __syncthreads();
@@ -331,12 +361,8 @@ __global__ void __launch_bounds__(kWarps * 32, 1)
   for (int i = threadIdx.x / kPanelRows; i < share.count * kRoom; i += kThreads / kPanelRows) {
     const int row = i % kRoom, at = i / kRoom, n = first_row + at * kPanelRows + r;
     if (row >= batch || n >= w.rows) continue;
-    const auto sum = [&](bool low) {
-      const Column c = ColumnOf<kRoom>(row, low);
-      const int place = (r / 8 * 2 + c.column % 2) * 32 + r % 8 * 4 + c.column / 2;  // of the registers of a product
-      return static_cast<float>(sums[(at * kColumnTiles + c.tile) * 128 + place] - biases[2 * row + low]);
-    };
-    const float product = (sum(false) * 256.0f + sum(true)) * StepOf(peaks[row]);
+    const int sum = sums[at * (Sums<kRoom>::kBytes / 4) + Sums<kRoom>::Place(r, row)];
+    const float product = static_cast<float>(sum) * static_cast<float>(1 << shift) * StepOf(kOwn ? FloatMagnitude(peaks[row], T()) : peaks[row]);
     const float value = product * scales[at * kPanelRows + r] + offsets[at * kPanelRows + r];
     const int64_t out = static_cast<int64_t>(row) * w.rows + n;
     if (half_y) {
@@ -347,26 +373,31 @@ __global__ void __launch_bounds__(kWarps * 32, 1)
   }
 }
 
-// A block takes four chunks of one row of activations, and finds the peak of the whole row by itself.
-constexpr int kPrepareThreads = 4 * kPanelGroups;
+// A block takes four chunks of one row of activations, and finds the peak of the whole row by itself. It has few threads, so that it
+// fits beside a block of the kernel ahead. Rows that
+// are not long are kept in shared memory, which is faster than fetching columns one by one.
+constexpr int kPrepareThreads = 4 * kPanelGroups, kKeptRow = 1 << 12;
 
 template <typename T>
 __global__ void __launch_bounds__(kPrepareThreads)
     Prepare(const __grid_constant__ PackedView w, const T* a, const __grid_constant__ Prepared to, int batch) {
   __shared__ uint32_t peak;
+  extern __shared__ __align__(128) unsigned char shared[];
   LetNextKernelBegin();
   if (threadIdx.x == 0) peak = 0;
   __syncthreads();
   const int row = blockIdx.y, group = blockIdx.x * kPrepareThreads + threadIdx.x, chunk = group / kPanelGroups;
   const T* from = a + static_cast<int64_t>(row) * w.cols;
+  T* const copy = w.cols <= kKeptRow ? reinterpret_cast<T*>(shared) : nullptr;
   WaitForKernelsAhead();
   float x[kGroup];
-  LoadGroup(w, from, group, x);
-  const uint32_t largest = __reduce_max_sync(0xffffffffu, PeakOf(from, w.cols, threadIdx.x, kPrepareThreads));
+  if (copy == nullptr) LoadGroup(w, from, group, x);
+  const uint32_t largest = PeakOf(from, w.cols, threadIdx.x, kPrepareThreads, copy);
   if (threadIdx.x % 32 == 0) atomicMax(&peak, largest);
   __syncthreads();
   if (group == 0) to.peaks[row] = peak;
   if (chunk >= w.chunks) return;
+  if (copy != nullptr) LoadGroup(w, copy, group, x);
   const GroupBytes bytes(w.bytes, x, ScaleOf(peak));
   const int lane = threadIdx.x % 32, step = lane / kStepGroups, t = lane % kStepGroups;
   unsigned char* out = to.chunks + (static_cast<int64_t>(chunk) * batch + row) * ChunkRow::kBytes;
@@ -374,22 +405,23 @@ __global__ void __launch_bounds__(kPrepareThreads)
   *reinterpret_cast<uint2*>(out + ChunkRow::kLow + ChunkRow::Data(step, t)) = make_uint2(bytes.low[0], bytes.low[1]);
   out[ChunkRow::Rest(step, t)] = static_cast<unsigned char>(bytes.high_rest);
   out[ChunkRow::kLow + ChunkRow::Rest(step, t)] = static_cast<unsigned char>(bytes.low_rest);
-  const int high = __reduce_add_sync(0xffffffffu, bytes.high_bias), low = __reduce_add_sync(0xffffffffu, bytes.low_bias);
-  if (lane == 0) *reinterpret_cast<int2*>(out + ChunkRow::kBias) = make_int2(high, low);
+  const int offset = static_cast<int>(__reduce_add_sync(0xffffffffu, static_cast<unsigned>(bytes.Offset())));
+  if (lane == 0) *reinterpret_cast<int*>(out + ChunkRow::kOffset) = offset;
 }
 
-// Launches the kernels over the whole device; false if the weight does not fit. kAhead: the first panel of a warp is decoded before
-// the activations are there.
-template <Form kForm, int kRoom, int kWarps, int kDepth, bool kAhead, Work kWork = kMultiply, typename T>
+// Launches the kernels over the whole device; false if the weight does not fit. Of a warp's ring, kEarly panels are
+// fetched before the activations are there.
+template <Form kForm, int kRoom, bool kOwn, int kWarps, int kDepth, int kEarly = kDepth, Work kWork = kMultiply, typename T>
 bool LaunchSmall(const PackedView& w, const T* a, int batch, void* workspace, void* y, bool half_y, cudaStream_t stream) {
-  const auto kernel = Small<kForm, kRoom, kWarps, kDepth, kAhead, kWork, T>;
+  const auto kernel = Small<kForm, kRoom, kOwn, kWarps, kDepth, kEarly, kWork, T>;
   const Device& device = CurrentDevice();
-  const int shared = SmallLayout<kForm, kRoom, kWarps, kDepth>::Bytes((w.tiles + w.shares - 1) / w.shares);
+  const int shared = SmallLayout<kForm, kRoom, kOwn, kWarps, kDepth>::Bytes((w.tiles + w.shares - 1) / w.shares, batch * w.cols * static_cast<int>(sizeof(T)));
   if (shared > device.shared_limit) return false;
   Check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared), "reserve shared memory");
   const Prepared prepared(workspace, w, batch);
-  if constexpr (kRoom > 1) {
-    LaunchOverlapped("prepare activations", Prepare<T>, dim3(static_cast<unsigned>((w.chunks + 3) / 4), static_cast<unsigned>(batch)), kPrepareThreads, 0,
+  if constexpr (!kOwn) {
+    const size_t copy = w.cols <= kKeptRow ? static_cast<size_t>(w.cols) * sizeof(T) : 0;
+    LaunchOverlapped("prepare activations", Prepare<T>, dim3(static_cast<unsigned>((w.chunks + 3) / 4), static_cast<unsigned>(batch)), kPrepareThreads, copy,
                      device.hopper, stream, w, a, prepared, batch);
   }
   LaunchOverlapped("multiply a small batch", kernel, dim3(static_cast<unsigned>(w.shares)), kWarps * 32, static_cast<size_t>(shared), device.hopper,

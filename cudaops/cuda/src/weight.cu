@@ -87,6 +87,7 @@ std::optional<Bytes> BytesOf(Form form, const FormTables& t, const float centre[
   Bytes b;
   int rounded[4], bias[4];
   float rests = 0;
+  int largest = 0;
   for (int j = 0; j < 4; ++j) {
     // Both blocks have the table in common, and therefore the integer.
     rounded[j] = static_cast<int>(std::lround((centre[j] + centre[j + 4]) / 2));
@@ -96,6 +97,7 @@ std::optional<Bytes> BytesOf(Form form, const FormTables& t, const float centre[
       most = std::max(most, gain * (high - rounded[j]));
     }
     if (most - least > 255) return {};
+    largest = std::max({largest, -least, most});
     bias[j] = -least;
     for (int block = 0; block < 2; ++block) {
       b.view.rest[4 * block + j] = centre[4 * block + j] - static_cast<float>(rounded[j]);
@@ -104,7 +106,10 @@ std::optional<Bytes> BytesOf(Form form, const FormTables& t, const float centre[
   }
   int factor = std::max(1, static_cast<int>(std::ceil(rests)));
   factor += factor % 2 == 0;
-  if (factor * *std::max_element(gains.begin(), gains.end()) > 255) return {};
+  const int largest_gain = factor * *std::max_element(gains.begin(), gains.end());
+  if (largest_gain > 255) return {};
+  // The kernel for few rows wants the sum of a panel with activations in 31 bits: of kGroup weights, and what is left of their centre.
+  if (static_cast<int64_t>(kPanelGroups) * (kGroup * largest + largest_gain) * 32639 >= int64_t{1} << 31) return {};
   for (float& x : b.view.rest) x /= static_cast<float>(factor);
   for (int i = 0; i < 4; ++i) b.view.gains |= static_cast<uint32_t>(factor * gains[static_cast<size_t>(i) % gains.size()]) << (8 * i);
   b.view.base = Fields(bias);

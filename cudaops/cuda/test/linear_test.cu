@@ -182,6 +182,9 @@ void TestCudaLinear(bool brief) {
   Run({CodecNamed("d4:4,4"), 5000, 1100, options}, {1, 8, 16});
   Run({CodecNamed("d4:2,4"), 300, 9000, options}, {1, 8, 16});
   Run({CodecNamed("d4:4"), 40000, 300, options}, {1, 16});
+  Run({CodecNamed("d4:4,4"), 13000, 4000, options}, {1, 5});
+  // A row too long to be kept in shared memory.
+  Run({CodecNamed("d4:4,4"), 40, 17000, options}, {1});
   // Several tiles of rows and of columns, the last ones not full, and chunks that fill no slice of corrections.
   for (const char* codec : {"d4:4,4", "d4:2,4", "d4:4"}) Run({CodecNamed(codec), 700, 1400, options}, {17, 33, 128, 300});
 }
