@@ -160,7 +160,7 @@ void CheckWeight(const Codec& codec, int64_t rows, int64_t cols, const Options& 
         const std::vector<double> got = run(false);
         if (!Check(got.size() == want.size(), what + ": wrote outside Y")) continue;
         const double off = RelativeError(got, want);
-        Check(off <= std::max(PathBudget(path), options.half ? kHalfBudget : 0),
+        Check(off <= PathBudget(path) + (options.half ? kHalfBudget : 0),
               what + ": relative error " + std::to_string(off * 1e6) + "e-6");
         Check(got == run(true), what + ": depends on the order of the pieces");
         Check(CallCount(counter.c_str()) == before + (batch == 0 ? 0 : 2),
