@@ -21,8 +21,7 @@ bool Launch(const PackedView& w, const T* a, int batch, void* y, bool half_y, vo
   if constexpr (kRoom < 16) {
     if (panels >= 16 && LaunchSmall<kForm, kRoom, kOwn, kWarps, 2 * kUnit>(w, a, batch, workspace, y, half_y, stream)) return true;
   }
-  constexpr int kFew = kOwn && kRoom > 1 ? 2 : 1;
-  return LaunchSmall<kForm, kRoom, kOwn, kWarps, kFew * kUnit, kUnit>(w, a, batch, workspace, y, half_y, stream);
+  return LaunchSmall<kForm, kRoom, kOwn, kWarps, kUnit>(w, a, batch, workspace, y, half_y, stream);
 }
 
 template <Form kForm, typename T>
