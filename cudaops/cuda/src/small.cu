@@ -13,7 +13,7 @@ template <Form kForm, int kRoom, bool kOwn, typename T>
 bool Launch(const PackedView& w, const T* a, int batch, void* y, bool half_y, void* workspace, cudaStream_t stream) {
   constexpr int kWarps = kRoom == 16 ? 12 : 16, kUnit = kForm == Form::kOneByte ? 2 : 1;  // whose panels are half as large
   const int64_t panels = static_cast<int64_t>(w.tiles) * w.chunks / w.shares / kWarps;
-  if constexpr (kRoom == 16 || kForm == Form::kTwoByte) {
+  if constexpr (kRoom == 16 || kForm == Form::kTwoByte || (kForm == Form::kNibbleByte && kRoom == 1)) {
     if ((kRoom == 16 || (panels >= 6 && panels < 16)) &&
         LaunchSmall<kForm, kRoom, kOwn, kWarps, 3 * kUnit, 2 * kUnit>(w, a, batch, workspace, y, half_y, stream))
       return true;
