@@ -49,7 +49,7 @@ var rules = map[string]rule{
 
 	// The whole pipeline as an API: it orders the stages.
 	root: {project: []string{"bench", "calib", "cudaops", "eval", "finetune", "internal/strictyaml", "internal/suggest", "journal", "lattice", "onnx", "ort", "quant", "report", "rewrite", "tensor"},
-		modules: []string{"github.com/goccy/go-yaml"}}, // goccy/go-yaml: writes recipes
+		modules: []string{"github.com/goccy/go-yaml", "golang.org/x/sync"}}, // goccy/go-yaml: writes recipes; x/sync: weights coded at once
 
 	// The command line: flags, progress, printing.
 	"cmd/cosetq": {
@@ -57,7 +57,7 @@ var rules = map[string]rule{
 		modules: []string{"github.com/schollz/progressbar", "github.com/spf13/cobra", "github.com/spf13/pflag",
 			"golang.org/x/sys", "golang.org/x/term"},
 	},
-	"cmd/quality":    {project: []string{anything}},
+	"cmd/quality":    {project: []string{anything}, modules: []string{"golang.org/x/sync"}},
 	"cmd/layerbench": {project: []string{anything}, modules: []string{"golang.org/x/sys"}},
 	"examples":       {project: []string{anything}},
 
