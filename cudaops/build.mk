@@ -8,8 +8,9 @@
 #                                       a device that is the host: its tests need no GPU
 #   make -f cudaops/build.mk bench      times of the kernels alone
 
-here := $(patsubst %/,%,$(dir $(lastword $(MAKEFILE_LIST))))
+here := $(patsubst %/,%,$(dir $(abspath $(lastword $(MAKEFILE_LIST)))))
 out ?= $(here)/../build/ops
+include $(here)/moved.mk
 CXX ?= g++
 GO ?= go
 ort_include ?= $(shell cd $(here) && $(GO) list -m -f '{{.Dir}}' github.com/yalue/onnxruntime_go)

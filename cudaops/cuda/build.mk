@@ -10,6 +10,7 @@
 here := $(patsubst %/,%,$(dir $(abspath $(lastword $(MAKEFILE_LIST)))))
 ops := $(here)/..
 out ?= $(ops)/../build/ops
+include $(ops)/moved.mk
 CXX ?= g++
 GO ?= go
 fetched := $(ops)/../build/cuda/nvidia/cu13
