@@ -244,7 +244,7 @@ func (c *comparison) load(ctx context.Context, m *onnx.Model, name string) (*run
 			_ = os.Remove(f.Path)
 		}
 	}()
-	session, err := c.runtime.NewSession(path, c.options.Session)
+	session, err := c.runtime.NewSession(path, accurately(c.options.Session))
 	if err != nil {
 		if errors.Is(err, ort.ErrModel) {
 			return nil, fail(BadModel, err, "`cosetq inspect` shows what is in the models")

@@ -3,6 +3,7 @@ package cosetq
 import (
 	"context"
 	"errors"
+	"maps"
 	"path/filepath"
 	"strconv"
 
@@ -47,12 +48,19 @@ func (o *QuantizeOptions) newJudge(input string) (*judge, error) {
 	return jd, nil
 }
 
-// session says how to run models: without the native library on the portable path. Activations are kept closely on every
-// processor, so that what is measured is what the codes lose.
+// session says how to run models: without the native library on the portable path.
 func (o *QuantizeOptions) session() ort.SessionOptions {
 	s := ort.SessionOptions{Threads: o.Threads, Config: withoutSpinning()}
 	s.OpsLibrary, _ = cudaops.FindLibrary("")
-	s.Config[cudaops.ConfigAccuracy] = strconv.Itoa(cudaops.AccuracyAccurate)
+	return accurately(s)
+}
+
+// accurately keeps activations closely on every processor, unless the options say otherwise: what is measured then is what the
+// codes lose.
+func accurately(s ort.SessionOptions) ort.SessionOptions {
+	config := map[string]string{cudaops.ConfigAccuracy: strconv.Itoa(cudaops.AccuracyAccurate)}
+	maps.Copy(config, s.Config)
+	s.Config = config
 	return s
 }
 
