@@ -207,7 +207,12 @@ func TestCalibrateMemoryIsFlat(t *testing.T) {
 	if err := save(model, mlp(2048, 2048, 64), onnx.SaveOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	_, few := calibrated(t, model, "random:300", "--samples", "0")
+	// The peak of a short run depends on how its threads meet; a long one sees them meet in every way.
+	var few int64
+	for range 4 {
+		_, peak := calibrated(t, model, "random:300", "--samples", "0")
+		few = max(few, peak)
+	}
 	_, many := calibrated(t, model, "random:3000", "--samples", "0")
 	t.Logf("peak memory %d with 300 samples, %d with 3000", few, many)
 	if many > few+few/20 {
