@@ -51,23 +51,6 @@ OrtStatus* CreateObserve(const OrtKernelInfo* info, void** kernel) {
   return nullptr;
 }
 
-// Σ v² of a row, in eight sums side by side.
-double SumSquares(const float* values, int64_t columns) {
-  double sums[8] = {};
-  int64_t c = 0;
-  for (; c + 8 <= columns; c += 8) {
-    for (int64_t i = 0; i < 8; ++i) {
-      const auto v = static_cast<double>(values[c + i]);
-      sums[i] += v * v;
-    }
-  }
-  for (; c < columns; ++c) {
-    const auto v = static_cast<double>(values[c]);
-    sums[c % 8] += v * v;
-  }
-  return ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]));
-}
-
 // Adds Σ v² of every row.
 template <typename T>
 void AddSquares(const T* values, int64_t columns, std::vector<double>* sums);
@@ -75,7 +58,7 @@ void AddSquares(const T* values, int64_t columns, std::vector<double>* sums);
 template <>
 void AddSquares(const float* values, int64_t columns, std::vector<double>* sums) {
   for (double& sum : *sums) {
-    sum += SumSquares(values, columns);
+    sum += ActiveKernels().moments.sum_squares(values, columns);
     values += columns;
   }
 }
@@ -86,7 +69,7 @@ void AddSquares(const uint16_t* values, int64_t columns, std::vector<double>* su
   for (double& sum : *sums) {
     ActiveKernels().to_float(values, row.data(), columns);
     values += columns;
-    sum += SumSquares(row.data(), columns);
+    sum += ActiveKernels().moments.sum_squares(row.data(), columns);
   }
 }
 

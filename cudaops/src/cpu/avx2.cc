@@ -14,6 +14,7 @@ inline Vec MulAdd(Vec a, Vec b, Vec c) { return _mm256_fmadd_ps(a, b, c); }
 
 #include "avx2_rows.h"
 #include "generic_d4.h"
+#include "moments.h"
 #include "product.h"
 
 namespace cosetq {
@@ -49,6 +50,7 @@ const Kernels kAvx2Kernels = {
     MultiplyGeneral,
     AddProduct<float>,
     AddProduct<double>,
+    kMomentKernels,
     {{Avx2LookupBuild8, Avx2Lookup8, Avx2LookupRows, 2}, {}},
     {&kAvx2Panel8, &kAvx2Panel16},
 };
@@ -63,6 +65,7 @@ const Kernels kAvxVnniKernels = {
     MultiplyGeneral,
     AddProduct<float>,
     AddProduct<double>,
+    kMomentKernels,
     {{Avx2LookupBuild8, Avx2Lookup8, Avx2LookupRows, 2}, {}},
     {&kAvxVnniPanel8, &kAvxVnniPanel16},
 };

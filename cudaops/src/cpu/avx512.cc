@@ -14,6 +14,7 @@ inline Vec MulAdd(Vec a, Vec b, Vec c) { return _mm512_fmadd_ps(a, b, c); }
 
 #include "avx512_lookup.h"
 #include "generic.h"
+#include "moments.h"
 #include "product.h"
 
 namespace cosetq {
@@ -130,6 +131,7 @@ const Kernels kAvx512Kernels = {
     MultiplyGeneral,
     AddProduct<float>,
     AddProduct<double>,
+    kMomentKernels,
     {{Avx512LookupBuild8, Avx512Lookup8, Avx512WordRows, 2},
      {Avx512LookupBuild16, Avx512Lookup16, Avx512LaneRows, 1}},
     {&kAvx512Panel8, &kAvx512Panel16},
@@ -146,6 +148,7 @@ const Kernels kAmxKernels = {
     MultiplyGeneral,
     AddProduct<float>,
     AddProduct<double>,
+    kMomentKernels,
     {{Avx512LookupBuild8, Avx512Lookup8, Avx512WordRows, 2},
      {Avx512LookupBuild16, Avx512Lookup16, Avx512LaneRows, 1}},
     {nullptr, &kAmxPanel16},

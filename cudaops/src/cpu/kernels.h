@@ -46,6 +46,57 @@ struct ProductWork {
 template <typename T>
 using AddProductFn = void (*)(const ProductWork<T>& work);
 
+// Second moments are summed up in square blocks of so many columns.
+inline constexpr int64_t kMomentUnit = 192;
+
+// Some columns of rows [rows, stride], up to kMomentUnit.
+struct MomentRows {
+  const float* from;
+  int64_t stride;
+  int64_t rows;
+  int64_t columns;
+};
+
+// Of each column the extremes, and Σ w v and Σ w v² in the order of the rows.
+struct MomentSums {
+  const double* weights;  // one per row
+  float* low;
+  float* high;
+  double* sums;
+  double* squares;  // null: not wanted
+};
+
+// Rows laid out for products, each times the root of what it weighs: as strips of as many columns as a kernel keeps in vectors, and
+// as slips of as many as it spreads over vectors, [strip or slip][depth][column], zeros past the last column.
+struct MomentPanels {
+  const float* roots;  // one per row
+  int64_t depth;       // rows that there is room for
+  float* strips;       // [kMomentUnit * depth]
+  float* slips;        // likewise
+  int64_t first;       // place of the first row
+};
+
+// to[i][j] += sum over rows of slips[i] * strips[j], in the order of the rows and for some hundred of them in float, for the columns
+// of two units.
+struct MomentBlock {
+  double* to;  // [kMomentUnit, kMomentUnit]
+  const float* strips;
+  const float* slips;
+  int64_t rows;
+  int64_t depth;
+  int64_t strip_columns;
+  int64_t slip_columns;
+  bool diagonal;  // the units are the same: what lies below the diagonal is of no interest
+};
+
+struct MomentKernels {
+  bool (*copy)(const float* from, int64_t count, float* to);  // returns whether all are finite
+  double (*sum_squares)(const float* values, int64_t count);  // the same on every instruction set
+  void (*summarise)(const MomentRows& rows, const MomentSums& to);
+  void (*pack)(const MomentRows& rows, const MomentPanels& to);
+  void (*add)(const MomentBlock& work);
+};
+
 using ToFloatFn = void (*)(const uint16_t* from, float* to, int64_t count);
 using ToHalfFn = void (*)(const float* from, uint16_t* to, int64_t count);
 
@@ -130,6 +181,7 @@ struct Kernels {
   MultiplyFn multiply;
   AddProductFn<float> add_product;
   AddProductFn<double> add_product_double;
+  MomentKernels moments;
   // For activations in one byte and in two.
   LookupKernels lookup[2];
   const PanelKernels* panel[2];  // null for none; the first gives way to the second

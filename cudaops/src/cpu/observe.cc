@@ -7,27 +7,16 @@
 namespace cosetq {
 namespace {
 
-// Rows of a panel, whose products are added in float before they go to double: enough that this is cheap beside the products.
-constexpr int64_t kPanelRows = 256;
-// Columns are worked on in units: a whole number of wide blocks (the kernel's rows) and of slim
-// ones (its columns). The matrix is stored as blocks of kUnit × kUnit, one per pair of units.
-constexpr int64_t kUnit = 192;
-constexpr int64_t kWide = kTile;
-constexpr int64_t kSlim = kColumns;
-static_assert(kUnit % kWide == 0 && kUnit % kSlim == 0);
+// Rows of a panel: enough that the sums in double, which no cache holds, are not read and written too often.
+constexpr int64_t kPanelRows = 512;
+// Rows that a laid out panel has room for: some more, so that its strips do not share the same places of a cache.
+constexpr int64_t kPanelDepth = kPanelRows + 8;
+constexpr int64_t kPackRows = 32;  // read twice while they are near
+// Columns are worked on in units. The matrix is stored as blocks of kUnit × kUnit, one per pair of units.
+constexpr int64_t kUnit = kMomentUnit;
 constexpr int64_t kPieceNumbers = 1 << 15;  // worth handing to a thread
 
 int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
-bool IsFinite(const float* row, int64_t count) {
-  uint32_t special = 0;
-  for (int64_t i = 0; i < count; ++i) {
-    uint32_t bits;
-    std::memcpy(&bits, row + i, sizeof bits);
-    special |= (bits & 0x7f800000u) == 0x7f800000u ? 1u : 0u;
-  }
-  return special == 0;
-}
 
 // Place of the block of units p ≤ q.
 size_t PairPlace(int64_t p, int64_t q) {
@@ -36,7 +25,7 @@ size_t PairPlace(int64_t p, int64_t q) {
 
 // Memory of the panel that a thread is at.
 struct Scratch {
-  std::vector<float> wide, slim;
+  std::vector<float> strips, slips, roots;
 };
 
 Scratch& ThreadScratch() {
@@ -66,8 +55,9 @@ struct Observation::Panel {
   Observation* self;
   const Kernels* kernels;
   int64_t rows;
-  float* wide;  // [unit][wide block][row][kWide]
-  float* slim;  // [unit][slim block][row][kSlim]
+  float* strips;  // of all units, see MomentRows
+  float* slips;
+  const float* roots;  // of the weights of the rows
   std::vector<float> minima, maxima;  // one per unit
 };
 
@@ -86,12 +76,13 @@ void Observation::GatherRows(void* data, size_t piece) {
   const int64_t last = std::min(first + g.rows_per_piece, g.from.rows);
   for (int64_t r = first; r < last; ++r) {
     float* to = g.to + r * g.columns;
+    const float* from = to;
     if (g.from.a != nullptr) {
-      std::memcpy(to, g.from.a + r * g.columns, static_cast<size_t>(g.columns) * sizeof(float));
+      from = g.from.a + r * g.columns;
     } else {
       g.kernels->to_float(g.from.a_half + r * g.columns, to, g.columns);
     }
-    g.finite[r] = IsFinite(to, g.columns);
+    g.finite[r] = g.kernels->moments.copy(from, g.columns, to);
   }
 }
 
@@ -139,15 +130,18 @@ void Observation::Finish(const Kernels& kernels) {
 
 bool Observation::Flush(const Kernels& kernels, const ParallelFor& parallel) {
   Scratch& scratch = ThreadScratch();
-  Panel panel{this, &kernels, waiting_rows_, nullptr, nullptr, {}, {}};
+  Panel panel{this, &kernels, waiting_rows_, nullptr, nullptr, nullptr, {}, {}};
   panel.minima.resize(static_cast<size_t>(units_));
   panel.maxima.resize(static_cast<size_t>(units_));
   if (full_) {
-    const size_t size = static_cast<size_t>(units_ * kUnit * kPanelRows);
-    if (scratch.wide.size() < size) scratch.wide.resize(size);
-    if (scratch.slim.size() < size) scratch.slim.resize(size);
-    panel.wide = scratch.wide.data();
-    panel.slim = scratch.slim.data();
+    const size_t size = static_cast<size_t>(units_ * kUnit * kPanelDepth);
+    if (scratch.strips.size() < size) scratch.strips.resize(size);
+    if (scratch.slips.size() < size) scratch.slips.resize(size);
+    scratch.roots.resize(static_cast<size_t>(waiting_rows_));
+    for (size_t r = 0; r < scratch.roots.size(); ++r) scratch.roots[r] = static_cast<float>(std::sqrt(waiting_weights_[r]));
+    panel.strips = scratch.strips.data();
+    panel.slips = scratch.slips.data();
+    panel.roots = scratch.roots.data();
   }
   if (!parallel(PackUnit, static_cast<size_t>(units_), &panel)) return false;
   if (full_ && !parallel(MultiplyUnits, static_cast<size_t>(units_ * (units_ + 1) / 2), &panel))
@@ -162,52 +156,25 @@ bool Observation::Flush(const Kernels& kernels, const ParallelFor& parallel) {
   return true;
 }
 
-// Sums, extremes and, where that is all there is, the diagonal of columns first … last−1.
-void Observation::Summarise(Panel* panel, int64_t first, int64_t last, size_t unit) {
-  const float* rows = waiting_.data();
-  float low = rows[first], high = rows[first];
-  for (int64_t r = 0; r < panel->rows; ++r) {
-    const float* row = rows + r * columns_;
-    const double weight = waiting_weights_[static_cast<size_t>(r)];
-    for (int64_t c = first; c < last; ++c) {
-      low = std::min(low, row[c]);
-      high = std::max(high, row[c]);
-      sums_[static_cast<size_t>(c)] += weight * static_cast<double>(row[c]);
-    }
-    if (full_) continue;
-    for (int64_t c = first; c < last; ++c) {
-      moments_[static_cast<size_t>(c)] +=
-          weight * static_cast<double>(row[c]) * static_cast<double>(row[c]);
-    }
-  }
-  panel->minima[unit] = low;
-  panel->maxima[unit] = high;
-}
-
+// Takes the columns of a unit: their sums, extremes and, where that is all there is, squares.
 void Observation::PackUnit(void* data, size_t unit) {
   Panel& panel = *static_cast<Panel*>(data);
   Observation& self = *panel.self;
+  const MomentKernels& moments = panel.kernels->moments;
   const int64_t first = static_cast<int64_t>(unit) * kUnit;
-  const int64_t last = std::min(first + kUnit, self.columns_);
-  self.Summarise(&panel, first, last, unit);
-  if (!self.full_) return;
-  float* wide = panel.wide + first * kPanelRows;
-  float* slim = panel.slim + first * kPanelRows;
-  float unit_row[kUnit] = {};  // zero past the last column
-  for (int64_t r = 0; r < panel.rows; ++r) {
-    std::memcpy(unit_row, self.waiting_.data() + r * self.columns_ + first,
-                static_cast<size_t>(last - first) * sizeof(float));
-    const auto root = static_cast<float>(std::sqrt(self.waiting_weights_[static_cast<size_t>(r)]));
-    if (root != 1) {
-      for (float& v : unit_row) v *= root;
-    }
-    for (int64_t b = 0; b < kUnit / kWide; ++b) {
-      std::memcpy(wide + (b * kPanelRows + r) * kWide, unit_row + b * kWide, kWide * sizeof(float));
-    }
-    for (int64_t b = 0; b < kUnit / kSlim; ++b) {
-      std::memcpy(slim + (b * kPanelRows + r) * kSlim, unit_row + b * kSlim, kSlim * sizeof(float));
-    }
+  const int64_t columns = std::min(kUnit, self.columns_ - first);
+  const float* rows = self.waiting_.data() + first;
+  float low[kUnit] = {}, high[kUnit] = {};
+  std::copy(rows, rows + columns, low);
+  std::copy(rows, rows + columns, high);
+  for (int64_t r = 0; r < panel.rows; r += kPackRows) {
+    const MomentRows part{rows + r * self.columns_, self.columns_, std::min(kPackRows, panel.rows - r), columns};
+    moments.summarise(part, {self.waiting_weights_.data() + r, low, high, self.sums_.data() + first,
+                             self.full_ ? nullptr : self.moments_.data() + first});
+    if (self.full_) moments.pack(part, {panel.roots + r, kPanelDepth, panel.strips + first * kPanelDepth, panel.slips + first * kPanelDepth, r});
   }
+  panel.minima[unit] = *std::min_element(low, low + columns);
+  panel.maxima[unit] = *std::max_element(high, high + columns);
 }
 
 void Observation::MultiplyUnits(void* data, size_t pair) {
@@ -216,24 +183,9 @@ void Observation::MultiplyUnits(void* data, size_t pair) {
   int64_t q = 0;
   while ((q + 1) * (q + 2) / 2 <= static_cast<int64_t>(pair)) ++q;
   const int64_t p = static_cast<int64_t>(pair) - q * (q + 1) / 2;
-  double* block = self.moments_.data() + PairPlace(p, q);
-  const int64_t slim_columns = std::min(kUnit, self.columns_ - p * kUnit);
-  const int64_t wide_columns = std::min(kUnit, self.columns_ - q * kUnit);
-  for (int64_t j = 0; j < wide_columns; j += kWide) {
-    const float* wide = panel.wide + (q * kUnit + j) * kPanelRows;
-    const int width = static_cast<int>(std::min(kWide, wide_columns - j));
-    // On the diagonal, blocks that lie below it whole are left out.
-    const int64_t height = p == q ? std::min(slim_columns, j + kWide) : slim_columns;
-    for (int64_t i = 0; i < height; i += kSlim) {
-      const float* slim = panel.slim + (p * kUnit + i) * kPanelRows;
-      alignas(64) float products[kSlim * kTile] = {};
-      panel.kernels->multiply(wide, slim, panel.rows, kSlim, width, products);
-      for (int64_t s = 0; s < kSlim; ++s) {
-        double* to = block + (i + s) * kUnit + j;
-        for (int64_t c = 0; c < kWide; ++c) to[c] += static_cast<double>(products[s * kTile + c]);
-      }
-    }
-  }
+  panel.kernels->moments.add({self.moments_.data() + PairPlace(p, q), panel.strips + q * kUnit * kPanelDepth,
+                              panel.slips + p * kUnit * kPanelDepth, panel.rows, kPanelDepth,
+                              std::min(kUnit, self.columns_ - q * kUnit), std::min(kUnit, self.columns_ - p * kUnit), p == q});
 }
 
 void Observation::CopyMoments(int64_t first, int64_t last, double* out) const {

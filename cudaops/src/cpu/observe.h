@@ -69,7 +69,6 @@ class Observation {
   static void GatherRows(void* data, size_t piece);
   static void PackUnit(void* data, size_t unit);
   static void MultiplyUnits(void* data, size_t pair);
-  void Summarise(Panel* panel, int64_t first, int64_t last, size_t unit);
 
   int64_t columns_;
   bool full_;

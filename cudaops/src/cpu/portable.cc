@@ -12,6 +12,7 @@ inline Vec MulAdd(Vec a, Vec b, Vec c) { return a * b + c; }
 }  // namespace cosetq
 
 #include "generic_d4.h"
+#include "moments.h"
 #include "product.h"
 
 namespace cosetq {
@@ -28,7 +29,7 @@ void ToHalf(const float* from, uint16_t* to, int64_t count) {
 }  // namespace
 
 const Kernels kPortableKernels = {
-    "portable", false, ToFloat, ToHalf, DecodeGeneral, DecodeD4, MultiplyGeneral, AddProduct<float>, AddProduct<double>, {}, {},
+    "portable", false, ToFloat, ToHalf, DecodeGeneral, DecodeD4, MultiplyGeneral, AddProduct<float>, AddProduct<double>, kMomentKernels, {}, {},
 };
 
 }  // namespace cosetq
