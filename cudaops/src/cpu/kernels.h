@@ -47,7 +47,7 @@ template <typename T>
 using AddProductFn = void (*)(const ProductWork<T>& work);
 
 // Second moments are summed up in square blocks of so many columns.
-inline constexpr int64_t kMomentUnit = 192;
+inline constexpr int64_t kMomentUnit = 96;
 
 // Some columns of rows [rows, stride], up to kMomentUnit.
 struct MomentRows {
