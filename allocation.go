@@ -108,6 +108,7 @@ type allocator struct {
 	frontier   *quant.Frontier
 	task       string          // that the data is for
 	samples    int             // there are in the data
+	trial      int             // of them that models are compared on at first
 	float      map[int]any     // metrics of the float model by the number of samples, once they are known
 	tried      map[int]float64 // drops of points of the frontier on the first samples
 	correction float64         // of the drops tried, by what all samples say

@@ -23,8 +23,6 @@ const (
 	// maxTrials bounds how many models are evaluated, and maxVerdicts how many of them on all of the data.
 	maxTrials   = 6
 	maxVerdicts = 3
-	// trialSamples is how many samples models are compared on before all of the data has the last word.
-	trialSamples = 128
 	// sizeTolerance is the share of a model's size that is not worth another trial.
 	sizeTolerance = 0.01
 )
@@ -68,7 +66,7 @@ func (a *allocator) search(ctx context.Context) (int, error) {
 // verdict is what a point drops on all of the data. It is an error where even the last point drops by more than MaxDrop.
 func (a *allocator) verdict(ctx context.Context, at int) (drop float64, err error) {
 	drop, known := a.tried[at]
-	if !known || a.samples > trialSamples {
+	if !known || a.samples > a.trial {
 		if drop, err = a.drop(ctx, at, a.samples); err != nil {
 			return 0, err
 		}
@@ -95,7 +93,7 @@ func (a *allocator) narrow(ctx context.Context) (int, error) {
 			next.at = min(max(a.aim(below, above), below.at+1), above.at-1)
 		}
 		var err error
-		if a.tried[next.at], err = a.drop(ctx, next.at, min(trialSamples, a.samples)); err != nil {
+		if a.tried[next.at], err = a.drop(ctx, next.at, a.trial); err != nil {
 			return 0, err
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"maps"
 	"path/filepath"
+	"runtime"
 	"strconv"
 
 	"github.com/cosetq/cosetq/calib"
@@ -19,10 +20,15 @@ import (
 const (
 	// sensitivityRows is the number of rows of outputs (tokens, images) that a divergence is measured on, and
 	// sensitivitySamples bounds the samples they come from.
-	sensitivityRows    = 2048
+	sensitivityRows    = 1024
 	sensitivitySamples = 128
 	// keptBytes bounds what is kept in memory of the data, and of the float model's outputs, to be read again.
 	keptBytes = 256 << 20
+	// trialRows and trialSamples likewise bound what whole models are compared on before all of the data has the last word.
+	trialRows    = 8192
+	trialSamples = 128
+	// judgedBytes bounds the models that are loaded together, by the numbers in their weights.
+	judgedBytes = 1 << 30
 )
 
 // judge compares models with the float one by their outputs, on the same data.
@@ -34,12 +40,16 @@ type judge struct {
 	reference *Loaded
 	kept      *keptRunner
 	samples   int    // there are in all
+	few       int    // of them that layers are judged by
+	trial     int    // and whole models, at first
+	together  int    // models that may be run at the same time, on the threads of session each
 	task      string // that the data is for: where it has neither labels nor tokens, agreement
 }
 
 // newJudge loads the float model and opens the data.
-func (o *QuantizeOptions) newJudge(input string) (*judge, error) {
+func (o *QuantizeOptions) newJudge(input string, weights []numbered) (*judge, error) {
 	jd := &judge{input: input, session: o.session()}
+	jd.shareThreads(o, weights)
 	err := jd.open(o)
 	if err != nil {
 		jd.close()
@@ -76,7 +86,7 @@ func (jd *judge) open(o *QuantizeOptions) (err error) {
 	if err != nil {
 		return err
 	}
-	jd.reader, jd.samples = &keptReader{Reader: reader}, reader.Len()
+	jd.reader, jd.samples = reader, reader.Len()
 	if reader.Len() == 0 {
 		return usage(errors.New("the data holds no samples"), "give a recipe with data")
 	}
@@ -92,18 +102,48 @@ func (jd *judge) open(o *QuantizeOptions) (err error) {
 	default:
 		jd.task = eval.TaskAgreement
 	}
-	few := sensitivitySamples
+	jd.few, jd.trial = min(sensitivitySamples, jd.samples), min(trialSamples, jd.samples)
 	if n := len(first.Targets); n > 0 {
-		few = min(few, (sensitivityRows+n-1)/n)
+		jd.few, jd.trial = min(jd.few, (sensitivityRows+n-1)/n), min(jd.trial, (trialRows+n-1)/n)
 	}
-	if few < reader.Len() {
-		_ = jd.reader.Close()
-		if reader, err = calib.Open(o.Data, jd.reference.Inputs, calib.Options{Limit: few, Seed: o.Seed}); err != nil {
-			return err
-		}
-		jd.reader = &keptReader{Reader: reader}
+	_ = jd.reader.Close()
+	jd.reader, err = jd.read(o)
+	return err
+}
+
+// read opens the samples that layers are judged by.
+func (jd *judge) read(o *QuantizeOptions) (calib.Reader, error) {
+	reader, err := calib.Open(o.Data, jd.reference.Inputs, calib.Options{Limit: jd.few, Seed: o.Seed})
+	if err != nil {
+		return nil, err
 	}
-	return nil
+	return &keptReader{Reader: reader}, nil
+}
+
+// shareThreads decides how many models are run at the same time: much of the work on one, and all of loading it, has no use for a
+// second thread. Weights are left as they are in the file, so that models share them.
+func (jd *judge) shareThreads(o *QuantizeOptions, weights []numbered) {
+	threads := o.Threads
+	if threads == 0 {
+		threads = runtime.GOMAXPROCS(0)
+	}
+	bytes := 1
+	for _, w := range weights {
+		n, k := w.Dims()
+		bytes += 4 * n * k
+	}
+	jd.together = max(1, min(threads, len(weights), judgedBytes/bytes))
+	jd.session.Threads = threads / jd.together
+	jd.session.Config["session.disable_prepacking"] = "1"
+}
+
+// again returns another judge by the same data, for another goroutine. Only its reader is its own to close.
+func (jd *judge) again(o *QuantizeOptions) (*judge, error) {
+	other := *jd
+	other.kept = &keptRunner{runner: jd.reference.Session}
+	var err error
+	other.reader, err = jd.read(o)
+	return &other, err
 }
 
 func (jd *judge) close() {
