@@ -81,12 +81,12 @@ func newFactors(h *Hessian, d int, damping float64, by Multiplier, threads int) 
 	live := 0
 	for p := range f.column {
 		c := p%size*groups + f.order[p/size]
-		if c >= h.K || h.at(c, c) == 0 {
+		if c >= h.K || h.moment(c) == 0 {
 			f.column[p] = -1
 			continue
 		}
 		f.column[p] = c
-		trace += h.at(c, c)
+		trace += h.moment(c)
 		live++
 	}
 	scale := float64(live) / trace
@@ -111,7 +111,7 @@ func codingOrder(h *Hessian, groups int) []int {
 	for g := range order {
 		order[g] = g
 		for c := g; c < h.K; c += groups {
-			energy[g] += h.at(c, c)
+			energy[g] += h.moment(c)
 		}
 	}
 	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(energy[a], energy[b]) })
@@ -125,7 +125,7 @@ func (f *factors) damped(h *Hessian, scale float64, p int) float64 {
 		return 1
 	}
 	f.excess[p] = f.damping
-	return scale*h.at(f.column[p], f.column[p]) + f.damping
+	return scale*h.moment(f.column[p]) + f.damping
 }
 
 func (f *factors) diagonal(h *Hessian, scale float64) {
@@ -142,13 +142,12 @@ func (f *factors) diagonal(h *Hessian, scale float64) {
 
 func (f *factors) full(h *Hessian, scale float64, d int, by Multiplier, threads int) (ok bool, err error) {
 	n := f.places
-	a := make([]float64, n*n)
+	a, moments := make([]float64, n*n), h.symmetric()
 	for p, c := range f.column {
 		if c >= 0 {
-			for q, other := range f.column[:p] {
+			for q, other := range f.column {
 				if other >= 0 {
-					v := scale * h.at(c, other)
-					a[p*n+q], a[q*n+p] = v, v
+					a[p*n+q] = scale * moments[c*h.K+other]
 				}
 			}
 		}

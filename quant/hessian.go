@@ -81,10 +81,14 @@ func (h *Hessian) Validate() error {
 	if h.Moments == nil {
 		return nil
 	}
+	roots := make([]float64, h.K)
+	for j, v := range diag {
+		roots[j] = math.Sqrt(v)
+	}
 	for i := range h.K {
 		for j := range i {
 			a, b := h.Moments[i*h.K+j], h.Moments[j*h.K+i]
-			limit := math.Sqrt(diag[i]) * math.Sqrt(diag[j])
+			limit := roots[i] * roots[j]
 			if math.Abs(a-b) > symmetryTolerance*limit {
 				return badHessian("not symmetric: [%d, %d] is %v, [%d, %d] is %v", i, j, a, j, i, b)
 			}
@@ -115,13 +119,33 @@ func (h *Hessian) isotropic() bool {
 	return true
 }
 
-// at returns H_ij, 0 for what is not known.
-func (h *Hessian) at(i, j int) float64 {
-	switch {
-	case h.Moments != nil:
-		return (h.Moments[i*h.K+j] + h.Moments[j*h.K+i]) / 2
-	case i == j:
-		return h.Diagonal[i]
+// symmetric returns H, of H_ij and H_ji the mean; 0 for what is not known.
+func (h *Hessian) symmetric() []float64 {
+	const tile = 64 // rows and columns that a cache holds
+	k := h.K
+	s := make([]float64, k*k)
+	if h.Moments == nil {
+		for i, v := range h.Diagonal {
+			s[i*k+i] = v
+		}
+		return s
 	}
-	return 0
+	for top := 0; top < k; top += tile {
+		for left := 0; left < k; left += tile {
+			for i := top; i < min(top+tile, k); i++ {
+				for j := left; j < min(left+tile, k); j++ {
+					s[i*k+j] = (h.Moments[i*k+j] + h.Moments[j*k+i]) / 2
+				}
+			}
+		}
+	}
+	return s
+}
+
+// moment returns H_ii.
+func (h *Hessian) moment(i int) float64 {
+	if h.Moments != nil {
+		return h.Moments[i*h.K+i]
+	}
+	return h.Diagonal[i]
 }

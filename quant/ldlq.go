@@ -172,7 +172,8 @@ func (c *chunk) code(how plan, table *scales, steps []float32, lost []outcome) (
 		lost[r].nearest = l
 	}
 	if c.moved != nil {
-		if err := c.shift(best, 1); err != nil {
+		c.shift(best, 1)
+		if err := c.lossOf(best.loss[:c.count], best.errs); err != nil {
 			return nil, err
 		}
 	}
@@ -204,9 +205,7 @@ func (c *chunk) code(how plan, table *scales, steps []float32, lost []outcome) (
 		}
 	}
 	if c.moved != nil {
-		if err := c.shift(best, -1); err != nil {
-			return nil, err
-		}
+		c.shift(best, -1)
 		if err := c.gradient(best.errs); err != nil {
 			return nil, err
 		}

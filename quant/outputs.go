@@ -43,7 +43,7 @@ func newOutputs(g *Hessian, places int, products Multiplier, threads int) (*outp
 	n := g.K
 	var trace float64
 	for i := range n {
-		trace += g.at(i, i)
+		trace += g.moment(i)
 	}
 	steps := min((n+stepRows-1)/stepRows, mostSteps)
 	if steps < 2 || trace == 0 {
@@ -62,10 +62,10 @@ func newOutputs(g *Hessian, places int, products Multiplier, threads int) (*outp
 			o.order = append(o.order, r)
 		}
 	}
-	a := make([]float64, n*n)
+	a, moments := make([]float64, n*n), g.symmetric()
 	for p, r := range o.order {
 		for q, other := range o.order {
-			a[p*n+q] = g.at(r, other) * float64(n) / trace
+			a[p*n+q] = moments[r*n+other] * float64(n) / trace
 		}
 		a[p*n+p] += damping
 	}
@@ -180,10 +180,9 @@ func (q *run) steps(o *outputs, do func(*rows) error) error {
 }
 
 // shift moves what is to be coded by sign·c.moved, and with it the errors of a coding.
-func (c *chunk) shift(out *coding, sign float32) error {
+func (c *chunk) shift(out *coding, sign float32) {
 	for i, v := range c.moved[:c.count*c.f.places] {
 		c.w[i] += sign * v
 		out.errs[i] += sign * v
 	}
-	return c.lossOf(out.loss[:c.count], out.errs)
 }

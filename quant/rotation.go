@@ -129,18 +129,26 @@ func (h *Hessian) turned(r *Rotation) *Hessian {
 		return t
 	}
 	t.Moments = make([]float64, k*k)
-	column := make([]float64, k)
 	for i := range k {
 		copy(t.Moments[i*k:(i+1)*k], h.Moments[i*k:(i+1)*k])
 		apply(r, t.Moments[i*k:(i+1)*k])
 	}
-	for j := range k {
+	const together = 8 // columns that lie in one line of a cache
+	columns := make([]float64, together*k)
+	for j := 0; j < k; j += together {
+		width := min(together, k-j)
 		for i := range k {
-			column[i] = t.Moments[i*k+j]
+			for n, v := range t.Moments[i*k+j:][:width] {
+				columns[n*k+i] = v
+			}
 		}
-		apply(r, column)
+		for n := range width {
+			apply(r, columns[n*k:(n+1)*k])
+		}
 		for i := range k {
-			t.Moments[i*k+j] = column[i]
+			for n := range width {
+				t.Moments[i*k+j+n] = columns[n*k+i]
+			}
 		}
 	}
 	return t
