@@ -347,7 +347,7 @@ const PanelKernels kAvx2Panel8 = {
     kRowBytes8, kHalves, kColumns,  1,         kBlocks8,
 };
 const PanelKernels kAvx2Panel16 = {
-    Usable, Decode16,    Quantize16, MultiplyColumns<Products16>, nullptr, nullptr,   nullptr,
+    Usable, Decode16,    Quantize16, MultiplyColumns<BlockByBlock<Products16>>, nullptr, nullptr,   nullptr,
     Rows16, kRowBytes16, 1,          kColumns,                    1,       kBlocks16,
 };
 

@@ -208,10 +208,15 @@ void Avx512Lookup16(const WeightView& w, int64_t tile, int64_t pair, int64_t cou
 }
 
 void Avx512LaneRows(const float* lanes, float* sums) {
-  for (int q = 0; q < 4; ++q) {
-    for (int l = 0; l < 4; ++l) {
-      _mm_store_ps(sums + 16 * l + 4 * q, _mm_load_ps(lanes + 16 * q + 4 * l));
-    }
+  __m512 quarter[4], pair[2][2];  // [of the quarters][of the rows]
+  for (int q = 0; q < 4; ++q) quarter[q] = _mm512_load_ps(lanes + 16 * q);
+  for (int p = 0; p < 2; ++p) {
+    pair[p][0] = _mm512_shuffle_f32x4(quarter[2 * p], quarter[2 * p + 1], 0x44);
+    pair[p][1] = _mm512_shuffle_f32x4(quarter[2 * p], quarter[2 * p + 1], 0xee);
+  }
+  for (int i = 0; i < 2; ++i) {
+    _mm512_store_ps(sums + 32 * i, _mm512_shuffle_f32x4(pair[0][i], pair[1][i], 0x88));
+    _mm512_store_ps(sums + 32 * i + 16, _mm512_shuffle_f32x4(pair[0][i], pair[1][i], 0xdd));
   }
 }
 

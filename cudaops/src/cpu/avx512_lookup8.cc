@@ -12,6 +12,8 @@ namespace {
 
 constexpr float kLargest = 127;
 constexpr int kUnitGroups = 4;
+constexpr int kBlocks = 2 * kUnitGroups;  // of four activations, in a unit
+constexpr int kFraction = 7;              // no activation in units of the step exceeds 255, see ProductBound
 constexpr int64_t kTable = kBlockTable / 2;     // bytes
 constexpr int64_t kNibbles = kNibbleTable / 2;  // bytes
 
@@ -86,18 +88,59 @@ inline void BuildNibble(const float (*centred)[256], const float* a, uint8_t* ta
   _mm_store_si128(reinterpret_cast<__m128i*>(table), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(sum)));
 }
 
-// Products of 256 codewords, by activations in 16 bits with kFraction of them behind the point.
-inline void BuildTable(const FormTables& t, const float* a, uint8_t* table) {
-  constexpr int kFraction = 7;  // no activation in units of the step exceeds 255, see ProductBound
-  const __m128 scaled = _mm_mul_ps(_mm_loadu_ps(a), _mm_set1_ps(1 << kFraction));
-  const __m128 share = _mm_mul_ps(scaled, _mm_loadu_ps(t.shares));
-  const __m128 half = _mm_add_ps(share, _mm_movehl_ps(share, share));
-  const float centre = _mm_cvtss_f32(half) + _mm_cvtss_f32(_mm_shuffle_ps(half, half, 1));
-  const __m128i words = _mm_packs_epi32(_mm_cvtps_epi32(scaled), _mm_setzero_si128());
-  const __m512i pair[2] = {_mm512_set1_epi32(_mm_extract_epi32(words, 0)),
-                           _mm512_set1_epi32(_mm_extract_epi32(words, 1))};
-  const __m512i start =
-      _mm512_set1_epi32((1 << (kFraction - 1)) - _mm_cvtss_si32(_mm_set_ss(centre)));
+// The activations of a unit in units of its step.
+struct ScaledUnit {
+  alignas(64) float a[kBlocks * 4];
+  // With kFraction bits behind the point: coordinates 2 * p and 2 * p + 1 in 16 bits each, and what every
+  // product of a block begins with, the centre taken off and rounding added.
+  alignas(64) int16_t pairs[kBlocks][2][2];
+  alignas(32) int32_t start[kBlocks];
+};
+
+// ScaleActivations (lookup_scale.h) for all blocks at once. Returns what the integer 1 stands for.
+inline float ScaleUnit(const WeightView& w, const float* a, ScaledUnit* out) {
+  const FormTables& t = *w.tables;
+  const __m512 half[2] = {_mm512_loadu_ps(a), _mm512_loadu_ps(a + 16)};
+  const __m512i every_fourth = _mm512_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28, 0, 0, 0, 0, 0, 0, 0, 0);
+  __m256 coordinate[4];  // of the blocks
+  __m512d norm = _mm512_setzero_pd(), sum = _mm512_setzero_pd();
+  for (int j = 0; j < 4; ++j) {
+    const __m512i at = _mm512_add_epi32(every_fourth, _mm512_set1_epi32(j));
+    coordinate[j] = _mm512_castps512_ps256(_mm512_permutex2var_ps(half[0], at, half[1]));
+    const __m512d v = _mm512_cvtps_pd(coordinate[j]);
+    norm = _mm512_fmadd_pd(v, v, norm);
+    sum = _mm512_fmadd_pd(_mm512_abs_pd(v), _mm512_set1_pd(t.largest[j]), sum);
+  }
+  const __m512d by_norm = _mm512_mul_pd(_mm512_sqrt_pd(norm), _mm512_set1_pd(t.longest));
+  const __m512d bounds = _mm512_min_pd(by_norm, sum);
+  double bound = _mm512_reduce_max_pd(bounds);
+  if (_mm512_cmp_pd_mask(bounds, bounds, _CMP_UNORD_Q) != 0) bound = __builtin_nan("");
+  const LookupStep step(w, bound, kLargest);
+  const __m512 scale = _mm512_set1_ps(step.scale), fraction = _mm512_set1_ps(1 << kFraction);
+  for (int h = 0; h < 2; ++h) {
+    const __m512 scaled = _mm512_mul_ps(half[h], scale);
+    _mm512_store_ps(out->a + 16 * h, scaled);
+    _mm256_store_si256(reinterpret_cast<__m256i*>(out->pairs[4 * h]),
+                       _mm512_cvtsepi32_epi16(_mm512_cvtps_epi32(_mm512_mul_ps(scaled, fraction))));
+  }
+  __m256 centre = _mm256_setzero_ps();
+  for (int j = 0; j < 4; ++j)
+    centre = _mm256_fmadd_ps(coordinate[j], _mm256_set1_ps(t.shares[j]), centre);
+  centre = _mm256_mul_ps(centre, _mm512_castps512_ps256(_mm512_mul_ps(scale, fraction)));
+  _mm256_store_si256(reinterpret_cast<__m256i*>(out->start),
+                     _mm256_sub_epi32(_mm256_set1_epi32(1 << (kFraction - 1)), _mm256_cvtps_epi32(centre)));
+  return step.unit;
+}
+
+// Products of 256 codewords with a block.
+inline void BuildTable(const FormTables& t, const ScaledUnit& unit, int block, uint8_t* table) {
+  __m512i pair[2];
+  for (int p = 0; p < 2; ++p) {
+    int32_t both;
+    __builtin_memcpy(&both, unit.pairs[block][p], sizeof both);
+    pair[p] = _mm512_set1_epi32(both);
+  }
+  const __m512i start = _mm512_set1_epi32(unit.start[block]);
   for (int place = 0; place < 256; place += 64) {
     __m512i sum[4];
     Unroll<4>([&](int i) ALWAYS_INLINE {
@@ -118,15 +161,13 @@ void Avx512LookupBuild8(const WeightView& w, const float* a, int64_t count, uint
                         float* steps) {
   const FormTables& t = *w.tables;
   const bool nibbles = w.form == Form::kNibbleByte;
-  constexpr int kBlocks = 2 * kUnitGroups;
   for (int64_t n = 0; n < count; ++n, tables += LookupTableBytes(w, 1)) {
-    const float* from = a + n * kUnitGroups * kGroup;
-    float scaled[kUnitGroups * kGroup];
-    steps[n] = ScaleActivations(w, from, kBlocks, kLargest, scaled);
+    ScaledUnit unit;
+    steps[n] = ScaleUnit(w, a + n * kBlocks * 4, &unit);
     for (int b = 0; b < kBlocks; ++b) {
-      BuildTable(t, scaled + 4 * b, tables + b * kTable);
+      BuildTable(t, unit, b, tables + b * kTable);
       if (nibbles)
-        BuildNibble(t.centred[0], scaled + 4 * b, tables + kBlocks * kTable + b * kNibbles);
+        BuildNibble(t.centred[0], unit.a + 4 * b, tables + kBlocks * kTable + b * kNibbles);
     }
   }
 }

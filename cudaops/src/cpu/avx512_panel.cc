@@ -9,115 +9,214 @@ namespace {
 
 // Activations of one block and row in the order of the steps, as bytes 128 too large. With two
 // parts they are the high bytes of 16-bit numbers, followed by the low bytes as they are.
-constexpr int64_t kPartBytes = 4 * kBlockSteps;
+constexpr int64_t kPartBytes = 4 * kHalves * kHalfSteps;
 
 constexpr int kPanelBlocks = 3;
 static_assert(kPanelBlocks * kBlockBytes <= kPanelBytes);
 
-// One block of 64 rows times kColumnCount columns with all sums in registers: its two halves apart
-// if every half has a scale of its own (one part), or together. Not inlined, for in a loop the
-// compiler would keep the float sums in registers as well, of which there are not enough.
-template <int kColumnCount, int kParts>
-__attribute__((noinline)) void MultiplyBlock(const uint8_t* panel, const uint8_t* a,
-                                             const float* scales, float* sums) {
-  constexpr int kRuns = kParts == 1 ? kHalves : 1;
-  for (int run = 0; run < kRuns; ++run) {
-    __m512i sum[kColumnCount * 4];
-    const auto multiply = [&](const uint8_t* from, int step) ALWAYS_INLINE {
-      __m512i weight[4];
-      Unroll<4>([&](int q) ALWAYS_INLINE {
-        weight[q] = _mm512_load_si512(panel + step * kStepBytes + 64 * q);
-      });
-      Unroll<kColumnCount>([&](int c) ALWAYS_INLINE {
-        int32_t four;
-        __builtin_memcpy(&four, from + c * kParts * kPartBytes + 4 * step, sizeof four);
-        const __m512i activations = _mm512_set1_epi32(four);
-        Unroll<4>([&](int q) ALWAYS_INLINE { AddDots(activations, weight[q], &sum[4 * c + q]); });
-      });
-    };
-    Unroll<4>([&](int q) ALWAYS_INLINE {
-      const uint8_t* totals = panel + (kBlockSteps + run) * kStepBytes + 64 * q;
-      __m512i total = _mm512_load_si512(totals);
-      if constexpr (kRuns == 1)
-        total = _mm512_add_epi32(total, _mm512_load_si512(totals + kStepBytes));
-      Unroll<kColumnCount>([&](int c) ALWAYS_INLINE { sum[4 * c + q] = total; });
-    });
-    Unroll<kParts>([&](int part) ALWAYS_INLINE {
-      const uint8_t* from = a + part * kPartBytes;
-      if constexpr (kRuns == 1) {
-        for (int step = 0; step < kBlockSteps; ++step) multiply(from, step);
-      } else {
-        for (int step = 0; step < kQuadSteps; ++step) multiply(from, run * kQuadSteps + step);
-        multiply(from, kWeightSteps + run);
-      }
-      if (part + 1 < kParts) {
-        Unroll<kColumnCount * 4>([&](int i)
-                                     ALWAYS_INLINE { sum[i] = _mm512_slli_epi32(sum[i], 8); });
-      }
-    });
-    Unroll<kColumnCount * 4>([&](int i) ALWAYS_INLINE {
-      float* to = sums + 16 * i;
-      const __m512 scale = _mm512_set1_ps(scales[run * kColumnCount + i / 4]);
-      _mm512_store_ps(to, _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum[i]), scale, _mm512_load_ps(to)));
-    });
+// Sums over some vectors of 16 rows and some columns, in registers. Plain loops: GCC 12 keeps sums in
+// memory where functions are handed from one to the other.
+template <int kCount, int kVectors>
+struct Sums {
+  __m512i v[kCount][kVectors];
+
+  // Begins a run of halves, one or both of a block.
+  ALWAYS_INLINE void Begin(const uint8_t* panel, int halves) {
+#pragma GCC unroll 4
+    for (int q = 0; q < kVectors; ++q) {
+      const uint8_t* totals = panel + kHalfSteps * kStepBytes + 64 * q;
+      __m512i sum = _mm512_load_si512(totals);
+      if (halves == kHalves) sum = _mm512_add_epi32(sum, _mm512_load_si512(totals + kHalfBytes));
+#pragma GCC unroll 6
+      for (int c = 0; c < kCount; ++c) v[c][q] = sum;
+    }
   }
-}
 
-template <int kParts>
-struct Products {
-  static constexpr int64_t kBytes = kBlockBytes, kRowBytes = kParts * kPartBytes;
-  static constexpr int64_t kScales = kParts == 1 ? kHalves : 1;
+  // Adds the products of half a block; columns are column_bytes apart.
+  ALWAYS_INLINE void AddHalf(const uint8_t* panel, const uint8_t* a, int64_t column_bytes) {
+#pragma GCC unroll 1
+    for (int step = 0; step < kHalfSteps; ++step, panel += kStepBytes, a += 4) {
+      __m512i weight[kVectors];
+#pragma GCC unroll 4
+      for (int q = 0; q < kVectors; ++q) weight[q] = _mm512_load_si512(panel + 64 * q);
+#pragma GCC unroll 6
+      for (int c = 0; c < kCount; ++c) {
+        int32_t four;
+        __builtin_memcpy(&four, a + c * column_bytes, sizeof four);
+        const __m512i activations = _mm512_set1_epi32(four);
+#pragma GCC unroll 4
+        for (int q = 0; q < kVectors; ++q) AddDots(activations, weight[q], &v[c][q]);
+      }
+    }
+  }
 
-  template <int kCount>
-  static void Multiply(const uint8_t* panel, const uint8_t* a, const float* scales, float* sums) {
-    MultiplyBlock<kCount, kParts>(panel, a, scales, sums);
+  ALWAYS_INLINE void TimesOneByte() {
+#pragma GCC unroll 6
+    for (int c = 0; c < kCount; ++c) {
+#pragma GCC unroll 4
+      for (int q = 0; q < kVectors; ++q) v[c][q] = _mm512_slli_epi32(v[c][q], 8);
+    }
+  }
+
+  // Ends a run: to += scale * sum.
+  ALWAYS_INLINE void AddTo(const float* scales, __m512 (*to)[kVectors]) const {
+#pragma GCC unroll 6
+    for (int c = 0; c < kCount; ++c) {
+      const __m512 scale = _mm512_set1_ps(scales[c]);
+#pragma GCC unroll 4
+      for (int q = 0; q < kVectors; ++q)
+        to[c][q] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(v[c][q]), scale, to[c][q]);
+    }
   }
 };
 
-inline void StorePart(const WeightView& w, const __m256i* v, uint8_t* out) {
-  StoreSteps(w, v, out);
-  StoreRest(v[kGroup], out + 8 * kBlockGroups);
+template <int kParts>
+struct Products {
+  static constexpr int64_t kRowBytes = kParts * kPartBytes;
+  static constexpr int64_t kScales = kParts == 1 ? kHalves : 1;
+
+  // Some rows of `count` blocks, whose sums in float stay in registers as well.
+  template <int kCount, int kVectors>
+  static void MultiplyRows(const uint8_t* panel, const uint8_t* a, const float* scales,
+                           int64_t count, float* sums) {
+    __m512 total[kCount][kVectors];
+#pragma GCC unroll 6
+    for (int c = 0; c < kCount; ++c) {
+#pragma GCC unroll 4
+      for (int q = 0; q < kVectors; ++q) total[c][q] = _mm512_load_ps(sums + c * kTile + 16 * q);
+    }
+    constexpr int kRun = kHalves / kScales;  // halves with one scale
+    for (int64_t half = 0; half < kHalves * count; half += kRun, scales += kCount) {
+      Sums<kCount, kVectors> sum;
+      sum.Begin(panel, kRun);
+#pragma GCC unroll 1
+      for (int part = 0; part < kParts; ++part) {
+        if (part > 0) sum.TimesOneByte();
+#pragma GCC unroll 1
+        for (int h = 0; h < kRun; ++h)
+          sum.AddHalf(panel + h * kHalfBytes, a + part * kPartBytes + 4 * h * kHalfSteps,
+                      kRowBytes);
+      }
+      sum.AddTo(scales, total);
+      panel += kRun * kHalfBytes;
+      a += 4 * kRun * kHalfSteps;
+      if ((half + kRun) % kHalves == 0) a += kCount * kRowBytes - kPartBytes;
+    }
+#pragma GCC unroll 6
+    for (int c = 0; c < kCount; ++c) {
+#pragma GCC unroll 4
+      for (int q = 0; q < kVectors; ++q) _mm512_store_ps(sums + c * kTile + 16 * q, total[c][q]);
+    }
+  }
+
+  template <int kCount>
+  static void Multiply(const uint8_t* panel, const uint8_t* a, const float* scales, int64_t count,
+                       float* sums) {
+    // As many as registers allow, so that no sum waits for the one before.
+    constexpr int kVectors = kCount <= 3 ? 4 : 2;
+    for (int r = 0; r < kTile; r += 16 * kVectors)
+      MultiplyRows<kCount, kVectors>(panel + 4 * r, a, scales, count, sums + r);
+  }
+};
+
+// Two blocks of a row of A: a group in each lane of 32 bits, and half a block in every four.
+constexpr int kPairGroups = 2 * kBlockGroups;
+
+// Which of the 16 groups from `first` on have a number in place j.
+inline __mmask16 GroupMask(const WeightView& w, int j, int64_t first) {
+  const int64_t in_row = w.cols - PlaceColumn(w, j) * w.groups - first, in_run = w.groups - first;
+  const int64_t left = in_row < in_run ? in_row : in_run;
+  return left >= kPairGroups ? 0xffff : left <= 0 ? 0 : static_cast<__mmask16>((1 << left) - 1);
+}
+
+// The largest of every four lanes, or of every eight, in all of them.
+template <int kScales>
+inline __m512i LargestLanes(__m512i v) {
+  v = _mm512_max_epu32(v, _mm512_shuffle_epi32(v, _MM_PERM_BADC));
+  v = _mm512_max_epu32(v, _mm512_shuffle_epi32(v, _MM_PERM_CDAB));
+  return kScales == kHalves ? v : _mm512_max_epu32(v, _mm512_shuffle_i32x4(v, v, 0xb1));
+}
+
+// The low bytes of four vectors side by side.
+inline ALWAYS_INLINE __m512i JoinBytes(__m512i a, __m512i b, __m512i c, __m512i d) {
+  constexpr int kSelect = 0xca;  // mask ? low : high, bit for bit
+  const __m512i byte = _mm512_set1_epi32(0xff), word = _mm512_set1_epi32(0xffff);
+  const __m512i low = _mm512_ternarylogic_epi32(byte, a, _mm512_slli_epi32(b, 8), kSelect);
+  const __m512i high = _mm512_ternarylogic_epi32(byte, c, _mm512_slli_epi32(d, 8), kSelect);
+  return _mm512_ternarylogic_epi32(word, low, _mm512_slli_epi32(high, 16), kSelect);
+}
+
+// Writes one byte of each of the integers of two blocks, and of their rests, in the order of the steps; a block's
+// are block_bytes apart. Only the first of them if that is all there is.
+inline ALWAYS_INLINE void StorePart(const WeightView& w, const __m512i* v, int blocks,
+                                    int64_t block_bytes, uint8_t* out) {
+  __m512i four[2];
+  if (w.form == Form::kNibbles) {
+    four[0] = JoinBytes(v[0], v[1], v[2], v[3]);
+    four[1] = JoinBytes(v[4], v[5], v[6], v[7]);
+  } else {
+    // Groups 0 and 2 of each coordinate, then 1 and 3.
+    const __m512i order = _mm512_broadcast_i32x4(
+        _mm_setr_epi8(0, 1, 8, 9, 4, 5, 12, 13, 2, 3, 10, 11, 6, 7, 14, 15));
+    four[0] = _mm512_shuffle_epi8(JoinBytes(v[0], v[4], v[1], v[5]), order);
+    four[1] = _mm512_shuffle_epi8(JoinBytes(v[2], v[6], v[3], v[7]), order);
+  }
+  alignas(64) uint8_t steps[2][2 * kHalves][16];
+  alignas(16) uint8_t rests[2 * kHalves][4];
+  _mm512_store_si512(steps[0], four[0]);
+  _mm512_store_si512(steps[1], four[1]);
+  _mm_store_si128(reinterpret_cast<__m128i*>(rests), _mm512_cvtepi32_epi8(v[kGroup]));
+  for (int b = 0; b < blocks; ++b, out += block_bytes) {
+    for (int h = 0; h < kHalves; ++h) {
+      uint8_t* to = out + 4 * h * kHalfSteps;
+      __builtin_memcpy(to, steps[0][kHalves * b + h], 16);
+      __builtin_memcpy(to + 16, steps[1][kHalves * b + h], 16);
+      __builtin_memcpy(to + 32, rests[kHalves * b + h], 4);
+    }
+  }
 }
 
 template <int kParts>
 void Quantize(const WeightView& w, const float* a, int64_t column, int64_t columns, uint8_t* out,
               float* scales) {
+  constexpr int kScales = Products<kParts>::kScales;
+  constexpr int64_t kRowBytes = Products<kParts>::kRowBytes;
   const PanelTables& t = w.tables->panel;
   // Whole numbers, so that the largest activation has no error.
-  const float limit = kParts == 2 ? 32639 : 127;
-  const __m256i offset = _mm256_set1_epi32(128);
-  out += column * kParts * kPartBytes;
+  const __m512 limit = _mm512_set1_ps(kParts == 2 ? 32639 : 127);
+  const __m512i offset = _mm512_set1_epi32(128), sign_off = _mm512_set1_epi32(0x7fffffff);
+  out += column * kRowBytes;
   scales += column;
-  for (int64_t first = 0; first < w.groups; first += kBlockGroups) {
-    ActivationBlock block;
-    const __m256i largest = block.Load(w, a, first, t.rest);
-    const __m128i half[kHalves] = {_mm256_castsi256_si128(largest),
-                                   _mm256_extracti128_si256(largest, 1)};
-    __m256 inverse;
-    if constexpr (kParts == 1) {
-      __m128 by_half[kHalves];
-      for (int h = 0; h < kHalves; ++h, scales += columns) {
-        const ActivationScale scale(LargestLane(half[h]), limit, t.unit);
-        *scales = scale.unit;
-        by_half[h] = _mm_set1_ps(scale.inverse);
-      }
-      inverse = _mm256_set_m128(by_half[1], by_half[0]);
-    } else {
-      const ActivationScale scale(LargestLane(_mm_max_epu32(half[0], half[1])), limit, t.unit);
-      *scales = scale.unit;
-      scales += columns;
-      inverse = _mm256_set1_ps(scale.inverse);
-    }
-    __m256i low[kGroup + 1], high[kGroup + 1];
-    block.Round(inverse, low);
-    low[kGroup] = _mm256_cvtps_epi32(_mm256_mul_ps(block.rest, inverse));
-    for (int j = 0; j <= kGroup; ++j) {
-      if (kParts == 1) low[j] = _mm256_add_epi32(low[j], offset);
-      high[j] = _mm256_add_epi32(_mm256_srai_epi32(low[j], 8), offset);
-    }
-    if (kParts == 2) StorePart(w, high, out);
-    StorePart(w, low, out + (kParts - 1) * kPartBytes);
-    out += columns * kParts * kPartBytes;
+  for (int64_t first = 0; first < w.groups; first += kPairGroups) {
+    const bool whole = w.cols == kGroup * w.groups && w.groups - first >= kPairGroups;
+    const int blocks = w.groups - first > kBlockGroups ? 2 : 1;
+    __m512 v[kGroup], rest = _mm512_setzero_ps();
+    __m512i largest = _mm512_setzero_si512();
+    Unroll<kGroup>([&](int j) ALWAYS_INLINE {
+      const __mmask16 mask = whole ? __mmask16{0xffff} : GroupMask(w, j, first);
+      v[j] = _mm512_maskz_loadu_ps(mask, a + PlaceColumn(w, j) * w.groups + first);
+      // As the bits of a float, so that a NaN is larger than every number.
+      largest = _mm512_max_epu32(largest, _mm512_and_si512(_mm512_castps_si512(v[j]), sign_off));
+      rest = _mm512_fmadd_ps(v[j], _mm512_set1_ps(t.rest[j]), rest);
+    });
+    // As ActivationScale has them.
+    const __m512 top = _mm512_castsi512_ps(LargestLanes<kScales>(largest));
+    const __mmask16 any = _mm512_cmp_ps_mask(top, _mm512_set1_ps(1e-30f), _CMP_GT_OQ);
+    const __m512 inverse = _mm512_maskz_div_ps(any, limit, top);
+    const __m512 unit = _mm512_mask_mul_ps(top, any, _mm512_div_ps(top, limit), _mm512_set1_ps(t.unit));
+    alignas(64) float units[16];
+    _mm512_store_ps(units, _mm512_add_ps(unit, _mm512_mul_ps(top, _mm512_setzero_ps())));
+    for (int i = 0; i < blocks * kScales; ++i, scales += columns) *scales = units[16 / 2 / kScales * i];
+    __m512i low[kGroup + 1], high[kGroup + 1];
+    Unroll<kGroup + 1>([&](int j) ALWAYS_INLINE {
+      low[j] = _mm512_cvtps_epi32(_mm512_mul_ps(j < kGroup ? v[j % kGroup] : rest, inverse));
+      if (kParts == 1) low[j] = _mm512_add_epi32(low[j], offset);
+      if (kParts == 2) high[j] = _mm512_add_epi32(_mm512_srai_epi32(low[j], 8), offset);
+    });
+    const int64_t block_bytes = columns * kRowBytes;
+    if (kParts == 2) StorePart(w, high, blocks, block_bytes, out);
+    StorePart(w, low, blocks, block_bytes, out + (kParts - 1) * kPartBytes);
+    out += blocks * block_bytes;
   }
 }
 

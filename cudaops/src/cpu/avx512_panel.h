@@ -22,10 +22,11 @@ constexpr int kHalves = 2;  // of a block
 constexpr int kWeightSteps = kHalves * kQuadSteps;
 constexpr int64_t kStepBytes = 4 * kTile;
 
-// For VNNI the rests of a block follow it, and then, in 32 bits, -128 times the sum of each row's
-// weights, of groups 0 to 3 and of groups 4 to 7.
-constexpr int kBlockSteps = kWeightSteps + kHalves;
-constexpr int64_t kBlockBytes = (kBlockSteps + kHalves) * kStepBytes;
+// For VNNI the rests of half a block follow its weights, and then, in 32 bits, -128 times the sum of
+// each row's weights.
+constexpr int kHalfSteps = kQuadSteps + 1;
+constexpr int64_t kHalfBytes = (kHalfSteps + 1) * kStepBytes;
+constexpr int64_t kBlockBytes = kHalves * kHalfBytes;
 
 // For AMX the rests of all blocks stand together: a tile of steps for the coarse ones and one for
 // the fine ones, both filled up with zeros.

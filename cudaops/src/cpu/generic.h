@@ -166,6 +166,13 @@ void MultiplyGeneral(const float* panel, const float* a, int64_t depth, int colu
   }
 }
 
+void ScaleRows(const float* __restrict sums, const float* __restrict scales,
+               const float* __restrict bias, int64_t count, float* __restrict to) {
+  for (int64_t r = 0; r < count; ++r) to[r] = sums[r] * scales[r];
+  if (bias == nullptr) return;
+  for (int64_t r = 0; r < count; ++r) to[r] += bias[r];
+}
+
 }  // namespace
 }  // namespace cosetq
 

@@ -97,6 +97,10 @@ struct MomentKernels {
   void (*add)(const MomentBlock& work);
 };
 
+// to[r] = sums[r] * scales[r] + bias[r]; bias may be null.
+using ScaleRowsFn = void (*)(const float* sums, const float* scales, const float* bias,
+                             int64_t count, float* to);
+
 using ToFloatFn = void (*)(const uint16_t* from, float* to, int64_t count);
 using ToHalfFn = void (*)(const float* from, uint16_t* to, int64_t count);
 
@@ -179,6 +183,7 @@ struct Kernels {
   DecodeFn decode;     // any codec
   DecodeFn decode_d4;  // forms other than kGeneral
   MultiplyFn multiply;
+  ScaleRowsFn scale_rows;
   AddProductFn<float> add_product;
   AddProductFn<double> add_product_double;
   MomentKernels moments;

@@ -85,8 +85,8 @@ void Job::SetColumns(int64_t most) {
 void Job::Divide(int64_t decode_work, int64_t unit_work) {
   // Blocks are spread over units only as far as the tiles alone do not give enough of them.
   const int64_t least = CeilDiv(blocks, kMaxColumns / columns);
-  const int64_t wanted = std::max(least, CeilDiv(kManyUnits, w->tiles));
-  const int64_t most = std::max(least, blocks / kMinBlocks);
+  const int64_t wanted = std::max(least, CeilDiv(kFewUnits, w->tiles));
+  const int64_t most = std::max(least, call->batch / kMinRows);
   blocks_per_unit = CeilDiv(blocks, std::max<int64_t>(1, std::min(wanted, most)));
   const int64_t tile_work =
       w->tile * w->groups * kGroup * (blocks_per_unit * columns + decode_work);
@@ -111,17 +111,16 @@ bool Job::Run(Body prepare, int64_t pieces, Body body, int64_t total) {
 void Job::Store(int64_t tile, int64_t column, const float* sums) const {
   const int64_t first = tile * w->tile;
   const int64_t count = std::min<int64_t>(w->tile, w->rows - first);
-  float out[kTile];
-  for (int64_t r = 0; r < count; ++r) out[r] = sums[r] * w->row_scales[first + r];
-  if (w->bias != nullptr) {
-    for (int64_t r = 0; r < count; ++r) out[r] += w->bias[first + r];
-  }
+  const float* scales = w->row_scales + first;
+  const float* bias = w->bias == nullptr ? nullptr : w->bias + first;
   const int64_t at = column * w->rows + first;
   if (call->y != nullptr) {
-    std::memcpy(call->y + at, out, static_cast<size_t>(count) * sizeof(float));
-  } else {
-    kernels->to_half(out, call->y_half + at, count);
+    kernels->scale_rows(sums, scales, bias, count, call->y + at);
+    return;
   }
+  float out[kTile];
+  kernels->scale_rows(sums, scales, bias, count, out);
+  kernels->to_half(out, call->y_half + at, count);
 }
 
 Path ChoosePath(const WeightView& w, const Kernels& kernels, int64_t batch, Accuracy accuracy) {

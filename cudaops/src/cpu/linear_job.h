@@ -10,9 +10,10 @@
 
 namespace cosetq {
 
-constexpr int64_t kMinBlocks = 4;  // fewer are not worth decoding a tile again on another thread
+constexpr int64_t kMinRows = 96;  // of A: fewer are not worth decoding a tile again on another thread
 constexpr int64_t kMaxColumns = 256;  // rows of A that share one decoding of a tile
 constexpr int64_t kManyUnits = 16;  // enough pieces of work for the threads to finish together
+constexpr int64_t kFewUnits = 8;    // so many tiles are enough without decoding any of them twice
 
 inline int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 

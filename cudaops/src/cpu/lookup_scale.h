@@ -21,8 +21,21 @@ inline double ProductBound(const FormTables& t, const float* a) {
   return by_norm < coordinates ? by_norm : coordinates;
 }
 
-// Activations of some blocks of four in units of a step that makes no product larger than `largest`.
-// Returns what the integer 1 then stands for.
+// The step that makes no product larger than `largest`, from the bound of all of them: what activations
+// are multiplied with, and what the integer 1 then stands for.
+struct LookupStep {
+  float scale, unit;
+
+  LookupStep(const WeightView& w, double bound, float largest) {
+    const bool any = bound > 1e-30;  // below, and its inverse would leave float's range
+    scale = any ? static_cast<float>(largest / bound) : 0;
+    const float one = w.level_weights[0] * (w.gains == nullptr ? w.gain_values[0] : 1.0f);
+    // Zero, or NaN when an activation is; an infinite bound makes an infinite step and NaN sums.
+    unit = static_cast<float>(any ? bound / largest * one : bound * 0);
+  }
+};
+
+// Activations of some blocks of four in units of their step. Returns what the integer 1 then stands for.
 inline float ScaleActivations(const WeightView& w, const float* a, int blocks, float largest,
                               float* scaled) {
   double bound = 0;
@@ -30,12 +43,9 @@ inline float ScaleActivations(const WeightView& w, const float* a, int blocks, f
     const double block = ProductBound(*w.tables, a + 4 * b);
     bound = block > bound || block != block ? block : bound;
   }
-  const bool any = bound > 1e-30;  // below, and its inverse would leave float's range
-  const float scale = any ? static_cast<float>(largest / bound) : 0;
-  for (int k = 0; k < 4 * blocks; ++k) scaled[k] = a[k] * scale;
-  const float unit = w.level_weights[0] * (w.gains == nullptr ? w.gain_values[0] : 1.0f);
-  // Zero, or NaN when an activation is; an infinite bound makes an infinite step and NaN sums.
-  return static_cast<float>(any ? bound / largest * unit : bound * 0);
+  const LookupStep step(w, bound, largest);
+  for (int k = 0; k < 4 * blocks; ++k) scaled[k] = a[k] * step.scale;
+  return step.unit;
 }
 
 }  // namespace

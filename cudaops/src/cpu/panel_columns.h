@@ -1,4 +1,4 @@
-// The loop over blocks that the integer kernels have in common. For files of one instruction set each:
+// The loops over blocks and columns that the integer kernels have in common. For files of one instruction set each:
 // nothing here is shared between them.
 
 #ifndef COSETQ_CPU_PANEL_COLUMNS_H_
@@ -9,39 +9,45 @@
 namespace cosetq {
 namespace {
 
-// Block describes one block of a panel: kBytes of weights, kRowBytes and kScales of one row of A, and
-// Multiply<columns>(panel, a, scales, sums) adds the products of one block with so many rows.
-template <typename Block, int kCount>
-void MultiplyBlocks(const uint8_t* panel, const uint8_t* a, const float* scales, int64_t count,
-                    float* sums) {
-  for (int64_t b = 0; b < count; ++b) {
-    Block::template Multiply<kCount>(panel, a, scales, sums);
-    panel += Block::kBytes;
-    a += kCount * Block::kRowBytes;
-    scales += kCount * Block::kScales;
-  }
-}
-
-// A PanelMultiplyFn of blocks for up to kColumns columns.
+// Panels of blocks that know nothing of each other: Block has kBytes of weights, kRowBytes and kScales
+// of one row of A, and Multiply<columns>(panel, a, scales, sums) adds the products of one block.
 template <typename Block>
+struct BlockByBlock {
+  static constexpr int64_t kRowBytes = Block::kRowBytes, kScales = Block::kScales;
+
+  template <int kCount>
+  static void Multiply(const uint8_t* panel, const uint8_t* a, const float* scales, int64_t count,
+                       float* sums) {
+    for (int64_t b = 0; b < count; ++b) {
+      Block::template Multiply<kCount>(panel, a, scales, sums);
+      panel += Block::kBytes;
+      a += kCount * kRowBytes;
+      scales += kCount * kScales;
+    }
+  }
+};
+
+// A PanelMultiplyFn for up to kColumns columns: a block of Panel has kRowBytes and kScales of one row of A,
+// and Multiply<columns>(panel, a, scales, count, sums) adds the products of so many blocks.
+template <typename Panel>
 void MultiplyColumns(const uint8_t* panel, const uint8_t* a, const float* scales, int64_t first,
                      int64_t count, int64_t columns, float* sums) {
   static_assert(kColumns == 6);
-  a += first * columns * Block::kRowBytes;
-  scales += first * columns * Block::kScales;
+  a += first * columns * Panel::kRowBytes;
+  scales += first * columns * Panel::kScales;
   switch (columns) {
     case 1:
-      return MultiplyBlocks<Block, 1>(panel, a, scales, count, sums);
+      return Panel::template Multiply<1>(panel, a, scales, count, sums);
     case 2:
-      return MultiplyBlocks<Block, 2>(panel, a, scales, count, sums);
+      return Panel::template Multiply<2>(panel, a, scales, count, sums);
     case 3:
-      return MultiplyBlocks<Block, 3>(panel, a, scales, count, sums);
+      return Panel::template Multiply<3>(panel, a, scales, count, sums);
     case 4:
-      return MultiplyBlocks<Block, 4>(panel, a, scales, count, sums);
+      return Panel::template Multiply<4>(panel, a, scales, count, sums);
     case 5:
-      return MultiplyBlocks<Block, 5>(panel, a, scales, count, sums);
+      return Panel::template Multiply<5>(panel, a, scales, count, sums);
     default:
-      return MultiplyBlocks<Block, 6>(panel, a, scales, count, sums);
+      return Panel::template Multiply<6>(panel, a, scales, count, sums);
   }
 }
 
