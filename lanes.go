@@ -32,7 +32,7 @@ type laneJob struct {
 
 func (c *calibration) newLanes(ctx context.Context) (*lanes, error) {
 	count := lanesOf(c.threads)
-	l := &lanes{threads: c.threads / count}
+	l := &lanes{threads: c.threads} // those of a lane that waits for its turn would be idle
 	l.ctx, l.fail = context.WithCancelCause(ctx)
 	for range count {
 		s, err := c.gathered.NewStaging()
