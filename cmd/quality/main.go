@@ -28,7 +28,7 @@ var (
 	rates     = flag.String("target-bpw", "2.5;3;3.5", "rates to allocate, separated by semicolons")
 	output    = flag.String("o", "", "JSON file to write; it is complete after every form, so that a run that is cut short is of use")
 	dump      = flag.String("dump", "", "write the samples to calibrate on as this .npz file, for another tool, and measure nothing")
-	render    = flag.String("render", "", "page to write the tables of the JSON files given as arguments into; charts go beside it")
+	render    = flag.String("render", "", "page to write the tables of the JSON files given as arguments into, of NAME-0.json, NAME-1.json … the mean; charts go beside it")
 )
 
 // manyGains are 16 gains, 4 bits for 8 weights: finer steps of what the presets have four of.
@@ -65,7 +65,7 @@ type result struct {
 	Form   string  `json:"form"`   // codec or block
 	Method string  `json:"method"` // rtn, ldlq, or how another tool says
 	Bits   float64 `json:"bits_per_weight"`
-	Score  float64 `json:"score"`        // bits per byte, or samples that are right
+	Score  float64 `json:"score"`        // bits per byte, or mean number of samples that are right
 	KL     float64 `json:"kl,omitempty"` // of samples: mean divergence from the float model's probabilities, in nats
 }
 
@@ -79,6 +79,8 @@ type table struct {
 	Judged  int      `json:"judged"`  // bytes or images
 	Float   float64  `json:"float"`
 	Results []result `json:"results"`
+
+	divisions int // of the data, of which this is the mean
 }
 
 // add says what was found and writes what there is so far.

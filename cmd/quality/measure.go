@@ -29,6 +29,7 @@ type measurement struct {
 	library    string
 	statistics string
 	float      *judged
+	samples    kept // to judge on
 }
 
 // form makes a form of the model in a folder and judges it.
@@ -190,11 +191,12 @@ func (m *measurement) judge(ctx context.Context, path string, threads int) (*jud
 		return nil, err
 	}
 	defer loaded.Close()
-	reader, err := calib.Open(*data, loaded.Inputs, calib.Options{Limit: *limit})
-	if err != nil {
-		return nil, err
+	if m.samples == nil {
+		if m.samples, err = read(*data, loaded.Inputs); err != nil {
+			return nil, err
+		}
 	}
-	defer reader.Close()
+	reader := m.samples
 	runs := &recorder{from: loaded.Session, keep: *task == eval.TaskClassification}
 	j := &judged{model: eval.Model{Path: path, Runner: runs, Inputs: loaded.Inputs, Outputs: loaded.Outputs}}
 	report, err := eval.Run(ctx, *task, []eval.Model{j.model}, reader, eval.Options{})
@@ -222,6 +224,31 @@ func (m *measurement) judge(ctx context.Context, path string, threads int) (*jud
 	}
 	j.kl = report.Models[1].Metrics.(eval.Agreement).KL
 	return j, nil
+}
+
+// kept is data that was read once for all forms: decoding images takes longer than running a small model on them.
+type kept []*calib.Sample
+
+func (k kept) Len() int                            { return len(k) }
+func (k kept) Sample(i int) (*calib.Sample, error) { return k[i], nil }
+func (k kept) Random() bool                        { return false }
+func (k kept) Close() error                        { return nil }
+
+func read(data string, inputs []tensor.Spec) (kept, error) {
+	reader, err := calib.Open(data, inputs, calib.Options{Limit: *limit})
+	if err != nil {
+		return nil, err
+	}
+	defer reader.Close()
+	var all kept
+	for i := range reader.Len() {
+		s, err := reader.Sample(i)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, s)
+	}
+	return all, nil
 }
 
 // recorder runs a model and keeps the outputs, or gives those kept, so that two tasks take one pass.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -15,27 +16,26 @@ import (
 )
 
 // renderPage replaces the tables of a page: what stands between <!-- NAME --> and <!-- end --> becomes that of the JSON
-// file NAME.json, with its chart NAME.svg beside the page.
+// file NAME.json, or the mean of NAME-0.json and so on, with its chart NAME.svg beside the page.
 func renderPage(page string, files []string) error {
 	text, err := os.ReadFile(page)
 	if err != nil {
 		return err
 	}
-	for _, file := range files {
-		b, err := os.ReadFile(file)
+	tables, stems, err := readTables(files)
+	if err != nil {
+		return err
+	}
+	for _, stem := range stems {
+		t, err := mean(tables[stem])
 		if err != nil {
-			return err
+			return fmt.Errorf("%s: %w", stem, err)
 		}
-		var t table
-		if err := json.Unmarshal(b, &t); err != nil {
-			return fmt.Errorf("%s: %w", file, err)
-		}
-		stem := strings.TrimSuffix(filepath.Base(file), ".json")
 		marked := regexp.MustCompile(`(?s)(<!-- ` + regexp.QuoteMeta(stem) + ` -->\n).*?(<!-- end -->)`)
 		if !marked.Match(text) {
 			return fmt.Errorf("%s has no place for %s", page, stem)
 		}
-		chart := filepath.Base(stem) + ".svg"
+		chart := stem + ".svg"
 		text = marked.ReplaceAllFunc(text, func(old []byte) []byte {
 			m := marked.FindSubmatch(old)
 			return slices.Concat(m[1], []byte(t.markdown(chart)), m[2])
@@ -49,6 +49,54 @@ func renderPage(page string, files []string) error {
 		}
 	}
 	return os.WriteFile(page, text, 0o644)
+}
+
+// readTables reads the tables of every name, and lists the names in their order.
+func readTables(files []string) (tables map[string][]*table, stems []string, err error) {
+	tables = map[string][]*table{}
+	for _, file := range files {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			return nil, nil, err
+		}
+		t := &table{}
+		if err := json.Unmarshal(b, t); err != nil {
+			return nil, nil, fmt.Errorf("%s: %w", file, err)
+		}
+		stem := regexp.MustCompile(`(-[0-9]+)?\.json$`).ReplaceAllString(filepath.Base(file), "")
+		if tables[stem] == nil {
+			stems = append(stems, stem)
+		}
+		tables[stem] = append(tables[stem], t)
+	}
+	return tables, stems, nil
+}
+
+// mean is the table of the means over divisions of the data, which must have the same forms.
+func mean(tables []*table) (*table, error) {
+	all := *tables[0]
+	all.divisions = len(tables)
+	all.Results = slices.Clone(all.Results)
+	share := 1 / float64(len(tables))
+	all.Float = 0
+	for i := range all.Results {
+		r := &all.Results[i]
+		r.Bits, r.Score, r.KL = 0, 0, 0
+	}
+	for _, t := range tables {
+		if t.Program != all.Program || t.Judged != all.Judged || t.Samples != all.Samples || len(t.Results) != len(all.Results) {
+			return nil, errors.New("the divisions of the data were measured differently")
+		}
+		all.Float += share * t.Float
+		for i, from := range t.Results {
+			r := &all.Results[i]
+			if from.Form != r.Form || from.Method != r.Method {
+				return nil, fmt.Errorf("one division of the data has %s (%s) where another has %s (%s)", r.Form, r.Method, from.Form, from.Method)
+			}
+			r.Bits, r.Score, r.KL = r.Bits+share*from.Bits, r.Score+share*from.Score, r.KL+share*from.KL
+		}
+	}
+	return &all, nil
 }
 
 // loss is what a form loses against float: bits per byte, or points of accuracy.
@@ -71,9 +119,12 @@ func (t *table) markdown(chart string) string {
 	var b strings.Builder
 	unit, float := "bits per byte lost", fmt.Sprintf("%.4f bits per byte", t.Float)
 	if t.Task == "classification" {
-		unit, float = "points of top-1 lost (KL in nats)", fmt.Sprintf("%.0f of %d right", t.Float, t.Judged)
+		unit, float = "points of top-1 lost (KL in nats)", fmt.Sprintf("%.1f of %d right", t.Float, t.Judged)
 	}
 	fmt.Fprintf(&b, "\n![%s: rate against loss](%s)\n\n", t.Name, chart)
+	if t.divisions > 1 {
+		float += fmt.Sprintf(", mean of %d divisions", t.divisions)
+	}
 	fmt.Fprintf(&b, "%s, calibrated on %d samples; float: %s; measured %s with %s.\n\n", t.Name, t.Samples, float, t.Date, t.Program)
 	fmt.Fprintf(&b, "| weights | bits/weight | to nearest: %s | with data |\n|---|---|---|---|\n", unit)
 	type line struct {
