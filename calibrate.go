@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -70,7 +71,7 @@ func Calibrate(ctx context.Context, model, data string, o CalibrateOptions) (*Ca
 		return nil, err
 	}
 	defer c.close()
-	s, err := c.gather(ctx, data, calib.Options{Limit: o.Samples, Seed: o.Seed}, o.Progress)
+	s, err := c.gather(ctx, data, calib.Options{Limit: o.Samples, Seed: o.Seed}, filepath.Dir(output), o.Progress)
 	if err != nil {
 		return nil, err
 	}

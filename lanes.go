@@ -90,7 +90,15 @@ func (l *lanes) do(staging *ort.Staging, job laneJob) error {
 	return err
 }
 
-// settle waits for all batches and returns the first error.
+// wait waits for the batches so far and returns the first error. The lanes stay.
+func (l *lanes) wait() error {
+	if l.jobs != nil {
+		<-l.last
+	}
+	return context.Cause(l.ctx)
+}
+
+// settle waits for all batches, ends the lanes and returns the first error.
 func (l *lanes) settle() error {
 	if l.jobs != nil {
 		close(l.jobs)

@@ -28,6 +28,8 @@ type calibration struct {
 	file         *onnx.Model // open as long as its tensors are read
 	fingerprint  string
 	inputs       []tensor.Spec
+	corrected    map[string]bool // tags of activations whose mean biases make up for
+	products     *ort.Products
 	observations []rewrite.Observation
 	observed     *onnx.Model  // with the observers
 	load         grad.Loader  // with the native library
@@ -74,6 +76,7 @@ func (c *calibration) open(m *onnx.Model, library string, patterns rewrite.Optio
 		return err
 	}
 	c.importance = &importance{model: onnx.Clone(m), sites: sites}
+	c.corrected = correctedTags(sites)
 	if c.observations, err = rewrite.Observe(m, sites, c.shard.observations); err != nil {
 		return fail(Nothing, fmt.Errorf("%s: %w", path, err), "`cosetq inspect %s --layers` lists every node", path)
 	}
@@ -87,6 +90,9 @@ func (c *calibration) prepare(m *onnx.Model, library string, threads int) error 
 		return err
 	}
 	if c.gathered, err = ort.OpenObservations(library); err != nil {
+		return err
+	}
+	if c.products, err = ort.OpenProducts(library); err != nil {
 		return err
 	}
 	c.gathered.ResetAll()
@@ -113,23 +119,40 @@ func (c *calibration) close() {
 	}
 }
 
-// gather runs the model over data and returns what was learned, which stays readable when the calibration is closed.
-func (c *calibration) gather(ctx context.Context, data string, o calib.Options, progress Progress) (*calib.Statistics, error) {
+// gather runs the model over data and returns what was learned, which stays readable when the calibration is closed. The folder
+// takes what was learned of half of the data for as long as the other half is compared with it.
+func (c *calibration) gather(ctx context.Context, data string, o calib.Options, folder string, progress Progress) (*calib.Statistics, error) {
 	reader, err := calib.Open(data, c.inputs, o)
 	if err != nil {
 		return nil, err
 	}
 	defer reader.Close()
-	samples, err := c.run(ctx, reader, progress)
+	var half *calib.StatisticsFile
+	samples, err := c.run(ctx, reader, progress, func(samples int) error {
+		s, err := c.statistics(dataUsed(data, reader, samples))
+		if err == nil {
+			half, err = s.Spill(folder)
+		}
+		return err
+	})
+	if half != nil {
+		defer half.Close()
+	}
 	if err != nil {
 		return nil, err
 	}
-	return c.statistics(dataUsed(data, reader, samples))
+	s, err := c.statistics(dataUsed(data, reader, samples))
+	if err == nil && half != nil {
+		err = c.damp(ctx, s, &half.Statistics)
+	}
+	return s, err
 }
 
-// run feeds all samples and returns the number of them. Where the model asks for batches of a fixed size, samples that do
-// not fill the last one are left out, unless it is the only one.
-func (c *calibration) run(ctx context.Context, reader calib.Reader, progress Progress) (int, error) {
+// run feeds all samples, every other one first, and returns the number of them. Halfway it calls half with the number so far, if
+// there are enough to compare halves. Where the model asks for batches of a fixed size, samples that do not fill the last one are
+// left out, unless it is the only one.
+func (c *calibration) run(ctx context.Context, reader calib.Reader, progress Progress, half func(samples int) error) (int, error) {
+	reader = everyOther{reader}
 	if reader.Len() == 0 {
 		return 0, usage(errors.New("the data holds no samples"), "give a recipe with data")
 	}
@@ -148,13 +171,19 @@ func (c *calibration) run(ctx context.Context, reader calib.Reader, progress Pro
 		return 0, err
 	}
 	defer lanes.close()
-	done := 0
+	done, halved := 0, reader.Len() < leastToHalve
 	for b, err := range calib.Batches(reader, size, fixed) {
 		if err != nil {
 			return done, err
 		}
 		if fixed && len(b.Samples) < size && b.First > 0 {
 			break // what fills it up would count twice
+		}
+		if !halved && 2*done >= reader.Len() {
+			halved = true
+			if err := errors.Join(lanes.wait(), half(done)); err != nil {
+				return done, err
+			}
 		}
 		if err := c.observe(ctx, lanes, b, step); err != nil {
 			return done, err

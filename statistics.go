@@ -150,7 +150,7 @@ func (o *QuantizeOptions) gather(ctx context.Context, model, path string) (notes
 		return nil, err
 	}
 	defer c.close()
-	s, err := c.gather(ctx, o.Data, calib.Options{Limit: o.Samples, Seed: o.Seed}, o.Progress)
+	s, err := c.gather(ctx, o.Data, calib.Options{Limit: o.Samples, Seed: o.Seed}, filepath.Dir(path), o.Progress)
 	if err != nil {
 		return nil, err
 	}
@@ -172,8 +172,11 @@ func (h *hessians) of(w *rewrite.Weight) (*quant.Hessian, error) {
 		full = full && o.Full
 		result.Samples += o.Rows
 	}
+	damped := true
 	for _, o := range inputs {
 		share := float64(o.Rows) / float64(result.Samples)
+		damped = damped && o.Damping > 0
+		result.Damping += share * o.Damping
 		moments, target := o.Diagonal, &result.Diagonal
 		if full {
 			moments, target = o.Matrix, &result.Moments
@@ -184,6 +187,9 @@ func (h *hessians) of(w *rewrite.Weight) (*quant.Hessian, error) {
 		if err := addScaled(&result.Mean, o.Mean, share); err != nil {
 			return nil, err
 		}
+	}
+	if !damped {
+		result.Damping = 0
 	}
 	if full && h.corrects(w) {
 		centre(result, inputs[0].Weight)
@@ -205,7 +211,7 @@ func (h *hessians) gradients(w *rewrite.Weight) (*quant.Hessian, error) {
 		return nil, nil
 	}
 	moments, err := o.Matrix()
-	return &quant.Hessian{K: n, Moments: moments, Samples: h.statistics.Draws}, err
+	return &quant.Hessian{K: n, Moments: moments, Samples: h.statistics.Draws, Damping: o.Damping}, err
 }
 
 // spread mixes the moments of a weight whose rows are an embedding as well with a multiple of the identity, of the same trace: what

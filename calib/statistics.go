@@ -42,6 +42,7 @@ type Observation struct {
 	Full       bool     // Moments is a matrix; otherwise its diagonal
 	Min, Max   float64  // of all numbers
 	Weight     float64  // E[w], the mean of what the rows weigh
+	Damping    float64  // of mean diagonals, what samples left out ask for to be added to the diagonal; 0 where that is not known
 	Moments    Moments
 }
 
@@ -75,18 +76,28 @@ func (s *Statistics) Find(tag string) *Observation {
 
 // Matrix returns E[w x xᵀ] [K × K], symmetric and row-major. It is an error when only the diagonal is known.
 func (o *Observation) Matrix() ([]float64, error) {
+	all := make([]int, o.Columns)
+	for i := range all {
+		all[i] = i
+	}
+	return o.Submatrix(all)
+}
+
+// Submatrix is [Observation.Matrix] of some of the columns, which rise.
+func (o *Observation) Submatrix(columns []int) ([]float64, error) {
 	if !o.Full {
 		return nil, fmt.Errorf("statistics: only the diagonal of %q is known", o.Tag)
 	}
-	k := o.Columns
+	k := len(columns)
 	m := make([]float64, k*k)
-	row := make([]float32, k)
-	for i := range k {
-		if err := o.Moments.Rows(row[:k-i], i, i+1); err != nil {
+	row := make([]float32, o.Columns)
+	for i, c := range columns {
+		if err := o.Moments.Rows(row[:o.Columns-c], c, c+1); err != nil {
 			return nil, err
 		}
 		for j := i; j < k; j++ {
-			m[i*k+j], m[j*k+i] = float64(row[j-i]), float64(row[j-i])
+			v := float64(row[columns[j]-c])
+			m[i*k+j], m[j*k+i] = v, v
 		}
 	}
 	return m, nil
@@ -276,7 +287,7 @@ func shortPrint(f string) string { return f[:min(len(f), len(fingerprintPrefix)+
 func mergeObservations(list []*Observation) (*Observation, error) {
 	merged := *list[0]
 	merged.Weights = slices.Clone(merged.Weights)
-	merged.Rows, merged.BadRows, merged.Weight = 0, 0, 0
+	merged.Rows, merged.BadRows, merged.Weight, merged.Damping = 0, 0, 0, 0
 	var sum sumMoments
 	for _, o := range list {
 		if o.Columns != merged.Columns || o.Full != merged.Full {
@@ -305,8 +316,31 @@ func mergeObservations(list []*Observation) (*Observation, error) {
 	for i := range sum {
 		sum[i].share /= float64(merged.Rows)
 	}
-	merged.Moments = sum
+	merged.Moments, merged.Damping = sum, mergeDampings(list)
 	return &merged, nil
+}
+
+// mergeDampings is the damping for the sum of several parts: noise falls with the rows, so inverse dampings add up. It is not known
+// where one of them is not.
+func mergeDampings(list []*Observation) float64 {
+	var inverse float64
+	var last *Observation
+	for _, o := range list {
+		if o.Rows > 0 && o.Damping == 0 {
+			return 0
+		}
+		if o.Rows > 0 {
+			inverse += 1 / o.Damping
+			last = o
+		}
+	}
+	switch {
+	case last == nil:
+		return 0
+	case inverse == 1/last.Damping: // the only one
+		return last.Damping
+	}
+	return 1 / inverse
 }
 
 // weightedMoments is one part of a sum.

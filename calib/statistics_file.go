@@ -68,6 +68,7 @@ type observationIndex struct {
 	Min        float64  `json:"min"`
 	Max        float64  `json:"max"`
 	Weight     float64  `json:"weight"`
+	Damping    float64  `json:"damping,omitempty"`
 	Offset     int64    `json:"offset"` // in the file
 	CRC        uint32   `json:"crc32c"` // of the payload
 }
@@ -131,7 +132,7 @@ func (s *Statistics) write(f *os.File) (int64, error) {
 		var entries []observationIndex
 		for _, o := range list {
 			entry := observationIndex{Tag: o.Tag, Activation: o.Activation, Weights: o.Weights, Columns: o.Columns, Rows: o.Rows,
-				BadRows: o.BadRows, Full: o.Full, Min: o.Min, Max: o.Max, Weight: o.Weight, Offset: offset}
+				BadRows: o.BadRows, Full: o.Full, Min: o.Min, Max: o.Max, Weight: o.Weight, Damping: o.Damping, Offset: offset}
 			sum := crc32.New(castagnoli)
 			if err := o.writePayload(io.MultiWriter(w, sum)); err != nil {
 				return nil, fmt.Errorf("observation %q: %w", o.Tag, err)
@@ -217,6 +218,7 @@ type StatisticsFile struct {
 	Size int64
 
 	file *os.File // nil when read from elsewhere
+	gone bool     // the file goes when it is closed
 	sums map[*Observation]uint32
 }
 
@@ -258,7 +260,29 @@ func (s *StatisticsFile) Close() error {
 	if s.file == nil {
 		return nil
 	}
-	return s.file.Close()
+	err := s.file.Close()
+	if s.gone {
+		err = errors.Join(err, os.Remove(s.file.Name()))
+	}
+	return err
+}
+
+// Spill writes what the statistics are now to a file in a folder, to be read as long as it is open; closing it removes it.
+func (s *Statistics) Spill(dir string) (*StatisticsFile, error) {
+	f, err := os.CreateTemp(dir, ".statistics-*")
+	if err != nil {
+		return nil, err
+	}
+	size, err := s.write(f)
+	var spilt *StatisticsFile
+	if err == nil {
+		spilt, err = ReadStatistics(f, size)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", f.Name(), errors.Join(err, f.Close(), os.Remove(f.Name())))
+	}
+	spilt.Path, spilt.file, spilt.gone = f.Name(), f, true
+	return spilt, nil
 }
 
 func corrupt(format string, args ...any) error {
@@ -308,6 +332,8 @@ func (s *StatisticsFile) read(r io.ReaderAt, size int64) error {
 				return corrupt("observation %q has %d rows", e.Tag, e.Rows)
 			case !(e.Weight >= 0) || math.IsInf(e.Weight, 0):
 				return corrupt("observation %q weighs %v", e.Tag, e.Weight)
+			case !(e.Damping >= 0) || math.IsInf(e.Damping, 0):
+				return corrupt("observation %q has a damping of %v", e.Tag, e.Damping)
 			case tags[e.Tag]:
 				return corrupt("observation %q stands there twice", e.Tag)
 			case e.Offset != end || e.payload() > offset-end:
@@ -316,7 +342,7 @@ func (s *StatisticsFile) read(r io.ReaderAt, size int64) error {
 			tags[e.Tag] = true
 			end += e.payload()
 			o := &Observation{Tag: e.Tag, Activation: e.Activation, Weights: e.Weights, Columns: e.Columns, Rows: e.Rows,
-				BadRows: e.BadRows, Full: e.Full, Min: e.Min, Max: e.Max, Weight: e.Weight,
+				BadRows: e.BadRows, Full: e.Full, Min: e.Min, Max: e.Max, Weight: e.Weight, Damping: e.Damping,
 				Moments: storedMoments{r, e.Offset, e.Columns, e.Full}}
 			*to = append(*to, o)
 			s.sums[o] = e.CRC

@@ -152,6 +152,7 @@ func TestStatisticsRoundTrip(t *testing.T) {
 	s := statistics(sampled{randomRows(rng, 9, 5), 5, true}.observation("a", "w1", "w2"),
 		sampled{randomRows(rng, 4, 7), 7, false}.observation("b", "w3"), sampled{nil, 3, true}.observation("c", "w4"))
 	s.Observations[1].BadRows, s.Draws = 2, 7
+	s.Observations[0].Damping = 0.25
 	s.Gradients = []*calib.Observation{sampled{randomRows(rng, 9, 4), 4, true}.observation("gradient of w1", "w1")}
 	f := openStatistics(t, save(t, s))
 	if f.Model != s.Model || f.Fingerprint != s.Fingerprint || f.Program != s.Program || f.Draws != s.Draws || !slices.Equal(f.Data, s.Data) {
@@ -162,7 +163,7 @@ func TestStatisticsRoundTrip(t *testing.T) {
 	}
 	for i, o := range slices.Concat(f.Observations, f.Gradients) {
 		want := slices.Concat(s.Observations, s.Gradients)[i]
-		if o.Tag != want.Tag || o.Activation != want.Activation || !slices.Equal(o.Weights, want.Weights) || o.Full != want.Full {
+		if o.Tag != want.Tag || o.Activation != want.Activation || o.Damping != want.Damping || !slices.Equal(o.Weights, want.Weights) || o.Full != want.Full {
 			t.Errorf("got %+v, want %+v", o, want)
 		}
 		sameMoments(t, o, want)
@@ -200,6 +201,54 @@ func TestSaveReplacesOnlyWhenTold(t *testing.T) {
 	left, err := os.ReadDir(filepath.Dir(path))
 	if err != nil || len(left) != 1 {
 		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
+
+// What is spilt reads as what was saved, and is gone when it is closed.
+func TestSpill(t *testing.T) {
+	dir := t.TempDir()
+	s := statistics(sampled{randomRows(rand.New(rand.NewPCG(1, 1)), 9, 5), 5, true}.observation("a", "w"))
+	f, err := s.Spill(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sameMoments(t, f.Observations[0], s.Observations[0])
+	if left, err := os.ReadDir(dir); err != nil || len(left) != 1 {
+		t.Errorf("%v, %v in the folder", left, err)
+	}
+	if err := f.Close(); err != nil {
+		t.Error(err)
+	}
+	broken := statistics(&calib.Observation{Tag: "a", Columns: 3, Full: true, Moments: sampled{nil, 2, true}})
+	if _, err := broken.Spill(dir); err == nil {
+		t.Error("moments of the wrong size were spilt")
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) != 0 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
+
+// Noise falls with the samples, and the damping for it; it is known only if all parts know theirs.
+func TestMergeDampings(t *testing.T) {
+	rng := rand.New(rand.NewPCG(5, 2))
+	part := func(rows int, damping float64) *calib.Statistics {
+		s := statistics(sampled{randomRows(rng, rows, 3), 3, true}.observation("a", "w"))
+		s.Observations[0].Damping = damping
+		return s
+	}
+	for _, c := range []struct {
+		parts []*calib.Statistics
+		want  float64
+	}{
+		{[]*calib.Statistics{part(4, 0.3)}, 0.3},
+		{[]*calib.Statistics{part(4, 0.3), part(0, 0)}, 0.3},
+		{[]*calib.Statistics{part(4, 0.5), part(5, 0.5)}, 0.25},
+		{[]*calib.Statistics{part(4, 0.5), part(5, 0)}, 0},
+	} {
+		merged, err := calib.Merge(c.parts...)
+		if err != nil || math.Abs(merged.Observations[0].Damping-c.want) > 1e-12 {
+			t.Errorf("got %v, want %v; %v", merged.Observations[0].Damping, c.want, err)
+		}
 	}
 }
 

@@ -68,6 +68,9 @@ func newFactors(h *Hessian, d int, damping float64, by Multiplier, threads int) 
 		return nil, err
 	}
 	if damping == 0 {
+		damping = h.Damping
+	}
+	if damping == 0 {
 		damping = defaultDamping
 		if h.Samples > 0 {
 			damping = min(damping+dampingPerColumn*float64(h.K)/float64(h.Samples), mostDamping)
@@ -90,7 +93,7 @@ func newFactors(h *Hessian, d int, damping float64, by Multiplier, threads int) 
 		live++
 	}
 	scale := float64(live) / trace
-	for ; f.damping <= maxDamping; f.damping *= 10 {
+	for most := max(f.damping, maxDamping); f.damping <= most; f.damping *= 10 {
 		if h.Moments == nil {
 			f.diagonal(h, scale)
 			return f, nil

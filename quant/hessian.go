@@ -25,6 +25,8 @@ type Hessian struct {
 	Mean []float64
 	// Samples is the number of x that were averaged; 0 for an exact H.
 	Samples int64
+	// Damping is the λ that other samples ask for, see [CrossDamping]; 0 where that is not known.
+	Damping float64
 }
 
 // HessianError says why a Hessian cannot guide the rounding.

@@ -52,8 +52,11 @@ func newOutputs(g *Hessian, places int, products Multiplier, threads int) (*outp
 	if err := g.Validate(); err != nil {
 		return nil, fmt.Errorf("gradients: %w", err)
 	}
-	damping := float64(outputDamping)
-	if g.Samples > 0 {
+	damping := g.Damping
+	if damping == 0 {
+		damping = outputDamping
+	}
+	if g.Damping == 0 && g.Samples > 0 {
 		damping = min(damping+outputDampingPerRow*float64(n)/float64(g.Samples), mostOutputDamping)
 	}
 	o := &outputs{n: n, step: (n + steps - 1) / steps, errs: make([]float32, n*places)}

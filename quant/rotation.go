@@ -109,7 +109,7 @@ func (t turned) Rows(dst []float32, n0, n1 int) error {
 
 // turned returns what is known of the inputs x·R: Rᵀ·H·R. A diagonal says too little for that; its mean is all that is left.
 func (h *Hessian) turned(r *Rotation) *Hessian {
-	t := &Hessian{K: h.K, Samples: h.Samples}
+	t := &Hessian{K: h.K, Samples: h.Samples, Damping: h.Damping}
 	if h.Mean != nil {
 		t.Mean = append(t.Mean, h.Mean...)
 		apply(r, t.Mean)

@@ -40,7 +40,7 @@ type Options struct {
 	Rotation    *Rotation
 	TryRotation bool
 	// Damping is λ: λ·mean(diag H) is added to the diagonal of the Hessian. 0
-	// means 0.01, and more the fewer samples H is from.
+	// means that of the Hessian, or where it has none 0.01, and more the fewer samples H is from.
 	Damping float64
 	// Threads is the number of goroutines; 0 means one per CPU. The result
 	// does not depend on it.

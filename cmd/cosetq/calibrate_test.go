@@ -100,6 +100,9 @@ func TestCalibrateDigits(t *testing.T) {
 	}
 	const samples = 37
 	f, _ := calibrated(t, files.Model, files.Calib, "--samples", "37")
+	if left, err := filepath.Glob(filepath.Join(filepath.Dir(f.Path), ".*")); err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
 	activations := tap(t, files.Model, files.Calib, samples)
 	if len(f.Observations) != len(activations) {
 		t.Fatalf("%d observations, want %d", len(f.Observations), len(activations))
@@ -108,6 +111,9 @@ func TestCalibrateDigits(t *testing.T) {
 		rows := activations[o.Activation]
 		if o.Rows != samples || len(rows) != samples*o.Columns {
 			t.Fatalf("%s: %d rows, want %d", o.Tag, o.Rows, samples)
+		}
+		if o.Damping <= 0 {
+			t.Errorf("%s: no damping", o.Tag)
 		}
 		h, err := o.Matrix()
 		if err != nil {
