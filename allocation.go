@@ -111,6 +111,7 @@ type allocator struct {
 	trial      int             // of them that models are compared on at first
 	float      map[int]any     // metrics of the float model by the number of samples, once they are known
 	tried      map[int]float64 // drops of points of the frontier on the first samples
+	trials     int             // that may be made
 	correction float64         // of the drops tried, by what all samples say
 	report     *Allocation
 }

@@ -20,9 +20,10 @@ type DropTrial struct {
 }
 
 const (
-	// maxTrials bounds how many models are evaluated, and maxVerdicts how many of them on all of the data.
-	maxTrials   = 6
-	maxVerdicts = 3
+	// maxTrials bounds how many models are evaluated, at first and after each that was evaluated on all of the data, and maxVerdicts
+	// how many are the latter.
+	maxTrials, moreTrials = 6, 2
+	maxVerdicts           = 3
 	// sizeTolerance is the share of a model's size that is not worth another trial.
 	sizeTolerance = 0.01
 )
@@ -34,6 +35,7 @@ const (
 func (a *allocator) search(ctx context.Context) (int, error) {
 	last := a.frontier.Len() - 1
 	a.tried = map[int]float64{}
+	a.trials = maxTrials
 	best, verdicts := last+1, map[int]float64{}
 	for len(verdicts) < maxVerdicts {
 		at, err := a.narrow(ctx)
@@ -47,6 +49,7 @@ func (a *allocator) search(ctx context.Context) (int, error) {
 			return 0, err
 		}
 		a.correction = verdicts[at] - a.tried[at]
+		a.trials += moreTrials
 		if verdicts[at] <= a.o.MaxDrop {
 			best = min(best, at)
 		}
@@ -87,7 +90,7 @@ func (a *allocator) narrow(ctx context.Context) (int, error) {
 		next := trial{at: above.at}
 		switch {
 		case !known:
-		case above.drop > a.o.MaxDrop || above.at-below.at <= 1 || len(a.tried) >= maxTrials || a.alike(below, above):
+		case above.drop > a.o.MaxDrop || above.at-below.at <= 1 || len(a.tried) >= a.trials || a.alike(below, above):
 			return above.at, nil
 		default:
 			next.at = min(max(a.aim(below, above), below.at+1), above.at-1)

@@ -183,8 +183,8 @@ func loaderWithOps(rt *ort.Runtime, dir, library string, threads int) grad.Loade
 			return nil, err
 		}
 		o := ort.SessionOptions{Threads: threads, OpsLibrary: library, Config: withoutSpinning()}
-		if literal {
-			o.Optimization = ort.OptimizeDisabled
+		if literal { // for one run: laying the weights out anew would take longer
+			o.Optimization, o.Config["session.disable_prepacking"] = ort.OptimizeDisabled, "1"
 		}
 		return rt.NewSessionFromBytes(encoded, dir, o)
 	}

@@ -159,6 +159,16 @@ func (v *Value) info() *onnx.ValueInfo {
 	return onnx.NewValueInfo(v.Name, v.Type, dims...)
 }
 
+// maker returns the node that computes a value, nil for none.
+func (g *Graph) maker(name string) *onnx.Node {
+	for _, n := range g.nodes {
+		if slices.Contains(n.Outputs, name) {
+			return n
+		}
+	}
+	return nil
+}
+
 // reads lists what a node reads, its subgraphs included.
 func reads(n *onnx.Node) []string {
 	var all []string

@@ -86,6 +86,10 @@ func extremeRule(beyond string) rule {
 }
 
 func whereRule(s *step) error {
+	if s.replacesSoftmaxNaN() {
+		s.give(2, s.dy(0))
+		return nil
+	}
 	if s.wants(1) {
 		s.give(1, s.g.keep(s.x(0), s.dy(0)))
 	}
@@ -93,6 +97,13 @@ func whereRule(s *step) error {
 		s.give(2, s.g.keep(s.g.not(s.x(0)), s.dy(0)))
 	}
 	return nil
+}
+
+// replacesSoftmaxNaN tells whether a Where is Where(IsNaN(p), c, p) of the probabilities p of a Softmax, as attention is exported for
+// the sake of rows that are masked whole. Of such a row the gradient is NaN whatever reaches it, so it need not be masked.
+func (s *step) replacesSoftmaxNaN() bool {
+	mask, p := s.g.maker(s.n.Inputs[0]), s.g.maker(s.n.Inputs[2])
+	return !s.wants(1) && mask != nil && p != nil && mask.OpType == "IsNaN" && mask.Inputs[0] == s.n.Inputs[2] && p.OpType == "Softmax"
 }
 
 func preluRule(s *step) error {

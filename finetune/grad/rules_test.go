@@ -346,3 +346,38 @@ func writeFile(t *testing.T, path, text string) {
 		t.Fatal(err)
 	}
 }
+
+// Attention is exported with Where(IsNaN(p), 0, p) behind its Softmax: the gradient is not masked there, but is behind anything else.
+func TestWhereOfNaN(t *testing.T) {
+	for _, c := range []struct {
+		op     string
+		wheres int
+	}{{"Softmax", 1}, {"Exp", 2}} {
+		m := onnx.NewModel(8, 13, "masked")
+		m.Graph.Inputs = []*onnx.ValueInfo{onnx.NewValueInfo("x", onnx.Float, 2, 3)}
+		m.Graph.Outputs = []*onnx.ValueInfo{onnx.NewValueInfo("y", onnx.Float, onnx.UnknownRank)}
+		m.Graph.Initializers = []*onnx.Tensor{onnx.Scalar[float32]("zero", 0)}
+		m.Graph.Nodes = []*onnx.Node{
+			onnx.NewNode(c.op, []string{"x"}, []string{"p"}),
+			onnx.NewNode("IsNaN", []string{"p"}, []string{"mask"}),
+			onnx.NewNode("Where", []string{"mask", "zero", "p"}, []string{"y"}),
+		}
+		g, err := Trace(context.Background(), m, loader(t, ""), map[string]*tensor.Tensor{"x": tensor.Of([]float32{1, 2, 3, 4, 5, 6}, 2, 3)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		y := g.Value("y")
+		if _, err := g.Backward(g.total(g.mul(y, y)), []string{"x"}, nil); err != nil {
+			t.Fatal(err)
+		}
+		wheres := 0
+		for _, n := range g.nodes {
+			if n.OpType == "Where" {
+				wheres++
+			}
+		}
+		if wheres != c.wheres {
+			t.Errorf("behind %s the graph has %d Where nodes with its gradient, want %d", c.op, wheres, c.wheres)
+		}
+	}
+}
