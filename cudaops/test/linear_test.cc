@@ -284,7 +284,7 @@ void TestManyRows() {
 void TestLinear(bool brief) {
   const std::vector<int64_t> all_rows = {1, 10, 50, 63, 64, 65, 200, 257, 1000};
   const std::vector<int64_t> all_cols = {1, 7, 8, 9, 63, 100, 192, 512};
-  std::vector<Options> options(6);
+  std::vector<Options> options(7);
   options[1].gains = {1};
   options[1].direct_scales = true;
   options[2].gains = {1.5, 2.25};
@@ -293,6 +293,7 @@ void TestLinear(bool brief) {
   options[4].half = true;
   options[5].gains = {3, 4, 5, 5};
   options[5].centre = 3.3f;
+  options[6].centre = 0;
   uint64_t seed = 1;
   for (const Codec& codec : Codecs()) {
     for (int64_t rows : all_rows) {

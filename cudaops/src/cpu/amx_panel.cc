@@ -116,8 +116,8 @@ void MultiplyMany(const uint8_t* panel, const uint8_t* a, const float* scales, i
 }
 
 // One panel: count blocks and their rests.
-void Multiply(const uint8_t* panel, const uint8_t* a, const float* scales, int64_t first,
-              int64_t count, int64_t columns, float* sums) {
+void Multiply(const WeightView&, const uint8_t* panel, const uint8_t* a, const float* scales,
+              int64_t first, int64_t count, int64_t columns, float* sums) {
   a += first * Filled(columns) * kRowBytes;
   scales += first * columns;
   Configure(columns);

@@ -113,8 +113,8 @@ void Multiply8Columns(const uint8_t* panel, const uint8_t* a, const float* scale
   for (int r = 0; r < kTile; r += 16) Multiply8Rows<kCount>(panel + 4 * r, a, scales, sums + r);
 }
 
-void Multiply8(const uint8_t* panel, const uint8_t* a, const float* scales, int64_t first,
-               int64_t count, int64_t columns, float* sums) {
+void Multiply8(const WeightView&, const uint8_t* panel, const uint8_t* a, const float* scales,
+               int64_t first, int64_t count, int64_t columns, float* sums) {
   static_assert(kColumns == 6);
   a += first * columns * kRowBytes8;
   scales += first * columns * kHalves;

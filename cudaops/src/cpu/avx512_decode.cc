@@ -11,6 +11,7 @@ void DecodeBlocks(const WeightView& w, int64_t tile, int64_t first, int64_t coun
   QuadDecoder<kForm, true, kWhole> decoder(w, tile, first * kBlockGroups);
   const __m512i zero = _mm512_setzero_si512(), offset = _mm512_set1_epi8(-128);
   const __m512i kappa = _mm512_set1_epi16(w.tables->panel.kappa);
+  const bool has_rests = w.tables->panel.has_rests;
   for (int64_t half = 0; half < kHalves * count; ++half, panel += kHalfBytes) {
     __m512i total[4] = {zero, zero, zero, zero};
     const auto store = [&](int s, int q, __m512i bytes) ALWAYS_INLINE {
@@ -18,7 +19,7 @@ void DecodeBlocks(const WeightView& w, int64_t tile, int64_t first, int64_t coun
       AddDots(offset, bytes, &total[q]);
     };
     decoder.Next(store, [&](int q, __m512i gains) ALWAYS_INLINE {
-      store(kQuadSteps, q, _mm512_mullo_epi16(gains, kappa));
+      if (has_rests) store(kQuadSteps, q, _mm512_mullo_epi16(gains, kappa));
     });
     Unroll<4>([&](int q) ALWAYS_INLINE {
       _mm512_store_si512(Step(panel, kHalfSteps) + q, _mm512_sub_epi32(zero, total[q]));

@@ -32,10 +32,11 @@ struct Sums {
     }
   }
 
-  // Adds the products of half a block; columns are column_bytes apart.
-  ALWAYS_INLINE void AddHalf(const uint8_t* panel, const uint8_t* a, int64_t column_bytes) {
+  // Adds the products of some steps; columns are column_bytes apart.
+  ALWAYS_INLINE void AddSteps(const uint8_t* panel, const uint8_t* a, int64_t column_bytes,
+                              int steps) {
 #pragma GCC unroll 1
-    for (int step = 0; step < kHalfSteps; ++step, panel += kStepBytes, a += 4) {
+    for (int step = 0; step < steps; ++step, panel += kStepBytes, a += 4) {
       __m512i weight[kVectors];
 #pragma GCC unroll 4
       for (int q = 0; q < kVectors; ++q) weight[q] = _mm512_load_si512(panel + 64 * q);
@@ -77,8 +78,9 @@ struct Products {
 
   // Some rows of `count` blocks, whose sums in float stay in registers as well.
   template <int kCount, int kVectors>
-  static void MultiplyRows(const uint8_t* panel, const uint8_t* a, const float* scales,
-                           int64_t count, float* sums) {
+  static void MultiplyRows(const WeightView& w, const uint8_t* panel, const uint8_t* a,
+                           const float* scales, int64_t count, float* sums) {
+    const int steps = w.tables->panel.has_rests ? kHalfSteps : kQuadSteps;
     __m512 total[kCount][kVectors];
 #pragma GCC unroll 6
     for (int c = 0; c < kCount; ++c) {
@@ -94,8 +96,8 @@ struct Products {
         if (part > 0) sum.TimesOneByte();
 #pragma GCC unroll 1
         for (int h = 0; h < kRun; ++h)
-          sum.AddHalf(panel + h * kHalfBytes, a + part * kPartBytes + 4 * h * kHalfSteps,
-                      kRowBytes);
+          sum.AddSteps(panel + h * kHalfBytes, a + part * kPartBytes + 4 * h * kHalfSteps,
+                       kRowBytes, steps);
       }
       sum.AddTo(scales, total);
       panel += kRun * kHalfBytes;
@@ -110,12 +112,12 @@ struct Products {
   }
 
   template <int kCount>
-  static void Multiply(const uint8_t* panel, const uint8_t* a, const float* scales, int64_t count,
-                       float* sums) {
+  static void Multiply(const WeightView& w, const uint8_t* panel, const uint8_t* a,
+                       const float* scales, int64_t count, float* sums) {
     // As many as registers allow, so that no sum waits for the one before.
     constexpr int kVectors = kCount <= 3 ? 4 : 2;
     for (int r = 0; r < kTile; r += 16 * kVectors)
-      MultiplyRows<kCount, kVectors>(panel + 4 * r, a, scales, count, sums + r);
+      MultiplyRows<kCount, kVectors>(w, panel + 4 * r, a, scales, count, sums + r);
   }
 };
 

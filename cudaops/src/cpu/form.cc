@@ -145,6 +145,7 @@ bool SetPanel(const WeightView& v, Form form, int fold, FormTables* t) {
   p.coarse = static_cast<uint8_t>(std::clamp(sum, 1, std::min(255 / std::max(gain, 1), 128)));
   for (int j = 0; j < 4; ++j) {
     p.rest[j] = p.rest[4 + j] = static_cast<float>((p.bias[j] - shift[j]) / kappa);
+    p.has_rests = p.has_rests || p.rest[j] != 0;
     p.whole[j] = p.whole[4 + j] = static_cast<float>(-shift[j]);
   }
   p.one_table = form == Form::kTwoByte;

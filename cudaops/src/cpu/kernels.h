@@ -146,8 +146,9 @@ using PanelQuantizeFn = void (*)(const WeightView& w, const float* a, int64_t co
 
 // sums[c][lane] += scale * product for columns c, with a panel of blocks [first, first + count). a and
 // scales are as `quantize` wrote them.
-using PanelMultiplyFn = void (*)(const uint8_t* panel, const uint8_t* a, const float* scales,
-                                 int64_t first, int64_t count, int64_t columns, float* sums);
+using PanelMultiplyFn = void (*)(const WeightView& w, const uint8_t* panel, const uint8_t* a,
+                                 const float* scales, int64_t first, int64_t count,
+                                 int64_t columns, float* sums);
 
 // The same for a whole tile and few rows of A, which share `a`; weights are decoded on the way.
 using PanelTileFn = void (*)(const WeightView& w, int64_t tile, const uint8_t* a,

@@ -59,7 +59,7 @@ void MultiplyUnit(void* data, size_t i) {
       const int64_t count = std::min<int64_t>(kernels.blocks, job.depth - d);
       kernels.decode(*job.w, tile, d, count, panel);
       for (int64_t b = unit.first_block; b < unit.last_block; ++b) {
-        kernels.multiply(panel, job.Packed(b), job.Scales(b), d, count, job.Columns(b),
+        kernels.multiply(*job.w, panel, job.Packed(b), job.Scales(b), d, count, job.Columns(b),
                          lanes + (b - unit.first_block) * job.columns * kTile);
       }
     }

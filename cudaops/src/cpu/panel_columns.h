@@ -16,8 +16,8 @@ struct BlockByBlock {
   static constexpr int64_t kRowBytes = Block::kRowBytes, kScales = Block::kScales;
 
   template <int kCount>
-  static void Multiply(const uint8_t* panel, const uint8_t* a, const float* scales, int64_t count,
-                       float* sums) {
+  static void Multiply(const WeightView&, const uint8_t* panel, const uint8_t* a,
+                       const float* scales, int64_t count, float* sums) {
     for (int64_t b = 0; b < count; ++b) {
       Block::template Multiply<kCount>(panel, a, scales, sums);
       panel += Block::kBytes;
@@ -28,26 +28,27 @@ struct BlockByBlock {
 };
 
 // A PanelMultiplyFn for up to kColumns columns: a block of Panel has kRowBytes and kScales of one row of A,
-// and Multiply<columns>(panel, a, scales, count, sums) adds the products of so many blocks.
+// and Multiply<columns>(w, panel, a, scales, count, sums) adds the products of so many blocks.
 template <typename Panel>
-void MultiplyColumns(const uint8_t* panel, const uint8_t* a, const float* scales, int64_t first,
-                     int64_t count, int64_t columns, float* sums) {
+void MultiplyColumns(const WeightView& w, const uint8_t* panel, const uint8_t* a,
+                     const float* scales, int64_t first, int64_t count, int64_t columns,
+                     float* sums) {
   static_assert(kColumns == 6);
   a += first * columns * Panel::kRowBytes;
   scales += first * columns * Panel::kScales;
   switch (columns) {
     case 1:
-      return Panel::template Multiply<1>(panel, a, scales, count, sums);
+      return Panel::template Multiply<1>(w, panel, a, scales, count, sums);
     case 2:
-      return Panel::template Multiply<2>(panel, a, scales, count, sums);
+      return Panel::template Multiply<2>(w, panel, a, scales, count, sums);
     case 3:
-      return Panel::template Multiply<3>(panel, a, scales, count, sums);
+      return Panel::template Multiply<3>(w, panel, a, scales, count, sums);
     case 4:
-      return Panel::template Multiply<4>(panel, a, scales, count, sums);
+      return Panel::template Multiply<4>(w, panel, a, scales, count, sums);
     case 5:
-      return Panel::template Multiply<5>(panel, a, scales, count, sums);
+      return Panel::template Multiply<5>(w, panel, a, scales, count, sums);
     default:
-      return Panel::template Multiply<6>(panel, a, scales, count, sums);
+      return Panel::template Multiply<6>(w, panel, a, scales, count, sums);
   }
 }
 

@@ -72,6 +72,7 @@ struct PanelTables {
   uint8_t bias[4];  // b
   uint8_t kappa, coarse;
   float rest[kGroup];   // -r / kappa
+  bool has_rests;       // any of them is not zero
   float whole[kGroup];  // -shift
   float unit;           // times the gain where there is only one
 };
