@@ -83,24 +83,39 @@ void PackRows(const MomentRows& w, const MomentPanels& to) {
   }
 }
 
-// to[r][c] += sum over rows of slip[r] * strip[c], in float.
-inline void AddTile(const float* strip, const float* slip, int64_t rows, double* to) {
-  Vec sum[kMomentRows][kMomentVecs] = {};
+// sums[r][c] += sum over rows of slip[r] * strip[c]. They stay in registers only where all loops over them are unrolled.
+__attribute__((noinline)) void MultiplyTile(const float* strip, const float* slip, int64_t rows, float* sums) {
+  Vec sum[kMomentRows][kMomentVecs];
+#pragma GCC unroll 16
+  for (int r = 0; r < kMomentRows; ++r) {
+#pragma GCC unroll 16
+    for (int v = 0; v < kMomentVecs; ++v) memcpy(&sum[r][v], sums + r * kStrip + v * kLanes, sizeof(Vec));
+  }
   for (int64_t k = 0; k < rows; ++k) {
     Vec row[kMomentVecs];
+#pragma GCC unroll 16
     for (int v = 0; v < kMomentVecs; ++v) memcpy(&row[v], strip + k * kStrip + v * kLanes, sizeof(Vec));
+#pragma GCC unroll 16
     for (int r = 0; r < kMomentRows; ++r) {
       const Vec factor = slip[k * kMomentRows + r] - Vec{};
+#pragma GCC unroll 16
       for (int v = 0; v < kMomentVecs; ++v) sum[r][v] = MulAdd(row[v], factor, sum[r][v]);
     }
   }
+#pragma GCC unroll 16
+  for (int r = 0; r < kMomentRows; ++r) {
+#pragma GCC unroll 16
+    for (int v = 0; v < kMomentVecs; ++v) memcpy(sums + r * kStrip + v * kLanes, &sum[r][v], sizeof(Vec));
+  }
+}
+
+// to[r][c] += sums[r][c].
+inline void AddTile(const float* sums, double* to) {
   for (int r = 0; r < kMomentRows; ++r, to += kMomentUnit) {
-    alignas(64) float products[kStrip];
-    for (int v = 0; v < kMomentVecs; ++v) memcpy(products + v * kLanes, &sum[r][v], sizeof(Vec));
     for (int64_t c = 0; c < kStrip; c += kLanes / 2) {
       DoubleVec total;
       memcpy(&total, to + c, sizeof total);
-      total = total + Widen(products + c);
+      total = total + Widen(sums + r * kStrip + c);
       memcpy(to + c, &total, sizeof total);
     }
   }
@@ -119,7 +134,9 @@ void AddMoments(const MomentBlock& w) {
       }
       for (int64_t k = 0; k < w.rows; k += kFloatRows) {
         const int64_t rows = w.rows - k < kFloatRows ? w.rows - k : kFloatRows;
-        AddTile(strip + k * kStrip, slip + k * kMomentRows, rows, to);
+        alignas(64) float sums[kMomentRows * kStrip] = {};
+        MultiplyTile(strip + k * kStrip, slip + k * kMomentRows, rows, sums);
+        AddTile(sums, to);
       }
     }
   }

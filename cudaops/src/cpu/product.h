@@ -28,18 +28,25 @@ template <typename T, int Vecs, int Rows>
 inline void AddBlock(const ProductWork<T>& w, const T* a, const T* b, int64_t b_stride, int64_t depth, T* c) {
   using V = typename Packed<T>::Type;
   V sum[Rows][Vecs];
+#pragma GCC unroll 16
   for (int r = 0; r < Rows; ++r) {
+#pragma GCC unroll 16
     for (int v = 0; v < Vecs; ++v) memcpy(&sum[r][v], c + r * w.c_stride + v * kWidth<T>, sizeof(V));
   }
   for (int64_t k = 0; k < depth; ++k) {
     V row[Vecs];
+#pragma GCC unroll 16
     for (int v = 0; v < Vecs; ++v) memcpy(&row[v], b + k * b_stride + v * kWidth<T>, sizeof(V));
+#pragma GCC unroll 16
     for (int r = 0; r < Rows; ++r) {
       const V factor = a[r * w.a_stride + k] - V{};
+#pragma GCC unroll 16
       for (int v = 0; v < Vecs; ++v) sum[r][v] = sum[r][v] + factor * row[v];
     }
   }
+#pragma GCC unroll 16
   for (int r = 0; r < Rows; ++r) {
+#pragma GCC unroll 16
     for (int v = 0; v < Vecs; ++v) memcpy(c + r * w.c_stride + v * kWidth<T>, &sum[r][v], sizeof(V));
   }
 }
