@@ -26,8 +26,8 @@ Path PathOf(const DeviceWeight& w, int64_t batch, bool fast) {
   // cuBLAS wants rows of 16 bytes for its fast kernels, and takes no others of int8.
   const bool large = w.cols() % 8 == 0 && HasCublas();
   // So many rows are worth writing decoded weights down, unless cuBLAS gets a large matrix in many slices.
-  constexpr int64_t kManyRows = 4096, kMostWeights = 1 << 26;
-  const bool written = large && !fast && batch >= kManyRows && w.rows() * w.cols() <= kMostWeights;
+  const int64_t most_weights = batch >= 4096 ? 1 << 26 : batch >= 2048 ? 1 << 24 : 0;
+  const bool written = large && !fast && w.rows() * w.cols() <= most_weights;
   if (w.packed() && CurrentDevice().hopper && !written) return kWide;
   if (batch >= kMinLargeBatch && large) return kLarge;
   return w.packed() ? kSmall : kGeneral;

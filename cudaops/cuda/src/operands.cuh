@@ -6,9 +6,22 @@
 
 #include <cuda_fp16.h>
 
+#include <type_traits>
+#include <utility>
+
 #include "lookup.cuh"
 
 namespace cosetq::cuda {
+
+// Calls run with the integral constants 0 ... kCount - 1.
+template <typename Do, int... kIndices>
+__device__ __forceinline__ void ForEachOf(const Do& run, std::integer_sequence<int, kIndices...>) {
+  (run(std::integral_constant<int, kIndices>{}), ...);
+}
+template <int kCount, typename Do>
+__device__ __forceinline__ void ForEachIndex(const Do& run) {
+  ForEachOf(run, std::make_integer_sequence<int, kCount>{});
+}
 
 constexpr int kSliceBytes = 128;
 constexpr int kSliceUnits = 4;  // products along K in a slice
@@ -22,8 +35,12 @@ __device__ __forceinline__ __half2 FromBytes(uint32_t bytes) {
   return AsHalves(__byte_perm(bytes, 0x64646464, 0x4040 | kFirst | kSecond << 8));
 }
 
-// A of half a slice: two products.
-using HalfSliceA = uint32_t[kSliceUnits / 2][4];
+// A of a part of a panel, two steps: of float16 numbers they fill a slice, of bytes half of one.
+constexpr int kPartSteps = 2, kParts = kPanelSteps / kPartSteps;
+constexpr int PartUnits(bool bytes) { return bytes ? 2 : 4; }
+
+template <bool kBytes>
+using PartA = uint32_t[PartUnits(kBytes)][4];
 
 // Weights in float16 from their bytes: gain * (v - centre).
 struct Centre {
@@ -54,34 +71,37 @@ struct Centre {
   }
 };
 
-// The steps of a panel that half a slice has.
-constexpr int HalfSliceSteps(bool bytes) { return bytes ? 2 : 1; }
-
-template <Form kForm, bool kBytes>
-using HalfSliceWords = StepWords<kForm>[HalfSliceSteps(kBytes)];
-
-template <Form kForm, bool kBytes, int kHalf>
-__device__ __forceinline__ void LookUpHalfSlice(const PanelCodes<kForm>& codes, uint32_t lane_table,
-                                                HalfSliceWords<kForm, kBytes>& words) {
-  constexpr int kFirst = kHalf * HalfSliceSteps(kBytes);
-  LookUpStep<kForm, kFirst>(codes, lane_table, words[0]);
-  if constexpr (kBytes) LookUpStep<kForm, kFirst + 1>(codes, lane_table, words[1]);
+// A of a part of float16 numbers.
+template <Form kForm, int kPart>
+__device__ __forceinline__ void DecodePart(const PanelCodes<kForm>& codes, uint32_t lane_table, const uint32_t gains[2][2], uint32_t base,
+                                           const Centre& centre, PartA<false>& a) {
+  ForEachIndex<kPartSteps>([&](auto index) {
+    constexpr int kStep = kPart * kPartSteps + decltype(index)::value, kUnit = 2 * decltype(index)::value;
+    uint32_t u[4];
+    DecodeStep<kForm, kStep>(codes, lane_table, gains, base, u);
+    const uint32_t step_gains[2] = {__byte_perm(gains[0][kStep / 4], 0, 0x4440 | kStep % 4),
+                                    __byte_perm(gains[1][kStep / 4], 0, 0x4440 | kStep % 4)};
+    centre.Finish(u, step_gains, a[kUnit], a[kUnit + 1]);
+  });
 }
 
-// A of half a slice of a panel. Bytes need no finish: what is missing of their centre is made up for elsewhere.
-template <Form kForm, bool kBytes, int kHalf>
-__device__ __forceinline__ void CombineHalfSlice(const HalfSliceWords<kForm, kBytes>& words, const uint32_t gains[2][2],
-                                                 uint32_t base, const Centre& centre, HalfSliceA& a) {
-  if constexpr (kBytes) {
-    CombineStep<kForm, 2 * kHalf>(words[0], gains, base, a[0]);
-    CombineStep<kForm, 2 * kHalf + 1>(words[1], gains, base, a[1]);
-  } else {
-    uint32_t u[4];
-    CombineStep<kForm, kHalf>(words[0], gains, base, u);
-    const uint32_t step_gains[2] = {__byte_perm(gains[0][kHalf / 4], 0, 0x4440 | kHalf % 4),
-                                    __byte_perm(gains[1][kHalf / 4], 0, 0x4440 | kHalf % 4)};
-    centre.Finish(u, step_gains, a[0], a[1]);
-  }
+// The same in bytes, in two moves. They need no finish: what is missing of their centre is made up for elsewhere.
+template <Form kForm>
+using PartWords = StepWords<kForm>[kPartSteps];
+
+template <Form kForm, int kPart>
+__device__ __forceinline__ void LookUpPart(const PanelCodes<kForm>& codes, uint32_t lane_table, PartWords<kForm>& words) {
+  ForEachIndex<kPartSteps>([&](auto index) {
+    constexpr int kStep = decltype(index)::value;
+    LookUpStep<kForm, kPart * kPartSteps + kStep>(codes, lane_table, words[kStep]);
+  });
+}
+template <Form kForm, int kPart>
+__device__ __forceinline__ void CombinePart(const PartWords<kForm>& words, const uint32_t gains[2][2], uint32_t base, PartA<true>& a) {
+  ForEachIndex<kPartSteps>([&](auto index) {
+    constexpr int kStep = decltype(index)::value;
+    CombineStep<kForm, kPart * kPartSteps + kStep>(words[kStep], gains, base, a[kStep]);
+  });
 }
 
 }  // namespace cosetq::cuda

@@ -17,6 +17,7 @@ struct PanelStream {
   int64_t stride;
   int left;  // panels after this one
 
+  PanelStream() = default;
   __device__ __forceinline__ PanelStream(const TilePanels& panels, int first, int count, int lane)
       : at(panels[first] + lane * 16), stride(panels.stride), left(count - 1) {
 #pragma unroll
@@ -25,6 +26,11 @@ struct PanelStream {
 
   __device__ __forceinline__ static uint32_t LoadGains(const unsigned char* panel, int lane) {
     return __ldg(reinterpret_cast<const uint32_t*>(panel + kVectors * 512) + lane);
+  }
+
+  // So that gains come from the second-level cache.
+  __device__ __forceinline__ static void PrefetchGains(const unsigned char* panel) {
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(panel + kVectors * 512));
   }
 
   // The last step that needs vector v.

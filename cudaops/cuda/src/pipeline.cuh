@@ -29,12 +29,24 @@ __device__ __forceinline__ void Wait(uint32_t barrier, int phase) {
       : "memory");
 }
 
-// Fetches bytes to shared memory; the barrier's phase ends when they are there.
-__device__ __forceinline__ void Fetch(uint32_t to, const void* from, int bytes, uint32_t barrier) {
+// The barrier's phase does not end before so many bytes are there.
+__device__ __forceinline__ void Expect(int bytes, uint32_t barrier) {
   asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
+}
+
+// Fetches bytes to shared memory, and counts them at the barrier.
+__device__ __forceinline__ void Fetch(uint32_t to, const void* from, int bytes, uint32_t barrier) {
   asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to), "l"(from),
                "r"(bytes), "r"(barrier)
                : "memory");
+}
+
+// The same for the first two blocks of the cluster, at the same place in both.
+__device__ __forceinline__ void FetchForTwo(uint32_t to, const void* from, int bytes, uint32_t barrier) {
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [%0], [%1], %2, [%3], %4;" ::"r"(to),
+      "l"(from), "r"(bytes), "r"(barrier), "h"(static_cast<uint16_t>(3))
+      : "memory");
 }
 
 // Makes new barriers known to everybody, the copy engine too.
@@ -43,18 +55,7 @@ __device__ __forceinline__ void PublishBarriers() {
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
 
-// Waits for the first kThreads threads of the block, which all come here.
-template <int kThreads>
-__device__ __forceinline__ void WaitForThreads() {
-  asm volatile("bar.sync 1, %0;" ::"n"(kThreads) : "memory");
-}
-
-// Blocks of a cluster; the place of this one among them.
-__device__ __forceinline__ int ClusterBlocks() {
-  uint32_t n;
-  asm("mov.u32 %0, %%cluster_nctarank;" : "=r"(n));
-  return static_cast<int>(n);
-}
+// The place of this block in its cluster.
 __device__ __forceinline__ int ClusterRank() {
   uint32_t rank;
   asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
@@ -74,10 +75,9 @@ __device__ __forceinline__ uint32_t InBlock(uint32_t shared, int rank) {
   return there;
 }
 
-__device__ __forceinline__ void StoreInCluster(uint32_t to, uint4 words) {
-  asm volatile("st.shared::cluster.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(words.x), "r"(words.y), "r"(words.z),
-               "r"(words.w)
-               : "memory");
+// Arrives at a barrier of any block of the cluster.
+__device__ __forceinline__ void ArriveInCluster(uint32_t barrier) {
+  asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(barrier) : "memory");
 }
 
 // A warp group gives registers back, or takes some, to have so many for each thread.

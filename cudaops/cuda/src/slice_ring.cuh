@@ -13,7 +13,8 @@ constexpr int kConsumerWarps = 8;
 constexpr int kConsumers = kConsumerWarps * 32;
 
 // Registers that products under way read must stay as they are, also when nothing else reads them.
-__device__ __forceinline__ void Keep(HalfSliceA& a) {
+template <int kUnits>
+__device__ __forceinline__ void Keep(uint32_t (&a)[kUnits][4]) {
 #pragma unroll
   for (auto& unit : a) asm volatile("" : "+r"(unit[0]), "+r"(unit[1]), "+r"(unit[2]), "+r"(unit[3]));
 }
@@ -24,6 +25,7 @@ struct Ring {
   static constexpr int kStages = kColumns == 256 ? 5 : kColumns == 128 ? 8 : 12;
   static constexpr int kStageBytes = kColumns * kSliceBytes;
   uint32_t stages, full, empty;
+  int peers, rank;  // blocks that fill their rings together, each a part of every slice; this one
   int slot = 0, phase = 0;
 
   __device__ __forceinline__ void Advance() {
@@ -33,7 +35,7 @@ struct Ring {
   __device__ __forceinline__ void Create() const {
     for (int i = 0; i < kStages; ++i) {
       InitBarrier(full + i * 8, 1);
-      InitBarrier(empty + i * 8, kConsumerWarps);
+      InitBarrier(empty + i * 8, kConsumerWarps * peers);
     }
     PublishBarriers();
   }
@@ -42,7 +44,15 @@ struct Ring {
   __device__ __forceinline__ void Fill(const unsigned char* from, int count) {
     for (int i = 0; i < count; ++i) {
       Wait(empty + slot * 8, phase ^ 1);  // at once the first time round
-      Fetch(stages + slot * kStageBytes, from + static_cast<int64_t>(i) * kStageBytes, kStageBytes, full + slot * 8);
+      const uint32_t to = stages + slot * kStageBytes;
+      const unsigned char* slice = from + static_cast<int64_t>(i) * kStageBytes;
+      Expect(kStageBytes, full + slot * 8);
+      if (peers == 1) {
+        Fetch(to, slice, kStageBytes, full + slot * 8);
+      } else {
+        constexpr int kPart = kStageBytes / 2;
+        FetchForTwo(to + rank * kPart, slice + rank * kPart, kPart, full + slot * 8);
+      }
       Advance();
     }
   }
@@ -50,16 +60,18 @@ struct Ring {
   __device__ __forceinline__ void WaitForSlice() const { Wait(full + slot * 8, phase); }
 
   __device__ __forceinline__ void Release(int of) const {
-    if (threadIdx.x % 32 == 0) Arrive(empty + of * 8);
+    const int lane = threadIdx.x % 32;
+    if (lane == 0) Arrive(empty + of * 8);
+    if (lane == 1 && peers > 1) ArriveInCluster(InBlock(empty + of * 8, 1 - rank));
   }
 
-  template <int kHalf, typename Sum>
-  __device__ __forceinline__ void Multiply(const HalfSliceA& a, Sum (&sums)[kColumns / 2]) const {
+  // Multiplies by units of the slice, from first on.
+  template <int kUnits, typename Sum>
+  __device__ __forceinline__ void Multiply(int first, const uint32_t (&a)[kUnits][4], Sum (&sums)[kColumns / 2]) const {
     BeginProducts();
     const uint64_t stage = Columns(stages + slot * kStageBytes);
 #pragma unroll
-    for (int unit = 0; unit < kSliceUnits / 2; ++unit)
-      MultiplyColumns(sums, a[unit], stage + (kHalf * (kSliceUnits / 2) + unit) * 32 / 16);
+    for (int unit = 0; unit < kUnits; ++unit) MultiplyColumns(sums, a[unit], stage + (first + unit) * 32 / 16);
     CommitProducts();
   }
 };

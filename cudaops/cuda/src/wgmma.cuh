@@ -13,7 +13,8 @@ namespace cosetq::cuda {
 // Describes columns of B in shared memory: 128 bytes along K for each, the 16-byte piece i of column c at the place
 // i xor c mod 8, all aligned to 1024 bytes.
 __device__ __forceinline__ uint64_t Columns(uint32_t shared) {
-  return uint64_t{1} << 62 | uint64_t{1024 >> 4} << 32 | uint64_t{1} << 16 | (shared >> 4 & 0x3fff);
+  const uint32_t low = (shared >> 4 & 0x3fff) | 1u << 16;
+  return uint64_t{1u << 30 | 1024 >> 4} << 32 | low;
 }
 
 __device__ __forceinline__ void BeginProducts() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }

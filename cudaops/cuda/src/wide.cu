@@ -62,16 +62,23 @@ __device__ __forceinline__ bool Whole(const PackedView& w, const T* a) {
   return w.groups % 4 == 0 && w.groups * kGroup == w.cols && reinterpret_cast<uintptr_t>(a) % (4 * sizeof(T)) == 0;
 }
 
+// Clears flags for the kernel behind.
+__device__ __forceinline__ void Clear(uint32_t* flags, int count) {
+  if (blockIdx.x > 0) return;
+  for (int i = threadIdx.x; i < count; i += kThreads) flags[i] = 0;
+}
+
 // A block per row of activations, a warp per panel: a lane has the four groups of a step and two coordinates of them, which are a
 // piece of a slice.
 template <typename T>
 __global__ void __launch_bounds__(kThreads) PrepareHalves(const __grid_constant__ PackedView w, const T* a, int columns,
-                                                          WideActivations out) {
+                                                          WideActivations out, uint32_t* flags, int count) {
   __shared__ uint32_t peak;
   LetNextKernelBegin();
   if (threadIdx.x == 0) peak = 0;
   __syncthreads();
   WaitForKernelsAhead();
+  Clear(flags, count);
   const T* from = a + static_cast<int64_t>(blockIdx.x) * w.cols;
   float scale = 1, step = 1;
   if (sizeof(T) == 4) {
@@ -103,14 +110,15 @@ __global__ void __launch_bounds__(kThreads) PrepareHalves(const __grid_constant_
 
 // The same for bytes: a lane has the four groups of a step and the four coordinates of a block, a warp two panels.
 template <typename T>
-__global__ void __launch_bounds__(kThreads) PrepareBytes(const __grid_constant__ PackedView w, const T* a, int columns,
-                                                         WideActivations out) {
+__global__ void __launch_bounds__(kThreads, 6) PrepareBytes(const __grid_constant__ PackedView w, const T* a, int columns,
+                                                         WideActivations out, uint32_t* flags, int count) {
   __shared__ uint32_t peak, correction_peak;
   __shared__ int32_t sum;
   LetNextKernelBegin();
   if (threadIdx.x == 0) peak = correction_peak = 0, sum = 0;
   __syncthreads();
   WaitForKernelsAhead();
+  Clear(flags, count);
   const T* from = a + static_cast<int64_t>(blockIdx.x) * w.cols;
   const bool whole = Whole(w, a);
   const int lane = threadIdx.x % 32, s = lane % 8, block = lane / 8 % 2;
@@ -193,61 +201,96 @@ __global__ void __launch_bounds__(kThreads) PrepareBytes(const __grid_constant__
 int64_t RoundUp(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
 // The cut that takes least by a count of cycles, with measured numbers: of a slice, which is what the tensor cores take, but with few
-// columns what the decoding takes; to begin and to end; and to add up sums.
+// columns what the decoding takes; to begin; to finish a tile; and to hand sums over and add them up.
 WideCut CutOf(const PackedView& w, int64_t batch, bool bytes) {
   struct Width {
     int columns, halves, bytes;  // cycles of a slice
   };
-  constexpr Width kWidths[] = {{256, 1070, 1300}, {128, 840, 1000}, {64, 640, 850}};
+  constexpr Width kWidths[] = {{256, 1100, 1400}, {128, 840, 1050}, {64, 720, 900}};
+  constexpr double kBegin = 5000, kBeginTogether = 4000, kTogether = 0.96;  // peers save what fetching costs
   WideCut best = {};
   double least = 0;
-  const int64_t row_blocks = (w.tiles + kConsumerWarps - 1) / kConsumerWarps;
+  const auto take = [&](const WideCut& cut, double cycles) {
+    if (least > 0 && cycles >= least) return;
+    least = cycles;
+    best = cut;
+  };
+  const int processors = CurrentDevice().processors;
+  const auto tiles_of = [&](int columns, int peers) {
+    const int row_blocks = (w.tiles + kConsumerWarps * peers - 1) / (kConsumerWarps * peers);
+    return row_blocks * static_cast<int>((batch + columns - 1) / columns);
+  };
   for (const Width& width : kWidths) {
-    for (const int splits : {1, 2, 4, 8}) {
+    const double chunk = static_cast<double>(AllSlices(w.chunks, bytes)) / w.chunks * (bytes ? width.bytes : width.halves);
+    const double finish = 19 * width.columns;
+    for (const int peers : {1, 2}) {
+      // Blocks that stay, with whole tiles alone, or after the last one or two of each, cut evenly.
+      const int tiles = tiles_of(width.columns, peers), teams = processors / peers, waves = (tiles + teams - 1) / teams;
+      const double each = peers > 1 ? kTogether * chunk : chunk, begin = peers > 1 ? kBegin + kBeginTogether : kBegin;
+      take({width.columns, 1, peers, std::min(tiles, teams) * peers, 0}, begin + waves * (w.chunks * each + finish));
+      const int whole = std::max(tiles / teams - 1, 0), even = tiles - whole * teams;
+      const int64_t chunks = static_cast<int64_t>(even) * w.chunks, most = (chunks + teams - 1) / teams;
+      const auto used = static_cast<int>(whole > 0 ? teams : (chunks + most - 1) / most);
+      const double longest = static_cast<double>(most) + static_cast<double>(whole) * w.chunks;
+      take({width.columns, 1, peers, used * peers, even},
+           begin + longest * each + (whole + 2) * finish + 4000 + 60 * width.columns);
+    }
+    const int tiles = tiles_of(width.columns, 1);
+    for (const int splits : {2, 4, 8}) {
       if (width.columns / splits < kPieceColumns || splits > w.chunks) continue;
       // Larger clusters leave some processors over.
-      const int64_t processors = CurrentDevice().processors - (splits > 2 ? 4 * splits : 0);
-      const int64_t at_once = std::max<int64_t>(processors / splits, 1) * splits;
-      const int64_t waves = (row_blocks * ((batch + width.columns - 1) / width.columns) * splits + at_once - 1) / at_once;
-      const double slices = static_cast<double>(AllSlices(w.chunks, bytes)) / splits;
-      const double adding = splits > 1 ? 2400 + 22 * width.columns : 0;
-      const double cycles =
-          static_cast<double>(waves) * (slices * (bytes ? width.bytes : width.halves) + 8000 + adding);
-      if (least > 0 && cycles >= least) continue;
-      least = cycles;
-      best = {width.columns, splits};
+      if (tiles * splits > processors - (splits > 2 ? 4 * splits : 0)) continue;
+      take({width.columns, splits, 1, tiles * splits, 0},
+           kBegin + static_cast<double>((w.chunks + splits - 1) / splits) * chunk + finish / splits + 5400 + 22 * width.columns);
     }
   }
   return best;
 }
 
+// Whether blocks leave sums for others.
+bool HandsOver(const WideCut& cut) { return cut.even > 0 || cut.splits > 1; }
+
+// Where things lie in the workspace.
+struct Workspace {
+  WideActivations x;
+  Handover handover;
+  size_t bytes;
+
+  Workspace(const PackedView& w, int64_t batch, bool eight_bits, const WideCut& cut, void* memory) {
+    const int64_t rows = RoundUp(batch, 256);
+    x.slices = static_cast<unsigned char*>(memory);
+    x.steps = reinterpret_cast<float*>(x.slices + rows * AllSlices(w.chunks, eight_bits) * kSliceBytes);
+    x.corrections = reinterpret_cast<int32_t*>(x.steps + rows);
+    x.added = x.corrections + rows;
+    handover.sums = reinterpret_cast<uint4*>(x.added + rows);
+    const int64_t left = HandsOver(cut) ? int64_t{cut.blocks} * cut.columns * kWideRows * 4 : 0;
+    handover.ready = reinterpret_cast<uint32_t*>(reinterpret_cast<unsigned char*>(handover.sums) + left);
+    const int64_t flags = 4 * kConsumerWarps * cut.blocks;
+    bytes = static_cast<size_t>(rows * AllSlices(w.chunks, eight_bits) * kSliceBytes + 12 * rows + left + flags);
+  }
+};
+
 template <typename T>
-void Prepare(const PackedView& w, const void* a, bool bytes, int64_t batch, int columns, const WideActivations& x,
+void Prepare(const PackedView& w, const void* a, bool bytes, int64_t batch, int columns, const Workspace& to, int flags,
              cudaStream_t stream) {
   LaunchOverlapped("prepare activations", bytes ? PrepareBytes<T> : PrepareHalves<T>, dim3(static_cast<unsigned>(batch)),
-                   kThreads, 0, true, stream, w, static_cast<const T*>(a), columns, x);
+                   kThreads, 0, true, stream, w, static_cast<const T*>(a), columns, to.x, to.handover.ready, flags);
 }
 
 }  // namespace
 
 size_t WideWorkspace(const PackedView& w, int64_t batch, bool bytes) {
-  const int64_t rows = RoundUp(batch, 256);
-  return static_cast<size_t>(rows * AllSlices(w.chunks, bytes) * kSliceBytes + 12 * rows);
+  return Workspace(w, batch, bytes, CutOf(w, batch, bytes), nullptr).bytes;
 }
 
 void WideLinear(const PackedView& w, const void* a, bool half_a, int64_t batch, bool bytes, void* y, bool half_y,
                 void* workspace, cudaStream_t stream) {
   const WideCut cut = CutOf(w, batch, bytes);
-  const int64_t rows = RoundUp(batch, 256);
-  WideActivations x;
-  x.slices = static_cast<unsigned char*>(workspace);
-  x.steps = reinterpret_cast<float*>(x.slices + rows * AllSlices(w.chunks, bytes) * kSliceBytes);
-  x.corrections = reinterpret_cast<int32_t*>(x.steps + rows);
-  x.added = x.corrections + rows;
+  const Workspace to(w, batch, bytes, cut, workspace);
   const auto prepare = half_a ? Prepare<__half> : Prepare<float>;
-  prepare(w, a, bytes, batch, cut.columns, x, stream);
+  prepare(w, a, bytes, batch, cut.columns, to, HandsOver(cut) ? kConsumerWarps * cut.blocks : 0, stream);
   const auto multiply = bytes ? MultiplyWide<true> : MultiplyWide<false>;
-  multiply(w, x, cut, static_cast<int>(batch), y, half_y, stream);
+  multiply(w, to.x, to.handover, cut, {y, static_cast<int>(batch), w.rows, half_y}, stream);
 }
 
 }  // namespace cosetq::cuda

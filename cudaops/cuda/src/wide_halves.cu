@@ -2,7 +2,6 @@
 
 namespace cosetq::cuda {
 
-template void MultiplyWide<false>(const PackedView& w, const WideActivations& x, WideCut cut, int batch, void* y, bool half_y,
-                               cudaStream_t stream);
+COSETQ_MULTIPLY_WIDE(false);
 
 }  // namespace cosetq::cuda

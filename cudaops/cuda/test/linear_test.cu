@@ -187,6 +187,8 @@ void TestCudaLinear(bool brief) {
   Run({CodecNamed("d4:4,4"), 40, 17000, options}, {1});
   // Several tiles of rows and of columns, the last ones not full, and chunks that fill no slice of corrections.
   for (const char* codec : {"d4:4,4", "d4:2,4", "d4:4"}) Run({CodecNamed(codec), 700, 1400, options}, {17, 33, 128, 300});
+  // Just more tiles than a GPU has processors, and long enough for them to be cut.
+  Run({CodecNamed("d4:4,4"), 17000, 2048, options}, {40});
 }
 
 void TestCudaDecode() {
