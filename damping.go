@@ -56,7 +56,7 @@ func (c *calibration) damp(ctx context.Context, all, half *calib.Statistics) err
 }
 
 // mostCompared bounds the columns that halves are compared in: of more of them, some spread evenly tell what they all need.
-const mostCompared = 384
+const mostCompared = 512
 
 // comparedColumns is which of k columns halves are compared in.
 func comparedColumns(k int) []int {
