@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <memory>
+#include <mutex>
+#include <utility>
 
 namespace cosetq {
 namespace {
@@ -23,15 +26,36 @@ size_t PairPlace(int64_t p, int64_t q) {
   return static_cast<size_t>((q * (q + 1) / 2 + p) * kUnit * kUnit);
 }
 
-// Memory of the panel that a thread is at.
+// Memory of a laid out panel.
 struct Scratch {
   std::vector<float> strips, slips, roots;
 };
 
-Scratch& ThreadScratch() {
-  thread_local Scratch scratch;
-  return scratch;
-}
+// A Scratch as long as this lives. They go from hand to hand, so that there are as many as panels at one time: threads are more.
+class Borrowed {
+ public:
+  Borrowed() {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (free_.empty()) {
+      scratch_ = std::make_unique<Scratch>();
+    } else {
+      scratch_ = std::move(free_.back());
+      free_.pop_back();
+    }
+  }
+  ~Borrowed() {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    free_.push_back(std::move(scratch_));
+  }
+  Borrowed(const Borrowed&) = delete;
+  Borrowed& operator=(const Borrowed&) = delete;
+  Scratch* operator->() const { return scratch_.get(); }
+
+ private:
+  static inline std::mutex mutex_;
+  static inline std::vector<std::unique_ptr<Scratch>> free_;
+  std::unique_ptr<Scratch> scratch_;
+};
 
 }  // namespace
 
@@ -129,19 +153,19 @@ void Observation::Finish(const Kernels& kernels) {
 }
 
 bool Observation::Flush(const Kernels& kernels, const ParallelFor& parallel) {
-  Scratch& scratch = ThreadScratch();
+  const Borrowed scratch;
   Panel panel{this, &kernels, waiting_rows_, nullptr, nullptr, nullptr, {}, {}};
   panel.minima.resize(static_cast<size_t>(units_));
   panel.maxima.resize(static_cast<size_t>(units_));
   if (full_) {
     const size_t size = static_cast<size_t>(units_ * kUnit * kPanelDepth);
-    if (scratch.strips.size() < size) scratch.strips.resize(size);
-    if (scratch.slips.size() < size) scratch.slips.resize(size);
-    scratch.roots.resize(static_cast<size_t>(waiting_rows_));
-    for (size_t r = 0; r < scratch.roots.size(); ++r) scratch.roots[r] = static_cast<float>(std::sqrt(waiting_weights_[r]));
-    panel.strips = scratch.strips.data();
-    panel.slips = scratch.slips.data();
-    panel.roots = scratch.roots.data();
+    if (scratch->strips.size() < size) scratch->strips.resize(size);
+    if (scratch->slips.size() < size) scratch->slips.resize(size);
+    scratch->roots.resize(static_cast<size_t>(waiting_rows_));
+    for (size_t r = 0; r < scratch->roots.size(); ++r) scratch->roots[r] = static_cast<float>(std::sqrt(waiting_weights_[r]));
+    panel.strips = scratch->strips.data();
+    panel.slips = scratch->slips.data();
+    panel.roots = scratch->roots.data();
   }
   if (!parallel(PackUnit, static_cast<size_t>(units_), &panel)) return false;
   if (full_ && !parallel(MultiplyUnits, static_cast<size_t>(units_ * (units_ + 1) / 2), &panel))
