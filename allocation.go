@@ -218,7 +218,7 @@ func (o *QuantizeOptions) planAllocation(ctx context.Context, r *QuantizeReport,
 	if err != nil {
 		return err
 	}
-	r.plan(codecs, sites)
+	r.planLayers(codecs, sites)
 	r.Bytes, r.BitsPerWeight = plan.Bytes, plan.BitsPerWeight
 	return nil
 }

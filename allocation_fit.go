@@ -5,22 +5,11 @@ import (
 	"math"
 
 	"github.com/cosetq/cosetq/lattice"
-	"github.com/cosetq/cosetq/quant"
 )
-
-// placeholder is a stand-in for the code of a weight, of the size that it will have at most.
-func (a *allocator) placeholder(w numbered, codec *lattice.Codec) *quant.Matrix {
-	n, k := w.Dims()
-	var rotation *quant.Rotation
-	if a.o.Rotate != RotateNone && !w.Gathered() {
-		rotation = quant.NewRotation(k, a.o.Seed)
-	}
-	return quant.Placeholder(codec, n, k, rotation)
-}
 
 // bytes is what the code of a weight takes: alone, or where the size of the file counts, with what fills up its pages.
 func (a *allocator) bytes(w numbered, codec *lattice.Codec) int64 {
-	m := a.placeholder(w, codec)
+	m := a.o.placeholder(w, codec).matrix
 	if a.o.TargetBits != 0 {
 		return m.Bytes()
 	}
@@ -33,47 +22,21 @@ func (a *allocator) bytes(w numbered, codec *lattice.Codec) int64 {
 	return m.Bytes() + filled(m.Codes) + filled(m.Gains)
 }
 
-// size is what a model takes.
-type size struct {
-	bytes   int64 // of the files
-	codes   int64 // of the codes, with all that belongs to them
-	weights int64 // the numbers coded
-}
-
-// sizeOf computes what the model takes with these codecs, to the byte but for the signs of weights that turn out to need no
-// rotation.
+// sizeOf is what the model takes with these codecs.
 func (a *allocator) sizeOf(codecs []*lattice.Codec) (size, error) {
-	m, err := OpenModel(a.m.Path())
-	if err != nil {
-		return size{}, err
-	}
-	defer m.Close()
 	stand := map[int]*codedWeight{}
 	for i, w := range a.weights {
 		if a.options != nil && len(a.options[i]) == 0 {
 			continue
 		}
-		c := &codedWeight{matrix: a.placeholder(w, codecs[i])}
+		stand[i] = a.o.placeholder(w, codecs[i])
 		if a.h != nil && a.h.corrects(w.Weight) {
 			n, _ := w.Dims()
-			c.Correction = make([]float32, n)
+			stand[i].Correction = make([]float32, n)
 		}
-		stand[i] = c
 	}
-	done, err := applyTo(m, a.o.Sites, stand)
-	if err != nil {
-		return size{}, err
-	}
-	s := size{codes: done.Bytes, weights: done.Weights}
-	if err := a.o.noteRecipe(m, nil); err != nil {
-		return size{}, err
-	}
-	s.bytes, err = m.SavedBytes(a.output, saveOptions())
-	return s, err
+	return a.o.sizeWith(a.m.Path(), a.output, nil, stand)
 }
-
-// bitsPerWeight is 8·codes/weights.
-func (s size) bitsPerWeight() float64 { return 8 * float64(s.codes) / float64(s.weights) }
 
 // excess is by how many bytes the model is larger with these codecs than the target of bits or bytes allows.
 func (a *allocator) excess(codecs []*lattice.Codec) (int64, size, error) {

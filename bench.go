@@ -14,6 +14,7 @@ import (
 	"github.com/cosetq/cosetq/bench"
 	"github.com/cosetq/cosetq/calib"
 	"github.com/cosetq/cosetq/cudaops"
+	"github.com/cosetq/cosetq/onnx"
 	"github.com/cosetq/cosetq/ort"
 	"github.com/cosetq/cosetq/rewrite"
 	"github.com/cosetq/cosetq/tensor"
@@ -78,6 +79,9 @@ func Bench(ctx context.Context, paths []string, o BenchOptions) (*BenchReport, e
 	if o.Concurrency < 0 {
 		return nil, usage(fmt.Errorf("--concurrency %d is negative", o.Concurrency), "0 times the models without other callers")
 	}
+	if o.Rounds < 0 {
+		return nil, usage(fmt.Errorf("--runs %d is negative", o.Rounds), "30 are usual")
+	}
 	if o.Budget == 0 {
 		o.Budget = 20 * time.Second
 	}
@@ -114,6 +118,9 @@ func Bench(ctx context.Context, paths []string, o BenchOptions) (*BenchReport, e
 		}
 		files = append(files, path)
 		r.Models = append(r.Models, BenchRow{Name: name})
+	}
+	if err := warmUp(ctx, rt, o.Session); err != nil {
+		return nil, err
 	}
 	var models []bench.Model
 	var loaded []*Loaded
@@ -183,6 +190,24 @@ func deviceName(o ort.SessionOptions) (string, error) {
 }
 
 func ms(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1e6 }
+
+// warmUp runs one product of two numbers, so that what ONNX Runtime takes once in a process is not counted as the first model's.
+func warmUp(ctx context.Context, rt *ort.Runtime, o ort.SessionOptions) error {
+	m := onnx.NewModel(8, 13, "warm-up")
+	m.Graph.Inputs = []*onnx.ValueInfo{onnx.NewValueInfo("x", onnx.Float, 1, 1)}
+	m.Graph.Outputs = []*onnx.ValueInfo{onnx.NewValueInfo("y", onnx.Float, 1, 1)}
+	m.Graph.Nodes = []*onnx.Node{onnx.NewNode("MatMul", []string{"x", "x"}, []string{"y"})}
+	encoded, err := m.Marshal()
+	if err != nil {
+		return err
+	}
+	s, err := rt.NewSessionFromBytes(encoded, "", o)
+	if err != nil {
+		return err
+	}
+	_, err = s.Run(ctx, map[string]*tensor.Tensor{"x": tensor.Of([]float32{1}, 1, 1)})
+	return errors.Join(err, s.Close())
+}
 
 // load loads model i, runs it once, and fills in its row.
 func (r *BenchReport) load(ctx context.Context, i int, path string, o BenchOptions) (*Loaded, map[string]*tensor.Tensor, error) {

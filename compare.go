@@ -45,6 +45,7 @@ type ComparedLayer struct {
 	Op          string        `json:"op"`
 	K           int           `json:"k"`
 	N           int           `json:"n"`
+	Codec       string        `json:"codec,omitempty"` // "" where it has none
 	FloatBytes  int64         `json:"float_bytes"`
 	Bytes       int64         `json:"bytes"` // of the weight in the other model
 	Local       eval.Decibels `json:"local_sqnr_db"`
@@ -342,7 +343,7 @@ func (c *comparison) measure(ctx context.Context, r *CompareReport) error {
 	r.Output = report.Models[1].Metrics.(eval.Agreement)
 	for i, p := range c.pairs {
 		s := &c.sites[p.Site]
-		l := ComparedLayer{Node: s.Name, Initializer: s.Initializer, Op: s.Op, K: s.K, N: s.N, FloatBytes: s.Weights * int64(s.DType.Bits()/8),
+		l := ComparedLayer{Node: s.Name, Initializer: s.Initializer, Op: s.Op, K: s.K, N: s.N, Codec: p.Codec(), FloatBytes: s.Weights * int64(s.DType.Bits()/8),
 			Local: judge.localErr[i].SQNR(), LocalCosine: judge.localErr[i].Cosine(),
 			SQNR: judge.accumulated[i].SQNR(), Cosine: judge.accumulated[i].Cosine(), MaxAbsErr: judge.accumulated[i].MaxAbsErr()}
 		for _, t := range p.Tensors(c.other) {

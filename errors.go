@@ -93,7 +93,7 @@ func classify(err error) (kind Kind, hint string) {
 	case errors.Is(err, onnx.ErrChanged):
 		return BadModel, "leave the files alone while they are in use, and run again"
 	case errors.Is(err, fs.ErrExist):
-		return Usage, "choose another -o, or pass --force to replace it"
+		return Usage, "choose another name, or pass --force to replace it"
 	case errors.Is(err, ort.ErrInput):
 		return Usage, "`cosetq inspect MODEL` shows the inputs; the recipe must give values of that type and shape"
 	case errors.Is(err, onnx.ErrSameFile):

@@ -35,6 +35,8 @@ func Evaluate(ctx context.Context, task, data string, paths []string, o Evaluate
 		return nil, usage(errors.New("--data is missing"), "give a data recipe, or random:N for made-up inputs")
 	case o.Samples < 0:
 		return nil, usage(fmt.Errorf("--limit %d is negative", o.Samples), "0 takes all samples")
+	case o.Batch < 0:
+		return nil, usage(fmt.Errorf("--batch %d is negative", o.Batch), "0 leaves the choice to the task")
 	case !(o.MaxDrop >= 0):
 		return nil, usage(fmt.Errorf("--max-drop %v is no drop", o.MaxDrop), "give a positive number")
 	case o.MaxDrop > 0 && len(paths) < 2:
@@ -87,10 +89,9 @@ func (o *EvaluateOptions) gate(r *eval.Report) error {
 
 // oneOf checks an option that has a few values.
 func oneOf(option, value string, allowed ...string) error {
-	for _, a := range allowed {
-		if a == value {
-			return nil
-		}
+	err := suggest.OneOf(option, value, allowed)
+	if err == nil {
+		return nil
 	}
-	return usage(fmt.Errorf("--%s %q%s", option, value, suggest.DidYouMean(value, allowed)), "it is one of: %s", strings.Join(allowed, ", "))
+	return usage(err, "it is one of: %s", strings.Join(allowed, ", "))
 }

@@ -42,6 +42,12 @@ func Export(ctx context.Context, input string, o ExportOptions) (*ExportReport, 
 	if o.Format == "" {
 		o.Format = rewrite.FP32
 	}
+	if err := oneOf("format", string(o.Format), string(rewrite.FP32), string(rewrite.FP16), string(rewrite.MatMulNBits)); err != nil {
+		return nil, err
+	}
+	if l := o.NBits.AccuracyLevel; l < 0 || l > 4 {
+		return nil, usage(fmt.Errorf("--accuracy-level %d is none of ONNX Runtime's", l), "4 computes with int8 activations, 1 in float32")
+	}
 	if b := o.NBits.Block; b != 0 && (b < 16 || b > 256 || b&(b-1) != 0) {
 		return nil, usage(fmt.Errorf("--block %d is no power of two from 16 to 256", b), "32 and 128 are usual")
 	}

@@ -1,14 +1,17 @@
 package cosetq
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 
 	"github.com/cosetq/cosetq/onnx"
+	"github.com/cosetq/cosetq/rewrite"
 )
 
 // pageSize is the size from which a tensor is worth a place of its own in the external file, where each starts on a new page.
@@ -38,8 +41,26 @@ func OpenModel(path string) (*onnx.Model, error) {
 		return m, nil
 	case errors.Is(err, os.ErrNotExist):
 		return nil, fail(BadModel, err, "check the path")
+	case isPointer(path):
+		return nil, fail(BadModel, fmt.Errorf("%s holds no model, but a pointer of Git LFS to one", path), "fetch the model itself, as with `git lfs pull`")
 	}
 	return nil, fail(BadModel, err, "")
+}
+
+// isPointer tells whether a file is what Git LFS leaves in the place of a large one.
+func isPointer(path string) bool {
+	if info, err := os.Stat(path); err != nil || !info.Mode().IsRegular() {
+		return false
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	start := []byte("version https://git-lfs.github.com/")
+	head := make([]byte, len(start))
+	_, err = io.ReadFull(f, head)
+	return err == nil && bytes.Equal(head, start)
 }
 
 // checkModel makes it an error when a model is not well formed.
@@ -49,10 +70,36 @@ func checkModel(m *onnx.Model) error {
 		return nil
 	}
 	err := fmt.Errorf("%s: %w", m.Path(), problems[0])
-	if more := len(problems) - 1; more > 0 {
+	switch more := len(problems) - 1; {
+	case more == 1:
+		err = fmt.Errorf("%w (and one more problem)", err)
+	case more > 1:
 		err = fmt.Errorf("%w (and %d more problems)", err, more)
 	}
-	return fail(BadModel, err, "the model is damaged or was edited wrongly; export it again")
+	hint := "the model is damaged or was edited wrongly; export it again"
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		hint = "copy the external data next to the model, under the name it had"
+	case errors.Is(err, onnx.ErrLocation):
+		hint = "save the model again with its data in its own folder"
+	}
+	return fail(BadModel, err, "%s", hint)
+}
+
+// checkQuantizable makes it an error when a model is not well formed, or cannot be rewritten.
+func checkQuantizable(m *onnx.Model) error {
+	err := checkModel(m)
+	if err != nil {
+		return err
+	}
+	if err = rewrite.Supports(m); err == nil {
+		return nil
+	}
+	hint := "quantize the float model again"
+	if errors.Is(err, rewrite.ErrOpset) {
+		hint = "export the model again, or convert it, as onnx.version_converter in Python does"
+	}
+	return fail(BadModel, fmt.Errorf("%s: %w", m.Path(), err), "%s", hint)
 }
 
 // modelBytes returns the size of a model's file and of every file its tensors lie in.
@@ -72,7 +119,7 @@ func modelBytes(m *onnx.Model) (int64, error) {
 	for f := range files {
 		info, err := os.Stat(f)
 		if err != nil {
-			return 0, fail(BadModel, err, "copy the external data next to the model")
+			return 0, fail(BadModel, fmt.Errorf("%s: external data: %w", m.Path(), err), "copy the external data next to the model")
 		}
 		total += info.Size()
 	}
@@ -86,19 +133,19 @@ func OutputPath(output, input, ending string, overwrite bool) (string, error) {
 		output = strings.TrimSuffix(input, filepath.Ext(input)) + ending
 	}
 	if info, err := os.Stat(filepath.Dir(output)); err != nil || !info.IsDir() {
-		return "", usage(fmt.Errorf("the folder of -o %s does not exist", output), "create it first")
+		return "", usage(fmt.Errorf("the folder of %s does not exist", output), "create it first")
 	}
 	if a, err := os.Stat(input); err == nil {
 		if b, err := os.Stat(output); err == nil && os.SameFile(a, b) {
-			return "", usage(fmt.Errorf("-o %s is the input itself", output), "models are never changed in place; choose another name")
+			return "", usage(fmt.Errorf("%s is the input itself", output), "models are never changed in place; choose another name")
 		}
 	}
 	if info, err := os.Stat(output); err == nil && info.IsDir() {
-		return "", usage(fmt.Errorf("-o %s is a folder", output), "name a file in it")
+		return "", usage(fmt.Errorf("%s is a folder", output), "name a file in it")
 	} else if err == nil && !overwrite {
 		return "", fmt.Errorf("%s: %w", output, fs.ErrExist)
 	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return "", usage(err, "choose another -o")
+		return "", usage(err, "choose another name")
 	}
 	return output, nil
 }

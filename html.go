@@ -98,7 +98,7 @@ func (r *CompareReport) WritePage(ctx context.Context, path string, o PageOption
 		}
 		if l := compared[n.Node]; l != nil {
 			bits := 8 * float64(l.Bytes) / float64(l.K) / float64(l.N)
-			line.Status, line.Reason, line.Bits, line.Local, line.Accumulated = "quantized", "", &bits, finite(l.Local), finite(l.SQNR)
+			line.Codec, line.Status, line.Reason, line.Bits, line.Local, line.Accumulated = l.Codec, "quantized", "", &bits, finite(l.Local), finite(l.SQNR)
 		}
 		p.Layers = append(p.Layers, line)
 	}
@@ -167,8 +167,8 @@ func (o *PageOptions) time(ctx context.Context, p *report.Page, float, quantized
 		p.Speeds = append(p.Speeds, report.Speed{Name: filepath.Base(m.Name), P50: m.Median, P95: m.P95,
 			Rate: fmt.Sprintf("%.1f %s/s", m.PerSecond, r.Unit), Against: r.Against(i), Size: Size(m.Bytes)})
 	}
-	p.SpeedNote = fmt.Sprintf("%d %s in a run (%s), threads: %d, ONNX Runtime %s; %d layers of the quantized model in native kernels.",
-		r.Items, r.Unit, filepath.Base(data), r.Threads, r.Runtime, r.Models[1].NativeLayers)
+	p.SpeedNote = fmt.Sprintf("Data: %s, %s in a run: %d, threads: %d, ONNX Runtime %s; %d layers of the quantized model in native kernels.",
+		filepath.Base(data), r.Unit, r.Items, r.Threads, r.Runtime, r.Models[1].NativeLayers)
 	return nil
 }
 

@@ -6,7 +6,6 @@ import (
 	"slices"
 
 	"github.com/cosetq/cosetq/cudaops"
-	"github.com/cosetq/cosetq/lattice"
 	"github.com/cosetq/cosetq/onnx"
 	"github.com/cosetq/cosetq/ort"
 	"github.com/cosetq/cosetq/rewrite"
@@ -19,18 +18,19 @@ type InspectedNode struct {
 	Initializer string `json:"initializer"`
 	K           int    `json:"k"`
 	N           int    `json:"n"`
-	DType       string `json:"dtype"`
+	DType       string `json:"dtype"` // "" where there is no constant
 	Status      string `json:"status"`
 	Reason      string `json:"reason,omitempty"`
 	Detail      string `json:"detail,omitempty"`
 }
 
-// Estimate is how large a model would be with a preset, known from the shapes alone.
+// Estimate is how large a model would be with a preset, known from the shapes alone: to the byte, unless a weight turns out to hold
+// numbers that are not finite.
 type Estimate struct {
 	Bits          int     `json:"bits"`
 	Codec         string  `json:"codec"`
 	BitsPerWeight float64 `json:"bits_per_weight"`
-	Bytes         int64   `json:"bytes"` // of the whole model
+	Bytes         int64   `json:"bytes"` // of the model's files, which carry the operator's function
 }
 
 // OtherWeights are the constants that a kind of operator reads, apart from the weights of the nodes listed.
@@ -52,8 +52,9 @@ type InspectReport struct {
 	Outputs   []string        `json:"outputs"`
 	Weights   int64           `json:"weights"`
 	Coverage  float64         `json:"coverage"`
-	Estimates []Estimate      `json:"estimates"` // of what quantizing would give
-	Others    []OtherWeights  `json:"others"`    // that stay as they are, the largest first
+	Estimates []Estimate      `json:"estimates"`         // of what quantizing would give
+	Problem   string          `json:"problem,omitempty"` // why the model cannot be quantized at all
+	Others    []OtherWeights  `json:"others"`            // that stay as they are, the largest first
 	PeakRSS   int64           `json:"peak_rss_bytes"`
 	Nodes     []InspectedNode `json:"nodes"`
 }
@@ -69,7 +70,7 @@ func Inspect(path string, opts rewrite.Options) (*InspectReport, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &InspectReport{Schema: "cosetq/v1/inspect", Path: m.Path(), IRVersion: m.IRVersion, Nodes: []InspectedNode{}}
+	r := &InspectReport{Schema: "cosetq/v1/inspect", Path: m.Path(), IRVersion: m.IRVersion, Nodes: []InspectedNode{}, Estimates: []Estimate{}}
 	r.Opset, _ = m.Opset("")
 	if r.Bytes, err = modelBytes(m); err != nil {
 		return nil, err
@@ -86,11 +87,16 @@ func Inspect(path string, opts rewrite.Options) (*InspectReport, error) {
 	}
 	for i := range sites {
 		s := &sites[i]
-		r.Nodes = append(r.Nodes, InspectedNode{Node: s.Name, Op: s.Op, Initializer: s.Initializer, K: s.K, N: s.N,
-			DType: s.DType.String(), Status: string(s.Status), Reason: string(s.Reason), Detail: s.Detail})
+		n := InspectedNode{Node: s.Name, Op: s.Op, Initializer: s.Initializer, K: s.K, N: s.N, Status: string(s.Status), Reason: string(s.Reason), Detail: s.Detail}
+		if s.DType != onnx.Undefined {
+			n.DType = s.DType.String()
+		}
+		r.Nodes = append(r.Nodes, n)
 	}
 	r.Weights, r.Coverage = rewrite.Coverage(sites)
-	if r.Estimates, err = estimates(sites, r.Bytes); err != nil {
+	if err := checkQuantizable(m); err != nil {
+		r.Problem = err.Error()
+	} else if r.Estimates, err = r.estimates(sites, opts); err != nil {
 		return nil, err
 	}
 	r.Others = otherWeights(m, sites)
@@ -99,16 +105,25 @@ func Inspect(path string, opts rewrite.Options) (*InspectReport, error) {
 }
 
 // estimates predicts the size with each preset; none where nothing can be quantized.
-func estimates(sites []rewrite.Site, size int64) ([]Estimate, error) {
+func (r *InspectReport) estimates(sites []rewrite.Site, opts rewrite.Options) ([]Estimate, error) {
 	list := []Estimate{}
+	output, err := OutputPath("", r.Path, ".q.onnx", true)
+	if err != nil {
+		return nil, err
+	}
 	for _, bits := range []int{4, 3, 2} {
-		codec, err := lattice.Preset(bits)
+		o := QuantizeOptions{Bits: bits, Sites: opts}
+		codec, err := o.chosenCodec()
+		if err == nil {
+			err = o.check()
+		}
 		if err != nil {
 			return nil, err
 		}
-		var p QuantizeReport
-		p.InputBytes = size
-		p.plan(oneCodec(sites, codec), sites)
+		p := newQuantizeReport(r.Path, &o)
+		if err := p.plan(&o, codec, oneCodec(sites, codec), sites, output); err != nil {
+			return nil, err
+		}
 		if p.BitsPerWeight > 0 {
 			list = append(list, Estimate{Bits: bits, Codec: codec.String(), BitsPerWeight: p.BitsPerWeight, Bytes: p.Bytes})
 		}

@@ -1,6 +1,7 @@
 package cosetq_test
 
 import (
+	"errors"
 	"path/filepath"
 	"testing"
 
@@ -57,7 +58,7 @@ func TestEveryNodeIsAccountedFor(t *testing.T) {
 	}
 }
 
-// What inspect predicts is what quantize writes, up to names and the like.
+// What inspect and a dry run predict is what quantize writes, to the byte.
 func TestEstimates(t *testing.T) {
 	files, _ := digits(t, "")
 	r, err := cosetq.Inspect(files.Model, rewrite.Options{})
@@ -68,15 +69,74 @@ func TestEstimates(t *testing.T) {
 		t.Fatalf("%d estimates", len(r.Estimates))
 	}
 	for _, e := range r.Estimates {
-		q, err := cosetq.Quantize(t.Context(), files.Model, cosetq.QuantizeOptions{Bits: e.Bits, Output: filepath.Join(t.TempDir(), "q.onnx")})
+		q, err := cosetq.Quantize(t.Context(), files.Model, cosetq.QuantizeOptions{Bits: e.Bits, Output: filepath.Join(t.TempDir(), "digits.q.onnx")})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if extra := q.Bytes - e.Bytes; extra < 0 || extra > 24<<10 {
-			t.Errorf("%d bits: %d bytes predicted, %d written", e.Bits, e.Bytes, q.Bytes)
+		if e.Bytes != q.Bytes || e.BitsPerWeight != q.BitsPerWeight {
+			t.Errorf("%d bits: %d bytes and %v bits per weight predicted, %d and %v written", e.Bits, e.Bytes, e.BitsPerWeight, q.Bytes, q.BitsPerWeight)
 		}
-		if d := q.BitsPerWeight - e.BitsPerWeight; d < -0.05 || d > 0.05 {
-			t.Errorf("%d bits: %.3f bits per weight predicted, %.3f written", e.Bits, e.BitsPerWeight, q.BitsPerWeight)
+		p, err := cosetq.Plan(t.Context(), files.Model, cosetq.QuantizeOptions{Bits: e.Bits, Layers: []string{"fc2=4"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if p.Bytes < q.Bytes || p.Bytes > q.Bytes+256*128*3/8 {
+			t.Errorf("%d bits: %d bytes, with 4 bits for fc2 %d", e.Bits, q.Bytes, p.Bytes)
+		}
+	}
+}
+
+// Weights that are stored as integers, and a model that is quantized already in part, have sizes that are right as well.
+func TestEstimatesOfStoredIntegers(t *testing.T) {
+	m := onnx.NewModel(8, 17, "integers")
+	m.Graph.Inputs = []*onnx.ValueInfo{onnx.NewValueInfo("x", onnx.Float, "batch", 64)}
+	m.Graph.Outputs = []*onnx.ValueInfo{onnx.NewValueInfo("y", onnx.Float, "batch", 64)}
+	m.Graph.Initializers = []*onnx.Tensor{onnx.NewTensor("stored", []int64{64, 64}, make([]int8, 64*64)), onnx.NewTensor("scale", nil, []float32{0.01})}
+	m.Graph.Nodes = []*onnx.Node{
+		onnx.NewNode("DequantizeLinear", []string{"stored", "scale"}, []string{"w"}),
+		onnx.NewNode("MatMul", []string{"x", "w"}, []string{"y"}),
+	}
+	path := filepath.Join(t.TempDir(), "integers.onnx")
+	if _, err := m.Save(path, onnx.SaveOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	r, err := cosetq.Inspect(path, rewrite.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	q, err := cosetq.Quantize(t.Context(), path, cosetq.QuantizeOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.Estimates[0].Bytes != q.Bytes {
+		t.Errorf("%d bytes predicted, %d written", r.Estimates[0].Bytes, q.Bytes)
+	}
+}
+
+// What makes quantizing impossible is said by inspect, and by quantize before it begins.
+func TestProblemsAreToldFirst(t *testing.T) {
+	for _, c := range []struct {
+		opset int64
+		input string
+		want  error
+	}{{6, "x", rewrite.ErrOpset}, {17, "missing", nil}} {
+		m := onnx.NewModel(8, c.opset, "problem")
+		m.Graph.Inputs = []*onnx.ValueInfo{onnx.NewValueInfo("x", onnx.Float, "batch", 64)}
+		m.Graph.Outputs = []*onnx.ValueInfo{onnx.NewValueInfo("y", onnx.Float, "batch", 64)}
+		m.Graph.Initializers = []*onnx.Tensor{onnx.NewTensor("w", []int64{64, 64}, make([]float32, 64*64))}
+		m.Graph.Nodes = []*onnx.Node{onnx.NewNode("MatMul", []string{c.input, "w"}, []string{"y"})}
+		path := filepath.Join(t.TempDir(), "problem.onnx")
+		if _, err := m.Save(path, onnx.SaveOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		r, err := cosetq.Inspect(path, rewrite.Options{})
+		if err != nil || r.Problem == "" || len(r.Estimates) != 0 {
+			t.Errorf("opset %d: inspect says %q, %v, with %d estimates", c.opset, r.Problem, err, len(r.Estimates))
+		}
+		stages := 0
+		_, err = cosetq.Quantize(t.Context(), path, cosetq.QuantizeOptions{Progress: func(string, int64, int64) { stages++ }})
+		if kind, _ := cosetq.Classify(err); kind != cosetq.BadModel || !errors.Is(err, c.want) && c.want != nil || stages > 0 {
+			t.Errorf("opset %d: %v after %d steps", c.opset, err, stages)
 		}
 	}
 }

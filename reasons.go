@@ -35,7 +35,7 @@ var reasonTexts = map[string]string{
 	string(rewrite.TooSmall):        "too small to gain from coding",
 	string(rewrite.Excluded):        "excluded by a pattern",
 	string(rewrite.FusedOp):         "fused operator of another tool; export the model without fusions",
-	string(rewrite.DType):           "activations are neither float32 nor float16",
+	string(rewrite.DType):           "neither float32 nor float16",
 	string(rewrite.SharedWithFloat): "another node needs the float weight; if that is an embedding, --embedding takes both",
 	string(rewrite.UnsupportedAttr): "a form that is not rewritten",
 	reasonConvolution:               "convolutions stay float, but for 1×1 ones",

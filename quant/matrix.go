@@ -52,6 +52,15 @@ func (m *Matrix) BitsPerWeight() float64 {
 	return 8 * float64(m.Bytes()) / (float64(m.N) * float64(m.K))
 }
 
+// sizes are the bytes of Codes and Gains.
+func (m *Matrix) sizes(l *Layout) (codes, gains int) {
+	codes, gains = m.Tiles()*m.Groups*l.Elements*l.ElementBytes*m.Tile, 1
+	if len(l.GainValues) > 1 {
+		gains = m.Tiles() * l.GainBytes(m.Groups) * m.Tile
+	}
+	return codes, gains
+}
+
 // Validate checks that the sizes of all parts agree.
 func (m *Matrix) Validate() error {
 	if m.N <= 0 || m.K <= 0 || m.Codec == nil {
@@ -61,15 +70,12 @@ func (m *Matrix) Validate() error {
 		return fmt.Errorf("quant: tile %d (1..%d) or groups %d (want %d) do not fit K=%d", m.Tile, maxTile, m.Groups, groupsOf(m.K), m.K)
 	}
 	l := LayoutOf(m.Codec)
-	if want := m.Tiles() * m.Groups * l.Elements * l.ElementBytes * m.Tile; len(m.Codes) != want {
-		return fmt.Errorf("quant: %d bytes of codes, want %d for %d×%d", len(m.Codes), want, m.N, m.K)
+	codes, gains := m.sizes(l)
+	if len(m.Codes) != codes {
+		return fmt.Errorf("quant: %d bytes of codes, want %d for %d×%d", len(m.Codes), codes, m.N, m.K)
 	}
-	want := 1
-	if len(l.GainValues) > 1 {
-		want = m.Tiles() * l.GainBytes(m.Groups) * m.Tile
-	}
-	if len(m.Gains) != want {
-		return fmt.Errorf("quant: %d bytes of gains, want %d", len(m.Gains), want)
+	if len(m.Gains) != gains {
+		return fmt.Errorf("quant: %d bytes of gains, want %d", len(m.Gains), gains)
 	}
 	indexed := len(m.Scales) == scaleTable && len(m.ScaleIndex) == (m.N+1)/2
 	direct := len(m.Scales) == m.N && len(m.ScaleIndex) == 1

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
+	"sync"
 
 	"github.com/x448/float16"
 
@@ -21,11 +22,8 @@ type packer struct {
 
 func newPacker(m *Matrix) *packer {
 	l := LayoutOf(m.Codec)
-	m.Codes = make([]byte, m.Tiles()*m.Groups*l.Elements*l.ElementBytes*m.Tile)
-	m.Gains = []byte{0}
-	if len(l.GainValues) > 1 {
-		m.Gains = make([]byte, m.Tiles()*l.GainBytes(m.Groups)*m.Tile)
-	}
+	codes, gains := m.sizes(l)
+	m.Codes, m.Gains = make([]byte, codes), make([]byte, gains)
 	p := &packer{m: m, layout: l}
 	for _, s := range l.Slots {
 		p.shift = append(p.shift, int(math.Log2(float64(s.Divisor))))
@@ -138,10 +136,11 @@ func (m *Matrix) decodeGroup(w *[lattice.GroupSize]float32, l *Layout, r, g int)
 }
 
 // Placeholder returns a matrix of the size that the code of a weight of n × k will have, which decodes to nothing of use.
-// Whether a matrix has a row of zeros or not does not matter. r may be nil.
+// Whether a matrix has a row of zeros or not does not matter. r may be nil. Placeholders share their bytes, which are not to be written.
 func Placeholder(c *lattice.Codec, n, k int, r *Rotation) *Matrix {
 	m := &Matrix{N: n, K: k, Codec: c, Tile: tileFor(n), Groups: groupsOf(k), Rotation: r}
-	newPacker(m)
+	codes, gains := m.sizes(LayoutOf(c))
+	m.Codes, m.Gains = zeros(codes), zeros(gains)
 	m.Scales, m.ScaleIndex = make([]uint16, n), []byte{0}
 	if sharesScales(n, k) {
 		m.Scales, m.ScaleIndex = make([]uint16, scaleTable), make([]byte, (n+1)/2)
@@ -149,20 +148,20 @@ func Placeholder(c *lattice.Codec, n, k int, r *Rotation) *Matrix {
 	return m
 }
 
-// PlannedBytes returns what Matrix.Bytes will be for a weight of n × k, before it is coded. Whether a matrix has a row of
-// zeros or not does not matter.
-func PlannedBytes(c *lattice.Codec, n, k int) int64 {
-	l := LayoutOf(c)
-	m := Matrix{N: n, K: k, Codec: c, Tile: tileFor(n), Groups: groupsOf(k)}
-	rows := int64(m.Tiles() * m.Tile)
-	b := rows*int64(m.Groups*l.Elements*l.ElementBytes) + 1
-	if len(l.GainValues) > 1 {
-		b += rows * int64(l.GainBytes(m.Groups))
-	} else {
-		b++
-	}
-	if sharesScales(n, k) {
-		return b + 2*scaleTable + int64(n+1)/2
-	}
-	return b + 2*int64(n) + 1
+// nothing is what placeholders share: memory that is never touched.
+var nothing struct {
+	sync.Mutex
+	bytes []byte
 }
+
+func zeros(n int) []byte {
+	nothing.Lock()
+	defer nothing.Unlock()
+	if len(nothing.bytes) < n {
+		nothing.bytes = make([]byte, n)
+	}
+	return nothing.bytes[:n:n]
+}
+
+// PlannedBytes returns what Matrix.Bytes will be for a weight of n × k without a rotation, before it is coded.
+func PlannedBytes(c *lattice.Codec, n, k int) int64 { return Placeholder(c, n, k, nil).Bytes() }

@@ -117,6 +117,16 @@ func Write(w io.Writer, p Page) error {
 	return nil
 }
 
+// HasSQNR tells whether the error of weights was measured.
+func (p Page) HasSQNR() bool {
+	return slices.ContainsFunc(p.Layers, func(l Layer) bool { return l.SQNR != nil })
+}
+
+// HasLocal tells whether the outputs of layers were compared.
+func (p Page) HasLocal() bool {
+	return slices.ContainsFunc(p.Layers, func(l Layer) bool { return l.Local != nil })
+}
+
 // Coverage counts the layers by what became of them, for the table's caption.
 func (p Page) Coverage() string {
 	count := map[string]int{}
@@ -124,7 +134,7 @@ func (p Page) Coverage() string {
 	for _, l := range p.Layers {
 		what := l.Status
 		if l.Reason != "" {
-			what = l.Reason
+			what += " (" + l.Reason + ")"
 		}
 		if count[what] == 0 {
 			order = append(order, what)

@@ -55,10 +55,10 @@ func Apply(m *onnx.Model, replacements []Replacement, version string) (*Result, 
 	if len(replacements) == 0 {
 		return nil, errors.New("rewrite: no site to replace")
 	}
-	opset, ok := m.Opset("")
-	if !ok {
-		return nil, errors.New("rewrite: the model imports no opset of the default domain; it is damaged or needs none of its operators")
+	if err := Supports(m); err != nil {
+		return nil, err
 	}
+	opset, _ := m.Opset("")
 	needed := functionsOf(m) // the nodes that are there already count as well
 	for i := range replacements {
 		if err := check(&replacements[i]); err != nil {
@@ -66,13 +66,7 @@ func Apply(m *onnx.Model, replacements []Replacement, version string) (*Result, 
 		}
 		needed.add(replacements[i].Site.linear.gather, replacements[i].Matrix)
 	}
-	written, err := needed.write(opset)
-	if err != nil {
-		return nil, err
-	}
-	if v, ok := m.Opset(cudaops.Domain); ok && v != cudaops.OpVersion {
-		return nil, fmt.Errorf("rewrite: the model imports version %d of %s; this program writes version %d: use the program that quantized it", v, cudaops.Domain, cudaops.OpVersion)
-	}
+	written := needed.write(opset)
 
 	e := newEditor(m, opset)
 	for i := range replacements {
@@ -106,6 +100,24 @@ func Apply(m *onnx.Model, replacements []Replacement, version string) (*Result, 
 	m.SetMetadata(MetadataNote, note)
 	e.result.Removed = prune(m, e.dropped)
 	return &e.result, nil
+}
+
+// ErrOpset is the error of a model whose operators are of a version that the decoder is not written for.
+var ErrOpset = fmt.Errorf("the decoder is written for opset %d to %d", MinOpset, MaxOpset)
+
+// Supports returns an error when [Apply] cannot rewrite m, whatever is replaced.
+func Supports(m *onnx.Model) error {
+	opset, ok := m.Opset("")
+	if !ok {
+		return errors.New("rewrite: the model imports no opset of the default domain; it is damaged or needs none of its operators")
+	}
+	if opset < MinOpset || opset > MaxOpset {
+		return fmt.Errorf("rewrite: the model uses opset %d: %w", opset, ErrOpset)
+	}
+	if v, ok := m.Opset(cudaops.Domain); ok && v != cudaops.OpVersion {
+		return fmt.Errorf("rewrite: the model imports version %d of %s; this program writes version %d", v, cudaops.Domain, cudaops.OpVersion)
+	}
+	return nil
 }
 
 // check makes sure that a replacement can be done, before anything is changed.

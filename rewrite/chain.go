@@ -69,7 +69,7 @@ func (vs *values) follow(v *onnx.Value, depth int) (*constant, error) {
 	case v.Initializer != nil:
 		return stored(v.Initializer, v)
 	case v.Node == nil:
-		return nil, dynamic("%q is an input of the graph", v.Name)
+		return nil, dynamic("%q is an input of the graph, or of the model-local function", v.Name)
 	}
 	n := v.Node
 	if standard(n, "Constant") {

@@ -47,12 +47,9 @@ func isCodedGather(n *onnx.Node) bool {
 }
 
 // newGather returns the model-local function ai.coset::HNLQGather: the decoder of [newFunction], then a Gather of rows.
-func newGather(opset int64, f forms) (*onnx.Function, error) {
+func newGather(opset int64, f forms) *onnx.Function {
 	f.turned = false // an embedding never is
-	b, err := newBody(opset, f)
-	if err != nil {
-		return nil, err
-	}
+	b := &body{opset: opset, forms: f}
 	b.unary("Transpose", "weight_rows", b.decoded(), onnx.IntsAttr("perm", 1, 0))
 	b.unary("Cast", "weight", "weight_rows", onnx.RefAttr("to", cudaops.AttrComputeType, onnx.AttrInt))
 	b.binary("Gather", cudaops.OutputY, "weight", cudaops.InputIndices, onnx.IntAttr("axis", 0))
@@ -63,7 +60,7 @@ func newGather(opset int64, f forms) (*onnx.Function, error) {
 		DocString: "Y = W[indices] with W decoded from nested-lattice codes; the native kernel of the same name replaces it.",
 	}
 	fn.SetOpset("", opset)
-	return fn, nil
+	return fn
 }
 
 // gather returns the HNLQGather that takes rows of the weight, as type dt.
@@ -107,20 +104,12 @@ func (f *functions) add(gather bool, m *quant.Matrix) {
 }
 
 // write returns the functions for models of the given opset.
-func (f *functions) write(opset int64) (list []*onnx.Function, err error) {
+func (f *functions) write(opset int64) (list []*onnx.Function) {
 	if f.linear != nil {
-		fn, err := newFunction(opset, *f.linear)
-		if err != nil {
-			return nil, err
-		}
-		list = append(list, fn)
+		list = append(list, newFunction(opset, *f.linear))
 	}
 	if f.gather != nil {
-		fn, err := newGather(opset, *f.gather)
-		if err != nil {
-			return nil, err
-		}
-		list = append(list, fn)
+		list = append(list, newGather(opset, *f.gather))
 	}
-	return list, nil
+	return list
 }

@@ -1,8 +1,6 @@
 package rewrite
 
 import (
-	"fmt"
-
 	"github.com/cosetq/cosetq/cudaops"
 	"github.com/cosetq/cosetq/lattice"
 	"github.com/cosetq/cosetq/onnx"
@@ -132,11 +130,8 @@ func (b *body) mod(out, x, y string) string {
 // centre are worked into one table, whose rows the digits then name, and gains are unpacked by a table of all bytes. What
 // is left of values as large as the weight, in bytes per weight for two levels of D4: digits 5, leaders 8, and 4 for each
 // of their combination and its reshape; packed digits cost 4 more, padding 16.
-func newFunction(opset int64, f forms) (*onnx.Function, error) {
-	b, err := newBody(opset, f)
-	if err != nil {
-		return nil, err
-	}
+func newFunction(opset int64, f forms) *onnx.Function {
+	b := &body{opset: opset, forms: f}
 	b.unary("Cast", "weight", b.decoded(), onnx.RefAttr("to", cudaops.AttrComputeType, onnx.AttrInt))
 	b.op("MatMul", "product", []string{cudaops.InputA, "weight"})
 	b.op("Add", cudaops.OutputY, []string{"product", cudaops.InputBias})
@@ -147,15 +142,7 @@ func newFunction(opset int64, f forms) (*onnx.Function, error) {
 		DocString: "Y = A * transpose(W) + bias with W decoded from nested-lattice codes; the native kernel of the same name replaces it.",
 	}
 	fn.SetOpset("", opset)
-	return fn, nil
-}
-
-// newBody begins a body.
-func newBody(opset int64, f forms) (*body, error) {
-	if opset < MinOpset || opset > MaxOpset {
-		return nil, fmt.Errorf("rewrite: the model uses opset %d; the decoder is written for %d to %d: convert the model to one of these", opset, MinOpset, MaxOpset)
-	}
-	return &body{opset: opset, forms: f}, nil
+	return fn
 }
 
 // decoded is Wᵀ [K, N] in float32.

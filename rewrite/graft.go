@@ -99,20 +99,31 @@ func (p *Pair) Codec() string {
 	return ""
 }
 
-// Tensors returns the constants that only the layer itself reads in the model it is from, other: the weight in the form it
-// has there.
+// Tensors returns the constants that only the layer itself reads in the model it is from, other, but for its bias: the weight in
+// the form it has there.
 func (p *Pair) Tensors(other *onnx.Model) []*onnx.Tensor {
 	x := onnx.NewIndex(other)
 	scope := x.GraphScope(other.Graph)
 	var list []*onnx.Tensor
 	for _, n := range p.nodes {
-		for _, in := range n.Inputs {
-			if v := x.Lookup(scope, in); v != nil && v.Initializer != nil && len(v.Uses) == 1 {
+		for i, in := range n.Inputs {
+			if v := x.Lookup(scope, in); v != nil && v.Initializer != nil && len(v.Uses) == 1 && !isBias(n, i) {
 				list = append(list, v.Initializer)
 			}
 		}
 	}
 	return list
+}
+
+// isBias tells whether input i of a node of a layer is added to the product.
+func isBias(n *onnx.Node, i int) bool {
+	switch {
+	case isCoded(n):
+		return cudaops.Inputs()[i] == cudaops.InputBias
+	case standard(n, "Gemm"), standard(n, "Conv"):
+		return i == 2
+	}
+	return standard(n, "Add")
 }
 
 // Graft puts layers of other into the float model that they were paired with. Each takes the place of the float layer or,

@@ -28,7 +28,7 @@ const (
 	TooSmall        Reason = "too-small"         // fewer than MinWeights weights or MinColumns columns
 	Excluded        Reason = "excluded"          // by Options.Include or Exclude
 	FusedOp         Reason = "fused-op"          // an operator of another tool that holds the weights
-	DType           Reason = "dtype"             // activations other than float32 and float16
+	DType           Reason = "dtype"             // neither float32 nor float16
 	SharedWithFloat Reason = "shared-with-float" // something else needs the float weight, so it would be stored twice
 	UnsupportedAttr Reason = "unsupported-attr"  // a form this package does not rewrite
 )

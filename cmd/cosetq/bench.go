@@ -58,7 +58,8 @@ the same results and whether memory grew.`,
 }
 
 func printBench(con *console, r *cosetq.BenchReport) error {
-	fmt.Fprintf(con.out, "%s: %d %s per run, on %s, %d threads, ONNX Runtime %s, cosetq %s\n", r.Data, r.Items, r.Unit, r.Device, r.Threads, r.Runtime, r.Version)
+	fmt.Fprintf(con.out, "%s: %s per run, on %s, %s, ONNX Runtime %s, cosetq %s\n", r.Data, counted(int(r.Items), strings.TrimSuffix(r.Unit, "s")), r.Device,
+		counted(r.Threads, "thread"), r.Runtime, r.Version)
 	if r.Load != nil {
 		return printLoad(con, r)
 	}

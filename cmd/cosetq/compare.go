@@ -37,7 +37,7 @@ that gained most. --bisect finds the first layer that breaks --min-sqnr.`,
 			if o.Session, err = run.options(con); err != nil {
 				return err
 			}
-			if err := page.check(paths[0], force); err != nil {
+			if err := page.check(force, paths...); err != nil {
 				return err
 			}
 			o.Progress = con.follow()

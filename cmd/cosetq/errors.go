@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -85,8 +86,18 @@ func (c *console) fail(err error) int {
 
 var unknownFlag = regexp.MustCompile(`^unknown (?:shorthand )?flag: (--\S+)`)
 
-// flagError adds a "did you mean" to cobra's complaint about a flag.
+// flagTakes says what the flags of a type take.
+var flagTakes = map[string]string{"int": "a whole number", "uint64": "a whole number from 0", "float64": "a number", "duration": "a time, as in 30s or 5m", "bool": "true or false"}
+
+// flagError says what a flag takes, and adds a "did you mean" to cobra's complaint about one that is unknown.
 func flagError(cmd *cobra.Command, err error) error {
+	var invalid *pflag.InvalidValueError
+	if errors.As(err, &invalid) {
+		if takes := flagTakes[invalid.GetFlag().Value.Type()]; takes != "" {
+			return fmt.Errorf("--%s %q: it takes %s", invalid.GetFlag().Name, invalid.GetValue(), takes)
+		}
+		return fmt.Errorf("--%s: %w", invalid.GetFlag().Name, errors.Unwrap(invalid))
+	}
 	m := unknownFlag.FindStringSubmatch(err.Error())
 	if m == nil {
 		return err
@@ -110,9 +121,12 @@ func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
 		if check == nil {
 			check = cobra.NoArgs
 		}
-		if err := check(cmd, args); err != nil {
-			return usage(err, "usage: %s", cmd.UseLine())
+		if check(cmd, args) == nil {
+			return nil
 		}
-		return nil
+		if len(args) == 0 {
+			return usage(fmt.Errorf("%s is given nothing to work on", cmd.Name()), "usage: %s", cmd.UseLine())
+		}
+		return usage(fmt.Errorf("%s is given %s: %s", cmd.Name(), counted(len(args), "argument"), strings.Join(args, " ")), "usage: %s", cmd.UseLine())
 	}
 }

@@ -31,9 +31,6 @@ func newExport(con *console) *cobra.Command {
 			if len(args) == 0 && opsDir == "" {
 				return usage(errors.New("neither a model nor --ops-dir is given"), "usage: %s", cmd.UseLine())
 			}
-			if err := oneOf("format", format, string(rewrite.FP32), string(rewrite.FP16), string(rewrite.MatMulNBits)); err != nil {
-				return err
-			}
 			r := &cosetq.ExportReport{Schema: "cosetq/v1/export"}
 			if len(args) == 1 {
 				var err error

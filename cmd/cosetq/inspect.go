@@ -79,7 +79,7 @@ func printInspect(con *console, r *cosetq.InspectReport, layers bool) error {
 			reasons[n.Reason]++
 		}
 	}
-	fmt.Fprintf(con.out, "%s: %d nodes, %d quantizable (%.1f %% of their %d constant weights)", operators(ops), len(r.Nodes), count["candidate"], 100*r.Coverage, r.Weights)
+	fmt.Fprintf(con.out, "%s: %s, %d quantizable (%.1f %% of their %d constant weights)", operators(ops), counted(len(r.Nodes), "node"), count["candidate"], 100*r.Coverage, r.Weights)
 	if n := count["quantized"]; n > 0 {
 		fmt.Fprintf(con.out, ", %d quantized already", n)
 	}
@@ -93,17 +93,40 @@ func printInspect(con *console, r *cosetq.InspectReport, layers bool) error {
 		fmt.Fprintf(con.out, "stay as they are: weights of %s\n", strings.Join(others[:min(len(others), 5)], ", "))
 	}
 	for _, e := range r.Estimates {
-		fmt.Fprintf(con.out, "--bits %d   %s, %.1f × smaller   %.2f bits per weight (%s)\n", e.Bits, cosetq.Size(e.Bytes), float64(r.Bytes)/float64(max(e.Bytes, 1)), e.BitsPerWeight, e.Codec)
+		change := fmt.Sprintf("%.1f × smaller", float64(r.Bytes)/float64(e.Bytes))
+		if e.Bytes > r.Bytes {
+			change = fmt.Sprintf("%.1f × larger", float64(e.Bytes)/float64(r.Bytes))
+		}
+		fmt.Fprintf(con.out, "--bits %d   %s, %s   %.2f bits per weight (%s)\n", e.Bits, cosetq.Size(e.Bytes), change, e.BitsPerWeight, e.Codec)
+	}
+	if r.Problem != "" {
+		fmt.Fprintf(con.out, "cannot be quantized as it is: %s\n", r.Problem)
 	}
 	if layers {
 		t := con.table()
 		fmt.Fprintln(t, "node\top\tK×N\tdtype\tinitializer\tstatus")
 		for _, n := range r.Nodes {
-			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", n.Node, n.Op, shape(n.K, n.N), n.DType, n.Initializer, statusText(n.Status, n.Reason, n.Detail))
+			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", n.Node, n.Op, shape(n.K, n.N), orDash(n.DType), orDash(n.Initializer), statusText(n.Status, n.Reason, n.Detail))
 		}
 		return t.Flush()
 	}
 	return nil
+}
+
+// counted is a number of things.
+func counted(n int, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return fmt.Sprintf("%d %ss", n, thing)
+}
+
+// orDash is what a table shows of something that may be missing.
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
 }
 
 // operators names those that weights are looked for in: the usual two, and others that there are.

@@ -79,6 +79,7 @@ to quantize or too little of it, 5 a quality gate failed, 6 runtime or device mi
 			root.AddCommand(c)
 		}
 	}
+	refuseOtherShells(root)
 	root.SetHelpCommandGroupID("This installation:")
 	root.SetCompletionCommandGroupID("This installation:")
 	root.Args = func(cmd *cobra.Command, args []string) error {
@@ -89,4 +90,20 @@ to quantize or too little of it, 5 a quality gate failed, 6 runtime or device mi
 	}
 	root.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
 	return root
+}
+
+// refuseOtherShells makes it an error to ask for the completion of a shell that there is none for.
+func refuseOtherShells(root *cobra.Command) {
+	root.InitDefaultCompletionCmd()
+	c, _, err := root.Find([]string{"completion"})
+	if err != nil {
+		panic(err) // cobra has just added it
+	}
+	c.Args = cobra.ArbitraryArgs
+	c.RunE = func(c *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return c.Help()
+		}
+		return usage(fmt.Errorf("no completion for %q%s", args[0], suggestCommand(c, args[0])), "run `%s --help` for the shells", c.CommandPath())
+	}
 }

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"fmt"
+	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -20,14 +22,23 @@ func (f *pageFlag) add(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.path, "report", "", "also write the result as one HTML file, with charts")
 }
 
-// check fails early, before hours of work, when the file may not be written.
-func (f *pageFlag) check(input string, overwrite bool) error {
+// check fails early, before hours of work, when the file may not be written: over one of the models, for instance.
+func (f *pageFlag) check(overwrite bool, models ...string) error {
 	if f.path == "" {
 		return nil
 	}
 	f.options.Overwrite = overwrite
-	_, err := cosetq.OutputPath(f.path, input, ".html", overwrite)
-	return err
+	for _, m := range models {
+		for _, path := range []string{m, m + ".data", strings.TrimSuffix(m, filepath.Ext(m)) + cosetq.RecipeEnding} {
+			if filepath.Clean(path) == filepath.Clean(f.path) {
+				return usage(fmt.Errorf("--report %s is the place of another file of this run", f.path), "choose another name, as in report.html")
+			}
+		}
+		if _, err := cosetq.OutputPath(f.path, m, "", overwrite); err != nil {
+			return fmt.Errorf("--report: %w", err)
+		}
+	}
+	return nil
 }
 
 // describe notes the command line and the options given on it.

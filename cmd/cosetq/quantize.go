@@ -67,12 +67,20 @@ the model.`,
 				}
 			}
 			if shard != "" {
-				var err error
-				if o.Shard, err = cosetq.ParseShard(shard, os.Getenv); err != nil {
+				share, err := cosetq.ParseShard(shard, os.Getenv)
+				if err != nil {
 					return err
 				}
+				o.Shard = share
 			}
-			if err := page.check(args[0], o.Overwrite); err != nil {
+			if page.path != "" && dryRun {
+				return usage(errors.New("--report and --dry-run are both given, and there will be no model to report on"), "leave one of them out")
+			}
+			output, err := cosetq.OutputPath(o.Output, args[0], ".q.onnx", true)
+			if err != nil {
+				return err
+			}
+			if err := page.check(o.Overwrite, args[0], output); err != nil {
 				return err
 			}
 			r, err := quantize(cmd, con, args[0], o, dryRun)
@@ -158,10 +166,14 @@ func quantize(cmd *cobra.Command, con *console, input string, o cosetq.QuantizeO
 
 func printQuantize(con *console, r *cosetq.QuantizeReport, layers bool) error {
 	reasons := map[string]int{}
-	quantized, worst := 0, -1
+	quantized, already, worst := 0, 0, -1
 	for i, l := range r.Layers {
-		if l.Reason != "" {
+		switch {
+		case l.Reason != "":
 			reasons[l.Reason]++
+			continue
+		case l.Codec == "":
+			already++
 			continue
 		}
 		quantized++
@@ -206,7 +218,11 @@ func printQuantize(con *console, r *cosetq.QuantizeReport, layers bool) error {
 	if r.DryRun {
 		verb = "would quantize"
 	}
-	fmt.Fprintf(con.out, "%s %d of %d %s nodes, %.1f %% of their weights, with %s\n", verb, quantized, len(r.Layers), operators(ops), 100*r.Coverage, r.Codec)
+	fmt.Fprintf(con.out, "%s %d of %d %s nodes", verb, quantized, len(r.Layers), operators(ops))
+	if already > 0 {
+		fmt.Fprintf(con.out, ", with %d that were quantized already", already)
+	}
+	fmt.Fprintf(con.out, ", %.1f %% of their weights, with %s\n", 100*r.Coverage, r.Codec)
 	printReasons(con, reasons)
 	if err := printAllocation(con, r); err != nil {
 		return err

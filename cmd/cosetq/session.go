@@ -27,12 +27,11 @@ func (f *runFlags) add(cmd *cobra.Command) {
 
 // oneOf checks a flag that has a few values.
 func oneOf(flag, value string, allowed ...string) error {
-	for _, a := range allowed {
-		if a == value {
-			return nil
-		}
+	err := suggest.OneOf(flag, value, allowed)
+	if err == nil {
+		return nil
 	}
-	return usage(fmt.Errorf("--%s %q%s", flag, value, suggest.DidYouMean(value, allowed)), "it is one of: %s", strings.Join(allowed, ", "))
+	return usage(err, "it is one of: %s", strings.Join(allowed, ", "))
 }
 
 var optimizationLevels = []ort.OptimizationLevel{ort.OptimizeAll, ort.OptimizeDisabled, ort.OptimizeBasic, ort.OptimizeExtended}

@@ -2,6 +2,11 @@
 // for the "did you mean" of error messages.
 package suggest
 
+import (
+	"fmt"
+	"slices"
+)
+
 // Nearest returns the candidate with the smallest edit distance to name, or ""
 // when none is within a third of its length (at least 1, at most 3 edits).
 // The first of equally near candidates wins.
@@ -22,6 +27,17 @@ func DidYouMean(name string, candidates []string) string {
 		return ` (did you mean "` + c + `"?)`
 	}
 	return ""
+}
+
+// OneOf returns an error unless value is one of those that an option allows.
+func OneOf(option, value string, allowed []string) error {
+	switch {
+	case slices.Contains(allowed, value):
+		return nil
+	case value == "":
+		return fmt.Errorf("--%s is missing", option)
+	}
+	return fmt.Errorf("--%s %q is unknown%s", option, value, DidYouMean(value, allowed))
 }
 
 // distance is the Damerau-Levenshtein distance (optimal string alignment) of two byte strings.
