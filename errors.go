@@ -77,6 +77,7 @@ func classify(err error) (kind Kind, hint string) {
 		pattern *rewrite.PatternError
 		noRule  *grad.NoRuleError
 		memory  *finetune.MemoryError
+		option  *finetune.OptionError
 		nan     *eval.NonFiniteError
 	)
 	switch {
@@ -98,6 +99,8 @@ func classify(err error) (kind Kind, hint string) {
 		return Usage, "`cosetq inspect MODEL` shows the inputs; the recipe must give values of that type and shape"
 	case errors.Is(err, onnx.ErrSameFile):
 		return Usage, "choose another -o"
+	case errors.Is(err, finetune.ErrCheckpoint):
+		return Usage, "repeat the command that was interrupted with --resume added, or leave --resume out to start anew"
 	case errors.Is(err, fs.ErrPermission), errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.EROFS), errors.Is(err, syscall.ENOTDIR):
 		return Usage, "choose a folder that is there and that you may write to"
 	case errors.As(err, &pattern):
@@ -112,8 +115,8 @@ func classify(err error) (kind Kind, hint string) {
 		return Usage, "--exclude leaves weights out when the float model is quantized; docs/finetuning.md lists the operators with a gradient"
 	case errors.As(err, &memory):
 		return Resources, "lower --batch and raise --accumulate, or train with --blocks"
-	case errors.Is(err, finetune.ErrCheckpoint):
-		return Usage, "repeat the command that was interrupted with --resume added, or leave --resume out to start anew"
+	case errors.As(err, &option):
+		return Usage, "`cosetq finetune --help` has the options and their defaults"
 	case errors.Is(err, ort.ErrUnavailable):
 		return Unavailable, ""
 	}

@@ -93,7 +93,8 @@ func (o *QuantizeOptions) openHessians(ctx context.Context, r *QuantizeReport, m
 			h.unbiased[s.Weight] = true
 		}
 	}
-	for _, point := range rewrite.Observations(sites) {
+	points := rewrite.Observations(sites)
+	for _, point := range points {
 		found := h.statistics.Find(point.Tag)
 		if found == nil || found.Rows == 0 || found.Columns != point.Columns {
 			continue
@@ -105,6 +106,10 @@ func (o *QuantizeOptions) openHessians(ctx context.Context, r *QuantizeReport, m
 				h.inputs[w] = append(h.inputs[w], found)
 			}
 		}
+	}
+	if len(points) > 0 && len(h.inputs) == 0 {
+		return nil, errors.Join(usage(errors.New("the data reached none of the weights, or with nothing but NaN and infinity"),
+			"give other data, or none: quantize then rounds to nearest; `cosetq run` shows what the model makes of a sample"), h.close())
 	}
 	return h, nil
 }
@@ -292,7 +297,7 @@ func (h *hessians) describe(layer *codedWeight, w *rewrite.Weight, res *quant.Re
 		layer.Fallback = res.Fallback.Error()
 	case len(h.inputs[w]) == 0 && w.Gathered(): // rows are taken as they are: nearest is best
 	case len(h.inputs[w]) == 0:
-		layer.Fallback = "no statistics: the data never reached it, or it was left out of the calibration"
+		layer.Fallback = "no statistics: the data never reached it with finite numbers, or it was left out of the calibration"
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -29,7 +30,7 @@ type checkpointHeader struct {
 }
 
 // ErrCheckpoint says that a checkpoint cannot be resumed.
-var ErrCheckpoint = errors.New("the checkpoint does not fit")
+var ErrCheckpoint = errors.New("finetune: the training cannot be resumed")
 
 // identity is what a checkpoint must share with the training that resumes it.
 func (t *trainer) identity() string {
@@ -102,12 +103,15 @@ func (t *trainer) checkpoint(c *clock) (err error) {
 // restore reads a checkpoint.
 func (t *trainer) restore(c *clock) error {
 	f, err := os.Open(t.opt.Checkpoint)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%w: there is no checkpoint %s", ErrCheckpoint, t.opt.Checkpoint)
+	}
 	if err != nil {
 		return fmt.Errorf("finetune: resume: %w", err)
 	}
 	defer f.Close()
 	if err := t.restoreFrom(bufio.NewReaderSize(f, 1<<20), c); err != nil {
-		return fmt.Errorf("finetune: resume from %s: %w", t.opt.Checkpoint, err)
+		return fmt.Errorf("%s: %w", t.opt.Checkpoint, err)
 	}
 	return nil
 }
@@ -118,7 +122,7 @@ const maxHeader = 1 << 24
 func (t *trainer) restoreFrom(r *bufio.Reader, c *clock) error {
 	magic := make([]byte, len(checkpointMagic))
 	if _, err := io.ReadFull(r, magic); err != nil || string(magic) != checkpointMagic {
-		return fmt.Errorf("%w: it is none of this version", ErrCheckpoint)
+		return fmt.Errorf("%w: the file is no checkpoint of this version", ErrCheckpoint)
 	}
 	var h checkpointHeader
 	if err := json.NewDecoder(&lineReader{r: r, left: maxHeader}).Decode(&h); err != nil {

@@ -23,8 +23,9 @@ type MemoryError struct {
 }
 
 func (e *MemoryError) Error() string {
-	return fmt.Sprintf("the training needs %.2f GB (%.2f for weights, gradients and moments, %.2f for activations, computed again in %d blocks), and may take %.2f",
-		float64(e.Need.Total())/1e9, float64(e.Need.Weights)/1e9, float64(e.Need.Activations)/1e9, e.Need.Recomputed, float64(e.Have)/1e9)
+	const mb = 1e6
+	return fmt.Sprintf("the training needs %.1f MB (%.1f for weights, gradients and moments, %.1f for activations, computed again in %d blocks), and may take %.1f",
+		float64(e.Need.Total())/mb, float64(e.Need.Weights)/mb, float64(e.Need.Activations)/mb, e.Need.Recomputed, float64(e.Have)/mb)
 }
 
 // bytesPerWeight is what a trained weight takes: latent, value, two moments and a gradient, in float32.

@@ -18,7 +18,7 @@ type order struct {
 func newOrder(n, size, heldOut int, seed uint64) (*order, error) {
 	heldOut = max(heldOut/size, 1) * size
 	if n < heldOut+size {
-		return nil, fmt.Errorf("finetune: the data has %d samples, and a batch takes %d besides %d that are held out: give more data, or a smaller batch", n, size, heldOut)
+		return nil, &OptionError{fmt.Sprintf("%d samples are too few for a batch of %d besides %d that are held out: give more data, or a smaller batch", n, size, heldOut)}
 	}
 	o := &order{size: size, seed: seed}
 	for i := range heldOut {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/cosetq/cosetq/calib"
@@ -52,9 +53,14 @@ const (
 	DefaultSave    = 5 * time.Minute
 )
 
+// OptionError is an option that makes no sense, or asks for more data than there is.
+type OptionError struct{ Msg string }
+
+func (e *OptionError) Error() string { return "finetune: " + e.Msg }
+
 func (o *Options) fill() error {
 	if o.Steps < 0 || o.MaxTime < 0 || (o.Steps == 0) == (o.MaxTime == 0) {
-		return errors.New("finetune: give a number of steps or a time, one of them")
+		return &OptionError{"give a number of steps or a time, one of them"}
 	}
 	setDefault(&o.Accumulate, 1)
 	setDefault(&o.WarmUp, DefaultWarmUp)
@@ -62,8 +68,17 @@ func (o *Options) fill() error {
 	setDefault(&o.HeldOut, DefaultHeldOut)
 	setDefault(&o.Every, DefaultEvery)
 	setDefault(&o.Save, DefaultSave)
-	if o.Batch < 1 || o.Accumulate < 1 || !(o.Rate >= 0) || !(o.Clip > 0) || !(o.WarmUp >= 0 && o.WarmUp < 1) || o.Every < 1 {
-		return errors.New("finetune: batch, accumulation, learning rate, clipping and the distance of judgements must be positive, the warm-up a share")
+	switch {
+	case o.Batch < 1 || o.Accumulate < 1:
+		return &OptionError{fmt.Sprintf("a batch of %d, %d of them in a step: both must be positive", o.Batch, o.Accumulate)}
+	case !(o.Rate >= 0 && o.Rate < math.Inf(1)):
+		return &OptionError{fmt.Sprintf("a learning rate of %v: it must be positive", o.Rate)}
+	case !(o.Clip > 0):
+		return &OptionError{fmt.Sprintf("a bound of %v on the gradient: it must be positive", o.Clip)}
+	case !(o.WarmUp >= 0 && o.WarmUp < 1):
+		return &OptionError{fmt.Sprintf("a warm-up of %v: it is a share of the training, from 0 to less than 1", o.WarmUp)}
+	case o.HeldOut < 1 || o.Every < 1:
+		return &OptionError{fmt.Sprintf("%d samples held out, judged by every %d steps: both must be positive", o.HeldOut, o.Every)}
 	}
 	return nil
 }

@@ -68,13 +68,13 @@ func diagnose(ctx context.Context) []finding {
 	list = append(list, finding{Name: "cpu", OK: true, Detail: fmt.Sprintf("%d cores; kernels for %s", runtime.NumCPU(), isa())})
 	rt, err := ort.Open(ort.Options{})
 	if err != nil {
-		list = append(list, finding{Name: "onnxruntime", Detail: err.Error(), Remedy: "make setup"})
+		list = append(list, finding{Name: "onnxruntime", Detail: err.Error(), Remedy: "make setup; outside a checkout, pip install onnxruntime, and set COSETQ_ORT_LIBRARY to the file onnxruntime/capi/libonnxruntime.so.* of that package"})
 	} else {
 		list = append(list, finding{Name: "onnxruntime", OK: true, Detail: rt.Version() + "  " + rt.Library()})
 	}
 	lib, libErr := cudaops.FindLibrary("")
 	if libErr != nil {
-		list = append(list, finding{Name: "native library", Detail: libErr.Error(), Remedy: "make build"})
+		list = append(list, finding{Name: "native library", Detail: libErr.Error(), Remedy: "make build; a release archive has it beside the program; without it quantized models run on the portable path"})
 	} else {
 		list = append(list, finding{Name: "native library", OK: true, Detail: lib})
 	}

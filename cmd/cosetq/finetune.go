@@ -93,8 +93,8 @@ func printPlan(con *console, p finetune.Plan) {
 	if p.Memory.Recomputed > 0 {
 		how = fmt.Sprintf("activations computed again in %d blocks", p.Memory.Recomputed)
 	}
-	con.logf("training %d weights and %d parameters on %d samples, %d held out; memory %s for weights, gradients and moments, %s for a step (%s)",
-		p.Weights, p.Parameters, p.Train, p.HeldOut, cosetq.Size(p.Memory.Weights), cosetq.Size(p.Memory.Activations), how)
+	con.logf("training %s and %s on %s, %d held out; memory %s for weights, gradients and moments, %s for a step (%s)",
+		counted(p.Weights, "weight"), counted(p.Parameters, "parameter"), counted(p.Train, "sample"), p.HeldOut, cosetq.Size(p.Memory.Weights), cosetq.Size(p.Memory.Activations), how)
 }
 
 // printEvent logs a line of the progress.
@@ -120,8 +120,8 @@ func printEvent(con *console, e finetune.Event) {
 }
 
 func printFinetune(con *console, r *cosetq.FinetuneReport) {
-	fmt.Fprintf(con.out, "trained %d weights and %d parameters in %d steps: held-out loss (%s) %.5f -> %.5f at step %d\n",
-		r.Weights, r.Parameters, r.Steps, r.Loss, r.Start, r.Best, r.BestStep)
+	fmt.Fprintf(con.out, "trained %s and %s in %s: held-out loss (%s) %.5f -> %.5f at step %d\n",
+		counted(r.Weights, "weight"), counted(r.Parameters, "parameter"), counted(r.Steps, "step"), r.Loss, r.Start, r.Best, r.BestStep)
 	for _, file := range r.Files {
 		fmt.Fprintf(con.out, "wrote %s   %s\n", file.Path, cosetq.Size(file.Bytes))
 	}
