@@ -17,6 +17,14 @@ import (
 	"github.com/cosetq/cosetq/tensor"
 )
 
+// A sample with its gradient takes three times the time of one without, and a text gives more draws than are of use
+// (docs/calibration.md). Where there are more than drawsPerRow for each row of the widest G, only some samples, evenly spread and
+// leastImportant of them at least, have their gradients computed. Of the others no more is learned than what is multiplied by weights.
+const (
+	drawsPerRow    = 4
+	leastImportant = 32
+)
+
 // importance finds what an error of a layer costs at each row of its activations: the squared gradient, with respect to the
 // layer's output, of −log p(c) for a class c drawn from the model's own distribution p. Its mean is the Fisher information, the
 // second derivative of the divergence between the outputs of the float and the quantized model. No labels are needed.
@@ -25,7 +33,9 @@ type importance struct {
 	sites   []rewrite.Site
 	load    grad.Loader // loads with the native library
 	session grad.Session
-	shapes  string // of the inputs that session is for
+	shapes  string       // of the inputs that session is for
+	plain   grad.Session // observes samples without gradients
+	every   int          // how many samples there are for each with gradients
 	noise   *grad.Value
 	// gradients are the observations of the gradients, once the model was differentiated, and draws the classes drawn for them.
 	gradients []rewrite.Observation
@@ -33,14 +43,50 @@ type importance struct {
 }
 
 func (i *importance) close() {
-	if i != nil && i.session != nil {
-		_ = i.session.Close()
-		i.session = nil
+	if i == nil {
+		return
+	}
+	for _, s := range []*grad.Session{&i.session, &i.plain} {
+		if *s != nil {
+			_ = (*s).Close()
+			*s = nil
+		}
 	}
 }
 
-// feed returns what the model with its gradient is to be fed for a batch. Batches of other shapes than the last one need another
-// graph: settle is called before the one there is goes.
+// prepare returns the session that observes batch n of so many, and what to feed it. With gradients, batches of other shapes than
+// the last one need another graph: settle is called before the one there is goes.
+func (i *importance) prepare(ctx context.Context, list []rewrite.Observation, n, batches int, inputs map[string]*tensor.Tensor, settle func() error) (grad.Session, map[string]*tensor.Tensor, error) {
+	if n == 0 || n%i.every == 0 {
+		fed, err := i.feed(ctx, list, inputs, settle)
+		if err == nil && n == 0 {
+			i.every = i.stride(batches)
+		}
+		return i.session, fed, err
+	}
+	var err error
+	if i.plain == nil {
+		m := onnx.Clone(i.model)
+		rewrite.ObserveAlike(m, list)
+		i.plain, err = i.load(m, false)
+	}
+	return i.plain, inputs, err
+}
+
+// stride is how many of so many batches there are for each that needs gradients, judged by the draws of the first. It does not depend on
+// what is observed: shards choose alike.
+func (i *importance) stride(batches int) int {
+	widest := 0
+	for _, s := range i.sites {
+		if s.Status == rewrite.Candidate && s.N <= rewrite.MaxFullColumns {
+			widest = max(widest, s.N)
+		}
+	}
+	needed := max(leastImportant, (drawsPerRow*int64(widest)+i.draws-1)/i.draws)
+	return max(1, int(int64(batches)/needed))
+}
+
+// feed returns what the model with its gradient is to be fed.
 func (i *importance) feed(ctx context.Context, list []rewrite.Observation, inputs map[string]*tensor.Tensor, settle func() error) (map[string]*tensor.Tensor, error) {
 	names := slices.Sorted(maps.Keys(inputs))
 	shapes := ""
@@ -53,7 +99,10 @@ func (i *importance) feed(ctx context.Context, list []rewrite.Observation, input
 		if err := settle(); err != nil {
 			return nil, err
 		}
-		i.close()
+		if i.session != nil {
+			_ = i.session.Close()
+			i.session = nil
+		}
 		i.shapes = shapes
 		if err := i.build(ctx, list, inputs); err != nil {
 			return nil, err

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/cosetq/cosetq/cudaops"
@@ -44,6 +45,75 @@ func oneToken() *onnx.Model {
 	return m
 }
 
+// tokenRows writes samples for oneToken, rows of different lengths, and returns them and their recipe.
+func tokenRows(t *testing.T, dir string, samples int) (x []float32, data string) {
+	t.Helper()
+	rng := rand.New(rand.NewPCG(2, 9))
+	x = make([]float32, samples*importanceTokens*importanceWidth)
+	for i := range x {
+		x[i] = float32(rng.NormFloat64() * float64(1+i/importanceWidth%3))
+	}
+	all := tensor.Of(x, int64(samples), importanceTokens, importanceWidth)
+	if err := tensor.SaveNPZ(filepath.Join(dir, "x.npz"), []tensor.Spec{{Name: "x"}}, map[string]*tensor.Tensor{"x": all}); err != nil {
+		t.Fatal(err)
+	}
+	data = filepath.Join(dir, "x.yaml")
+	if err := os.WriteFile(data, []byte("kind: npz\nfile: x.npz\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return x, data
+}
+
+// Where every row is classified there are draws to spare: every other sample has gradients then, and weighs as much as one without.
+func TestImportanceOfSomeSamples(t *testing.T) {
+	testenv.ORT(t)
+	testenv.Ops(t)
+	dir := t.TempDir()
+	m := oneToken()
+	m.Graph.Nodes = m.Graph.Nodes[:1]
+	m.Graph.Outputs = []*onnx.ValueInfo{onnx.NewValueInfo("y", onnx.Float, "batch", importanceTokens, importanceClasses)}
+	model := filepath.Join(dir, "m.onnx")
+	if _, err := m.Save(model, onnx.SaveOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	const withGradients = drawsPerRow * importanceClasses / importanceTokens
+	const samples = 2 * withGradients
+	_, data := tokenRows(t, dir, samples)
+	var first []float64
+	for threads := 1; threads <= 3; threads++ {
+		r, err := Calibrate(t.Context(), model, data, CalibrateOptions{Threads: threads, Overwrite: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		file, err := OpenStatistics(r.Output)
+		if err != nil {
+			t.Fatal(err)
+		}
+		activation, gradient := file.Observations[0], file.Gradient("w")
+		if activation.Rows != samples*importanceTokens || gradient.Rows != withGradients*importanceTokens || file.Draws != gradient.Rows {
+			t.Fatalf("%d rows, %d gradients, %d draws", activation.Rows, gradient.Rows, file.Draws)
+		}
+		moments, err := activation.Matrix()
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = file.Close()
+		var trace float64
+		for i := range importanceWidth {
+			trace += moments[i*importanceWidth+i]
+		}
+		if want := 1.0 / importanceTokens; math.Abs(trace-want) > 1e-6 {
+			t.Errorf("the moments have the trace %v, want %v", trace, want)
+		}
+		if first == nil {
+			first = moments
+		}
+		if !slices.Equal(first, moments) {
+			t.Errorf("other moments on %d threads", threads)
+		}
+	}
+}
+
 // A row weighs by its squared gradient, whatever class was drawn: a row without one has its even share only, and all rows
 // of a sample together weigh as much as those of any other. The gradients themselves, which add up to nothing over the
 // classes, weigh by what is multiplied with them.
@@ -55,19 +125,7 @@ func TestImportance(t *testing.T) {
 	if _, err := oneToken().Save(model, onnx.SaveOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	rng := rand.New(rand.NewPCG(2, 9))
-	x := make([]float32, importanceSamples*importanceTokens*importanceWidth)
-	for i := range x {
-		x[i] = float32(rng.NormFloat64() * float64(1+i/importanceWidth%3)) // rows of different lengths
-	}
-	samples := tensor.Of(x, importanceSamples, importanceTokens, importanceWidth)
-	if err := tensor.SaveNPZ(filepath.Join(dir, "x.npz"), []tensor.Spec{{Name: "x"}}, map[string]*tensor.Tensor{"x": samples}); err != nil {
-		t.Fatal(err)
-	}
-	data := filepath.Join(dir, "x.yaml")
-	if err := os.WriteFile(data, []byte("kind: npz\nfile: x.npz\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	x, data := tokenRows(t, dir, importanceSamples)
 	r, err := Calibrate(context.Background(), model, data, CalibrateOptions{Threads: 1})
 	if err != nil {
 		t.Fatal(err)

@@ -17,9 +17,6 @@ import (
 	"github.com/cosetq/cosetq/tensor"
 )
 
-// calibrationBatch is how many samples run at once where the model allows it. The statistics do not depend on it.
-const calibrationBatch = 8
-
 // calibration is a float model that is ready to be run with observers on the inputs of its weights.
 type calibration struct {
 	model        string // path
@@ -160,11 +157,7 @@ func (c *calibration) run(ctx context.Context, reader calib.Reader, progress Pro
 	if err != nil {
 		return 0, err
 	}
-	want := calibrationBatch
-	if first.Targets != nil || c.importance != nil {
-		want = 1 // a window of tokens fills the machine by itself; gradients are compared within one sample
-	}
-	size, fixed := calib.BatchSize(c.inputs, first, want)
+	size, fixed := calib.BatchSize(c.inputs, first, 1) // gradients are compared within one sample
 	step := progress.stage("calibrating", int64(reader.Len()))
 	lanes, err := c.newLanes(ctx)
 	if err != nil {
@@ -185,7 +178,7 @@ func (c *calibration) run(ctx context.Context, reader calib.Reader, progress Pro
 				return done, err
 			}
 		}
-		if err := c.observe(ctx, lanes, b, step); err != nil {
+		if err := c.observe(ctx, lanes, b, b.First/size, (reader.Len()+size-1)/size, step); err != nil {
 			return done, err
 		}
 		done += len(b.Samples)
@@ -193,24 +186,26 @@ func (c *calibration) run(ctx context.Context, reader calib.Reader, progress Pro
 	return done, lanes.settle()
 }
 
-// observe runs a batch, or leaves it to a lane. Where the gradient of the first one fails, the batches are observed without.
-func (c *calibration) observe(ctx context.Context, lanes *lanes, b *calib.Batch, step func(int)) error {
+// observe runs batch n of so many, or leaves it to a lane. Where the gradient of the first one fails, the batches are observed
+// without.
+func (c *calibration) observe(ctx context.Context, lanes *lanes, b *calib.Batch, n, batches int, step func(int)) error {
+	added := func() { step(len(b.Samples)) }
 	if c.importance != nil {
-		fed, err := c.importance.feed(ctx, c.observations, b.Inputs, lanes.settle)
+		session, fed, err := c.importance.prepare(ctx, c.observations, n, batches, b.Inputs, lanes.settle)
 		run := func() error {
-			_, err := c.importance.session.Run(ctx, fed)
+			_, err := session.Run(ctx, fed)
 			return err
 		}
 		switch {
-		case err == nil && b.First > 0:
-			return lanes.run(run, func() { step(len(b.Samples)) })
+		case err == nil && n > 0:
+			return lanes.run(run, added)
 		case err == nil:
 			err = run()
 		}
 		if err == nil {
-			step(len(b.Samples))
+			added()
 		}
-		if err == nil || b.First > 0 || ctx.Err() != nil {
+		if err == nil || n > 0 || ctx.Err() != nil {
 			return err
 		}
 		c.importance.close()
@@ -224,11 +219,10 @@ func (c *calibration) observe(ctx context.Context, lanes *lanes, b *calib.Batch,
 			return err
 		}
 	}
-	_, err := c.session.Run(ctx, b.Inputs)
-	if err == nil {
-		step(len(b.Samples))
-	}
-	return err
+	return lanes.run(func() error {
+		_, err := c.session.Run(ctx, b.Inputs)
+		return err
+	}, added)
 }
 
 // notes says what a user should know of how it went.

@@ -56,6 +56,7 @@ func Header() string {
 	text("kObserveName", ObserveName)
 	text("kAttrTag", AttrTag)
 	text("kAttrMode", AttrMode)
+	text("kAttrAlike", AttrAlike)
 	fmt.Fprintf(&b, "constexpr double kEvenShare = %v;\n", EvenShare)
 	text("kModeFull", ModeFull)
 	text("kModeDiagonal", ModeDiagonal)

@@ -9,13 +9,15 @@ package cudaops
 //
 //	w = (1 − ε)·g / Σ g·‖x‖² + ε / (T·‖x‖²)
 //
-// over the T rows of the call; ε, [EvenShare], is left to all rows alike. Without gradients, and for a single row, w = 1.
+// over the T rows of the call; ε, [EvenShare], is left to all rows alike. Without gradients w = 1, or with g = 1 as above where the
+// attribute alike is set. A single row has w = 1.
 const ObserveName = "Observe"
 
 // Attributes of Observe.
 const (
-	AttrTag  = "tag"  // string: the name under which the statistics are kept, whatever session adds to them
-	AttrMode = "mode" // string: one of the modes
+	AttrTag   = "tag"   // string: the name under which the statistics are kept, whatever session adds to them
+	AttrMode  = "mode"  // string: one of the modes
+	AttrAlike = "alike" // int: not 0 where all rows of a call have the same g, and no gradients are given; 0 if left out
 )
 
 // EvenShare is the part of a call's moments to which each row contributes alike.

@@ -126,9 +126,32 @@ func TestObserveWeighsRows(t *testing.T) {
 		"g2": tensor.Of([]float32{1, 1, 5, 5, 0, 2}, 3, 2)}); err != nil {
 		t.Fatal(err)
 	}
+	checkWeighed(t, o, "weighed", x, []float64{3, 75, 8})
+
+	m.Graph.Nodes[0].Inputs = []string{"x"}
+	m.Graph.Nodes[0].Attributes = []*onnx.Attribute{onnx.StringAttr(cudaops.AttrTag, "alike"), onnx.StringAttr(cudaops.AttrMode, cudaops.ModeFull),
+		onnx.IntAttr(cudaops.AttrAlike, 1)}
+	m.Graph.Inputs = m.Graph.Inputs[:1]
+	if b, err = m.Marshal(); err != nil {
+		t.Fatal(err)
+	}
+	alike, err := rt.NewSessionFromBytes(b, "", ort.SessionOptions{OpsLibrary: library})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer alike.Close()
+	if _, err := alike.Run(t.Context(), map[string]*tensor.Tensor{"x": tensor.Of(x, 3, 3)}); err != nil {
+		t.Fatal(err)
+	}
+	checkWeighed(t, o, "alike", x, []float64{1, 1, 1})
+}
+
+// checkWeighed compares what is known of three rows of three columns, of which the second is zero, that weigh by their importance.
+func checkWeighed(t *testing.T, o *ort.Observations, tag string, x []float32, importance []float64) {
+	t.Helper()
 	const even = cudaops.EvenShare
-	energy, importance := []float64{9, 0, 25}, []float64{3, 75, 8}
-	total := 9*3.0 + 25*8
+	energy := []float64{9, 0, 25}
+	total := 9*importance[0] + 25*importance[2]
 	var weight, first, last float64
 	for r, e := range energy {
 		w := (1 - even) * importance[r] / total
@@ -139,12 +162,12 @@ func TestObserveWeighsRows(t *testing.T) {
 		first += w * float64(x[3*r]*x[3*r])
 		last += w * float64(x[3*r+2]*x[3*r+2])
 	}
-	about, err := o.Get("weighed")
+	about, err := o.Get(tag)
 	if err != nil || math.Abs(about.Weight-weight) > 1e-6 || about.Rows != 3 {
 		t.Errorf("got %+v, %v, want a weight of %v", about, err, weight)
 	}
 	moments := make([]float64, 6)
-	if err := o.Moments("weighed", 0, 3, moments); err != nil || math.Abs(moments[0]-first) > 1e-6 || math.Abs(moments[5]-last) > 1e-6 {
+	if err := o.Moments(tag, 0, 3, moments); err != nil || math.Abs(moments[0]-first) > 1e-6 || math.Abs(moments[5]-last) > 1e-6 {
 		t.Errorf("moments %v, %v, want %v and %v", moments, err, first, last)
 	}
 }

@@ -32,7 +32,7 @@ type plan struct {
 var defaultPlan = plan{candidates: 3, passes: 3, refit: true}
 
 // ldlq codes the weight with feedback.
-func (q *run) ldlq(f *factors, how plan) (*Result, error) {
+func (q *run) ldlq(f *factors) (*Result, error) {
 	steps, energy, err := q.rowSteps()
 	if err != nil {
 		return nil, err
@@ -93,7 +93,7 @@ func (q *run) ldlq(f *factors, how plan) (*Result, error) {
 				return err
 			}
 		}
-		best, err := c.code(how, table, steps[t.first:t.last], lost[t.first:t.last])
+		best, err := c.code(q.plan, table, steps[t.first:t.last], lost[t.first:t.last])
 		if err != nil {
 			return err
 		}
@@ -115,7 +115,7 @@ func (q *run) ldlq(f *factors, how plan) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	if how.refit {
+	if q.plan.refit {
 		table.refit(lost)
 	}
 	res := &Result{Matrix: m, Feedback: newFeedback(lost, unit, mean != nil)}

@@ -41,7 +41,8 @@ func TestEachPartPays(t *testing.T) {
 		q := &run{ctx: context.Background(), src: src, opt: Options{Codec: codec, Hessian: h}, n: src.n, k: src.k, groups: groupsOf(src.k)}
 		last := math.Inf(1)
 		for _, how := range []plan{{1, 0, false}, {1, 0, true}, {1, 2, true}, {3, 2, true}, {3, 3, true}} {
-			res, err := q.ldlq(f, how)
+			q.plan = how
+			res, err := q.ldlq(f)
 			if err != nil {
 				t.Fatal(err)
 			}

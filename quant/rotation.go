@@ -156,10 +156,13 @@ func (h *Hessian) turned(r *Rotation) *Hessian {
 
 const (
 	// trialRows is the number of rows that decide about a rotation.
-	trialRows = 2 * chunkRows
+	trialRows = chunkRows
 	// worthRotating is how much of the loss may be left for a rotation to be worth its time at every run.
 	worthRotating = 0.97
 )
+
+// trialPlan tells a rotation that pays from one that does not as well as defaultPlan, on twice the rows, in a quarter of the time.
+var trialPlan = plan{candidates: 1, passes: 1, refit: true}
 
 // Sample returns up to so many rows of a weight, spread evenly: enough to tell how well it can be coded.
 func Sample(src Source, rows int) Source {
@@ -197,26 +200,32 @@ func better(ctx context.Context, src Source, opt Options) (*Result, error) {
 	}
 	trial := opt
 	trial.Progress, trial.Gradients = nil, nil
-	turned, err := lossOf(code(newRun(ctx, some, trial))) // its factors are let go: those of both would take twice the memory
+	turned, err := lossOfTrial(newRun(ctx, some, trial)) // its factors are let go: those of both would take twice the memory
 	if err != nil {
 		return nil, err
 	}
 	trial.Rotation = nil
 	q, err := newRun(ctx, some, trial)
-	straight, err := lossOf(code(q, err))
+	straight, err := lossOfTrial(q, err)
 	if err != nil {
 		return nil, err
 	}
 	if turned < worthRotating*straight {
 		return code(newRun(ctx, src, opt))
 	}
-	q.src, q.opt.Progress, q.opt.Gradients = src, opt.Progress, opt.Gradients
+	q.src, q.plan, q.opt.Progress, q.opt.Gradients = src, defaultPlan, opt.Progress, opt.Gradients
 	q.n, _ = src.Dims()
 	return code(q, nil)
 }
 
-// lossOf returns what a weight lost at the output of its layer, or where that is not known in itself.
-func lossOf(r *Result, err error) (float64, error) {
+// lossOfTrial codes what newRun returned as trialPlan says and returns what it lost at the output of its layer, or where that is not
+// known in itself.
+func lossOfTrial(q *run, err error) (float64, error) {
+	if err != nil {
+		return 0, err
+	}
+	q.plan = trialPlan
+	r, err := code(q, nil)
 	switch {
 	case err != nil:
 		return 0, err

@@ -128,6 +128,7 @@ type run struct {
 	n, k, groups int
 	factors      *factors // of the Hessian; nil for rounding to nearest
 	fallback     error    // why there are none in spite of a Hessian
+	plan         plan     // of LDLQ
 }
 
 // newRun turns the weight and its Hessian, if that is asked for, and factors the Hessian.
@@ -143,7 +144,7 @@ func newRun(ctx context.Context, src Source, opt Options) (*run, error) {
 		}
 	}
 	n, k := src.Dims()
-	q := &run{ctx: ctx, src: src, opt: opt, n: n, k: k, groups: groupsOf(k)}
+	q := &run{ctx: ctx, src: src, opt: opt, n: n, k: k, groups: groupsOf(k), plan: defaultPlan}
 	if h == nil {
 		return q, nil
 	}
@@ -166,7 +167,7 @@ func code(q *run, err error) (*Result, error) {
 		return nil, err
 	}
 	if q.factors != nil {
-		return q.ldlq(q.factors, defaultPlan)
+		return q.ldlq(q.factors)
 	}
 	res, err := q.nearest()
 	if err != nil {

@@ -171,6 +171,24 @@ func ObserveGradients(m *onnx.Model, list []Observation, gradients [][]string) (
 	return of, nil
 }
 
+// ObserveAlike turns m, which computes the activations of list, into a model for calibration as [ObserveGradients] does, for samples
+// whose gradients are not computed: an error costs the same at all rows of one.
+func ObserveAlike(m *onnx.Model, list []Observation) {
+	names := onnx.NewNames(m)
+	roots := map[*onnx.Node]bool{}
+	m.Graph.Outputs = nil
+	for i := range slices.Backward(list) {
+		nodes, count := list[i].nodes(names, nil)
+		n := nodes[len(nodes)-1]
+		n.Attributes = append(n.Attributes, onnx.IntAttr(cudaops.AttrAlike, 1))
+		roots[n] = true
+		m.Graph.Nodes = append(m.Graph.Nodes, nodes...)
+		m.Graph.Outputs = append(m.Graph.Outputs, onnx.NewValueInfo(count, onnx.Float, 1))
+	}
+	keepOnly(m.Graph, roots)
+	m.SetOpset(cudaops.Domain, cudaops.OpVersion)
+}
+
 // nodes returns the Observe node of o, last, and what it needs before it, and the name of its output.
 func (o *Observation) nodes(names *onnx.Names, gradients []string) (nodes []*onnx.Node, count string) {
 	around := &surroundings{names: names, base: o.value.Name}

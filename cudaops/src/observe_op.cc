@@ -18,6 +18,7 @@ struct ObserveKernel {
   std::string tag;
   bool full = true;
   bool off = false;
+  bool alike = false;
 };
 
 OrtStatus* Refuse(const std::string& message) {
@@ -47,6 +48,12 @@ OrtStatus* CreateObserve(const OrtKernelInfo* info, void** kernel) {
     return Refuse("attribute mode is " + mode + ", neither full nor diagonal nor off");
   made->full = mode == schema::kModeFull;
   made->off = mode == schema::kModeOff;
+  int64_t alike = 0;
+  if (OrtStatus* status = ort->KernelInfoGetAttribute_int64(info, schema::kAttrAlike, &alike)) {
+    ort->ReleaseStatus(status);
+    alike = 0;
+  }
+  made->alike = alike != 0;
   *kernel = made.release();
   return nullptr;
 }
@@ -80,8 +87,8 @@ OrtStatus* RowWeights(const ObserveKernel& k, OrtKernelContext* context, const O
   weights->assign(count, 1);
   size_t inputs = 0;
   COSETQ_RETURN_IF_ERROR(ort->KernelContext_GetInputCount(context, &inputs));
-  if (inputs == 1 || count <= 1) return nullptr;
-  std::vector<double> energy(count), importance(count);
+  if ((inputs == 1 && !k.alike) || count <= 1) return nullptr;
+  std::vector<double> energy(count), importance(count, inputs == 1 ? 1 : 0);
   if (rows.a != nullptr) {
     AddSquares(rows.a, columns, &energy);
   } else {

@@ -71,6 +71,7 @@ constexpr char kAttrColumnsInts[] = "columns_ints";
 constexpr char kObserveName[] = "Observe";
 constexpr char kAttrTag[] = "tag";
 constexpr char kAttrMode[] = "mode";
+constexpr char kAttrAlike[] = "alike";
 constexpr double kEvenShare = 0.7;
 constexpr char kModeFull[] = "full";
 constexpr char kModeDiagonal[] = "diagonal";
