@@ -108,7 +108,7 @@ sanitize: all
 	$(SANITIZER) --error-exitcode 1 $(objects)/cosetq_cuda_test --short
 	$(SANITIZER) --tool racecheck --error-exitcode 1 $(objects)/cosetq_cuda_test --short
 
-bench: all $(objects)/workbench
+bench: $(out)/libcosetq_cuda.so $(objects)/workbench
 	$(objects)/workbench
 	python3 $(here)/bench/table.py $(out)/libcosetq_cuda.so
 

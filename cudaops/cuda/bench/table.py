@@ -1,15 +1,16 @@
-"""Times the GPU kernels beside cuBLAS and prints the table of docs/benchmarks.md.
+"""Times the GPU kernels beside cuBLAS and prints the tables of docs/benchmarks.md.
 
-    python3 table.py LIBRARY [--quick]
+    python3 table.py LIBRARY
 
 LIBRARY is libcosetq_cuda.so; peers and ceilings come from PyTorch. Every time is the median of graph replays; a graph makes
-20 calls or more over weights that rotate through more memory than the cache holds. Inputs are random, outputs are poisoned
-before the check, and errors are measured against float64 on the decoded weights of sampled rows.
+20 calls or more over weights that rotate through more memory than the cache holds, and the graphs of ours and of the peers run in
+turn. Inputs are random, outputs are poisoned before the check, and errors are measured against float64 on the decoded weights of
+sampled rows.
 """
 
-import argparse
 import ctypes as c
 import math
+import sys
 import time as clock
 
 import torch
@@ -139,27 +140,40 @@ class Weight:
         return torch.empty(max(size, 256), dtype=torch.uint8, device="cuda")
 
 
-def time(call, calls=20, replays=20):
-    """The median time of a call in microseconds."""
+def times(calls, rounds=2, warm=20, least=30):
+    """The median time of each of some calls in microseconds: (call, calls of a graph). They take turns of some replays, after so many
+    milliseconds of others of their own, which bring the clock to where their power leaves it."""
     stream = torch.cuda.Stream()
+    graphs, all_times = [], [[] for _ in calls]
     with torch.cuda.stream(stream):
-        for i in range(3):
-            call(i)
-        torch.cuda.synchronize()
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=stream):
-            for i in range(calls):
+        for call, count in calls:
+            for i in range(3):
                 call(i)
-        times = []
-        for i in range(replays + 3):
-            begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-            begin.record()
-            graph.replay()
-            end.record()
-            end.synchronize()
-            if i >= 3:
-                times.append(begin.elapsed_time(end) * 1e3 / calls)
-    return sorted(times)[len(times) // 2]
+            torch.cuda.synchronize()
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph, stream=stream):
+                for i in range(count):
+                    call(i)
+            graphs.append(graph)
+        for _ in range(rounds):
+            for graph, (_, count), of in zip(graphs, calls, all_times):
+                spent, measured = 0, 0
+                while spent < warm + least or measured < 5:
+                    begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+                    begin.record()
+                    graph.replay()
+                    end.record()
+                    end.synchronize()
+                    ms = begin.elapsed_time(end)
+                    if spent >= warm:
+                        of.append(ms * 1e3 / count)
+                        measured += 1
+                    spent += ms
+    return [sorted(of)[len(of) // 2] for of in all_times]
+
+
+def time(call, calls=20):
+    return times([(call, calls)])[0]
 
 
 def copies(bytes_):
@@ -174,38 +188,59 @@ def error(weights, a, y):
     return ((got - want).norm() / want.norm()).item()
 
 
+class Rows:
+    """What multiplies by a shape: weights of a codec, and those of the peers."""
+
+    def __init__(self, library, codec, n, k):
+        first = Weight(library, codec, n, k)
+        self.bits, self.n, self.k = codec[0], n, k
+        self.weights = [first] + [Weight(library, codec, n, k) for _ in range(copies(first.bytes()) - 1)]
+        self.decoded = first.decode()
+
+    def ours(self, a, accuracy):
+        """A call, how many of it make a graph, and its error."""
+        y = torch.full((a.shape[0], self.n), math.nan, device="cuda", dtype=torch.half)
+        workspace = self.weights[0].workspace(a.shape[0], accuracy)
+        call = lambda i: self.weights[i % len(self.weights)].linear(a, y, workspace, accuracy)
+        call(0)
+        torch.cuda.synchronize()
+        return call, max(20, len(self.weights)), error(self.decoded, a, y)
+
+
 def linear_rows(library, shapes, batches):
-    """Rows for each shape; batches has those of each codec."""
-    print("| bits | N × K | rows | activations | ours µs | cuBLAS float16 µs | ratio | error | int8 cuBLASLt µs |")
-    print("|---|---|---|---|---|---|---|---|---|")
+    """Two tables, of few rows and of many, for each shape and the codecs and batches that go with it."""
+    few, many = [], []
     for n, k in shapes:
         peers = [torch.randn(n, k, device="cuda", dtype=torch.half) for _ in range(copies(2 * n * k))]
-        bytes8 = [torch.randint(-127, 128, (n, k), device="cuda", dtype=torch.int8) for _ in range(copies(n * k))]
-        of_peer, of_int8 = {}, {}
-        for batch in sorted(set().union(*batches.values())):
-            a = torch.randn(batch, k, device="cuda", dtype=torch.half)
-            of_peer[batch] = time(lambda i: F.linear(a, peers[i % len(peers)]), max(20, len(peers)))
-            if batch > 16:
-                a8 = torch.randint(-127, 128, (batch, k), device="cuda", dtype=torch.int8)
-                of_int8[batch] = time(lambda i: torch._int_mm(a8, bytes8[i % len(bytes8)].T), max(20, len(bytes8)))
-        del peers, bytes8
+        peers8 = [torch.randint(-127, 128, (n, k), device="cuda", dtype=torch.int8) for _ in range(copies(n * k))]
         for codec in batches:
-            first = Weight(library, codec, n, k)
-            weights = [first] + [Weight(library, codec, n, k) for _ in range(copies(first.bytes()) - 1)]
-            decoded = first.decode()
+            of = Rows(library, codec, n, k)
             for batch in batches[codec]:
-                for accuracy in (ACCURATE, FAST) if batch > 16 else (ACCURATE,):
-                    a = torch.randn(batch, k, device="cuda", dtype=torch.half)
-                    y = torch.full((batch, n), math.nan, device="cuda", dtype=torch.half)
-                    workspace = first.workspace(batch, accuracy)
-                    first.linear(a, y, workspace, accuracy)
-                    torch.cuda.synchronize()
-                    wrong = error(decoded, a, y)
-                    ours = time(lambda i: weights[i % len(weights)].linear(a, y, workspace, accuracy), max(20, len(weights)))
-                    print(f"| {codec[0]} | {n} × {k} | {batch} | {'8 bits' if accuracy == FAST else '16 bits'} | {ours:.2f} | "
-                          f"{of_peer[batch]:.2f} | {of_peer[batch] / ours:.2f} | {wrong:.1e} | "
-                          f"{'%.2f' % of_int8[batch] if batch in of_int8 else '-'} |", flush=True)
-            del weights, first, decoded
+                a = torch.randn(batch, k, device="cuda", dtype=torch.half)
+                calls = [(lambda i: F.linear(a, peers[i % len(peers)]), max(20, len(peers)))]
+                accurate = of.ours(a, ACCURATE)
+                calls.append(accurate[:2])
+                if batch > 16:
+                    fast = of.ours(a, FAST)
+                    a8 = torch.randint(-127, 128, (batch, k), device="cuda", dtype=torch.int8)
+                    calls += [fast[:2], (lambda i: torch._int_mm(a8, peers8[i % len(peers8)].T), max(20, len(peers8)))]
+                us = times(calls)
+                ratios = [us[0] / t for t in us[1:3]]
+                row = f"| {of.bits} | {n} × {k} | {batch} | "
+                if batch <= 16:
+                    few.append(row + f"{us[1]:.2f} | {us[0]:.2f} | {ratios[0]:.2f} | {accurate[2]:.1e} |")
+                else:
+                    many.append(row + f"{us[1]:.1f} | {us[2]:.1f} | {us[0]:.1f} | {us[3]:.1f} | {ratios[0]:.2f} | {ratios[1]:.2f} | "
+                                f"{accurate[2]:.1e}, {fast[2]:.1e} |")
+                print((few if batch <= 16 else many)[-1], file=sys.stderr, flush=True)
+            del of
+        del peers, peers8
+    print("| bits | N × K | rows | ours µs | cuBLAS float16 µs | ratio | error |")
+    print("|---|---|---|---|---|---|---|")
+    print("\n".join(few) + "\n")
+    print("| bits | N × K | rows | float16 µs | 8 bits µs | cuBLAS float16 µs | int8 µs | cuBLAS / float16 | cuBLAS / 8 bits | errors |")
+    print("|---|---|---|---|---|---|---|---|---|---|")
+    print("\n".join(many), flush=True)
 
 
 def look_ups(library):
@@ -270,7 +305,7 @@ def encode(library):
                 c.c_void_p(sse.data_ptr()), c.c_void_p(indices.data_ptr()), c.c_void_p(gains.data_ptr()),
                 c.c_void_p(errors.data_ptr()), c.c_void_p(torch.cuda.current_stream().cuda_stream)))
 
-        us = time(call, 2, 10)
+        us = time(call, 2)
         mse = sse.sum().item() / (n * k)
         print(f"| {name}, error {mse:.4f} | {n * k / 1e6:.0f}e6 | {us / 1e3:.2f} | {n * k / us * 1e6:.2e} |")
         library.lib.cosetq_cuda_encoder_free(c.c_void_p(handle))
@@ -288,23 +323,18 @@ def ceilings():
     a8 = torch.randint(-127, 128, (8192, 8192), device="cuda", dtype=torch.int8)
     b8 = torch.randint(-127, 128, (8192, 8192), device="cuda", dtype=torch.int8)
     int8 = 2 * 8192**3 / time(lambda _: torch._int_mm(a8, b8.T), 4) * 1e-6
-    print(f"{torch.cuda.get_device_name()}: copy {copy:.2f} TB/s (read and written), read {read:.2f} TB/s, "
+    print(f"{torch.cuda.get_device_name()}, {torch.cuda.get_device_properties(0).multi_processor_count} processors: copy {copy:.2f} TB/s (read and written), read {read:.2f} TB/s, "
           f"8192³ float16 {half:.0f} TFLOP/s, int8 {int8:.0f} TOP/s; PyTorch {torch.__version__}\n")
 
 
 def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("library")
-    parser.add_argument("--quick", action="store_true", help="fewer shapes and batches")
-    args = parser.parse_args()
-    library = Library(args.library)
+    if len(sys.argv) != 2:
+        raise SystemExit("usage: table.py LIBRARY")
+    library = Library(sys.argv[1])
     torch.manual_seed(1)
     ceilings()
-    shapes = ((4096, 4096), (14336, 4096), (28672, 8192))
-    if args.quick:
-        linear_rows(library, shapes, {codec: (1, 8, 16, 512, 4096) for codec in ("4 bits", "2 bits")})
-    else:
-        linear_rows(library, shapes, {"4 bits": (1, 2, 4, 8, 16, 32, 64, 512, 2048, 4096), "3 bits": (1, 8), "2 bits": (1, 8, 16, 512, 4096)})
+    linear_rows(library, ((4096, 4096), (14336, 4096), (28672, 8192)), {
+        "4 bits": (1, 2, 4, 8, 16, 32, 64, 128, 512, 1024, 2048, 4096), "3 bits": (1, 4, 8, 16), "2 bits": (1, 4, 8, 16, 512, 4096)})
     look_ups(library)
     encode(library)
 

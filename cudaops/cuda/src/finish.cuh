@@ -66,7 +66,7 @@ __device__ __forceinline__ void AddWords(const uint4& words, Sum* sums) {
 // Sums that blocks leave for others, of each block one tile at most.
 struct Handover {
   uint4* sums;      // [block][4 sums][kConsumers]
-  uint32_t* ready;  // [block][warp], 0 until the sums are there
+  uint32_t* ready;  // [block][warp], 0 until the sums are there; blocks of a cluster have barriers for it instead
 
   template <int kSums>
   __device__ __forceinline__ uint4* Of(int block) const {
@@ -88,12 +88,23 @@ struct Handover {
     if (threadIdx.x % 32 == 0) asm volatile("st.release.gpu.global.u32 [%0], 1;" ::"l"(Ready(blockIdx.x)) : "memory");
   }
 
-  // Adds what a warp of another block has left, or will leave in a moment, to what this one owns.
-  template <typename Sum, int kSums>
-  __device__ __forceinline__ void Add(int block, Sum (&s)[kSums], const Pieces& own) const {
+  // Waits until a warp of another block says so.
+  __device__ __forceinline__ void Wait(int block) const {
     uint32_t there = 0;
     while (there == 0) asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(there) : "l"(Ready(block)) : "memory");
     __syncwarp();
+  }
+
+  // The same among the blocks of a cluster, each of which has a barrier for every warp.
+  __device__ __forceinline__ static void TellCluster(uint32_t barrier, int blocks, int rank) {
+    __syncwarp();
+    const int lane = threadIdx.x % 32;
+    if (lane < blocks && lane != rank) TellInCluster(InBlock(barrier, lane));
+  }
+
+  // Adds what a warp of another block has left to what this one owns.
+  template <typename Sum, int kSums>
+  __device__ __forceinline__ void Add(int block, Sum (&s)[kSums], const Pieces& own) const {
     const uint4* from = Of<kSums>(block);
     constexpr int kAtOnce = 4;
 #pragma unroll

@@ -80,6 +80,24 @@ __device__ __forceinline__ void ArriveInCluster(uint32_t barrier) {
   asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(barrier) : "memory");
 }
 
+// The same, after all that the thread has written before, and a wait at a barrier of this block for that. Much slower.
+__device__ __forceinline__ void TellInCluster(uint32_t barrier) {
+  asm volatile("mbarrier.arrive.release.cluster.shared::cluster.b64 _, [%0];" ::"r"(barrier) : "memory");
+}
+__device__ __forceinline__ void WaitInCluster(uint32_t barrier, int phase) {
+  asm volatile(
+      "{\n"
+      ".reg .pred done;\n"
+      "again:\n"
+      "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 done, [%0], %1;\n"
+      "@done bra over;\n"
+      "bra again;\n"
+      "over:\n"
+      "}\n" ::"r"(barrier),
+      "r"(phase)
+      : "memory");
+}
+
 // A warp group gives registers back, or takes some, to have so many for each thread.
 template <int kRegisters>
 __device__ __forceinline__ void ShrinkRegisters() {

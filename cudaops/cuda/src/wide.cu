@@ -10,36 +10,28 @@
 namespace cosetq::cuda {
 namespace {
 
-constexpr int kThreads = 256;
+constexpr int kThreads = 128;  // of a block that prepares a row
 
 __device__ __forceinline__ uint32_t Pack(float x, float y) {
   const __half2 halves = __floats2half2_rn(x, y);
   return *reinterpret_cast<const uint32_t*>(&halves);
 }
 
-// Rounds four numbers to bytes.
-__device__ __forceinline__ uint32_t PackBytes(const float x[4], float scale) {
-  uint32_t bytes = 0;
-#pragma unroll
-  for (int j = 0; j < 4; ++j) bytes |= (static_cast<uint32_t>(__float2int_rn(x[j] * scale)) & 255) << (8 * j);
-  return bytes;
-}
-
-// Loads four groups from `group` on of a coordinate, as floats. Whole: they are there, next to each other, and aligned.
+// Eight groups next to each other, of a coordinate, as they are in memory: those that the lanes of two steps have.
 template <typename T>
-__device__ __forceinline__ void LoadFour(const PackedView& w, const T* row, int group, int coordinate, bool whole, float x[4]) {
+struct alignas(16) Eight {
+  T x[8];
+};
+
+// Whole: they are all there, and aligned.
+template <typename T>
+__device__ __forceinline__ Eight<T> LoadEight(const PackedView& w, const T* row, int group, int coordinate, bool whole) {
   const int at = group + w.groups * coordinate;
-  if (whole) {
-    struct alignas(4 * sizeof(T)) Four {
-      T x[4];
-    };
-    const Four four = *reinterpret_cast<const Four*>(row + at);
+  if (whole) return *reinterpret_cast<const Eight<T>*>(row + at);
+  Eight<T> v;
 #pragma unroll
-    for (int t = 0; t < 4; ++t) x[t] = ToFloat(four.x[t]);
-    return;
-  }
-#pragma unroll
-  for (int t = 0; t < 4; ++t) x[t] = group + t < w.groups && at + t < w.cols ? ToFloat(row[at + t]) : 0.0f;
+  for (int i = 0; i < 8; ++i) v.x[i] = group + i < w.groups && at + i < w.cols ? row[at + i] : T(0.0f);
+  return v;
 }
 
 // Where a row of activations goes: its column of a column tile.
@@ -59,7 +51,7 @@ struct ColumnPlace {
 
 template <typename T>
 __device__ __forceinline__ bool Whole(const PackedView& w, const T* a) {
-  return w.groups % 4 == 0 && w.groups * kGroup == w.cols && reinterpret_cast<uintptr_t>(a) % (4 * sizeof(T)) == 0;
+  return w.groups % 8 == 0 && w.groups * kGroup == w.cols && reinterpret_cast<uintptr_t>(a) % 16 == 0;
 }
 
 // Clears flags for the kernel behind.
@@ -68,8 +60,8 @@ __device__ __forceinline__ void Clear(uint32_t* flags, int count) {
   for (int i = threadIdx.x; i < count; i += kThreads) flags[i] = 0;
 }
 
-// A block per row of activations, a warp per panel: a lane has the four groups of a step and two coordinates of them, which are a
-// piece of a slice.
+// Makes float16 numbers. A block per row of activations: a thread has two coordinates of the eight groups of two steps, which are two
+// pieces of a slice. Blocks are small, so that many rows are on their way at the same time.
 template <typename T>
 __global__ void __launch_bounds__(kThreads) PrepareHalves(const __grid_constant__ PackedView w, const T* a, int columns,
                                                           WideActivations out, uint32_t* flags, int count) {
@@ -93,24 +85,74 @@ __global__ void __launch_bounds__(kThreads) PrepareHalves(const __grid_constant_
   }
   const ColumnPlace place(out.slices, blockIdx.x, columns, AllSlices(w.chunks, false));
   const bool whole = Whole(w, a);
-  const int s = threadIdx.x % 8, pair = threadIdx.x / 8 % 4;
+  const int steps = threadIdx.x % 4, pair = threadIdx.x / 4 % 4;  // the first of two steps, halved
 #pragma unroll 2
-  for (int chunk = threadIdx.x / 32; chunk < w.chunks; chunk += kThreads / 32) {
-    const int group = chunk * kPanelGroups + s * kStepGroups;
-    float x[2][4];
+  for (int chunk = threadIdx.x / 16; chunk < w.chunks; chunk += kThreads / 16) {
+    const int group = chunk * kPanelGroups + steps * 8;
+    Eight<T> x[2];
 #pragma unroll
-    for (int k = 0; k < 2; ++k) LoadFour(w, from, group, 2 * pair + k, whole && group < w.groups, x[k]);
-    uint32_t words[4];
+    for (int k = 0; k < 2; ++k) x[k] = LoadEight(w, from, group, 2 * pair + k, whole && group < w.groups);
 #pragma unroll
-    for (int t = 0; t < 4; ++t) words[t] = Pack(x[0][t] * scale, x[1][t] * scale);
-    *place.Piece(chunk * 4 + s / 2, s % 2 * 4 + pair) = make_uint4(words[0], words[1], words[2], words[3]);
+    for (int odd = 0; odd < 2; ++odd) {
+      uint32_t words[4];
+#pragma unroll
+      for (int t = 0; t < 4; ++t) words[t] = Pack(ToFloat(x[0].x[4 * odd + t]) * scale, ToFloat(x[1].x[4 * odd + t]) * scale);
+      *place.Piece(chunk * 4 + steps, odd * 4 + pair) = make_uint4(words[0], words[1], words[2], words[3]);
+    }
   }
   if (threadIdx.x == 0) out.steps[blockIdx.x] = step;
 }
 
-// The same for bytes: a lane has the four groups of a step and the four coordinates of a block, a warp two panels.
+// Four bytes from floats of 1.5 * 2^23 and more, whose low bits are integers.
+__device__ __forceinline__ uint32_t LowBytes(const float x[4]) {
+  return __byte_perm(__byte_perm(__float_as_uint(x[0]), __float_as_uint(x[1]), 0x0040),
+                     __byte_perm(__float_as_uint(x[2]), __float_as_uint(x[3]), 0x0040), 0x5410);
+}
+
+// What the eight groups of a thread have for the gains: minus the products with what is missing of the centre, in the units of the
+// activations. Float16 will do for float16, since bytes are made of them.
 template <typename T>
-__global__ void __launch_bounds__(kThreads, 6) PrepareBytes(const __grid_constant__ PackedView w, const T* a, int columns,
+struct Corrections;
+template <>
+struct Corrections<float> {
+  float x[8] = {};
+  __device__ __forceinline__ void Subtract(const Eight<float>& v, float rest) {
+#pragma unroll
+    for (int i = 0; i < 8; ++i) x[i] -= rest * v.x[i];
+  }
+  __device__ __forceinline__ void AddLane(int other) {
+#pragma unroll
+    for (int i = 0; i < 8; ++i) x[i] += __shfl_xor_sync(0xffffffffu, x[i], other);
+  }
+  __device__ __forceinline__ float operator[](int i) const { return x[i]; }
+};
+template <>
+struct Corrections<__half> {
+  __half2 x[4] = {};
+  __device__ __forceinline__ void Subtract(const Eight<__half>& v, float rest) {
+    const __half2 minus = __float2half2_rn(-rest);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) x[i] = __hfma2(minus, __halves2half2(v.x[2 * i], v.x[2 * i + 1]), x[i]);
+  }
+  __device__ __forceinline__ void AddLane(int other) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) x[i] = __hadd2(x[i], __shfl_xor_sync(0xffffffffu, x[i], other));
+  }
+  __device__ __forceinline__ float operator[](int i) const { return i % 2 == 0 ? __low2float(x[i / 2]) : __high2float(x[i / 2]); }
+};
+
+// The largest magnitude of eight numbers, as the bits of a float.
+__device__ __forceinline__ uint32_t LargestOf(const Eight<float>& v) {
+  const auto* words = reinterpret_cast<const uint4*>(v.x);
+  return max(Magnitude(words[0], 0.0f), Magnitude(words[1], 0.0f));
+}
+__device__ __forceinline__ uint32_t LargestOf(const Eight<__half>& v) {
+  return FloatMagnitude(Magnitude(*reinterpret_cast<const uint4*>(v.x), __half()), __half());
+}
+
+// Rounds to bytes. A block per row of activations: a thread has a block of the eight groups of two steps.
+template <typename T>
+__global__ void __launch_bounds__(kThreads) PrepareBytes(const __grid_constant__ PackedView w, const T* a, int columns,
                                                          WideActivations out, uint32_t* flags, int count) {
   __shared__ uint32_t peak, correction_peak;
   __shared__ int32_t sum;
@@ -121,32 +163,28 @@ __global__ void __launch_bounds__(kThreads, 6) PrepareBytes(const __grid_constan
   Clear(flags, count);
   const T* from = a + static_cast<int64_t>(blockIdx.x) * w.cols;
   const bool whole = Whole(w, a);
-  const int lane = threadIdx.x % 32, s = lane % 8, block = lane / 8 % 2;
-  const int first = threadIdx.x / 16, all = (w.chunks + 1) / 2 * 2;  // whole warps
-  float x[4][4];           // [coordinate][group]
-  float correction[4];     // of the groups, in the units of the activations
+  const int lane = threadIdx.x % 32, steps = lane % 4, block = lane / 4 % 2;
+  constexpr int kStride = kThreads / 8;
+  const int first = threadIdx.x / 8, all = (w.chunks + 3) / 4 * 4;  // whole warps
+  Eight<T> x[4];  // [coordinate]
+  Corrections<T> correction;
   const auto load = [&](int chunk) {
-    const int group = chunk * kPanelGroups + s * kStepGroups;
-#pragma unroll
-    for (int t = 0; t < 4; ++t) correction[t] = 0;
+    const int group = chunk * kPanelGroups + steps * 8;
+    correction = {};
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
-      LoadFour(w, from, group, 4 * block + j, whole && group < w.groups, x[j]);
-#pragma unroll
-      for (int t = 0; t < 4; ++t) correction[t] -= w.bytes.rest[4 * block + j] * x[j][t];
+      x[j] = LoadEight(w, from, group, 4 * block + j, whole && group < w.groups);
+      correction.Subtract(x[j], w.bytes.rest[4 * block + j]);
     }
-#pragma unroll
-    for (int t = 0; t < 4; ++t) correction[t] += __shfl_xor_sync(0xffffffffu, correction[t], 8);  // of the other block
+    correction.AddLane(4);  // of the other block
   };
   uint32_t largest = 0, largest_correction = 0;
-  for (int chunk = first; chunk < all; chunk += kThreads / 16) {
+  for (int chunk = first; chunk < all; chunk += kStride) {
     load(chunk);
 #pragma unroll
-    for (int t = 0; t < 4; ++t) {
-      largest_correction = max(largest_correction, __float_as_uint(correction[t]) & 0x7fffffffu);
+    for (int j = 0; j < 4; ++j) largest = max(largest, LargestOf(x[j]));
 #pragma unroll
-      for (int j = 0; j < 4; ++j) largest = max(largest, __float_as_uint(x[j][t]) & 0x7fffffffu);
-    }
+    for (int i = 0; i < 8; ++i) largest_correction = max(largest_correction, Magnitude(correction[i]));
   }
   largest = __reduce_max_sync(0xffffffffu, largest);
   largest_correction = __reduce_max_sync(0xffffffffu, largest_correction);
@@ -163,29 +201,37 @@ __global__ void __launch_bounds__(kThreads, 6) PrepareBytes(const __grid_constan
   float step, scale, correction_step, correction_scale;
   choose(peak, &step, &scale);
   choose(correction_peak, &correction_step, &correction_scale);
-  if (peak >= 0x7f800000u) step = __int_as_float(0x7fffffff), scale = 0;
+  if (peak >= 0x7f800000u) step = __int_as_float(0x7fffffff), scale = 0;  // and whatever the bytes are, results are NaN
   if (scale == 0) correction_scale = 0;
   const int corrections = CorrectionSlices(w.chunks, true);
   const ColumnPlace place(out.slices, blockIdx.x, columns, AllSlices(w.chunks, true));
+  constexpr float kRound = 3 << 22;
   int32_t added = 0;
-  for (int chunk = first; chunk < all; chunk += kThreads / 16) {
-    load(chunk);
-    uint32_t words[4], packed = 0;
+  for (int chunk = first; chunk < all; chunk += kStride) {
+    if (kStride < all) load(chunk);  // or it is still there
+    if (chunk >= w.chunks) break;
 #pragma unroll
-    for (int t = 0; t < 4; ++t) {
-      const float group[4] = {x[0][t], x[1][t], x[2][t], x[3][t]};
-      words[t] = scale == 0 ? 0 : PackBytes(group, scale);
-      added = DotBytes(w.bytes.base, words[t], added);
+    for (int odd = 0; odd < 2; ++odd) {
+      uint32_t words[4];
+#pragma unroll
+      for (int t = 0; t < 4; ++t) {
+        float group[4];
+#pragma unroll
+        for (int j = 0; j < 4; ++j) group[j] = __fmaf_rn(ToFloat(x[j].x[4 * odd + t]), scale, kRound);
+        words[t] = LowBytes(group);
+        added = DotBytes(w.bytes.base, words[t], added);
+      }
+      *place.Piece(corrections + chunk * 2 + steps / 2, (steps % 2 * 2 + odd) * 2 + block) =
+          make_uint4(words[0], words[1], words[2], words[3]);
     }
-    if (correction_scale != 0) packed = PackBytes(correction, correction_scale);
-    // Step s of group t is byte 4t + s % 4 of a piece: four lanes exchange bytes.
-    uint32_t turned = 0;
+    // The correction of step s of place t is byte 4t + s % 4 of a piece. Each of the two threads of the groups writes half of them.
+    auto* to = reinterpret_cast<uint16_t*>(place.Piece(chunk / 4, chunk % 4 * 2 + steps / 2)) + 4 * block + steps % 2;
 #pragma unroll
-    for (int k = 0; k < 4; ++k)
-      turned |= (__shfl_sync(0xffffffffu, packed, lane / 4 * 4 + k) >> (8 * (s % 4)) & 255) << (8 * k);
-    if (chunk >= w.chunks) continue;
-    *place.Piece(corrections + chunk * 2 + s / 4, s % 4 * 2 + block) = make_uint4(words[0], words[1], words[2], words[3]);
-    if (block == 0) reinterpret_cast<uint32_t*>(place.Piece(chunk / 4, chunk % 4 * 2 + s / 4))[s % 4] = turned;
+    for (int k = 0; k < 2; ++k) {
+      const float two[2] = {block == 0 ? correction[k] : correction[2 + k], block == 0 ? correction[4 + k] : correction[6 + k]};
+      const uint32_t low = __float_as_uint(__fmaf_rn(two[0], correction_scale, kRound));
+      to[2 * k] = static_cast<uint16_t>(__byte_perm(low, __float_as_uint(__fmaf_rn(two[1], correction_scale, kRound)), 0x0040));
+    }
   }
   added = __reduce_add_sync(0xffffffffu, added);
   if (lane == 0) atomicAdd(&sum, added);
@@ -265,9 +311,10 @@ struct Workspace {
     handover.sums = reinterpret_cast<uint4*>(x.added + rows);
     const int64_t left = HandsOver(cut) ? int64_t{cut.blocks} * cut.columns * kWideRows * 4 : 0;
     handover.ready = reinterpret_cast<uint32_t*>(reinterpret_cast<unsigned char*>(handover.sums) + left);
-    const int64_t flags = 4 * kConsumerWarps * cut.blocks;
-    bytes = static_cast<size_t>(rows * AllSlices(w.chunks, eight_bits) * kSliceBytes + 12 * rows + left + flags);
+    bytes = static_cast<size_t>(rows * AllSlices(w.chunks, eight_bits) * kSliceBytes + 12 * rows + left + 4 * Flags(cut));
   }
+
+  static int Flags(const WideCut& cut) { return cut.even > 0 ? kConsumerWarps * cut.blocks : 0; }
 };
 
 template <typename T>
@@ -288,7 +335,7 @@ void WideLinear(const PackedView& w, const void* a, bool half_a, int64_t batch, 
   const WideCut cut = CutOf(w, batch, bytes);
   const Workspace to(w, batch, bytes, cut, workspace);
   const auto prepare = half_a ? Prepare<__half> : Prepare<float>;
-  prepare(w, a, bytes, batch, cut.columns, to, HandsOver(cut) ? kConsumerWarps * cut.blocks : 0, stream);
+  prepare(w, a, bytes, batch, cut.columns, to, Workspace::Flags(cut), stream);
   const auto multiply = bytes ? MultiplyWide<true> : MultiplyWide<false>;
   multiply(w, to.x, to.handover, cut, {y, static_cast<int>(batch), w.rows, half_y}, stream);
 }

@@ -49,6 +49,7 @@ struct WideShared {
   TileFactors<kBytes, kColumns> factors[2];
   ResultStage stage[2];
   uint64_t full[Ring<kColumns>::kStages], empty[Ring<kColumns>::kStages];
+  uint64_t told[kConsumerWarps];  // that the other blocks of the cluster have left their sums
 };
 
 template <bool kBytes, int kColumns>
@@ -85,9 +86,12 @@ __global__ void __launch_bounds__(kWideThreads, 1)
   const int corrections = CorrectionSlices(w.chunks, kBytes);
   const auto correction_of = [&](int chunk) { return chunk * corrections / w.chunks; };
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-  if (threadIdx.x == kConsumers) ring.Create();
+  if (threadIdx.x == kConsumers) {
+    for (uint64_t& barrier : shared.told) InitBarrier(static_cast<uint32_t>(__cvta_generic_to_shared(&barrier)), max(cut.splits - 1, 1));
+    ring.Create();
+  }
   if (warp < kConsumerWarps) Table<kForm, kConsumers>(w).Store(table);
-  if (cut.peers > 1) {
+  if (cut.peers > 1 || cut.splits > 1) {
     WaitForCluster();
   } else {
     __syncthreads();
@@ -259,13 +263,18 @@ __global__ void __launch_bounds__(kWideThreads, 1)
       }
       const int block = static_cast<int>(blockIdx.x);
       if (cut.splits > 1) {
-        handover.Tell();
+        const auto told = static_cast<uint32_t>(__cvta_generic_to_shared(shared.told + warp));
+        handover.TellCluster(told, cut.splits, own.rank);
+        WaitInCluster(told, 0);
         for (int i = 1; i < cut.splits; ++i) handover.Add(block ^ i, sums, own);
       } else {
         // Those that begin or go on with the tile, backwards.
         int team = block / cut.peers;
-        while (done.first > 0 && Segments::First(cut, w.chunks, team) > done.tile * w.chunks)
-          handover.Add(--team * cut.peers + ring.rank, sums, own);
+        while (done.first > 0 && Segments::First(cut, w.chunks, team) > done.tile * w.chunks) {
+          const int other = --team * cut.peers + ring.rank;
+          handover.Wait(other);
+          handover.Add(other, sums, own);
+        }
       }
       StoreResults<kBytes, kColumns>(sums, factors, own, place, y, shared.stage[group]);
     }
