@@ -65,13 +65,14 @@ void Finish() {
 // Up to kFewRows rows of A against all rows of W.
 void MultiplyFew(const uint8_t* panel, const uint8_t* a, const float* scales, int64_t tiles,
                  int64_t columns, float* sums) {
+  const FewRows rows = {columns};
   ZeroSums();
-  for (int64_t t = 0; t < tiles; ++t, panel += kTileBytes, a += kParts * columns * kTileRowBytes) {
-    _tile_loadd(0, a, kTileRowBytes);
-    MultiplyHalf<0>(panel);
-    MultiplyHalf<1>(panel);
+  for (int64_t t = 0; t < tiles; ++t, panel += kTileBytes, a += rows.TileBytes()) {
+    rows.LoadActivations(a);
+    FewRows::MultiplyHalf<0>(panel);
+    FewRows::MultiplyHalf<1>(panel);
   }
-  AddFewRows(scales, columns, sums);
+  rows.AddTo(scales, sums);
 }
 
 // More rows of A, 16 at a time, against 32 rows of W at a time.

@@ -8,37 +8,34 @@ namespace {
 // For VNNI.
 template <Form kForm, bool kWhole>
 void DecodeBlocks(const WeightView& w, int64_t tile, int64_t first, int64_t count, uint8_t* panel) {
-  QuadDecoder<kForm, true, kWhole> decoder(w, tile, first * kBlockGroups);
-  const __m512i zero = _mm512_setzero_si512(), offset = _mm512_set1_epi8(-128);
+  QuadDecoder<kForm, true, kWhole, 0, 4> decoder(w, tile, first * kBlockGroups);
   const __m512i kappa = _mm512_set1_epi16(w.tables->panel.kappa);
-  const bool has_rests = w.tables->panel.has_rests;
+  const bool has_rests = kForm != Form::kNibbles || w.tables->panel.has_rests;  // of D4's always
   for (int64_t half = 0; half < kHalves * count; ++half, panel += kHalfBytes) {
-    __m512i total[4] = {zero, zero, zero, zero};
-    const auto store = [&](int s, int q, __m512i bytes) ALWAYS_INLINE {
-      _mm512_store_si512(Step(panel, s) + q, bytes);
-      AddDots(offset, bytes, &total[q]);
-    };
-    decoder.Next(store, [&](int q, __m512i gains) ALWAYS_INLINE {
-      if (has_rests) store(kQuadSteps, q, _mm512_mullo_epi16(gains, kappa));
-    });
-    Unroll<4>([&](int q) ALWAYS_INLINE {
-      _mm512_store_si512(Step(panel, kHalfSteps) + q, _mm512_sub_epi32(zero, total[q]));
-    });
+    const auto store = [&](int s, int q, __m512i bytes)
+        ALWAYS_INLINE { _mm512_store_si512(Step(panel, s) + q, bytes); };
+    const auto rest = [&](int q, __m512i gains)
+        ALWAYS_INLINE { store(kQuadSteps, q, _mm512_mullo_epi16(gains, kappa)); };
+    if (has_rests) {
+      decoder.Next(store, rest);
+    } else {
+      decoder.template Next<false>(store, rest);
+    }
   }
 }
 
 template <Form kForm, bool kWhole>
 void DecodeTiles(const WeightView& w, int64_t tile, int64_t first, int64_t count, uint8_t* panel) {
-  QuadDecoder<kForm, false, kWhole> decoder(w, tile, first * kBlockGroups);
+  QuadDecoder<kForm, false, kWhole, 0, 4> decoder(w, tile, first * kBlockGroups);
   const RestTiles rests(w, panel + count * kTileBytes);
-  rests.Clear(count);
+  rests.Clear(count, kTileBytes);
   for (int64_t b = 0; b < count; ++b, panel += kTileBytes) {
     for (int half = 0; half < kHalves; ++half) {
       decoder.Next(
           [&](int s, int q, __m512i bytes)
               ALWAYS_INLINE { _mm512_store_si512(Step(panel, half * kQuadSteps + s) + q, bytes); },
           [&](int q, __m512i gains)
-              ALWAYS_INLINE { rests.Store(kHalves * b + half, q, gains); });
+              ALWAYS_INLINE { rests.Store(kHalves * b + half, kStepBytes, q, kTileBytes, gains); });
     }
   }
 }

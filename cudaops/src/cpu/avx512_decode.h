@@ -39,36 +39,46 @@ struct Quartered {
   }
 };
 
+// Quarters [kFirst, kFirst + kQuarters) of Interleave4.
+template <int kFirst, int kQuarters>
+inline ALWAYS_INLINE void InterleaveQuarters(const __m512i* v, __m512i* out) {
+  __m512i all[4];
+  Interleave4(v, all);
+  Unroll<kQuarters>([&](int q) ALWAYS_INLINE { out[q] = all[kFirst + q]; });
+}
+
 // Which gain the groups of a row have, in the upper four bits of every byte of its word, group
 // after group; the lower four bits hold nothing of use.
+template <int kFirst, int kQuarters>
 class GainNibbles {
  public:
   GainNibbles(const WeightView& w, int64_t tile, int64_t first) {
-    Unroll<4>([&](int q) ALWAYS_INLINE { index_[q] = _mm512_setzero_si512(); });
+    Unroll<kQuarters>([&](int q) ALWAYS_INLINE { index_[q] = _mm512_setzero_si512(); });
     if (w.gains == nullptr) return;
-    per_byte_ = w.gains_per_byte;
-    const int64_t packed = (w.groups + per_byte_ - 1) / per_byte_;
-    next_ = w.gains + (tile * packed + first / per_byte_) * w.tile;
+    const int log2 = __builtin_ctz(static_cast<unsigned>(w.gains_per_byte));
+    mask_ = w.gains_per_byte - 1;
+    const int64_t packed = (w.groups + mask_) >> log2;
+    next_ = w.gains + (tile * packed + (first >> log2)) * w.tile;
     end_ = w.gains + (tile + 1) * packed * w.tile;
     stride_ = w.tile;
     rows_ = TileMask(w);
     bits_ = _mm512_set1_epi32(w.gain_bits);
     alignas(64) uint8_t places[64];
-    for (int q = 0; q < 4; ++q) {
+    for (int q = 0; q < kQuarters; ++q) {
       for (int i = 0; i < 64; ++i)
-        places[i] = static_cast<uint8_t>(i / 16 * 16 + 4 * q + i / 4 % 4);
+        places[i] = static_cast<uint8_t>(i / 16 * 16 + 4 * (kFirst + q) + i / 4 % 4);
       places_[q] = _mm512_load_si512(places);
     }
-    for (at_ = 0; at_ < first % per_byte_;) Next();
+    while (at_ < (first & mask_)) Next();
   }
 
   // The words of the next group.
   ALWAYS_INLINE const __m512i* Next() {
     if (next_ == nullptr) return index_;
-    if (at_ % per_byte_ == 0) {
+    if ((at_ & mask_) == 0) {
       Load();
     } else {
-      Unroll<4>([&](int q)
+      Unroll<kQuarters>([&](int q)
                             ALWAYS_INLINE { index_[q] = _mm512_rorv_epi32(index_[q], bits_); });
     }
     ++at_;
@@ -80,32 +90,30 @@ class GainNibbles {
     if (next_ >= end_) return;
     const __m512i packed = _mm512_maskz_loadu_epi8(rows_, next_);
     next_ += stride_;
-    Unroll<4>([&](int q) ALWAYS_INLINE {
+    Unroll<kQuarters>([&](int q) ALWAYS_INLINE {
       index_[q] = _mm512_rol_epi32(_mm512_permutexvar_epi8(places_[q], packed), 4);
     });
   }
 
-  __m512i index_[4], places_[4], bits_;
+  __m512i index_[kQuarters], places_[kQuarters], bits_;
   const uint8_t* next_ = nullptr;
   const uint8_t* end_ = nullptr;
   int64_t stride_ = 0;
   __mmask64 rows_ = 0;
-  int per_byte_ = 1, at_ = 0;
+  int64_t at_ = 0, mask_ = 0;
 };
 
-// Whether tiles have all their rows and no group is missing, two levels of whole bytes have one
-// table, and 64 weights are enough for blocks of one column.
+// Whether tiles have all their rows and no group is missing, and 64 weights are enough for blocks of one column.
 inline bool IsWhole(const WeightView& w) {
   if (w.tile != kTile || w.groups % kBlockGroups != 0) return false;
-  if (w.form == Form::kTwoByte) return w.tables->panel.one_table;
   return w.form != Form::kNibbles || w.gains == nullptr || w.gain_bits <= 2;
 }
 
-// Decodes the groups of a tile in order, rows in the order of lanes, a quarter of them in a vector.
-// Weights are signed, or not, see PanelTables.
+// Decodes the groups of a tile in order, of the rows of quarters [kFirst, kFirst + kQuarters) in
+// the order of lanes. Weights are centred, or not, see PanelTables.
 // kWhole says what is mostly so: tiles have all their rows, no group is missing, and 64 weights are
 // enough for blocks of one column.
-template <Form kForm, bool kSigned, bool kWhole>
+template <Form kForm, bool kCentred, bool kWhole, int kFirst, int kQuarters>
 class QuadDecoder {
  public:
   QuadDecoder(const WeightView& w, int64_t tile, int64_t group)
@@ -116,26 +124,28 @@ class QuadDecoder {
         tile_(w.tile),
         left_(w.groups - group),
         codes_(static_cast<const uint8_t*>(w.codes) + (tile * w.groups + group) * GroupBytes(w)),
-        wide_(w.gains != nullptr && w.gain_bits > 2),
-        apart_(_mm512_set1_epi16(static_cast<int16_t>(w.tables->ratio_log2))) {
+        wide_(w.gains != nullptr && w.gain_bits > 2) {
     Unroll<2>([&](int level) ALWAYS_INLINE {
       first_[level] = _mm512_set1_epi8(static_cast<char>(kPanelField << tables_.shift[level]));
     });
     Unroll<4>([&](int j) ALWAYS_INLINE {
-      bias_[j] = _mm512_set1_epi8(static_cast<char>(tables_.bias[j]));
+      shifts_[j] = _mm512_broadcast_i32x4(
+          _mm_load_si128(reinterpret_cast<const __m128i*>(tables_.shifts[j])));
     });
   }
 
   // Decodes four groups, of which those past the last have no weight: step(s, q, bytes) takes four
-  // bytes of every row of quarter q for each of the kQuadSteps steps, rest(q, bytes) the
-  // gains.
-  template <typename Step, typename Rest>
+  // bytes of every row of quarter kFirst + q for each of the kQuadSteps steps, rest(q, bytes) the
+  // gains, if wanted.
+  template <bool kRests = true, typename Step, typename Rest>
   ALWAYS_INLINE void Next(const Step& step, const Rest& rest) {
     const __m512i zero = _mm512_setzero_si512();
-    __m512i gain[4], gains[4];
-    Unroll<4>([&](int g) ALWAYS_INLINE { gain[g] = Has(g) ? gains_.Next() : zero; });
-    Interleave4(gain, gains);
-    Unroll<4>([&](int q) ALWAYS_INLINE { rest(q, gains[q]); });
+    __m512i gain[4], gains[kQuarters];
+    if constexpr (kRests || kForm != Form::kNibbles) {
+      Unroll<4>([&](int g) ALWAYS_INLINE { gain[g] = Has(g) ? gains_.Next() : zero; });
+      InterleaveQuarters<kFirst, kQuarters>(gain, gains);
+    }
+    if constexpr (kRests) Unroll<kQuarters>([&](int q) ALWAYS_INLINE { rest(q, gains[q]); });
     if constexpr (kForm == Form::kNibbles) {
       Unroll<4>([&](int g) ALWAYS_INLINE { NibbleGroup(g, step); });
     } else {
@@ -166,33 +176,36 @@ class QuadDecoder {
   // Groups r and r + 2: their gains are the even or the odd bytes of `gains`.
   template <typename Step>
   ALWAYS_INLINE void GroupPair(int r, const __m512i* gains, const Step& step) const {
-    __m512i apart[4], fine[4], coarse[4];
+    __m512i apart[4], fine[kQuarters], coarse[kQuarters];
     constexpr bool kCoarse = kForm != Form::kOneByte;
     constexpr int kSecond = kForm == Form::kTwoByte ? 2 : 1;  // the first element of coarse digits
     Unroll<4>([&](int i) ALWAYS_INLINE {
       const int g = r + i / 2 * 2;
       apart[i] = kForm == Form::kNibbleByte ? Nibbles(Codes(g, 0), i % 2) : Codes(g, i % 2);
     });
-    Interleave4(apart, fine);
+    InterleaveQuarters<kFirst, kQuarters>(apart, fine);
     if constexpr (kCoarse) {
       Unroll<4>([&](int i) ALWAYS_INLINE { apart[i] = Codes(r + i / 2 * 2, kSecond + i % 2); });
-      Interleave4(apart, coarse);
+      InterleaveQuarters<kFirst, kQuarters>(apart, coarse);
     }
-    // The tables of 256 entries stay in registers where one serves both levels: loads would be the
-    // limit.
+    // Half of what is looked up in tables of 256 entries finds them in registers: loads would be the limit.
     constexpr int kWideLevel = kForm == Form::kNibbleByte ? 1 : 0;
     __m512i tables[2][4];
     if constexpr (kWhole) {
       Unroll<2>([&](int p) ALWAYS_INLINE { LoadTable(tables_.pairs[kWideLevel][p], tables[p]); });
     }
     const auto look_up = [&](const Quartered& digits, int level, int p) ALWAYS_INLINE {
-      if constexpr (!kWhole) return digits.In(tables_.pairs[level][p]);
-      const __m512i found = digits.In(tables[p]);
-      return level == kWideLevel ? found : _mm512_sllv_epi16(found, apart_);
+      return kWhole && level == kWideLevel ? digits.In(tables[p])
+                                           : digits.In(tables_.pairs[level][p]);
     };
-    Unroll<4>([&](int q) ALWAYS_INLINE {
-      const __m512i factor = r == 0 ? _mm512_and_si512(gains[q], _mm512_set1_epi16(0xff))
-                                    : _mm512_srli_epi16(gains[q], 8);
+    Unroll<kQuarters>([&](int q) ALWAYS_INLINE {
+      // In the low byte of a word, and in both.
+      const __m512i low_byte = _mm512_set1_epi16(0xff), beside = _mm512_slli_epi16(gains[q], 8),
+                    above = _mm512_srli_epi16(gains[q], 8);
+      const __m512i factor = r == 0 ? _mm512_and_si512(gains[q], low_byte) : above;
+      constexpr int kChoose = 0xca;  // low_byte ? gains : other, bit for bit
+      const __m512i gain = r == 0 ? _mm512_ternarylogic_epi32(low_byte, gains[q], beside, kChoose)
+                                  : _mm512_ternarylogic_epi32(low_byte, above, gains[q], kChoose);
       const Quartered low(fine[q]), high(kCoarse ? coarse[q] : fine[q]);
       Unroll<2>([&](int p) ALWAYS_INLINE {
         __m512i both = kForm == Form::kNibbleByte ? Lookup16(tables_.pairs[0][p], fine[q])
@@ -208,8 +221,8 @@ class QuadDecoder {
           const int j = 2 * p + i;
           // Two bytes at once: no product exceeds 255, so nothing is carried.
           __m512i weight = _mm512_mullo_epi16(value[i], factor);
-          if constexpr (kSigned)
-            weight = _mm512_sub_epi8(weight, _mm512_mullo_epi16(bias_[j], factor));
+          if constexpr (kCentred)
+            weight = _mm512_sub_epi8(weight, _mm512_shuffle_epi8(shifts_[j], gain));
           step(2 * j + r, q, weight);
         });
       });
@@ -220,17 +233,17 @@ class QuadDecoder {
   template <typename Step>
   ALWAYS_INLINE void NibbleGroup(int g, const Step& step) {
     if (!Has(g)) {
-      Unroll<8>(
+      Unroll<2 * kQuarters>(
           [&](int i) ALWAYS_INLINE { step(i % 2 * 4 + g, i / 2, _mm512_setzero_si512()); });
       return;
     }
-    __m512i element[4], digits[4];
+    __m512i element[4], digits[kQuarters];
     Unroll<4>([&](int e) ALWAYS_INLINE { element[e] = Codes(g, e); });
-    Interleave4(element, digits);
+    InterleaveQuarters<kFirst, kQuarters>(element, digits);
     const __m512i* gains = indices_.Next();
     const __m512i low = _mm512_set1_epi8(15);
-    const uint8_t* table = tables_.weights[kSigned];
-    Unroll<8>([&](int i) ALWAYS_INLINE {
+    const uint8_t* table = tables_.weights[kCentred];
+    Unroll<2 * kQuarters>([&](int i) ALWAYS_INLINE {
       const __m512i digit = i % 2 == 0 ? digits[i / 2] : _mm512_srli_epi16(digits[i / 2], 4);
       constexpr int kChoose = 0xca;  // low ? digit : gain, bit for bit
       const __m512i index = _mm512_ternarylogic_epi64(low, digit, gains[i / 2], kChoose);
@@ -242,15 +255,14 @@ class QuadDecoder {
 
   const PanelTables& tables_;
   GainStream gains_;
-  GainNibbles indices_;
+  GainNibbles<kFirst, kQuarters> indices_;
   __m512i first_[2];  // level by level: where the first of a pair of coordinates stands
-  __m512i bias_[4];
+  __m512i shifts_[4];
   __mmask64 rows_;
   int tile_;
   int64_t left_;
   const uint8_t* codes_;
-  bool wide_;      // more gains than a table of 64 weights holds
-  __m512i apart_;  // the levels, as a power of two
+  bool wide_;  // more gains than a table of 64 weights holds
 };
 
 }  // namespace

@@ -101,10 +101,10 @@ inline ALWAYS_INLINE void LoadTable(const uint8_t* table, __m512i* t) {
   });
 }
 
-// sum += dot products of four bytes each. As assembly because GCC 12 makes copies of all sums around
-// its own intrinsic, which halves the speed of the loop below.
-inline ALWAYS_INLINE void AddDots(__m512i activations, __m512i weights, __m512i* sum) {
-  __asm__("vpdpbusd %2, %1, %0" : "+v"(*sum) : "v"(activations), "v"(weights));
+// sum += dot products of four bytes each, those of the first without a sign. As assembly because GCC 12 makes copies of all
+// sums around its own intrinsic, which halves the speed of the products.
+inline ALWAYS_INLINE void AddDots(__m512i first, __m512i second, __m512i* sum) {
+  __asm__("vpdpbusd %2, %1, %0" : "+v"(*sum) : "v"(first), "v"(second));
 }
 
 // Four vectors of bytes as dwords: byte j of a dword is from v[j]. Dword 4 * l + i of out[q] is row

@@ -22,10 +22,9 @@ constexpr int kHalves = 2;  // of a block
 constexpr int kWeightSteps = kHalves * kQuadSteps;
 constexpr int64_t kStepBytes = 4 * kTile;
 
-// For VNNI the rests of half a block follow its weights, and then, in 32 bits, -128 times the sum of
-// each row's weights.
+// For VNNI the rests of half a block follow its weights.
 constexpr int kHalfSteps = kQuadSteps + 1;
-constexpr int64_t kHalfBytes = (kHalfSteps + 1) * kStepBytes;
+constexpr int64_t kHalfBytes = kHalfSteps * kStepBytes;
 constexpr int64_t kBlockBytes = kHalves * kHalfBytes;
 
 // For AMX the rests of all blocks stand together: a tile of steps for the coarse ones and one for
@@ -52,15 +51,17 @@ class RestTiles {
   RestTiles(const WeightView& w, uint8_t* at)
       : at_(at), coarse_(_mm512_set1_epi16(w.tables->panel.coarse)) {}
 
-  // The gains of four groups, the step'th, of the rows of a quarter.
-  ALWAYS_INLINE void Store(int64_t step, int q, __m512i gains) const {
-    _mm512_store_si512(Step(at_, step) + q, _mm512_mullo_epi16(gains, coarse_));
-    _mm512_store_si512(Step(at_ + kTileBytes, step) + q, gains);
+  // The gains of four groups, the step'th, of some rows.
+  ALWAYS_INLINE void Store(int64_t step, int64_t step_bytes, int q, int64_t tile_bytes,
+                           __m512i gains) const {
+    uint8_t* to = at_ + step * step_bytes + 64 * q;
+    _mm512_store_si512(to, _mm512_mullo_epi16(gains, coarse_));
+    _mm512_store_si512(to + tile_bytes, gains);
   }
 
   // Fills up what fewer blocks leave.
-  void Clear(int64_t blocks) const {
-    if (blocks < kTileBlocks) memset(at_, 0, static_cast<size_t>(kRestTiles * kTileBytes));
+  void Clear(int64_t blocks, int64_t tile_bytes) const {
+    if (blocks < kTileBlocks) memset(at_, 0, static_cast<size_t>(kRestTiles * tile_bytes));
   }
 
  private:

@@ -139,6 +139,7 @@ bool SetPanel(const WeightView& v, Form form, int fold, FormTables* t) {
   const int kappa = std::max(1, static_cast<int>(std::ceil(rests)));
   const bool one_gain = v.gains == nullptr;
   const int gain = one_gain ? 1 : *std::max_element(t->gain_bytes, t->gain_bytes + 64);
+  if (form != Form::kNibbles && gain > kPanelGain) return false;
   if (gain * std::max(most, 2 * kappa) > 254) return false;
   p.kappa = static_cast<uint8_t>(kappa);
   // No larger than the sum of the shifts needs, and a fine part fits a byte.
@@ -147,15 +148,13 @@ bool SetPanel(const WeightView& v, Form form, int fold, FormTables* t) {
     p.rest[j] = p.rest[4 + j] = static_cast<float>((p.bias[j] - shift[j]) / kappa);
     p.has_rests = p.has_rests || p.rest[j] != 0;
     p.whole[j] = p.whole[4 + j] = static_cast<float>(-shift[j]);
+    for (int g = 0; g <= kPanelGain; ++g)
+      p.shifts[j][g] = static_cast<uint8_t>(g * p.bias[j] - kPanelCentre);
   }
-  p.one_table = form == Form::kTwoByte;
-  for (int i = 0; i < 2 * 256; ++i)
-    p.one_table = p.one_table && p.pairs[1][i / 256][i % 256] == p.pairs[0][i / 256][i % 256]
-                                                                     << t->ratio_log2;
   for (int i = 0; form == Form::kNibbles && i < 256; ++i) {
     const int g = one_gain ? 1 : t->gain_bytes[i / 16], x = p.nibbles[i % 16];
     p.weights[0][i] = static_cast<uint8_t>(g * x);
-    p.weights[1][i] = static_cast<uint8_t>(g * (x - p.bias[0]));
+    p.weights[1][i] = static_cast<uint8_t>(g * (x - p.bias[0]) + kPanelCentre);
   }
   p.unit = static_cast<float>(unit * (one_gain ? v.gain_values[0] : 1));
   return true;

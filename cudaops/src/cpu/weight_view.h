@@ -49,12 +49,19 @@ constexpr int FormElements(Form form) {
 constexpr int kPanelPlace = 3;
 constexpr int kPanelField = (1 << kPanelPlace) - 1;
 
+// What makes centred bytes numbers without a sign.
+constexpr int kPanelCentre = 128;
+
+// The largest gain of blocks of four columns.
+constexpr int kPanelGain = 15;
+
 // How a weight becomes bytes. With a unit that divides level_weights[0] and v a group's sum, over
 // the levels, of coordinates less the least there is, in units, a weight is
 //
 //   unit * gain * (v - shift)        shift = centre / unit - the least coordinates
 //
-// Signed bytes hold gain * (v - b), where b is the nearest integer to the shift; the rest, gain * r
+// Centred bytes hold gain * (v - b), where b is the nearest integer to the shift, with kPanelCentre added where
+// they have no sign; the rest, gain * r
 // with r = shift - b, is left to the activations: each group has one more column with activation
 // -<r, a> / kappa and weight gain * kappa, where kappa >= |r| summed makes the activation no larger
 // than the others. Bytes without a sign hold gain * v; the shift is left to two columns, with
@@ -64,12 +71,12 @@ struct PanelTables {
   // Two coordinates in units of the level, times the weight of the level in units, 2^shift:
   // coordinate 2 * p below 2 * p + 1. [level][p][digit]
   alignas(64) uint8_t pairs[2][2][256];
-  bool one_table;  // the coarse level's is the fine one's, times the ratio of the levels
-  // In place of them, with blocks of one column: v, and whole weights, [signed][gain * 16 + digit].
+  // In place of them, with blocks of one column: v, and whole weights, [centred][gain * 16 + digit].
   alignas(16) uint8_t nibbles[16];
   alignas(64) uint8_t weights[2][256];
   uint8_t shift[2];
   uint8_t bias[4];  // b
+  alignas(16) uint8_t shifts[4][kPanelGain + 1];  // gain * b - kPanelCentre
   uint8_t kappa, coarse;
   float rest[kGroup];   // -r / kappa
   bool has_rests;       // any of them is not zero
