@@ -104,20 +104,9 @@ func Bench(ctx context.Context, paths []string, o BenchOptions) (*BenchReport, e
 		return nil, err
 	}
 	defer os.RemoveAll(dir)
-	files := slices.Clone(paths)
-	for _, peer := range o.Peers {
-		if err := oneOf("peer", peer, string(rewrite.FP16), string(rewrite.MatMulNBits)); err != nil {
-			return nil, err
-		}
-		name, path := peer, filepath.Join(dir, peer+".onnx")
-		if peer == string(rewrite.MatMulNBits) {
-			name = fmt.Sprintf("MatMulNBits int4 block %d", cmp.Or(o.Block, 32))
-		}
-		if _, err := Export(ctx, paths[0], ExportOptions{Output: path, Format: rewrite.Format(peer), NBits: rewrite.NBitsOptions{Block: o.Block}}); err != nil {
-			return nil, fmt.Errorf("--peer %s: %w", peer, err)
-		}
-		files = append(files, path)
-		r.Models = append(r.Models, BenchRow{Name: name})
+	files, err := r.exportPeers(ctx, paths, dir, o)
+	if err != nil {
+		return nil, err
 	}
 	if err := warmUp(ctx, rt, o.Session); err != nil {
 		return nil, err
@@ -158,6 +147,26 @@ func Bench(ctx context.Context, paths []string, o BenchOptions) (*BenchReport, e
 	}
 	r.PeakRSS = PeakRSS()
 	return r, nil
+}
+
+// exportPeers writes the peers into dir, and returns the files of all models.
+func (r *BenchReport) exportPeers(ctx context.Context, paths []string, dir string, o BenchOptions) ([]string, error) {
+	files := slices.Clone(paths)
+	for _, peer := range o.Peers {
+		if err := oneOf("peer", peer, string(rewrite.FP16), string(rewrite.MatMulNBits)); err != nil {
+			return nil, err
+		}
+		name, path := peer, filepath.Join(dir, peer+".onnx")
+		if peer == string(rewrite.MatMulNBits) {
+			name = fmt.Sprintf("MatMulNBits int4 block %d", cmp.Or(o.Block, 32))
+		}
+		if _, err := Export(ctx, paths[0], ExportOptions{Output: path, Format: rewrite.Format(peer), NBits: rewrite.NBitsOptions{Block: o.Block}}); err != nil {
+			return nil, fmt.Errorf("--peer %s: %w", peer, err)
+		}
+		files = append(files, path)
+		r.Models = append(r.Models, BenchRow{Name: name})
+	}
+	return files, nil
 }
 
 // same is how far from 1 a ratio of medians must be to say that one model is faster.

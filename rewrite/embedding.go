@@ -56,7 +56,7 @@ func newGather(opset int64, f forms) *onnx.Function {
 	fn := &onnx.Function{
 		Domain: cudaops.Domain, Name: cudaops.GatherName,
 		Inputs: cudaops.GatherInputs(), Outputs: []string{cudaops.OutputY},
-		Attributes: functionAttributes(opset, f), Nodes: b.nodes,
+		Attributes: functionAttributes(opset, f), Nodes: b.used(cudaops.OutputY),
 		DocString: "Y = W[indices] with W decoded from nested-lattice codes; the native kernel of the same name replaces it.",
 	}
 	fn.SetOpset("", opset)

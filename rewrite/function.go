@@ -1,6 +1,8 @@
 package rewrite
 
 import (
+	"slices"
+
 	"github.com/cosetq/cosetq/cudaops"
 	"github.com/cosetq/cosetq/lattice"
 	"github.com/cosetq/cosetq/onnx"
@@ -47,6 +49,19 @@ func (f forms) or(g forms) forms {
 func (b *body) op(op, out string, inputs []string, attrs ...*onnx.Attribute) string {
 	b.nodes = append(b.nodes, onnx.NewNode(op, inputs, []string{out}, attrs...))
 	return out
+}
+
+// used returns the nodes, without those that a value does not need.
+func (b *body) used(value string) []*onnx.Node {
+	needed := map[string]bool{value: true}
+	for _, n := range slices.Backward(b.nodes) {
+		if needed[n.Outputs[0]] {
+			for _, in := range n.Inputs {
+				needed[in] = true
+			}
+		}
+	}
+	return slices.DeleteFunc(b.nodes, func(n *onnx.Node) bool { return !needed[n.Outputs[0]] })
 }
 
 func (b *body) unary(op, out, in string, attrs ...*onnx.Attribute) string {
@@ -138,7 +153,7 @@ func newFunction(opset int64, f forms) *onnx.Function {
 	fn := &onnx.Function{
 		Domain: cudaops.Domain, Name: cudaops.OpName,
 		Inputs: functionInputs(f), Outputs: []string{cudaops.OutputY},
-		Attributes: functionAttributes(opset, f), Nodes: b.nodes,
+		Attributes: functionAttributes(opset, f), Nodes: b.used(cudaops.OutputY),
 		DocString: "Y = A * transpose(W) + bias with W decoded from nested-lattice codes; the native kernel of the same name replaces it.",
 	}
 	fn.SetOpset("", opset)

@@ -48,7 +48,7 @@ the same results and whether memory grew.`,
 	run.add(cmd)
 	fs := cmd.Flags()
 	fs.StringVar(&o.Data, "data", "random:1", "data recipe, or random:1 with sizes of dynamic dimensions, as in random:1,seq=256")
-	fs.StringSliceVar(&o.Peers, "peer", nil, "fp16, matmulnbits: also time this form of the first model, which must be float")
+	fs.StringSliceVar(&o.Peers, "peer", nil, "fp16, matmulnbits: also time this form of the first model")
 	fs.IntVar(&o.Block, "block", 32, "block size of --peer matmulnbits")
 	fs.IntVar(&o.Rounds, "runs", 30, "runs of each model")
 	fs.DurationVar(&o.Budget, "budget", 20*time.Second, "time after which no further runs start; with --concurrency, the time of the load on each model")
