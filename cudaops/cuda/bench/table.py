@@ -140,7 +140,7 @@ class Weight:
         return torch.empty(max(size, 256), dtype=torch.uint8, device="cuda")
 
 
-def times(calls, rounds=2, warm=20, least=30):
+def times(calls, rounds=2, warm=60, least=30):
     """The median time of each of some calls in microseconds: (call, calls of a graph). They take turns of some replays, after so many
     milliseconds of others of their own, which bring the clock to where their power leaves it."""
     stream = torch.cuda.Stream()
