@@ -15,7 +15,7 @@ import (
 	"github.com/cosetq/cosetq"
 	"github.com/cosetq/cosetq/calib"
 	"github.com/cosetq/cosetq/cudaops"
-	"github.com/cosetq/cosetq/eval"
+	"github.com/cosetq/cosetq/lattice"
 	"github.com/cosetq/cosetq/onnx"
 	"github.com/cosetq/cosetq/ort"
 	"github.com/cosetq/cosetq/rewrite"
@@ -25,60 +25,184 @@ import (
 // measurement makes and judges the forms of one model.
 type measurement struct {
 	table
-	dir        string
-	library    string
-	statistics string
-	float      *judged
-	samples    kept // to judge on
+	dir       string
+	library   string
+	samples   []*calib.Sample
+	float     *judged // on all samples
+	divisions []division
+	lock      sync.Mutex // of the table
 }
 
-// form makes a form of the model in a folder and judges it.
-type form func(ctx context.Context, dir string) (result, error)
+// division is a way to divide the data. Its statistics are gathered when the first form asks for them.
+type division struct {
+	judged     []int // places of the samples
+	statistics func() (string, error)
+}
+
+// form is a form of the model. One that needs data is made anew for each division.
+type form struct {
+	name, method string
+	needsData    bool
+	long         bool // takes far more time than the others
+	// make writes the model into a folder and returns its path and its bits per weight.
+	make func(ctx context.Context, dir string, d int) (path string, bits float64, err error)
+}
+
+// peer is the method of what other tools made.
+const peer = "peer"
 
 // run measures all forms side by side, most on one thread each, because the models are small.
 func (m *measurement) run(ctx context.Context) error {
+	forms, err := m.forms()
+	if err != nil {
+		return err
+	}
+	if err := m.prepare(ctx); err != nil {
+		return err
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	turns := newTurns()
+	for _, f := range forms {
+		var missing []int
+		for d := range m.divisions {
+			if m.find(f.name, f.method, d) == nil {
+				missing = append(missing, d)
+			}
+		}
+		if !f.needsData && len(missing) > 0 {
+			group.Go(func() error { return m.measure(ctx, turns, f, missing) })
+			continue
+		}
+		for _, d := range missing {
+			if f.long {
+				turns.long.Add(1)
+			}
+			group.Go(func() error { return m.measure(ctx, turns, f, []int{d}) })
+		}
+	}
+	return group.Wait()
+}
+
+// turns lets as many forms be made at once as there are threads: those that need no data at any time, and of the others the long ones
+// first, so that none is left alone in the end.
+type turns struct {
+	free chan struct{}
+	long sync.WaitGroup // that have not begun
+}
+
+func newTurns() *turns { return &turns{free: make(chan struct{}, atOnce())} }
+
+// take waits for a turn of a form, whose statistics are known.
+func (t *turns) take(ctx context.Context, f form) error {
+	if f.needsData && !f.long {
+		t.long.Wait()
+	}
+	select {
+	case t.free <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// prepare judges the float model and finds out what an earlier run measured.
+func (m *measurement) prepare(ctx context.Context) error {
 	var err error
 	if m.library, err = cudaops.FindLibrary(""); err != nil {
 		return err
 	}
 	m.Program = cosetq.Version()
-	if m.float, err = m.judge(ctx, *model, *threads); err != nil {
+	if m.float, err = m.judge(ctx, *model, nil, *threads); err != nil {
 		return err
 	}
-	m.Float, m.Judged = m.float.score, m.float.judged
-	m.statistics = filepath.Join(m.dir, "statistics.cqs")
-	c, err := cosetq.Calibrate(ctx, *model, *calibData, cosetq.CalibrateOptions{Output: m.statistics, Samples: *samples, Threads: *threads})
+	program, err := os.Executable()
 	if err != nil {
 		return err
 	}
-	m.Samples = c.Data[0].Samples
-	fmt.Printf("calibrated in %.1f s\n", c.Seconds)
-	forms, err := m.forms()
+	files := []string{program, m.library, *model, *data}
+	for d := range *divisions {
+		v := division{}
+		for i := range m.samples {
+			if *divisions == 1 || i%*divisions != d {
+				v.judged = append(v.judged, i)
+			}
+		}
+		recipe := ofDivision(*calibData, d)
+		files = append(files, recipe)
+		v.statistics = sync.OnceValues(func() (string, error) { return m.calibrate(ctx, recipe, d) })
+		m.divisions = append(m.divisions, v)
+		score, err := m.score(ctx, m.float, v.judged)
+		if err != nil {
+			return err
+		}
+		m.Float, m.Judged = append(m.Float, score.score), score.judged
+	}
+	if m.Build, err = sumOf(fmt.Sprint(*samples, *limit, *divisions), files...); err != nil {
+		return err
+	}
+	return m.resume()
+}
+
+// ofDivision puts the number of a division into a path.
+func ofDivision(path string, d int) string { return strings.ReplaceAll(path, "%d", strconv.Itoa(d)) }
+
+func (m *measurement) calibrate(ctx context.Context, recipe string, d int) (string, error) {
+	path := filepath.Join(m.dir, fmt.Sprintf("statistics-%d.cqs", d))
+	r, err := cosetq.Calibrate(ctx, *model, recipe, cosetq.CalibrateOptions{Output: path, Samples: *samples, Threads: (atOnce()-1)/(*divisions) + 1})
+	if err != nil {
+		return "", err
+	}
+	fmt.Printf("calibrated division %d in %.1f s\n", d, r.Seconds)
+	m.lock.Lock()
+	m.Samples = r.Data[0].Samples
+	m.lock.Unlock()
+	return path, nil
+}
+
+// measure makes a form and judges it in some divisions.
+func (m *measurement) measure(ctx context.Context, turns *turns, f form, divisions []int) error {
+	var err error
+	if f.needsData && f.method != peer {
+		_, err = m.divisions[divisions[0]].statistics()
+	}
+	if err == nil {
+		err = turns.take(ctx, f)
+	}
+	if f.long {
+		turns.long.Done()
+	}
 	if err != nil {
 		return err
 	}
-	m.Results = make([]result, len(forms))
-	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(atOnce())
-	var written sync.Mutex
-	for i := len(forms) - 1; i >= 0; i-- { // those allocated, which take longest, first
-		group.Go(func() error {
-			dir, err := os.MkdirTemp(m.dir, "form-")
-			if err != nil {
-				return err
-			}
-			defer os.RemoveAll(dir)
-			r, err := forms[i](ctx, dir)
-			if err != nil {
-				return err
-			}
-			written.Lock()
-			defer written.Unlock()
-			m.Results[i] = r
-			return m.add(r)
-		})
+	defer func() { <-turns.free }()
+	dir, err := os.MkdirTemp(m.dir, "form-")
+	if err != nil {
+		return err
 	}
-	return group.Wait()
+	defer os.RemoveAll(dir)
+	path, bits, err := f.make(ctx, dir, divisions[0])
+	if err != nil {
+		return fmt.Errorf("%s: %w", f.name, err)
+	}
+	var only []int // samples to judge
+	if f.needsData {
+		only = m.divisions[divisions[0]].judged
+	}
+	j, err := m.judge(ctx, path, only, 1)
+	if err != nil {
+		return err
+	}
+	var found []result
+	for _, d := range divisions {
+		s, err := m.score(ctx, j, m.divisions[d].judged)
+		if err != nil {
+			return err
+		}
+		found = append(found, result{Form: f.name, Method: f.method, Division: d, Bits: bits, Score: s.score, KL: s.kl})
+	}
+	m.lock.Lock()
+	defer m.lock.Unlock()
+	return m.add(found...)
 }
 
 // atOnce is how many threads there are to be used.
@@ -89,7 +213,7 @@ func atOnce() int {
 	return runtime.NumCPU()
 }
 
-// forms lists what is to be measured, in the order of the table.
+// forms lists what is to be measured.
 func (m *measurement) forms() (forms []form, err error) {
 	for _, block := range []int{128, 32} {
 		forms = append(forms, m.int4(block))
@@ -103,17 +227,20 @@ func (m *measurement) forms() (forms []form, err error) {
 		if err != nil {
 			return nil, err
 		}
-		forms = append(forms, func(ctx context.Context, _ string) (result, error) {
-			return m.judgeForm(ctx, part[2], result{Form: part[0], Method: "peer", Bits: bits})
-		})
+		forms = append(forms, form{part[0], peer, true, false, func(_ context.Context, _ string, d int) (string, float64, error) {
+			return ofDivision(part[2], d), bits, nil
+		}})
 	}
-	for _, codec := range list(*codecs) {
+	for _, name := range list(*codecs) {
+		codec, err := lattice.ParseCodec(name)
+		if bits, no := strconv.Atoi(name); no == nil {
+			codec, err = lattice.Preset(bits)
+		}
+		if err != nil {
+			return nil, err
+		}
 		for _, method := range []string{cosetq.RTN, cosetq.LDLQ} {
-			o := cosetq.QuantizeOptions{Method: method, Codec: codec}
-			if bits, err := strconv.Atoi(codec); err == nil {
-				o.Codec, o.Bits = "", bits
-			}
-			forms = append(forms, m.quantized(o))
+			forms = append(forms, m.quantized(codec.String(), cosetq.QuantizeOptions{Method: method, Codec: codec.String()}))
 		}
 	}
 	for _, rate := range list(*rates) {
@@ -121,7 +248,7 @@ func (m *measurement) forms() (forms []form, err error) {
 		if err != nil {
 			return nil, err
 		}
-		forms = append(forms, m.quantized(cosetq.QuantizeOptions{Method: cosetq.LDLQ, TargetBits: bits}))
+		forms = append(forms, m.quantized(fmt.Sprintf("allocated, %v bits", bits), cosetq.QuantizeOptions{Method: cosetq.LDLQ, TargetBits: bits}))
 	}
 	return forms, nil
 }
@@ -131,147 +258,37 @@ func list(text string) []string {
 }
 
 // quantized is the model with these options.
-func (m *measurement) quantized(o cosetq.QuantizeOptions) form {
-	return func(ctx context.Context, dir string) (result, error) {
+func (m *measurement) quantized(name string, with cosetq.QuantizeOptions) form {
+	return form{name, with.Method, with.Method == cosetq.LDLQ, with.TargetBits > 0, func(ctx context.Context, dir string, d int) (string, float64, error) {
+		o := with
 		if o.Method == cosetq.LDLQ {
-			o.Statistics = m.statistics
+			var err error
+			if o.Statistics, err = m.divisions[d].statistics(); err != nil {
+				return "", 0, err
+			}
 		}
 		o.Output, o.Threads = filepath.Join(dir, "q.onnx"), 1
 		if o.TargetBits > 0 {
-			o.Data, o.Samples = *calibData, *samples               // what a layer costs is measured on them
-			o.Threads = (atOnce()-1)/max(len(list(*rates)), 1) + 1 // or the others would be done long before
+			o.Data, o.Samples = ofDivision(*calibData, d), *samples             // what a layer costs is measured on them
+			o.Threads = (atOnce()-1)/max(len(list(*rates))*(*divisions), 1) + 1 // or the others would be done long before
 		}
 		r, err := cosetq.Quantize(ctx, *model, o)
 		if err != nil {
-			return result{}, err
+			return "", 0, err
 		}
-		made := result{Form: r.Codec, Method: o.Method, Bits: r.BitsPerWeight}
-		if o.TargetBits > 0 {
-			made.Form = fmt.Sprintf("allocated, %v bits", o.TargetBits)
-		}
-		return m.judgeForm(ctx, o.Output, made)
-	}
+		return o.Output, r.BitsPerWeight, nil
+	}}
 }
 
 // int4 is the MatMulNBits form with blocks of so many columns; a scale counts 16 bits, though the file holds 32.
 func (m *measurement) int4(block int) form {
-	return func(ctx context.Context, dir string) (result, error) {
+	return form{fmt.Sprintf("int4, block %d", block), cosetq.RTN, false, false, func(ctx context.Context, dir string, _ int) (string, float64, error) {
 		out := filepath.Join(dir, "int4.onnx")
 		o := cosetq.ExportOptions{Output: out, Format: rewrite.MatMulNBits, NBits: rewrite.NBitsOptions{Block: block, AccuracyLevel: 1}}
-		if _, err := cosetq.Export(ctx, *model, o); err != nil {
-			return result{}, err
-		}
-		return m.judgeForm(ctx, out, result{Form: fmt.Sprintf("int4, block %d", block), Method: cosetq.RTN, Bits: 4 + 16/float64(block)})
-	}
+		_, err := cosetq.Export(ctx, *model, o)
+		return out, 4 + 16/float64(block), err
+	}}
 }
-
-// judgeForm fills in what a form that was made achieves.
-func (m *measurement) judgeForm(ctx context.Context, path string, r result) (result, error) {
-	j, err := m.judge(ctx, path, 1)
-	if err != nil {
-		return result{}, err
-	}
-	r.Score, r.KL = j.score, j.kl
-	return r, nil
-}
-
-// judged is how well a model does: bits per byte, or images that are right and how far their probabilities are from the float
-// model's.
-type judged struct {
-	score, kl float64
-	judged    int
-	model     eval.Model // with the outputs of the images, to be compared with
-}
-
-// judge runs the task.
-func (m *measurement) judge(ctx context.Context, path string, threads int) (*judged, error) {
-	loaded, err := cosetq.Load(path, ort.SessionOptions{OpsLibrary: m.library, Threads: threads,
-		Config: map[string]string{cudaops.ConfigAccuracy: strconv.Itoa(cudaops.AccuracyAccurate)}}) // as the peers'
-	if err != nil {
-		return nil, err
-	}
-	defer loaded.Close()
-	if m.samples == nil {
-		if m.samples, err = read(*data, loaded.Inputs); err != nil {
-			return nil, err
-		}
-	}
-	reader := m.samples
-	runs := &recorder{from: loaded.Session, keep: *task == eval.TaskClassification}
-	j := &judged{model: eval.Model{Path: path, Runner: runs, Inputs: loaded.Inputs, Outputs: loaded.Outputs}}
-	report, err := eval.Run(ctx, *task, []eval.Model{j.model}, reader, eval.Options{})
-	if err != nil {
-		return nil, err
-	}
-	switch s := report.Models[0].Metrics.(type) {
-	case eval.Perplexity:
-		j.score, j.judged = s.BitsPerToken, s.Tokens
-		return j, nil
-	case eval.Classification:
-		j.score, j.judged = float64(s.Correct), s.Count
-	default:
-		return nil, fmt.Errorf("the task %s has no score", *task)
-	}
-	j.model.Runner = runs.again()
-	if m.float == nil {
-		return j, nil
-	}
-	float := m.float.model
-	float.Runner = float.Runner.(*recorder).again()
-	report, err = eval.Run(ctx, eval.TaskAgreement, []eval.Model{float, j.model}, reader, eval.Options{})
-	if err != nil {
-		return nil, err
-	}
-	j.kl = report.Models[1].Metrics.(eval.Agreement).KL
-	return j, nil
-}
-
-// kept is data that was read once for all forms: decoding images takes longer than running a small model on them.
-type kept []*calib.Sample
-
-func (k kept) Len() int                            { return len(k) }
-func (k kept) Sample(i int) (*calib.Sample, error) { return k[i], nil }
-func (k kept) Random() bool                        { return false }
-func (k kept) Close() error                        { return nil }
-
-func read(data string, inputs []tensor.Spec) (kept, error) {
-	reader, err := calib.Open(data, inputs, calib.Options{Limit: *limit})
-	if err != nil {
-		return nil, err
-	}
-	defer reader.Close()
-	var all kept
-	for i := range reader.Len() {
-		s, err := reader.Sample(i)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, s)
-	}
-	return all, nil
-}
-
-// recorder runs a model and keeps the outputs, or gives those kept, so that two tasks take one pass.
-type recorder struct {
-	from    eval.Runner // nil: what was kept
-	keep    bool
-	outputs []map[string]*tensor.Tensor
-}
-
-func (r *recorder) Run(ctx context.Context, inputs map[string]*tensor.Tensor) (outputs map[string]*tensor.Tensor, err error) {
-	if r.from == nil {
-		outputs, r.outputs = r.outputs[0], r.outputs[1:]
-		return outputs, nil
-	}
-	outputs, err = r.from.Run(ctx, inputs)
-	if r.keep {
-		r.outputs = append(r.outputs, outputs)
-	}
-	return outputs, err
-}
-
-// again gives what was kept from the first batch on.
-func (r *recorder) again() *recorder { return &recorder{outputs: r.outputs} }
 
 // dumpSamples writes what the model is calibrated on, an array for each input.
 func dumpSamples(path string) error {
