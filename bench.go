@@ -23,7 +23,7 @@ import (
 // BenchOptions say how to time models.
 type BenchOptions struct {
 	Data   string        // a recipe, of which the first sample is taken, or random:1 with sizes of dynamic dimensions
-	Peers  []string      // also time these forms of the first model, which must be float: fp16, matmulnbits
+	Peers  []string      // also time these forms of the first model: fp16, matmulnbits
 	Block  int           // block size of matmulnbits; 0 means 32
 	Rounds int           // runs of each model; 0 means 30
 	Budget time.Duration // time after which no further runs start; 0 means 20 s

@@ -94,41 +94,40 @@ func (s *saver) verifySum(o *output) error {
 // place gives the files their names, the data first: a model is never visible
 // before its data are.
 func (s *saver) place(model, data *output) error {
-	undo := func() {}
+	undo := func() error { return nil }
 	if data != nil {
-		backup, existed := "", false
+		undo = func() error { return os.Remove(data.path) }
 		if _, err := os.Lstat(data.path); err == nil {
-			existed = true
+			if !s.opt.Overwrite {
+				return fmt.Errorf("%s: %w", data.path, fs.ErrExist)
+			}
 			// The old data belong to the old model, which stays if renaming the new one fails.
-			backup = data.tmp + ".old"
-			if os.Link(data.path, backup) != nil {
-				backup = ""
+			backup := data.tmp + ".old"
+			if err := keep(data.path, backup); err != nil {
+				return err
 			}
-		}
-		if err := s.rename(data); err != nil {
-			if backup != "" {
-				os.Remove(backup)
-			}
-			return err
-		}
-		undo = func() {
-			switch {
-			case backup != "":
-				os.Rename(backup, data.path)
-			case !existed:
-				os.Remove(data.path)
-			}
-		}
-		if backup != "" {
 			defer os.Remove(backup)
+			undo = func() error { return os.Rename(backup, data.path) }
+			if err := s.rename(data); err != nil {
+				return errors.Join(err, undo())
+			}
+		} else if err := s.rename(data); err != nil {
+			return err
 		}
 	}
 	if err := s.rename(model); err != nil {
-		undo()
-		return err
+		return errors.Join(err, undo())
 	}
 	syncDir(s.dir)
 	return nil
+}
+
+// keep gives a file a second name or, on file systems without links, moves it there.
+func keep(path, backup string) error {
+	if os.Link(path, backup) == nil {
+		return nil
+	}
+	return os.Rename(path, backup)
 }
 
 // rename moves an output to its name. Without Overwrite that must not replace a
