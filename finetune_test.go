@@ -185,6 +185,23 @@ func TestFinetuneResumes(t *testing.T) {
 	if _, err := cosetq.Finetune(context.Background(), files.Model, quantized, bad); !errors.Is(err, finetune.ErrCheckpoint) {
 		t.Errorf("resumed with another seed: %v", err)
 	}
+	good, err := os.ReadFile(broken.Checkpoint)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, at := range []int{0, 40, len(good) / 2, len(good) - 1} {
+		damaged := slices.Clone(good)
+		damaged[at] ^= 4
+		if err := os.WriteFile(broken.Checkpoint, damaged, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := cosetq.Finetune(context.Background(), files.Model, quantized, o); !errors.Is(err, finetune.ErrCheckpoint) {
+			t.Errorf("resumed with byte %d damaged: %v", at, err)
+		}
+	}
+	if err := os.WriteFile(broken.Checkpoint, good, 0o644); err != nil {
+		t.Fatal(err)
+	}
 	resumed, err := cosetq.Finetune(context.Background(), files.Model, quantized, o)
 	if err != nil {
 		t.Fatal(err)

@@ -2,6 +2,8 @@ package finetune
 
 import (
 	"bufio"
+	"bytes"
+	"crypto/sha256"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -13,8 +15,8 @@ import (
 	"time"
 )
 
-// checkpointMagic begins a checkpoint; the number is its version.
-const checkpointMagic = "cosetq training 2\n"
+// checkpointMagic begins a checkpoint; the number is its version. A SHA-256 sum of all before it ends one.
+const checkpointMagic = "cosetq training 3\n"
 
 // checkpointHeader is the JSON line after the magic. Arrays of numbers follow in the order of [trainer.arrays].
 type checkpointHeader struct {
@@ -83,15 +85,23 @@ func (t *trainer) checkpoint(c *clock) (err error) {
 	if err != nil {
 		return err
 	}
-	if _, err := fmt.Fprintf(w, "%s%s\n", checkpointMagic, header); err != nil {
+	sum := sha256.New()
+	summed := io.MultiWriter(w, sum)
+	if _, err := fmt.Fprintf(summed, "%s%s\n", checkpointMagic, header); err != nil {
 		return err
 	}
 	for _, a := range t.arrays() {
-		if err := binary.Write(w, binary.LittleEndian, a); err != nil {
+		if err := binary.Write(summed, binary.LittleEndian, a); err != nil {
 			return err
 		}
 	}
+	if _, err := w.Write(sum.Sum(nil)); err != nil {
+		return err
+	}
 	if err := w.Flush(); err != nil {
+		return err
+	}
+	if err := f.Sync(); err != nil {
 		return err
 	}
 	if err := f.Close(); err != nil {
@@ -110,10 +120,39 @@ func (t *trainer) restore(c *clock) error {
 		return fmt.Errorf("finetune: resume: %w", err)
 	}
 	defer f.Close()
-	if err := t.restoreFrom(bufio.NewReaderSize(f, 1<<20), c); err != nil {
+	content, err := verified(f)
+	if err == nil {
+		err = t.restoreFrom(bufio.NewReaderSize(content, 1<<20), c)
+	}
+	if err != nil {
 		return fmt.Errorf("%s: %w", t.opt.Checkpoint, err)
 	}
 	return nil
+}
+
+// verified returns what a checkpoint holds in front of its sum, which is right.
+func verified(f *os.File) (io.Reader, error) {
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	size := info.Size() - sha256.Size
+	if size < 0 {
+		return nil, fmt.Errorf("%w: the file is no checkpoint", ErrCheckpoint)
+	}
+	content := io.NewSectionReader(f, 0, size)
+	sum, stored := sha256.New(), make([]byte, sha256.Size)
+	if _, err := io.Copy(sum, content); err != nil {
+		return nil, err
+	}
+	if _, err := f.ReadAt(stored, size); err != nil {
+		return nil, err
+	}
+	if !bytes.Equal(sum.Sum(nil), stored) {
+		return nil, fmt.Errorf("%w: the file is damaged, or no checkpoint of this version", ErrCheckpoint)
+	}
+	_, err = content.Seek(0, io.SeekStart)
+	return content, err
 }
 
 // maxHeader bounds the header of a checkpoint.
