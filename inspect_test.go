@@ -2,6 +2,7 @@ package cosetq_test
 
 import (
 	"errors"
+	"fmt"
 	"path/filepath"
 	"testing"
 
@@ -86,7 +87,38 @@ func TestEstimates(t *testing.T) {
 	}
 }
 
-// Weights that are stored as integers, and a model that is quantized already in part, have sizes that are right as well.
+// Weights of one shape count each.
+func TestEstimatesOfEqualShapes(t *testing.T) {
+	m := onnx.NewModel(8, 17, "equal")
+	m.Graph.Inputs = []*onnx.ValueInfo{onnx.NewValueInfo("x0", onnx.Float, "batch", 256)}
+	m.Graph.Outputs = []*onnx.ValueInfo{onnx.NewValueInfo("x5", onnx.Float, "batch", 256)}
+	for i := range 5 {
+		values := make([]float32, 256*256)
+		for j := range values {
+			values[j] = float32(i+j%7) - 3
+		}
+		w := fmt.Sprintf("w%d", i)
+		m.Graph.Initializers = append(m.Graph.Initializers, onnx.NewTensor(w, []int64{256, 256}, values))
+		m.Graph.Nodes = append(m.Graph.Nodes, onnx.NewNode("MatMul", []string{fmt.Sprintf("x%d", i), w}, []string{fmt.Sprintf("x%d", i+1)}))
+	}
+	path := filepath.Join(t.TempDir(), "equal.onnx")
+	if _, err := m.Save(path, onnx.SaveOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	r, err := cosetq.Inspect(path, rewrite.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	q, err := cosetq.Quantize(t.Context(), path, cosetq.QuantizeOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.Estimates[0].Bytes != q.Bytes || q.Bytes < 5*256*256/2 {
+		t.Errorf("%d bytes predicted, %d written", r.Estimates[0].Bytes, q.Bytes)
+	}
+}
+
+// Weights that are stored as integers have sizes that are right as well.
 func TestEstimatesOfStoredIntegers(t *testing.T) {
 	m := onnx.NewModel(8, 17, "integers")
 	m.Graph.Inputs = []*onnx.ValueInfo{onnx.NewValueInfo("x", onnx.Float, "batch", 64)}

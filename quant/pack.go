@@ -148,19 +148,24 @@ func Placeholder(c *lattice.Codec, n, k int, r *Rotation) *Matrix {
 	return m
 }
 
+// places is how many placeholders begin at different bytes, since what begins at the same one is taken for the same data.
+const places = 1 << 20
+
 // nothing is what placeholders share: memory that is never touched.
 var nothing struct {
 	sync.Mutex
 	bytes []byte
+	next  int // place
 }
 
 func zeros(n int) []byte {
 	nothing.Lock()
 	defer nothing.Unlock()
-	if len(nothing.bytes) < n {
-		nothing.bytes = make([]byte, n)
+	if len(nothing.bytes) < n+places {
+		nothing.bytes = make([]byte, n+places)
 	}
-	return nothing.bytes[:n:n]
+	nothing.next = (nothing.next + 1) % places
+	return nothing.bytes[nothing.next:][:n:n]
 }
 
 // PlannedBytes returns what Matrix.Bytes will be for a weight of n × k without a rotation, before it is coded.
