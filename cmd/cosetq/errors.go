@@ -52,13 +52,24 @@ func usage(err error, hint string, args ...any) error {
 	return failure(cosetq.Usage, err, hint, args...)
 }
 
+// signalText is what errors say of a signal, behind the place where it came.
+var signalText = regexp.MustCompile(`(: )?(context canceled|\w+ signal received)$`)
+
 // interrupted marks err as the consequence of a signal.
 func interrupted(err error) error {
+	var silent *silentError
+	if errors.As(err, &silent) {
+		return err // it has been said
+	}
 	hint := "nothing was written"
 	if kind, known := cosetq.Classify(err); kind == cosetq.Interrupted {
 		hint = known
 	}
-	return &cosetq.Error{Kind: cosetq.Interrupted, Err: fmt.Errorf("interrupted: %w", err), Hint: hint}
+	text := "interrupted"
+	if at := signalText.ReplaceAllString(err.Error(), ""); at != "" {
+		text += " at " + at
+	}
+	return &cosetq.Error{Kind: cosetq.Interrupted, Err: errors.New(text), Hint: hint}
 }
 
 // fail prints the error, on stdout as one JSON object with --json, and returns

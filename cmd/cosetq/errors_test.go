@@ -2,9 +2,13 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
+
+	"github.com/cosetq/cosetq"
 )
 
 // A bug, which no command line should provoke, has exit code 1 and asks to be reported; the scripts provoke the other codes.
@@ -16,5 +20,30 @@ func TestInternalError(t *testing.T) {
 	}
 	if text := err.String(); !strings.HasPrefix(text, "error E_INTERNAL: surprise\n") || !strings.Contains(text, "report") {
 		t.Errorf("stderr: %s", text)
+	}
+}
+
+// A signal is named once, with the place where it came; what a command has said about it itself is not said again.
+func TestInterruptedError(t *testing.T) {
+	for _, c := range []struct {
+		err  error
+		want string
+	}{
+		{context.Canceled, "interrupted"},
+		{fmt.Errorf("m.onnx, sample 3: %w", context.Canceled), "interrupted at m.onnx, sample 3"},
+		{errors.New("terminated signal received"), "interrupted"},
+	} {
+		err := interrupted(c.err)
+		if err.Error() != c.want {
+			t.Errorf("%q became %q, want %q", c.err, err, c.want)
+		}
+		if kind, hint := cosetq.Classify(err); kind != cosetq.Interrupted || hint == "" {
+			t.Errorf("%q is of kind %v, with the hint %q", err, kind, hint)
+		}
+	}
+	var out, log bytes.Buffer
+	con := &console{out: &out, err: &log}
+	if code := con.fail(interrupted(&silentError{exitInterrupted})); code != exitInterrupted || log.Len() > 0 {
+		t.Errorf("exit code %d, %q", code, &log)
 	}
 }
