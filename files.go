@@ -126,11 +126,16 @@ func modelBytes(m *onnx.Model) (int64, error) {
 	return total, nil
 }
 
+// withEnding gives a path another ending.
+func withEnding(path, ending string) string {
+	return strings.TrimSuffix(path, filepath.Ext(path)) + ending
+}
+
 // OutputPath returns the path to write: output, or where that is empty the input's name with a new ending. It fails early
 // when something is there that may not be replaced.
 func OutputPath(output, input, ending string, overwrite bool) (string, error) {
 	if output == "" {
-		output = strings.TrimSuffix(input, filepath.Ext(input)) + ending
+		output = withEnding(input, ending)
 	}
 	if info, err := os.Stat(filepath.Dir(output)); err != nil || !info.IsDir() {
 		return "", usage(fmt.Errorf("the folder of %s does not exist", output), "create it first")

@@ -107,10 +107,6 @@ func Inspect(path string, opts rewrite.Options) (*InspectReport, error) {
 // estimates predicts the size with each preset; none where nothing can be quantized.
 func (r *InspectReport) estimates(sites []rewrite.Site, opts rewrite.Options) ([]Estimate, error) {
 	list := []Estimate{}
-	output, err := OutputPath("", r.Path, ".q.onnx", true)
-	if err != nil {
-		return nil, err
-	}
 	for _, bits := range []int{4, 3, 2} {
 		o := QuantizeOptions{Bits: bits, Sites: opts}
 		codec, err := o.chosenCodec()
@@ -121,7 +117,7 @@ func (r *InspectReport) estimates(sites []rewrite.Site, opts rewrite.Options) ([
 			return nil, err
 		}
 		p := newQuantizeReport(r.Path, &o)
-		if err := p.plan(&o, codec, oneCodec(sites, codec), sites, output); err != nil {
+		if err := p.plan(&o, codec, oneCodec(sites, codec), sites, withEnding(r.Path, ".q.onnx")); err != nil {
 			return nil, err
 		}
 		if p.BitsPerWeight > 0 {

@@ -207,7 +207,7 @@ type recipeFile struct {
 // recipeBeside is the effective recipe of the run that makes output from input. In the file, data and statistics go by their
 // paths from there. It fails early when another file is in its place.
 func (o *QuantizeOptions) recipeBeside(codec *lattice.Codec, input, output string) (*recipeFile, error) {
-	f := &recipeFile{path: strings.TrimSuffix(output, filepath.Ext(output)) + RecipeEnding}
+	f := &recipeFile{path: withEnding(output, RecipeEnding)}
 	e := o.effective(codec)
 	for _, p := range []struct{ to, from *string }{{&e.Data, &o.Data}, {&e.Statistics, &o.Statistics}} {
 		if *p.to != "" && !isRandom(*p.to) {
