@@ -22,6 +22,7 @@ type constant struct {
 	dtype    onnx.DataType
 	root     *onnx.Value // where the data lie: an initializer, or the output of a Constant node
 	recipe   string      // what was done to which stored tensor: equal recipes mean equal constants
+	values   string      // the same of the elements in their order: what strides tell is left out
 }
 
 // notConstant says why a value is no weight.
@@ -135,7 +136,7 @@ func stored(t *onnx.Tensor, root *onnx.Value) (*constant, error) {
 	}
 	return &constant{
 		elements: tensorElements{t}, dims: slices.Clone(t.Dims), strides: contiguous(t.Dims),
-		dtype: t.DataType, root: root, recipe: fmt.Sprintf("%p", t),
+		dtype: t.DataType, root: root, recipe: fmt.Sprintf("%p", t), values: fmt.Sprintf("%p", t),
 	}, nil
 }
 
@@ -188,6 +189,7 @@ func (c *constant) cast(to onnx.DataType) error {
 	}
 	c.dtype = to
 	c.note("cast %d", to)
+	c.values += fmt.Sprintf("|cast %d", to)
 	return nil
 }
 

@@ -133,5 +133,6 @@ func (vs *values) dequantize(c *constant, n *onnx.Node, depth int) error {
 		c.elements = roundedElements{d, out}
 	}
 	c.note("dequantize %s %s axis %d block %d to %v", scale.recipe, zeroRecipe, n.Int("axis", 1), n.Int("block_size", 0), out)
+	c.values = c.recipe // the axis depends on the order so far
 	return nil
 }

@@ -96,6 +96,45 @@ func TestTiedEmbedding(t *testing.T) {
 	}
 }
 
+// The sites of a table hold one weight, whether a product reads it through a Transpose or turns it itself: it is coded once, for all.
+func TestTiedSitesShareTheWeight(t *testing.T) {
+	rng := rand.New(rand.NewPCG(3, 8))
+	_, table := onGrid(t, rng, "d4:4,4:g2,3,4,6", 80, 64)
+	_, square := onGrid(t, rng, "d4:4,4:g2,3,4,6", 64, 64)
+	for _, gemm := range []bool{false, true} {
+		m, _ := tiedModel(17, table, square, gemm)
+		sites, err := rewrite.FindSites(m, rewrite.Options{Embedding: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var shared *rewrite.Weight
+		for _, s := range sites {
+			if s.Initializer != "table" {
+				continue
+			}
+			if shared == nil {
+				shared = s.Weight
+			}
+			if s.Weight != shared || !s.Weight.Gathered() {
+				t.Errorf("Gemm %v: %s has a weight of its own, or one that is not known to be gathered", gemm, s.Name)
+			}
+		}
+	}
+
+	// A square table and its transpose are two matrices.
+	m, _ := tiedModel(17, square, square, false)
+	m.Graph.Nodes[4] = node("head", "MatMul", []string{"hidden", "table"}, []string{"logits"})
+	sites, err := rewrite.FindSites(m, rewrite.Options{Embedding: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range sites {
+		if s.Name == "head" && s.Weight.Gathered() {
+			t.Error("a product with the table itself shares the weight of one with its transpose")
+		}
+	}
+}
+
 // Without being asked for, an embedding stays, and what shares it says why it stays float.
 func TestEmbeddingOnRequest(t *testing.T) {
 	rng := rand.New(rand.NewPCG(22, 4))

@@ -92,6 +92,6 @@ func newWeight(c *constant, transposed bool, alpha float32) *Weight {
 	w := &Weight{n: int(rows), k: int(cols), alpha: alpha, root: c.root, dtype: c.dtype, elements: c.elements}
 	// A matrix that is a permutation of what is stored has strides (K, 1) or (1, N); that of a side 1 long says nothing.
 	w.columns = (colStride != 1 && cols != 1) || (rowStride != cols && rows != 1)
-	w.recipe = fmt.Sprintf("%s|%d %d %v %x", c.recipe, rows, cols, w.columns, alpha)
+	w.recipe = fmt.Sprintf("%s|%d %d %v %x", c.values, rows, cols, w.columns, alpha)
 	return w
 }
