@@ -14,7 +14,8 @@
 #include <vector>
 
 #include "memory.h"
-#include "small.cuh"
+#include "small_bytes.cuh"
+#include "small_halves.cuh"
 #include "workbench.h"
 
 namespace cosetq::cuda {
@@ -71,6 +72,7 @@ struct Bench {
     }
     view.bytes.gains = 0x06050403;
     view.bytes.base = 0x78787878;
+    view.bytes.bits = 8;
     for (int j = 0; j < kGroup; ++j) {
       view.bytes.rest[j] = 0.2f - 0.06f * static_cast<float>(j % 4);
       centre[j] = static_cast<double>(middle) + static_cast<double>(view.bytes.rest[j]);
@@ -90,7 +92,7 @@ struct Bench {
   // The weight of a row and column without the row's scale.
   double Weight(int row, int col) const {
     const int group = col % view.groups, j = col / view.groups;
-    const int step = group % 32 / 4, lane = row % 8 * 4 + group % 4, half = row % 16 / 8, block = j / 4;
+    const int step = group % kPanelSteps, lane = row % 8 * 4 + group % kPanelGroups / kPanelSteps, half = row % 16 / 8, block = j / 4;
     const unsigned char* panel = &host[static_cast<size_t>(TilePanels(view, row / 16)[group / 32] - view.panels)];
     const auto word = [&](int i) { return reinterpret_cast<const uint32_t*>(panel)[(i / 4 * 32 + lane) * 4 + i % 4]; };
     const int place = 2 * block + half;
@@ -144,64 +146,91 @@ double Time(int copies, const std::function<void(int, cudaStream_t)>& call) {
   return static_cast<double>(times[times.size() / 2]);
 }
 
-// With kParts it also prints what it takes to fetch the weights, and to decode them too.
-template <Form kForm, int kRoom, bool kOwn, int kWarps, int kDepth, int kEarly, bool kParts = false>
-void Variant(int number, const Bench& bench, int batch) {
+// Checks and times launch(work, weight, in, out, stream), with float16 activations and results. With parts it also prints what it
+// takes to fetch the weights, and to decode them too.
+template <typename Launch>
+void Variant(int number, const Bench& bench, int batch, bool parts, const Launch& launch) {
   const PackedView& w = bench.view;
   std::mt19937 random(7);
   std::normal_distribution<float> normal;
-  std::vector<__half> a;
+  std::vector<__half> a, y(static_cast<size_t>(batch) * static_cast<size_t>(w.rows));
   for (int64_t i = 0; i < static_cast<int64_t>(batch) * w.cols; ++i) a.push_back(__float2half(normal(random)));
-  const Buffer<__half> in(a);
-  const Buffer<unsigned char> workspace(Prepared::Bytes(w, batch));
-  std::vector<float> y(static_cast<size_t>(batch) * static_cast<size_t>(w.rows));
-  const Buffer<float> out(y.size());
+  const Buffer<__half> in(a), out(y.size());
   Check(cudaMemset(out.get(), 0xff, out.bytes()), "poison");
-  Check(cudaMemset(workspace.get(), 0xff, workspace.bytes()), "poison");
-  const auto launch = [&](auto work, int i, bool half_y, cudaStream_t stream) {
-    return LaunchSmall<kForm, kRoom, kOwn, kWarps, kDepth, kEarly, decltype(work)::value>(bench.Copy(i), in.get(), batch, workspace.get(), out.get(),
-                                                                                    half_y, stream);
-  };
+  std::printf("%2d  ", number);
   const std::integral_constant<Work, kMultiply> whole;
-  std::printf("%2d  room %2d %s warps %2d depth %d early %d ", number, kRoom, kOwn ? "own" : "   ", kWarps, kDepth, kEarly);
-  if (!launch(whole, 0, false, nullptr)) {
+  if (!launch(whole, bench.Copy(0), in.get(), out.get(), nullptr)) {
     std::printf("does not fit\n");
     return;
   }
   Check(cudaMemcpy(y.data(), out.get(), out.bytes(), cudaMemcpyDeviceToHost), "read");
   std::vector<float> scales(static_cast<size_t>(w.rows));
   Check(cudaMemcpy(scales.data(), w.scales, scales.size() * 4, cudaMemcpyDeviceToHost), "read");
-  double squares = std::any_of(y.begin(), y.end(), [](float x) { return std::isnan(x); }) ? INFINITY : 0, norm = 0;
+  double squares = std::any_of(y.begin(), y.end(), [](__half x) { return std::isnan(__half2float(x)); }) ? INFINITY : 0, norm = 0;
   for (int i = 0; i < 64; ++i) {
     const int row = static_cast<int>(random() % static_cast<unsigned>(w.rows)), b = i % batch;
     double sum = 0;
     for (int c = 0; c < w.cols; ++c)
       sum += bench.Weight(row, c) * static_cast<double>(__half2float(a[static_cast<size_t>(b) * static_cast<size_t>(w.cols) + static_cast<size_t>(c)]));
     sum *= static_cast<double>(scales[static_cast<size_t>(row)]);
-    const double e = static_cast<double>(y[static_cast<size_t>(b) * static_cast<size_t>(w.rows) + static_cast<size_t>(row)]) - sum;
+    const double e = static_cast<double>(__half2float(y[static_cast<size_t>(b) * static_cast<size_t>(w.rows) + static_cast<size_t>(row)])) - sum;
     squares += e * e;
     norm += sum * sum;
   }
-  const double all = Time(bench.copies, [&](int i, cudaStream_t stream) { launch(whole, i, true, stream); });
+  const auto time = [&](auto work) {
+    return Time(bench.copies, [&](int i, cudaStream_t stream) { launch(work, bench.Copy(i), in.get(), out.get(), stream); });
+  };
+  const double all = time(whole);
   std::printf("%6.2f us  %5.2f TB/s  error %.1e", all, static_cast<double>(bench.bytes) / all * 1e-6, std::sqrt(squares / norm));
-  if constexpr (kParts) {
-    const auto part = [&](auto work) {
-      return Time(bench.copies, [&](int i, cudaStream_t stream) { launch(work, i, true, stream); });
-    };
-    std::printf("  of it: fetch %.2f, + decode %.2f", part(std::integral_constant<Work, kFetch>()),
-                part(std::integral_constant<Work, kDecode>()));
-  }
+  if (parts)
+    std::printf("  of it: fetch %.2f, + decode %.2f", time(std::integral_constant<Work, kFetch>()), time(std::integral_constant<Work, kDecode>()));
   std::printf("\n");
   std::fflush(stdout);
 }
 
+template <Form kForm, int kRoom, bool kOwn, int kWarps, int kDepth, int kEarly, bool kParts = false>
+void BytesVariant(int number, const Bench& bench, int batch) {
+  const Buffer<unsigned char> workspace(Prepared::Bytes(bench.view, batch));
+  Check(cudaMemset(workspace.get(), 0xff, workspace.bytes()), "poison");
+  std::printf("bytes  room %2d %s warps %2d depth %d early %d        ", kRoom, kOwn ? "own" : "   ", kWarps, kDepth, kEarly);
+  Variant(number, bench, batch, kParts, [&](auto work, const PackedView& w, const __half* a, __half* y, cudaStream_t stream) {
+    if constexpr (kParts || decltype(work)::value == kMultiply) {
+      return LaunchSmallBytes<kForm, kRoom, kOwn, kWarps, kDepth, kEarly, decltype(work)::value>(w, a, batch, workspace.get(), y, true, stream);
+    } else {
+      return false;
+    }
+  });
+}
+
+template <Form kForm, int kRows, typename Plan, bool kParts = false>
+void HalvesVariant(int number, const Bench& bench, int batch) {
+  std::printf("halves rows %2d %s depth %2d early %d %s ", kRows, Plan::kEngine ? "engine" : "lanes ", Plan::kDepth, Plan::kEarly,
+              Plan::kAhead ? "ahead" : "     ");
+  Variant(number, bench, batch, kParts, [&](auto work, const PackedView& w, const __half* a, __half* y, cudaStream_t stream) {
+    if constexpr (kParts || decltype(work)::value == kMultiply) {
+      return LaunchSmallHalves<kForm, kRows, Plan, decltype(work)::value>(w, a, batch, y, stream);
+    } else {
+      return false;
+    }
+  });
+}
+
 template <Form kForm, int kRoom, bool kOwn>
-void Variants(const Bench& bench, int batch) {
+void BytesVariants(const Bench& bench, int batch) {
   constexpr int kUnit = kForm == Form::kOneByte ? 2 : 1, kWarps = kRoom == 16 ? 12 : 16;
-  Variant<kForm, kRoom, kOwn, kWarps, kUnit, kUnit, true>(1, bench, batch);
-  Variant<kForm, kRoom, kOwn, kWarps, 2 * kUnit, kUnit>(2, bench, batch);
-  Variant<kForm, kRoom, kOwn, kWarps, 2 * kUnit, 2 * kUnit>(3, bench, batch);
-  Variant<kForm, kRoom, kOwn, kWarps, 3 * kUnit, 2 * kUnit>(4, bench, batch);
+  BytesVariant<kForm, kRoom, kOwn, kWarps, kUnit, kUnit, true>(1, bench, batch);
+  BytesVariant<kForm, kRoom, kOwn, kWarps, 2 * kUnit, kUnit>(2, bench, batch);
+  BytesVariant<kForm, kRoom, kOwn, kWarps, 2 * kUnit, 2 * kUnit>(3, bench, batch);
+  BytesVariant<kForm, kRoom, kOwn, kWarps, 3 * kUnit, 2 * kUnit>(4, bench, batch);
+}
+
+template <Form kForm, int kRows>
+void HalvesVariants(const Bench& bench, int batch) {
+  constexpr int kUnit = kForm == Form::kOneByte ? 2 : 1;
+  HalvesVariant<kForm, kRows, Plan<false, 2 * kUnit, kUnit>>(5, bench, batch);
+  HalvesVariant<kForm, kRows, Plan<false, kUnit, kUnit, true>>(6, bench, batch);
+  HalvesVariant<kForm, kRows, Plan<true, 2 * kUnit, kUnit>>(7, bench, batch);
+  HalvesVariant<kForm, kRows, Plan<true, 3 * kUnit, 2 * kUnit>, true>(8, bench, batch);
 }
 
 template <Form kForm>
@@ -211,14 +240,18 @@ void RunVariantsOf(const char* name, int rows, int cols, int batch) {
   const bool own = OwnActivations(batch, cols);
   switch (SmallRoom(batch, own)) {
     case 1:
-      return Variants<kForm, 1, true>(bench, batch);
+      BytesVariants<kForm, 1, true>(bench, batch);
+      break;
     case 4:
-      return own ? Variants<kForm, 4, true>(bench, batch) : Variants<kForm, 4, false>(bench, batch);
+      own ? BytesVariants<kForm, 4, true>(bench, batch) : BytesVariants<kForm, 4, false>(bench, batch);
+      break;
     case 8:
-      return Variants<kForm, 8, false>(bench, batch);
+      BytesVariants<kForm, 8, false>(bench, batch);
+      break;
     default:
-      return Variants<kForm, 16, false>(bench, batch);
+      BytesVariants<kForm, 16, false>(bench, batch);
   }
+  batch <= 8 ? HalvesVariants<kForm, 8>(bench, batch) : HalvesVariants<kForm, 16>(bench, batch);
 }
 
 }  // namespace

@@ -31,23 +31,6 @@ __global__ void DecodeGeneral(GeneralView w, int64_t first, T* out) {
   }
 }
 
-// Where a warp gathers the weights of a panel, [row][coordinate][group], so that they leave in runs of 32 columns. Rows are padded
-// so that eight of them lie in different banks.
-constexpr int kStageRow = kGroup * kPanelGroups + 8;
-
-// Copies a panel from its stage to count rows of out, whose columns are aligned to 16 bytes.
-__device__ __forceinline__ void CopyPanel(const PackedView& w, const __half* stage, int lane, int chunk, int count,
-                                          __half* out) {
-  // Eight groups are 16 bytes.
-  for (int i = lane; i < kPanelRows * kGroup * 4; i += 32) {
-    const int part = i % 4, j = i / 4 % kGroup, row = i / 4 / kGroup;
-    const int group = chunk * kPanelGroups + part * 8;
-    if (row >= count || group >= w.groups) continue;
-    *reinterpret_cast<uint4*>(out + static_cast<int64_t>(row) * w.cols + group + static_cast<int64_t>(w.groups) * j) =
-        *reinterpret_cast<const uint4*>(stage + row * kStageRow + j * kPanelGroups + part * 8);
-  }
-}
-
 // The panels of a warp: one after the other of the tiles first ... last - 1.
 template <Form kForm>
 struct Panels {
@@ -72,23 +55,23 @@ struct Panels {
   }
 };
 
-// Calls store(step, a) for all steps of a panel, a being the lane's registers of A.
-template <Form kForm, int kStep = 0, typename Store>
-__device__ __forceinline__ void ForEachStep(const PanelCodes<kForm>& codes, uint32_t lane_table, const uint32_t gains[2][2], uint32_t base,
-                                            const Store& store) {
-  uint32_t a[4];
-  DecodeStep<kForm, kStep>(codes, lane_table, gains, base, a);
-  store(kStep, a);
-  if constexpr (kStep + 1 < kPanelSteps) ForEachStep<kForm, kStep + 1>(codes, lane_table, gains, base, store);
-}
+// The weights of a lane in a panel, in float16: of two rows and each coordinate eight groups that lie next to each other in the matrix.
+struct Runs {
+  uint32_t of[2][kGroup][kPanelSteps / 2];
 
-// out begins with the first row of tile first. Staged: float16, in runs of eight groups that leave together.
-template <Form kForm, bool kStaged, typename T>
-__global__ void __launch_bounds__(kThreads) DecodePacked(const __grid_constant__ PackedView w, int first, int last, T* out) {
+  __device__ __forceinline__ void Set(int half, int coordinate, int step, __half x) {
+    const uint32_t bits = __half_as_ushort(x);
+    uint32_t& word = of[half][coordinate][step / 2];
+    word = step % 2 == 0 ? bits : word | bits << 16;
+  }
+};
+
+// out begins with the first row of tile first. Aligned: float16, and runs of eight groups to 16 bytes.
+template <Form kForm, bool kAligned, typename T>
+__global__ void __launch_bounds__(kThreads, 2) DecodePacked(const __grid_constant__ PackedView w, int first, int last, T* out) {
   LetNextKernelBegin();
   extern __shared__ __align__(128) uint32_t table[];
   const int lane = threadIdx.x % 32, warps = gridDim.x * (kThreads / 32), row = lane / 4;
-  T* stage = reinterpret_cast<T*>(table + TableWords(kForm)) + threadIdx.x / 32 * kPanelRows * kStageRow;
   const uint32_t lane_table = static_cast<uint32_t>(__cvta_generic_to_shared(table)) + lane * 4, base = w.bytes.base;
   const __half2 zero[2] = {FromBytes<0, 1>(base), FromBytes<2, 3>(base)};
   const int64_t count = static_cast<int64_t>(last - first) * w.chunks;
@@ -108,32 +91,41 @@ __global__ void __launch_bounds__(kThreads) DecodePacked(const __grid_constant__
     const float* scales = w.scales + (first + panel.tile) * kPanelRows + row;
     T* tile_out = out + static_cast<int64_t>(panel.tile) * kPanelRows * w.cols;
     const float row_scales[2] = {scales[0], scales[8]};
-    if constexpr (kStaged) {
+    if constexpr (kAligned) {
+      Runs runs;
       ForEachStep<kForm>(panel.codes, lane_table, gains, base, [&](int step, const uint32_t a[4]) {
-        __half* to = stage + row * kStageRow + step * kStepGroups + lane % 4;
 #pragma unroll
         for (int r = 0; r < 4; ++r) {
           const int half = r % 2, block = r / 2;
           const float gain = static_cast<float>(gains[half][step / 4] >> (step % 4 * 8) & 255);
           const float2 points[2] = {__half22float2(__hsub2(FromBytes<0, 1>(a[r]), zero[0])),  // exact
                                     __half22float2(__hsub2(FromBytes<2, 3>(a[r]), zero[1]))};
-          __half* at = to + half * 8 * kStageRow + 4 * block * kPanelGroups;
 #pragma unroll
           for (int pair = 0; pair < 2; ++pair) {
-            const float* c = w.bytes.rest + 4 * block + 2 * pair;
+            const int coordinate = 4 * block + 2 * pair;
+            const float* c = w.bytes.rest + coordinate;
             const __half2 values = __floats2half2_rn(row_scales[half] * (points[pair].x - gain * c[0]),
                                                      row_scales[half] * (points[pair].y - gain * c[1]));
-            at[2 * pair * kPanelGroups] = __low2half(values);
-            at[(2 * pair + 1) * kPanelGroups] = __high2half(values);
+            runs.Set(half, coordinate, step, __low2half(values));
+            runs.Set(half, coordinate + 1, step, __high2half(values));
           }
         }
       });
-      __syncwarp();
-      CopyPanel(w, stage, lane, panel.chunk, rows, tile_out);
-      __syncwarp();
+      const int group = panel.chunk * kPanelGroups + GroupOf(0, lane % 4);
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+#pragma unroll
+        for (int j = 0; j < kGroup; ++j) {
+          const uint32_t(&run)[kPanelSteps / 2] = runs.of[half][j];
+          const int n = row + 8 * half;
+          if (n < rows && group < w.groups)
+            *reinterpret_cast<uint4*>(tile_out + static_cast<int64_t>(n) * w.cols + group + static_cast<int64_t>(w.groups) * j) =
+                make_uint4(run[0], run[1], run[2], run[3]);
+        }
+      }
     } else {
       ForEachStep<kForm>(panel.codes, lane_table, gains, base, [&](int step, const uint32_t a[4]) {
-        const int group = panel.chunk * kPanelGroups + step * kStepGroups + lane % 4;
+        const int group = panel.chunk * kPanelGroups + GroupOf(step, lane % 4);
 #pragma unroll
         for (int r = 0; r < 4; ++r) {
           const int half = r % 2, block = r / 2, n = row + 8 * half;
@@ -153,27 +145,26 @@ __global__ void __launch_bounds__(kThreads) DecodePacked(const __grid_constant__
   }
 }
 
-template <Form kForm, bool kStaged, typename T>
+template <Form kForm, bool kAligned, typename T>
 void LaunchForm(const PackedView& w, int64_t row, int64_t count, T* out, cudaStream_t stream) {
   const int first = static_cast<int>(row / kPanelRows), last = static_cast<int>((row + count + kPanelRows - 1) / kPanelRows);
-  constexpr int kStage = kStaged ? kThreads / 32 * kPanelRows * kStageRow * static_cast<int>(sizeof(T)) : 0;
-  constexpr int kShared = TableWords(kForm) * 4 + kStage;
-  const auto kernel = DecodePacked<kForm, kStaged, T>;
+  constexpr int kShared = TableWords(kForm) * 4;
+  const auto kernel = DecodePacked<kForm, kAligned, T>;
   Check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kShared), "reserve shared memory");
   const int64_t panels = static_cast<int64_t>(last - first) * w.chunks;
   const auto blocks = static_cast<unsigned>(std::min<int64_t>((panels + 7) / 8, 2 * CurrentDevice().processors));
   LaunchOverlapped("decode weights", kernel, dim3(blocks), kThreads, kShared, CurrentDevice().hopper, stream, w, first, last, out);
 }
 
-template <bool kStaged, typename T>
+template <bool kAligned, typename T>
 void LaunchPacked(const PackedView& w, int64_t first, int64_t count, T* out, cudaStream_t stream) {
   switch (w.form) {
     case Form::kOneByte:
-      return LaunchForm<Form::kOneByte, kStaged>(w, first, count, out, stream);
+      return LaunchForm<Form::kOneByte, kAligned>(w, first, count, out, stream);
     case Form::kTwoByte:
-      return LaunchForm<Form::kTwoByte, kStaged>(w, first, count, out, stream);
+      return LaunchForm<Form::kTwoByte, kAligned>(w, first, count, out, stream);
     default:
-      return LaunchForm<Form::kNibbleByte, kStaged>(w, first, count, out, stream);
+      return LaunchForm<Form::kNibbleByte, kAligned>(w, first, count, out, stream);
   }
 }
 

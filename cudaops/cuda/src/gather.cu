@@ -17,8 +17,8 @@ struct PackedRows {
   PackedView w;
 
   __device__ void Decode(int64_t row, int64_t group, float x[kGroup]) const {
-    const int chunk = static_cast<int>(group / kPanelGroups), step = static_cast<int>(group % kPanelGroups) / kStepGroups;
-    const int half = static_cast<int>(row) / 8 % 2, lane = static_cast<int>(row) % 8 * 4 + static_cast<int>(group) % kStepGroups;
+    const int chunk = static_cast<int>(group / kPanelGroups), step = static_cast<int>(group % kPanelSteps);
+    const int half = static_cast<int>(row) / 8 % 2, lane = static_cast<int>(row) % 8 * 4 + static_cast<int>(group % kPanelGroups) / kPanelSteps;
     const unsigned char* panel = TilePanels(w, static_cast<int>(row / kPanelRows))[chunk];
     const auto word = [&](int i) { return __ldg(reinterpret_cast<const uint32_t*>(panel) + (i / 4 * 32 + lane) * 4 + i % 4); };
     const uint32_t gains = __ldg(reinterpret_cast<const uint32_t*>(panel + PanelVectors(w.form) * 512) + lane);

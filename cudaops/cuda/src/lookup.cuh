@@ -4,6 +4,8 @@
 #ifndef COSETQ_CUDA_LOOKUP_CUH_
 #define COSETQ_CUDA_LOOKUP_CUH_
 
+#include <type_traits>
+
 #include "views.h"
 
 namespace cosetq::cuda {
@@ -117,6 +119,21 @@ __device__ __forceinline__ void DecodeStep(const PanelCodes<kForm>& codes, uint3
   StepWords<kForm> words;
   LookUpStep<kForm, kStep>(codes, lane_table, words);
   CombineStep<kForm, kStep>(words, gains, base, a);
+}
+
+// How much of the work is done, for measuring what each part costs: the weights fetched, decoded, multiplied.
+enum Work { kFetch, kDecode, kMultiply };
+
+// Calls use(step, a) for all steps of a panel, the step as a constant.
+template <Form kForm, int kStep = 0, typename Use>
+__device__ __forceinline__ void ForEachStep(const PanelCodes<kForm>& codes, uint32_t lane_table, const uint32_t gains[2][2], uint32_t base,
+                                            const Use& use) {
+  if constexpr (kStep < kPanelSteps) {
+    uint32_t a[4];
+    DecodeStep<kForm, kStep>(codes, lane_table, gains, base, a);
+    use(std::integral_constant<int, kStep>(), a);
+    ForEachStep<kForm, kStep + 1>(codes, lane_table, gains, base, use);
+  }
 }
 
 // The gains of a panel, a byte per step, of the rows g (first) and g + 8.

@@ -49,10 +49,13 @@ __device__ __forceinline__ void FetchForTwo(uint32_t to, const void* from, int b
       : "memory");
 }
 
+// What the thread has read and written in shared memory is over before what it has the copy engine do afterwards.
+__device__ __forceinline__ void FenceCopyEngine() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+
 // Makes new barriers known to everybody, the copy engine too.
 __device__ __forceinline__ void PublishBarriers() {
   asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
-  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+  FenceCopyEngine();
 }
 
 // The place of this block in its cluster.

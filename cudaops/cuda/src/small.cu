@@ -2,7 +2,8 @@
 
 #include <cuda_fp16.h>
 
-#include "small.cuh"
+#include "small_bytes.cuh"
+#include "small_halves.h"
 
 namespace cosetq::cuda {
 namespace {
@@ -15,13 +16,13 @@ bool Launch(const PackedView& w, const T* a, int batch, void* y, bool half_y, vo
   const int64_t panels = static_cast<int64_t>(w.tiles) * w.chunks / w.shares / kWarps;
   if constexpr (kRoom == 16 || kForm == Form::kTwoByte || (kForm == Form::kNibbleByte && kRoom == 1)) {
     if ((kRoom == 16 || (panels >= 6 && panels < 16)) &&
-        LaunchSmall<kForm, kRoom, kOwn, kWarps, 3 * kUnit, 2 * kUnit>(w, a, batch, workspace, y, half_y, stream))
+        LaunchSmallBytes<kForm, kRoom, kOwn, kWarps, 3 * kUnit, 2 * kUnit>(w, a, batch, workspace, y, half_y, stream))
       return true;
   }
   if constexpr (kRoom < 16) {
-    if (panels >= 16 && LaunchSmall<kForm, kRoom, kOwn, kWarps, 2 * kUnit>(w, a, batch, workspace, y, half_y, stream)) return true;
+    if (panels >= 16 && LaunchSmallBytes<kForm, kRoom, kOwn, kWarps, 2 * kUnit>(w, a, batch, workspace, y, half_y, stream)) return true;
   }
-  return LaunchSmall<kForm, kRoom, kOwn, kWarps, kUnit>(w, a, batch, workspace, y, half_y, stream);
+  return LaunchSmallBytes<kForm, kRoom, kOwn, kWarps, kUnit>(w, a, batch, workspace, y, half_y, stream);
 }
 
 template <Form kForm, typename T>
@@ -60,6 +61,7 @@ size_t SmallWorkspace(const PackedView& w, int64_t batch) {
 
 bool SmallLinear(const PackedView& w, const void* a, bool half_a, int batch, void* y, bool half_y, void* workspace,
                  cudaStream_t stream) {
+  if (half_a && half_y && TakesHalves(w, a, batch) && SmallHalvesLinear(w, a, batch, y, stream)) return true;
   return half_a ? LaunchType(w, static_cast<const __half*>(a), batch, y, half_y, workspace, stream)
                 : LaunchType(w, static_cast<const float*>(a), batch, y, half_y, workspace, stream);
 }

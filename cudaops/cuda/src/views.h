@@ -2,9 +2,9 @@
 //
 // Forms with byte digits of D4 are *packed* for the tensor cores. A panel is 16 rows by 256 columns, that is 32 groups
 // of 8, and holds what the lanes of one warp need, lane by lane, for eight products of m16n8k32. In step s lane
-// 4g + t has group 4s + t of the rows g and g + 8: its registers a0 and a2 are the two blocks of row g, a1
+// 4g + t has group 8t + s of the rows g and g + 8: its registers a0 and a2 are the two blocks of row g, a1
 // and a3 those of row g + 8, a byte per weight. The columns of the product are therefore a permutation of those of
-// the matrix, which the activations follow.
+// the matrix, which the activations follow: a lane's groups lie next to each other there, 16 bytes of float16 of a coordinate.
 
 #ifndef COSETQ_CUDA_VIEWS_H_
 #define COSETQ_CUDA_VIEWS_H_
@@ -21,6 +21,9 @@ constexpr int kPanelRows = 16;
 constexpr int kPanelGroups = 32;
 constexpr int kPanelSteps = 8;
 constexpr int kStepGroups = kPanelGroups / kPanelSteps;
+
+// The group of a chunk that lanes 4g + t have in a step.
+__host__ __device__ constexpr int GroupOf(int step, int t) { return t * kPanelSteps + step; }
 
 // 16-byte vectors of codes that a lane has in a panel, [vector][lane]. One level: the digits of four steps, a word each.
 // Two levels: fine and coarse digits of a step, then of the next. Four-bit fine digits: eight words of
@@ -49,6 +52,7 @@ struct ByteView {
   const uint32_t* coarse;  // [256]; null if fine is the table of both levels
   uint32_t gains;          // four bytes: gains times factor, and all words are divided by it
   uint32_t base;           // the biases, a byte each
+  int32_t bits;            // gain * (v - centre) is less than 2^bits
   float rest[kGroup];      // centre less rounded centre, over factor: less than 1 in sum
 };
 

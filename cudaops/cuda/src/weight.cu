@@ -18,7 +18,7 @@ __global__ void Pack(PackedView p, GeneralView w, unsigned char* panels) {
   uint32_t words[16] = {}, gains = 0;
   const auto* codes = static_cast<const unsigned char*>(w.codes);
   for (int step = 0; step < kPanelSteps; ++step) {
-    const int64_t group = chunk * kPanelGroups + step * kStepGroups + lane % 4;
+    const int64_t group = chunk * kPanelGroups + GroupOf(step, lane % 4);
     if (group >= w.groups) break;
     uint32_t fine = 0, coarse = 0;
     for (int half = 0; half < 2; ++half) {
@@ -85,9 +85,8 @@ struct Bytes {
 // Weights as bytes for a sum of levels between low and high; nothing if a byte is too small for them.
 std::optional<Bytes> BytesOf(Form form, const FormTables& t, const float centre[kGroup], const std::vector<int>& gains, int low, int high) {
   Bytes b;
-  int rounded[4], bias[4];
+  int rounded[4], bias[4], most_weight = 0;
   float rests = 0;
-  int largest = 0;
   for (int j = 0; j < 4; ++j) {
     // Both blocks have the table in common, and therefore the integer.
     rounded[j] = static_cast<int>(std::lround((centre[j] + centre[j + 4]) / 2));
@@ -97,19 +96,22 @@ std::optional<Bytes> BytesOf(Form form, const FormTables& t, const float centre[
       most = std::max(most, gain * (high - rounded[j]));
     }
     if (most - least > 255) return {};
-    largest = std::max({largest, -least, most});
+    most_weight = std::max({most_weight, -least, most});
     bias[j] = -least;
     for (int block = 0; block < 2; ++block) {
       b.view.rest[4 * block + j] = centre[4 * block + j] - static_cast<float>(rounded[j]);
       rests += std::fabs(b.view.rest[4 * block + j]);
     }
   }
+  // The rounding has moved v by half a unit at most, or by as much as the centres of the blocks differ.
+  const int bound = most_weight + *std::max_element(gains.begin(), gains.end()) * (1 + static_cast<int>(rests));
+  while (bound >> b.view.bits != 0) ++b.view.bits;
   int factor = std::max(1, static_cast<int>(std::ceil(rests)));
   factor += factor % 2 == 0;
   const int largest_gain = factor * *std::max_element(gains.begin(), gains.end());
   if (largest_gain > 255) return {};
   // The kernel for few rows wants the sum of a panel with activations in 31 bits: of kGroup weights, and what is left of their centre.
-  if (static_cast<int64_t>(kPanelGroups) * (kGroup * largest + largest_gain) * 32639 >= int64_t{1} << 31) return {};
+  if (static_cast<int64_t>(kPanelGroups) * (kGroup * most_weight + largest_gain) * 32639 >= int64_t{1} << 31) return {};
   for (float& x : b.view.rest) x /= static_cast<float>(factor);
   for (int i = 0; i < 4; ++i) b.view.gains |= static_cast<uint32_t>(factor * gains[static_cast<size_t>(i) % gains.size()]) << (8 * i);
   b.view.base = Fields(bias);

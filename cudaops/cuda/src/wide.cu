@@ -60,8 +60,21 @@ __device__ __forceinline__ void Clear(uint32_t* flags, int count) {
   for (int i = threadIdx.x; i < count; i += kThreads) flags[i] = 0;
 }
 
-// Makes float16 numbers. A block per row of activations: a thread has two coordinates of the eight groups of two steps, which are two
-// pieces of a slice. Blocks are small, so that many rows are on their way at the same time.
+// Four lanes q read eight groups each that lie next to each other, which are the steps of lanes of a panel; a piece of a slice wants the
+// four groups of a step. So they exchange words, of a group each: lane q gives its r-th one to lane r.
+__device__ __forceinline__ void ExchangeGroups(int q, uint32_t (&words)[4]) {
+  const auto exchange = [&](bool high, int bit, uint32_t& first, uint32_t& second) {
+    const uint32_t other = __shfl_xor_sync(0xffffffffu, high ? first : second, bit);
+    (high ? first : second) = other;
+  };
+  exchange(q & 2, 2, words[0], words[2]);
+  exchange(q & 2, 2, words[1], words[3]);
+  exchange(q & 1, 1, words[0], words[1]);
+  exchange(q & 1, 1, words[2], words[3]);
+}
+
+// Makes float16 numbers. A block per row of activations: a thread reads two coordinates of eight groups, and writes two pieces of a
+// slice, of two steps. Blocks are small, so that many rows are on their way at the same time.
 template <typename T>
 __global__ void __launch_bounds__(kThreads) PrepareHalves(const __grid_constant__ PackedView w, const T* a, int columns,
                                                           WideActivations out, uint32_t* flags, int count) {
@@ -86,8 +99,9 @@ __global__ void __launch_bounds__(kThreads) PrepareHalves(const __grid_constant_
   const ColumnPlace place(out.slices, blockIdx.x, columns, AllSlices(w.chunks, false));
   const bool whole = Whole(w, a);
   const int steps = threadIdx.x % 4, pair = threadIdx.x / 4 % 4;  // the first of two steps, halved
+  const int all = (w.chunks + 1) / 2 * 2;                          // whole warps
 #pragma unroll 2
-  for (int chunk = threadIdx.x / 16; chunk < w.chunks; chunk += kThreads / 16) {
+  for (int chunk = threadIdx.x / 16; chunk < all; chunk += kThreads / 16) {
     const int group = chunk * kPanelGroups + steps * 8;
     Eight<T> x[2];
 #pragma unroll
@@ -96,8 +110,9 @@ __global__ void __launch_bounds__(kThreads) PrepareHalves(const __grid_constant_
     for (int odd = 0; odd < 2; ++odd) {
       uint32_t words[4];
 #pragma unroll
-      for (int t = 0; t < 4; ++t) words[t] = Pack(ToFloat(x[0].x[4 * odd + t]) * scale, ToFloat(x[1].x[4 * odd + t]) * scale);
-      *place.Piece(chunk * 4 + steps, odd * 4 + pair) = make_uint4(words[0], words[1], words[2], words[3]);
+      for (int r = 0; r < 4; ++r) words[r] = Pack(ToFloat(x[0].x[2 * r + odd]) * scale, ToFloat(x[1].x[2 * r + odd]) * scale);
+      ExchangeGroups(steps, words);
+      if (chunk < w.chunks) *place.Piece(chunk * 4 + steps, odd * 4 + pair) = make_uint4(words[0], words[1], words[2], words[3]);
     }
   }
   if (threadIdx.x == 0) out.steps[blockIdx.x] = step;
@@ -150,7 +165,7 @@ __device__ __forceinline__ uint32_t LargestOf(const Eight<__half>& v) {
   return FloatMagnitude(Magnitude(*reinterpret_cast<const uint4*>(v.x), __half()), __half());
 }
 
-// Rounds to bytes. A block per row of activations: a thread has a block of the eight groups of two steps.
+// Rounds to bytes. A block per row of activations: a thread reads a block of eight groups.
 template <typename T>
 __global__ void __launch_bounds__(kThreads) PrepareBytes(const __grid_constant__ PackedView w, const T* a, int columns,
                                                          WideActivations out, uint32_t* flags, int count) {
@@ -209,29 +224,28 @@ __global__ void __launch_bounds__(kThreads) PrepareBytes(const __grid_constant__
   int32_t added = 0;
   for (int chunk = first; chunk < all; chunk += kStride) {
     if (kStride < all) load(chunk);  // or it is still there
-    if (chunk >= w.chunks) break;
 #pragma unroll
     for (int odd = 0; odd < 2; ++odd) {
       uint32_t words[4];
 #pragma unroll
-      for (int t = 0; t < 4; ++t) {
+      for (int r = 0; r < 4; ++r) {
         float group[4];
 #pragma unroll
-        for (int j = 0; j < 4; ++j) group[j] = __fmaf_rn(ToFloat(x[j].x[4 * odd + t]), scale, kRound);
-        words[t] = LowBytes(group);
-        added = DotBytes(w.bytes.base, words[t], added);
+        for (int j = 0; j < 4; ++j) group[j] = __fmaf_rn(ToFloat(x[j].x[2 * r + odd]), scale, kRound);
+        words[r] = LowBytes(group);
+        added = DotBytes(w.bytes.base, words[r], added);
       }
+      ExchangeGroups(steps, words);
+      if (chunk >= w.chunks) continue;
       *place.Piece(corrections + chunk * 2 + steps / 2, (steps % 2 * 2 + odd) * 2 + block) =
           make_uint4(words[0], words[1], words[2], words[3]);
     }
-    // The correction of step s of place t is byte 4t + s % 4 of a piece. Each of the two threads of the groups writes half of them.
-    auto* to = reinterpret_cast<uint16_t*>(place.Piece(chunk / 4, chunk % 4 * 2 + steps / 2)) + 4 * block + steps % 2;
+    // The correction of step s of lane t is byte 4t + s % 4 of a piece. Each of the two threads of the groups writes half of them.
+    if (chunk >= w.chunks) continue;
+    float four[4];
 #pragma unroll
-    for (int k = 0; k < 2; ++k) {
-      const float two[2] = {block == 0 ? correction[k] : correction[2 + k], block == 0 ? correction[4 + k] : correction[6 + k]};
-      const uint32_t low = __float_as_uint(__fmaf_rn(two[0], correction_scale, kRound));
-      to[2 * k] = static_cast<uint16_t>(__byte_perm(low, __float_as_uint(__fmaf_rn(two[1], correction_scale, kRound)), 0x0040));
-    }
+    for (int i = 0; i < 4; ++i) four[i] = __fmaf_rn(block == 0 ? correction[i] : correction[4 + i], correction_scale, kRound);
+    reinterpret_cast<uint32_t*>(place.Piece(chunk / 4, chunk % 4 * 2 + block))[steps] = LowBytes(four);
   }
   added = __reduce_add_sync(0xffffffffu, added);
   if (lane == 0) atomicAdd(&sum, added);

@@ -17,6 +17,7 @@ struct Case {
   int64_t rows, cols;
   Options options;
   int rotation = 0;  // columns of a block, or 0 for none
+  float last = 1;    // what the last column of the activations is larger by
 };
 
 // Gives the weight of a sample a rotation with signs from its memory.
@@ -104,7 +105,8 @@ void Run(const Case& c, const std::vector<int64_t>& batches) {
     std::vector<float> single(count);
     std::vector<double> a(count);
     for (size_t i = 0; i < count; ++i) {
-      half[i] = FloatToHalf(normal(random));
+      const bool last = static_cast<int64_t>(i) % c.cols == c.cols - 1;
+      half[i] = FloatToHalf(normal(random) * (last ? c.last : 1));
       a[i] = single[i] = HalfToFloat(half[i]);
     }
     const DeviceBytes in = c.options.half ? DeviceBytes(half) : DeviceBytes(single);
@@ -183,12 +185,53 @@ void TestCudaLinear(bool brief) {
   Run({CodecNamed("d4:2,4"), 300, 9000, options}, {1, 8, 16});
   Run({CodecNamed("d4:4"), 40000, 300, options}, {1, 16});
   Run({CodecNamed("d4:4,4"), 13000, 4000, options}, {1, 5});
-  // A row too long to be kept in shared memory.
   Run({CodecNamed("d4:4,4"), 40, 17000, options}, {1});
+  // Several chunks for a warp, and a peak in the last of them.
+  for (const bool half : {false, true}) {
+    options.half = half;
+    for (const char* codec : {"d4:4,4", "d4:2,4", "d4:4"}) Run({CodecNamed(codec), 300, 8192, options, 0, 1000}, {1, 4, 7, 16});
+  }
+  options.half = false;
   // Several tiles of rows and of columns, the last ones not full, and chunks that fill no slice of corrections.
   for (const char* codec : {"d4:4,4", "d4:2,4", "d4:4"}) Run({CodecNamed(codec), 700, 1400, options}, {17, 33, 128, 300});
   // Just more tiles than a GPU has processors, and long enough for them to be cut.
   Run({CodecNamed("d4:4,4"), 17000, 2048, options}, {40});
+}
+
+// NaN and infinity in a row of activations leave the other rows alone.
+void TestCudaNotFinite() {
+  const int64_t rows = 40, cols = 512, batch = 5;
+  for (const bool half : {false, true}) {
+    Options options;
+    options.half = half;
+    Sample sample(CodecNamed("d4:4,4"), rows, cols, options, 1);
+    const DeviceSample device(sample.spec());
+    std::vector<float> single(static_cast<size_t>(batch * cols), 0.25f);
+    single[static_cast<size_t>(cols + 3)] = NAN;
+    single[static_cast<size_t>(3 * cols + 300)] = INFINITY;
+    std::vector<uint16_t> halves;
+    for (const float x : single) halves.push_back(FloatToHalf(x));
+    const DeviceBytes in = half ? DeviceBytes(halves) : DeviceBytes(single), out(static_cast<size_t>(batch * rows) * (half ? 2 : 4));
+    cosetq_linear_call call = {};
+    call.a = in.get();
+    call.y = out.get();
+    call.batch = batch;
+    call.type = half ? COSETQ_FLOAT16 : COSETQ_FLOAT;
+    call.accuracy = schema::kAccuracyAccurate;
+    call.workspace_bytes = cosetq_cuda_linear_workspace(device.get(), batch, call.type, call.accuracy);
+    const DeviceBytes workspace(static_cast<size_t>(call.workspace_bytes));
+    call.workspace = workspace.get();
+    Must(cosetq_cuda_linear(device.get(), &call, nullptr) == 0, "cosetq_cuda_linear");
+    std::vector<float> y;
+    if (half) {
+      for (const uint16_t x : out.Read<uint16_t>()) y.push_back(HalfToFloat(x));
+    } else {
+      y = out.Read<float>();
+    }
+    bool as_wanted = true;
+    for (int64_t i = 0; i < batch * rows; ++i) as_wanted &= std::isfinite(y[static_cast<size_t>(i)]) == (i / rows % 2 == 0);
+    Check(as_wanted, std::string("rows with NaN and infinity give such results, others do not, ") + (half ? "float16" : "float"));
+  }
 }
 
 void TestCudaDecode() {

@@ -10,6 +10,7 @@
 namespace cosetq::test {
 void TestCudaLinear(bool brief);
 void TestCudaDecode();
+void TestCudaNotFinite();
 void TestCudaEncode();
 void TestCudaErrors();
 void TestCudaTables();
@@ -26,6 +27,7 @@ int main(int argc, char** argv) {
   TestCudaEncode();
   TestCudaDecode();
   TestCudaTables();
+  TestCudaNotFinite();
   TestCudaLinear(brief);
   std::printf("%ld passed, %ld failed\n", Passed(), Failed());
   return Failed() == 0 ? 0 : 1;

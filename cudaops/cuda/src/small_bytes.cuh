@@ -1,4 +1,4 @@
-// The kernel of small.h.
+// The kernel of small.h that makes bytes of the activations.
 //
 // A block takes a range of row tiles, a warp an equal share of the block's panels, in an order that goes through the tiles of one
 // chunk of columns before the next: a warp thus keeps the activations of its chunk in registers, and the warps need not wait for
@@ -9,34 +9,15 @@
 // the bytes of the first one where they have room in registers. A single row of activations every block makes bytes of by itself,
 // since a kernel of its own for that would take longer, and a few rows if they are not long; others are prepared by one.
 
-#ifndef COSETQ_CUDA_SMALL_CUH_
-#define COSETQ_CUDA_SMALL_CUH_
+#ifndef COSETQ_CUDA_SMALL_BYTES_CUH_
+#define COSETQ_CUDA_SMALL_BYTES_CUH_
 
-#include <cuda_fp16.h>
-
-#include <algorithm>
-
-#include "activations.cuh"
+#include "byte_operands.cuh"
 #include "device.h"
 #include "errors.h"
-#include "lookup.cuh"
-#include "overlap.h"
-#include "shared.cuh"
 #include "small.h"
 
 namespace cosetq::cuda {
-
-// Rows of activations that a kernel for a batch has room for, and the tiles of eight columns of B that they take. A row's high bytes
-// are one column, its low bytes another. Either way a lane has both of what belongs to a row of A and one of B. Up to four rows
-// share a tile, where they alternate; with more, tiles do.
-//
-// Up to four rows are made ready by every block itself, if shared memory has room for them beside all else, which takes so much at most.
-inline bool OwnActivations(int64_t batch, int64_t cols) {
-  const int left = CurrentDevice().shared_limit - (batch <= 1 ? 96 : 152) * 1024;
-  return batch <= 4 && batch * cols * static_cast<int64_t>(sizeof(float)) <= std::min(1 << 16, left);
-}
-constexpr int SmallRoom(int64_t batch, bool own) { return own && batch <= 1 ? 1 : batch <= 4 ? 4 : batch <= 8 ? 8 : 16; }
-constexpr int ColumnTiles(int room) { return (room + 3) / 4; }
 
 namespace {
 
@@ -55,101 +36,9 @@ struct Sums {
   }
 };
 
-// Activations made ready by a kernel of their own: [chunk][row] as ChunkRow has it, and the peaks of the rows.
-struct Prepared {
-  unsigned char* chunks;
-  uint32_t* peaks;
-
-  static size_t Bytes(const PackedView& w, int64_t batch) {
-    return static_cast<size_t>(batch) * (static_cast<size_t>(w.chunks) * ChunkRow::kBytes + 4);
-  }
-  Prepared(void* memory, const PackedView& w, int batch)
-      : chunks(static_cast<unsigned char*>(memory)),
-        peaks(reinterpret_cast<uint32_t*>(chunks + static_cast<size_t>(w.chunks) * static_cast<size_t>(batch) * ChunkRow::kBytes)) {}
-
-  __device__ __forceinline__ const unsigned char* At(int chunk, int row, int batch) const {
-    return chunks + (static_cast<int64_t>(chunk) * batch + row) * ChunkRow::kBytes;
-  }
-};
-
-// The activations of one chunk as a lane multiplies them: lane 4c + t has column c of the tiles; and what the sums of a panel lack so
-// that the biases leave them, for the two rows of which the lane has sums.
-template <int kRoom>
-struct Operands {
-  static constexpr int kTiles = ColumnTiles(kRoom), kPairs = Sums<kRoom>::kPairs;
-  uint4 data[kPanelSteps / 2][kTiles];
-  uint2 rests[kTiles];
-  int offsets[kPairs][2];
-
-  // Another kernel has written them a moment ago, so they are read past the first-level cache.
-  __device__ __forceinline__ void Load(const Prepared& from, int chunk, int batch, int lane) {
-    const int t = lane % 4, column = lane / 4;
-#pragma unroll
-    for (int tile = 0; tile < kTiles; ++tile) {
-      const int row = kRoom == 4 ? column / 2 : tile / 2 * 8 + column, low = kRoom == 4 ? column % 2 : tile % 2;
-      const unsigned char* at = from.At(chunk, row, batch) + low * ChunkRow::kLow;
-      const bool there = row < batch;
-#pragma unroll
-      for (int pair = 0; pair < kPanelSteps / 2; ++pair) {
-        data[pair][tile] = make_uint4(0, 0, 0, 0);
-        if (there) data[pair][tile] = __ldcg(reinterpret_cast<const uint4*>(at + ChunkRow::Data(2 * pair, t)));
-      }
-      rests[tile] = make_uint2(0, 0);
-      if (there) rests[tile] = __ldcg(reinterpret_cast<const uint2*>(at + ChunkRow::Rest(0, t)));
-    }
-#pragma unroll
-    for (int pair = 0; pair < kPairs; ++pair) {
-#pragma unroll
-      for (int i = 0; i < (kRoom == 4 ? 1 : 2); ++i) {
-        const int row = kRoom == 4 ? t : 8 * pair + 2 * t + i;
-        offsets[pair][i] = row < batch ? __ldcg(reinterpret_cast<const int*>(from.At(chunk, row, batch) + ChunkRow::kOffset)) : 0;
-      }
-    }
-  }
-
-  // The same from what Store has brought to the stage of the warp, of rows up to four.
-  __device__ __forceinline__ void Collect(uint32_t stage, int batch, int lane) {
-    const int t = lane % 4, column = lane / 4, row = column / 2, low = column % 2;
-    const uint32_t at = stage + row * ChunkRow::kOffset + low * ChunkRow::kLow;
-    const bool there = row < (kRoom == 1 ? 1 : batch);
-#pragma unroll
-    for (int pair = 0; pair < kPanelSteps / 2; ++pair) {
-      data[pair][0] = make_uint4(0, 0, 0, 0);
-      if (there) data[pair][0] = LoadShared16(at + ChunkRow::Data(2 * pair, t));
-    }
-    rests[0] = make_uint2(0, 0);
-    if (there) rests[0] = LoadShared8(at + ChunkRow::Rest(0, t));
-  }
-};
-
-// A lane makes a group of a chunk's row and brings it to its place; returns the offset of the row.
-__device__ __forceinline__ int StoreGroup(const ByteView& w, float x[kGroup], uint32_t peak, int lane, uint32_t stage) {
-  const GroupBytes bytes(w, x, ScaleOf(peak));
-  const int step = lane / kStepGroups, t = lane % kStepGroups;
-  StoreShared8(stage + ChunkRow::Data(step, t), bytes.high[0], bytes.high[1]);
-  StoreShared8(stage + ChunkRow::kLow + ChunkRow::Data(step, t), bytes.low[0], bytes.low[1]);
-  StoreShared1(stage + ChunkRow::Rest(step, t), bytes.high_rest);
-  StoreShared1(stage + ChunkRow::kLow + ChunkRow::Rest(step, t), bytes.low_rest);
-  return static_cast<int>(__reduce_add_sync(0xffffffffu, static_cast<unsigned>(bytes.Offset())));
-}
-
-// How much of the work is done, for measuring what each part costs: the weights fetched, decoded, multiplied.
-enum Work { kFetch, kDecode, kMultiply };
-
-template <Form kForm, int kStep = 0, typename Use>
-__device__ __forceinline__ void ForEachStep(const PanelCodes<kForm>& codes, uint32_t lane_table, const uint32_t gains[2][2],
-                                            uint32_t base, const Use& use) {
-  if constexpr (kStep < kPanelSteps) {
-    uint32_t a[4];
-    DecodeStep<kForm, kStep>(codes, lane_table, gains, base, a);
-    use(std::integral_constant<int, kStep>(), a);
-    ForEachStep<kForm, kStep + 1>(codes, lane_table, gains, base, use);
-  }
-}
-
 // Shared memory of a block, by address from its begin.
 template <Form kForm, int kRoom, bool kOwn, int kWarps, int kDepth>
-struct SmallLayout {
+struct SmallBytesLayout {
   static constexpr int kTileBytes = Sums<kRoom>::kBytes + 2 * kPanelRows * 4;
   static constexpr int kRings = TableWords(kForm) * 4;
   static constexpr int kStages = kRings + kWarps * kDepth * PanelBytes(kForm);
@@ -163,8 +52,8 @@ struct SmallLayout {
 
 template <Form kForm, int kRoom, bool kOwn, int kWarps, int kDepth, int kEarly, Work kWork, typename T>
 __global__ void __launch_bounds__(kWarps * 32, 1)
-    Small(const __grid_constant__ PackedView w, const T* a, const __grid_constant__ Prepared prepared, int batch, void* y, bool half_y) {
-  using Layout = SmallLayout<kForm, kRoom, kOwn, kWarps, kDepth>;
+    SmallBytes(const __grid_constant__ PackedView w, const T* a, const __grid_constant__ Prepared prepared, int batch, void* y, bool half_y) {
+  using Layout = SmallBytesLayout<kForm, kRoom, kOwn, kWarps, kDepth>;
   constexpr int kVectors = PanelVectors(kForm), kSlot = PanelBytes(kForm), kThreads = kWarps * 32, kColumnTiles = ColumnTiles(kRoom);
   constexpr bool kAhead = kOwn && kEarly == kDepth;  // the first panel is decoded before the activations are there
   LetNextKernelBegin();
@@ -373,49 +262,13 @@ __global__ void __launch_bounds__(kWarps * 32, 1)
   }
 }
 
-// A block takes four chunks of one row of activations, and finds the peak of the whole row by itself. It has few threads, so that it
-// fits beside a block of the kernel ahead. Rows that
-// are not long are kept in shared memory, which is faster than fetching columns one by one.
-constexpr int kPrepareThreads = 4 * kPanelGroups, kKeptRow = 1 << 12;
-
-template <typename T>
-__global__ void __launch_bounds__(kPrepareThreads)
-    Prepare(const __grid_constant__ PackedView w, const T* a, const __grid_constant__ Prepared to, int batch) {
-  __shared__ uint32_t peak;
-  extern __shared__ __align__(128) unsigned char shared[];
-  LetNextKernelBegin();
-  if (threadIdx.x == 0) peak = 0;
-  __syncthreads();
-  const int row = blockIdx.y, group = blockIdx.x * kPrepareThreads + threadIdx.x, chunk = group / kPanelGroups;
-  const T* from = a + static_cast<int64_t>(row) * w.cols;
-  T* const copy = w.cols <= kKeptRow ? reinterpret_cast<T*>(shared) : nullptr;
-  WaitForKernelsAhead();
-  float x[kGroup];
-  if (copy == nullptr) LoadGroup(w, from, group, x);
-  const uint32_t largest = PeakOf(from, w.cols, threadIdx.x, kPrepareThreads, copy);
-  if (threadIdx.x % 32 == 0) atomicMax(&peak, largest);
-  __syncthreads();
-  if (group == 0) to.peaks[row] = peak;
-  if (chunk >= w.chunks) return;
-  if (copy != nullptr) LoadGroup(w, copy, group, x);
-  const GroupBytes bytes(w.bytes, x, ScaleOf(peak));
-  const int lane = threadIdx.x % 32, step = lane / kStepGroups, t = lane % kStepGroups;
-  unsigned char* out = to.chunks + (static_cast<int64_t>(chunk) * batch + row) * ChunkRow::kBytes;
-  *reinterpret_cast<uint2*>(out + ChunkRow::Data(step, t)) = make_uint2(bytes.high[0], bytes.high[1]);
-  *reinterpret_cast<uint2*>(out + ChunkRow::kLow + ChunkRow::Data(step, t)) = make_uint2(bytes.low[0], bytes.low[1]);
-  out[ChunkRow::Rest(step, t)] = static_cast<unsigned char>(bytes.high_rest);
-  out[ChunkRow::kLow + ChunkRow::Rest(step, t)] = static_cast<unsigned char>(bytes.low_rest);
-  const int offset = static_cast<int>(__reduce_add_sync(0xffffffffu, static_cast<unsigned>(bytes.Offset())));
-  if (lane == 0) *reinterpret_cast<int*>(out + ChunkRow::kOffset) = offset;
-}
-
 // Launches the kernels over the whole device; false if the weight does not fit. Of a warp's ring, kEarly panels are
 // fetched before the activations are there.
 template <Form kForm, int kRoom, bool kOwn, int kWarps, int kDepth, int kEarly = kDepth, Work kWork = kMultiply, typename T>
-bool LaunchSmall(const PackedView& w, const T* a, int batch, void* workspace, void* y, bool half_y, cudaStream_t stream) {
-  const auto kernel = Small<kForm, kRoom, kOwn, kWarps, kDepth, kEarly, kWork, T>;
+bool LaunchSmallBytes(const PackedView& w, const T* a, int batch, void* workspace, void* y, bool half_y, cudaStream_t stream) {
+  const auto kernel = SmallBytes<kForm, kRoom, kOwn, kWarps, kDepth, kEarly, kWork, T>;
   const Device& device = CurrentDevice();
-  const int shared = SmallLayout<kForm, kRoom, kOwn, kWarps, kDepth>::Bytes((w.tiles + w.shares - 1) / w.shares, batch * w.cols * static_cast<int>(sizeof(T)));
+  const int shared = SmallBytesLayout<kForm, kRoom, kOwn, kWarps, kDepth>::Bytes((w.tiles + w.shares - 1) / w.shares, batch * w.cols * static_cast<int>(sizeof(T)));
   if (shared > device.shared_limit) return false;
   Check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared), "reserve shared memory");
   const Prepared prepared(workspace, w, batch);
@@ -432,4 +285,4 @@ bool LaunchSmall(const PackedView& w, const T* a, int batch, void* workspace, vo
 }  // namespace
 }  // namespace cosetq::cuda
 
-#endif  // COSETQ_CUDA_SMALL_CUH_
+#endif  // COSETQ_CUDA_SMALL_BYTES_CUH_

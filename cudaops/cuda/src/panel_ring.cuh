@@ -1,0 +1,98 @@
+// A warp's panels on their way through shared memory.
+
+#ifndef COSETQ_CUDA_PANEL_RING_CUH_
+#define COSETQ_CUDA_PANEL_RING_CUH_
+
+#include "lookup.cuh"
+#include "pipeline.cuh"
+#include "shared.cuh"
+
+namespace cosetq::cuda {
+
+// A ring of kDepth panels, private to a warp, which takes them one after the other. The copy engine (Hopper's) fetches them without a
+// lane having to wait for a place in the queue of loads; or each lane copies its part, which begins sooner.
+template <Form kForm, int kDepth, bool kEngine>
+class PanelRing {
+ public:
+  static constexpr int kSlot = PanelBytes(kForm), kBytes = kDepth * kSlot;
+  static constexpr int kBarriers = kDepth * 8;  // bytes
+
+  // For the panels `from` up, of which there are count, one after the other.
+  __device__ __forceinline__ PanelRing(uint32_t slots, uint32_t barriers, const unsigned char* from, int count, int lane)
+      : slots_(slots), slot_(slots), barriers_(barriers), barrier_(barriers), lane_(lane), next_(from), left_(count) {
+    if constexpr (kEngine) {
+      if (lane == 0) {
+#pragma unroll
+        for (int i = 0; i < kDepth; ++i) InitBarrier(barriers + i * 8, 1);
+        PublishBarriers();
+      }
+      __syncwarp();
+    }
+  }
+
+  // Begins to fetch the next panel to slot i; the first time to each, in order.
+  __device__ __forceinline__ void Fetch(int i) { FetchTo(slots_ + i * kSlot, barriers_ + i * 8); }
+
+  // Waits for the panel whose turn it is, and loads it.
+  __device__ __forceinline__ void Take(PanelCodes<kForm>& codes, uint32_t& packed_gains) const {
+    if constexpr (kEngine) {
+      Wait(barrier_, phase_);
+    } else {
+      WaitForCopies<kDepth - 1>();
+      __syncwarp();
+    }
+#pragma unroll
+    for (int v = 0; v < PanelVectors(kForm); ++v) {
+      const uint4 vector = LoadShared16(slot_ + lane_ * 16 + v * 512);
+      codes.words[4 * v] = vector.x;
+      codes.words[4 * v + 1] = vector.y;
+      codes.words[4 * v + 2] = vector.z;
+      codes.words[4 * v + 3] = vector.w;
+    }
+    packed_gains = LoadShared4(slot_ + lane_ * 4 + PanelVectors(kForm) * 512);
+  }
+
+  // The panel that was taken makes room for another. To be called when something that it is needed for has been stored, and not only when
+  // it is loaded: the compiler does not know that the engine writes to its place, and moves loads to where they are needed.
+  __device__ __forceinline__ void Advance() {
+    __syncwarp();
+    FetchTo(slot_, barrier_);
+    if (kDepth > 1 && slot_ < slots_ + (kDepth - 1) * kSlot) {
+      slot_ += kSlot;
+      barrier_ += 8;
+    } else {
+      slot_ = slots_;
+      barrier_ = barriers_;
+      phase_ ^= 1;
+    }
+  }
+
+ private:
+  __device__ __forceinline__ void FetchTo(uint32_t to, uint32_t barrier) {
+    if constexpr (kEngine) {
+      if (left_ > 0 && lane_ == 0) {
+        Expect(kSlot, barrier);
+        ::cosetq::cuda::Fetch(to, next_, kSlot, barrier);
+      }
+    } else {
+      if (left_ > 0) {
+        const unsigned char* from = next_ + lane_ * 16;
+#pragma unroll
+        for (int v = 0; v < PanelVectors(kForm); ++v) CopyAsync16(to + lane_ * 16 + v * 512, from + v * 512);
+        if (lane_ < 8) CopyAsync16(to + lane_ * 16 + PanelVectors(kForm) * 512, from + PanelVectors(kForm) * 512);
+      }
+      CommitCopies();
+    }
+    next_ += kSlot;
+    --left_;
+  }
+
+  uint32_t slots_, slot_, barriers_, barrier_;
+  int lane_, phase_ = 0;
+  const unsigned char* next_;
+  int left_;
+};
+
+}  // namespace cosetq::cuda
+
+#endif  // COSETQ_CUDA_PANEL_RING_CUH_
