@@ -17,7 +17,7 @@ import (
 	"github.com/cosetq/cosetq/tensor"
 )
 
-// A sample with its gradient takes three times the time of one without, and a text gives more draws than are of use
+// A sample with its gradient takes two to three times the time of one without, and a text gives more draws than are of use
 // (docs/calibration.md). Where there are more than drawsPerRow for each row of the widest G, only some samples, evenly spread and
 // leastImportant of them at least, have their gradients computed. Of the others no more is learned than what is multiplied by weights.
 const (
