@@ -46,7 +46,7 @@ class Call(c.Structure):
 
 class Codec(c.Structure):
     _fields_ = [
-        ("levels", c.c_int32), ("gain_count", c.c_int32), ("radices", c.c_int32 * 4), ("gains", c.c_float * 16),
+        ("dim", c.c_int32), ("levels", c.c_int32), ("gain_count", c.c_int32), ("radices", c.c_int32 * 4), ("gains", c.c_float * 16),
         ("centre", c.c_float * 4), ("reach_one", c.c_float), ("reach_two", c.c_float), ("ray_shrink", c.c_float),
         ("max_steps", c.c_float), ("max_refinements", c.c_int32), ("max_overloads", c.c_int32),
     ]
@@ -279,7 +279,7 @@ def encode(library):
     print("\n| encode | weights | ms | weights/s |")
     print("|---|---|---|---|")
     for name, spec in CODECS.items():
-        codec = Codec(levels=len(spec["radices"]), gain_count=4, reach_one=spec["reach"], reach_two=spec["reach"], ray_shrink=0.875,
+        codec = Codec(dim=4, levels=len(spec["radices"]), gain_count=4, reach_one=spec["reach"], reach_two=spec["reach"], ray_shrink=0.875,
                       max_steps=2.0**40, max_refinements=16, max_overloads=2)
         for i, q in enumerate(spec["radices"]):
             codec.radices[i] = q
