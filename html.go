@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"al.essio.dev/pkg/shellescape"
+
 	"github.com/cosetq/cosetq/eval"
 	"github.com/cosetq/cosetq/lattice"
 	"github.com/cosetq/cosetq/ort"
@@ -36,6 +38,7 @@ func (r *QuantizeReport) WritePage(ctx context.Context, path string, o PageOptio
 	}
 	output := r.Files[0].Path
 	p := report.Page{Title: filepath.Base(output), Program: "cosetq " + Version(), Notes: r.Notes, Command: o.Command, Recipe: o.Recipe,
+		ForOutputs: r.Method == LDLQ,
 		Headline: []report.Fact{
 			{Name: "file", Value: Size(r.InputBytes) + " → " + Size(r.Bytes)},
 			{Name: "bits per weight", Value: fmt.Sprintf("%.3f", r.BitsPerWeight)},
@@ -103,9 +106,9 @@ func (r *CompareReport) WritePage(ctx context.Context, path string, o PageOption
 		p.Layers = append(p.Layers, line)
 	}
 	for _, x := range r.Trials {
-		p.Trials = append(p.Trials, report.Trial{Node: x.Node, Option: fmt.Sprintf("--exclude '%s'", x.Exclude), Cost: Size(x.Bytes), Gain: x.Gain})
+		p.Trials = append(p.Trials, report.Trial{Node: x.Node, Option: "--exclude " + shellescape.Quote(x.Exclude), Cost: Size(x.Bytes), Gain: x.Gain})
 		if f := x.Finer; f != nil {
-			p.Trials = append(p.Trials, report.Trial{Node: x.Node, Option: fmt.Sprintf("--layer '%s'", f.Layer), Cost: Size(f.Bytes), Gain: f.Gain})
+			p.Trials = append(p.Trials, report.Trial{Node: x.Node, Option: "--layer " + shellescape.Quote(f.Layer), Cost: Size(f.Bytes), Gain: f.Gain})
 		}
 	}
 	if b := r.Bisect; b != nil && b.First != "" {

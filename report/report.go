@@ -73,6 +73,7 @@ type Page struct {
 	Title, Program string
 	Headline       []Fact // the figures that matter most
 	Notes          []string
+	ForOutputs     bool // weights were rounded for what their layers put out, which costs SQNR of the weights
 	Layers         []Layer
 	Curves         []Curve
 	Histograms     []Histogram

@@ -5,6 +5,7 @@ import (
 	"math"
 	"slices"
 
+	"al.essio.dev/pkg/shellescape"
 	"github.com/spf13/cobra"
 
 	"github.com/cosetq/cosetq"
@@ -138,9 +139,9 @@ func printCompare(con *console, r *cosetq.CompareReport, all bool) error {
 		_, err := fmt.Fprintln(con.out, "suggest: none; no single layer is to blame, more bits or data help all of them")
 		return err
 	}
-	fmt.Fprintf(con.out, "suggest: --exclude '%s'   +%s, %+.1f dB\n", best.Exclude, cosetq.Size(best.Bytes), best.Gain)
+	fmt.Fprintf(con.out, "suggest: --exclude %s   +%s, %+.1f dB\n", shellescape.Quote(best.Exclude), cosetq.Size(best.Bytes), best.Gain)
 	if f := best.Finer; f != nil && f.Gain > 0 {
-		fmt.Fprintf(con.out, "     or: --layer '%s'   +%s, %+.1f dB\n", f.Layer, cosetq.Size(f.Bytes), f.Gain)
+		fmt.Fprintf(con.out, "     or: --layer %s   +%s, %+.1f dB\n", shellescape.Quote(f.Layer), cosetq.Size(f.Bytes), f.Gain)
 	}
 	return nil
 }

@@ -3,8 +3,10 @@ package main
 import (
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 
+	"al.essio.dev/pkg/shellescape"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
@@ -41,16 +43,28 @@ func (f *pageFlag) check(overwrite bool, models ...string) error {
 	return nil
 }
 
-// describe notes the command line and the options given on it.
+// unrecorded are the flags that do not bear on what a report shows.
+var unrecorded = []string{"force", "json", "layers", "quiet", "report", "resume"}
+
+// describe notes the options that were given, and the command line that a shell would take them from.
 func (f *pageFlag) describe(cmd *cobra.Command, args []string) {
-	line := []string{cmd.CommandPath()}
-	line = append(line, args...)
+	line := append(strings.Fields(cmd.CommandPath()), args...)
 	cmd.Flags().Visit(func(flag *pflag.Flag) {
-		if flag.Name == "json" || flag.Name == "quiet" || flag.Name == "report" || flag.Name == "force" {
+		if slices.Contains(unrecorded, flag.Name) {
 			return
 		}
-		f.options.Recipe = append(f.options.Recipe, report.Fact{Name: flag.Name, Value: flag.Value.String()})
-		line = append(line, "--"+flag.Name+" "+flag.Value.String())
+		values := []string{flag.Value.String()}
+		if list, ok := flag.Value.(pflag.SliceValue); ok {
+			values = list.GetSlice()
+		}
+		for _, v := range values {
+			f.options.Recipe = append(f.options.Recipe, report.Fact{Name: flag.Name, Value: v})
+			if flag.Value.Type() == "bool" { // the next argument would not be its value
+				line = append(line, "--"+flag.Name+"="+v)
+			} else {
+				line = append(line, "--"+flag.Name, v)
+			}
+		}
 	})
-	f.options.Command = strings.Join(line, " ")
+	f.options.Command = shellescape.QuoteCommand(line)
 }
