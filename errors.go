@@ -107,6 +107,8 @@ func classify(err error) (kind Kind, hint string) {
 		return Usage, "`cosetq inspect MODEL --layers` lists the names"
 	case errors.As(err, &format):
 		return BadModel, ""
+	case errors.Is(err, rewrite.ErrNothing):
+		return Nothing, ""
 	case errors.Is(err, ort.ErrRun):
 		return BadModel, "the model is damaged, or cannot run with inputs of these sizes: random:N,name=SIZE sets made-up ones"
 	case errors.As(err, &nan):

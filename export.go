@@ -29,11 +29,12 @@ type ExportOptions struct {
 
 // ExportReport is the outcome of [Export].
 type ExportReport struct {
-	Schema string `json:"schema"`
-	Input  string `json:"input,omitempty"`
-	Format string `json:"format,omitempty"`
-	Nodes  int    `json:"nodes,omitempty"`
-	Files  []File `json:"files"`
+	Schema string   `json:"schema"`
+	Input  string   `json:"input,omitempty"`
+	Format string   `json:"format,omitempty"`
+	Nodes  int      `json:"nodes,omitempty"`
+	Notes  []string `json:"notes,omitempty"`
+	Files  []File   `json:"files"`
 }
 
 // Export writes a model that needs nothing of cosetq: the quantized weights of input become plain float weights again, or
@@ -78,13 +79,16 @@ func Export(ctx context.Context, input string, o ExportOptions) (*ExportReport, 
 		done, err = exportFloat(m, o)
 	}
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%s: %w", input, err)
 	}
 	saved, err := m.Save(output, onnx.SaveOptions{ExternalThreshold: pageSize, Overwrite: o.Overwrite, Context: ctx})
 	if err != nil {
 		return nil, err
 	}
 	r := &ExportReport{Schema: "cosetq/v1/export", Input: input, Format: string(o.Format), Nodes: done.Nodes}
+	for _, name := range done.Kept {
+		r.Notes = append(r.Notes, fmt.Sprintf("weight %q stays float32: its numbers are too large or too small for float16", name))
+	}
 	r.Files, _ = savedFiles(saved)
 	return r, nil
 }

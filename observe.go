@@ -74,8 +74,12 @@ func (c *calibration) open(m *onnx.Model, library string, patterns rewrite.Optio
 	}
 	c.importance = &importance{model: onnx.Clone(m), sites: sites}
 	c.corrected = correctedTags(sites)
-	if c.observations, err = rewrite.Observe(m, sites, c.shard.observations); err != nil {
-		return fail(Nothing, fmt.Errorf("%s: %w", path, err), "`cosetq inspect %s --layers` lists every node", path)
+	c.observations, err = rewrite.Observe(m, sites, c.shard.observations)
+	switch {
+	case errors.Is(err, rewrite.ErrNothing):
+		return fail(Nothing, fmt.Errorf("%s: nothing to calibrate for: %s", path, leftOut(sites)), "`cosetq inspect %s --layers` lists every node", path)
+	case err != nil:
+		return fmt.Errorf("%s: %w", path, err)
 	}
 	return c.prepare(m, library, threads)
 }

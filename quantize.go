@@ -74,10 +74,10 @@ func quantize(ctx context.Context, input string, o QuantizeOptions, dryRun bool)
 	}
 	r := newQuantizeReport(input, &o)
 	r.DryRun, r.Others = dryRun, otherWeights(m, sites)
-	if o.allocates() { // what cannot be met is known before the work
-		if err := r.enough(sites, o.MinCoverage); err != nil {
-			return nil, err
-		}
+	if err := r.enough(sites, o.MinCoverage); err != nil { // what cannot be met is known before the work
+		return nil, err
+	}
+	if o.allocates() {
 		a, err := o.newAllocator(m, sites, output)
 		if err == nil {
 			err = a.checkReach()

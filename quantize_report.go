@@ -64,20 +64,29 @@ func newQuantizeReport(input string, o *QuantizeOptions) *QuantizeReport {
 // enough makes it an error when nothing, or less than minCoverage, could be quantized.
 func (r *QuantizeReport) enough(sites []rewrite.Site, minCoverage float64) error {
 	_, share := rewrite.Coverage(sites)
+	candidates := slices.ContainsFunc(sites, func(s rewrite.Site) bool { return s.Status == rewrite.Candidate })
+	switch {
+	case !candidates:
+		return fail(Nothing, fmt.Errorf("%s: nothing to quantize: %s", r.Input, leftOut(sites)), "`cosetq inspect %s --layers` lists every node", r.Input)
+	case share < minCoverage:
+		return fail(Nothing, fmt.Errorf("%s: only %.1f %% of the weights can be quantized, --min-coverage asks for %.1f %%: %s",
+			r.Input, 100*share, 100*minCoverage, leftOut(sites)), "`cosetq inspect %s --layers` lists every node", r.Input)
+	}
+	return nil
+}
+
+// leftOut says in words why sites are no candidates.
+func leftOut(sites []rewrite.Site) string {
 	reasons := map[string]int{}
-	candidates, done := 0, 0
+	done := 0
 	for i := range sites {
 		switch s := &sites[i]; s.Status {
 		case rewrite.Candidate:
-			candidates++
 		case rewrite.Quantized:
 			done++
 		default:
 			reasons[string(s.Reason)]++
 		}
-	}
-	if candidates > 0 && share >= minCoverage {
-		return nil
 	}
 	var text []string
 	if done > 0 {
@@ -86,15 +95,10 @@ func (r *QuantizeReport) enough(sites []rewrite.Site, minCoverage float64) error
 	for _, c := range slices.Sorted(maps.Keys(reasons)) {
 		text = append(text, fmt.Sprintf("%d %s (%s)", reasons[c], c, ReasonText(c)))
 	}
-	what := strings.Join(text, ", ")
-	if what == "" {
-		what = "it has no MatMul, no Gemm and no 1×1 Conv"
+	if text == nil {
+		return "it has no MatMul, no Gemm and no 1×1 Conv"
 	}
-	if candidates == 0 {
-		return fail(Nothing, fmt.Errorf("%s: nothing to quantize: %s", r.Input, what), "`cosetq inspect %s --layers` lists every node", r.Input)
-	}
-	return fail(Nothing, fmt.Errorf("%s: only %.1f %% of the weights can be quantized, --min-coverage asks for %.1f %%: %s",
-		r.Input, 100*share, 100*minCoverage, what), "`cosetq inspect %s --layers` lists every node", r.Input)
+	return strings.Join(text, ", ")
 }
 
 func layerOf(s *rewrite.Site) QuantizedLayer {

@@ -10,8 +10,12 @@ import (
 	"github.com/cosetq/cosetq/quant"
 )
 
-// minIRVersion is the first that has model-local functions.
-const minIRVersion = 8
+// minIRVersion is the first that has model-local functions, minIRUnlisted the first whose initializers need not be listed
+// among the inputs.
+const (
+	minIRVersion  = 8
+	minIRUnlisted = 4
+)
 
 // Keys of the metadata that Apply writes, and of the recipe that whoever calls it may add.
 const (
@@ -53,7 +57,7 @@ func (r *Result) BitsPerWeight() float64 { return 8 * float64(r.Bytes) / float64
 // All sites of m become stale.
 func Apply(m *onnx.Model, replacements []Replacement, version string) (*Result, error) {
 	if len(replacements) == 0 {
-		return nil, errors.New("rewrite: no site to replace")
+		return nil, fmt.Errorf("rewrite: %w: no replacements are given", ErrNothing)
 	}
 	if err := Supports(m); err != nil {
 		return nil, err
@@ -94,13 +98,16 @@ func Apply(m *onnx.Model, replacements []Replacement, version string) (*Result, 
 
 	m.Functions = append(slices.DeleteFunc(m.Functions, isOurs), written...)
 	m.SetOpset(cudaops.Domain, cudaops.OpVersion)
-	raiseIRVersion(m)
+	raiseIRVersion(m, minIRVersion)
 	m.SetMetadata(MetadataVersion, version)
 	m.SetMetadata(MetadataCodec, e.codecNames())
 	m.SetMetadata(MetadataNote, note)
 	e.result.Removed = prune(m, e.dropped)
 	return &e.result, nil
 }
+
+// ErrNothing is the error of a model that has nothing of what was to be replaced or observed.
+var ErrNothing = errors.New("nothing to do")
 
 // ErrOpset is the error of a model whose operators are of a version that the decoder is not written for.
 var ErrOpset = fmt.Errorf("the decoder is written for opset %d to %d", MinOpset, MaxOpset)
@@ -117,7 +124,8 @@ func Supports(m *onnx.Model) error {
 	if v, ok := m.Opset(cudaops.Domain); ok && v != cudaops.OpVersion {
 		return fmt.Errorf("rewrite: the model imports version %d of %s; this program writes version %d", v, cudaops.Domain, cudaops.OpVersion)
 	}
-	return nil
+	_, err := ReadLinears(m) // their functions are written anew
+	return err
 }
 
 // check makes sure that a replacement can be done, before anything is changed.
@@ -149,10 +157,10 @@ func isOurs(f *onnx.Function) bool {
 	return f.Domain == cudaops.Domain && (f.Name == cudaops.OpName || f.Name == cudaops.GatherName)
 }
 
-// raiseIRVersion makes room for functions. Below version 4 initializers are listed among the inputs without being
-// overridable; from 4 on the listing would make them so, and is dropped.
-func raiseIRVersion(m *onnx.Model) {
-	if m.IRVersion < 4 {
+// raiseIRVersion raises it to least, if it is below. Before version 4 initializers are listed among the inputs without
+// being overridable; from 4 on the listing would make them so, and is dropped.
+func raiseIRVersion(m *onnx.Model, least int64) {
+	if m.IRVersion < minIRUnlisted && least >= minIRUnlisted {
 		for _, s := range m.Scopes() {
 			if s.Graph != nil {
 				s.Graph.Inputs = slices.DeleteFunc(s.Graph.Inputs, func(in *onnx.ValueInfo) bool {
@@ -161,5 +169,5 @@ func raiseIRVersion(m *onnx.Model) {
 			}
 		}
 	}
-	m.IRVersion = max(m.IRVersion, minIRVersion)
+	m.IRVersion = max(m.IRVersion, least)
 }

@@ -69,8 +69,12 @@ func (vs *values) follow(v *onnx.Value, depth int) (*constant, error) {
 		return nil, dynamic("%q is also a graph input, so a caller may replace it; remove it from the inputs to fix its value", v.Name)
 	case v.Initializer != nil:
 		return stored(v.Initializer, v)
+	case v.Sparse != nil:
+		return nil, dynamic("%q is a sparse initializer; store it as a dense one", v.Name)
+	case v.Param:
+		return nil, dynamic("%q is an input of the model-local function", v.Name)
 	case v.Node == nil:
-		return nil, dynamic("%q is an input of the graph, or of the model-local function", v.Name)
+		return nil, dynamic("%q is an input of the graph", v.Name)
 	}
 	n := v.Node
 	if standard(n, "Constant") {

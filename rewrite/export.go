@@ -37,6 +37,8 @@ type ExportOptions struct {
 type ExportResult struct {
 	Nodes    int // nodes replaced
 	Matrices int // weights stored
+	// Kept names the weights that are float32 in spite of FP16, because float16 has no room for numbers of their size.
+	Kept []string
 }
 
 // Export replaces every HNLQLinear and HNLQGather of m by standard operators with plain weights and removes the functions, the opset
@@ -62,6 +64,11 @@ func Export(m *onnx.Model, opts ExportOptions) (*ExportResult, error) {
 	for _, l := range linears {
 		x.tables[l.key] = x.tables[l.key] || l.Gather
 	}
+	if opts.Format == FP16 {
+		if err := x.chooseStored(linears); err != nil {
+			return nil, err
+		}
+	}
 	for _, l := range linears {
 		e.touch(l.scope.Graph)
 		e.swap[l.Node] = x.plain(l)
@@ -77,7 +84,7 @@ func Export(m *onnx.Model, opts ExportOptions) (*ExportResult, error) {
 		m.SetOpset(microsoft, 1)
 	}
 	prune(m, e.dropped)
-	return &ExportResult{Nodes: len(linears), Matrices: len(x.weights) + len(x.blocks)}, nil
+	return &ExportResult{Nodes: len(linears), Matrices: len(x.weights) + len(x.blocks), Kept: x.kept}, nil
 }
 
 // exporter writes nodes with plain weights.
@@ -87,7 +94,30 @@ type exporter struct {
 	weights map[string]string       // key of the coded weight to the value that holds the plain one
 	blocks  map[string]*blockWeight // the same for MatMulNBits
 	tables  map[string]bool         // keys of the weights that a Gather reads: stored as W [N × K], others as Wᵀ
+	halves  map[string]bool         // keys of the weights that become float16
+	kept    []string                // names of those that were to
 }
+
+// chooseStored decides which weights of a float32 graph become float16.
+func (x *exporter) chooseStored(linears []*Linear) error {
+	x.halves = map[string]bool{}
+	for _, l := range linears {
+		if _, known := x.halves[l.key]; known || l.DType == onnx.Float16 {
+			continue
+		}
+		fits, err := fitsHalf(codedRows{l.Matrix})
+		if err != nil {
+			return err
+		}
+		if x.halves[l.key] = fits; !fits {
+			x.kept = append(x.kept, l.baseName())
+		}
+	}
+	return nil
+}
+
+// baseName is the name that the weight had before it was coded.
+func (l *Linear) baseName() string { return strings.TrimSuffix(l.stored[1].Name, ".codes") }
 
 // plain returns the nodes that stand in for l: the product, and an Add when there is a bias; or the Gather.
 func (x *exporter) plain(l *Linear) []*onnx.Node {
@@ -97,7 +127,7 @@ func (x *exporter) plain(l *Linear) []*onnx.Node {
 		bias = n.Inputs[6]
 	}
 	owner := l.stored[1].Scope.Graph
-	base := strings.TrimSuffix(l.stored[1].Name, ".codes")
+	base := l.baseName()
 	var nodes []*onnx.Node
 	table := x.tables[l.key]
 	if x.opts.Format == MatMulNBits && !table {
@@ -111,7 +141,7 @@ func (x *exporter) plain(l *Linear) []*onnx.Node {
 		return nodes
 	}
 	stored := l.DType
-	if x.opts.Format == FP16 {
+	if x.halves[l.key] {
 		stored = onnx.Float16
 	}
 	weight := x.weights[l.key]

@@ -158,11 +158,11 @@ func Graft(float *onnx.Model, other *onnx.Model, pairs []Pair, beside bool) ([]s
 			return gone
 		})
 		float.Graph.Nodes = append(float.Graph.Nodes, g.nodes...)
-		raiseIRVersion(float)
+		raiseIRVersion(float, minIRVersion)
 		prune(float, dropped)
 	} else {
 		float.Graph.Nodes = append(float.Graph.Nodes, g.nodes...)
-		raiseIRVersion(float)
+		raiseIRVersion(float, minIRVersion)
 	}
 	for _, s := range float.Scopes() {
 		if s.Graph == float.Graph {

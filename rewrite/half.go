@@ -1,21 +1,37 @@
 package rewrite
 
 import (
-	"errors"
+	"fmt"
 	"io"
 
 	"github.com/cosetq/cosetq/onnx"
+	"github.com/cosetq/cosetq/quant"
 )
 
 // ExportHalf stores the weights of the candidate sites of a float32 model as float16, with a Cast behind each: the half
-// precision form to compare with. Weights that are float16 already stay. The weights are read when m is written. After an
-// error m is unchanged.
+// precision form to compare with. Weights that are float16 already stay, and so do those that float16 has no room for: they
+// are read here to see, and again when m is written. After an error m is unchanged.
 func ExportHalf(m *onnx.Model, sites []Site) (*ExportResult, error) {
 	opset, _ := m.Opset("")
 	e := newEditor(m, opset)
 	var chosen []*Site
+	r := &ExportResult{}
+	fits := map[*Weight]bool{}
 	for i := range sites {
+		w := sites[i].Weight
 		if sites[i].Status != Candidate || sites[i].DType != onnx.Float {
+			continue
+		}
+		if _, known := fits[w]; !known {
+			var err error
+			if fits[w], err = fitsHalf(w); err != nil {
+				return nil, err
+			}
+			if !fits[w] {
+				r.Kept = append(r.Kept, w.Name())
+			}
+		}
+		if !fits[w] {
 			continue
 		}
 		if err := e.prepare(&sites[i], nil); err != nil {
@@ -24,7 +40,7 @@ func ExportHalf(m *onnx.Model, sites []Site) (*ExportResult, error) {
 		chosen = append(chosen, &sites[i])
 	}
 	if len(chosen) == 0 {
-		return nil, errors.New("rewrite: the model has no float32 weight to store as float16")
+		return nil, fmt.Errorf("rewrite: %w: the model has no float32 weight that float16 could hold", ErrNothing)
 	}
 	stored := map[*Weight]string{}
 	for _, s := range chosen {
@@ -52,8 +68,35 @@ func ExportHalf(m *onnx.Model, sites []Site) (*ExportResult, error) {
 		})
 	}
 	e.finish()
+	raiseIRVersion(m, minIRUnlisted)
 	prune(m, e.dropped)
-	return &ExportResult{Nodes: len(chosen), Matrices: len(stored)}, nil
+	r.Nodes, r.Matrices = len(chosen), len(stored)
+	return r, nil
+}
+
+// halfLoss is the share of a weight's energy that storing it in float16 may cost: 50 dB. In its normal range it costs 10^-7.
+const halfLoss = 1e-5
+
+// fitsHalf reports whether float16 has room for a weight: nothing overflows, and not too much is lost to the coarse numbers
+// next to zero.
+func fitsHalf(src quant.Source) (bool, error) {
+	n, k := src.Dims()
+	rows := max(min(decodedBuffer/k, n), 1)
+	buffer := make([]float32, rows*k)
+	var energy, lost float64
+	for first := 0; first < n; first += rows {
+		last := min(first+rows, n)
+		part := buffer[:(last-first)*k]
+		if err := src.Rows(part, first, last); err != nil {
+			return false, err
+		}
+		for _, v := range part {
+			d := float64(v) - float64(onnx.Float16ToFloat32(onnx.Float16FromFloat32(v)))
+			energy += float64(v) * float64(v)
+			lost += d * d
+		}
+	}
+	return lost <= halfLoss*energy, nil // not for NaN
 }
 
 // halfRows is a weight [N × K] as raw data of float16.

@@ -1,7 +1,6 @@
 package rewrite
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -66,7 +65,7 @@ func ExportNBits(m *onnx.Model, sites []Site, opts NBitsOptions) (*ExportResult,
 		chosen = append(chosen, &sites[i])
 	}
 	if len(chosen) == 0 {
-		return nil, errors.New("rewrite: the model has no weight that MatMulNBits could take")
+		return nil, fmt.Errorf("rewrite: %w: the model has no weight that MatMulNBits could take", ErrNothing)
 	}
 	stored := map[*Weight]*blockWeight{}
 	for _, s := range chosen {
@@ -81,6 +80,7 @@ func ExportNBits(m *onnx.Model, sites []Site, opts NBitsOptions) (*ExportResult,
 	}
 	e.finish()
 	m.SetOpset(microsoft, 1)
+	raiseIRVersion(m, minIRUnlisted)
 	prune(m, e.dropped)
 	return &ExportResult{Nodes: len(chosen), Matrices: len(stored)}, nil
 }

@@ -87,7 +87,7 @@ func Observations(sites []Site) []Observation {
 func Observe(m *onnx.Model, sites []Site, mine func(all []Observation) []bool) ([]Observation, error) {
 	list := slices.DeleteFunc(Observations(sites), func(o Observation) bool { return len(o.Weights) == 0 })
 	if len(list) == 0 {
-		return nil, fmt.Errorf("rewrite: no site to observe")
+		return nil, fmt.Errorf("rewrite: %w: no site to observe", ErrNothing)
 	}
 	if mine != nil {
 		for i, yes := range mine(list) {

@@ -108,6 +108,8 @@ func TestReadRefusesLies(t *testing.T) {
 				t.Error("read without an error")
 			} else if _, err := rewrite.Export(m, rewrite.ExportOptions{Format: rewrite.FP32}); err == nil {
 				t.Error("exported without an error")
+			} else if rewrite.Supports(m) == nil {
+				t.Error("its function would be written anew") // and the node with it, for whatever it is
 			}
 		})
 	}

@@ -46,6 +46,7 @@ func newExport(con *console) *cobra.Command {
 				}
 				r.Files = append(r.Files, files...)
 			}
+			con.notes(r.Notes)
 			if con.json {
 				return con.printJSON(r)
 			}
