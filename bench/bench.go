@@ -29,6 +29,9 @@ type Options struct {
 	Rounds int
 	// Budget bounds the time of all counted rounds; 0 means 20 s.
 	Budget time.Duration
+	// Pause is how long to wait before the turn of another model, so that threads which still spin after their last run do not
+	// take a processor from it. An uncounted run follows, which wakes its own threads.
+	Pause time.Duration
 	// Progress, when not nil, is called after every counted round.
 	Progress func(round int)
 }
@@ -63,11 +66,17 @@ func Run(ctx context.Context, models []Model, o Options) ([]Timing, error) {
 			break
 		}
 		for i, m := range models {
-			start := time.Now()
-			if _, err := m.Runner.Run(ctx, m.Inputs); err != nil {
-				return nil, fmt.Errorf("bench: %s: %w", m.Name, err)
+			if o.Pause > 0 && len(models) > 1 && round >= 0 {
+				time.Sleep(o.Pause)
+				if _, err := m.run(ctx); err != nil {
+					return nil, err
+				}
 			}
-			if d := time.Since(start); round >= 0 {
+			d, err := m.run(ctx)
+			if err != nil {
+				return nil, err
+			}
+			if round >= 0 {
 				times[i] = append(times[i], d)
 			}
 		}
@@ -80,6 +89,15 @@ func Run(ctx context.Context, models []Model, o Options) ([]Timing, error) {
 		timings[i] = summarize(m.Name, times[i])
 	}
 	return timings, nil
+}
+
+// run returns how long one run took.
+func (m *Model) run(ctx context.Context) (time.Duration, error) {
+	start := time.Now()
+	if _, err := m.Runner.Run(ctx, m.Inputs); err != nil {
+		return 0, fmt.Errorf("bench: %s: %w", m.Name, err)
+	}
+	return time.Since(start), nil
 }
 
 func summarize(name string, d []time.Duration) Timing {

@@ -53,6 +53,28 @@ func TestRunInterleavesAndOrders(t *testing.T) {
 	}
 }
 
+func TestRunPausesBeforeAnotherModel(t *testing.T) {
+	var order []time.Duration
+	model := func(takes time.Duration) bench.Model {
+		return bench.Model{Name: "m", Runner: &sleeper{takes: takes, order: &order}}
+	}
+	const pause = 10 * time.Millisecond
+	o := bench.Options{Warmup: 1, Rounds: 3, Pause: pause}
+	start := time.Now()
+	timings, err := bench.Run(context.Background(), []bench.Model{model(1), model(2)}, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Each model: a warm-up, and before each of three counted runs one that is not counted.
+	if took := time.Since(start); len(order) != 2*(1+2*3) || timings[0].Rounds != 3 || took < 6*pause {
+		t.Errorf("%d runs, %d counted, in %v", len(order), timings[0].Rounds, took)
+	}
+	order = nil
+	if _, err := bench.Run(context.Background(), []bench.Model{model(1)}, o); err != nil || len(order) != 1+3 {
+		t.Errorf("%d runs of a model alone, %v: nothing spins beside it", len(order), err)
+	}
+}
+
 func TestRunStopsAtTheBudgetAndAtErrors(t *testing.T) {
 	var order []time.Duration
 	m := bench.Model{Name: "m", Runner: &sleeper{takes: 2 * time.Millisecond, order: &order}}
