@@ -34,11 +34,29 @@ func codingOn(device string, codec *lattice.Codec) (quant.Options, error) {
 	return o, usage(fmt.Errorf("device %q", device), "it is cpu or cuda")
 }
 
+// NativeLibrary returns the path of the native library whose functions this program can call: one that was built from the same
+// sources. Otherwise the error, of the kind Unavailable, says what is there. Models run with others as well.
+func NativeLibrary() (string, error) {
+	path, err := cudaops.FindLibrary("")
+	if err != nil {
+		return "", fail(Unavailable, err, "run `make build`, or `cosetq doctor` to see what is missing")
+	}
+	l, err := ort.OpenOps(path)
+	if err != nil {
+		return "", err
+	}
+	if l.Interface() != cudaops.Interface() {
+		return "", fail(Unavailable, fmt.Errorf("native library %s was not built from the sources of this program", path),
+			"run `make build`, or set %s to the library that came with this program", cudaops.EnvLibrary)
+	}
+	return path, nil
+}
+
 // coding returns the options that code with a codec, and with the native library as far as it goes: the results are the same
 // without it.
 func coding(codec *lattice.Codec) quant.Options {
 	o := quant.Options{Codec: codec}
-	path, err := cudaops.FindLibrary("")
+	path, err := NativeLibrary()
 	if err != nil {
 		return o
 	}

@@ -9,7 +9,6 @@ import (
 	"strings"
 
 	"github.com/cosetq/cosetq/calib"
-	"github.com/cosetq/cosetq/cudaops"
 	"github.com/cosetq/cosetq/finetune/grad"
 	"github.com/cosetq/cosetq/onnx"
 	"github.com/cosetq/cosetq/ort"
@@ -39,9 +38,9 @@ type calibration struct {
 // newCalibration loads the model at path with an observer on the input of every candidate. No file is written: ONNX Runtime
 // gets the changed graph from memory, and the weights from where they are.
 func newCalibration(path string, patterns rewrite.Options, threads int, shard Shard) (*calibration, error) {
-	library, err := cudaops.FindLibrary("")
+	library, err := NativeLibrary()
 	if err != nil {
-		return nil, fail(Unavailable, fmt.Errorf("calibration runs in the native library: %w", err), "run `make build`, or `cosetq doctor` to see what is missing")
+		return nil, fmt.Errorf("calibration runs in the native library: %w", err)
 	}
 	m, err := OpenModel(path)
 	if err != nil {

@@ -21,7 +21,7 @@ import (
 
 // OpsLibrary is the native ops library, asked about itself. Sessions that have it registered share it with this view.
 type OpsLibrary struct {
-	isa, calls unsafe.Pointer
+	isa, calls, agreed unsafe.Pointer
 }
 
 // OpenOps loads the native ops library, which then stays loaded.
@@ -37,11 +37,20 @@ func OpenOps(path string) (*OpsLibrary, error) {
 		defer C.free(unsafe.Pointer(s))
 		return C.dlsym(handle, s)
 	}
-	l := &OpsLibrary{isa: symbol("cosetq_isa"), calls: symbol("cosetq_kernel_calls")}
+	l := &OpsLibrary{isa: symbol("cosetq_isa"), calls: symbol("cosetq_kernel_calls"), agreed: symbol("cosetq_interface")}
 	if l.isa == nil || l.calls == nil {
 		return nil, fmt.Errorf("%w: native ops library %s tells nothing about itself; build it anew with `make build`", ErrUnavailable, path)
 	}
 	return l, nil
+}
+
+// Interface identifies the header that the library was built with, as cudaops.Interface does that of this program; "" for a
+// library from before there was such a thing.
+func (l *OpsLibrary) Interface() string {
+	if l.agreed == nil {
+		return ""
+	}
+	return C.GoString(C.call_text(l.agreed))
 }
 
 // ISA is the instruction set whose kernels run: portable, avx2, avxvnni, avx512 or amx.

@@ -67,6 +67,9 @@ type OpsLibrary struct{}
 // OpenOps answers [ErrUnavailable].
 func OpenOps(string) (*OpsLibrary, error) { return nil, unavailable() }
 
+// Interface is empty.
+func (*OpsLibrary) Interface() string { return "" }
+
 // ISA is empty.
 func (*OpsLibrary) ISA() string { return "" }
 

@@ -72,7 +72,7 @@ func diagnose(ctx context.Context) []finding {
 	} else {
 		list = append(list, finding{Name: "onnxruntime", OK: true, Detail: rt.Version() + "  " + rt.Library()})
 	}
-	lib, libErr := cudaops.FindLibrary("")
+	lib, libErr := cosetq.NativeLibrary()
 	if libErr != nil {
 		list = append(list, finding{Name: "native library", Detail: libErr.Error(), Remedy: "make build; a release archive has it beside the program; without it quantized models run on the portable path"})
 	} else {

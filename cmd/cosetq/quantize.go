@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"runtime"
 	"slices"
@@ -151,8 +152,10 @@ func quantize(cmd *cobra.Command, con *console, input string, o cosetq.QuantizeO
 	work := cosetq.Quantize
 	if dryRun {
 		work = cosetq.Plan
-	} else if _, err := cudaops.FindLibrary(""); err != nil {
+	} else if _, err := cosetq.NativeLibrary(); errors.Is(err, fs.ErrNotExist) {
 		con.logf("note: the native library is not there: weights are coded in plain Go, slower and with the same bytes")
+	} else if err != nil {
+		con.logf("note: weights are coded in plain Go, slower and with the same bytes: %v", err)
 	}
 	o.Progress = con.follow()
 	r, err := work(cmd.Context(), input, o)

@@ -6,6 +6,8 @@
 
 extern "C" int cosetq_op_version() { return cosetq::schema::kOpVersion; }
 
+extern "C" const char* cosetq_interface() { return cosetq::schema::kInterface; }
+
 extern "C" const char* cosetq_isa() { return cosetq::ActiveKernels().name; }
 
 extern "C" int cosetq_set_isa(const char* name) {

@@ -32,6 +32,10 @@ COSETQ_EXPORT struct OrtStatus* RegisterCustomOps(struct OrtSessionOptions* opti
 /* The version of the operator that this library runs. */
 COSETQ_EXPORT int cosetq_op_version(void);
 
+/* Identifies this header and the constants it goes with: the program cosetq calls the functions below only in a library that
+ * was built with its own. Models run in either. */
+COSETQ_EXPORT const char* cosetq_interface(void);
+
 /* The instruction set in use: "portable", "avx2" or "avx512". */
 COSETQ_EXPORT const char* cosetq_isa(void);
 

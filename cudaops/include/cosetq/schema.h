@@ -12,6 +12,7 @@ constexpr char kOpName[] = "HNLQLinear";
 constexpr char kGatherName[] = "HNLQGather";
 constexpr int kOpVersion = 1;
 constexpr int kApiVersion = 24;
+constexpr char kInterface[] = "6359d273aefac61b";
 constexpr char kMinOrtVersion[] = "1.24";
 constexpr char kEnvIsa[] = "COSETQ_ISA";
 constexpr char kEnvAccuracy[] = "COSETQ_ACCURACY";
