@@ -1,15 +1,14 @@
 package cosetq
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 
+	"github.com/cosetq/cosetq/internal/filestart"
 	"github.com/cosetq/cosetq/onnx"
 	"github.com/cosetq/cosetq/rewrite"
 )
@@ -41,27 +40,14 @@ func OpenModel(path string) (*onnx.Model, error) {
 		return m, nil
 	case errors.Is(err, os.ErrNotExist):
 		return nil, fail(BadModel, err, "check the path")
-	case isPointer(path):
+	case filestart.Is(path, pointerStart):
 		return nil, fail(BadModel, fmt.Errorf("%s holds no model, but a pointer of Git LFS to one", path), "fetch the model itself, as with `git lfs pull`")
 	}
 	return nil, fail(BadModel, err, "")
 }
 
-// isPointer tells whether a file is what Git LFS leaves in the place of a large one.
-func isPointer(path string) bool {
-	if info, err := os.Stat(path); err != nil || !info.Mode().IsRegular() {
-		return false
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		return false
-	}
-	defer f.Close()
-	start := []byte("version https://git-lfs.github.com/")
-	head := make([]byte, len(start))
-	_, err = io.ReadFull(f, head)
-	return err == nil && bytes.Equal(head, start)
-}
+// pointerStart is how the file starts that Git LFS leaves in the place of a large one.
+const pointerStart = "version https://git-lfs.github.com/"
 
 // checkModel makes it an error when a model is not well formed.
 func checkModel(m *onnx.Model) error {

@@ -1,7 +1,6 @@
 package calib
 
 import (
-	"bufio"
 	"bytes"
 	"encoding/binary"
 	"encoding/json"
@@ -9,10 +8,10 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
-	"io/fs"
 	"math"
 	"os"
-	"path/filepath"
+
+	"github.com/cosetq/cosetq/internal/filestart"
 )
 
 // A statistics file (.cqs) holds, all numbers little-endian:
@@ -79,137 +78,7 @@ func (o *observationIndex) payload() int64 {
 }
 
 // IsStatisticsFile reports whether the file at path starts like a statistics file.
-func IsStatisticsFile(path string) bool {
-	// Looked at before it is opened: opening a named pipe would wait for a writer.
-	if info, err := os.Stat(path); err != nil || !info.Mode().IsRegular() {
-		return false
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		return false
-	}
-	defer f.Close()
-	start := make([]byte, len(statisticsMagic))
-	_, err = io.ReadFull(f, start)
-	return err == nil && string(start) == statisticsMagic
-}
-
-// Save writes the statistics to path, one row of moments at a time, and returns the size of the file. It appears whole or
-// not at all; the error wraps fs.ErrExist when there is a file and overwrite is not set.
-func (s *Statistics) Save(path string, overwrite bool) (size int64, err error) {
-	if _, err := os.Lstat(path); err == nil && !overwrite {
-		return 0, fmt.Errorf("%s: %w", path, fs.ErrExist)
-	}
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
-	if err != nil {
-		return 0, err
-	}
-	defer func() {
-		if err != nil {
-			_ = f.Close()
-			_ = os.Remove(f.Name())
-			err = fmt.Errorf("write %s: %w", path, err)
-		}
-	}()
-	if size, err = s.write(f); err != nil {
-		return 0, err
-	}
-	if err = errors.Join(f.Chmod(0o644), f.Sync(), f.Close()); err != nil {
-		return 0, err
-	}
-	return size, os.Rename(f.Name(), path)
-}
-
-// write writes the file from the start of f.
-func (s *Statistics) write(f *os.File) (int64, error) {
-	index := statisticsIndex{Model: s.Model, Fingerprint: s.Fingerprint, Program: s.Program, Shard: s.Shard, Data: s.Data, Draws: s.Draws}
-	w := bufio.NewWriterSize(f, 1<<18)
-	if _, err := w.Write(make([]byte, headerSize)); err != nil {
-		return 0, err
-	}
-	offset := int64(headerSize)
-	put := func(list []*Observation) ([]observationIndex, error) {
-		var entries []observationIndex
-		for _, o := range list {
-			entry := observationIndex{Tag: o.Tag, Activation: o.Activation, Weights: o.Weights, Columns: o.Columns, Rows: o.Rows,
-				BadRows: o.BadRows, Full: o.Full, Min: o.Min, Max: o.Max, Weight: o.Weight, Damping: o.Damping, Offset: offset}
-			sum := crc32.New(castagnoli)
-			if err := o.writePayload(io.MultiWriter(w, sum)); err != nil {
-				return nil, fmt.Errorf("observation %q: %w", o.Tag, err)
-			}
-			entry.CRC = sum.Sum32()
-			offset += entry.payload()
-			entries = append(entries, entry)
-		}
-		return entries, nil
-	}
-	var err error
-	if index.Observations, err = put(s.Observations); err != nil {
-		return 0, err
-	}
-	if index.Gradients, err = put(s.Gradients); err != nil {
-		return 0, err
-	}
-	text, err := json.Marshal(index)
-	if err != nil {
-		return 0, err
-	}
-	if len(text) > maxIndex {
-		return 0, fmt.Errorf("an index of %d bytes is larger than %d", len(text), maxIndex)
-	}
-	if _, err := w.Write(text); err != nil {
-		return 0, err
-	}
-	if err := w.Flush(); err != nil {
-		return 0, err
-	}
-	header := make([]byte, 0, headerSize)
-	header = append(header, statisticsMagic...)
-	header = binary.LittleEndian.AppendUint32(header, statisticsVersion)
-	header = binary.LittleEndian.AppendUint32(header, crc32.Checksum(text, castagnoli))
-	header = binary.LittleEndian.AppendUint64(header, uint64(offset))
-	header = binary.LittleEndian.AppendUint64(header, uint64(len(text)))
-	header = header[:headerSize]
-	if _, err := f.WriteAt(header, 0); err != nil {
-		return 0, err
-	}
-	return offset + int64(len(text)), nil
-}
-
-// writePayload writes the mean and the moments.
-func (o *Observation) writePayload(w io.Writer) error {
-	row := make([]float32, o.Columns)
-	var raw []byte
-	put := func(v []float32) error {
-		raw = raw[:0]
-		for _, x := range v {
-			raw = binary.LittleEndian.AppendUint32(raw, math.Float32bits(x))
-		}
-		_, err := w.Write(raw)
-		return err
-	}
-	if err := o.Moments.Mean(row); err != nil {
-		return err
-	}
-	if err := put(row); err != nil {
-		return err
-	}
-	if !o.Full {
-		if err := o.Moments.Rows(row, 0, o.Columns); err != nil {
-			return err
-		}
-		return put(row)
-	}
-	for i := range o.Columns {
-		if err := o.Moments.Rows(row[:o.Columns-i], i, i+1); err != nil {
-			return err
-		}
-		if err := put(row[:o.Columns-i]); err != nil {
-			return err
-		}
-	}
-	return nil
-}
+func IsStatisticsFile(path string) bool { return filestart.Is(path, statisticsMagic) }
 
 // StatisticsFile is an open statistics file. Moments are read from it when they are asked for.
 type StatisticsFile struct {
@@ -265,24 +134,6 @@ func (s *StatisticsFile) Close() error {
 		err = errors.Join(err, os.Remove(s.file.Name()))
 	}
 	return err
-}
-
-// Spill writes what the statistics are now to a file in a folder, to be read as long as it is open; closing it removes it.
-func (s *Statistics) Spill(dir string) (*StatisticsFile, error) {
-	f, err := os.CreateTemp(dir, ".statistics-*")
-	if err != nil {
-		return nil, err
-	}
-	size, err := s.write(f)
-	var spilt *StatisticsFile
-	if err == nil {
-		spilt, err = ReadStatistics(f, size)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", f.Name(), errors.Join(err, f.Close(), os.Remove(f.Name())))
-	}
-	spilt.Path, spilt.file, spilt.gone = f.Name(), f, true
-	return spilt, nil
 }
 
 func corrupt(format string, args ...any) error {

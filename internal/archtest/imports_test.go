@@ -7,6 +7,7 @@ import (
 	"go/token"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path"
 	"path/filepath"
 	"slices"
@@ -31,28 +32,37 @@ type goFile struct {
 func (f goFile) folder() string { return path.Dir(f.path) }
 func (f goFile) isTest() bool   { return strings.HasSuffix(f.path, "_test.go") }
 
-// walk calls visit for every file of the repository that git would keep.
+// walk calls visit for every file that git keeps, and outside of a work tree for every file there is.
 func walk(t *testing.T, visit func(path string)) {
 	t.Helper()
 	top := testenv.Root(t)
-	skipped := []string{".git", ".cache", "bin", "build"} // as .gitignore says, and below
+	out, err := exec.Command("git", "-C", top, "ls-files", "-z").Output()
+	if err != nil || len(out) == 0 { // an unpacked archive, or a folder that git does not trust
+		walkAll(t, top, visit)
+		return
+	}
+	for rel := range strings.SplitSeq(strings.TrimSuffix(string(out), "\x00"), "\x00") {
+		// Not those that are deleted and not yet committed, nor links.
+		if info, err := os.Lstat(filepath.Join(top, filepath.FromSlash(rel))); err == nil && info.Mode().IsRegular() {
+			visit(rel)
+		}
+	}
+}
+
+// walkAll calls visit for every file below top but what the build leaves there.
+func walkAll(t *testing.T, top string, visit func(path string)) {
+	t.Helper()
 	err := filepath.WalkDir(top, func(name string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
 		rel, err := filepath.Rel(top, name)
-		if err != nil {
+		switch {
+		case err != nil:
 			return err
-		}
-		if slices.Contains(skipped, rel) {
-			if d.IsDir() {
-				return filepath.SkipDir
-			}
-			return nil // .git of a linked work tree
-		}
-		// In a linked work tree .git is a file.
-		ignored := rel == ".git" || slices.Contains([]string{".test", ".prof"}, path.Ext(rel))
-		if d.Type().IsRegular() && !ignored {
+		case d.IsDir() && slices.Contains([]string{".git", ".cache", "bin", "build"}, rel):
+			return filepath.SkipDir
+		case d.Type().IsRegular() && rel != ".git": // of a linked work tree
 			visit(filepath.ToSlash(rel))
 		}
 		return nil

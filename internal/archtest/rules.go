@@ -26,7 +26,7 @@ var rules = map[string]rule{
 
 	// The stages.
 	"calib": {
-		project: []string{"internal/strictyaml", "internal/suggest", "onnx", "tensor"},
+		project: []string{"internal/filestart", "internal/strictyaml", "internal/suggest", "onnx", "tensor"},
 		modules: []string{"github.com/sbinet/npyio", "golang.org/x/image"},
 	},
 	"quant": {
@@ -48,13 +48,13 @@ var rules = map[string]rule{
 	"models": {project: []string{"finetune", "onnx"}, modules: []string{"golang.org/x/image"}},
 
 	// The whole pipeline as an API: it orders the stages.
-	root: {project: []string{"bench", "calib", "cudaops", "eval", "finetune", "internal/strictyaml", "internal/suggest", "journal", "lattice", "onnx", "ort", "quant", "report", "rewrite", "tensor"},
-		modules: []string{"github.com/goccy/go-yaml", "golang.org/x/sync"}}, // goccy/go-yaml: writes recipes; x/sync: weights coded at once
+	root: {project: []string{"bench", "calib", "cudaops", "eval", "finetune", "internal/filestart", "internal/strictyaml", "internal/suggest", "journal", "lattice", "onnx", "ort", "quant", "report", "rewrite", "tensor"},
+		modules: []string{"al.essio.dev/pkg/shellescape", "github.com/goccy/go-yaml", "golang.org/x/sync"}}, // shellescape: options to paste; goccy/go-yaml: writes recipes; x/sync: weights coded at once
 
 	// The command line: flags, progress, printing.
 	"cmd/cosetq": {
 		project: []string{anything},
-		modules: []string{"github.com/schollz/progressbar", "github.com/spf13/cobra", "github.com/spf13/pflag",
+		modules: []string{"al.essio.dev/pkg/shellescape", "github.com/schollz/progressbar", "github.com/spf13/cobra", "github.com/spf13/pflag",
 			"golang.org/x/sys", "golang.org/x/term"},
 	},
 	"cmd/quality":    {project: []string{anything}, modules: []string{"golang.org/x/sync"}},
@@ -65,6 +65,7 @@ var rules = map[string]rule{
 	"internal/checkout":    {},
 	"internal/browser":     {project: []string{"internal/testenv"}, modules: []string{"github.com/chromedp"}}, // chromedp: drives Chromium
 	"internal/conformance": {},
+	"internal/filestart":   {},
 	"internal/strictyaml":  {modules: []string{"github.com/goccy/go-yaml"}},
 	"internal/suggest":     {},
 	"internal/testenv":     {modules: []string{"golang.org/x/sys/cpu"}},

@@ -1,0 +1,23 @@
+// Package filestart tells what a file is by the bytes that it starts with.
+package filestart
+
+import (
+	"io"
+	"os"
+)
+
+// Is reports whether the file at path is a regular one that starts with the given bytes. Files that cannot be read do not.
+func Is(path, start string) bool {
+	// Looked at before it is opened: opening a named pipe would wait for a writer.
+	if info, err := os.Stat(path); err != nil || !info.Mode().IsRegular() {
+		return false
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	head := make([]byte, len(start))
+	_, err = io.ReadFull(f, head)
+	return err == nil && string(head) == start
+}
