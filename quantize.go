@@ -239,6 +239,7 @@ type codedWeight struct {
 	Loss        *float64  `json:"output_loss,omitempty"`
 	NearestLoss *float64  `json:"output_loss_rtn,omitempty"`
 	Correction  []float32 `json:"correction,omitempty"`
+	Faded       int       `json:"faded_rows,omitempty"`
 	NonFinite   string    `json:"non_finite,omitempty"` // why it could not be coded
 }
 
@@ -348,7 +349,7 @@ func (o *QuantizeOptions) quantizeOne(ctx context.Context, options quant.Options
 	case err != nil:
 		return nil, fail(BadModel, fmt.Errorf("weight %q: %w", w.Name(), err), "")
 	default:
-		coded.matrix = res.Matrix
+		coded.matrix, coded.Faded = res.Matrix, res.Faded
 		coded.Correction = h.correction(w.Weight, res)
 		h.describe(coded, w.Weight, res)
 		if db := res.SQNR(); !math.IsInf(db, 0) && !math.IsNaN(db) {

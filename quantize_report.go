@@ -24,6 +24,7 @@ type QuantizedLayer struct {
 	Fallback      string   `json:"fallback,omitempty"`        // why it is not the method asked for, or not all of it
 	Loss          *float64 `json:"output_loss,omitempty"`     // at the layer's output, relative to its energy
 	NearestLoss   *float64 `json:"output_loss_rtn,omitempty"` // of rounding to nearest
+	FadedRows     int      `json:"faded_rows,omitempty"`      // whose weights are too small beside those of the others to be kept
 	Status        string   `json:"status"`
 	Reason        string   `json:"reason,omitempty"`
 	Detail        string   `json:"detail,omitempty"`
@@ -109,6 +110,7 @@ func layerOf(s *rewrite.Site) QuantizedLayer {
 // describe lists the layers, and returns the replacements of those that were coded.
 func (r *QuantizeReport) describe(sites []rewrite.Site, results map[*rewrite.Weight]*codedWeight) []rewrite.Replacement {
 	var replacements []rewrite.Replacement
+	noted := map[*codedWeight]bool{}
 	for i := range sites {
 		s := &sites[i]
 		res := results[s.Weight]
@@ -123,6 +125,12 @@ func (r *QuantizeReport) describe(sites []rewrite.Site, results map[*rewrite.Wei
 				layer.Rotation = r.Block
 			}
 			r.describeChoice(&layer, s.Weight)
+			if res.Faded > 0 && !noted[res] {
+				r.Notes = append(r.Notes, fmt.Sprintf("the numbers of %d of %d rows of weight %q are too small, beside those of the others or for any scale, for much to be left of them; --exclude keeps a weight float",
+					res.Faded, s.N, s.Initializer))
+				noted[res] = true
+			}
+			layer.FadedRows = res.Faded
 			layer.Method, layer.Fallback, layer.Loss, layer.NearestLoss, layer.SQNR = res.Method, res.Fallback, res.Loss, res.NearestLoss, res.SQNR
 		}
 		r.Layers = append(r.Layers, layer)

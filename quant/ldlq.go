@@ -126,6 +126,7 @@ func (q *run) ldlq(f *factors) (*Result, error) {
 		res.SumSquares += energy[r]
 		res.SumSquaredError += unit * unit * o.squares
 	}
+	res.Faded = table.faded(chosen, steps, energy)
 	res.Feedback.Bias = byRow(out, res.Feedback.Bias)
 	table.store(m, byRow(out, chosen))
 	return res, m.Validate()

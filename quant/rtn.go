@@ -54,6 +54,9 @@ type Result struct {
 	Matrix *Matrix
 	// SumSquares is Σw² and SumSquaredError Σ(w−ŵ)², both of the stored form.
 	SumSquares, SumSquaredError float64
+	// Faded counts the rows that are not zero, and of which little or nothing is left, because the scales of a matrix reach only
+	// so far below the largest.
+	Faded int
 	// Feedback is what the Hessian did; nil when there was none, and for rounding to nearest.
 	Feedback *Feedback
 	// Fallback says why a weight with a Hessian was rounded to nearest all the
@@ -242,8 +245,8 @@ func (q *run) nearest() (*Result, error) {
 	}); err != nil {
 		return nil, err
 	}
+	res := &Result{Matrix: m, Faded: table.faded(chosen, steps, energy)}
 	table.store(m, chosen)
-	res := &Result{Matrix: m}
 	for r := range q.n {
 		res.SumSquares += energy[r]
 		res.SumSquaredError += lost[r]

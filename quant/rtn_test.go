@@ -209,3 +209,35 @@ func BenchmarkQuantize(b *testing.B) {
 	}
 	b.ReportMetric(float64(b.N)*512*512/b.Elapsed().Seconds()/1e6, "Mweights/s")
 }
+
+// Scales reach 2^31 below the largest, in the end without much precision: rows below that are counted.
+func TestFadedRows(t *testing.T) {
+	const n = 160
+	for _, k := range []int{64, 1600} { // with shared scales, and with one per row
+		for _, c := range []struct {
+			factor float32 // of every fourth row
+			faded  int
+		}{{1, 0}, {0.5, 0}, {1e-3, 0}, {1e-8, 0}, {1e-11, n / 4}, {1e-33, n / 4}, {0, 0}} {
+			src := gaussian(n, k, 9)
+			for r := 0; r < n; r += 4 {
+				for i := range k {
+					src.w[r*k+i] *= c.factor
+				}
+			}
+			options := quant.Options{Codec: codec(t, "d4:4,4:g3,4,5,6")}
+			for _, hessian := range []*quant.Hessian{nil, ar1(64, 0.9)} {
+				if hessian != nil && hessian.K != k {
+					continue
+				}
+				options.Hessian = hessian
+				res, err := quant.Quantize(t.Context(), src, options)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if res.Faded != c.faded {
+					t.Errorf("K = %d, factor %v, with moments %v: %d rows, want %d", k, c.factor, hessian != nil, res.Faded, c.faded)
+				}
+			}
+		}
+	}
+}

@@ -284,6 +284,20 @@ func (t *scales) between(step float32) (lo, hi uint16) {
 	return t.entries[i-1], t.entries[i]
 }
 
+// fadingRatio is how many times too large a scale is for a row that counts as faded: nearly all of it rounds to one codeword.
+const fadingRatio = 4
+
+// faded counts the rows with some energy whose scale is far too large for them, or that have none.
+func (t *scales) faded(chosen []uint16, steps []float32, energy []float64) int {
+	count := 0
+	for r, h := range chosen {
+		if energy[r] > 0 && (steps[r] == 0 || t.step(h) > fadingRatio*steps[r]) {
+			count++
+		}
+	}
+	return count
+}
+
 // store writes the scales of all rows to the matrix.
 func (t *scales) store(m *Matrix, chosen []uint16) {
 	if t.entries == nil {
