@@ -80,11 +80,17 @@ func Bench(ctx context.Context, paths []string, o BenchOptions) (*BenchReport, e
 	if len(paths) == 0 {
 		return nil, usage(errors.New("no model is given"), "name one or more")
 	}
-	if o.Concurrency < 0 {
-		return nil, usage(fmt.Errorf("--concurrency %d is negative", o.Concurrency), "0 times the models without other callers")
+	if o.Concurrency < 0 || o.Concurrency > maxThreads {
+		return nil, usage(fmt.Errorf("--concurrency %d is not between 0 and %d", o.Concurrency, maxThreads), "0 times the models without other callers")
+	}
+	if err := checkThreads(o.Session.Threads); err != nil {
+		return nil, err
 	}
 	if o.Rounds < 0 {
 		return nil, usage(fmt.Errorf("--runs %d is negative", o.Rounds), "30 are usual")
+	}
+	if o.Budget < 0 {
+		return nil, usage(fmt.Errorf("--budget %v is negative", o.Budget), "20s are usual")
 	}
 	if o.Budget == 0 {
 		o.Budget = 20 * time.Second

@@ -59,8 +59,9 @@ func Calibrate(ctx context.Context, model, data string, o CalibrateOptions) (*Ca
 		return nil, usage(errors.New("--data is missing"), "give a data recipe, or random:N for made-up inputs")
 	case o.Samples < 0:
 		return nil, usage(fmt.Errorf("--samples %d is negative", o.Samples), "0 takes all samples")
-	case o.Threads < 0:
-		return nil, usage(fmt.Errorf("--threads %d is negative", o.Threads), "0 takes all cores")
+	}
+	if err := checkThreads(o.Threads); err != nil {
+		return nil, err
 	}
 	output, err := OutputPath(o.Output, model, StatisticsEnding, o.Overwrite)
 	if err != nil {

@@ -111,8 +111,13 @@ func Compare(ctx context.Context, reference, path string, o CompareOptions) (*Co
 		return nil, usage(fmt.Errorf("--samples %d is negative", o.Samples), "0 takes all samples")
 	case o.Top < 0:
 		return nil, usage(fmt.Errorf("--top %d is negative", o.Top), "0 tries no layer")
+	case math.IsNaN(o.MinSQNR):
+		return nil, usage(errors.New("--min-sqnr NaN is no ratio"), "give decibels, such as 20")
 	case o.Bisect && o.MinSQNR == 0:
 		return nil, usage(errors.New("--bisect needs a tolerance"), "give --min-sqnr in dB, such as 20")
+	}
+	if err := checkThreads(o.Session.Threads); err != nil {
+		return nil, err
 	}
 	c := &comparison{options: o, float: reference}
 	defer c.close()

@@ -70,8 +70,8 @@ func Finetune(ctx context.Context, float, quantized string, o FinetuneOptions) (
 	if (o.Train.Steps > 0) == (o.Train.MaxTime > 0) {
 		return nil, usage(errors.New("give either --steps or --max-time"), "--max-time 30m trains as long, --steps 1000 gives the same result on every run")
 	}
-	if o.Threads < 0 {
-		return nil, usage(fmt.Errorf("--threads %d is negative", o.Threads), "0 takes all cores")
+	if err := checkThreads(o.Threads); err != nil {
+		return nil, err
 	}
 	input := quantized
 	if input == "" {

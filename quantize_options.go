@@ -101,8 +101,8 @@ func (o *QuantizeOptions) check() error {
 	if o.Shard.Count > 0 && o.Data != "" && (o.Statistics == "" || !o.allocates()) {
 		return usage(errors.New("--shard and --data are both given"), "calibrate once, and give the shares its file with --calib")
 	}
-	if o.Threads < 0 {
-		return usage(fmt.Errorf("--threads %d is negative", o.Threads), "0 takes all cores")
+	if err := checkThreads(o.Threads); err != nil {
+		return err
 	}
 	if !(o.MinCoverage >= 0 && o.MinCoverage <= 1) { // not even NaN
 		return usage(fmt.Errorf("--min-coverage %v is no share", o.MinCoverage), "it lies between 0 and 1")

@@ -3,6 +3,7 @@ package cosetq
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/cosetq/cosetq/eval"
 	"github.com/cosetq/cosetq/ort"
@@ -18,6 +19,9 @@ type Loaded struct {
 
 // Load loads the model at path into ONNX Runtime. A model that cannot be read is a [BadModel], whatever ONNX Runtime says of it.
 func Load(path string, o ort.SessionOptions) (*Loaded, error) {
+	if err := checkThreads(o.Threads); err != nil {
+		return nil, err
+	}
 	inputs, outputs, err := signature(path)
 	if err != nil {
 		return nil, err
@@ -34,6 +38,16 @@ func Load(path string, o ort.SessionOptions) (*Loaded, error) {
 		return nil, err
 	}
 	return &Loaded{Path: path, Session: s, Inputs: inputs, Outputs: outputs}, nil
+}
+
+// maxThreads is more than any machine has cores. So many threads that wait for each other bring a small one to a standstill.
+const maxThreads = 1024
+
+func checkThreads(n int) error {
+	if n < 0 || n > maxThreads {
+		return usage(fmt.Errorf("--threads %d is not between 0 and %d", n, maxThreads), "0 takes all cores")
+	}
+	return nil
 }
 
 // withoutSpinning configures a session whose threads sleep while they wait. That is best where this program or another session

@@ -60,10 +60,13 @@ func (r *Recipe) resolve(path string) string {
 	return filepath.Join(filepath.Dir(r.Path), path)
 }
 
-// didYouMean names the known word nearest to an unknown one, or lists them all.
+// didYouMean names the known word nearest to an unknown one, or lists them all, if any.
 func didYouMean(word string, known []string) string {
 	if hint := suggest.DidYouMean(word, known); hint != "" {
 		return hint
+	}
+	if len(known) == 0 {
+		return "; there is none"
 	}
 	return "; known are " + strings.Join(slices.Sorted(slices.Values(known)), ", ")
 }

@@ -52,9 +52,6 @@ func findGPU() (library string, err error) {
 func (f *runFlags) options(con *console) (ort.SessionOptions, error) {
 	var o ort.SessionOptions
 	o.Threads = f.threads
-	if f.threads < 0 {
-		return o, usage(fmt.Errorf("--threads %d is negative", f.threads), "0 takes all cores")
-	}
 	if err := oneOf("device", f.device, "cpu", "cuda"); err != nil {
 		return o, err
 	}
