@@ -23,13 +23,9 @@ namespace {
 Path PathOf(const DeviceWeight& w, int64_t batch, bool fast) {
   // Two calls of the kernel for few rows take less than one of the kernel for many, unless that multiplies bytes.
   if (w.packed() && batch <= kMaxSmallBatch * (fast ? 1 : 2)) return kSmall;
-  // cuBLAS wants rows of 16 bytes for its fast kernels, and takes no others of int8.
-  const bool large = w.cols() % 8 == 0 && HasCublas();
-  // So many rows are worth writing decoded weights down, unless cuBLAS gets a large matrix in many slices.
-  const int64_t most_weights = batch >= 4096 ? 1 << 26 : batch >= 2048 ? 1 << 24 : 0;
-  const bool written = large && !fast && w.rows() * w.cols() <= most_weights;
-  if (w.packed() && CurrentDevice().hopper && !written) return kWide;
-  if (batch >= kMinLargeBatch && large) return kLarge;
+  if (w.packed() && CurrentDevice().hopper) return kWide;
+  // cuBLAS wants rows of 16 bytes for its fast kernels.
+  if (batch >= kMinLargeBatch && w.cols() % 8 == 0 && HasCublas()) return kLarge;
   return w.packed() ? kSmall : kGeneral;
 }
 
