@@ -224,7 +224,7 @@ def linear_rows(library, shapes, batches):
                     fast = of.ours(a, FAST)
                     a8 = torch.randint(-127, 128, (batch, k), device="cuda", dtype=torch.int8)
                     calls += [fast[:2], (lambda i: torch._int_mm(a8, peers8[i % len(peers8)].T), max(20, len(peers8)))]
-                us = times(calls)
+                us = times(calls, warm=60 if batch <= 16 else 250)
                 ratios = [us[0] / t for t in us[1:3]]
                 row = f"| {of.bits} | {n} × {k} | {batch} | "
                 if batch <= 16:
