@@ -71,26 +71,26 @@ type BenchReport struct {
 	PeakRSS int64      `json:"peak_rss_bytes"`
 }
 
-// spinning is longer than threads of ONNX Runtime wait for another run before they sleep (40 to 65 ms were measured). They keep a
-// processor busy meanwhile, which the next model may need.
-const spinning = 80 * time.Millisecond
+// check refuses options that make no sense.
+func (o *BenchOptions) check() error {
+	switch {
+	case o.Concurrency < 0 || o.Concurrency > maxThreads:
+		return usage(fmt.Errorf("--concurrency %d is not between 0 and %d", o.Concurrency, maxThreads), "0 times the models without other callers")
+	case o.Rounds < 0:
+		return usage(fmt.Errorf("--runs %d is negative", o.Rounds), "30 are usual")
+	case o.Budget < 0:
+		return usage(fmt.Errorf("--budget %v is negative", o.Budget), "20s are usual")
+	}
+	return checkThreads(o.Session.Threads)
+}
 
 // Bench runs models in turn on the same inputs, so that whatever slows the machine down slows all of them.
 func Bench(ctx context.Context, paths []string, o BenchOptions) (*BenchReport, error) {
 	if len(paths) == 0 {
 		return nil, usage(errors.New("no model is given"), "name one or more")
 	}
-	if o.Concurrency < 0 || o.Concurrency > maxThreads {
-		return nil, usage(fmt.Errorf("--concurrency %d is not between 0 and %d", o.Concurrency, maxThreads), "0 times the models without other callers")
-	}
-	if err := checkThreads(o.Session.Threads); err != nil {
+	if err := o.check(); err != nil {
 		return nil, err
-	}
-	if o.Rounds < 0 {
-		return nil, usage(fmt.Errorf("--runs %d is negative", o.Rounds), "30 are usual")
-	}
-	if o.Budget < 0 {
-		return nil, usage(fmt.Errorf("--budget %v is negative", o.Budget), "20s are usual")
 	}
 	if o.Budget == 0 {
 		o.Budget = 20 * time.Second
@@ -144,14 +144,23 @@ func Bench(ctx context.Context, paths []string, o BenchOptions) (*BenchReport, e
 		r.PeakRSS = PeakRSS()
 		return r, nil
 	}
+	if err := r.inTurn(ctx, models, o); err != nil {
+		return nil, err
+	}
+	r.PeakRSS = PeakRSS()
+	return r, nil
+}
+
+// inTurn times the models, one run of each after the other.
+func (r *BenchReport) inTurn(ctx context.Context, models []bench.Model, o BenchOptions) error {
 	step := o.Progress.stage("timing", int64(max(o.Rounds, 1)))
 	timing := bench.Options{Rounds: o.Rounds, Budget: o.Budget, Progress: func(int) { step(1) }}
 	if r.Threads > 1 && o.Session.Provider == "" {
-		timing.Pause = spinning
+		timing.Pause = ort.SpinTime
 	}
 	timings, err := bench.Run(ctx, models, timing)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	for i, t := range timings {
 		row := &r.Models[i]
@@ -159,8 +168,7 @@ func Bench(ctx context.Context, paths []string, o BenchOptions) (*BenchReport, e
 		row.PerSecond = float64(r.Items) / t.Median.Seconds()
 		row.Speed = timings[0].Median.Seconds() / t.Median.Seconds()
 	}
-	r.PeakRSS = PeakRSS()
-	return r, nil
+	return nil
 }
 
 // exportPeers writes the peers into dir, and returns the files of all models.

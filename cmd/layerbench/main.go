@@ -128,10 +128,6 @@ func codecNamed(name string) (*lattice.Codec, error) {
 	return lattice.ParseCodec(name)
 }
 
-// spinTime is longer than ONNX Runtime's threads spin after a run, 40 to 65 ms: those of the form before would take a
-// core from this one's.
-const spinTime = 80 * time.Millisecond
-
 // timeAll times the forms of a layer with some threads, for every batch.
 func timeAll(ctx context.Context, rt *ort.Runtime, library string, l *layer.Layer, threads int) error {
 	var runners []eval.Runner
@@ -160,7 +156,7 @@ func timeAll(ctx context.Context, rt *ort.Runtime, library string, l *layer.Laye
 		if threads == 1 {
 			o.Clock = threadClock
 		} else {
-			o.Pause = spinTime
+			o.Pause = ort.SpinTime // those of the form before would take a core from this one's
 		}
 		timings, err := l.Time(ctx, runners, o)
 		if err != nil {
