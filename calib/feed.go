@@ -30,11 +30,11 @@ func (r *Recipe) chooseInput(inputs []tensor.Spec, filled func(name string) bool
 	case r.Input != "" && found.Name == "":
 		return found, r.fail("input", "the model has no input %q%s", r.Input, didYouMean(r.Input, names))
 	case r.Input != "" && len(open) > 0:
-		return found, r.fail("input", "the model also needs %s, which this kind of data cannot give; export the model with one input", strings.Join(open, ", "))
+		return found, r.fail("input", "the model also needs %s; kind npz feeds all inputs from arrays of their names, if neither input nor array is given", strings.Join(open, ", "))
 	case r.Input == "" && len(open) == 0:
 		return found, r.fail("input", "the model has no input for this data, only %s", strings.Join(names, ", "))
 	case r.Input == "" && len(open) > 1:
-		return found, r.fail("input", "the model has the inputs %s; name the one that the data is for", strings.Join(open, ", "))
+		return found, r.fail("input", "the model has the inputs %s; kind npz feeds several, from arrays of their names", strings.Join(open, ", "))
 	}
 	return found, nil
 }

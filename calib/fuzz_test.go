@@ -20,6 +20,7 @@ import (
 var fuzzedInputs = map[string][]tensor.Spec{
 	"numbers": {{Name: "x", Type: tensor.Float32, Shape: []tensor.Dim{{Size: -1}, {Size: -1}}}},
 	"picture": {{Name: "x", Type: tensor.Float32, Shape: []tensor.Dim{{Size: -1}, {Size: 3}, {Size: -1}, {Size: -1}}}},
+	"several": {{Name: "x", Type: tensor.Float32, Shape: []tensor.Dim{{Size: -1}, {Size: -1}}}, {Name: "y", Type: tensor.Int64}},
 	"tokens":  {{Name: "x", Type: tensor.Int64, Shape: []tensor.Dim{{Size: -1}, {Size: -1}}}},
 }
 
@@ -100,18 +101,21 @@ func FuzzNPZ(f *testing.F) {
 	} {
 		f.Add(member, uint8(0))
 		f.Add(member, uint8(1))
+		f.Add(member, uint8(2))
 	}
 	f.Fuzz(func(t *testing.T, data []byte, how uint8) {
 		file := data
 		if how%2 == 0 { // the bytes of a member of a sound archive: what is behind the zip's checksums gets tested
 			var z bytes.Buffer
 			w := zip.NewWriter(&z)
-			member, err := w.Create("x.npy")
-			if err != nil {
-				t.Fatal(err)
-			}
-			if _, err := member.Write(data); err != nil {
-				t.Fatal(err)
+			for _, name := range []string{"x.npy", "y.npy"}[:1+how/2%2] {
+				member, err := w.Create(name)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if _, err := member.Write(data); err != nil {
+					t.Fatal(err)
+				}
 			}
 			if err := w.Close(); err != nil {
 				t.Fatal(err)
@@ -120,6 +124,7 @@ func FuzzNPZ(f *testing.F) {
 		}
 		readAll(t, "picture", "kind: npz\nfile: a.npz\n", "a.npz", file)
 		readAll(t, "numbers", "kind: npz\nfile: a.npz\nshape: [-1, 4]\n", "a.npz", file)
+		readAll(t, "several", "kind: npz\nfile: a.npz\n", "a.npz", file)
 		readAll(t, "tokens", "kind: tokens\nfile: a.npz\nseq: 4\n", "a.npz", file)
 		readAll(t, "tokens", "kind: tokens\nfile: a.npy\nseq: 4\n", "a.npy", data)
 	})

@@ -27,23 +27,23 @@ type npzReader struct {
 }
 
 func openNPZ(r *Recipe, inputs []tensor.Spec, o Options) (Reader, error) {
-	in, err := r.chooseInput(inputs, nil)
-	if err != nil {
-		return nil, err
+	open := func(path string, o Options) (Reader, error) { return openNPZInputs(r, inputs, path, o) }
+	if len(inputs) <= 1 || r.Input != "" || r.Array != "" {
+		in, err := r.chooseInput(inputs, nil)
+		if err != nil {
+			return nil, err
+		}
+		open = func(path string, o Options) (Reader, error) { return openArray(r, in, path, o) }
 	}
 	path := r.resolve(r.File)
 	if strings.ContainsAny(r.File, "*?[") {
-		return openNPZFiles(r, in, path, o)
+		return openNPZFiles(r, open, path, o)
 	}
-	n, err := openArray(r, in, path, o)
-	if err != nil {
-		return nil, err
-	}
-	return n, nil
+	return open(path, o)
 }
 
 // openArray opens the array of one archive.
-func openArray(r *Recipe, in tensor.Spec, path string, o Options) (*npzReader, error) {
+func openArray(r *Recipe, in tensor.Spec, path string, o Options) (Reader, error) {
 	arc, err := openArchive(path)
 	if err != nil {
 		return nil, r.fail("file", "%w", err)
@@ -99,21 +99,28 @@ func (n *npzReader) prepare(arc *archive, o Options) (err error) {
 		}
 		return err
 	}
+	n.labels, err = r.readLabels(arc, shape[0])
+	return err
+}
+
+// readLabels reads the array of labels, if the recipe names one.
+func (r *Recipe) readLabels(arc *archive, samples int64) ([]int, error) {
 	if r.Labels == "" {
-		return nil
+		return nil, nil
 	}
-	labels, err := arc.array(r.Labels)
+	array, err := arc.array(r.Labels)
 	if err != nil {
-		return r.fail("labels", "%w", err)
+		return nil, r.fail("labels", "%w", err)
 	}
-	defer labels.Close()
-	if n.labels, err = labels.ints(); err != nil {
-		return r.fail("labels", "array %s %w", r.Labels, err)
+	defer array.Close()
+	labels, err := array.ints()
+	if err != nil {
+		return nil, r.fail("labels", "array %s %w", r.Labels, err)
 	}
-	if int64(len(n.labels)) != shape[0] {
-		return r.fail("labels", "array %s holds %d labels for %d samples", r.Labels, len(n.labels), shape[0])
+	if int64(len(labels)) != samples {
+		return nil, r.fail("labels", "array %s holds %d labels for %d samples", r.Labels, len(labels), samples)
 	}
-	return nil
+	return labels, nil
 }
 
 // oneSample tells whether the recipe's shape makes one sample of a whole array that has no dimension for samples.

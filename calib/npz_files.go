@@ -4,25 +4,22 @@ import (
 	"path/filepath"
 	"sort"
 	"sync"
-
-	"github.com/cosetq/cosetq/tensor"
 )
 
 // npzFiles reads the samples of several archives, one after the other in the order of their names. One is open at a time.
 type npzFiles struct {
-	recipe *Recipe
-	in     tensor.Spec
-	paths  []string
-	ends   []int // samples up to and with each file
-	count  int
+	openFile func(path string, o Options) (Reader, error)
+	paths    []string
+	ends     []int // samples up to and with each file
+	count    int
 
 	mu   sync.Mutex
 	at   int // the file that is open
-	open *npzReader
+	open Reader
 }
 
-func openNPZFiles(r *Recipe, in tensor.Spec, pattern string, o Options) (Reader, error) {
-	f := &npzFiles{recipe: r, in: in, at: -1}
+func openNPZFiles(r *Recipe, openFile func(path string, o Options) (Reader, error), pattern string, o Options) (Reader, error) {
+	f := &npzFiles{openFile: openFile, at: -1}
 	var err error
 	if f.paths, err = filepath.Glob(pattern); err != nil {
 		return nil, r.fail("file", "%q is no pattern: %w", r.File, err)
@@ -50,7 +47,7 @@ func (f *npzFiles) choose(i int) error {
 	if err := f.Close(); err != nil {
 		return err
 	}
-	n, err := openArray(f.recipe, f.in, f.paths[i], Options{})
+	n, err := f.openFile(f.paths[i], Options{})
 	if err != nil {
 		return err
 	}

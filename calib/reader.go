@@ -5,7 +5,7 @@
 // their number, and reading them again gives the same bytes. The kinds of data:
 //
 //	idx     images and labels in the MNIST format, also gzipped
-//	npz     an array of images or of feature vectors in a NumPy archive, with labels
+//	npz     an array of images or of feature vectors in a NumPy archive, with labels; or an array for each input of the model
 //	images  a folder of JPEG and PNG pictures with a CSV file of labels
 //	bytes   any file as text; token id = byte value
 //	tokens  token ids in a .npy, .npz or raw file

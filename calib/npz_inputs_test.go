@@ -1,0 +1,83 @@
+package calib_test
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/cosetq/cosetq/calib"
+	"github.com/cosetq/cosetq/tensor"
+)
+
+// Every input of a model takes the array of its name, in its own type and shape.
+func TestNPZOfSeveralInputs(t *testing.T) {
+	const (
+		two16   = "\x01\x00\x02\x00\x03\x00\x04\x00" // [2, 2]
+		steps   = "\x00\x00\x80\x3f\x00\x00\x00\x40" // [2]
+		state   = "\x01\x02\x03\x04"                 // [2, 2, 1]
+		ids     = "\x07\x00\x00\x00\x00\x01\x00\x00\x08\x00\x00\x00\x00\x01\x00\x00"
+		classes = "\x05\x06"
+	)
+	arrays := map[string]string{
+		"tokens": npy("<i2", "2, 2", two16), "step": npy("<f4", "2,", steps), "scalar": npy("<f4", "2,", steps),
+		"state": npy("|b1", "2, 2, 1", state), "ids": npy("<i8", "2, 1", ids), "classes": npy("|u1", "2,", classes),
+	}
+	dir := folder(t, map[string]string{"a.npz": npz(t, arrays), "b.npz": npz(t, arrays)})
+	inputs := []tensor.Spec{
+		input("tokens", tensor.Int64, -1, -1), // from another integer type
+		input("step", tensor.Float16Type, 1),  // a number per sample
+		input("scalar", tensor.Float32),       // without a dimension
+		input("state", tensor.Bool, 2, 1),     // without a batch
+		input("ids", tensor.Int64, -1, 1),     // more than float32 holds
+	}
+	for file, samples := range map[string]int{"a.npz": 2, "'*.npz'": 4} {
+		r := mustOpen(t, dir, "kind: npz\nfile: "+file+"\nlabels: classes\n", calib.Options{}, inputs...)
+		if r.Len() != samples {
+			t.Fatalf("%s: %d samples, want %d", file, r.Len(), samples)
+		}
+		for _, want := range []struct {
+			name   string
+			shape  []int64
+			values []float64
+		}{
+			{"tokens", []int64{1, 2}, []float64{3, 4}}, {"step", []int64{1}, []float64{2}}, {"scalar", []int64{}, []float64{2}},
+			{"ids", []int64{1, 1}, []float64{1<<40 + 8}},
+		} {
+			got, shape, s := values(t, r, samples-1, want.name)
+			if !slices.Equal(got, want.values) || !slices.Equal(shape, want.shape) || s.Label != 6 {
+				t.Errorf("%s: %s is %v %v, want %v %v; label %d", file, want.name, shape, got, want.shape, want.values, s.Label)
+			}
+		}
+		s, err := r.Sample(samples - 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, in := range inputs {
+			if x := s.Inputs[in.Name]; x.Check() != nil || !in.Accepts(x.Type, x.Shape) {
+				t.Errorf("%s: input %v gets %v %v", file, in, x.Type, x.Shape)
+			}
+		}
+	}
+	for _, c := range []struct {
+		recipe string
+		in     tensor.Spec
+		want   string
+	}{
+		{"", input("mask", tensor.Int64, -1, -1), "an input mask int64[?,?]: store an array for each input under its name"},
+		{"", input("step", tensor.Int64, 1), "array step holds float32, and the model's input is step int64[1]"},
+		{"", input("state", tensor.Float32, 2, 1), "array state holds bool"},
+		{"", input("tokens", tensor.Int64, -1, 3), "the data gives [1,2] per sample"},
+		{"shape: [-1, 2]\n", input("step", tensor.Float32, 1), "is for models with one input"},
+		{"labels: mask\n", input("step", tensor.Float32, 1), "has no array \"mask\""},
+	} {
+		_, err := open(t, dir, "kind: npz\nfile: a.npz\n"+c.recipe, calib.Options{}, input("ids", tensor.Int64, -1, 1), c.in)
+		if err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s%v: error %v, want %q", c.recipe, c.in, err, c.want)
+		}
+	}
+	uneven := folder(t, map[string]string{"a.npz": npz(t, map[string]string{"ids": arrays["ids"], "one": npy("<f4", "1,", steps[:4])})})
+	if _, err := open(t, uneven, "kind: npz\nfile: a.npz\n", calib.Options{}, input("ids", tensor.Int64, -1, 1), input("one", tensor.Float32, 1)); err == nil ||
+		!strings.Contains(err.Error(), "array one holds 1 samples, and array ids 2") {
+		t.Errorf("uneven arrays: %v", err)
+	}
+}
