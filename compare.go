@@ -189,9 +189,6 @@ func (c *comparison) open(path string) (err error) {
 		return err
 	}
 	c.pairs = rewrite.PairLayers(m, c.sites, c.other)
-	if len(c.pairs) == 0 {
-		return usage(fmt.Errorf("%s has no layer in common with %s that differs", path, c.float), "give the float model first and the one that was made from it second")
-	}
 	quantized, err := rewrite.FindSites(c.other, rewrite.Options{})
 	if err != nil {
 		return err
@@ -201,6 +198,13 @@ func (c *comparison) open(path string) (err error) {
 		if s.Status == rewrite.Quantized && !slices.ContainsFunc(c.pairs, func(p rewrite.Pair) bool { return p.Holds(s) }) {
 			c.notCompared = append(c.notCompared, s.Name)
 		}
+	}
+	if len(c.pairs) == 0 {
+		hint := "give the float model first and the one that was made from it second"
+		if len(c.notCompared) > 0 {
+			hint += "; nodes in subgraphs are not compared, but `cosetq eval --task agreement` judges all of the model"
+		}
+		return usage(fmt.Errorf("%s has no layer in common with %s that differs", path, c.float), "%s", hint)
 	}
 	inputs, _, err := ort.Signature(m)
 	if err != nil {
