@@ -196,7 +196,7 @@ func recallPlan(r *QuantizeReport, j *journal.Journal, weights []numbered) (code
 
 // planAllocation fills the report of a dry run. What working it out takes on disk is removed again.
 func (o *QuantizeOptions) planAllocation(ctx context.Context, r *QuantizeReport, m *onnx.Model, sites []rewrite.Site) error {
-	dir, err := os.MkdirTemp("", "cosetq-plan-")
+	dir, err := tempDir("cosetq-plan-")
 	if err != nil {
 		return err
 	}

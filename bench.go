@@ -109,7 +109,7 @@ func Bench(ctx context.Context, paths []string, o BenchOptions) (*BenchReport, e
 	for _, p := range paths {
 		r.Models = append(r.Models, BenchRow{Name: p, Path: p})
 	}
-	dir, err := os.MkdirTemp("", "cosetq-bench-")
+	dir, err := tempDir("cosetq-bench-")
 	if err != nil {
 		return nil, err
 	}

@@ -219,7 +219,7 @@ func (c *comparison) open(path string) (err error) {
 	if c.runtime, err = ort.Open(ort.Options{}); err != nil {
 		return err
 	}
-	c.dir, err = os.MkdirTemp("", "cosetq-compare-")
+	c.dir, err = tempDir("cosetq-compare-")
 	return err
 }
 

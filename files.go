@@ -40,10 +40,17 @@ func OpenModel(path string) (*onnx.Model, error) {
 		return m, nil
 	case errors.Is(err, os.ErrNotExist):
 		return nil, fail(BadModel, err, "check the path")
+	case !isRegular(path):
+		return nil, fail(BadModel, err, "name the file of a model: folders and pipes cannot be mapped into memory")
 	case filestart.Is(path, pointerStart):
 		return nil, fail(BadModel, fmt.Errorf("%s holds no model, but a pointer of Git LFS to one", path), "fetch the model itself, as with `git lfs pull`")
 	}
 	return nil, fail(BadModel, err, "")
+}
+
+func isRegular(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.Mode().IsRegular()
 }
 
 // pointerStart is how the file starts that Git LFS leaves in the place of a large one.
@@ -110,6 +117,15 @@ func modelBytes(m *onnx.Model) (int64, error) {
 		total += info.Size()
 	}
 	return total, nil
+}
+
+// tempDir makes a folder for a while.
+func tempDir(pattern string) (string, error) {
+	dir, err := os.MkdirTemp("", pattern)
+	if err != nil {
+		return "", fmt.Errorf("make a temporary folder where TMPDIR says: %w", err)
+	}
+	return dir, nil
 }
 
 // withEnding gives a path another ending.

@@ -64,7 +64,7 @@ func OpenCUDAEncoder(path string, codec *lattice.Codec) (*CUDAEncoder, error) {
 	name := C.CString(path)
 	defer C.free(unsafe.Pointer(name))
 	if C.open_feedback(name, &c.feedback) != 0 {
-		return nil, fmt.Errorf("%w: native ops library: %s: it is older than this program and cannot round with feedback", ErrUnavailable, path)
+		return nil, libraryFails("native ops library: %s: it is older than this program and cannot round with feedback", path)
 	}
 	return c, nil
 }

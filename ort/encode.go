@@ -96,13 +96,13 @@ func openEncoder(path string, codec *lattice.Codec, cuda bool) (*Encoder, error)
 		where = 1
 	}
 	if C.open_encoder(name, where, &e.functions, &msg) != 0 {
-		return nil, fmt.Errorf("%w: native ops library: %s: %s", ErrUnavailable, path, C.GoString(msg))
+		return nil, libraryFails("native ops library: %s: %s", path, C.GoString(msg))
 	}
 	if description, leaders, ok := describeCodec(codec); ok {
 		e.handle = C.call_create(&e.functions, &description, (*C.int32_t)(unsafe.Pointer(unsafe.SliceData(leaders))))
 	}
 	if e.handle == nil {
-		return nil, fmt.Errorf("%w: native ops library %s: no encoder for %v", ErrUnavailable, path, codec)
+		return nil, libraryFails("native ops library %s: no encoder for %v", path, codec)
 	}
 	free := e.functions
 	runtime.AddCleanup(e, func(handle unsafe.Pointer) { C.call_free(&free, handle) }, e.handle)

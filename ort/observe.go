@@ -76,7 +76,7 @@ func OpenObservations(path string) (*Observations, error) {
 	o := &Observations{}
 	var msg *C.char
 	if C.open_observations(p, &o.functions, &msg) == nil {
-		return nil, fmt.Errorf("%w: native ops library %s: %s; build it anew with `make build`", ErrUnavailable, path, C.GoString(msg))
+		return nil, libraryFails("native ops library %s: %s; build it anew with `make build`", path, C.GoString(msg))
 	}
 	return o, nil
 }

@@ -14,10 +14,7 @@ static int64_t call_count(void *f, const char *name) { return ((countFn)f)(name)
 */
 import "C"
 
-import (
-	"fmt"
-	"unsafe"
-)
+import "unsafe"
 
 // OpsLibrary is the native ops library, asked about itself. Sessions that have it registered share it with this view.
 type OpsLibrary struct {
@@ -30,7 +27,7 @@ func OpenOps(path string) (*OpsLibrary, error) {
 	defer C.free(unsafe.Pointer(name))
 	handle := C.dlopen(name, C.RTLD_NOW)
 	if handle == nil {
-		return nil, fmt.Errorf("%w: native ops library: %s", ErrUnavailable, C.GoString(C.dlerror()))
+		return nil, libraryFails("native ops library: %s", C.GoString(C.dlerror()))
 	}
 	symbol := func(name string) unsafe.Pointer {
 		s := C.CString(name)
@@ -39,7 +36,7 @@ func OpenOps(path string) (*OpsLibrary, error) {
 	}
 	l := &OpsLibrary{isa: symbol("cosetq_isa"), calls: symbol("cosetq_kernel_calls"), agreed: symbol("cosetq_interface")}
 	if l.isa == nil || l.calls == nil {
-		return nil, fmt.Errorf("%w: native ops library %s tells nothing about itself; build it anew with `make build`", ErrUnavailable, path)
+		return nil, libraryFails("native ops library %s tells nothing about itself; build it anew with `make build`", path)
 	}
 	return l, nil
 }

@@ -10,14 +10,26 @@ package ort
 
 import (
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/cosetq/cosetq/tensor"
 )
 
-// ErrUnavailable says that ONNX Runtime cannot be used: this build has no cgo, the shared library was not found, or it
-// is too old. The error that wraps it says which, and the remedy.
+// ErrUnavailable says that ONNX Runtime or one of our native libraries cannot be used: this build has no cgo, the shared library
+// was not found, or it is too old. The error that wraps it says which, and the remedy.
 var ErrUnavailable = errors.New("ONNX Runtime is not available")
+
+// libraryError is an [ErrUnavailable] for which one of our native libraries is to blame, not ONNX Runtime.
+type libraryError struct{ err error }
+
+func libraryFails(format string, args ...any) error {
+	return &libraryError{fmt.Errorf(format, args...)}
+}
+
+func (e *libraryError) Error() string        { return e.err.Error() }
+func (e *libraryError) Unwrap() error        { return e.err }
+func (e *libraryError) Is(target error) bool { return target == ErrUnavailable }
 
 // ErrModel says that ONNX Runtime refused to load a model.
 var ErrModel = errors.New("ONNX Runtime refused the model")

@@ -57,11 +57,11 @@ func OpenProducts(path string) (*Products, error) {
 	p := &Products{}
 	var msg *C.char
 	if C.open_products(name, &p.functions, &msg) != 0 {
-		return nil, fmt.Errorf("%w: native ops library: %s: %s", ErrUnavailable, path, C.GoString(msg))
+		return nil, libraryFails("native ops library: %s: %s", path, C.GoString(msg))
 	}
 	// The environment may ask for an instruction set that the processor lacks: then no product works, and the first tells.
 	if err := p.Add(blas32.General{}, blas32.General{}, blas32.General{}); err != nil {
-		return nil, fmt.Errorf("%w: native ops library: %s: %w", ErrUnavailable, path, err)
+		return nil, libraryFails("native ops library: %s: %w", path, err)
 	}
 	return p, nil
 }

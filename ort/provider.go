@@ -57,7 +57,7 @@ func OpenProvider(path string) (*Provider, error) {
 	defer C.free(unsafe.Pointer(name))
 	var msg *C.char
 	if C.open_provider(name, &p.functions, &msg) != 0 {
-		return nil, fmt.Errorf("%w: GPU library: %s", ErrUnavailable, C.GoString(msg))
+		return nil, libraryFails("GPU library: %s", C.GoString(msg))
 	}
 	return p, nil
 }
@@ -68,7 +68,7 @@ func (p *Provider) Device() (string, error) {
 	var problem C.int64_t
 	name := text(func(out *C.char, n C.int64_t) C.int64_t { return C.call_device(&p.functions, out, n, &problem) })
 	if problem != 0 {
-		return "", fmt.Errorf("%w: no GPU to run on: %s", ErrUnavailable, name)
+		return "", libraryFails("no GPU to run on: %s", name)
 	}
 	return name, nil
 }
@@ -136,20 +136,20 @@ func useProvider(opts *binding.SessionOptions, path string) error {
 	case path:
 	case "":
 		if err := binding.RegisterExecutionProviderLibrary(ProviderName, path); err != nil {
-			return fmt.Errorf("%w: GPU library %s: %v", ErrUnavailable, path, err)
+			return libraryFails("GPU library %s: %v", path, err)
 		}
 		registered = path
 	default:
-		return fmt.Errorf("%w: GPU library %s: this process uses %s already; use one per process", ErrUnavailable, path, registered)
+		return libraryFails("GPU library %s: this process uses %s already; use one per process", path, registered)
 	}
 	devices, err := binding.GetEpDevices()
 	if err != nil {
-		return fmt.Errorf("%w: GPU library %s: %v", ErrUnavailable, path, err)
+		return libraryFails("GPU library %s: %v", path, err)
 	}
 	for _, d := range devices {
 		if d.EpName() == ProviderName {
 			return opts.AppendExecutionProviderV2([]binding.EpDevice{d}, nil)
 		}
 	}
-	return fmt.Errorf("%w: GPU library %s: ONNX Runtime sees no device of it", ErrUnavailable, path)
+	return libraryFails("GPU library %s: ONNX Runtime sees no device of it", path)
 }

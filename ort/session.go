@@ -125,11 +125,14 @@ func bindingOptions(o SessionOptions) (*binding.SessionOptions, error) {
 	if o.OpsLibrary != "" {
 		steps = append(steps, func() error {
 			if _, err := os.Stat(o.OpsLibrary); err != nil {
-				return fmt.Errorf("%w: native ops library: %v; build it with `make build`, or run without it", ErrUnavailable, err)
+				return libraryFails("native ops library: %v; build it with `make build`, or run without it", err)
 			}
 			if err := opts.RegisterCustomOpsLibrary(o.OpsLibrary); err != nil {
-				return fmt.Errorf("%w: native ops library %s: %s; build it anew with `make build`, or run without it",
-					ErrUnavailable, o.OpsLibrary, reason(err))
+				why := reason(err)
+				if !strings.HasPrefix(why, "ai.coset: ") { // else it is sound, and says itself what it does not like
+					why += "; build it anew with `make build`, or run without it"
+				}
+				return libraryFails("native ops library %s: %s", o.OpsLibrary, why)
 			}
 			return nil
 		})
