@@ -20,6 +20,33 @@ class OrtHost : public Host {
   OrtHost(const OrtHost&) = delete;
   OrtHost& operator=(const OrtHost&) = delete;
 
+
+  // As many batches as pieces: threads then take the next piece when they are done with one.
+  bool ParallelFor(void (*body)(void*, size_t), size_t total, void* data) override {
+    status_ = ort->KernelContext_ParallelFor(context_, body, total, total, data);
+    return status_ == nullptr;
+  }
+
+  void* Allocate(size_t bytes) override {
+    constexpr size_t kAlign = 64;
+    if (allocator_ == nullptr && (status_ = Open()) != nullptr) return nullptr;
+    blocks_.reserve(blocks_.size() + 1);
+    void* block = allocator_->Alloc(allocator_.get(), bytes + kAlign);
+    if (block == nullptr) return nullptr;
+    blocks_.push_back(block);
+    const uintptr_t at = reinterpret_cast<uintptr_t>(block);
+    return static_cast<char*>(block) + (kAlign - at % kAlign) % kAlign;
+  }
+
+  // What ONNX Runtime said when it failed; null when it said nothing.
+  OrtStatus* TakeStatus() {
+    OrtStatus* status = status_;
+    status_ = nullptr;
+    return status;
+  }
+
+ private:
+  // Small calls do without the allocator, which takes longer to find than to use.
   OrtStatus* Open() {
     OrtMemoryInfo* raw = nullptr;
     COSETQ_RETURN_IF_ERROR(ort->CreateCpuMemoryInfo(OrtArenaAllocator, OrtMemTypeDefault, &raw));
@@ -30,29 +57,6 @@ class OrtHost : public Host {
     return nullptr;
   }
 
-  // As many batches as pieces: threads then take the next piece when they are done with one.
-  bool ParallelFor(void (*body)(void*, size_t), size_t total, void* data) override {
-    status_ = ort->KernelContext_ParallelFor(context_, body, total, total, data);
-    return status_ == nullptr;
-  }
-
-  void* Allocate(size_t bytes) override {
-    constexpr size_t kAlign = 64;
-    blocks_.reserve(blocks_.size() + 1);
-    void* block = allocator_->Alloc(allocator_.get(), bytes + kAlign);
-    if (block == nullptr) return nullptr;
-    blocks_.push_back(block);
-    const uintptr_t at = reinterpret_cast<uintptr_t>(block);
-    return static_cast<char*>(block) + (kAlign - at % kAlign) % kAlign;
-  }
-
-  OrtStatus* TakeStatus() {
-    OrtStatus* status = status_;
-    status_ = nullptr;
-    return status;
-  }
-
- private:
   OrtKernelContext* context_;
   OrtOwner<OrtAllocator> allocator_;
   std::vector<void*> blocks_;
@@ -82,11 +86,11 @@ OrtStatus* ComputeLinear(void* kernel, OrtKernelContext* context) {
     call.y = static_cast<float*>(out);
   }
   OrtHost host(context);
-  COSETQ_RETURN_IF_ERROR(host.Open());
   switch (RunLinear(*k.weight, ActiveKernels(), call, &host)) {
     case Outcome::kDone:
       return nullptr;
     case Outcome::kNoMemory:
+      if (OrtStatus* status = host.TakeStatus()) return status;
       return ort->CreateStatus(ORT_FAIL, "ai.coset::HNLQLinear: out of memory");
     case Outcome::kNoThreads:
       return host.TakeStatus();

@@ -108,15 +108,16 @@ inline __m512i Interleave(const Words& first, const Words& second, int q) {
                     : _mm512_unpackhi_epi16(first.half[q / 2], second.half[q / 2]);
 }
 
-template <Form kForm>
-void LookupForm(const WeightView& w, int64_t tile, int64_t pair, int64_t count,
+template <Form kForm, bool kWholeTile>
+void LookupTile(const WeightView& w, int64_t tile, int64_t pair, int64_t count,
                 const uint8_t* tables, const float* steps, float* lanes) {
   const __mmask64 rows = TileMask(w);
-  const int64_t group_bytes = static_cast<int64_t>(FormElements(kForm)) * w.tile;
+  // Known of whole tiles, so that addresses need no registers.
+  const int64_t stride = kWholeTile ? kTile : w.tile, group_bytes = FormElements(kForm) * stride;
   const uint8_t* codes =
       static_cast<const uint8_t*>(w.codes) + (tile * w.groups + 2 * pair) * group_bytes;
   const int64_t ahead = kAheadGroups * group_bytes;
-  const __m128i ratio = _mm_cvtsi32_si128(w.tables->ratio_log2);
+  const __m512i ratio = _mm512_set1_epi16(static_cast<int16_t>(w.tables->ratio_log2));
   const __m512i zero = _mm512_setzero_si512();
   GainStream gains(w, tile, 2 * pair);
   __m512 sum[4];
@@ -129,20 +130,20 @@ void LookupForm(const WeightView& w, int64_t tile, int64_t pair, int64_t count,
       const uint8_t* t = tables + 2 * u * kBlockTable;
       const uint8_t* nibble_table = tables + 4 * kBlockTable + 2 * u * kNibbleTable;
       Words words[2][2];  // [block][level]
-      const __m512i both = _mm512_maskz_loadu_epi8(rows, codes);
+      const __m512i both = LoadRows<kWholeTile>(rows, codes);
       Unroll<2>([&](int b) ALWAYS_INLINE {
-        PrefetchCodes(codes + ahead + b * w.tile);
+        PrefetchCodes(codes + ahead + b * stride);
         if constexpr (kForm == Form::kNibbleByte) {
           words[b][0] = Products16(nibble_table + b * kNibbleTable, Nibbles(both, b));
-          const Digits coarse = LoadDigits(rows, codes + (1 + b) * w.tile);
+          const Digits coarse = LoadDigits<kWholeTile>(rows, codes + (1 + b) * stride);
           Products256<1>(t + b * kBlockTable, &coarse, &words[b][1]);
         } else if constexpr (kForm == Form::kTwoByte) {
-          PrefetchCodes(codes + ahead + (2 + b) * w.tile);
-          const Digits digits[2] = {LoadDigits(rows, codes + b * w.tile),
-                                    LoadDigits(rows, codes + (2 + b) * w.tile)};
+          PrefetchCodes(codes + ahead + (2 + b) * stride);
+          const Digits digits[2] = {LoadDigits<kWholeTile>(rows, codes + b * stride),
+                                    LoadDigits<kWholeTile>(rows, codes + (2 + b) * stride)};
           Products256<2>(t + b * kBlockTable, digits, words[b]);
         } else {
-          const Digits digits = LoadDigits(rows, codes + b * w.tile);
+          const Digits digits = LoadDigits<kWholeTile>(rows, codes + b * stride);
           Products256<1>(t + b * kBlockTable, &digits, words[b]);
         }
       });
@@ -161,12 +162,19 @@ void LookupForm(const WeightView& w, int64_t tile, int64_t pair, int64_t count,
       __m512i total = _mm512_madd_epi16(Interleave(level[0][0], level[0][1], q), gain);
       if constexpr (kForm != Form::kOneByte) {
         total = _mm512_dpwssd_epi32(total, Interleave(level[1][0], level[1][1], q),
-                                    _mm512_sll_epi16(gain, ratio));
+                                    _mm512_sllv_epi16(gain, ratio));
       }
       sum[q] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(total), step, sum[q]);
     });
   }
   Unroll<4>([&](int q) ALWAYS_INLINE { _mm512_store_ps(lanes + 16 * q, sum[q]); });
+}
+
+template <Form kForm>
+void LookupForm(const WeightView& w, int64_t tile, int64_t pair, int64_t count,
+                const uint8_t* tables, const float* steps, float* lanes) {
+  const auto lookup = w.tile == kTile ? LookupTile<kForm, true> : LookupTile<kForm, false>;
+  lookup(w, tile, pair, count, tables, steps, lanes);
 }
 
 }  // namespace
@@ -208,16 +216,9 @@ void Avx512Lookup16(const WeightView& w, int64_t tile, int64_t pair, int64_t cou
 }
 
 void Avx512LaneRows(const float* lanes, float* sums) {
-  __m512 quarter[4], pair[2][2];  // [of the quarters][of the rows]
+  __m512 quarter[4];
   for (int q = 0; q < 4; ++q) quarter[q] = _mm512_load_ps(lanes + 16 * q);
-  for (int p = 0; p < 2; ++p) {
-    pair[p][0] = _mm512_shuffle_f32x4(quarter[2 * p], quarter[2 * p + 1], 0x44);
-    pair[p][1] = _mm512_shuffle_f32x4(quarter[2 * p], quarter[2 * p + 1], 0xee);
-  }
-  for (int i = 0; i < 2; ++i) {
-    _mm512_store_ps(sums + 32 * i, _mm512_shuffle_f32x4(pair[0][i], pair[1][i], 0x88));
-    _mm512_store_ps(sums + 32 * i + 16, _mm512_shuffle_f32x4(pair[0][i], pair[1][i], 0xdd));
-  }
+  StoreQuarters(quarter, sums);
 }
 
 }  // namespace cosetq

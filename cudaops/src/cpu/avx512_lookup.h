@@ -75,14 +75,22 @@ constexpr int kAheadGroups = 8;
 // Inlined before anything else: GCC drops calls of a function that does nothing but this.
 inline ALWAYS_INLINE void PrefetchCodes(const void* at) { __builtin_prefetch(at); }
 
+// The bytes of the rows of a tile. A mask costs an instruction that tiles of 64 rows do without.
+template <bool kWholeTile>
+inline ALWAYS_INLINE __m512i LoadRows(__mmask64 rows, const uint8_t* from) {
+  if constexpr (kWholeTile) return _mm512_loadu_si512(from);
+  return _mm512_maskz_loadu_epi8(rows, from);
+}
+
 // A vector of digits of one byte and which of them are 128 or more.
 struct Digits {
   __m512i value;
   __mmask64 high;
 };
 
-inline Digits LoadDigits(__mmask64 rows, const uint8_t* codes) {
-  const __m512i value = _mm512_maskz_loadu_epi8(rows, codes);
+template <bool kWholeTile>
+inline ALWAYS_INLINE Digits LoadDigits(__mmask64 rows, const uint8_t* codes) {
+  const __m512i value = LoadRows<kWholeTile>(rows, codes);
   return {value, _mm512_movepi8_mask(value)};
 }
 
@@ -119,6 +127,19 @@ inline ALWAYS_INLINE void Interleave4(const __m512i* v, __m512i* out) {
   out[3] = _mm512_unpackhi_epi16(high01, high23);
 }
 
+// Lane 4 * l + i of quarter[q] is row 16 * l + 4 * q + i: puts them in order.
+inline void StoreQuarters(const __m512* quarter, float* sums) {
+  __m512 pair[2][2];  // [of the quarters][of the rows]
+  for (int p = 0; p < 2; ++p) {
+    pair[p][0] = _mm512_shuffle_f32x4(quarter[2 * p], quarter[2 * p + 1], 0x44);
+    pair[p][1] = _mm512_shuffle_f32x4(quarter[2 * p], quarter[2 * p + 1], 0xee);
+  }
+  for (int i = 0; i < 2; ++i) {
+    _mm512_store_ps(sums + 32 * i, _mm512_shuffle_f32x4(pair[0][i], pair[1][i], 0x88));
+    _mm512_store_ps(sums + 32 * i + 16, _mm512_shuffle_f32x4(pair[0][i], pair[1][i], 0xdd));
+  }
+}
+
 // The gains of 64 rows, as bytes, for one group of a tile after the other. Groups past the last have
 // some gains or other.
 class GainStream {
@@ -133,7 +154,7 @@ class GainStream {
     end_ = w.gains + (tile + 1) * packed * w.tile;
     stride_ = w.tile;
     rows_ = TileMask(w);
-    bits_ = _mm_cvtsi32_si128(w.gain_bits);
+    bits_ = _mm512_set1_epi16(static_cast<int16_t>(w.gain_bits));
     mask_ = w.gains_per_byte - 1;
     const int place = static_cast<int>(first & mask_);
     if (place == 0) return;
@@ -148,7 +169,7 @@ class GainStream {
     // Look-ups use the low six bits of a byte, and the table repeats the gains, so the bits above
     // an index do no harm.
     const __m512i gain = _mm512_permutexvar_epi8(index_, table_);
-    index_ = _mm512_srl_epi16(index_, bits_);
+    index_ = _mm512_srlv_epi16(index_, bits_);
     return gain;
   }
 
@@ -159,7 +180,7 @@ class GainStream {
   }
 
   __m512i table_, index_;
-  __m128i bits_ = _mm_setzero_si128();
+  __m512i bits_ = _mm512_setzero_si512();  // in every place: a shift by one number for all takes two instructions
   const uint8_t* next_ = nullptr;
   const uint8_t* end_ = nullptr;
   int64_t stride_ = 0;

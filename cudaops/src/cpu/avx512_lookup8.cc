@@ -24,11 +24,12 @@ inline ALWAYS_INLINE void AddProducts(const __m512i* gain, __m512i a, __m512i b,
   sum[1] = _mm512_add_epi16(sum[1], _mm512_maddubs_epi16(gain[1], _mm512_unpackhi_epi8(a, b)));
 }
 
-template <Form kForm>
-void LookupForm(const WeightView& w, int64_t tile, int64_t unit, int64_t count,
+template <Form kForm, bool kWholeTile>
+void LookupTile(const WeightView& w, int64_t tile, int64_t unit, int64_t count,
                 const uint8_t* tables, const float* steps, float* lanes) {
   const __mmask64 rows = TileMask(w);
-  const int64_t group_bytes = static_cast<int64_t>(FormElements(kForm)) * w.tile;
+  // Known of whole tiles, so that addresses need no registers.
+  const int64_t stride = kWholeTile ? kTile : w.tile, group_bytes = FormElements(kForm) * stride;
   const uint8_t* codes =
       static_cast<const uint8_t*>(w.codes) + (tile * w.groups + unit * kUnitGroups) * group_bytes;
   GainStream gains(w, tile, unit * kUnitGroups);
@@ -48,21 +49,21 @@ void LookupForm(const WeightView& w, int64_t tile, int64_t unit, int64_t count,
       const __m512i one = gains.Next();
       const __m512i gain[2] = {_mm512_unpacklo_epi8(one, one), _mm512_unpackhi_epi8(one, one)};
       __m512i product[2][2];  // [level][block]
-      const __m512i both = _mm512_maskz_loadu_epi8(rows, codes);
+      const __m512i both = LoadRows<kWholeTile>(rows, codes);
       Unroll<2>([&](int b) ALWAYS_INLINE {
         __m512i t[4];
         LoadTable(tables + (2 * g + b) * kTable, t);
-        PrefetchCodes(codes + ahead + b * w.tile);
+        PrefetchCodes(codes + ahead + b * stride);
         if constexpr (kForm == Form::kNibbleByte) {
           const uint8_t* nibbles = tables + 2 * kUnitGroups * kTable + (2 * g + b) * kNibbles;
           product[0][b] = Lookup16(nibbles, Nibbles(both, b));
-          product[1][b] = LookUp(t, LoadDigits(rows, codes + (1 + b) * w.tile));
+          product[1][b] = LookUp(t, LoadDigits<kWholeTile>(rows, codes + (1 + b) * stride));
         } else {
-          product[0][b] = LookUp(t, LoadDigits(rows, codes + b * w.tile));
+          product[0][b] = LookUp(t, LoadDigits<kWholeTile>(rows, codes + b * stride));
         }
         if constexpr (kForm == Form::kTwoByte) {
-          PrefetchCodes(codes + ahead + (2 + b) * w.tile);
-          product[1][b] = LookUp(t, LoadDigits(rows, codes + (2 + b) * w.tile));
+          PrefetchCodes(codes + ahead + (2 + b) * stride);
+          product[1][b] = LookUp(t, LoadDigits<kWholeTile>(rows, codes + (2 + b) * stride));
         }
       });
       AddProducts(gain, product[0][0], product[0][1], sum[0]);
@@ -78,6 +79,13 @@ void LookupForm(const WeightView& w, int64_t tile, int64_t unit, int64_t count,
     });
   }
   Unroll<4>([&](int i) ALWAYS_INLINE { _mm512_store_ps(lanes + 16 * i, total[i]); });
+}
+
+template <Form kForm>
+void LookupForm(const WeightView& w, int64_t tile, int64_t unit, int64_t count,
+                const uint8_t* tables, const float* steps, float* lanes) {
+  const auto lookup = w.tile == kTile ? LookupTile<kForm, true> : LookupTile<kForm, false>;
+  lookup(w, tile, unit, count, tables, steps, lanes);
 }
 
 // Products of 16 codewords with four activations, in units of the step.
@@ -148,10 +156,11 @@ inline void BuildTable(const FormTables& t, const ScaledUnit& unit, int block, u
       for (int p = 0; p < 2; ++p)
         sum[i] =
             _mm512_dpwssd_epi32(sum[i], _mm512_load_si512(t.integers[p][place + 16 * i]), pair[p]);
-      sum[i] = _mm512_srai_epi32(sum[i], kFraction);
     });
-    _mm512_store_si512(table + place, _mm512_packs_epi16(_mm512_packs_epi32(sum[0], sum[1]),
-                                                         _mm512_packs_epi32(sum[2], sum[3])));
+    // A product with its fraction has 15 bits.
+    const __m512i low = _mm512_srai_epi16(_mm512_packs_epi32(sum[0], sum[1]), kFraction);
+    const __m512i high = _mm512_srai_epi16(_mm512_packs_epi32(sum[2], sum[3]), kFraction);
+    _mm512_store_si512(table + place, _mm512_packs_epi16(low, high));
   }
 }
 
@@ -161,13 +170,19 @@ void Avx512LookupBuild8(const WeightView& w, const float* a, int64_t count, uint
                         float* steps) {
   const FormTables& t = *w.tables;
   const bool nibbles = w.form == Form::kNibbleByte;
-  for (int64_t n = 0; n < count; ++n, tables += LookupTableBytes(w, 1)) {
-    ScaledUnit unit;
-    steps[n] = ScaleUnit(w, a + n * kBlocks * 4, &unit);
-    for (int b = 0; b < kBlocks; ++b) {
-      BuildTable(t, unit, b, tables + b * kTable);
-      if (nibbles)
-        BuildNibble(t.centred[0], unit.a + 4 * b, tables + kBlocks * kTable + b * kNibbles);
+  // Steps of some units first: each is a long chain, and the processor works on several at once.
+  constexpr int64_t kAtOnce = 8;
+  ScaledUnit units[kAtOnce];
+  for (int64_t first = 0; first < count; first += kAtOnce) {
+    const int64_t here = count - first < kAtOnce ? count - first : kAtOnce;
+    for (int64_t n = 0; n < here; ++n)
+      steps[first + n] = ScaleUnit(w, a + (first + n) * kBlocks * 4, &units[n]);
+    for (int64_t n = 0; n < here; ++n, tables += LookupTableBytes(w, 1)) {
+      for (int b = 0; b < kBlocks; ++b) {
+        BuildTable(t, units[n], b, tables + b * kTable);
+        if (nibbles)
+          BuildNibble(t.centred[0], units[n].a + 4 * b, tables + kBlocks * kTable + b * kNibbles);
+      }
     }
   }
 }
@@ -188,14 +203,13 @@ void Avx512Lookup8(const WeightView& w, int64_t tile, int64_t unit, int64_t coun
 }
 
 void Avx512WordRows(const float* lanes, float* sums) {
+  __m512 quarter[4];  // of every 16 rows, [half][pair of rows of four]
   for (int half = 0; half < 2; ++half) {
-    for (int odd = 0; odd < 2; ++odd) {
-      const float* from = lanes + 16 * (2 * half + odd);
-      for (int l = 0; l < 4; ++l) {
-        for (int i = 0; i < 4; ++i) sums[16 * l + 8 * half + 2 * i + odd] = from[4 * l + i];
-      }
-    }
+    const __m512 even = _mm512_load_ps(lanes + 32 * half), odd = _mm512_load_ps(lanes + 32 * half + 16);
+    quarter[2 * half] = _mm512_unpacklo_ps(even, odd);
+    quarter[2 * half + 1] = _mm512_unpackhi_ps(even, odd);
   }
+  StoreQuarters(quarter, sums);
 }
 
 }  // namespace cosetq

@@ -74,6 +74,17 @@ inline F Bound(const EncoderView& codec, const F y[4]) {
   return Max(one * one, two * two * Splat(0.5f));
 }
 
+// A little less than the squared distance from y to the second nearest point of D4, by more than rounding makes of it: where the
+// nearest point is not in the code, no point of the code is nearer.
+inline F SecondNearest(const F y[4], U point, F error) {
+  F r[4];
+  for (int j = 0; j < 4; ++j) r[j] = Abs(y[j] - Coordinate(point, j));
+  const F low = Max(r[0], r[1]), high = Max(r[2], r[3]);
+  const F second = Max(Min(low, high), Max(Min(r[0], r[1]), Min(r[2], r[3])));
+  // The vector of norm 2 towards the two largest residuals leads there.
+  return (error + Splat(2) * (Splat(1) - Max(low, high) - second)) * Splat(1 - 0x1p-14f);
+}
+
 // The factor that brings y within the reach as seen from 0.
 inline F Shrink(const EncoderView& codec, const F y[4]) {
   F one, two;

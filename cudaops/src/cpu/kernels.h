@@ -206,6 +206,7 @@ extern const Kernels kAmxKernels;
 static inline int64_t LookupGroups(int parts) { return parts == 2 ? 2 : 4; }
 inline constexpr int64_t kBlockTable = 512;  // with two parts
 inline constexpr int64_t kNibbleTable = 32;
+inline constexpr int64_t kLeastTable = 4 * kBlockTable;  // bytes of a unit's tables, or more
 static inline int64_t LookupTableBytes(const WeightView& w, int parts) {
   const int64_t block = w.form == Form::kNibbleByte ? kBlockTable + kNibbleTable : kBlockTable;
   return 2 * LookupGroups(parts) * block * parts / 2;
