@@ -27,6 +27,8 @@ TESTFLAGS ?= -count=1
 # Version control stamps fail in checkouts that belong to another user; the version is stamped below instead.
 export GOFLAGS := $(strip $(GOFLAGS) -buildvcs=false)
 export ORT_SHA256
+# Words of flags for the shell to split and not to read: they have semicolons.
+export LAYERBENCH
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 native := $(MAKE) --no-print-directory -j$(JOBS) -f cudaops/build.mk
@@ -94,7 +96,7 @@ bench: build ## run the benchmarks of the Go packages and of the kernels alone
 	$(native) bench
 
 bench-cpu: build ## time layers against ONNX Runtime's own, and whole models: MODELS="llama.onnx:seq=1 vit.onnx:batch=1"
-	@$(GO) run ./cmd/layerbench $(LAYERBENCH)
+	@$(GO) run ./cmd/layerbench $$LAYERBENCH
 	@for m in $(MODELS); do scripts/bench-model "$${m%%:*}" "$${m#*:}"; done
 
 quality: build ## measure rate against loss: docs/quality.md; needs QUALITY_DATA, with PYTHON=... beside GPTQ
