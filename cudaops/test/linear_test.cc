@@ -141,7 +141,7 @@ void CheckWeight(const Codec& codec, int64_t rows, int64_t cols, const Options& 
         name + ": single rows differ from the weight, or write behind it");
   int isas = 0;
   const char* const* names = AvailableIsas(&isas);
-  for (int64_t batch : {0, 1, 2, 3, 5, 16, 17, 69}) {
+  for (int64_t batch : {0, 1, 2, 3, 4, 5, 16, 17, 69}) {
     const Activations a = MakeActivations(batch, cols, seed + static_cast<uint64_t>(batch));
     const std::vector<double> want = Reference(sample, w, a, batch, rows, cols);
     for (int i = 0; i < isas; ++i) {
@@ -308,7 +308,7 @@ void TestLinear(bool brief) {
   // The fast forms at sizes that choose look-up tables, with every option.
   for (const char* name : {"d4:4,4", "d4:2,4", "d4:4", "d4:4,4 apart", "z1:16"}) {
     for (const Options& o : options) {
-      for (int64_t cols : {8, 15, 72, 136}) CheckWeight(CodecNamed(name), 513, cols, o, ++seed);
+      for (int64_t cols : {8, 15, 72, 128, 136}) CheckWeight(CodecNamed(name), 513, cols, o, ++seed);
     }
     // Threads share tables of more than 1024 columns.
     CheckWeight(CodecNamed(name), 513, 1100, options[0], ++seed);

@@ -118,7 +118,7 @@ void MultiplyMany(const uint8_t* panel, const uint8_t* a, const float* scales, i
 
 // One panel: count blocks and their rests.
 void Multiply(const WeightView&, const uint8_t* panel, const uint8_t* a, const float* scales,
-              int64_t first, int64_t count, int64_t columns, float* sums) {
+              int64_t first, int64_t count, int64_t columns, const Ahead&, float* sums) {
   a += first * Filled(columns) * kRowBytes;
   scales += first * columns;
   Configure(columns);
@@ -203,7 +203,7 @@ void Quantize(const WeightView& w, const float* a, int64_t column, int64_t colum
 
 const PanelKernels kAmxPanel16 = {
     Avx512PanelUsable, Avx512DecodeTiles, Quantize, Multiply,   MultiplyTile, TileColumns, Finish,
-    Avx512LaneRows,    kRowBytes,         1,        kBlockRows, kTileRows,    kTileBlocks,
+    Avx512LaneRows,    kRowBytes,         1,        kBlockRows, kTileRows,    kTileBlocks, kTileBlocks,
 };
 
 }  // namespace cosetq

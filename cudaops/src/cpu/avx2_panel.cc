@@ -114,7 +114,7 @@ void Multiply8Columns(const uint8_t* panel, const uint8_t* a, const float* scale
 }
 
 void Multiply8(const WeightView&, const uint8_t* panel, const uint8_t* a, const float* scales,
-               int64_t first, int64_t count, int64_t columns, float* sums) {
+               int64_t first, int64_t count, int64_t columns, const Ahead&, float* sums) {
   static_assert(kColumns == 6);
   a += first * columns * kRowBytes8;
   scales += first * columns * kHalves;
@@ -344,11 +344,11 @@ void Avx2TileRows(const float* lanes, float* sums) { memcpy(sums, lanes, kTile *
 
 const PanelKernels kAvx2Panel8 = {
     Usable,     Decode8, Quantize8, Multiply8, MultiplyTile8, TileColumns8, nullptr, Avx2TileRows,
-    kRowBytes8, kHalves, kColumns,  1,         kBlocks8,
+    kRowBytes8, kHalves, kColumns,  1,         kBlocks8,  kBlocks8,
 };
 const PanelKernels kAvx2Panel16 = {
     Usable, Decode16,    Quantize16, MultiplyColumns<BlockByBlock<Products16>>, nullptr, nullptr,   nullptr,
-    Rows16, kRowBytes16, 1,          kColumns,                    1,       kBlocks16,
+    Rows16, kRowBytes16, 1,          kColumns,                    1,       kBlocks16, kBlocks16,
 };
 
 }  // namespace cosetq

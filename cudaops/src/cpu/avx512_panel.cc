@@ -1,86 +1,75 @@
 // Weights as integers: a tile is decoded to bytes once and multiplied with integer activations,
 // AVX-512 VNNI.
 
-#include "avx512_panel.h"
-#include "panel_columns.h"
+#include "avx512_products.h"
 
 namespace cosetq {
 namespace {
 
-// Activations of one block and row, of each half an integer that sums begin with, then the bytes in the order of the
-// steps. Weights have kPanelCentre added: sums begin with as much less. With two parts they are the high bytes of
-// 16-bit numbers, followed by the low bytes.
-constexpr int64_t kHalfRowBytes = 4 * (1 + kHalfSteps);
-constexpr int64_t kPartBytes = kHalves * kHalfRowBytes;
+// Rows of A that are multiplied together.
+constexpr int kPanelColumns = 4;
 
-constexpr int kPanelBlocks = 3;
+// More would not stay in the first-level cache beside activations and sums.
+constexpr int kPanelBlocks = 6, kFewBlocks = 3;
 static_assert(kPanelBlocks * kBlockBytes <= kPanelBytes);
 
-// Integers that begin at these bits, of 1.5 * 2^23, are the bits of a float so much larger than their
-// sum, as long as that is below 2^22: they need no conversion.
-constexpr int32_t kFloatBits = 0x4b400000;
-constexpr float kFloatOffset = 12582912;
-static_assert(4 * kHalfSteps * 127 * 127 < 1 << 22);
-
-inline ALWAYS_INLINE __m512i Broadcast(const uint8_t* four) {
-  int32_t value;
-  __builtin_memcpy(&value, four, sizeof value);
-  return _mm512_set1_epi32(value);
-}
-
-// Sums over some vectors of 16 rows and some columns, which are column_bytes apart, in registers. Plain loops: GCC 12
-// keeps sums in memory where functions are handed from one to the other.
-template <int kCount, int kVectors>
+// Sums over some vectors of 16 rows and some columns, in two chains: of the halves of a block, or of the high and the low
+// bytes of activations. A product takes five cycles and two start in each, so at least ten must not wait for each other.
+// Plain loops: GCC 12 keeps sums in memory where functions are handed from one to the other.
+template <int kParts, int kCount, int kVectors>
 struct Sums {
-  __m512i v[kCount][kVectors];
+  static constexpr int64_t kRowBytes = kParts * kPartBytes;
+  // From the first chain's activations to the second's.
+  static constexpr int64_t kSecond = kParts == 1 ? kHalfRowBytes : kPartBytes;
 
-  ALWAYS_INLINE void Begin(const uint8_t* a, int64_t column_bytes) {
-#pragma GCC unroll 6
+  __m512i first[kCount][kVectors], second[kCount][kVectors];
+
+  ALWAYS_INLINE void Begin(const uint8_t* a) {
+#pragma GCC unroll 4
     for (int c = 0; c < kCount; ++c) {
-      const __m512i begin = Broadcast(a + c * column_bytes);
+      const __m512i one = Broadcast(a + c * kRowBytes), two = Broadcast(a + c * kRowBytes + kSecond);
 #pragma GCC unroll 4
-      for (int q = 0; q < kVectors; ++q) v[c][q] = begin;
-    }
-  }
-
-  // Times the value of a byte, for the low bytes to follow.
-  ALWAYS_INLINE void BeginLow(const uint8_t* a, int64_t column_bytes) {
-#pragma GCC unroll 6
-    for (int c = 0; c < kCount; ++c) {
-      const __m512i begin = Broadcast(a + c * column_bytes);
-#pragma GCC unroll 4
-      for (int q = 0; q < kVectors; ++q)
-        v[c][q] = _mm512_add_epi32(_mm512_slli_epi32(v[c][q], 8), begin);
-    }
-  }
-
-  // Adds the products of some steps.
-  ALWAYS_INLINE void AddSteps(const uint8_t* panel, const uint8_t* a, int64_t column_bytes,
-                              int steps) {
-#pragma GCC unroll 1
-    for (int step = 0; step < steps; ++step, panel += kStepBytes, a += 4) {
-      __m512i weight[kVectors];
-#pragma GCC unroll 4
-      for (int q = 0; q < kVectors; ++q) weight[q] = _mm512_load_si512(panel + 64 * q);
-#pragma GCC unroll 6
-      for (int c = 0; c < kCount; ++c) {
-        const __m512i activations = Broadcast(a + c * column_bytes);
-#pragma GCC unroll 4
-        for (int q = 0; q < kVectors; ++q) AddDots(weight[q], activations, &v[c][q]);
+      for (int q = 0; q < kVectors; ++q) {
+        first[c][q] = one;
+        second[c][q] = two;
       }
     }
   }
 
-  // Ends a run: to += scale * sum. kAsBits: of the sum as the bits of a float.
-  template <bool kAsBits>
-  ALWAYS_INLINE void AddTo(const float* scales, __m512 (*to)[kVectors]) const {
-#pragma GCC unroll 6
-    for (int c = 0; c < kCount; ++c) {
-      const __m512 scale = _mm512_set1_ps(scales[c]);
+  // Adds some steps of half a block, or with one chain for each half of both.
+  ALWAYS_INLINE void AddSteps(const uint8_t* panel, const uint8_t* a, int steps) {
+#pragma GCC unroll 1
+    for (int step = 0; step < steps; ++step, panel += kStepBytes, a += 4) {
+      __m512i weight[kVectors], other[kVectors];
 #pragma GCC unroll 4
       for (int q = 0; q < kVectors; ++q) {
-        const __m512 sum = kAsBits ? _mm512_castsi512_ps(v[c][q]) : _mm512_cvtepi32_ps(v[c][q]);
-        to[c][q] = _mm512_fmadd_ps(sum, scale, to[c][q]);
+        weight[q] = _mm512_load_si512(panel + 64 * q);
+        other[q] = kParts == 1 ? _mm512_load_si512(panel + kHalfBytes + 64 * q) : weight[q];
+      }
+#pragma GCC unroll 4
+      for (int c = 0; c < kCount; ++c) {
+        const __m512i one = Broadcast(a + c * kRowBytes), two = Broadcast(a + c * kRowBytes + kSecond);
+#pragma GCC unroll 4
+        for (int q = 0; q < kVectors; ++q) {
+          AddDots(weight[q], one, &first[c][q]);
+          AddDots(other[q], two, &second[c][q]);
+        }
+      }
+    }
+  }
+
+  // to += scale * sum.
+  ALWAYS_INLINE void AddTo(const float* scales, __m512 (*to)[kVectors]) const {
+#pragma GCC unroll 4
+    for (int c = 0; c < kCount; ++c) {
+#pragma GCC unroll 4
+      for (int q = 0; q < kVectors; ++q) {
+        if constexpr (kParts == 1) {
+          AddScaled(first[c][q], scales[c], &to[c][q]);
+          AddScaled(second[c][q], scales[kCount + c], &to[c][q]);
+        } else {
+          AddScaled(_mm512_add_epi32(_mm512_slli_epi32(first[c][q], 8), second[c][q]), scales[c], &to[c][q]);
+        }
       }
     }
   }
@@ -90,69 +79,47 @@ template <int kParts>
 struct Products {
   static constexpr int64_t kRowBytes = kParts * kPartBytes;
   static constexpr int64_t kScales = kParts == 1 ? kHalves : 1;
-  static constexpr bool kAsBits = kParts == 1;
 
-  // Half of what offsets add to the sums of so many runs, of each column: taken off before and after, numbers stay
-  // smaller. It costs rounding errors of a unit or two in a sum.
-  template <int kCount>
-  static ALWAYS_INLINE void HalfOffsets(const float* scales, int64_t runs, float* offsets) {
-    constexpr __mmask8 kColumnMask = (1 << kCount) - 1;
-    __m256 sum = _mm256_setzero_ps();
-    for (int64_t run = 0; run < runs; ++run, scales += kCount)
-      sum = _mm256_add_ps(sum, _mm256_maskz_loadu_ps(kColumnMask, scales));
-    _mm256_store_ps(offsets, _mm256_mul_ps(sum, _mm256_set1_ps(kFloatOffset / 2)));
-  }
-
-  // Some rows of `count` blocks, whose sums in float stay in registers as well.
+  // Some vectors of 16 rows of `count` blocks, whose sums in float stay in registers as well.
   template <int kCount, int kVectors>
-  static void MultiplyRows(const WeightView& w, const uint8_t* panel, const uint8_t* a,
-                           const float* scales, int64_t count, float* sums) {
+  static void MultiplyRows(const WeightView& w, const uint8_t* panel, const uint8_t* a, const float* scales,
+                           int64_t count, Ahead ahead, float* sums) {
     const int steps = w.tables->panel.has_rests ? kHalfSteps : kQuadSteps;
-    alignas(32) float offsets[8];
-    if (kAsBits) HalfOffsets<kCount>(scales, kScales * count, offsets);
+    const int64_t share = (ahead.lines + count - 1) / count;  // fetched with each block
     __m512 total[kCount][kVectors];
-#pragma GCC unroll 6
+#pragma GCC unroll 4
     for (int c = 0; c < kCount; ++c) {
 #pragma GCC unroll 4
-      for (int q = 0; q < kVectors; ++q) {
-        total[c][q] = _mm512_load_ps(sums + c * kTile + 16 * q);
-        if (kAsBits) total[c][q] = _mm512_sub_ps(total[c][q], _mm512_set1_ps(offsets[c]));
-      }
+      for (int q = 0; q < kVectors; ++q) total[c][q] = _mm512_load_ps(sums + c * kTile + 16 * q);
     }
-    constexpr int kRun = kHalves / kScales;  // halves with one scale
-    for (int64_t half = 0; half < kHalves * count; half += kRun, scales += kCount) {
-      Sums<kCount, kVectors> sum;
-      sum.Begin(a, kRowBytes);
+    for (int64_t b = 0; b < count; ++b) {
+      for (int64_t i = 0; i < share; ++i, ahead.at += kLineBytes) __builtin_prefetch(ahead.at);
+      Sums<kParts, kCount, kVectors> sum;
+      sum.Begin(a);
+      constexpr int kRun = kParts == 1 ? kHalves : 1;  // halves at a time
 #pragma GCC unroll 1
-      for (int part = 0; part < kParts; ++part) {
-        if (part > 0) sum.BeginLow(a + kPartBytes, kRowBytes);
-#pragma GCC unroll 1
-        for (int h = 0; h < kRun; ++h)
-          sum.AddSteps(panel + h * kHalfBytes, a + part * kPartBytes + h * kHalfRowBytes + 4,
-                       kRowBytes, steps);
-      }
-      sum.template AddTo<kAsBits>(scales, total);
-      panel += kRun * kHalfBytes;
-      a += kRun * kHalfRowBytes;
-      if ((half + kRun) % kHalves == 0) a += kCount * kRowBytes - kPartBytes;
+      for (int half = 0; half < kHalves; half += kRun)
+        sum.AddSteps(panel + half * kHalfBytes, a + half * kHalfRowBytes + 4, steps);
+      sum.AddTo(scales, total);
+      panel += kBlockBytes;
+      a += kCount * kRowBytes;
+      scales += kCount * kScales;
     }
-#pragma GCC unroll 6
+#pragma GCC unroll 4
     for (int c = 0; c < kCount; ++c) {
 #pragma GCC unroll 4
-      for (int q = 0; q < kVectors; ++q) {
-        if (kAsBits) total[c][q] = _mm512_sub_ps(total[c][q], _mm512_set1_ps(offsets[c]));
-        _mm512_store_ps(sums + c * kTile + 16 * q, total[c][q]);
-      }
+      for (int q = 0; q < kVectors; ++q) _mm512_store_ps(sums + c * kTile + 16 * q, total[c][q]);
     }
   }
 
   template <int kCount>
-  static void Multiply(const WeightView& w, const uint8_t* panel, const uint8_t* a,
-                       const float* scales, int64_t count, float* sums) {
-    // As many as registers allow, so that no sum waits for the one before.
-    constexpr int kVectors = kCount <= 3 ? 4 : 2;
-    for (int r = 0; r < kTile; r += 16 * kVectors)
-      MultiplyRows<kCount, kVectors>(w, panel + 4 * r, a, scales, count, sums + r);
+  static void Multiply(const WeightView& w, const uint8_t* panel, const uint8_t* a, const float* scales,
+                       int64_t count, Ahead ahead, float* sums) {
+    constexpr int kVectors = kCount <= 2 ? 4 : 2;  // as many as registers allow
+    constexpr int kTimes = kTile / 16 / kVectors;
+    ahead.lines = (ahead.lines + kTimes - 1) / kTimes;
+    for (int r = 0; r < kTile; r += 16 * kVectors, ahead.at += ahead.lines * kLineBytes)
+      MultiplyRows<kCount, kVectors>(w, panel + 4 * r, a, scales, count, ahead, sums + r);
   }
 };
 
@@ -192,10 +159,10 @@ inline __m512i SumLanes(__m512i v) {
 }
 
 // Writes one byte, with its sign, of each of the integers of two blocks, and of their rests, in the order of the steps,
-// and what sums begin with: begin less what the weights' centre adds. A block's are block_bytes apart. Only the first of
+// and what sums begin with, less what the weights' centre adds. A block's are block_bytes apart. Only the first of
 // them if that is all there is.
 template <int kScales>
-inline ALWAYS_INLINE void StorePart(const WeightView& w, const __m512i* v, int32_t begin, int blocks,
+inline ALWAYS_INLINE void StorePart(const WeightView& w, const __m512i* v, int blocks,
                                     int64_t block_bytes, uint8_t* out) {
   __m512i total = v[0];
   Unroll<kGroup - 1>([&](int j) ALWAYS_INLINE { total = _mm512_add_epi32(total, v[j + 1]); });
@@ -215,7 +182,7 @@ inline ALWAYS_INLINE void StorePart(const WeightView& w, const __m512i* v, int32
   alignas(64) uint8_t steps[2][2 * kHalves][16];
   alignas(64) uint8_t begins[2 * kHalves][16];
   alignas(16) uint8_t rests[2 * kHalves][4];
-  _mm512_store_si512(begins[0], _mm512_sub_epi32(_mm512_set1_epi32(begin), centre));
+  _mm512_store_si512(begins[0], _mm512_sub_epi32(_mm512_setzero_si512(), centre));
   _mm512_store_si512(steps[0], four[0]);
   _mm512_store_si512(steps[1], four[1]);
   _mm_store_si128(reinterpret_cast<__m128i*>(rests), _mm512_cvtepi32_epi8(v[kGroup]));
@@ -227,6 +194,26 @@ inline ALWAYS_INLINE void StorePart(const WeightView& w, const __m512i* v, int32
       __builtin_memcpy(to + 20, steps[1][kHalves * b + h], 16);
       __builtin_memcpy(to + 36, rests[kHalves * b + h], 4);
     }
+  }
+}
+
+// A PanelMultiplyFn.
+template <int kParts>
+void Multiply(const WeightView& w, const uint8_t* panel, const uint8_t* a, const float* scales, int64_t first,
+              int64_t count, int64_t columns, const Ahead& ahead, float* sums) {
+  using Panel = Products<kParts>;
+  a += first * columns * Panel::kRowBytes;
+  scales += first * columns * Panel::kScales;
+  static_assert(kPanelColumns == 4);
+  switch (columns) {
+    case 1:
+      return Panel::template Multiply<1>(w, panel, a, scales, count, ahead, sums);
+    case 2:
+      return Panel::template Multiply<2>(w, panel, a, scales, count, ahead, sums);
+    case 3:
+      return Panel::template Multiply<3>(w, panel, a, scales, count, ahead, sums);
+    default:
+      return Panel::template Multiply<4>(w, panel, a, scales, count, ahead, sums);
   }
 }
 
@@ -270,8 +257,8 @@ void Quantize(const WeightView& w, const float* a, int64_t column, int64_t colum
       }
     });
     const int64_t block_bytes = columns * kRowBytes;
-    if (kParts == 2) StorePart<kScales>(w, high, 0, blocks, block_bytes, out);
-    StorePart<kScales>(w, low, Products<kParts>::kAsBits ? kFloatBits : 0, blocks, block_bytes,
+    if (kParts == 2) StorePart<kScales>(w, high, blocks, block_bytes, out);
+    StorePart<kScales>(w, low, blocks, block_bytes,
                        out + (kParts - 1) * kPartBytes);
     out += blocks * block_bytes;
   }
@@ -283,31 +270,33 @@ const PanelKernels kAvx512Panel8 = {
     Avx512PanelUsable,
     Avx512Decode,
     Quantize<1>,
-    MultiplyColumns<Products<1>>,
-    nullptr,
-    nullptr,
+    Multiply<1>,
+    Avx512MultiplyTile,
+    Avx512TileColumns,
     nullptr,
     Avx512LaneRows,
     kPartBytes,
     kHalves,
-    kColumns,
+    kPanelColumns,
     1,
     kPanelBlocks,
+    kFewBlocks,
 };
 const PanelKernels kAvx512Panel16 = {
     Avx512PanelUsable,
     Avx512Decode,
     Quantize<2>,
-    MultiplyColumns<Products<2>>,
+    Multiply<2>,
     nullptr,
     nullptr,
     nullptr,
     Avx512LaneRows,
     2 * kPartBytes,
     1,
-    kColumns,
+    kPanelColumns,
     1,
     kPanelBlocks,
+    kFewBlocks,
 };
 
 }  // namespace cosetq

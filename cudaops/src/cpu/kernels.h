@@ -144,11 +144,18 @@ using PanelDecodeFn = void (*)(const WeightView& w, int64_t tile, int64_t first,
 using PanelQuantizeFn = void (*)(const WeightView& w, const float* a, int64_t column,
                                  int64_t columns, uint8_t* out, float* scales);
 
+// Memory that is read next, in lines of the caches: it is fetched while something else is computed.
+struct Ahead {
+  const uint8_t* at;
+  int64_t lines;
+};
+inline constexpr int64_t kLineBytes = 64;
+
 // sums[c][lane] += scale * product for columns c, with a panel of blocks [first, first + count). a and
 // scales are as `quantize` wrote them.
 using PanelMultiplyFn = void (*)(const WeightView& w, const uint8_t* panel, const uint8_t* a,
                                  const float* scales, int64_t first, int64_t count,
-                                 int64_t columns, float* sums);
+                                 int64_t columns, const Ahead& ahead, float* sums);
 
 // The same for a whole tile and few rows of A, which share `a`; weights are decoded on the way.
 using PanelTileFn = void (*)(const WeightView& w, int64_t tile, const uint8_t* a,
@@ -171,6 +178,7 @@ struct PanelKernels {
   int64_t columns;    // rows of A that are multiplied together, at most
   int64_t together;   // rows of A take room for a multiple of this
   int64_t blocks;     // decoded at a time: they stay near beside the activations
+  int64_t few_blocks;  // the same with few rows of A
 };
 
 // The most that a kernel decodes at a time.

@@ -9,11 +9,13 @@ namespace {
 
 constexpr int64_t kDecodeWork = 6;
 constexpr int64_t kUnitWork = 1 << 18;
+constexpr int64_t kFewRows = 8;  // of A: see PanelKernels
 
 struct PanelJob : Job {
   const PanelKernels* panel;
-  int64_t depth;  // in blocks of groups
-  int64_t whole;  // the same, filled up to whole panels
+  int64_t panel_blocks;  // decoded at a time
+  int64_t depth;         // in blocks of groups
+  int64_t whole;         // the same, filled up to whole panels
   uint8_t* packed;
   float* scales;
   float* values;  // rows of A as floats, if they are of half precision
@@ -41,11 +43,38 @@ void QuantizeRow(void* data, size_t i) {
                       job.Scales(block));
 }
 
+// The codes of blocks [first, first + count) of a tile, or of the next one: they stand in the order of decoding.
+Ahead Codes(const WeightView& w, int64_t tile, int64_t first, int64_t count) {
+  const int64_t bytes = static_cast<int64_t>(w.elements) * w.code_bytes * w.tile;  // of a group
+  const int64_t at = tile * w.groups + first * kBlockGroups;
+  const int64_t groups = std::clamp<int64_t>(w.tiles * w.groups - at, 0, count * kBlockGroups);
+  return {static_cast<const uint8_t*>(w.codes) + at * bytes, groups * bytes / kLineBytes};
+}
+
+// Adds the products of a tile and the rows of A of a unit to lanes, a panel at a time.
+void MultiplyPanels(const PanelJob& job, const Unit& unit, int64_t tile, float* lanes) {
+  const PanelKernels& kernels = *job.panel;
+  alignas(64) uint8_t panel[kPanelBytes];
+  for (int64_t d = 0; d < job.depth; d += job.panel_blocks) {
+    const int64_t count = std::min<int64_t>(job.panel_blocks, job.depth - d);
+    kernels.decode(*job.w, tile, d, count, panel);
+    // Every block of columns fetches a share of what the next panel is decoded from.
+    Ahead ahead = Codes(*job.w, tile, d + count, job.panel_blocks);
+    ahead.lines = CeilDiv(ahead.lines, unit.last_block - unit.first_block);
+    float* sums = lanes;
+    for (int64_t b = unit.first_block; b < unit.last_block; ++b) {
+      const int64_t columns = job.Columns(b);
+      kernels.multiply(*job.w, panel, job.Packed(b), job.Scales(b), d, count, columns, ahead, sums);
+      ahead.at += ahead.lines * kLineBytes;
+      sums += columns * kTile;
+    }
+  }
+}
+
 void MultiplyUnit(void* data, size_t i) {
   const PanelJob& job = *static_cast<const PanelJob*>(static_cast<Job*>(data));
   const Unit unit(job, i);
   const PanelKernels& kernels = *job.panel;
-  alignas(64) uint8_t panel[kPanelBytes];
   alignas(64) float lanes[kMaxColumns * kTile];
   const bool whole =
       kernels.multiply_tile != nullptr && unit.columns <= kernels.tile_columns(*job.w);
@@ -54,14 +83,8 @@ void MultiplyUnit(void* data, size_t i) {
     if (whole) {
       kernels.multiply_tile(*job.w, tile, job.Packed(unit.first_block),
                             job.Scales(unit.first_block), unit.columns, lanes);
-    }
-    for (int64_t d = 0; d < job.depth && !whole; d += kernels.blocks) {
-      const int64_t count = std::min<int64_t>(kernels.blocks, job.depth - d);
-      kernels.decode(*job.w, tile, d, count, panel);
-      for (int64_t b = unit.first_block; b < unit.last_block; ++b) {
-        kernels.multiply(*job.w, panel, job.Packed(b), job.Scales(b), d, count, job.Columns(b),
-                         lanes + (b - unit.first_block) * job.columns * kTile);
-      }
+    } else {
+      MultiplyPanels(job, unit, tile, lanes);
     }
     for (int64_t c = 0; c < unit.columns; ++c) {
       alignas(64) float sums[kTile];
@@ -75,10 +98,11 @@ void MultiplyUnit(void* data, size_t i) {
 }  // namespace
 
 Outcome RunPanel(const Job& common, int parts) {
-  PanelJob job = {common, common.kernels->panel[parts - 1], 0, 0, nullptr, nullptr, nullptr};
+  PanelJob job = {common, common.kernels->panel[parts - 1], 0, 0, 0, nullptr, nullptr, nullptr};
   const int64_t batch = job.call->batch;
+  job.panel_blocks = batch <= kFewRows ? job.panel->few_blocks : job.panel->blocks;
   job.depth = CeilDiv(job.w->groups, kBlockGroups);
-  job.whole = CeilDiv(job.depth, job.panel->blocks) * job.panel->blocks;
+  job.whole = CeilDiv(job.depth, job.panel_blocks) * job.panel_blocks;
   job.SetColumns(job.panel->columns);
   const int64_t rows = CeilDiv(batch, job.panel->together) * job.panel->together;
   job.packed = job.Allocate<uint8_t>(rows * job.whole * job.panel->row_bytes);

@@ -32,7 +32,7 @@ struct BlockByBlock {
 template <typename Panel>
 void MultiplyColumns(const WeightView& w, const uint8_t* panel, const uint8_t* a,
                      const float* scales, int64_t first, int64_t count, int64_t columns,
-                     float* sums) {
+                     const Ahead&, float* sums) {
   static_assert(kColumns == 6);
   a += first * columns * Panel::kRowBytes;
   scales += first * columns * Panel::kScales;
