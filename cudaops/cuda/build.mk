@@ -24,6 +24,7 @@ ampere := -gencode arch=compute_80,code=[sm_80,compute_80]
 hopper := -gencode arch=compute_90a,code=sm_90a
 targets_small := $(ampere) $(hopper)
 targets_small_halves := $(ampere) $(hopper)
+targets_middle := $(hopper)
 targets_wide := $(hopper)
 targets_wide_halves := $(hopper)
 targets_wide_bytes := $(hopper)

@@ -1,4 +1,4 @@
-// Variants of the kernel for few rows: checked against float64 and timed over weights that rotate through more memory than the
+// Variants of the kernels for few rows: checked against float64 and timed over weights that rotate through more memory than the
 // cache holds, in a CUDA graph.
 
 #ifndef COSETQ_CUDA_BENCH_VARIANTS_CUH_
@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "memory.h"
+#include "middle.cuh"
 #include "small_bytes.cuh"
 #include "small_halves.cuh"
 #include "workbench.h"
@@ -215,6 +216,19 @@ void HalvesVariant(int number, const Bench& bench, int batch) {
   });
 }
 
+template <Form kForm, int kRows>
+void MiddleVariants(const Bench& bench, int batch) {
+  for (const int splits : {2, 4, 8}) {
+    MiddleCut cut;
+    const bool fits = CutMiddle<kForm, kRows>(bench.view, splits, MostClusters<kForm, kRows>(std::array<int, 1>{splits})[0], &cut);
+    std::printf("middle rows %2d splits %d                   ", kRows, splits);
+    Variant(9, bench, batch, false, [&](auto, const PackedView& w, const __half* a, __half* y, cudaStream_t stream) {
+      if (fits) LaunchMiddle<kForm, kRows>(w, a, batch, y, cut, stream);
+      return fits;
+    });
+  }
+}
+
 template <Form kForm, int kRoom, bool kOwn>
 void BytesVariants(const Bench& bench, int batch) {
   constexpr int kUnit = kForm == Form::kOneByte ? 2 : 1, kWarps = kRoom == 16 ? 12 : 16;
@@ -237,6 +251,8 @@ template <Form kForm>
 void RunVariantsOf(const char* name, int rows, int cols, int batch) {
   const Bench bench(kForm, rows, cols);
   std::printf("%s N=%d K=%d batch %d, %.1f MB\n", name, rows, cols, batch, static_cast<double>(bench.bytes) * 1e-6);
+  if (batch > 8 && CurrentDevice().hopper) batch <= 16 ? MiddleVariants<kForm, 16>(bench, batch) : MiddleVariants<kForm, 32>(bench, batch);
+  if (batch > 16) return;
   const bool own = OwnActivations(batch, cols);
   switch (SmallRoom(batch, own)) {
     case 1:

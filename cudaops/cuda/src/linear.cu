@@ -6,6 +6,7 @@
 #include "device.h"
 #include "general.h"
 #include "large.h"
+#include "middle.h"
 #include "rotate.h"
 #include "small.h"
 #include "wide.h"
@@ -19,7 +20,7 @@ std::atomic<int64_t>& Calls(Path path) {
 
 namespace {
 
-// Which path a call takes.
+// Which path a call takes, unless the kernel of middle.h takes it, which needs no workspace.
 Path PathOf(const DeviceWeight& w, int64_t batch, bool fast) {
   // Two calls of the kernel for few rows take less than one of the kernel for many, unless that multiplies bytes.
   if (w.packed() && batch <= kMaxSmallBatch * (fast ? 1 : 2)) return kSmall;
@@ -62,6 +63,11 @@ void Linear(const DeviceWeight& w, const LinearCall& call, cudaStream_t stream) 
     half_a = false;
   }
   void* workspace = static_cast<unsigned char*>(call.workspace) + RotatedBytes(w, call.batch);
+  if (w.packed() && half_a && call.half && TakesMiddle(w.packed_view(), a, call.batch) &&
+      MiddleLinear(w.packed_view(), a, static_cast<int>(call.batch), call.y, stream)) {
+    ++Calls(kMiddle);
+    return;
+  }
   const Path path = PathOf(w, call.batch, call.fast);
   if (path == kSmall) {
     const auto row = [](const void* p, int64_t first, int64_t cols, bool half) {

@@ -9,17 +9,35 @@
 
 namespace cosetq::cuda {
 
-// A ring of kDepth panels, private to a warp, which takes them one after the other. The copy engine (Hopper's) fetches them without a
-// lane having to wait for a place in the queue of loads; or each lane copies its part, which begins sooner.
-template <Form kForm, int kDepth, bool kEngine>
+// Panels that lie one after the other, to be fetched in that order.
+template <Form kForm>
+class PanelRun {
+ public:
+  __device__ __forceinline__ PanelRun(const unsigned char* first, int count) : next_(first), left_(count) {}
+
+  // The next one; null if there is none.
+  __device__ __forceinline__ const unsigned char* Next() {
+    const unsigned char* panel = left_ > 0 ? next_ : nullptr;
+    next_ += PanelBytes(kForm);
+    --left_;
+    return panel;
+  }
+
+ private:
+  const unsigned char* next_;
+  int left_;
+};
+
+// A ring of kDepth panels, private to a warp, which takes them one after the other, as Source names them. The copy engine (Hopper's)
+// fetches them without a lane having to wait for a place in the queue of loads; or each lane copies its part, which begins sooner.
+template <Form kForm, int kDepth, bool kEngine, typename Source = PanelRun<kForm>>
 class PanelRing {
  public:
   static constexpr int kSlot = PanelBytes(kForm), kBytes = kDepth * kSlot;
   static constexpr int kBarriers = kDepth * 8;  // bytes
 
-  // For the panels `from` up, of which there are count, one after the other.
-  __device__ __forceinline__ PanelRing(uint32_t slots, uint32_t barriers, const unsigned char* from, int count, int lane)
-      : slots_(slots), slot_(slots), barriers_(barriers), barrier_(barriers), lane_(lane), next_(from), left_(count) {
+  __device__ __forceinline__ PanelRing(uint32_t slots, uint32_t barriers, const Source& source, int lane)
+      : slots_(slots), slot_(slots), barriers_(barriers), barrier_(barriers), lane_(lane), source_(source) {
     if constexpr (kEngine) {
       if (lane == 0) {
 #pragma unroll
@@ -69,28 +87,26 @@ class PanelRing {
 
  private:
   __device__ __forceinline__ void FetchTo(uint32_t to, uint32_t barrier) {
+    const unsigned char* panel = source_.Next();
     if constexpr (kEngine) {
-      if (left_ > 0 && lane_ == 0) {
+      if (panel != nullptr && lane_ == 0) {
         Expect(kSlot, barrier);
-        ::cosetq::cuda::Fetch(to, next_, kSlot, barrier);
+        ::cosetq::cuda::Fetch(to, panel, kSlot, barrier);
       }
     } else {
-      if (left_ > 0) {
-        const unsigned char* from = next_ + lane_ * 16;
+      if (panel != nullptr) {
+        const unsigned char* from = panel + lane_ * 16;
 #pragma unroll
         for (int v = 0; v < PanelVectors(kForm); ++v) CopyAsync16(to + lane_ * 16 + v * 512, from + v * 512);
         if (lane_ < 8) CopyAsync16(to + lane_ * 16 + PanelVectors(kForm) * 512, from + PanelVectors(kForm) * 512);
       }
       CommitCopies();
     }
-    next_ += kSlot;
-    --left_;
   }
 
   uint32_t slots_, slot_, barriers_, barrier_;
   int lane_, phase_ = 0;
-  const unsigned char* next_;
-  int left_;
+  Source source_;
 };
 
 }  // namespace cosetq::cuda

@@ -71,11 +71,22 @@ __device__ __forceinline__ void WaitForCluster() {
   asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
 }
 
+// The same in two moves, for what shared memory alone must hold: barriers that have been published.
+__device__ __forceinline__ void ArriveAtCluster() { asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory"); }
+__device__ __forceinline__ void WaitForClusterArrivals() { asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory"); }
+
 // The place in another block's shared memory that corresponds to one of this block.
 __device__ __forceinline__ uint32_t InBlock(uint32_t shared, int rank) {
   uint32_t there;
   asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(shared), "r"(rank));
   return there;
+}
+
+// Stores 16 bytes to any block of the cluster, and counts them at a barrier of that block.
+__device__ __forceinline__ void SendAsync(uint32_t to, const float v[4], uint32_t barrier) {
+  asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%1, %2, %3, %4}, [%5];" ::"r"(to), "f"(v[0]), "f"(v[1]),
+               "f"(v[2]), "f"(v[3]), "r"(barrier)
+               : "memory");
 }
 
 // Arrives at a barrier of any block of the cluster.

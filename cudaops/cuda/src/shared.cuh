@@ -45,6 +45,10 @@ __device__ __forceinline__ void StoreShared1(uint32_t to, uint32_t byte) {
   asm volatile("st.shared.u8 [%0], %1;" ::"r"(to), "r"(byte) : "memory");
 }
 
+__device__ __forceinline__ void StoreShared4(uint32_t to, uint32_t word) {
+  asm volatile("st.shared.u32 [%0], %1;" ::"r"(to), "r"(word) : "memory");
+}
+
 __device__ __forceinline__ void StoreShared8(uint32_t to, uint32_t first, uint32_t second) {
   asm volatile("st.shared.v2.u32 [%0], {%1, %2};" ::"r"(to), "r"(first), "r"(second) : "memory");
 }

@@ -73,7 +73,7 @@ __global__ void __launch_bounds__(SmallHalvesLayout<kForm, kRows, 1>::kThreads, 
   const Share share(w, blockIdx.x);
   const int items = share.count * w.chunks, begin = Part(items, warp, kWarps), end = Part(items, warp + 1, kWarps);
   Ring ring(address + Layout::kRings + warp * Ring::kBytes, address + Layout::kBarriers + warp * Ring::kBarriers,
-            w.panels + (static_cast<int64_t>(share.first) * w.chunks + begin) * Ring::kSlot, end - begin, lane);
+            PanelRun<kForm>(w.panels + (static_cast<int64_t>(share.first) * w.chunks + begin) * Ring::kSlot, end - begin), lane);
 #pragma unroll
   for (int i = 0; i < Plan::kEarly; ++i) ring.Fetch(i);
   const int rows = share.count * kPanelRows, first_row = share.first * kPanelRows;

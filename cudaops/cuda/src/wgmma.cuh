@@ -26,12 +26,13 @@ __device__ __forceinline__ void WaitForProducts() {
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kBut) : "memory");
 }
 
-// Lists of 32, 64 and 128 registers: their names in the text of an instruction, and sums as its operands.
+// Lists of 16, 32, 64 and 128 registers: their names in the text of an instruction, and sums as its operands.
 #define COSETQ_NAMES_10(tens) "%" tens "0, %" tens "1, %" tens "2, %" tens "3, %" tens "4, %" tens "5, %" tens "6, %" tens "7, %" tens "8, %" tens "9"
 #define COSETQ_NAMES_30 COSETQ_NAMES_10("") ", " COSETQ_NAMES_10("1") ", " COSETQ_NAMES_10("2")
 #define COSETQ_NAMES_60 COSETQ_NAMES_30 ", " COSETQ_NAMES_10("3") ", " COSETQ_NAMES_10("4") ", " COSETQ_NAMES_10("5")
 #define COSETQ_NAMES_90 COSETQ_NAMES_60 ", " COSETQ_NAMES_10("6") ", " COSETQ_NAMES_10("7") ", " COSETQ_NAMES_10("8")
 #define COSETQ_NAMES_120 COSETQ_NAMES_90 ", " COSETQ_NAMES_10("9") ", " COSETQ_NAMES_10("10") ", " COSETQ_NAMES_10("11")
+#define COSETQ_NAMES_16 COSETQ_NAMES_10("") ", %10, %11, %12, %13, %14, %15"
 #define COSETQ_NAMES_32 COSETQ_NAMES_30 ", %30, %31"
 #define COSETQ_NAMES_64 COSETQ_NAMES_60 ", %60, %61, %62, %63"
 #define COSETQ_NAMES_128 COSETQ_NAMES_120 ", %120, %121, %122, %123, %124, %125, %126, %127"
@@ -86,11 +87,19 @@ __device__ __forceinline__ void MultiplyColumns(int (&d)[32], const uint32_t (&a
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
 }
 
+__device__ __forceinline__ void MultiplyColumns(int (&d)[16], const uint32_t (&a)[4], uint64_t b) {
+  asm volatile(
+      "wgmma.mma_async.sync.aligned.m64n32k32.s32.u8.s8 {" COSETQ_NAMES_16 "}, {%16, %17, %18, %19}, %20, 1;"
+      : COSETQ_SUMS_16("+r", 0)
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+}
+
 #undef COSETQ_NAMES_10
 #undef COSETQ_NAMES_30
 #undef COSETQ_NAMES_60
 #undef COSETQ_NAMES_90
 #undef COSETQ_NAMES_120
+#undef COSETQ_NAMES_16
 #undef COSETQ_NAMES_32
 #undef COSETQ_NAMES_64
 #undef COSETQ_NAMES_128

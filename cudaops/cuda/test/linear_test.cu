@@ -62,6 +62,9 @@ bool Hopper() {
 
 // The path that a call must take. Where there is no cuBLAS the large path is not taken, and needs no workspace.
 std::string PathOf(const Case& c, int64_t batch, int accuracy, int64_t workspace) {
+  const int64_t panels = (c.rows + 15) / 16 * ((c.cols + 255) / 256);
+  if (Packed(c) && Hopper() && c.options.half && c.rotation == 0 && c.cols % 64 == 0 && c.cols > 256 && batch > (panels < 1024 ? 16 : 8) && batch <= 32)
+    return "middle";
   if (Packed(c) && batch <= (accuracy == schema::kAccuracyFast ? 16 : 32)) return "small";
   if (Packed(c) && Hopper()) return "wide";
   if (batch >= 48 && c.cols % 8 == 0 && workspace > (32 << 20)) return "large";
@@ -179,6 +182,20 @@ void TestCudaLinear(bool brief) {
     Run({CodecNamed(codec), 100, 48, options, 16}, {3});
     Run({CodecNamed(codec), 100, 48, options, 1}, {3});
   }
+  // Clusters of blocks that share the columns: less than a band of rows and some that end within one, chunks that blocks share evenly or not.
+  options.half = true;
+  for (const char* codec : {"d4:4,4", "d4:2,4", "d4:4"}) {
+    Run({CodecNamed(codec), 77, 576, options}, {32});
+    Run({CodecNamed(codec), 1001, 4160, options}, {9});
+    if (brief) continue;
+    Run({CodecNamed(codec), 1, 320, options}, {17});
+    Run({CodecNamed(codec), 1001, 4160, options}, {16, 17});
+    Run({CodecNamed(codec), 600, 8192, options, 0, 1000}, {16, 32});
+    // So many that they are taken in several passes, and so many columns that rows are.
+    Run({CodecNamed(codec), 16000, 832, options}, {16, 32});
+    Run({CodecNamed(codec), 300, 16384, options}, {16, 32});
+  }
+  options.half = false;
   if (brief) return;
   // Wide and long enough for every split of the work, and one with many tiles for each block.
   Run({CodecNamed("d4:4,4"), 5000, 1100, options}, {1, 8, 16});
@@ -200,15 +217,14 @@ void TestCudaLinear(bool brief) {
 
 // NaN and infinity in a row of activations leave the other rows alone.
 void TestCudaNotFinite() {
-  const int64_t rows = 40, cols = 512, batch = 5;
-  for (const bool half : {false, true}) {
+  const int64_t rows = 40, cols = 512;
+  for (const auto& [half, batch] : {std::pair<bool, int64_t>{false, 5}, {true, 5}, {true, 20}}) {
     Options options;
     options.half = half;
     Sample sample(CodecNamed("d4:4,4"), rows, cols, options, 1);
     const DeviceSample device(sample.spec());
     std::vector<float> single(static_cast<size_t>(batch * cols), 0.25f);
-    single[static_cast<size_t>(cols + 3)] = NAN;
-    single[static_cast<size_t>(3 * cols + 300)] = INFINITY;
+    for (int64_t row = 1; row < batch; row += 2) single[static_cast<size_t>(row * cols + (row % 4 == 1 ? 3 : 300))] = row % 4 == 1 ? NAN : INFINITY;
     std::vector<uint16_t> halves;
     for (const float x : single) halves.push_back(FloatToHalf(x));
     const DeviceBytes in = half ? DeviceBytes(halves) : DeviceBytes(single), out(static_cast<size_t>(batch * rows) * (half ? 2 : 4));
@@ -230,7 +246,8 @@ void TestCudaNotFinite() {
     }
     bool as_wanted = true;
     for (int64_t i = 0; i < batch * rows; ++i) as_wanted &= std::isfinite(y[static_cast<size_t>(i)]) == (i / rows % 2 == 0);
-    Check(as_wanted, std::string("rows with NaN and infinity give such results, others do not, ") + (half ? "float16" : "float"));
+    Check(as_wanted, std::string("rows with NaN and infinity give such results, others do not, ") + (half ? "float16 " : "float ") +
+                         std::to_string(batch));
   }
 }
 

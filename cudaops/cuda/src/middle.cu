@@ -1,0 +1,68 @@
+#include "middle.h"
+
+#include <array>
+
+#include "middle.cuh"
+
+namespace cosetq::cuda {
+namespace {
+
+constexpr int kMinMiddleBatch = 9;
+constexpr std::array<int, 3> kSplits = {2, 4, 8};
+
+// The cut that takes least by a count in the time that a block takes for a chunk of a band. False if none fits.
+template <Form kForm, int kRows>
+bool Choose(const PackedView& w, MiddleCut* best) {
+  static const std::array<int, kSplits.size()> most = MostClusters<kForm, kRows>(kSplits);
+  constexpr int kChunk = 2, kBand = 1, kPass = 6;  // to fetch activations, to send the last sums, to wait for those of others
+  int least = 0;
+  for (size_t i = 0; i < kSplits.size(); ++i) {
+    MiddleCut cut;
+    if (!CutMiddle<kForm, kRows>(w, kSplits[i], most[i], &cut)) continue;
+    const int bands = cut.bands.Most(), chunks = cut.chunks.Most(), passes = (bands + cut.together - 1) / cut.together;
+    const int cost = bands * chunks + kChunk * chunks + kBand * cut.together + kPass * passes;
+    if (least > 0 && cost >= least) continue;
+    least = cost;
+    *best = cut;
+  }
+  return least > 0;
+}
+
+// Multiplies by as many rows at a time as fit; false, and nothing done, if not even the fewest do.
+template <Form kForm>
+bool Multiply(const PackedView& w, const __half* a, int batch, __half* y, cudaStream_t stream) {
+  MiddleCut cut;
+  const bool wide = batch > 16 && Choose<kForm, 32>(w, &cut);
+  if (!wide && !Choose<kForm, 16>(w, &cut)) return false;
+  const int most = wide ? 32 : 16;
+  const auto launch = wide ? LaunchMiddle<kForm, 32> : LaunchMiddle<kForm, 16>;
+  for (int first = 0; first < batch; first += most)
+    launch(w, a + static_cast<int64_t>(first) * w.cols, std::min(most, batch - first), y + static_cast<int64_t>(first) * w.rows, cut, stream);
+  return true;
+}
+
+}  // namespace
+
+bool TakesMiddle(const PackedView& w, const void* a, int64_t batch) {
+  if (!CurrentDevice().hopper || batch < kMinMiddleBatch || batch > kMaxMiddleBatch) return false;
+  if (w.cols % (kGroup * kPanelSteps) != 0 || reinterpret_cast<uintptr_t>(a) % 16 != 0) return false;
+  // What takes less time with the kernels of small.h, as measured: small weights, unless there are two calls of those, and large ones of
+  // a single level.
+  const int64_t panels = int64_t{w.tiles} * w.chunks;
+  return w.chunks >= kSplits[0] && (batch > 16 || panels >= 1 << 10) && (w.form != Form::kOneByte || panels < 1 << 15);
+}
+
+bool MiddleLinear(const PackedView& w, const void* a, int batch, void* y, cudaStream_t stream) {
+  const auto* from = static_cast<const __half*>(a);
+  auto* to = static_cast<__half*>(y);
+  switch (w.form) {
+    case Form::kOneByte:
+      return Multiply<Form::kOneByte>(w, from, batch, to, stream);
+    case Form::kTwoByte:
+      return Multiply<Form::kTwoByte>(w, from, batch, to, stream);
+    default:
+      return Multiply<Form::kNibbleByte>(w, from, batch, to, stream);
+  }
+}
+
+}  // namespace cosetq::cuda

@@ -1,0 +1,23 @@
+// The linear operation for a few more rows than the kernels of small.h are made for, in float16 (compute capability 9.0).
+
+#ifndef COSETQ_CUDA_MIDDLE_H_
+#define COSETQ_CUDA_MIDDLE_H_
+
+#include <cuda_runtime.h>
+
+#include "views.h"
+
+namespace cosetq::cuda {
+
+constexpr int kMaxMiddleBatch = 32;
+
+// Whether there is a kernel for so many rows of activations on this device, which takes less time than others, and they lie as it wants
+// them.
+bool TakesMiddle(const PackedView& w, const void* a, int64_t batch);
+
+// Y = A * W^T + bias, both float16, for a batch that TakesMiddle. False, and nothing done, if the columns do not fit shared memory.
+bool MiddleLinear(const PackedView& w, const void* a, int batch, void* y, cudaStream_t stream);
+
+}  // namespace cosetq::cuda
+
+#endif  // COSETQ_CUDA_MIDDLE_H_
