@@ -48,6 +48,15 @@ func fail(kind Kind, err error, hint string, args ...any) error {
 
 func usage(err error, hint string, args ...any) error { return fail(Usage, err, hint, args...) }
 
+// ofData names the data in an error about it that comes from where only its samples are known.
+func ofData(err error, data string) error {
+	var recipe *calib.RecipeError
+	if errors.As(err, &recipe) && recipe.Path == "" {
+		recipe.Path = data
+	}
+	return err
+}
+
 // hints are what to do about errors of which no more is known than their kind.
 var hints = map[Kind]string{
 	Internal:    "this is a bug: please report the command line, this message and the output of `cosetq doctor`",

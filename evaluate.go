@@ -64,7 +64,7 @@ func Evaluate(ctx context.Context, task, data string, paths []string, o Evaluate
 		}
 	}})
 	if err != nil {
-		return nil, err
+		return nil, ofData(err, data)
 	}
 	if err := o.gate(report); err != nil {
 		return nil, err
