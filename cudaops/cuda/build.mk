@@ -23,7 +23,7 @@ both := -gencode arch=compute_80,code=[sm_80,sm_90,compute_80]
 ampere := -gencode arch=compute_80,code=[sm_80,compute_80]
 hopper := -gencode arch=compute_90a,code=sm_90a
 targets_small := $(ampere) $(hopper)
-targets_small_halves := $(ampere) $(hopper)
+targets_small_lanes := $(ampere) $(hopper)
 targets_middle := $(hopper)
 targets_wide := $(hopper)
 targets_wide_halves := $(hopper)

@@ -16,7 +16,7 @@
 #include "memory.h"
 #include "middle.cuh"
 #include "small_bytes.cuh"
-#include "small_halves.cuh"
+#include "small_lanes.cuh"
 #include "workbench.h"
 
 namespace cosetq::cuda {
@@ -203,13 +203,13 @@ void BytesVariant(int number, const Bench& bench, int batch) {
   });
 }
 
-template <Form kForm, int kRows, typename Plan, bool kParts = false>
-void HalvesVariant(int number, const Bench& bench, int batch) {
-  std::printf("halves rows %2d %s depth %2d early %d %s ", kRows, Plan::kEngine ? "engine" : "lanes ", Plan::kDepth, Plan::kEarly,
+template <Form kForm, typename Operands, typename Plan, bool kParts = false>
+void LanesVariant(int number, const char* name, const Bench& bench, int batch) {
+  std::printf("%s %2d %s depth %2d early %d %s ", name, Operands::kRows, Plan::kEngine ? "engine" : "lanes ", Plan::kDepth, Plan::kEarly,
               Plan::kAhead ? "ahead" : "     ");
   Variant(number, bench, batch, kParts, [&](auto work, const PackedView& w, const __half* a, __half* y, cudaStream_t stream) {
     if constexpr (kParts || decltype(work)::value == kMultiply) {
-      return LaunchSmallHalves<kForm, kRows, Plan, decltype(work)::value>(w, a, batch, y, stream);
+      return LaunchSmallLanes<kForm, Operands, Plan, decltype(work)::value>(w, a, batch, y, stream);
     } else {
       return false;
     }
@@ -238,13 +238,13 @@ void BytesVariants(const Bench& bench, int batch) {
   BytesVariant<kForm, kRoom, kOwn, kWarps, 3 * kUnit, 2 * kUnit>(4, bench, batch);
 }
 
-template <Form kForm, int kRows>
-void HalvesVariants(const Bench& bench, int batch) {
+template <Form kForm, typename Operands>
+void LanesVariants(int number, const char* name, const Bench& bench, int batch) {
   constexpr int kUnit = kForm == Form::kOneByte ? 2 : 1;
-  HalvesVariant<kForm, kRows, Plan<false, 2 * kUnit, kUnit>>(5, bench, batch);
-  HalvesVariant<kForm, kRows, Plan<false, kUnit, kUnit, true>>(6, bench, batch);
-  HalvesVariant<kForm, kRows, Plan<true, 2 * kUnit, kUnit>>(7, bench, batch);
-  HalvesVariant<kForm, kRows, Plan<true, 3 * kUnit, 2 * kUnit>, true>(8, bench, batch);
+  LanesVariant<kForm, Operands, Plan<false, kUnit, kUnit, Operands::kRows <= 8>>(number, name, bench, batch);
+  LanesVariant<kForm, Operands, Plan<false, 2 * kUnit, kUnit>>(number + 1, name, bench, batch);
+  LanesVariant<kForm, Operands, Plan<true, 2 * kUnit, kUnit>, true>(number + 2, name, bench, batch);
+  LanesVariant<kForm, Operands, Plan<true, 3 * kUnit, 2 * kUnit>>(number + 3, name, bench, batch);
 }
 
 template <Form kForm>
@@ -267,7 +267,9 @@ void RunVariantsOf(const char* name, int rows, int cols, int batch) {
     default:
       BytesVariants<kForm, 16, false>(bench, batch);
   }
-  batch <= 8 ? HalvesVariants<kForm, 8>(bench, batch) : HalvesVariants<kForm, 16>(bench, batch);
+  if (batch <= 4) LanesVariants<kForm, ByteLanes<4>>(5, "bytes by lanes", bench, batch);
+  if (batch <= 8) LanesVariants<kForm, ByteLanes<8>>(9, "bytes by lanes", bench, batch);
+  batch <= 8 ? LanesVariants<kForm, HalfOperands<8>>(13, "float16", bench, batch) : LanesVariants<kForm, HalfOperands<16>>(13, "float16", bench, batch);
 }
 
 }  // namespace

@@ -6,7 +6,9 @@
 #include <cuda_fp16.h>
 
 #include "activations.cuh"
+#include "fixed_point.cuh"
 #include "operands.cuh"
+#include "row_loads.cuh"
 
 namespace cosetq::cuda {
 namespace {
@@ -26,76 +28,52 @@ __device__ __forceinline__ void MultiplyHalves(float (&d)[4], const uint32_t (&a
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
-// The activations of a chunk for a kernel with so many columns of B, one for each row of the activations, in tiles of eight. A lane
-// 4c + t has column c of the tiles, and groups 8t up of the chunk: of each coordinate 16 bytes as they lie.
+// The activations of a chunk for a kernel with so many columns of B, one for each row of the activations, in tiles of eight.
 template <int kColumns>
 class HalfOperands {
  public:
   static constexpr int kTiles = kColumns / 8;
+  // A lane 4g + t has sums of the rows g and g + 8 of A, and of so many rows of a tile of activations.
+  static constexpr int kLaneRows = 2, kTileRows = 8, kRows = kTiles * kTileRows;
   // Sums of a panel, in kByteUnit; of a single tile two that are added up in the end, so that products wait less for each other.
   static constexpr int kChains = kTiles == 1 ? 2 : 1;
   using Sums = float[kTiles][kChains][4];
 
-  // Rows must begin at multiples of 16 bytes, and so must their coordinates.
-  __device__ __forceinline__ HalfOperands(const PackedView& w, const __half* rows, int batch, int lane)
-      : row_(lane / 4), batch_(batch), group_(GroupOf(0, lane % 4)), from_(rows + static_cast<int64_t>(row_) * w.cols + group_) {
-    asm volatile("" : "+l"(from_));  // now, while there is time
+  __device__ __forceinline__ HalfOperands(const PackedView& w, const __half* rows, int batch, int lane) : loads_(w, rows, batch, lane) {}
+
+  // Begins to load a chunk.
+  __device__ __forceinline__ void Fetch(const PackedView& w, int chunk) { loads_.Fetch(w, chunk); }
+
+  // The largest magnitudes of the lane's rows, see RowLoads::Peak, when the chunk is there.
+  __device__ __forceinline__ void Peaks(uint32_t (&peaks)[kTiles]) const {
+#pragma unroll
+    for (int tile = 0; tile < kTiles; ++tile) peaks[tile] = loads_.Peak(tile);
   }
 
-  // Loads a chunk. Returns of each tile the largest magnitude in the lane's row, as the bits of a float, which are ordered like
-  // magnitudes, NaN above infinity; the same for the lanes that share the row. Another kernel has written the rows a moment ago,
-  // so they are read past the first-level cache.
-  __device__ __forceinline__ void Load(const PackedView& w, int chunk, uint32_t (&peaks)[kTiles]) {
-    uint4 v[kTiles][kGroup];  // of a coordinate
-    const bool in = group_ + chunk * kPanelGroups < w.groups;
-#pragma unroll
-    for (int i = 0; i < kTiles * kGroup; ++i) {
-      const int tile = i / kGroup, j = i % kGroup;
-      v[tile][j] = make_uint4(0, 0, 0, 0);
-      if (in && tile * 8 + row_ < batch_)
-        v[tile][j] = __ldcg(reinterpret_cast<const uint4*>(from_ + tile * 8 * w.cols + chunk * kPanelGroups + j * w.groups));
-    }
+  // Makes ready what has been fetched, and what sums of the chunk begin with: the biases of weights, negative, as A.
+  __device__ __forceinline__ void Make(const PackedView& w, const uint32_t (&)[kTiles], int) {
+    const uint32_t base = w.bytes.base, first = HalvesOf<0, 1>(base) | 0x80008000u, second = HalvesOf<2, 3>(base) | 0x80008000u;
+    const uint32_t biases[4] = {first, first, second, second};
 #pragma unroll
     for (int tile = 0; tile < kTiles; ++tile) {
-      const auto pair = [&](int j, int i) {  // of groups
-        const uint4& x = v[tile][j];
-        return i == 0 ? x.x : i == 1 ? x.y : i == 2 ? x.z : x.w;
-      };
-      const auto rest = [&](int j) { return __float2half2_rn(-w.bytes.rest[j]); };
-      __half2 peak = __float2half2_rn(0.0f);
+      const auto pair = [&](int j, int i) { return AsWord(loads_.Pair(tile, j, i)); };
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        __half2 sum = __hmul2(rest(0), AsHalves(pair(0, i)));
-#pragma unroll
-        for (int j = 1; j < kGroup; ++j) sum = __hfma2(rest(j), AsHalves(pair(j, i)), sum);
-        rests_[tile][i] = AsWord(sum);
+        rests_[tile][i] = AsWord(loads_.Rest(w, tile, i));
 #pragma unroll
         for (int p = 0; p < 4; ++p) {
           data_[tile][2 * i][p] = __byte_perm(pair(2 * p, i), pair(2 * p + 1, i), 0x5410);
           data_[tile][2 * i + 1][p] = __byte_perm(pair(2 * p, i), pair(2 * p + 1, i), 0x7632);
         }
-#pragma unroll
-        for (int j = 0; j < kGroup; ++j) peak = __hmax2_nan(peak, __habs2(AsHalves(pair(j, i))));
       }
-      uint32_t largest = Magnitude(__half2float(__hmax_nan(__low2half(peak), __high2half(peak))));
-      largest = max(largest, __shfl_xor_sync(0xffffffffu, largest, 1));
-      peaks[tile] = max(largest, __shfl_xor_sync(0xffffffffu, largest, 2));
-    }
-  }
-
-  // What sums of a chunk begin with: the biases of weights, negative, as A.
-  __device__ __forceinline__ void SetOffsets(uint32_t base) {
-    const uint32_t first = HalvesOf<0, 1>(base) | 0x80008000u, second = HalvesOf<2, 3>(base) | 0x80008000u;
-    const uint32_t biases[4] = {first, first, second, second};
-#pragma unroll
-    for (int tile = 0; tile < kTiles; ++tile) {
-      float d[4] = {};
+      float d[4][4] = {};  // chains, so that products wait less for each other
 #pragma unroll
       for (int s = 0; s < kPanelSteps; ++s) {
 #pragma unroll
-        for (int block = 0; block < 2; ++block) MultiplyHalves(d, biases, data_[tile][s][2 * block], data_[tile][s][2 * block + 1]);
+        for (int block = 0; block < 2; ++block) MultiplyHalves(d[s % 2 * 2 + block], biases, data_[tile][s][2 * block], data_[tile][s][2 * block + 1]);
       }
-      offsets_[tile][0] = d[0], offsets_[tile][1] = d[1];
+#pragma unroll
+      for (int i = 0; i < 2; ++i) offsets_[tile][i] = d[0][i] + d[1][i] + (d[2][i] + d[3][i]);
     }
   }
 
@@ -125,35 +103,21 @@ class HalfOperands {
     }
   }
 
-  // Sum r of a tile, which is that of row 2t + r % 2 of the tile's activations, times the scale.
-  __device__ __forceinline__ float Sum(const Sums& sums, int tile, int r, float scale) const {
+  // Sets the unit of sums of a row of a tile that the lane has sums of.
+  __device__ __forceinline__ void SetUnit(int tile, int i, const FixedPoint& unit) { scales_[tile][i] = unit.scale / kByteUnit; }
+  // Sum r of a tile, of its row 2t + r % 2, in its unit.
+  __device__ __forceinline__ int Sum(const Sums& sums, int tile, int r) const {
     float sum = sums[tile][0][r];
     if constexpr (kChains == 2) sum += sums[tile][1][r];
-    return sum * (scale / kByteUnit);
+    return __float2int_rn(sum * scales_[tile][r % 2]);
   }
 
  private:
-  int row_, batch_, group_;
-  const __half* from_;  // of the first chunk of the row in the first tile
+  RowLoads<1, kTiles> loads_;
   uint32_t data_[kTiles][kPanelSteps][4];    // pairs of coordinates
   uint32_t rests_[kTiles][kPanelSteps / 2];  // what gains are multiplied by, pairs of groups
   float offsets_[kTiles][2];                 // of columns 2t and 2t + 1
-};
-
-// Sums as integers, which can be added up in any order. Their unit, a power of two, leaves room for those of a row whose
-// activations and weights are all as large as they may be.
-struct FixedPoint {
-  float scale, step;
-
-  // peak: of the row, as HalfOperands::Load has it.
-  __device__ __forceinline__ FixedPoint(const PackedView& w, uint32_t peak) {
-    constexpr int kSumBits = 30, kLeast = 32;  // exponent of the least unit, so that scales are finite
-    const int left = kSumBits - w.bytes.bits - (32 - __clz(w.cols - 1));  // the peak is less than 2^left units
-    const int exponent = max(static_cast<int>(peak >> 23) + 1 - left, kLeast);
-    const bool finite = peak < 0x7f800000u;
-    step = finite ? __int_as_float(exponent << 23) : __int_as_float(0x7fffffff);
-    scale = finite ? __int_as_float((254 - exponent) << 23) : 0;
-  }
+  float scales_[kTiles][2];
 };
 
 }  // namespace

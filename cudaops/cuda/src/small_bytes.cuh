@@ -15,6 +15,7 @@
 #include "byte_operands.cuh"
 #include "device.h"
 #include "errors.h"
+#include "share_rows.cuh"
 #include "small.h"
 
 namespace cosetq::cuda {
@@ -26,7 +27,7 @@ namespace {
 template <int kRoom>
 struct Sums {
   static constexpr int kPairs = kRoom == 16 ? 2 : 1;
-  static constexpr int kBytes = (kRoom == 1 ? 16 : kRoom == 4 ? 64 : 128 * kPairs) * 4;
+  static constexpr int kWords = kRoom == 1 ? 16 : kRoom == 4 ? 64 : 128 * kPairs;
 
   // Where the sum of a row of the tile and one of the activations is.
   __device__ __forceinline__ static int Place(int r, int row) {
@@ -39,7 +40,7 @@ struct Sums {
 // Shared memory of a block, by address from its begin.
 template <Form kForm, int kRoom, bool kOwn, int kWarps, int kDepth>
 struct SmallBytesLayout {
-  static constexpr int kTileBytes = Sums<kRoom>::kBytes + 2 * kPanelRows * 4;
+  static constexpr int kTileBytes = ShareRows<Sums<kRoom>::kWords>::kTileBytes;
   static constexpr int kRings = TableWords(kForm) * 4;
   static constexpr int kStages = kRings + kWarps * kDepth * PanelBytes(kForm);
   static constexpr int kPeaks = kStages + (kOwn ? kWarps * kRoom * ChunkRow::kOffset : 0);
@@ -81,20 +82,9 @@ __global__ void __launch_bounds__(kWarps * 32, 1)
   };
 #pragma unroll
   for (int i = 0; i < kEarly; ++i) fetch(ring + i * kSlot);
-  const int rows = share.count * kPanelRows, first_row = share.first * kPanelRows;
-  auto* scales = reinterpret_cast<float*>(shared + Layout::kTiles);
-  float* offsets = scales + rows;
+  const ShareRows<Sums<kRoom>::kWords> of_share(share, shared + Layout::kTiles);
+  of_share.Begin(w, kThreads);
   T* const own = reinterpret_cast<T*>(shared + Layout::Activations(share.count));  // activations
-  int* sums = reinterpret_cast<int*>(offsets + rows);  // [tile] as Sums has it
-  for (int i = threadIdx.x; i < rows; i += kThreads) {
-    CopyAsync4(static_cast<uint32_t>(__cvta_generic_to_shared(scales + i)), w.scales + first_row + i);
-    if (w.offsets != nullptr && first_row + i < w.rows) {
-      CopyAsync4(static_cast<uint32_t>(__cvta_generic_to_shared(offsets + i)), w.offsets + first_row + i);
-    } else {
-      offsets[i] = 0;
-    }
-  }
-  for (int i = threadIdx.x; i < share.count * Sums<kRoom>::kBytes / 4; i += kThreads) sums[i] = 0;
   if (threadIdx.x < kRoom) peaks[threadIdx.x] = 0;
   table.Store(reinterpret_cast<uint32_t*>(shared));
   __syncthreads();
@@ -162,8 +152,8 @@ __global__ void __launch_bounds__(kWarps * 32, 1)
   // The sum of a panel takes 31 bits (weight.cu), those of all chunks must too.
   const int shift = 32 - __clz(w.chunks);
   const uint32_t round = 1u << shift >> 1;
-  const uint32_t first_sum = address + static_cast<uint32_t>(reinterpret_cast<unsigned char*>(sums) - shared) + (kRoom == 1 ? lane / 4 : lane) * 4;
-  uint32_t to = first_sum + tile * Sums<kRoom>::kBytes;
+  const uint32_t first_sum = of_share.SumsAddress() + (kRoom == 1 ? lane / 4 : lane) * 4;
+  uint32_t to = first_sum + tile * Sums<kRoom>::kWords * 4;
   bool turned = false;  // to another chunk
   const auto add = [&](const int (&sum)[kColumnTiles][4]) {
     const auto merge = [&](int high, int low, int offset) {  // modulo 2^32, where the result fits again
@@ -184,7 +174,7 @@ __global__ void __launch_bounds__(kWarps * 32, 1)
         for (int r = 0; r < 4; ++r) AddShared(to + static_cast<uint32_t>(i * 2 + r) * 128, merge(sum[i][r], sum[i + 1][r], b.offsets[i / 2][r % 2]));
       }
     }
-    to += Sums<kRoom>::kBytes;
+    to += Sums<kRoom>::kWords * 4;
     if (++tile == share.count) {
       tile = 0;
       ++chunk;
@@ -245,21 +235,17 @@ __global__ void __launch_bounds__(kWarps * 32, 1)
   WaitForCopies<0>();
   __syncthreads();
 
-  // Sixteen lanes take the rows of a tile, for one row of the activations.
-  const int r = threadIdx.x % kPanelRows;
-  for (int i = threadIdx.x / kPanelRows; i < share.count * kRoom; i += kThreads / kPanelRows) {
-    const int row = i % kRoom, at = i / kRoom, n = first_row + at * kPanelRows + r;
-    if (row >= batch || n >= w.rows) continue;
-    const int sum = sums[at * (Sums<kRoom>::kBytes / 4) + Sums<kRoom>::Place(r, row)];
-    const float product = static_cast<float>(sum) * static_cast<float>(1 << shift) * StepOf(kOwn ? FloatMagnitude(peaks[row], T()) : peaks[row]);
-    const float value = product * scales[at * kPanelRows + r] + offsets[at * kPanelRows + r];
+  of_share.template ForEachResult<kRoom, kThreads>(w, batch, [&](int at, int r, int row, int n, const auto& finish) {
+    const int sum = of_share.Sums(at)[Sums<kRoom>::Place(r, row)];
+    const float step = StepOf(kOwn ? FloatMagnitude(peaks[row], T()) : peaks[row]);
+    const float value = finish(static_cast<float>(sum) * static_cast<float>(1 << shift) * step);
     const int64_t out = static_cast<int64_t>(row) * w.rows + n;
     if (half_y) {
       static_cast<__half*>(y)[out] = __float2half_rn(value);
     } else {
       static_cast<float*>(y)[out] = value;
     }
-  }
+  });
 }
 
 // Launches the kernels over the whole device; false if the weight does not fit. Of a warp's ring, kEarly panels are

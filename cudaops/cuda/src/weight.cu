@@ -110,8 +110,9 @@ std::optional<Bytes> BytesOf(Form form, const FormTables& t, const float centre[
   factor += factor % 2 == 0;
   const int largest_gain = factor * *std::max_element(gains.begin(), gains.end());
   if (largest_gain > 255) return {};
-  // The kernel for few rows wants the sum of a panel with activations in 31 bits: of kGroup weights, and what is left of their centre.
-  if (static_cast<int64_t>(kPanelGroups) * (kGroup * most_weight + largest_gain) * 32639 >= int64_t{1} << 31) return {};
+  // The kernels for few rows want the sum of a panel with activations in 31 bits: of kGroup weights, and what is left of their centre;
+  // and room to round it.
+  if (static_cast<int64_t>(kPanelGroups) * (kGroup * most_weight + largest_gain) * 32639 >= (int64_t{1} << 31) - (1 << 29)) return {};
   for (float& x : b.view.rest) x /= static_cast<float>(factor);
   for (int i = 0; i < 4; ++i) b.view.gains |= static_cast<uint32_t>(factor * gains[static_cast<size_t>(i) % gains.size()]) << (8 * i);
   b.view.base = Fields(bias);

@@ -1,0 +1,132 @@
+// Float16 activations of few rows as integers of 16 bits in two bytes, which lanes make of what they read.
+
+#ifndef COSETQ_CUDA_BYTE_LANES_CUH_
+#define COSETQ_CUDA_BYTE_LANES_CUH_
+
+#include "fixed_point.cuh"
+#include "lookup.cuh"
+#include "row_loads.cuh"
+
+namespace cosetq::cuda {
+namespace {
+
+// D += A * B for unsigned bytes A [16, 32] and B [32, 8].
+__device__ __forceinline__ void MultiplyAddUnsigned(int d[4], const uint32_t a[4], uint32_t b0, uint32_t b1) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k32.row.col.s32.u8.u8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+      : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+// The activations of a chunk of a row are step * q, a power of two and an integer, |q| <= kLargestActivation, and q = 256 * high + low.
+// Up to four rows share a tile of columns of B, where high bytes and low ones, both signed, alternate; of up to eight a tile has the high
+// bytes, signed, and one the low ones, unsigned. Either way a lane has both sums of what it has of a row.
+template <int kMostRows>
+class ByteLanes {
+ public:
+  static_assert(kMostRows == 4 || kMostRows == 8);
+  static constexpr int kTiles = 1, kLaneRows = kMostRows / 4, kTileRows = kMostRows, kRows = kMostRows;
+  static constexpr int kColumnTiles = kMostRows / 4;
+  using Sums = int[kColumnTiles][4];
+
+  __device__ __forceinline__ ByteLanes(const PackedView& w, const __half* rows, int batch, int lane) : loads_(w, rows, batch, lane) {}
+
+  // As HalfOperands has them.
+  __device__ __forceinline__ void Fetch(const PackedView& w, int chunk) { loads_.Fetch(w, chunk); }
+  __device__ __forceinline__ void Peaks(uint32_t (&peaks)[kTiles]) const { peaks[0] = loads_.Peak(0); }
+
+  __device__ __forceinline__ void Make(const PackedView& w, const uint32_t (&peaks)[kTiles], int lane) {
+    // So small a step that the largest q is reached; of what float16 can tell from 0.
+    constexpr int kBits = 15, kLeast = 127 - 24;
+    const float most = __uint_as_float(peaks[0]) * ((1 << kBits) / kLargestActivation);
+    const int exponent = max(static_cast<int>(__float_as_uint(most) >> 23), kLeast) + 1 - kBits;
+    const float scale = __uint_as_float(static_cast<uint32_t>(254 - exponent) << 23);
+    // A float of 1.5 * 2^23 plus q has q in its low bits; a further 2^15 + 2^7 makes both bytes unsigned, 128 too large.
+    constexpr bool kSigned = kMostRows == 4;
+    constexpr float kRound = (3 << 22) + (kSigned ? (1 << 15) + (1 << 7) : 0);
+    const uint32_t byte = lane / 4 % 2 == 0 ? 0x51 : 0x40;  // the high one or the low one of two numbers
+    const auto pack = [&](const float (&q)[4], uint32_t (&to)[kColumnTiles]) {
+      const uint32_t select = kSigned ? byte : 0x5140;
+      const uint32_t first = __byte_perm(__float_as_uint(q[0]), __float_as_uint(q[1]), select);
+      const uint32_t second = __byte_perm(__float_as_uint(q[2]), __float_as_uint(q[3]), select);
+      if constexpr (kSigned) {
+        to[0] = __byte_perm(first, second, 0x5410) ^ 0x80808080u;
+      } else {
+        to[0] = __byte_perm(first, second, 0x7632);
+        to[1] = __byte_perm(first, second, 0x5410);
+      }
+    };
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      float rest[4];
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const int s = half * 4 + i;
+        const auto number = [&](__half2 pair) { return __fmaf_rn(s % 2 == 0 ? __low2float(pair) : __high2float(pair), scale, kRound); };
+        rest[i] = number(loads_.Rest(w, 0, s / 2));
+#pragma unroll
+        for (int block = 0; block < 2; ++block) {
+          float q[4];
+#pragma unroll
+          for (int j = 0; j < 4; ++j) q[j] = number(loads_.Pair(0, 4 * block + j, s / 2));
+          pack(q, data_[s][block]);
+        }
+      }
+      pack(rest, rests_[half]);
+    }
+#pragma unroll
+    for (int i = 0; i < kLaneRows; ++i) steps_[i] = __shfl_sync(0xffffffffu, exponent, lane % 4 * 8 + i * 4);
+    const uint32_t base = w.bytes.base, biases[4] = {base, base, base, base};
+#pragma unroll
+    for (int tile = 0; tile < kColumnTiles; ++tile) {
+      int d[2][4] = {};  // chains, so that products wait less for each other
+#pragma unroll
+      for (int s = 0; s < kPanelSteps; ++s) Add(d[s % 2], biases, data_[s][0][tile], data_[s][1][tile], tile);
+#pragma unroll
+      for (int i = 0; i < 2; ++i) offsets_[tile][i] = -d[0][i] - d[1][i];
+    }
+  }
+
+  __device__ __forceinline__ void Begin(const uint32_t gains[2][2], Sums& sums) const {
+    // The gains themselves are A for what goes with them: a byte per step and lane is a column of A.
+    const uint32_t a[4] = {gains[0][0], gains[1][0], gains[0][1], gains[1][1]};
+#pragma unroll
+    for (int tile = 0; tile < kColumnTiles; ++tile) {
+#pragma unroll
+      for (int r = 0; r < 4; ++r) sums[tile][r] = offsets_[tile][r % 2];
+      Add(sums[tile], a, rests_[0][tile], rests_[1][tile], tile);
+    }
+  }
+  __device__ __forceinline__ void Multiply(const uint32_t u[4], int step, Sums& sums) const {
+#pragma unroll
+    for (int tile = 0; tile < kColumnTiles; ++tile) Add(sums[tile], u, data_[step][0][tile], data_[step][1][tile], tile);
+  }
+
+  // Sets the unit of sums of a row that the lane has sums of.
+  __device__ __forceinline__ void SetUnit(int, int i, const FixedPoint& unit) {
+    shifts_[i] = min(max(unit.exponent - steps_[i], 0), 30);
+    rounds_[i] = 1 << shifts_[i] >> 1;
+  }
+  // Sum r, of row kLaneRows * t + r % kLaneRows, in its unit.
+  __device__ __forceinline__ int Sum(const Sums& sums, int, int r) const {
+    const int high = kMostRows == 4 ? sums[0][2 * r] : sums[0][r], low = kMostRows == 4 ? sums[0][2 * r + 1] : sums[kColumnTiles - 1][r];
+    return (high * 256 + low + rounds_[r % kLaneRows]) >> shifts_[r % kLaneRows];
+  }
+
+ private:
+  __device__ __forceinline__ static void Add(int (&d)[4], const uint32_t a[4], uint32_t b0, uint32_t b1, int tile) {
+    tile == 0 ? MultiplyAdd(d, a, b0, b1) : MultiplyAddUnsigned(d, a, b0, b1);
+  }
+
+  RowLoads<8 / kMostRows, 1> loads_;
+  uint32_t data_[kPanelSteps][2][kColumnTiles];  // blocks
+  uint32_t rests_[2][kColumnTiles];              // what gains are multiplied by, a byte per step
+  int offsets_[kColumnTiles][2];                 // of columns 2t and 2t + 1
+  int steps_[kLaneRows];                         // as the exponents of floats
+  int shifts_[kLaneRows], rounds_[kLaneRows];
+};
+
+}  // namespace
+}  // namespace cosetq::cuda
+
+#endif  // COSETQ_CUDA_BYTE_LANES_CUH_

@@ -1,0 +1,77 @@
+// Rows of float16 activations as lanes read them.
+
+#ifndef COSETQ_CUDA_ROW_LOADS_CUH_
+#define COSETQ_CUDA_ROW_LOADS_CUH_
+
+#include <cuda_fp16.h>
+
+#include "activations.cuh"
+#include "operands.cuh"
+
+namespace cosetq::cuda {
+namespace {
+
+// The columns of a chunk that a lane has of one row in each tile of activations: eight groups next to each other, of each coordinate 16
+// bytes as they lie. Rows must begin at multiples of 16 bytes, and so must their coordinates. A row stands for kRowColumns columns of B:
+// lane 4c + t reads row c / kRowColumns of a tile.
+template <int kRowColumns, int kTiles>
+class RowLoads {
+  static constexpr int kTileRows = 8 / kRowColumns;
+
+ public:
+  __device__ __forceinline__ RowLoads(const PackedView& w, const __half* rows, int batch, int lane)
+      : row_(lane / 4 / kRowColumns), batch_(batch), group_(GroupOf(0, lane % 4)), from_(rows + static_cast<int64_t>(row_) * w.cols + group_) {
+    asm volatile("" : "+l"(from_));  // now, while there is time
+  }
+
+  // Begins to load them. Another kernel has written the rows a moment ago, so they are read past the first-level cache.
+  __device__ __forceinline__ void Fetch(const PackedView& w, int chunk) {
+    const bool in = group_ + chunk * kPanelGroups < w.groups;
+#pragma unroll
+    for (int i = 0; i < kTiles * kGroup; ++i) {
+      const int tile = i / kGroup, j = i % kGroup;
+      of_[tile][j] = make_uint4(0, 0, 0, 0);
+      if (in && tile * kTileRows + row_ < batch_)
+        of_[tile][j] = __ldcg(reinterpret_cast<const uint4*>(from_ + tile * kTileRows * w.cols + chunk * kPanelGroups + j * w.groups));
+    }
+  }
+
+  // Coordinate j of groups 2i and 2i + 1.
+  __device__ __forceinline__ __half2 Pair(int tile, int j, int i) const {
+    const uint4& v = of_[tile][j];
+    return AsHalves(i == 0 ? v.x : i == 1 ? v.y : i == 2 ? v.z : v.w);
+  }
+
+  // What the gains of groups 2i and 2i + 1 are multiplied by.
+  __device__ __forceinline__ __half2 Rest(const PackedView& w, int tile, int i) const {
+    const auto rest = [&](int j) { return __float2half2_rn(-w.bytes.rest[j]); };
+    __half2 sum = __hmul2(rest(0), Pair(tile, 0, i));
+#pragma unroll
+    for (int j = 1; j < kGroup; ++j) sum = __hfma2(rest(j), Pair(tile, j, i), sum);
+    return sum;
+  }
+
+  // The largest magnitude in the row's chunk, the same for the lanes that share the row, as the bits of a float, which are ordered like
+  // magnitudes, NaN above infinity.
+  __device__ __forceinline__ uint32_t Peak(int tile) const {
+    __half2 peak = __float2half2_rn(0.0f);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+#pragma unroll
+      for (int j = 0; j < kGroup; ++j) peak = __hmax2_nan(peak, __habs2(Pair(tile, j, i)));
+    }
+    uint32_t largest = Magnitude(__half2float(__hmax_nan(__low2half(peak), __high2half(peak))));
+    largest = max(largest, __shfl_xor_sync(0xffffffffu, largest, 1));
+    return max(largest, __shfl_xor_sync(0xffffffffu, largest, 2));
+  }
+
+ private:
+  int row_, batch_, group_;
+  const __half* from_;  // of the first chunk of the row in the first tile
+  uint4 of_[kTiles][kGroup];  // coordinates
+};
+
+}  // namespace
+}  // namespace cosetq::cuda
+
+#endif  // COSETQ_CUDA_ROW_LOADS_CUH_

@@ -1,0 +1,61 @@
+#include "small_lanes.h"
+
+#include "small_lanes.cuh"
+
+namespace cosetq::cuda {
+namespace {
+
+// The panels of a warp, of which there may be few or many.
+int64_t WarpPanels(const PackedView& w) { return static_cast<int64_t>(w.tiles) * w.chunks / w.shares / 16; }
+bool HasFew(const PackedView& w) { return WarpPanels(w) < 6; }
+bool HasMany(const PackedView& w) { return WarpPanels(w) >= 16; }
+
+// As the workbench has it. Short panels lanes fetch themselves, which begins sooner; long ones the copy engine, for which lanes do not
+// have to wait.
+template <Form kForm, typename Operands>
+bool LaunchBytes(const PackedView& w, const __half* a, int batch, __half* y, cudaStream_t stream) {
+  if constexpr (kForm == Form::kOneByte) {
+    return LaunchSmallLanes<kForm, Operands, Plan<false, 3, 2, false, true>>(w, a, batch, y, stream);
+  } else {
+    return (HasMany(w) && LaunchSmallLanes<kForm, Operands, Plan<true, 3, 2>>(w, a, batch, y, stream)) ||
+           (!HasFew(w) && LaunchSmallLanes<kForm, Operands, Plan<true, 3, 1>>(w, a, batch, y, stream)) ||
+           LaunchSmallLanes<kForm, Operands, Plan<true, 2, 1>>(w, a, batch, y, stream);
+  }
+}
+
+template <Form kForm>
+bool Launch(const PackedView& w, const __half* a, int batch, __half* y, cudaStream_t stream) {
+  constexpr int kUnit = kForm == Form::kOneByte ? 2 : 1;  // whose panels are half as large
+  if (batch > 8) {
+    if (kUnit == 1 && !HasFew(w) && LaunchSmallLanes<kForm, HalfOperands<16>, Plan<true, 2, 1>>(w, a, batch, y, stream)) return true;
+    return LaunchSmallLanes<kForm, HalfOperands<16>, Plan<false, 2 * kUnit, kUnit>>(w, a, batch, y, stream) ||
+           LaunchSmallLanes<kForm, HalfOperands<16>, Plan<false, kUnit>>(w, a, batch, y, stream);
+  }
+  if (batch <= 4 && LaunchBytes<kForm, ByteLanes<4>>(w, a, batch, y, stream)) return true;
+  // Float16 as it is takes less time to make ready, and more to multiply.
+  if (kForm != Form::kOneByte && HasFew(w)) return LaunchSmallLanes<kForm, HalfOperands<8>, Plan<false, 1, 1, true>>(w, a, batch, y, stream);
+  return LaunchBytes<kForm, ByteLanes<8>>(w, a, batch, y, stream);
+}
+
+}  // namespace
+
+bool TakesLanes(const PackedView& w, const void* a, int batch) {
+  if (w.cols % (kGroup * kPanelSteps) != 0 || reinterpret_cast<uintptr_t>(a) % 16 != 0) return false;
+  if (HasMany(w)) return batch > 2 && batch <= 8;
+  return batch > (w.form == Form::kTwoByte && !HasFew(w) ? 2 : 1);
+}
+
+bool SmallLanesLinear(const PackedView& w, const void* a, int batch, void* y, cudaStream_t stream) {
+  const auto* from = static_cast<const __half*>(a);
+  auto* to = static_cast<__half*>(y);
+  switch (w.form) {
+    case Form::kOneByte:
+      return Launch<Form::kOneByte>(w, from, batch, to, stream);
+    case Form::kTwoByte:
+      return Launch<Form::kTwoByte>(w, from, batch, to, stream);
+    default:
+      return Launch<Form::kNibbleByte>(w, from, batch, to, stream);
+  }
+}
+
+}  // namespace cosetq::cuda

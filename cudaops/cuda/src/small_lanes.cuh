@@ -1,0 +1,231 @@
+// The kernel of small.h whose lanes make ready the float16 activations that they have read.
+//
+// A block takes a range of row tiles, a warp an equal share of the block's panels, in an order that goes through the tiles of one
+// chunk of columns before the next: a warp thus keeps the activations of its chunk in registers. Panels come through a ring in shared
+// memory, private to the warp. Activations are multiplied as they are, by weights whose bytes are subnormal float16 numbers, which
+// takes one instruction for two of them, or become integers of two bytes, which takes no such instructions but some for each chunk.
+// The biases of weights a constant A multiplies once for each chunk, and the sums of panels begin with that. The sums of a panel are
+// rounded to integers in a unit of the row, which warps can add up in any order.
+//
+// What does not depend on the activations is done before the kernel ahead has ended: the table, the first panels of the ring, and
+// the bytes of the first one.
+
+#ifndef COSETQ_CUDA_SMALL_LANES_CUH_
+#define COSETQ_CUDA_SMALL_LANES_CUH_
+
+#include "byte_lanes.cuh"
+#include "device.h"
+#include "errors.h"
+#include "half_operands.cuh"
+#include "overlap.h"
+#include "panel_ring.cuh"
+#include "share_rows.cuh"
+
+namespace cosetq::cuda {
+namespace {
+
+// Sums of a tile of rows, as lanes have them: [tile of activations][register][lane].
+template <typename Operands>
+struct LaneSums {
+  static constexpr int kRegisters = 2 * Operands::kLaneRows, kTileWords = kRegisters * 32, kWords = Operands::kTiles * kTileWords;
+
+  // Where the sum of a row of the tile and one of the activations is.
+  __device__ __forceinline__ static int Place(int r, int row) {
+    constexpr int kLaneRows = Operands::kLaneRows, kTileRows = Operands::kTileRows;
+    return row / kTileRows * kTileWords + (r / 8 * kLaneRows + row % kLaneRows) * 32 + r % 8 * 4 + row % kTileRows / kLaneRows;
+  }
+};
+
+// How a kernel goes about it: who fills a warp's ring, of how many panels, of which so many are asked for before the activations, the
+// others right behind them or, so as not to hold them up, when they are there; and whether the first panel is decoded before that, for
+// which all must have been asked for: lanes count their copies.
+template <bool kByEngine, int kPanels, int kEarlyPanels = kPanels, bool kDecodeAhead = false, bool kRestBehind = false>
+struct Plan {
+  static_assert(!kDecodeAhead || kEarlyPanels == kPanels);
+  static constexpr bool kEngine = kByEngine, kAhead = kDecodeAhead, kBehind = kRestBehind;
+  static constexpr int kDepth = kPanels, kEarly = kEarlyPanels;
+};
+
+// Shared memory of a block, by address from its begin.
+template <Form kForm, typename Operands, int kDepth>
+struct SmallLanesLayout {
+  using Ring = PanelRing<kForm, kDepth, false>;
+  using Rows = ShareRows<LaneSums<Operands>::kWords>;
+  static constexpr int kWarps = 16, kThreads = kWarps * 32;
+  static constexpr int kRings = TableWords(kForm) * 4;
+  static constexpr int kBarriers = kRings + kWarps * Ring::kBytes;
+  static constexpr int kPeaks = kBarriers + kWarps * Ring::kBarriers;
+  static constexpr int kTiles = kPeaks + Operands::kRows * 4;
+
+  static int Bytes(int tiles) { return kTiles + tiles * Rows::kTileBytes; }
+};
+
+// For batch <= Operands::kRows.
+template <Form kForm, typename Operands, typename Plan, Work kWork>
+__global__ void __launch_bounds__(SmallLanesLayout<kForm, Operands, 1>::kThreads, 1)
+    SmallLanes(const __grid_constant__ PackedView w, const __half* a, int batch, __half* y) {
+  using Layout = SmallLanesLayout<kForm, Operands, Plan::kDepth>;
+#if __CUDA_ARCH__ >= 900
+  using Ring = PanelRing<kForm, Plan::kDepth, Plan::kEngine>;
+#else
+  using Ring = PanelRing<kForm, Plan::kDepth, false>;
+#endif
+  constexpr int kWarps = Layout::kWarps, kThreads = Layout::kThreads, kTiles = Operands::kTiles, kTileRows = Operands::kTileRows;
+  LetNextKernelBegin();
+  extern __shared__ __align__(128) unsigned char shared[];
+  auto* peaks = reinterpret_cast<uint32_t*>(shared + Layout::kPeaks);
+  const uint32_t address = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
+  const int warp = __shfl_sync(0xffffffffu, threadIdx.x / 32, 0), lane = threadIdx.x % 32;
+
+  // The loads first, that they are all on their way at the same time; the table's, which is waited for soon, before the panels'.
+  Table<kForm, kThreads> table(w);
+  const Share share(w, blockIdx.x);
+  const int items = share.count * w.chunks, begin = Part(items, warp, kWarps), end = Part(items, warp + 1, kWarps);
+  Ring ring(address + Layout::kRings + warp * Ring::kBytes, address + Layout::kBarriers + warp * Ring::kBarriers,
+            PanelRun<kForm>(w.panels + (static_cast<int64_t>(share.first) * w.chunks + begin) * Ring::kSlot, end - begin), lane);
+#pragma unroll
+  for (int i = 0; i < Plan::kEarly; ++i) ring.Fetch(i);
+  const typename Layout::Rows of_share(share, shared + Layout::kTiles);
+  of_share.Begin(w, kThreads);
+  if (threadIdx.x < Operands::kRows) peaks[threadIdx.x] = 0;
+  table.Store(reinterpret_cast<uint32_t*>(shared));
+  __syncthreads();
+
+  const uint32_t lane_table = address + lane * 4;
+  PanelCodes<kForm> codes;
+  uint32_t gains[2][2];
+  const auto take = [&] {
+    uint32_t packed;
+    ring.Take(codes, packed);
+    ExpandGains(w.bytes.gains, packed, gains);
+  };
+  const auto decode = [&](const auto& use) { ForEachStep<kForm>(codes, lane_table, gains, w.bytes.base, use); };
+  uint32_t first_steps[kPanelSteps][4];
+  if (Plan::kAhead && begin < end) {
+    take();
+    decode([&](int step, const uint32_t u[4]) {
+#pragma unroll
+      for (int r = 0; r < 4; ++r) first_steps[step][r] = u[r];
+    });
+  }
+  int tile = begin % share.count, chunk = begin / share.count, last = (end - 1) / share.count;
+  asm volatile("" : "+r"(tile), "+r"(chunk), "+r"(last));  // now, while there is time
+  Operands b(w, a, batch, lane);
+  uint32_t largest[kTiles];
+  const auto raise_peaks = [&] {
+    b.Peaks(largest);
+#pragma unroll
+    for (int i = 0; i < kTiles; ++i) {
+      if (lane % 4 == 0) atomicMax(peaks + i * kTileRows + lane / 4 * kTileRows / 8, largest[i]);
+    }
+  };
+  WaitForKernelsAhead();
+
+  // Sums of all chunks are in one unit, which the peaks of all decide on.
+  for (int other = last; other > chunk; --other) {
+    b.Fetch(w, other);
+    raise_peaks();
+  }
+  const auto fetch_rest = [&] {
+#pragma unroll
+    for (int i = Plan::kEarly; i < Plan::kDepth; ++i) ring.Fetch(i);
+  };
+  if (begin < end) b.Fetch(w, chunk);
+  if (Plan::kBehind) fetch_rest();
+  if (begin < end) raise_peaks();
+  if (!Plan::kBehind) fetch_rest();
+  if (begin < end) b.Make(w, largest, lane);
+  if (Plan::kAhead && begin < end) ring.Advance();
+
+  typename Operands::Sums sum;
+  const auto multiply = [&] {
+    take();
+    if constexpr (kWork == kFetch) {
+      uint32_t all = gains[0][0] ^ gains[0][1] ^ gains[1][0] ^ gains[1][1];
+#pragma unroll
+      for (const uint32_t word : codes.words) all ^= word;
+      const uint32_t none[2][2] = {};
+      b.Begin(all == 0 ? none : gains, sum);
+    } else {
+      b.Begin(gains, sum);
+      uint32_t all = 0;
+      decode([&](int step, const uint32_t u[4]) {
+        if constexpr (kWork == kDecode) {
+          all ^= u[0] ^ u[1] ^ u[2] ^ u[3];
+        } else {
+          b.Multiply(u, step, sum);
+        }
+      });
+      if (kWork == kDecode && all == 0) b.Begin(gains, sum);
+    }
+  };
+  // The first panel, while other warps are waiting for their activations.
+  if (begin < end) {
+    if constexpr (Plan::kAhead) {
+      b.Begin(gains, sum);
+#pragma unroll
+      for (int step = 0; step < kPanelSteps; ++step) b.Multiply(first_steps[step], step, sum);
+    } else {
+      multiply();
+    }
+  }
+  __syncthreads();
+
+  constexpr int kRegisters = LaneSums<Operands>::kRegisters, kLaneRows = Operands::kLaneRows;
+  const auto set_units = [&] {
+#pragma unroll
+    for (int i = 0; i < kTiles * kLaneRows; ++i) {
+      const uint32_t peak = peaks[i / kLaneRows * kTileRows + lane % 4 * kLaneRows + i % kLaneRows];
+      b.SetUnit(i / kLaneRows, i % kLaneRows, FixedPoint(w, peak));
+    }
+  };
+  set_units();
+  const uint32_t first_sum = of_share.SumsAddress() + lane * 4;
+  for (int item = begin; item < end;) {
+    const uint32_t to = first_sum + tile * LaneSums<Operands>::kWords * 4;
+#pragma unroll
+    for (int i = 0; i < kTiles; ++i) {
+      if (i * kTileRows + lane % 4 * kLaneRows >= batch) continue;
+#pragma unroll
+      for (int r = 0; r < kRegisters; ++r)
+        AddShared(to + static_cast<uint32_t>(i * kRegisters + r) * 128, b.Sum(sum, i, r));
+    }
+    if (!Plan::kAhead || item > begin) ring.Advance();
+    if (++item == end) break;
+    if (++tile == share.count) {
+      tile = 0;
+      b.Fetch(w, ++chunk);
+      b.Peaks(largest);
+      b.Make(w, largest, lane);
+      set_units();
+    }
+    multiply();
+  }
+  CommitCopies();  // those of the scales, if no panel's took them along
+  WaitForCopies<0>();
+  __syncthreads();
+
+  of_share.template ForEachResult<Operands::kRows, kThreads>(w, batch, [&](int at, int r, int row, int n, const auto& finish) {
+    const float product = static_cast<float>(of_share.Sums(at)[LaneSums<Operands>::Place(r, row)]) * FixedPoint(w, peaks[row]).step;
+    y[static_cast<int64_t>(row) * w.rows + n] = __float2half_rn(finish(product));
+  });
+}
+
+// Launches the kernel over the whole device; false if the weight does not fit. Activations must be as RowLoads wants them.
+template <Form kForm, typename Operands, typename Plan, Work kWork = kMultiply>
+bool LaunchSmallLanes(const PackedView& w, const __half* a, int batch, __half* y, cudaStream_t stream) {
+  using Layout = SmallLanesLayout<kForm, Operands, Plan::kDepth>;
+  const auto kernel = SmallLanes<kForm, Operands, Plan, kWork>;
+  const Device& device = CurrentDevice();
+  const int shared = Layout::Bytes((w.tiles + w.shares - 1) / w.shares);
+  if (shared > device.shared_limit) return false;
+  Check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared), "reserve shared memory");
+  LaunchOverlapped("multiply a few rows", kernel, dim3(static_cast<unsigned>(w.shares)), Layout::kThreads, static_cast<size_t>(shared), device.hopper,
+                   stream, w, a, batch, y);
+  return true;
+}
+
+}  // namespace
+}  // namespace cosetq::cuda
+
+#endif  // COSETQ_CUDA_SMALL_LANES_CUH_

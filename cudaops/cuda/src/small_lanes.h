@@ -1,0 +1,20 @@
+// The linear operation for few rows of float16 activations, which lanes make ready as they read them.
+
+#ifndef COSETQ_CUDA_SMALL_LANES_H_
+#define COSETQ_CUDA_SMALL_LANES_H_
+
+#include <cuda_runtime.h>
+
+#include "views.h"
+
+namespace cosetq::cuda {
+
+// Whether activations lie as the kernel wants them, and it takes less time than the one where blocks or a kernel ahead make them ready.
+bool TakesLanes(const PackedView& w, const void* a, int batch);
+
+// Y = A * W^T + bias for up to 16 rows, both float16. False, and nothing done, if the weight does not fit the device's shared memory.
+bool SmallLanesLinear(const PackedView& w, const void* a, int batch, void* y, cudaStream_t stream);
+
+}  // namespace cosetq::cuda
+
+#endif  // COSETQ_CUDA_SMALL_LANES_H_
