@@ -11,248 +11,22 @@
 #ifndef COSETQ_CUDA_MIDDLE_CUH_
 #define COSETQ_CUDA_MIDDLE_CUH_
 
-#include <algorithm>
 #include <array>
 
-#include "activations.cuh"
 #include "device.h"
 #include "errors.h"
+#include "middle_cut.cuh"
+#include "middle_operands.cuh"
 #include "overlap.h"
-#include "panel_ring.cuh"
-#include "slice_ring.cuh"
 
 namespace cosetq::cuda {
 namespace {
-
-constexpr int kMiddleGroups = 4, kMiddleWarps = 4 * kMiddleGroups, kMiddleThreads = 32 * kMiddleWarps;
-constexpr int kBandTiles = 4, kBandRows = kBandTiles * kPanelRows;
-constexpr int kChunkSlices = kPanelSteps / kSliceUnits;
-
-// Slices of so many chunks: those of all their steps, then what goes with the gains, two units of a chunk.
-__host__ __device__ constexpr int MiddleSlices(int chunks) { return chunks * kChunkSlices + (chunks + 1) / 2; }
-
-// A whole cut as evenly as may be: the first `more` parts have one more than `each`.
-struct EvenCut {
-  int each, more;
-
-  __host__ __device__ int Begin(int part) const { return part * each + (part < more ? part : more); }
-  __host__ __device__ int Size(int part) const { return each + (part < more); }
-  __host__ __device__ int Most() const { return each + (more > 0); }
-};
-
-// How the work is cut.
-struct MiddleCut {
-  int splits, clusters;  // blocks of a cluster; clusters
-  EvenCut chunks;        // of the blocks of a cluster
-  EvenCut bands;         // of the clusters
-  int together;          // bands of a pass
-  int sent[3];           // bytes that a block gets in a pass: in one of so many bands, in the last one of a cluster with Most bands and with fewer
-
-  __host__ __device__ int Segments() const { return together + kMiddleGroups - 1; }
-};
-
-// Items of a pass are its bands times a block's chunks, band after band. Each warp group has an equal share of them; what it has of a band
-// is a segment. Segments are numbered by band plus group.
-struct BandCuts {
-  int bands, chunks;
-
-  __host__ __device__ int Begin(int group) const { return bands * chunks * group / kMiddleGroups; }
-  // Whether a group has a segment of a band.
-  __host__ __device__ bool Has(int band, int group) const {
-    const int begin = Begin(group), end = Begin(group + 1);
-    return begin < end && begin < (band + 1) * chunks && end > band * chunks;
-  }
-  // The band of an item, which is far less than 2^16.
-  __device__ int BandOf(int item) const { return static_cast<int>(__fdividef(static_cast<float>(item) + 0.5f, static_cast<float>(chunks))); }
-};
-
-// What a block has to do.
-struct MiddleShare {
-  int first_band, last_band, together, first_chunk, chunks;
-
-  __device__ MiddleShare(const MiddleCut& cut, int cluster, int rank)
-      : first_band(cut.bands.Begin(cluster)),
-        last_band(first_band + cut.bands.Size(cluster)),
-        together(cut.together),
-        first_chunk(cut.chunks.Begin(rank)),
-        chunks(cut.chunks.Size(rank)) {}
-  __device__ int Together(int band) const { return min(together, last_band - band); }
-  __device__ BandCuts Pass(int band) const { return {Together(band), chunks}; }
-};
-
-// The panels of a warp in the order in which it takes them.
-class BandPanels {
- public:
-  __device__ __forceinline__ BandPanels(const PackedView& w, const MiddleShare& share, int warp)
-      : w_(w), share_(share), group_(warp / 4), tile_(warp % 4), pass_(share.first_band) {
-    BeginPass();
-  }
-
-  __device__ __forceinline__ const unsigned char* Next() {
-    if (left_ == 0 && !NextBand()) return nullptr;
-    --left_;
-    const unsigned char* panel = at_;
-    at_ += stride_;
-    return panel;
-  }
-
- private:
-  __device__ __forceinline__ void BeginPass() {
-    const BandCuts cuts = share_.Pass(pass_);
-    item_ = cuts.Begin(group_);
-    end_ = cuts.Begin(group_ + 1);
-  }
-  __device__ __forceinline__ bool NextBand() {
-    while (item_ == end_) {
-      if (pass_ + share_.together >= share_.last_band) return false;
-      pass_ += share_.together;
-      BeginPass();
-    }
-    const int band = share_.Pass(pass_).BandOf(item_), chunk = item_ - band * share_.chunks;
-    left_ = min(share_.chunks - chunk, end_ - item_);
-    item_ += left_;
-    // Warps past the last tile multiply another's weights, since all of a warp group must come along.
-    const TilePanels panels(w_, min((pass_ + band) * kBandTiles + tile_, w_.tiles - 1));
-    at_ = panels[share_.first_chunk + chunk];
-    stride_ = static_cast<int>(panels.stride);
-    return true;
-  }
-
-  const PackedView& w_;
-  const MiddleShare& share_;
-  int group_, tile_, pass_, item_, end_, left_ = 0, stride_ = 0;
-  const unsigned char* at_ = nullptr;
-};
-
-// Panels of a warp's ring, and how many of them are fetched before the activations are there: requests for weights delay those for the
-// activations, which all products wait for.
-constexpr int MiddleDepth(Form form) { return form == Form::kOneByte ? 4 : 2; }
-constexpr int MiddleEarly(Form form) { return MiddleDepth(form) / 2; }
-
-// Shared memory of a block, by address from its begin.
-template <Form kForm, int kRows>
-struct MiddleLayout {
-  static constexpr int kColumns = 2 * kRows;  // of B: high bytes, then low ones
-  static constexpr int kSlice = kColumns * kSliceBytes;
-  static constexpr int kSegment = kBandRows * kRows * 4;
-  using Ring = PanelRing<kForm, MiddleDepth(kForm), false, BandPanels>;
-  int operands, sums, rings, offsets, peaks, barriers, bytes;
-
-  __host__ __device__ explicit MiddleLayout(const MiddleCut& cut) {
-    const int chunks = cut.chunks.Most();
-    operands = (TableWords(kForm) * 4 + 1023) / 1024 * 1024;  // [chunk][slice]
-    sums = operands + MiddleSlices(chunks) * kSlice;          // [block that sends][segment][piece][lane], four each
-    rings = sums + cut.Segments() * kSegment;
-    offsets = rings + kMiddleWarps * Ring::kBytes;            // [chunk][block of a group][column]
-    peaks = offsets + chunks * 2 * kColumns * 4;
-    barriers = peaks + kRows * 4;
-    bytes = barriers + 16;
-  }
-};
 
 // Loads what nobody writes, now and not where it is needed.
 __device__ __forceinline__ float LoadEarly(const float* from) {
   float x;
   asm volatile("ld.global.nc.f32 %0, [%1];" : "=f"(x) : "l"(from));
   return x;
-}
-
-// Four integers of 16 bits as bytes, in the low bits of floats that a multiple of 2^16 has been added to, and 2^15 + 2^7.
-struct SignedBytes {
-  uint32_t high, low;
-
-  __device__ __forceinline__ explicit SignedBytes(const float x[4]) {
-    const uint32_t first = __byte_perm(__float_as_uint(x[0]), __float_as_uint(x[1]), 0x5140);
-    const uint32_t second = __byte_perm(__float_as_uint(x[2]), __float_as_uint(x[3]), 0x5140);
-    low = __byte_perm(first, second, 0x5410) ^ 0x80808080u;
-    high = __byte_perm(first, second, 0x7632) ^ 0x80808080u;
-  }
-};
-
-// Makes B of the activations of a block's chunks, integers of 16 bits in the unit of their row and these chunks. A warp takes a block of
-// the groups of a chunk for eight rows, a lane 4r + t the groups 8t up of row r: of each coordinate 16 bytes as they lie.
-template <int kRows, typename Late>
-__device__ __forceinline__ void MakeOperands(const PackedView& w, const __half* a, int batch, const MiddleShare& share, uint32_t operands,
-                                             uint32_t offsets, uint32_t* peaks, int warp, int lane, const Late& late) {
-  constexpr int kTiles = kRows / 8, kAtOnce = 2, kColumns = 2 * kRows;
-  const int t = lane % 4, row = lane / 4, all = share.chunks * 2 * kTiles;
-  uint4 v[kAtOnce][4];
-  const auto load = [&](int first) {
-#pragma unroll
-    for (int i = 0; i < kAtOnce * 4; ++i) {
-      const int part = first + i / 4 * kMiddleWarps, tile = part % kTiles, block = part / kTiles % 2, chunk = part / (2 * kTiles);
-      const int group = (share.first_chunk + chunk) * kPanelGroups + GroupOf(0, t), n = tile * 8 + row;
-      v[i / 4][i % 4] = make_uint4(0, 0, 0, 0);
-      // Another kernel has written the rows a moment ago, so they are read past the first-level cache.
-      if (part < all && n < batch && group < w.groups)
-        v[i / 4][i % 4] = __ldcg(reinterpret_cast<const uint4*>(a + static_cast<int64_t>(n) * w.cols + group + (4 * block + i % 4) * w.groups));
-    }
-  };
-  constexpr int kStride = kAtOnce * kMiddleWarps;
-  if (warp >= all) late();
-  for (int first = warp; first < all; first += kStride) {
-    load(first);
-    if (first == warp) late();
-#pragma unroll
-    for (int i = 0; i < kAtOnce; ++i) {
-      uint32_t peak = 0;
-#pragma unroll
-      for (int j = 0; j < 4; ++j) peak = max(peak, Magnitude(v[i][j], __half()));
-      peak = max(peak, __shfl_xor_sync(0xffffffffu, peak, 1));
-      peak = max(peak, __shfl_xor_sync(0xffffffffu, peak, 2));
-      if (t == 0 && first + i * kMiddleWarps < all) atomicMax(peaks + (first + i * kMiddleWarps) % kTiles * 8 + row, FloatMagnitude(peak, __half()));
-    }
-  }
-  __syncthreads();
-  constexpr float kRound = (3 << 22) + (1 << 15) + (1 << 7);
-  for (int first = warp; first < all; first += kStride) {
-    if (all > kStride) load(first);  // or it is still there
-#pragma unroll
-    for (int i = 0; i < kAtOnce; ++i) {
-      const int part = first + i * kMiddleWarps, tile = part % kTiles, block = part / kTiles % 2, chunk = part / (2 * kTiles);
-      if (part >= all) break;
-      const float scale = ScaleOf(peaks[tile * 8 + row]);
-      const uint32_t column = operands + (tile * 8 + row) * kSliceBytes + t * 4;
-      const auto store = [&](int slice, int unit, int half, const SignedBytes& bytes) {
-        const uint32_t to = column + slice * kColumns * kSliceBytes + static_cast<uint32_t>((unit * 2 + half) ^ row) * 16;
-        StoreShared4(to, bytes.high);
-        StoreShared4(to + kRows * kSliceBytes, bytes.low);
-      };
-      float rests[kPanelSteps];
-      int high = 0, low = 0;
-#pragma unroll
-      for (int step = 0; step < kPanelSteps; ++step) {
-        float x[4];
-        rests[step] = 0;
-#pragma unroll
-        for (int j = 0; j < 4; ++j) {
-          const uint4& of = v[i][j];
-          const __half2 pair = AsHalves(step / 2 == 0 ? of.x : step / 2 == 1 ? of.y : step / 2 == 2 ? of.z : of.w);
-          x[j] = scale == 0 ? 0 : step % 2 == 0 ? __low2float(pair) : __high2float(pair);
-          rests[step] = __fmaf_rn(block == 0 ? w.bytes.rest[j] : w.bytes.rest[4 + j], x[j], rests[step]);
-          x[j] = __fmaf_rn(x[j], scale, kRound);
-        }
-        const SignedBytes bytes(x);
-        store(chunk * kChunkSlices + step / kSliceUnits, step % kSliceUnits, block, bytes);
-        high = DotBytes(w.bytes.base, bytes.high, high);
-        low = DotBytes(w.bytes.base, bytes.low, low);
-        rests[step] = __fmaf_rn(rests[step], -scale, kRound);
-      }
-#pragma unroll
-      for (int half = 0; half < 2; ++half)
-        store(share.chunks * kChunkSlices + chunk / 2, chunk % 2 * 2 + block, half, SignedBytes(rests + 4 * half));
-#pragma unroll
-      for (int other = 1; other < 4; other *= 2) {
-        high += __shfl_xor_sync(0xffffffffu, high, other);
-        low += __shfl_xor_sync(0xffffffffu, low, other);
-      }
-      if (t == 0) {
-        const uint32_t to = offsets + ((chunk * 2 + block) * kColumns + tile * 8 + row) * 4;
-        StoreShared4(to, static_cast<uint32_t>(-high));
-        StoreShared4(to + kRows * 4, static_cast<uint32_t>(-low));
-      }
-    }
-  }
 }
 
 // For batch <= kRows.
@@ -453,46 +227,6 @@ std::array<int, kCount> MostClusters(const std::array<int, kCount>& splits) {
     Check(cudaOccupancyMaxActiveClusters(&most[i], kernel, &config), "ask for clusters");
   }
   return most;
-}
-
-// A pass of so many bands: the bytes that each block gets.
-inline int SentBytes(const MiddleCut& cut, int bands, int rows) {
-  const auto segments = [&](int chunks) {
-    const BandCuts cuts = {bands, chunks};
-    int count = 0;
-    for (int group = 0; group < kMiddleGroups; ++group) {
-      const int begin = cuts.Begin(group), end = cuts.Begin(group + 1);
-      if (begin < end) count += (end - 1) / chunks - begin / chunks + 1;
-    }
-    return count;
-  };
-  const int all = cut.chunks.more * segments(cut.chunks.each + 1) + (cut.splits - cut.chunks.more) * segments(cut.chunks.each);
-  return all * kBandRows * rows * 4 / cut.splits;
-}
-
-// Cuts the work for clusters of so many blocks, of which the device has room for so many; false if that does not fit.
-template <Form kForm, int kRows>
-bool CutMiddle(const PackedView& w, int splits, int clusters, MiddleCut* cut) {
-  if (splits > w.chunks || clusters == 0) return false;
-  const int bands = (w.tiles + kBandTiles - 1) / kBandTiles;
-  cut->splits = splits;
-  cut->clusters = std::min(clusters, bands);
-  cut->chunks = {w.chunks / splits, w.chunks % splits};
-  cut->bands = {bands / cut->clusters, bands % cut->clusters};
-  const int most = cut->bands.Most();
-  int passes = 1;
-  const auto fits = [&] {
-    cut->together = (most + passes - 1) / passes;
-    return MiddleLayout<kForm, kRows>(*cut).bytes <= CurrentDevice().shared_limit;
-  };
-  while (!fits()) {
-    if (++passes > most) return false;
-  }
-  const auto rest = [&](int all) { return (all - 1) % cut->together + 1; };
-  cut->sent[0] = SentBytes(*cut, cut->together, kRows);
-  cut->sent[1] = SentBytes(*cut, rest(most), kRows);
-  cut->sent[2] = cut->bands.each > 0 ? SentBytes(*cut, rest(cut->bands.each), kRows) : 0;
-  return true;
 }
 
 template <Form kForm, int kRows>
