@@ -202,6 +202,7 @@ void TestCudaLinear(bool brief) {
   Run({CodecNamed("d4:2,4"), 300, 9000, options}, {1, 8, 16});
   Run({CodecNamed("d4:4"), 40000, 300, options}, {1, 16});
   Run({CodecNamed("d4:4,4"), 13000, 4000, options}, {1, 5});
+  // A row too long to be kept in shared memory.
   Run({CodecNamed("d4:4,4"), 40, 17000, options}, {1});
   // Several chunks for a warp, and a peak in the last of them.
   for (const bool half : {false, true}) {
