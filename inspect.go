@@ -5,6 +5,8 @@ import (
 	"maps"
 	"slices"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/cosetq/cosetq/cudaops"
 	"github.com/cosetq/cosetq/onnx"
 	"github.com/cosetq/cosetq/ort"
@@ -106,25 +108,26 @@ func Inspect(path string, opts rewrite.Options) (*InspectReport, error) {
 
 // estimates predicts the size with each preset; none where nothing can be quantized.
 func (r *InspectReport) estimates(sites []rewrite.Site, opts rewrite.Options) ([]Estimate, error) {
-	list := []Estimate{}
-	for _, bits := range []int{4, 3, 2} {
-		o := QuantizeOptions{Bits: bits, Sites: opts}
-		codec, err := o.chosenCodec()
-		if err == nil {
-			err = o.check()
-		}
-		if err != nil {
-			return nil, err
-		}
-		p := newQuantizeReport(r.Path, &o)
-		if err := p.plan(&o, codec, oneCodec(sites, codec), sites, withEnding(r.Path, ".q.onnx")); err != nil {
-			return nil, err
-		}
-		if p.BitsPerWeight > 0 {
-			list = append(list, Estimate{Bits: bits, Codec: codec.String(), BitsPerWeight: p.BitsPerWeight, Bytes: p.Bytes})
-		}
+	list := make([]Estimate, 3)
+	var group errgroup.Group
+	for i, bits := range []int{4, 3, 2} {
+		group.Go(func() error {
+			o := QuantizeOptions{Bits: bits, Sites: opts}
+			codec, err := o.chosenCodec()
+			if err == nil {
+				err = o.check()
+			}
+			if err != nil {
+				return err
+			}
+			p := newQuantizeReport(r.Path, &o)
+			err = p.plan(&o, codec, oneCodec(sites, codec), sites, withEnding(r.Path, ".q.onnx"))
+			list[i] = Estimate{Bits: bits, Codec: codec.String(), BitsPerWeight: p.BitsPerWeight, Bytes: p.Bytes}
+			return err
+		})
 	}
-	return list, nil
+	err := group.Wait()
+	return slices.DeleteFunc(list, func(e Estimate) bool { return e.BitsPerWeight == 0 }), err
 }
 
 // smallConstant is the size below which constants are not worth a word.

@@ -9,6 +9,7 @@
 //	<weight>.layer  one result each
 //	output.json     the checksums of the final files, from just before they get their names
 //
-// Every file appears under its name complete, flushed to disk, and with checksums; whatever else lies there is the
-// remains of a killed process and of no consequence.
+// Every file appears under its name complete and with checksums; whatever else lies there is the remains of a killed process
+// and of no consequence. Layers are flushed to the disk while the next are worked on, the other files before they get their
+// names: what a power cut leaves of a layer that was not flushed yet is noticed by its checksums.
 package journal

@@ -54,6 +54,7 @@ type Journal struct {
 	settings Settings
 	codecs   codecs
 	mapped   mappings
+	flusher  *flusher
 }
 
 // Create begins a journal in the folder dir, which is made. The error wraps fs.ErrExist when a journal is there already.
@@ -67,7 +68,7 @@ func Create(dir string, s Settings) (*Journal, error) {
 	if err := os.Mkdir(dir, 0o777); err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, err
 	}
-	j := &Journal{dir: dir, settings: s}
+	j := &Journal{dir: dir, settings: s, flusher: newFlusher(dir)}
 	if err := j.publish(settingsName, b); err != nil {
 		_ = os.Remove(dir) // unless somebody else's files are there
 		return nil, fmt.Errorf("journal %s: %w", dir, err)
@@ -83,6 +84,9 @@ func (j *Journal) publish(name string, b []byte) error {
 		return err
 	}
 	defer os.Remove(tmp)
+	if err := flushFile(tmp); err != nil {
+		return err
+	}
 	path := filepath.Join(j.dir, name)
 	err = os.Link(tmp, path)                        // fails where the name is taken
 	if err != nil && !errors.Is(err, fs.ErrExist) { // a file system without links
@@ -105,7 +109,7 @@ func Open(dir string) (*Journal, error) {
 	if err != nil {
 		return nil, err
 	}
-	j := &Journal{dir: dir}
+	j := &Journal{dir: dir, flusher: newFlusher(dir)}
 	if err := json.Unmarshal(b, &j.settings); err != nil {
 		return nil, fmt.Errorf("%s: %w", filepath.Join(dir, settingsName), err)
 	}
@@ -149,12 +153,13 @@ func (j *Journal) Empty() bool {
 	return err == nil && len(found) == 0
 }
 
-// Close gives up all views that Get returned. The folder stays.
-func (j *Journal) Close() error { return j.mapped.close() }
+// Close gives up all views that Get returned, and returns when all results are on the disk. The folder stays.
+func (j *Journal) Close() error { return errors.Join(j.flusher.wait(), j.mapped.close()) }
 
 // Remove closes the journal and deletes the folder.
 func (j *Journal) Remove() error {
-	err := j.Close()
+	j.flusher.forget()
+	err := j.mapped.close()
 	// The settings last: what a killed removal leaves is still a journal, or none.
 	entries, readErr := os.ReadDir(j.dir)
 	for _, e := range entries {
@@ -168,13 +173,21 @@ func (j *Journal) Remove() error {
 // File is a final file and its checksum.
 type File struct{ Path, SHA256 string }
 
-// SetOutput records the files that are about to get their names.
+// SetOutput records the files that are about to get their names. It fails when a result, from which they were written, did not
+// reach the disk.
 func (j *Journal) SetOutput(files []File) error {
 	b, err := json.Marshal(files)
+	if err == nil {
+		err = j.flusher.wait()
+	}
 	if err != nil {
 		return err
 	}
-	return j.put(outputName, b)
+	if err := j.put(outputName, true, b); err != nil {
+		return err
+	}
+	syncDir(j.dir)
+	return nil
 }
 
 // Output returns the files of the last SetOutput: they may have been put in place by a process that was killed then.
@@ -208,21 +221,25 @@ func (j *Journal) Plan() ([]byte, error) {
 	return b, err
 }
 
-// put writes a file that appears complete or not at all.
-func (j *Journal) put(name string, parts ...[]byte) error {
+// put writes a file that appears complete or not at all; with flush, it is on the disk before it has its name.
+func (j *Journal) put(name string, flush bool, parts ...[]byte) error {
 	tmp, err := j.write(name, parts...)
 	if err != nil {
 		return err
 	}
-	if err := os.Rename(tmp, filepath.Join(j.dir, name)); err != nil {
-		_ = os.Remove(tmp)
-		return err
+	if flush {
+		err = flushFile(tmp)
 	}
-	syncDir(j.dir)
-	return nil
+	if err == nil {
+		err = os.Rename(tmp, filepath.Join(j.dir, name))
+	}
+	if err != nil {
+		_ = os.Remove(tmp)
+	}
+	return err
 }
 
-// write writes and flushes a file under a temporary name of its own.
+// write writes a file under a temporary name of its own.
 func (j *Journal) write(name string, parts ...[]byte) (tmp string, err error) {
 	tmp = filepath.Join(j.dir, fmt.Sprintf("%s.%08x%s", name, rand.Uint32(), tempEnding))
 	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
@@ -234,9 +251,6 @@ func (j *Journal) write(name string, parts ...[]byte) (tmp string, err error) {
 			break
 		}
 	}
-	if err == nil {
-		err = f.Sync()
-	}
 	if closeErr := f.Close(); err == nil {
 		err = closeErr
 	}
@@ -245,12 +259,4 @@ func (j *Journal) write(name string, parts ...[]byte) (tmp string, err error) {
 		return "", err
 	}
 	return tmp, nil
-}
-
-// syncDir makes new names durable, where the system can.
-func syncDir(dir string) {
-	if d, err := os.Open(dir); err == nil {
-		_ = d.Sync()
-		_ = d.Close()
-	}
 }

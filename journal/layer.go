@@ -60,7 +60,8 @@ type DamagedError struct {
 func (e *DamagedError) Error() string { return fmt.Sprintf("%s is damaged: %v", e.Path, e.Err) }
 func (e *DamagedError) Unwrap() error { return e.Err }
 
-// Put stores the result for a weight.
+// Put stores the result for a weight. The file is complete when Put returns, but on the disk only a while later: Put waits
+// where too many are not, and returns the error of earlier ones.
 func (j *Journal) Put(weight string, l Layer) error {
 	h := head{Weight: weight, Source: l.Source, Meta: l.Meta}
 	var codes, gains []byte
@@ -80,7 +81,11 @@ func (j *Journal) Put(weight string, l Layer) error {
 	checksum := sha256.Sum256(text)
 	prefix = append(prefix, checksum[:]...)
 	zeros := make([]byte, -(prefixSize+len(text))&(page-1))
-	return j.put(layerName(weight), prefix, text, zeros, codes, gains)
+	name := layerName(weight)
+	if err := j.put(name, false, prefix, text, zeros, codes, gains); err != nil {
+		return err
+	}
+	return j.flusher.add(filepath.Join(j.dir, name))
 }
 
 // Get returns the result for a weight, or nil when there is none. Codes and gains of the matrix are views of the file, valid

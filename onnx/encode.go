@@ -21,7 +21,8 @@ type encoder struct {
 	size    int64
 	replace map[*Tensor]*Tensor // tensors to write instead of others
 	scratch decoder
-	err     error // of the first message that cannot be encoded
+	tables  []field // of the messages being encoded, the innermost last
+	err     error   // of the first message that cannot be encoded
 }
 
 type part struct {
@@ -154,12 +155,18 @@ func (e *encoder) message(m Message) {
 			m = r
 		}
 	}
-	old := e.oldFields(m)
+	var old oldFields
+	if b := m.src().raw; len(b) > 0 {
+		old = oldFieldsOf(m, b)
+	}
 	for i := len(old.unknown) - 1; i >= 0; i-- {
 		e.prependView(old.unknown[i])
 	}
-	tab := m.fields(nil)
-	won := map[uint8]bool{}
+	outer := len(e.tables)
+	e.tables = m.fields(e.tables)
+	defer func() { e.tables = e.tables[:outer] }()
+	tab := e.tables[outer:]
+	won := uint8(0) // a bit for each group of which a member is written
 	for i := len(tab) - 1; i >= 0; i-- {
 		f := &tab[i]
 		if t, ok := m.(*Tensor); ok && t.Data != nil && storesData(f.num) {
@@ -179,10 +186,10 @@ func (e *encoder) message(m Message) {
 		if f.oneof != 0 {
 			// The later member wins, and an old presence means nothing: the
 			// other member may have been set since.
-			if won[f.oneof] || isZero(f) && (f.has == nil || !*f.has) {
+			if won&(1<<f.oneof) != 0 || isZero(f) && (f.has == nil || !*f.has) {
 				continue
 			}
-			won[f.oneof] = true
+			won |= 1 << f.oneof
 		}
 		e.field(f, present)
 	}
@@ -297,9 +304,9 @@ func (o *oldFields) has(n protowire.Number) bool {
 	return false
 }
 
-func (e *encoder) oldFields(m Message) oldFields {
+// oldFieldsOf reads them from the bytes b that m came from.
+func oldFieldsOf(m Message, b []byte) oldFields {
 	var o oldFields
-	b := m.src().raw
 	tab := fresh(m).fields(nil)
 	for len(b) > 0 {
 		num, typ, n := protowire.ConsumeField(b)

@@ -54,6 +54,7 @@ func LayoutOf(c *lattice.Codec) *Layout {
 			at = len(seen)
 			seen = append(seen, table.Radix())
 			bases = append(bases, len(l.Codebook)/l.Dim)
+			l.Codebook = slices.Grow(l.Codebook, modulus*l.Dim)
 			for k := range table.Len() {
 				for _, v := range table.At(k) {
 					l.Codebook = append(l.Codebook, int8(v))

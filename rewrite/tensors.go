@@ -1,7 +1,6 @@
 package rewrite
 
 import (
-	"fmt"
 	"math"
 	"slices"
 
@@ -52,7 +51,7 @@ func (e *editor) store(m *quant.Matrix, l *linear) *codedWeight {
 		gains:      e.addInitializer(owner, base+".gains", packed{m, true}.tensor(onnx.Uint8, gainDims)),
 	}
 	// Codecs that differ in gains alone share a codebook.
-	book := placed[string]{fmt.Sprint(layout.Dim, layout.Codebook), owner}
+	book := placed[string]{bookKey(layout), owner}
 	if e.books[book] == "" {
 		entries := int64(len(layout.Codebook) / layout.Dim)
 		e.books[book] = e.addInitializer(owner, "codebook",
@@ -73,6 +72,16 @@ func (e *editor) store(m *quant.Matrix, l *linear) *codedWeight {
 		e.result.Weights += int64(m.N) * int64(m.K)
 	}
 	return c
+}
+
+// bookKey tells codebooks apart by their content.
+func bookKey(l *quant.Layout) string {
+	key := make([]byte, 0, 1+len(l.Codebook))
+	key = append(key, byte(l.Dim))
+	for _, v := range l.Codebook {
+		key = append(key, byte(v))
+	}
+	return string(key)
 }
 
 // node returns the HNLQLinear that multiplies by the weight, for activations of type dt.
