@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "ort_api.h"
@@ -52,6 +53,23 @@ inline OrtStatus* ReadShape(const OrtValue* value, std::vector<int64_t>* shape) 
   shape->resize(rank);
   return ort->GetDimensions(raw, shape->data(), rank);
 }
+
+// The type and the shape of a value in ORT's shape inference: -1 and no name for a dimension of which nothing is known.
+struct InferredShape {
+  ONNXTensorElementDataType type = ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;
+  std::vector<int64_t> dims;
+  std::vector<std::string> names;
+};
+
+// Reads that of an input; no dimensions are those of a scalar, or of a shape that is unknown.
+OrtStatus* InferredInput(OrtShapeInferContext* context, size_t index, InferredShape* shape);
+
+// Sets that of the output. ORT would take the -1 for a number and infer nonsense from it, so an unknown dimension gets a name,
+// which no other has.
+OrtStatus* InferOutput(OrtShapeInferContext* context, InferredShape shape);
+
+// Reads an integer attribute of the node.
+OrtStatus* InferredInt(OrtShapeInferContext* context, const char* name, int64_t* value);
 
 }  // namespace cosetq
 

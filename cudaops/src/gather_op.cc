@@ -2,6 +2,7 @@
 
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "cpu/counters.h"
@@ -109,34 +110,16 @@ OrtStatus* Compute(const GatherKernel& k, OrtKernelContext* context) {
 
 // Y has the shape of the indices and one more dimension, K.
 OrtStatus* InferShape(OrtShapeInferContext* context) {
-  OrtTensorTypeAndShapeInfo* in = nullptr;  // belongs to the context
-  COSETQ_RETURN_IF_ERROR(ort->ShapeInferContext_GetInputTypeShape(context, 0, &in));
-  size_t rank = 0;
-  COSETQ_RETURN_IF_ERROR(ort->GetDimensionsCount(in, &rank));
-  if (rank == 0) return nullptr;  // a scalar, or unknown: leave Y unknown as well
-  std::vector<int64_t> shape(rank);
-  std::vector<const char*> symbols(rank);
-  COSETQ_RETURN_IF_ERROR(ort->GetDimensions(in, shape.data(), rank));
-  COSETQ_RETURN_IF_ERROR(ort->GetSymbolicDimensions(in, symbols.data(), rank));
-  int64_t values[2] = {};  // K and the type of Y
-  const char* names[2] = {schema::kAttrK, schema::kAttrComputeType};
-  for (int i = 0; i < 2; ++i) {
-    const OrtOpAttr* attribute = nullptr;
-    size_t length = 0;
-    COSETQ_RETURN_IF_ERROR(ort->ShapeInferContext_GetAttribute(context, names[i], &attribute));
-    COSETQ_RETURN_IF_ERROR(
-        ort->ReadOpAttr(attribute, ORT_OP_ATTR_INT, &values[i], sizeof values[i], &length));
-  }
-  shape.push_back(values[0]);
-  symbols.push_back("");
-  OrtTensorTypeAndShapeInfo* raw = nullptr;
-  COSETQ_RETURN_IF_ERROR(ort->CreateTensorTypeAndShapeInfo(&raw));
-  OrtOwner<OrtTensorTypeAndShapeInfo> out(raw);
-  COSETQ_RETURN_IF_ERROR(
-      ort->SetTensorElementType(raw, static_cast<ONNXTensorElementDataType>(values[1])));
-  COSETQ_RETURN_IF_ERROR(ort->SetDimensions(raw, shape.data(), shape.size()));
-  COSETQ_RETURN_IF_ERROR(ort->SetSymbolicDimensions(raw, symbols.data(), symbols.size()));
-  return ort->ShapeInferContext_SetOutputTypeShape(context, 0, raw);
+  InferredShape shape;
+  COSETQ_RETURN_IF_ERROR(InferredInput(context, 0, &shape));
+  if (shape.dims.empty()) return nullptr;  // a scalar, or unknown: leave Y unknown as well
+  int64_t k = 0, type = 0;
+  COSETQ_RETURN_IF_ERROR(InferredInt(context, schema::kAttrK, &k));
+  COSETQ_RETURN_IF_ERROR(InferredInt(context, schema::kAttrComputeType, &type));
+  shape.dims.push_back(k);
+  shape.names.emplace_back();
+  shape.type = static_cast<ONNXTensorElementDataType>(type);
+  return InferOutput(context, std::move(shape));
 }
 
 GatherOp MakeOp(int variant) {

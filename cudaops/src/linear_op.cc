@@ -3,6 +3,7 @@
 #include "linear_op.h"
 
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "custom_op.h"
@@ -12,31 +13,12 @@ namespace {
 
 // Y has A's shape with N in the last place; symbolic dimensions keep their names.
 OrtStatus* InferLinearShape(OrtShapeInferContext* context) {
-  OrtTensorTypeAndShapeInfo* in = nullptr;  // belongs to the context
-  COSETQ_RETURN_IF_ERROR(ort->ShapeInferContext_GetInputTypeShape(context, schema::kInputA, &in));
-  size_t rank = 0;
-  COSETQ_RETURN_IF_ERROR(ort->GetDimensionsCount(in, &rank));
-  if (rank == 0) return nullptr;  // unknown: leave Y unknown as well
-  std::vector<int64_t> shape(rank);
-  std::vector<const char*> symbols(rank);
-  ONNXTensorElementDataType type;
-  COSETQ_RETURN_IF_ERROR(ort->GetDimensions(in, shape.data(), rank));
-  COSETQ_RETURN_IF_ERROR(ort->GetSymbolicDimensions(in, symbols.data(), rank));
-  COSETQ_RETURN_IF_ERROR(ort->GetTensorElementType(in, &type));
-  const OrtOpAttr* attribute = nullptr;
-  COSETQ_RETURN_IF_ERROR(ort->ShapeInferContext_GetAttribute(context, schema::kAttrN, &attribute));
-  int64_t rows = 0;
-  size_t length = 0;
-  COSETQ_RETURN_IF_ERROR(ort->ReadOpAttr(attribute, ORT_OP_ATTR_INT, &rows, sizeof rows, &length));
-  shape.back() = rows;
-  symbols.back() = "";
-  OrtTensorTypeAndShapeInfo* raw = nullptr;
-  COSETQ_RETURN_IF_ERROR(ort->CreateTensorTypeAndShapeInfo(&raw));
-  OrtOwner<OrtTensorTypeAndShapeInfo> out(raw);
-  COSETQ_RETURN_IF_ERROR(ort->SetTensorElementType(raw, type));
-  COSETQ_RETURN_IF_ERROR(ort->SetDimensions(raw, shape.data(), rank));
-  COSETQ_RETURN_IF_ERROR(ort->SetSymbolicDimensions(raw, symbols.data(), rank));
-  return ort->ShapeInferContext_SetOutputTypeShape(context, 0, raw);
+  InferredShape shape;
+  COSETQ_RETURN_IF_ERROR(InferredInput(context, schema::kInputA, &shape));
+  if (shape.dims.empty()) return nullptr;  // unknown: leave Y unknown as well
+  shape.names.back().clear();
+  COSETQ_RETURN_IF_ERROR(InferredInt(context, schema::kAttrN, &shape.dims.back()));
+  return InferOutput(context, std::move(shape));
 }
 
 const LinearOp& Self(const OrtCustomOp* op) { return *static_cast<const LinearOp*>(op); }

@@ -33,7 +33,7 @@ var rules = map[string]rule{
 		project: []string{"lattice"},
 		modules: []string{"github.com/x448/float16", "gonum.org/v1/gonum"}, // gonum: matrices, Cholesky factors
 	},
-	"journal":  {project: []string{"lattice", "quant"}, modules: []string{"golang.org/x/sys"}},
+	"journal":  {project: []string{"lattice", "quant"}, modules: []string{"golang.org/x/sync", "golang.org/x/sys"}}, // x/sync: layers flushed at once; x/sys: layers mapped
 	"finetune": {project: []string{"calib", "lattice", "onnx", "quant", "tensor"}},
 	"rewrite":  {project: []string{"cudaops", "internal/suggest", "lattice", "onnx", "quant"}},
 	"cudaops":  {project: []string{"internal/checkout"}},
