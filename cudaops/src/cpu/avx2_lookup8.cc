@@ -156,7 +156,7 @@ void Avx2LookupBuild8(const WeightView& w, const float* a, int64_t count, uint8_
 }
 
 void Avx2Lookup8(const WeightView& w, int64_t tile, int64_t unit, int64_t count,
-                 const uint8_t* tables, const float* steps, float* lanes) {
+                 const uint8_t* tables, const float* steps, const uint8_t*, float* lanes) {
   switch (w.form) {
     case Form::kOneByte:
       return LookupForm<Form::kOneByte>(w, tile, unit, count, tables, steps, lanes);

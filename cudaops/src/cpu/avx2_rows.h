@@ -16,7 +16,7 @@ namespace cosetq {
 void Avx2LookupBuild8(const WeightView& w, const float* a, int64_t count, uint8_t* tables,
                       float* steps);
 void Avx2Lookup8(const WeightView& w, int64_t tile, int64_t unit, int64_t count,
-                 const uint8_t* tables, const float* steps, float* lanes);
+                 const uint8_t* tables, const float* steps, const uint8_t* next, float* lanes);
 void Avx2LookupRows(const float* lanes, float* sums);
 void Avx2TileRows(const float* lanes, float* sums);  // as they are
 

@@ -110,19 +110,20 @@ inline __m512i Interleave(const Words& first, const Words& second, int q) {
 
 template <Form kForm, bool kWholeTile>
 void LookupTile(const WeightView& w, int64_t tile, int64_t pair, int64_t count,
-                const uint8_t* tables, const float* steps, float* lanes) {
+                const uint8_t* tables, const float* steps, const uint8_t* next, float* lanes) {
   const __mmask64 rows = TileMask(w);
   // Known of whole tiles, so that addresses need no registers.
   const int64_t stride = kWholeTile ? kTile : w.tile, group_bytes = FormElements(kForm) * stride;
   const uint8_t* codes =
       static_cast<const uint8_t*>(w.codes) + (tile * w.groups + 2 * pair) * group_bytes;
-  const int64_t ahead = kAheadGroups * group_bytes;
   const __m512i ratio = _mm512_set1_epi16(static_cast<int16_t>(w.tables->ratio_log2));
   const __m512i zero = _mm512_setzero_si512();
   GainStream gains(w, tile, 2 * pair);
+  CodesAhead ahead(codes, group_bytes, count, 2, next);
   __m512 sum[4];
   Unroll<4>([&](int q) ALWAYS_INLINE { sum[q] = _mm512_load_ps(lanes + 16 * q); });
   for (int64_t p = 0; p < count; ++p, tables += LookupTableBytes(w, 2)) {
+    ahead.NextUnit();
     Words level[2][2];  // [level][group]
     Unroll<2>([&](int u) ALWAYS_INLINE {
       // The tables of a group past the last are zero; any codes will do.
@@ -131,14 +132,13 @@ void LookupTile(const WeightView& w, int64_t tile, int64_t pair, int64_t count,
       const uint8_t* nibble_table = tables + 4 * kBlockTable + 2 * u * kNibbleTable;
       Words words[2][2];  // [block][level]
       const __m512i both = LoadRows<kWholeTile>(rows, codes);
+      ahead.Fetch<FormElements(kForm)>(stride);
       Unroll<2>([&](int b) ALWAYS_INLINE {
-        PrefetchCodes(codes + ahead + b * stride);
         if constexpr (kForm == Form::kNibbleByte) {
           words[b][0] = Products16(nibble_table + b * kNibbleTable, Nibbles(both, b));
           const Digits coarse = LoadDigits<kWholeTile>(rows, codes + (1 + b) * stride);
           Products256<1>(t + b * kBlockTable, &coarse, &words[b][1]);
         } else if constexpr (kForm == Form::kTwoByte) {
-          PrefetchCodes(codes + ahead + (2 + b) * stride);
           const Digits digits[2] = {LoadDigits<kWholeTile>(rows, codes + b * stride),
                                     LoadDigits<kWholeTile>(rows, codes + (2 + b) * stride)};
           Products256<2>(t + b * kBlockTable, digits, words[b]);
@@ -172,9 +172,9 @@ void LookupTile(const WeightView& w, int64_t tile, int64_t pair, int64_t count,
 
 template <Form kForm>
 void LookupForm(const WeightView& w, int64_t tile, int64_t pair, int64_t count,
-                const uint8_t* tables, const float* steps, float* lanes) {
+                const uint8_t* tables, const float* steps, const uint8_t* next, float* lanes) {
   const auto lookup = w.tile == kTile ? LookupTile<kForm, true> : LookupTile<kForm, false>;
-  lookup(w, tile, pair, count, tables, steps, lanes);
+  lookup(w, tile, pair, count, tables, steps, next, lanes);
 }
 
 }  // namespace
@@ -201,14 +201,14 @@ void Avx512LookupBuild16(const WeightView& w, const float* a, int64_t count, uin
 }
 
 void Avx512Lookup16(const WeightView& w, int64_t tile, int64_t pair, int64_t count,
-                    const uint8_t* tables, const float* steps, float* lanes) {
+                    const uint8_t* tables, const float* steps, const uint8_t* next, float* lanes) {
   switch (w.form) {
     case Form::kOneByte:
-      return LookupForm<Form::kOneByte>(w, tile, pair, count, tables, steps, lanes);
+      return LookupForm<Form::kOneByte>(w, tile, pair, count, tables, steps, next, lanes);
     case Form::kTwoByte:
-      return LookupForm<Form::kTwoByte>(w, tile, pair, count, tables, steps, lanes);
+      return LookupForm<Form::kTwoByte>(w, tile, pair, count, tables, steps, next, lanes);
     case Form::kNibbleByte:
-      return LookupForm<Form::kNibbleByte>(w, tile, pair, count, tables, steps, lanes);
+      return LookupForm<Form::kNibbleByte>(w, tile, pair, count, tables, steps, next, lanes);
     case Form::kNibbles:
     case Form::kGeneral:
       return;

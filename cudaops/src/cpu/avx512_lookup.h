@@ -18,9 +18,9 @@ void Avx512LookupBuild8(const WeightView& w, const float* a, int64_t count, uint
 void Avx512LookupBuild16(const WeightView& w, const float* a, int64_t count, uint8_t* tables,
                          float* steps);
 void Avx512Lookup8(const WeightView& w, int64_t tile, int64_t unit, int64_t count,
-                   const uint8_t* tables, const float* steps, float* lanes);
+                   const uint8_t* tables, const float* steps, const uint8_t* next, float* lanes);
 void Avx512Lookup16(const WeightView& w, int64_t tile, int64_t unit, int64_t count,
-                    const uint8_t* tables, const float* steps, float* lanes);
+                    const uint8_t* tables, const float* steps, const uint8_t* next, float* lanes);
 void Avx512LaneRows(const float* lanes, float* sums);
 void Avx512WordRows(const float* lanes, float* sums);
 
@@ -74,6 +74,35 @@ constexpr int kAheadGroups = 8;
 
 // Inlined before anything else: GCC drops calls of a function that does nothing but this.
 inline ALWAYS_INLINE void PrefetchCodes(const void* at) { __builtin_prefetch(at); }
+
+// What a look-up fetches: codes of some groups ahead, and towards its end those that the next one begins with, which
+// stand elsewhere.
+class CodesAhead {
+ public:
+  ALWAYS_INLINE CodesAhead(const uint8_t* codes, int64_t group_bytes, int64_t units, int unit_groups, const uint8_t* next)
+      : at_(codes + kGroups * group_bytes), next_(next), left_(units - kGroups / unit_groups) {
+    if (left_ < 0) left_ = 0;
+  }
+
+  // Comes to the next unit of groups.
+  ALWAYS_INLINE void NextUnit() {
+    if (left_-- == 0) at_ = next_;
+  }
+
+  // For each group.
+  template <int kElements>
+  ALWAYS_INLINE void Fetch(int64_t stride) {
+    Unroll<kElements>([&](int e) ALWAYS_INLINE { PrefetchCodes(at_ + e * stride); });
+    at_ += kElements * stride;
+  }
+
+ private:
+  static constexpr int kGroups = 16;
+
+  const uint8_t* at_;
+  const uint8_t* next_;
+  int64_t left_;  // units until then
+};
 
 // The bytes of the rows of a tile. A mask costs an instruction that tiles of 64 rows do without.
 template <bool kWholeTile>

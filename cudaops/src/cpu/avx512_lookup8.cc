@@ -26,14 +26,14 @@ inline ALWAYS_INLINE void AddProducts(const __m512i* gain, __m512i a, __m512i b,
 
 template <Form kForm, bool kWholeTile>
 void LookupTile(const WeightView& w, int64_t tile, int64_t unit, int64_t count,
-                const uint8_t* tables, const float* steps, float* lanes) {
+                const uint8_t* tables, const float* steps, const uint8_t* next, float* lanes) {
   const __mmask64 rows = TileMask(w);
   // Known of whole tiles, so that addresses need no registers.
   const int64_t stride = kWholeTile ? kTile : w.tile, group_bytes = FormElements(kForm) * stride;
   const uint8_t* codes =
       static_cast<const uint8_t*>(w.codes) + (tile * w.groups + unit * kUnitGroups) * group_bytes;
   GainStream gains(w, tile, unit * kUnitGroups);
-  const int64_t ahead = kAheadGroups * group_bytes;
+  CodesAhead ahead(codes, group_bytes, count, kUnitGroups, next);
   // A level's part of the even words of a vector of sums, and of the odd ones.
   const int ratio = 1 << w.tables->ratio_log2;
   const __m512i fine[2] = {_mm512_set1_epi32(1), _mm512_set1_epi32(1 << 16)};
@@ -43,6 +43,7 @@ void LookupTile(const WeightView& w, int64_t tile, int64_t unit, int64_t count,
   for (int64_t n = 0; n < count; ++n, tables += LookupTableBytes(w, 1)) {
     __m512i sum[2][2];  // [level][half]
     Unroll<2>([&](int i) ALWAYS_INLINE { sum[0][i] = sum[1][i] = _mm512_setzero_si512(); });
+    ahead.NextUnit();
     const int64_t left = w.groups - (unit + n) * kUnitGroups;
     const int groups = left < kUnitGroups ? static_cast<int>(left) : kUnitGroups;
     for (int g = 0; g < groups; ++g, codes += group_bytes) {
@@ -50,10 +51,10 @@ void LookupTile(const WeightView& w, int64_t tile, int64_t unit, int64_t count,
       const __m512i gain[2] = {_mm512_unpacklo_epi8(one, one), _mm512_unpackhi_epi8(one, one)};
       __m512i product[2][2];  // [level][block]
       const __m512i both = LoadRows<kWholeTile>(rows, codes);
+      ahead.Fetch<FormElements(kForm)>(stride);
       Unroll<2>([&](int b) ALWAYS_INLINE {
         __m512i t[4];
         LoadTable(tables + (2 * g + b) * kTable, t);
-        PrefetchCodes(codes + ahead + b * stride);
         if constexpr (kForm == Form::kNibbleByte) {
           const uint8_t* nibbles = tables + 2 * kUnitGroups * kTable + (2 * g + b) * kNibbles;
           product[0][b] = Lookup16(nibbles, Nibbles(both, b));
@@ -62,7 +63,6 @@ void LookupTile(const WeightView& w, int64_t tile, int64_t unit, int64_t count,
           product[0][b] = LookUp(t, LoadDigits<kWholeTile>(rows, codes + b * stride));
         }
         if constexpr (kForm == Form::kTwoByte) {
-          PrefetchCodes(codes + ahead + (2 + b) * stride);
           product[1][b] = LookUp(t, LoadDigits<kWholeTile>(rows, codes + (2 + b) * stride));
         }
       });
@@ -83,9 +83,9 @@ void LookupTile(const WeightView& w, int64_t tile, int64_t unit, int64_t count,
 
 template <Form kForm>
 void LookupForm(const WeightView& w, int64_t tile, int64_t unit, int64_t count,
-                const uint8_t* tables, const float* steps, float* lanes) {
+                const uint8_t* tables, const float* steps, const uint8_t* next, float* lanes) {
   const auto lookup = w.tile == kTile ? LookupTile<kForm, true> : LookupTile<kForm, false>;
-  lookup(w, tile, unit, count, tables, steps, lanes);
+  lookup(w, tile, unit, count, tables, steps, next, lanes);
 }
 
 // Products of 16 codewords with four activations, in units of the step.
@@ -188,14 +188,14 @@ void Avx512LookupBuild8(const WeightView& w, const float* a, int64_t count, uint
 }
 
 void Avx512Lookup8(const WeightView& w, int64_t tile, int64_t unit, int64_t count,
-                   const uint8_t* tables, const float* steps, float* lanes) {
+                   const uint8_t* tables, const float* steps, const uint8_t* next, float* lanes) {
   switch (w.form) {
     case Form::kOneByte:
-      return LookupForm<Form::kOneByte>(w, tile, unit, count, tables, steps, lanes);
+      return LookupForm<Form::kOneByte>(w, tile, unit, count, tables, steps, next, lanes);
     case Form::kTwoByte:
-      return LookupForm<Form::kTwoByte>(w, tile, unit, count, tables, steps, lanes);
+      return LookupForm<Form::kTwoByte>(w, tile, unit, count, tables, steps, next, lanes);
     case Form::kNibbleByte:
-      return LookupForm<Form::kNibbleByte>(w, tile, unit, count, tables, steps, lanes);
+      return LookupForm<Form::kNibbleByte>(w, tile, unit, count, tables, steps, next, lanes);
     case Form::kNibbles:
     case Form::kGeneral:
       return;

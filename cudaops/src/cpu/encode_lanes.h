@@ -127,13 +127,13 @@ inline void TryGain(const EncoderView& codec, Chunk* chunk, int t, float gain, T
   F y[kWide][kEncodeDim], error[kWide];
   U point[kWide], classes[kWide];
   M beyond[kWide], inside[kWide];
+  const F inverse[2] = {tiles[0].reciprocal / Splat(gain), tiles[1].reciprocal / Splat(gain)};
   for (int i = 0; i < kWide; ++i) {
-    const Tile& tile = tiles[i / kEncodeBlocks];
-    const F* x = tile.x + i % kEncodeBlocks * kEncodeDim;
-    const F inverse = tile.reciprocal / Splat(gain);
+    const int k = i / kEncodeBlocks;
+    const F* x = tiles[k].x + i % kEncodeBlocks * kEncodeDim;
     F largest = {};
     for (int j = 0; j < kEncodeDim; ++j) {
-      y[i][j] = x[j] * inverse + Splat(codec.centre[j]);
+      y[i][j] = x[j] * inverse[k] + Splat(codec.centre[j]);
       largest = Max(largest, Abs(y[i][j]));
     }
     // So far out, the nearest point is certainly not in the code, nor a match for the bound.
@@ -237,8 +237,12 @@ struct Position {
 };
 
 inline void LoadGroups(const EncodeWork& work, Position* position, Tile* tile) {
-  alignas(64) float groups[kLanes * schema::kGroup] = {};
-  alignas(64) float reciprocal[kLanes] = {};
+  alignas(64) float groups[kLanes * schema::kGroup];
+  alignas(64) float reciprocal[kLanes];
+  if (tile->used < kLanes) {
+    memset(groups, 0, sizeof groups);
+    memset(reciprocal, 0, sizeof reciprocal);
+  }
   for (int32_t lane = 0; lane < tile->used;) {
     const Position at = *position;
     const int32_t count = position->Pass(work, tile->used - lane);
@@ -267,16 +271,20 @@ inline void StoreGroups(const EncoderView& codec, const EncodeWork& work, const 
   }
   if (work.indices == nullptr) return;
   uint16_t* out = work.indices + tile.first * EncodeSlots(codec);
-  for (int32_t lane = 0; lane < tile.used; ++lane) {
+  for (int32_t lane = 0; lane < tile.used; ++lane)
     work.gains[tile.first + lane] = static_cast<uint8_t>(tile.gain[lane]);
-    if (codec.dim == 1) {
-      StoreRuns(tile.classes[0][lane], out);
-      out += schema::kGroup;
-      continue;
-    }
-    for (int m = 0; m < codec.levels; ++m) {
-      for (int b = 0; b < kEncodeBlocks; ++b)
-        *out++ = static_cast<uint16_t>(tile.classes[b][lane] >> (8 * m) & 0xff);
+  if (codec.dim == 1) {
+    for (int32_t lane = 0; lane < tile.used; ++lane, out += schema::kGroup) StoreRuns(tile.classes[0][lane], out);
+    return;
+  }
+  static_assert(kEncodeBlocks == 2);
+  U both[kEncodeLevels];  // the classes of a level, of the first block in the low half
+  for (int m = 0; m < codec.levels; ++m)
+    both[m] = (tile.classes[0] >> (8 * m) & 0xffu) | (tile.classes[1] >> (8 * m) & 0xffu) << 16;
+  for (int32_t lane = 0; lane < tile.used; ++lane) {
+    for (int m = 0; m < codec.levels; ++m, out += kEncodeBlocks) {
+      const uint32_t words = both[m][lane];
+      memcpy(out, &words, sizeof words);
     }
   }
 }

@@ -112,9 +112,10 @@ using LookupBuildFn = void (*)(const WeightView& w, const float* a, int64_t coun
                                float* steps);
 
 // lanes[64] += the products of units [unit, unit + count) of a tile. Rows stand in the order of
-// lanes, not of the tile.
+// lanes, not of the tile. The codes that are read after these are at `next`; they may be fetched meanwhile.
 using LookupFn = void (*)(const WeightView& w, int64_t tile, int64_t unit, int64_t count,
-                          const uint8_t* tables, const float* steps, float* lanes);
+                          const uint8_t* tables, const float* steps, const uint8_t* next,
+                          float* lanes);
 
 // sums[row] of lanes[64].
 using LaneRowsFn = void (*)(const float* lanes, float* sums);
@@ -123,7 +124,7 @@ struct LookupKernels {
   LookupBuildFn build;  // null for none
   LookupFn lookup;
   LaneRowsFn rows;
-  int64_t most;  // rows of A, up to kLookupRows: more are faster decoded
+  int64_t most;  // rows of A, times parts up to kLookupRows: more are faster decoded
 };
 
 inline constexpr int64_t kLookupRows = 2;
@@ -214,7 +215,6 @@ extern const Kernels kAmxKernels;
 static inline int64_t LookupGroups(int parts) { return parts == 2 ? 2 : 4; }
 inline constexpr int64_t kBlockTable = 512;  // with two parts
 inline constexpr int64_t kNibbleTable = 32;
-inline constexpr int64_t kLeastTable = 4 * kBlockTable;  // bytes of a unit's tables, or more
 static inline int64_t LookupTableBytes(const WeightView& w, int parts) {
   const int64_t block = w.form == Form::kNibbleByte ? kBlockTable + kNibbleTable : kBlockTable;
   return 2 * LookupGroups(parts) * block * parts / 2;
