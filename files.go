@@ -14,7 +14,7 @@ import (
 )
 
 // pageSize is the size from which a tensor is worth a place of its own in the external file, where each starts on a new page.
-const pageSize = 4096
+const pageSize = rewrite.ExternalThreshold
 
 // File is a file that was written.
 type File struct {

@@ -25,6 +25,10 @@ const (
 	MetadataRecipe  = "cosetq.recipe"
 )
 
+// ExternalThreshold is the size in bytes from which tensors of a rewritten model should lie beside it, see [onnx.SaveOptions]: there
+// the codes of a weight that several graphs use are stored once.
+const ExternalThreshold = 4096
+
 // note tells whoever opens the file how to run it fast.
 const note = "Runs as it is in any ONNX runtime with model-local functions; for speed load " + cudaops.LibraryName +
 	" with RegisterCustomOpsLibrary (`cosetq export --ops-dir`); `cosetq export` gives plain ONNX."
@@ -44,7 +48,7 @@ type Result struct {
 	Nodes    int   // nodes replaced
 	Matrices int   // different weights coded
 	Weights  int64 // numbers in them, N·K summed
-	Bytes    int64 // what they take, the codebooks and copies in several graphs included
+	Bytes    int64 // what they take, the codebooks and what stands in several graphs included, in files saved with ExternalThreshold
 	Removed  []string
 }
 

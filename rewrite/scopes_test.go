@@ -2,6 +2,7 @@ package rewrite_test
 
 import (
 	"math/rand/v2"
+	"path/filepath"
 	"testing"
 
 	"github.com/cosetq/cosetq/internal/testenv"
@@ -100,5 +101,38 @@ func TestTrainingKeepsItsWeights(t *testing.T) {
 	}}
 	if sites := find(t, m); len(sites) != 1 || sites[0].Reason != rewrite.SharedWithFloat {
 		t.Errorf("sites %+v", sites)
+	}
+}
+
+// TestBranchesShareCodes: what two branches multiply by, as the two halves of a merged decoder do, lies in the file once, and is
+// counted so.
+func TestBranchesShareCodes(t *testing.T) {
+	rng := rand.New(rand.NewPCG(82, 83))
+	matrix, w := onGrid(t, rng, "d4:4,4:g2,3,4,6", 128, 128)
+	branch := func(name string) *onnx.Graph {
+		return &onnx.Graph{
+			Name:    name,
+			Nodes:   []*onnx.Node{node(name, "MatMul", []string{"x", "w"}, []string{name + "_y"})},
+			Outputs: []*onnx.ValueInfo{onnx.NewValueInfo(name+"_y", onnx.Float, 2, 128)},
+		}
+	}
+	m := newModel(8, 17, &onnx.Graph{
+		Inputs:       []*onnx.ValueInfo{onnx.NewValueInfo("x", onnx.Float, 2, 128), onnx.NewValueInfo("past", onnx.Bool)},
+		Initializers: []*onnx.Tensor{floats("w", []int64{128, 128}, w.transposed())},
+		Nodes: []*onnx.Node{node("if", "If", []string{"past"}, []string{"y"},
+			onnx.GraphAttr("then_branch", branch("with")), onnx.GraphAttr("else_branch", branch("without")))},
+		Outputs: []*onnx.ValueInfo{onnx.NewValueInfo("y", onnx.Float, 2, 128)},
+	})
+	r := apply(t, m, matrix)
+	codes, gains, codebook := int64(len(matrix.Codes)), int64(len(matrix.Gains)), int64(256*4)
+	if codes < rewrite.ExternalThreshold || gains >= rewrite.ExternalThreshold {
+		t.Fatalf("%d bytes of codes and %d of gains test nothing", codes, gains)
+	}
+	if want := 2*(matrix.Bytes()+codebook) - codes; r.Nodes != 2 || r.Matrices != 1 || r.Bytes != want {
+		t.Errorf("%+v, want %d bytes", r, want)
+	}
+	files, err := m.Save(filepath.Join(t.TempDir(), "m.onnx"), onnx.SaveOptions{External: onnx.ExternalAlways, ExternalThreshold: rewrite.ExternalThreshold})
+	if err != nil || len(files) != 2 || files[1].Bytes != codes {
+		t.Errorf("%+v, %v, want %d bytes of data", files, err, codes)
 	}
 }

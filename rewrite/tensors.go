@@ -66,7 +66,13 @@ func (e *editor) store(m *quant.Matrix, l *linear) *codedWeight {
 	}
 	e.coded[placed[*quant.Matrix]{m, owner}] = c
 	e.result.Bytes += m.Bytes()
-	if !e.counted[m] {
+	if e.counted[m] {
+		for _, data := range [][]byte{m.Codes, m.Gains} {
+			if len(data) >= ExternalThreshold {
+				e.result.Bytes -= int64(len(data))
+			}
+		}
+	} else {
 		e.counted[m] = true
 		e.result.Matrices++
 		e.result.Weights += int64(m.N) * int64(m.K)
