@@ -52,7 +52,7 @@ var foldable = map[string]bool{
 }
 
 func isFoldable(n *onnx.Node) bool {
-	return foldable[n.OpType] && (n.Domain == "" || n.Domain == "ai.onnx")
+	return foldable[n.OpType] && standard(n, n.OpType)
 }
 
 // constant follows v up to stored data. The error is a *notConstant when v is not constant, or is computed in a way

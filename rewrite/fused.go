@@ -17,7 +17,10 @@ var fusedOps = []string{
 	"SkipLayerNormalization", "TransposeMatMul",
 }
 
-func holdsWeights(n *onnx.Node) bool { return slices.Contains(fusedOps, n.OpType) }
+// holdsWeights tells whether n is one of them: the Attention of ONNX itself holds nothing but, at most, a mask.
+func holdsWeights(n *onnx.Node) bool {
+	return slices.Contains(fusedOps, n.OpType) && !standard(n, "Attention")
+}
 
 // describeFused describes a node of fusedOps by its largest constant matrix; without one the node holds no weights and
 // ok is false.

@@ -28,7 +28,7 @@ func (vs *values) inferRank(v *onnx.Value, depth int) (int, bool) {
 		return len(dims), true
 	}
 	n := v.Node
-	if n == nil || (n.Domain != "" && n.Domain != "ai.onnx") {
+	if n == nil || !standard(n, n.OpType) {
 		return 0, false
 	}
 	first := func() (int, bool) { return vs.rankOf(vs.input(n, 0), depth+1) }

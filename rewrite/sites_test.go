@@ -52,10 +52,11 @@ func zoo() *onnx.Model {
 			node("skip me", "MatMul", []string{"x", "excluded"}, []string{"y14"}),
 		},
 	}
-	g.Initializers = append(g.Initializers, w("good2", 64, 32))
+	g.Initializers = append(g.Initializers, w("good2", 64, 32), w("mask", 64, 64))
 	fused := node("fused", "FusedMatMul", []string{"x", "fused"}, []string{"y15"})
 	fused.Domain = "com.microsoft"
-	g.Nodes = append(g.Nodes, fused)
+	masked := node("masked", "Attention", []string{"y0", "y0", "y0", "mask"}, []string{"y16"}) // of ONNX: the mask is no weight
+	g.Nodes = append(g.Nodes, fused, masked)
 	for _, n := range g.Nodes {
 		for _, out := range n.Outputs {
 			if strings.HasPrefix(out, "y") && out != "y5" && out != "y11" {
