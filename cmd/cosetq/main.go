@@ -88,7 +88,13 @@ to quantize or too little of it, 5 a quality gate failed, 6 runtime or device mi
 		}
 		return usage(fmt.Errorf("no such command %q%s", args[0], suggestCommand(cmd, args[0])), "run `cosetq --help` for the list")
 	}
-	root.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+	version := root.Flags().Bool("version", false, "print the version")
+	root.RunE = func(cmd *cobra.Command, _ []string) error {
+		if *version {
+			return printVersion(con)
+		}
+		return cmd.Help()
+	}
 	return root
 }
 
