@@ -112,6 +112,8 @@ func classify(err error) (kind Kind, hint string) {
 		return Usage, "repeat the command that was interrupted with --resume added, or leave --resume out to start anew"
 	case errors.Is(err, fs.ErrPermission), errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.EROFS), errors.Is(err, syscall.ENOTDIR):
 		return Usage, "choose a folder that is there and that you may write to"
+	case errors.Is(err, syscall.ENAMETOOLONG):
+		return Usage, "choose a shorter name with -o: the files beside it have longer ones"
 	case errors.As(err, &pattern):
 		return Usage, "`cosetq inspect MODEL --layers` lists the names"
 	case errors.As(err, &format):

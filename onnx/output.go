@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
 )
 
 // output is a file being written under a temporary name.
@@ -22,13 +23,18 @@ type output struct {
 	n    int64
 }
 
+// maxTempName bounds what a temporary name takes of the file's own, which may be as long as file systems allow.
+const maxTempName = 200
+
 func (s *saver) create(path string) (*output, error) {
 	dir := s.opt.TempDir
 	if dir == "" {
 		dir = s.dir
 	}
+	name := filepath.Base(path)
+	name = strings.ToValidUTF8(name[:min(len(name), maxTempName)], "")
 	for try := 0; ; try++ {
-		tmp := filepath.Join(dir, fmt.Sprintf(".%s.%08x.tmp", filepath.Base(path), rand.Uint32()))
+		tmp := filepath.Join(dir, fmt.Sprintf(".%s.%08x.tmp", name, rand.Uint32()))
 		f, err := createFile(tmp)
 		if errors.Is(err, fs.ErrExist) && try < 100 {
 			continue

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -232,6 +233,9 @@ func (m *Model) CheckTargets(path string, opt SaveOptions, external bool) error 
 // checkTarget refuses to replace what must not be replaced.
 func (s *saver) checkTarget(path string) error {
 	info, err := os.Stat(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err // it could not be written either
+	}
 	if err != nil {
 		// A dangling link would be replaced by renaming as a file would.
 		if _, lerr := os.Lstat(path); lerr == nil && !s.opt.Overwrite {

@@ -581,3 +581,20 @@ func BenchmarkFloat32sFromFloat16(b *testing.B) {
 		}
 	}
 }
+
+// A name as long as file systems allow is good for a model whose temporary file has a longer one.
+func TestSaveLongName(t *testing.T) {
+	m := NewModel(10, 17, "g")
+	for _, name := range []string{strings.Repeat("n", 250) + ".onnx", strings.Repeat("ü", 125) + ".onnx"} {
+		dir := t.TempDir()
+		if _, err := m.Save(filepath.Join(dir, name), SaveOptions{}); err != nil {
+			t.Error(err)
+		}
+		if entries, err := os.ReadDir(dir); err != nil || len(entries) != 1 || entries[0].Name() != name {
+			t.Errorf("%v, %v", entries, err)
+		}
+		if _, err := m.Save(filepath.Join(dir, "n"+name), SaveOptions{}); !errors.Is(err, syscall.ENAMETOOLONG) {
+			t.Errorf("a name too long: %v", err)
+		}
+	}
+}

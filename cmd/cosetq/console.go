@@ -29,6 +29,21 @@ func (c *console) printJSON(v any) error {
 	return enc.Encode(v)
 }
 
+// output is stdout. It keeps the first error, so that no command has to ask after each line whether it was written.
+type output struct {
+	w   io.Writer
+	err error
+}
+
+func (o *output) Write(b []byte) (int, error) {
+	n, err := o.w.Write(b)
+	if err != nil && o.err == nil {
+		o.err = &cosetq.Error{Kind: cosetq.Resources, Err: fmt.Errorf("the command did its work, but its report is cut off: %w", err),
+			Hint: "see where its output goes"}
+	}
+	return n, o.err
+}
+
 // table starts an aligned table on out; the caller flushes it.
 func (c *console) table() *tabwriter.Writer { return tabwriter.NewWriter(c.out, 0, 4, 2, ' ', 0) }
 
