@@ -120,6 +120,8 @@ func classify(err error) (kind Kind, hint string) {
 		return BadModel, ""
 	case errors.Is(err, rewrite.ErrNothing):
 		return Nothing, ""
+	case errors.Is(err, ort.ErrModel):
+		return BadModel, "`cosetq inspect MODEL` shows what is in it; `cosetq doctor` which ONNX Runtime is used"
 	case errors.Is(err, ort.ErrRun):
 		return BadModel, "the model is damaged, or cannot run with inputs of these sizes: random:N,name=SIZE sets made-up ones"
 	case errors.As(err, &nan):

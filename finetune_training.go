@@ -157,16 +157,12 @@ func graphLoader(path string, threads int) (grad.Loader, error) {
 		return nil, err
 	}
 	return func(m *onnx.Model, literal bool) (grad.Session, error) {
-		encoded, err := m.Marshal()
-		if err != nil {
-			return nil, err
-		}
 		o := ort.SessionOptions{Threads: threads, Config: withoutSpinning()}
 		o.Config["session.use_deterministic_compute"] = "1"
 		if literal {
 			o.Optimization = ort.OptimizeDisabled
 		}
-		return rt.NewSessionFromBytes(encoded, dir, o)
+		return loadGraph(rt, m, dir, o)
 	}, nil
 }
 

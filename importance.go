@@ -227,14 +227,23 @@ func dimensions(shape []int64) []any {
 // loaderWithOps loads graphs that lie beside the model at path, with the native library.
 func loaderWithOps(rt *ort.Runtime, dir, library string, threads int) grad.Loader {
 	return func(m *onnx.Model, literal bool) (grad.Session, error) {
-		encoded, err := m.Marshal()
-		if err != nil {
-			return nil, err
-		}
 		o := ort.SessionOptions{Threads: threads, OpsLibrary: library, Config: withoutSpinning()}
 		if literal { // for one run: laying the weights out anew would take longer
 			o.Optimization, o.Config["session.disable_prepacking"] = ort.OptimizeDisabled, "1"
 		}
-		return rt.NewSessionFromBytes(encoded, dir, o)
+		return loadGraph(rt, m, dir, o)
 	}
+}
+
+// loadGraph loads a graph whose files lie in dir.
+func loadGraph(rt *ort.Runtime, m *onnx.Model, dir string, o ort.SessionOptions) (grad.Session, error) {
+	encoded, err := m.Marshal()
+	if err != nil {
+		return nil, err
+	}
+	s, err := rt.NewSessionFromBytes(encoded, dir, o)
+	if err != nil {
+		return nil, err // and no session: a nil *ort.Session would be one
+	}
+	return s, nil
 }

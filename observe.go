@@ -217,7 +217,7 @@ func (c *calibration) observe(ctx context.Context, lanes *lanes, b *calib.Batch,
 	if c.session == nil {
 		var err error
 		if c.session, err = c.load(c.observed, false); errors.Is(err, ort.ErrModel) {
-			return fail(BadModel, err, "`cosetq inspect %s` shows what is in it", c.model)
+			return fail(BadModel, fmt.Errorf("%s: %w", c.model, err), "`cosetq inspect %s` shows what is in it", c.model)
 		} else if err != nil {
 			return err
 		}

@@ -98,9 +98,6 @@ func (p *Packed[T]) wireType() protowire.Type {
 	return protowire.VarintType
 }
 
-// IsEmpty reports whether the field holds nothing, without reading it.
-func (p Packed[T]) IsEmpty() bool { return len(p.wire) == 0 }
-
 // Len counts the numbers. For integers that reads the whole field once. The
 // error wraps [ErrTruncated] when the field ends inside a number.
 func (p Packed[T]) Len() (int64, error) {

@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"slices"
 	"syscall"
 
@@ -32,7 +33,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root.SetArgs(args)
 	root.SetOut(out)
 	root.SetErr(stderr)
-	err := root.ExecuteContext(ctx)
+	err := execute(ctx, root)
 	if err == nil {
 		err = out.err
 	}
@@ -44,6 +45,16 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	con.json = con.json || slices.Contains(args, "--json") // flags after a wrong one were not read
 	return con.fail(err)
+}
+
+// execute turns a panic into the error that it is, with the exit code and the JSON of one.
+func execute(ctx context.Context, root *cobra.Command) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
+		}
+	}()
+	return root.ExecuteContext(ctx)
 }
 
 func newRoot(con *console) *cobra.Command {

@@ -31,6 +31,16 @@ var modelKinds = map[string]func(path string) error{
 	"small":    func(path string) error { return save(path, mlp(4, 3), onnx.SaveOptions{}) },
 	"no-layer": func(path string) error { return save(path, relu(), onnx.SaveOptions{}) },
 
+	// ONNX Runtime knows no such operator.
+	"foreign": func(path string) error {
+		m := mlp(96, 64, 32)
+		first := m.Graph.Nodes[0]
+		n := onnx.NewNode("Unheard", []string{first.Inputs[0]}, []string{"heard"})
+		first.Inputs[0] = "heard"
+		m.Graph.Nodes = append([]*onnx.Node{n}, m.Graph.Nodes...)
+		return save(path, m, onnx.SaveOptions{})
+	},
+
 	"truncated": func(path string) error { return damaged(path, func(b []byte) []byte { return b[:len(b)/2] }) },
 	"garbage":   func(path string) error { return os.WriteFile(path, garbage(5000), 0o644) },
 	"empty":     func(path string) error { return os.WriteFile(path, nil, 0o644) },
