@@ -203,7 +203,7 @@ void Quantize(const WeightView& w, const float* a, int64_t column, int64_t colum
 
 const PanelKernels kAmxPanel16 = {
     Avx512PanelUsable, Avx512DecodeTiles, Quantize, Multiply,   MultiplyTile, TileColumns, Finish,
-    Avx512LaneRows,    kRowBytes,         1,        kBlockRows, kTileRows,    kTileBlocks, kTileBlocks,
+    Avx512StoreQuarters, kRowBytes,         1,        kBlockRows, kTileRows,    kTileBlocks, kTileBlocks,
 };
 
 }  // namespace cosetq

@@ -48,11 +48,11 @@ const Kernels kAvx2Kernels = {
     DecodeGeneral,
     DecodeD4,
     MultiplyGeneral,
-    ScaleRows,
+    StoreInOrder,
     AddProduct<float>,
     AddProduct<double>,
     kMomentKernels,
-    {{Avx2LookupBuild8, Avx2Lookup8, Avx2LookupRows, 2}, {}},
+    {{Avx2LookupBuild8, Avx2Lookup8, Avx2StoreLookup, 2}, {}},
     {&kAvx2Panel8, &kAvx2Panel16},
 };
 
@@ -64,11 +64,11 @@ const Kernels kAvxVnniKernels = {
     DecodeGeneral,
     DecodeD4,
     MultiplyGeneral,
-    ScaleRows,
+    StoreInOrder,
     AddProduct<float>,
     AddProduct<double>,
     kMomentKernels,
-    {{Avx2LookupBuild8, Avx2Lookup8, Avx2LookupRows, 2}, {}},
+    {{Avx2LookupBuild8, Avx2Lookup8, Avx2StoreLookup, 2}, {}},
     {&kAvxVnniPanel8, &kAvxVnniPanel16},
 };
 

@@ -2,6 +2,7 @@
 // 16 shuffles of 16 entries, of which bits 4 to 7 of the digit choose one.
 
 #include "avx2_rows.h"
+#include "store_rows.h"
 
 namespace cosetq {
 namespace {
@@ -170,15 +171,17 @@ void Avx2Lookup8(const WeightView& w, int64_t tile, int64_t unit, int64_t count,
   }
 }
 
-void Avx2LookupRows(const float* lanes, float* sums) {
-  for (int i = 0; i < 4; ++i) {
-    for (int odd = 0; odd < 2; ++odd) {
-      for (int j = 0; j < 8; ++j) {
-        const int word = 2 * j + odd;  // of the 16 of a vector
-        sums[32 * (i / 2) + 16 * (word / 8) + 8 * (i % 2) + word % 8] = lanes[16 * i + 8 * odd + j];
+void Avx2StoreLookup(const float* lanes, int64_t columns, const RowScales& rows, float* y, int64_t stride) {
+  StoreRows(lanes, columns, rows, y, stride, [](const float* from, float* sums) {
+    for (int i = 0; i < 4; ++i) {
+      for (int odd = 0; odd < 2; ++odd) {
+        for (int j = 0; j < 8; ++j) {
+          const int word = 2 * j + odd;  // of the 16 of a vector
+          sums[32 * (i / 2) + 16 * (word / 8) + 8 * (i % 2) + word % 8] = from[16 * i + 8 * odd + j];
+        }
       }
     }
-  }
+  });
 }
 
 }  // namespace cosetq

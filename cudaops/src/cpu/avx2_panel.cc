@@ -4,6 +4,7 @@
 #include <math.h>
 
 #include "avx2_panel.h"
+#include "store_rows.h"
 #include "panel_columns.h"
 
 namespace cosetq {
@@ -333,22 +334,27 @@ struct Products16 {
   }
 };
 
-void Rows16(const float* lanes, float* sums) {
-  constexpr int kRow[8] = {0, 1, 4, 5, 2, 3, 6, 7};
-  for (int r = 0; r < kTile; ++r) sums[r / 8 * 8 + kRow[r % 8]] = lanes[r];
+void Store16(const float* lanes, int64_t columns, const RowScales& rows, float* y, int64_t stride) {
+  StoreRows(lanes, columns, rows, y, stride, [](const float* from, float* sums) {
+    constexpr int kRow[8] = {0, 1, 4, 5, 2, 3, 6, 7};
+    for (int r = 0; r < kTile; ++r) sums[r / 8 * 8 + kRow[r % 8]] = from[r];
+  });
 }
 
 }  // namespace
 
-void Avx2TileRows(const float* lanes, float* sums) { memcpy(sums, lanes, kTile * sizeof *sums); }
+void Avx2StoreInOrder(const float* lanes, int64_t columns, const RowScales& rows, float* y, int64_t stride) {
+  StoreRows(lanes, columns, rows, y, stride,
+            [](const float* from, float* sums) { memcpy(sums, from, kTile * sizeof *sums); });
+}
 
 const PanelKernels kAvx2Panel8 = {
-    Usable,     Decode8, Quantize8, Multiply8, MultiplyTile8, TileColumns8, nullptr, Avx2TileRows,
+    Usable,     Decode8, Quantize8, Multiply8, MultiplyTile8, TileColumns8, nullptr, Avx2StoreInOrder,
     kRowBytes8, kHalves, kColumns,  1,         kBlocks8,  kBlocks8,
 };
 const PanelKernels kAvx2Panel16 = {
     Usable, Decode16,    Quantize16, MultiplyColumns<BlockByBlock<Products16>>, nullptr, nullptr,   nullptr,
-    Rows16, kRowBytes16, 1,          kColumns,                    1,       kBlocks16, kBlocks16,
+    Store16, kRowBytes16, 1,          kColumns,                    1,       kBlocks16, kBlocks16,
 };
 
 }  // namespace cosetq

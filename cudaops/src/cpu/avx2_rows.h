@@ -12,13 +12,13 @@
 
 namespace cosetq {
 
-// See LookupBuildFn, LookupFn and LaneRowsFn in kernels.h.
+// See LookupBuildFn, LookupFn and StoreRowsFn in kernels.h.
 void Avx2LookupBuild8(const WeightView& w, const float* a, int64_t count, uint8_t* tables,
                       float* steps);
 void Avx2Lookup8(const WeightView& w, int64_t tile, int64_t unit, int64_t count,
                  const uint8_t* tables, const float* steps, const uint8_t* next, float* lanes);
-void Avx2LookupRows(const float* lanes, float* sums);
-void Avx2TileRows(const float* lanes, float* sums);  // as they are
+void Avx2StoreLookup(const float* lanes, int64_t columns, const RowScales& rows, float* y, int64_t stride);
+void Avx2StoreInOrder(const float* lanes, int64_t columns, const RowScales& rows, float* y, int64_t stride);
 
 extern const PanelKernels kAvx2Panel8, kAvx2Panel16, kAvxVnniPanel8, kAvxVnniPanel16;
 

@@ -129,12 +129,12 @@ const Kernels kAvx512Kernels = {
     DecodeGeneral,
     DecodeD4,
     MultiplyGeneral,
-    ScaleRows,
+    StoreInOrder,
     AddProduct<float>,
     AddProduct<double>,
     kMomentKernels,
-    {{Avx512LookupBuild8, Avx512Lookup8, Avx512WordRows, 2},
-     {Avx512LookupBuild16, Avx512Lookup16, Avx512LaneRows, 1}},
+    {{Avx512LookupBuild8, Avx512Lookup8, Avx512StoreWords, 2},
+     {Avx512LookupBuild16, Avx512Lookup16, Avx512StoreQuarters, 1}},
     {&kAvx512Panel8, &kAvx512Panel16},
 };
 
@@ -147,12 +147,12 @@ const Kernels kAmxKernels = {
     DecodeGeneral,
     DecodeD4,
     MultiplyGeneral,
-    ScaleRows,
+    StoreInOrder,
     AddProduct<float>,
     AddProduct<double>,
     kMomentKernels,
-    {{Avx512LookupBuild8, Avx512Lookup8, Avx512WordRows, 2},
-     {Avx512LookupBuild16, Avx512Lookup16, Avx512LaneRows, 1}},
+    {{Avx512LookupBuild8, Avx512Lookup8, Avx512StoreWords, 2},
+     {Avx512LookupBuild16, Avx512Lookup16, Avx512StoreQuarters, 1}},
     {nullptr, &kAmxPanel16},
 };
 

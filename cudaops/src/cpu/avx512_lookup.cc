@@ -215,10 +215,12 @@ void Avx512Lookup16(const WeightView& w, int64_t tile, int64_t pair, int64_t cou
   }
 }
 
-void Avx512LaneRows(const float* lanes, float* sums) {
-  __m512 quarter[4];
-  for (int q = 0; q < 4; ++q) quarter[q] = _mm512_load_ps(lanes + 16 * q);
-  StoreQuarters(quarter, sums);
+void Avx512StoreQuarters(const float* lanes, int64_t columns, const RowScales& rows, float* y, int64_t stride) {
+  StoreRows(lanes, columns, rows, y, stride, [](const float* from, float* sums) ALWAYS_INLINE {
+    __m512 quarter[4];
+    for (int q = 0; q < 4; ++q) quarter[q] = _mm512_load_ps(from + 16 * q);
+    TurnQuarters(quarter, sums);
+  });
 }
 
 }  // namespace cosetq

@@ -7,12 +7,13 @@
 #include <immintrin.h>
 
 #include "lookup_scale.h"
+#include "store_rows.h"
 
 #define ALWAYS_INLINE __attribute__((always_inline))
 
 namespace cosetq {
 
-// See LookupBuildFn, LookupFn and LaneRowsFn in kernels.h.
+// See LookupBuildFn, LookupFn and StoreRowsFn in kernels.h.
 void Avx512LookupBuild8(const WeightView& w, const float* a, int64_t count, uint8_t* tables,
                         float* steps);
 void Avx512LookupBuild16(const WeightView& w, const float* a, int64_t count, uint8_t* tables,
@@ -21,8 +22,8 @@ void Avx512Lookup8(const WeightView& w, int64_t tile, int64_t unit, int64_t coun
                    const uint8_t* tables, const float* steps, const uint8_t* next, float* lanes);
 void Avx512Lookup16(const WeightView& w, int64_t tile, int64_t unit, int64_t count,
                     const uint8_t* tables, const float* steps, const uint8_t* next, float* lanes);
-void Avx512LaneRows(const float* lanes, float* sums);
-void Avx512WordRows(const float* lanes, float* sums);
+void Avx512StoreQuarters(const float* lanes, int64_t columns, const RowScales& rows, float* y, int64_t stride);
+void Avx512StoreWords(const float* lanes, int64_t columns, const RowScales& rows, float* y, int64_t stride);
 
 extern const PanelKernels kAvx512Panel8, kAvx512Panel16, kAmxPanel16;
 
@@ -157,7 +158,7 @@ inline ALWAYS_INLINE void Interleave4(const __m512i* v, __m512i* out) {
 }
 
 // Lane 4 * l + i of quarter[q] is row 16 * l + 4 * q + i: puts them in order.
-inline void StoreQuarters(const __m512* quarter, float* sums) {
+inline ALWAYS_INLINE void TurnQuarters(const __m512* quarter, float* sums) {
   __m512 pair[2][2];  // [of the quarters][of the rows]
   for (int p = 0; p < 2; ++p) {
     pair[p][0] = _mm512_shuffle_f32x4(quarter[2 * p], quarter[2 * p + 1], 0x44);

@@ -202,14 +202,16 @@ void Avx512Lookup8(const WeightView& w, int64_t tile, int64_t unit, int64_t coun
   }
 }
 
-void Avx512WordRows(const float* lanes, float* sums) {
-  __m512 quarter[4];  // of every 16 rows, [half][pair of rows of four]
-  for (int half = 0; half < 2; ++half) {
-    const __m512 even = _mm512_load_ps(lanes + 32 * half), odd = _mm512_load_ps(lanes + 32 * half + 16);
-    quarter[2 * half] = _mm512_unpacklo_ps(even, odd);
-    quarter[2 * half + 1] = _mm512_unpackhi_ps(even, odd);
-  }
-  StoreQuarters(quarter, sums);
+void Avx512StoreWords(const float* lanes, int64_t columns, const RowScales& rows, float* y, int64_t stride) {
+  StoreRows(lanes, columns, rows, y, stride, [](const float* from, float* sums) ALWAYS_INLINE {
+    __m512 quarter[4];  // of every 16 rows, [half][pair of rows of four]
+    for (int half = 0; half < 2; ++half) {
+      const __m512 even = _mm512_load_ps(from + 32 * half), odd = _mm512_load_ps(from + 32 * half + 16);
+      quarter[2 * half] = _mm512_unpacklo_ps(even, odd);
+      quarter[2 * half + 1] = _mm512_unpackhi_ps(even, odd);
+    }
+    TurnQuarters(quarter, sums);
+  });
 }
 
 }  // namespace cosetq

@@ -223,8 +223,8 @@ void Quantize(const WeightView& w, const float* a, int64_t column, int64_t colum
   constexpr int kScales = Products<kParts>::kScales;
   constexpr int64_t kRowBytes = Products<kParts>::kRowBytes;
   const PanelTables& t = w.tables->panel;
-  // Whole numbers, so that the largest activation has no error.
-  const __m512 limit = _mm512_set1_ps(kParts == 2 ? 32639 : 127);
+  constexpr float kLimit = kParts == 2 ? 32639 : 127;  // whole, so that the largest activation has no error
+  const __m512 limit = _mm512_set1_ps(kLimit);
   const __m512i half_byte = _mm512_set1_epi32(128), sign_off = _mm512_set1_epi32(0x7fffffff);
   out += column * kRowBytes;
   scales += column;
@@ -244,7 +244,7 @@ void Quantize(const WeightView& w, const float* a, int64_t column, int64_t colum
     const __m512 top = _mm512_castsi512_ps(LargestLanes<kScales>(largest));
     const __mmask16 any = _mm512_cmp_ps_mask(top, _mm512_set1_ps(1e-30f), _CMP_GT_OQ);
     const __m512 inverse = _mm512_maskz_div_ps(any, limit, top);
-    const __m512 unit = _mm512_mask_mul_ps(top, any, _mm512_div_ps(top, limit), _mm512_set1_ps(t.unit));
+    const __m512 unit = _mm512_mask_mul_ps(top, any, top, _mm512_set1_ps(t.unit / kLimit));
     alignas(64) float units[16];
     _mm512_store_ps(units, _mm512_add_ps(unit, _mm512_mul_ps(top, _mm512_setzero_ps())));
     for (int i = 0; i < blocks * kScales; ++i, scales += columns) *scales = units[16 / 2 / kScales * i];
@@ -274,7 +274,7 @@ const PanelKernels kAvx512Panel8 = {
     Avx512MultiplyTile,
     Avx512TileColumns,
     nullptr,
-    Avx512LaneRows,
+    Avx512StoreQuarters,
     kPartBytes,
     kHalves,
     kPanelColumns,
@@ -290,7 +290,7 @@ const PanelKernels kAvx512Panel16 = {
     nullptr,
     nullptr,
     nullptr,
-    Avx512LaneRows,
+    Avx512StoreQuarters,
     2 * kPartBytes,
     1,
     kPanelColumns,

@@ -189,10 +189,10 @@ struct Products {
 }  // namespace
 
 const PanelKernels kAvxVnniPanel8 = {
-    Usable, Decode, Quantize<1>, MultiplyColumns<BlockByBlock<Products<1>>>, nullptr, nullptr, nullptr, Avx2TileRows, kPartBytes, kHalves, kColumns, 1, kPanelBlocks, kPanelBlocks,
+    Usable, Decode, Quantize<1>, MultiplyColumns<BlockByBlock<Products<1>>>, nullptr, nullptr, nullptr, Avx2StoreInOrder, kPartBytes, kHalves, kColumns, 1, kPanelBlocks, kPanelBlocks,
 };
 const PanelKernels kAvxVnniPanel16 = {
-    Usable, Decode, Quantize<2>, MultiplyColumns<BlockByBlock<Products<2>>>, nullptr, nullptr, nullptr, Avx2TileRows, 2 * kPartBytes, 1, kColumns, 1, kPanelBlocks, kPanelBlocks,
+    Usable, Decode, Quantize<2>, MultiplyColumns<BlockByBlock<Products<2>>>, nullptr, nullptr, nullptr, Avx2StoreInOrder, 2 * kPartBytes, 1, kColumns, 1, kPanelBlocks, kPanelBlocks,
 };
 
 }  // namespace cosetq

@@ -11,6 +11,7 @@
 
 #include "half.h"
 #include "kernels.h"
+#include "store_rows.h"
 
 namespace cosetq {
 namespace {
@@ -166,11 +167,9 @@ void MultiplyGeneral(const float* panel, const float* a, int64_t depth, int colu
   }
 }
 
-void ScaleRows(const float* __restrict sums, const float* __restrict scales,
-               const float* __restrict bias, int64_t count, float* __restrict to) {
-  for (int64_t r = 0; r < count; ++r) to[r] = sums[r] * scales[r];
-  if (bias == nullptr) return;
-  for (int64_t r = 0; r < count; ++r) to[r] += bias[r];
+void StoreInOrder(const float* lanes, int64_t columns, const RowScales& rows, float* y, int64_t stride) {
+  StoreRows(lanes, columns, rows, y, stride,
+            [](const float* from, float* sums) { memcpy(sums, from, kTile * sizeof *sums); });
 }
 
 }  // namespace

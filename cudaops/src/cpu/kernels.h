@@ -97,9 +97,17 @@ struct MomentKernels {
   void (*add)(const MomentBlock& work);
 };
 
-// to[r] = sums[r] * scales[r] + bias[r]; bias may be null.
-using ScaleRowsFn = void (*)(const float* sums, const float* scales, const float* bias,
-                             int64_t count, float* to);
+// What the sums of the rows of W of a tile are multiplied with, and what is added then.
+struct RowScales {
+  const float* scales;  // [count]
+  const float* bias;    // [count], or null
+  int64_t count;
+};
+
+// y[c * stride + row] = the sum of a row of W in lanes[c][kTile], scaled, for some rows of A. Where the sum of a row stands is
+// the affair of the kernel that made them.
+using StoreRowsFn = void (*)(const float* lanes, int64_t columns, const RowScales& rows, float* y,
+                             int64_t stride);
 
 using ToFloatFn = void (*)(const uint16_t* from, float* to, int64_t count);
 using ToHalfFn = void (*)(const float* from, uint16_t* to, int64_t count);
@@ -117,13 +125,10 @@ using LookupFn = void (*)(const WeightView& w, int64_t tile, int64_t unit, int64
                           const uint8_t* tables, const float* steps, const uint8_t* next,
                           float* lanes);
 
-// sums[row] of lanes[64].
-using LaneRowsFn = void (*)(const float* lanes, float* sums);
-
 struct LookupKernels {
   LookupBuildFn build;  // null for none
   LookupFn lookup;
-  LaneRowsFn rows;
+  StoreRowsFn store;
   int64_t most;  // rows of A, times parts up to kLookupRows: more are faster decoded
 };
 
@@ -173,7 +178,7 @@ struct PanelKernels {
   PanelTileFn multiply_tile;  // null for none
   int64_t (*tile_columns)(const WeightView& w);  // most rows of A for it
   PanelFinishFn finish;  // null for nothing
-  LaneRowsFn rows;
+  StoreRowsFn store;
   int64_t row_bytes;  // of a block of activations of one row of A
   int64_t scales;     // of a block of activations of one row of A
   int64_t columns;    // rows of A that are multiplied together, at most
@@ -193,7 +198,7 @@ struct Kernels {
   DecodeFn decode;     // any codec
   DecodeFn decode_d4;  // forms other than kGeneral
   MultiplyFn multiply;
-  ScaleRowsFn scale_rows;
+  StoreRowsFn store;  // of sums in the order of the rows
   AddProductFn<float> add_product;
   AddProductFn<double> add_product_double;
   MomentKernels moments;

@@ -108,19 +108,18 @@ bool Job::Run(Body prepare, int64_t pieces, Body body, int64_t total) {
   return true;
 }
 
-void Job::Store(int64_t tile, int64_t column, const float* sums) const {
+void Job::Store(StoreRowsFn store, int64_t tile, int64_t column, int64_t count,
+                const float* lanes) const {
   const int64_t first = tile * w->tile;
-  const int64_t count = std::min<int64_t>(w->tile, w->rows - first);
-  const float* scales = w->row_scales + first;
-  const float* bias = w->bias == nullptr ? nullptr : w->bias + first;
+  const RowScales rows = {w->row_scales + first, w->bias == nullptr ? nullptr : w->bias + first,
+                          std::min<int64_t>(w->tile, w->rows - first)};
   const int64_t at = column * w->rows + first;
-  if (call->y != nullptr) {
-    kernels->scale_rows(sums, scales, bias, count, call->y + at);
-    return;
+  if (call->y != nullptr) return store(lanes, count, rows, call->y + at, w->rows);
+  for (int64_t c = 0; c < count; ++c) {
+    float out[kTile];
+    store(lanes + c * kTile, 1, rows, out, kTile);
+    kernels->to_half(out, call->y_half + at + c * w->rows, rows.count);
   }
-  float out[kTile];
-  kernels->scale_rows(sums, scales, bias, count, out);
-  kernels->to_half(out, call->y_half + at, count);
 }
 
 Path ChoosePath(const WeightView& w, const Kernels& kernels, int64_t batch, Accuracy accuracy) {

@@ -45,8 +45,7 @@ void MultiplyUnit(void* data, size_t i) {
                               sums + (b - unit.first_block) * kColumns * kTile);
       }
     }
-    for (int64_t c = 0; c < unit.columns; ++c)
-      job.Store(tile, unit.first_column + c, sums + c * kTile);
+    job.Store(job.kernels->store, tile, unit.first_column, unit.columns, sums);
   }
 }
 

@@ -57,8 +57,8 @@ struct Job {
     return static_cast<T*>(host->Allocate(static_cast<size_t>(count) * sizeof(T)));
   }
 
-  // Scales the sums of one row of A and one tile, adds the bias and stores them.
-  void Store(int64_t tile, int64_t column, const float* sums) const;
+  // Scales the sums of one tile and `count` rows of A from `column` on, lanes[count][kTile], adds the bias and stores them.
+  void Store(StoreRowsFn store, int64_t tile, int64_t column, int64_t count, const float* lanes) const;
 };
 
 // The tiles and blocks of one unit.

@@ -116,13 +116,7 @@ void LookupJob::Tiles(int64_t slice, int64_t first, int64_t count, const uint8_t
     }
   }
   if (slice_count == 1) {
-    for (int64_t t = 0; t < count; ++t) {
-      for (int64_t column = 0; column < call->batch; ++column) {
-        alignas(64) float rows[kTile];
-        lookup->rows(lanes[t][column], rows);
-        Store(first + t, column, rows);
-      }
-    }
+    for (int64_t t = 0; t < count; ++t) Store(lookup->store, first + t, 0, call->batch, lanes[t][0]);
     return;
   }
   const int64_t row = call->batch * kTile;
@@ -138,15 +132,12 @@ void LookupJob::Finish(int64_t first, int64_t count) const {
   const int64_t row = call->batch * kTile;
   for (int64_t tile = first; tile < first + count; ++tile) {
     const float* from = sums + tile * slice_count * row;
-    for (int64_t column = 0; column < call->batch; ++column, from += kTile) {
-      alignas(64) float lanes[kTile], rows[kTile];
-      std::memcpy(lanes, from, sizeof lanes);
-      for (int64_t s = 1; s < slice_count; ++s) {
-        for (int64_t i = 0; i < kTile; ++i) lanes[i] += from[s * row + i];
-      }
-      lookup->rows(lanes, rows);
-      Store(tile, column, rows);
+    alignas(64) float lanes[kLookupRows * kTile];
+    std::memcpy(lanes, from, static_cast<size_t>(row) * sizeof(float));
+    for (int64_t s = 1; s < slice_count; ++s) {
+      for (int64_t i = 0; i < row; ++i) lanes[i] += from[s * row + i];
     }
+    Store(lookup->store, tile, 0, call->batch, lanes);
   }
 }
 

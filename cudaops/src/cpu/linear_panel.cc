@@ -51,7 +51,8 @@ Ahead Codes(const WeightView& w, int64_t tile, int64_t first, int64_t count) {
   return {static_cast<const uint8_t*>(w.codes) + at * bytes, groups * bytes / kLineBytes};
 }
 
-// Adds the products of a tile and the rows of A of a unit to lanes, a panel at a time.
+// One tile and the rows of A of a unit, a panel at a time. Of each block of columns sums begin and end where they are
+// in the first-level cache.
 void MultiplyPanels(const PanelJob& job, const Unit& unit, int64_t tile, float* lanes) {
   const PanelKernels& kernels = *job.panel;
   alignas(64) uint8_t panel[kPanelBytes];
@@ -64,11 +65,21 @@ void MultiplyPanels(const PanelJob& job, const Unit& unit, int64_t tile, float* 
     float* sums = lanes;
     for (int64_t b = unit.first_block; b < unit.last_block; ++b) {
       const int64_t columns = job.Columns(b);
+      if (d == 0) std::memset(sums, 0, static_cast<size_t>(columns * kTile) * sizeof(float));
       kernels.multiply(*job.w, panel, job.Packed(b), job.Scales(b), d, count, columns, ahead, sums);
+      if (d + count == job.depth) job.Store(kernels.store, tile, b * job.columns, columns, sums);
       ahead.at += ahead.lines * kLineBytes;
       sums += columns * kTile;
     }
   }
+}
+
+// The same where weights are decoded on the way.
+void MultiplyWhole(const PanelJob& job, const Unit& unit, int64_t tile, float* lanes) {
+  const PanelKernels& kernels = *job.panel;
+  std::memset(lanes, 0, static_cast<size_t>(unit.columns * kTile) * sizeof(float));
+  kernels.multiply_tile(*job.w, tile, job.Packed(unit.first_block), job.Scales(unit.first_block), unit.columns, lanes);
+  job.Store(kernels.store, tile, unit.first_column, unit.columns, lanes);
 }
 
 void MultiplyUnit(void* data, size_t i) {
@@ -76,22 +87,9 @@ void MultiplyUnit(void* data, size_t i) {
   const Unit unit(job, i);
   const PanelKernels& kernels = *job.panel;
   alignas(64) float lanes[kMaxColumns * kTile];
-  const bool whole =
-      kernels.multiply_tile != nullptr && unit.columns <= kernels.tile_columns(*job.w);
-  for (int64_t tile = unit.first_tile; tile < unit.last_tile; ++tile) {
-    std::memset(lanes, 0, static_cast<size_t>(unit.columns * kTile) * sizeof(float));
-    if (whole) {
-      kernels.multiply_tile(*job.w, tile, job.Packed(unit.first_block),
-                            job.Scales(unit.first_block), unit.columns, lanes);
-    } else {
-      MultiplyPanels(job, unit, tile, lanes);
-    }
-    for (int64_t c = 0; c < unit.columns; ++c) {
-      alignas(64) float sums[kTile];
-      kernels.rows(lanes + c * kTile, sums);
-      job.Store(tile, unit.first_column + c, sums);
-    }
-  }
+  const bool whole = kernels.multiply_tile != nullptr && unit.columns <= kernels.tile_columns(*job.w);
+  const auto multiply = whole ? MultiplyWhole : MultiplyPanels;
+  for (int64_t tile = unit.first_tile; tile < unit.last_tile; ++tile) multiply(job, unit, tile, lanes);
   if (kernels.finish != nullptr) kernels.finish();
 }
 

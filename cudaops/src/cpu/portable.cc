@@ -29,7 +29,7 @@ void ToHalf(const float* from, uint16_t* to, int64_t count) {
 }  // namespace
 
 const Kernels kPortableKernels = {
-    "portable", false, ToFloat, ToHalf, DecodeGeneral, DecodeD4, MultiplyGeneral, ScaleRows, AddProduct<float>, AddProduct<double>, kMomentKernels, {}, {},
+    "portable", false, ToFloat, ToHalf, DecodeGeneral, DecodeD4, MultiplyGeneral, StoreInOrder, AddProduct<float>, AddProduct<double>, kMomentKernels, {}, {},
 };
 
 }  // namespace cosetq
