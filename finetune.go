@@ -99,7 +99,7 @@ func Finetune(ctx context.Context, float, quantized string, o FinetuneOptions) (
 	}
 	result, err := t.run(ctx)
 	if err != nil {
-		return nil, ofData(err, o.Data)
+		return nil, ofData(t.ofBatch(err), o.Data)
 	}
 	r := &FinetuneReport{
 		Schema: "cosetq/v1/finetune", Float: float, Quantized: input, Loss: t.options.Train.Loss.String(), HeldOut: t.options.Train.HeldOut,

@@ -26,6 +26,7 @@ type training struct {
 	exposed   []rewrite.Exposed
 	float     *onnx.Model
 	reader    calib.Reader
+	declared  int // batch that the model is made for, that of the options where it takes any
 	model     *finetune.Model
 	teacher   *finetune.Teacher
 	session   floatSession
@@ -137,13 +138,30 @@ func (t *training) openData() error {
 	if err != nil {
 		return err
 	}
-	if t.options.Train.Batch == 0 {
-		t.options.Train.Batch = defaultBatch
-		if first.Targets != nil {
-			t.options.Train.Batch = defaultBatchTokens
-		}
+	o := &t.options.Train
+	if o.Batch > 0 {
+		t.declared, _ = calib.BatchSize(inputs, first, o.Batch)
+		return nil
+	}
+	want := defaultBatch
+	if first.Targets != nil {
+		want = defaultBatchTokens
+	}
+	t.declared, _ = calib.BatchSize(inputs, first, want)
+	o.Batch = t.declared
+	if o.Accumulate == 0 {
+		o.Accumulate = max(1, want/o.Batch)
 	}
 	return nil
+}
+
+// ofBatch tells of an error of ONNX Runtime that it was asked for another batch than the model declares.
+func (t *training) ofBatch(err error) error {
+	if t.options.Train.Batch == t.declared || !errors.Is(err, ort.ErrModel) && !errors.Is(err, ort.ErrRun) {
+		return err
+	}
+	return usage(fmt.Errorf("%s takes batches of %d, and not the %d asked for: %w", t.float.Path(), t.declared, t.options.Train.Batch, err),
+		"leave --batch out, and let --accumulate make steps of several batches")
 }
 
 // graphLoader loads graphs whose external data lie beside the file at path.

@@ -41,6 +41,16 @@ var modelKinds = map[string]func(path string) error{
 		return save(path, m, onnx.SaveOptions{})
 	},
 
+	// It takes one sample at a time, as exports without dynamic axes do.
+	"single": func(path string) error {
+		m := mlp(96, 64, 32)
+		g := m.Graph
+		g.Inputs[0], g.Outputs[0] = onnx.NewValueInfo("x", onnx.Float, 1, 96), onnx.NewValueInfo("out", onnx.Float, 1, 32)
+		g.Initializers = append(g.Initializers, onnx.NewTensor("shape", []int64{2}, []int64{1, 32}))
+		g.Nodes = append(g.Nodes, onnx.NewNode("Reshape", []string{"y1", "shape"}, []string{"out"}))
+		return save(path, m, onnx.SaveOptions{})
+	},
+
 	"truncated": func(path string) error { return damaged(path, func(b []byte) []byte { return b[:len(b)/2] }) },
 	"garbage":   func(path string) error { return os.WriteFile(path, garbage(5000), 0o644) },
 	"empty":     func(path string) error { return os.WriteFile(path, nil, 0o644) },
