@@ -242,6 +242,7 @@ func TestRules(t *testing.T) {
 		unary("Elu", 13, 0, 0, f("alpha", 1.5)), unary("Softplus", 13, -1, 1), unary("HardSigmoid", 13, -1, 1), unary("Identity", 13, -1, 1),
 		unary("Dropout", 13, -1, 1), unary("Cast", 13, -1, 1, i("to", 1)), unary("HardSwish", 14, -1, 1), unary("Gelu", 20, -1, 1),
 		unary("Gelu", 20, -1, 1, str("approximate", "tanh")),
+		{name: "CastLike", op: "CastLike", opset: 15, in: [][]int64{{3, 4}, nil}, fixed: []*onnx.Tensor{nil, onnx.Scalar[float32]("", 0)}},
 		{name: "Clip", op: "Clip", opset: 13, in: [][]int64{{5, 5}, nil, nil}, fixed: []*onnx.Tensor{nil, onnx.Scalar[float32]("", -0.5), onnx.Scalar[float32]("", 0.6)}, kinks: []float64{-0.5, 0.6}},
 		{name: "Clip attributes", op: "Clip", opset: 9, in: [][]int64{{5, 5}}, attrs: []*onnx.Attribute{f("min", -0.5), f("max", 0.5)}, kinks: []float64{-0.5, 0.5}},
 		{name: "ms Gelu", op: "Gelu", domain: "com.microsoft", opset: 17, in: [][]int64{{3, 4}}},
