@@ -67,11 +67,20 @@ inline void Excess(const EncoderView& codec, const F y[4], F* one, F* two) {
   *two = Max(first + second - Splat(codec.reach_two), F{});
 }
 
-// A lower bound on the squared distance from y to the code.
-inline F Bound(const EncoderView& codec, const F y[4]) {
-  F one, two;
-  Excess(codec, y, &one, &two);
-  return Max(one * one, two * two * Splat(0.5f));
+// A lower bound on the squared distance from y to the code, by more than rounding makes of it where it is not small: how
+// far y lies outside of the hull.
+inline F Bound(const CodeHull& hull, const F y[4]) {
+  F one = {}, two = {};
+  for (int i = 0, pair = 0; i < 4; ++i) {
+    one = Max(one, Abs(y[i] - Splat(hull.coordinate[i])));
+    for (int j = i + 1; j < 4; ++j, ++pair) {
+      two = Max(two, Abs(y[i] + y[j] - Splat(hull.sum[pair])));
+      two = Max(two, Abs(y[i] - y[j] - Splat(hull.difference[pair])));
+    }
+  }
+  one = Max(one - Splat(hull.half_coordinate), F{});
+  two = Max(two - Splat(hull.half_pair), F{});
+  return Max(one * one, two * two * Splat(0.5f)) * Splat(1 - 0x1p-12f);
 }
 
 // A little less than the squared distance from y to the second nearest point of D4, by more than rounding makes of it: where the

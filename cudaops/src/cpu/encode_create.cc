@@ -1,6 +1,7 @@
 // The tables of an encoder; without its kernels, since the GPU library has its own.
 
 #include <algorithm>
+#include <climits>
 #include <cmath>
 
 #include "encode.h"
@@ -46,6 +47,50 @@ bool Fits(const cosetq_codec& c, const int32_t* leaders) {
   // most its share of the reach.
   return c.reach_one > 0 && c.reach_two > 0 && 2 * c.reach_one + centre + 4 < kEncodeBias &&
          kEncodeBias % product == 0;
+}
+
+struct Range {
+  float middle, half;
+};
+
+// Between what <along, v> lies for all points v of a code: the levels' extremes, each with its weight, add up.
+Range RangeOf(const cosetq_codec& c, const int32_t* leaders, const int (&along)[kEncodeDim]) {
+  int low = 0, high = 0, weight = 1;
+  for (int m = 0; m < c.levels; ++m) {
+    int least = INT_MAX, most = INT_MIN;
+    for (int k = c.radices[m] * c.radices[m] * c.radices[m] * c.radices[m]; k > 0; --k, leaders += kEncodeDim) {
+      int x = 0;
+      for (int j = 0; j < kEncodeDim; ++j) x += along[j] * leaders[j];
+      least = std::min(least, x);
+      most = std::max(most, x);
+    }
+    low += weight * least;
+    high += weight * most;
+    weight *= c.radices[m];
+  }
+  return {static_cast<float>(low + high) / 2, static_cast<float>(high - low) / 2};
+}
+
+CodeHull HullOf(const cosetq_codec& c, const int32_t* leaders) {
+  CodeHull hull = {};
+  const auto middle = [&](const int (&along)[kEncodeDim], float* half) {
+    const Range range = RangeOf(c, leaders, along);
+    *half = std::max(*half, range.half);
+    return range.middle;
+  };
+  for (int i = 0, pair = 0; i < kEncodeDim; ++i) {
+    int along[kEncodeDim] = {};
+    along[i] = 1;
+    hull.coordinate[i] = middle(along, &hull.half_coordinate);
+    for (int j = i + 1; j < kEncodeDim; ++j, ++pair) {
+      along[j] = 1;
+      hull.sum[pair] = middle(along, &hull.half_pair);
+      along[j] = -1;
+      hull.difference[pair] = middle(along, &hull.half_pair);
+      along[j] = 0;
+    }
+  }
+  return hull;
 }
 
 constexpr int kRadix = 4;
@@ -155,6 +200,7 @@ std::unique_ptr<Encoder> Encoder::Create(const cosetq_codec& codec, const int32_
     view.run_high = static_cast<float>(*ends.second);
   } else {
     encoder->SetLevels(codec, leaders);
+    view.hull = HullOf(codec, leaders);
   }
   std::copy_n(codec.gains, codec.gain_count, view.gains);
   std::copy_n(codec.centre, kEncodeDim, view.centre);

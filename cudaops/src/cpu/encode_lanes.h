@@ -155,9 +155,9 @@ inline void TryGain(const EncoderView& codec, Chunk* chunk, int t, float gain, T
     F bound = {};
     for (int b = 0; b < kEncodeBlocks; ++b) {
       const int i = k * kEncodeBlocks + b;
-      // The specification knows of the first two alone: the third saves work and never changes a choice.
+      // The specification knows of the first alone, and of a weaker second: they save work and never change a choice.
       const F second = Select(beyond[i], F{}, SecondNearest(y[i], point[i], error[i]));
-      bound += Select(outside[b], Max(Max(error[i], Bound(codec, y[i])), second), error[i]);
+      bound += Select(outside[b], Max(Max(error[i], Bound(codec.hull, y[i])), second), error[i]);
     }
     trial[k].hopeless = trial[k].overload & Gt(Splat(gain * gain) * bound, tiles[k].best);
     for (int b = 0; b < kEncodeBlocks; ++b) {

@@ -37,6 +37,15 @@ struct EncodeLevel {
   uint32_t zero;                  // the biased origin after division by q
 };
 
+// Between what all points of a code lie: the middles of their coordinates, and of the sums and differences of every two, and
+// the larger half of the widths.
+struct CodeHull {
+  static constexpr int kPairs = kEncodeDim * (kEncodeDim - 1) / 2;
+  float coordinate[kEncodeDim];
+  float sum[kPairs], difference[kPairs];  // of coordinates i < j
+  float half_coordinate, half_pair;
+};
+
 // The constants of lattice.Arithmetic and the tables of one codec.
 struct EncoderView {
   int32_t dim;  // of the lattice: kEncodeDim, or 1 for runs of integers
@@ -47,6 +56,7 @@ struct EncoderView {
   float centre[kEncodeDim];
   float reach_one;
   float reach_two;
+  CodeHull hull;  // with dim kEncodeDim
   float ray_shrink;
   float max_steps;
   int32_t max_refinements;
