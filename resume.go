@@ -92,7 +92,7 @@ func (o *QuantizeOptions) openJournal(m *onnx.Model, codec *lattice.Codec, outpu
 		return j, err
 	}
 	if !o.Resume && o.Shard.Count == 0 {
-		return nil, usage(fmt.Errorf("%s is there: a run that did not end", dir), "--resume goes on from where it was, --force starts anew")
+		return nil, usage(fmt.Errorf("%s is there: a run that did not end, or is still at work", dir), "--resume goes on from where it was, --force starts anew")
 	}
 	j, err = journal.Open(dir)
 	if err != nil {
