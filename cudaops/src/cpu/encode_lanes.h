@@ -156,6 +156,10 @@ inline void TryGain(const EncoderView& codec, Chunk* chunk, int t, float gain, T
     for (int b = 0; b < kEncodeBlocks; ++b) {
       const int i = k * kEncodeBlocks + b;
       // The specification knows of the first alone, and of a weaker second: they save work and never change a choice.
+      if (Bits(outside[b]) == 0) {
+        bound += error[i];
+        continue;
+      }
       const F second = Select(beyond[i], F{}, SecondNearest(y[i], point[i], error[i]));
       bound += Select(outside[b], Max(Max(error[i], Bound(codec.hull, y[i])), second), error[i]);
     }
