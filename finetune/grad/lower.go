@@ -29,6 +29,7 @@ func init() {
 		"RMSNormalization": rmsLowering, "SimplifiedLayerNormalization": rmsLowering, microsoft + "SimplifiedLayerNormalization": rmsLowering,
 		microsoft + "SkipLayerNormalization": skipNormLowering, microsoft + "SkipSimplifiedLayerNormalization": skipRMSLowering,
 		microsoft + "RotaryEmbedding": microsoftRotaryLowering, "RotaryEmbedding": rotaryLowering,
+		"Attention": attentionLowering,
 	}
 }
 

@@ -316,6 +316,11 @@ func TestRules(t *testing.T) {
 		{name: "RotaryEmbedding heads", op: "RotaryEmbedding", domain: "com.microsoft", opset: 17, in: [][]int64{{2, 2, 3, 8}, nil, {5, 4}, {5, 4}}, frozen: []int{2, 3},
 			fixed: []*onnx.Tensor{nil, ints(1)}, attrs: []*onnx.Attribute{i("interleaved", 1)}},
 		{name: "RotaryEmbedding 23", op: "RotaryEmbedding", opset: 23, in: [][]int64{{2, 2, 3, 8}, {2, 3, 4}, {2, 3, 4}}, frozen: []int{1, 2}},
+		{name: "Attention", op: "Attention", opset: 23, in: [][]int64{{2, 2, 3, 4}, {2, 2, 5, 4}, {2, 2, 5, 6}}},
+		{name: "Attention shared heads", op: "Attention", opset: 23, in: [][]int64{{2, 4, 3, 4}, {2, 2, 3, 4}, {2, 2, 3, 4}}, attrs: []*onnx.Attribute{i("is_causal", 1), f("scale", 0.3)}},
+		{name: "Attention flat", op: "Attention", opset: 23, in: [][]int64{{2, 3, 8}, {2, 5, 4}, {2, 5, 4}, {3, 5}}, attrs: []*onnx.Attribute{i("q_num_heads", 4), i("kv_num_heads", 2)}},
+		{name: "Attention masked", op: "Attention", opset: 24, in: [][]int64{{1, 2, 2, 4}, {1, 2, 3, 4}, {1, 2, 3, 4}, nil},
+			fixed: []*onnx.Tensor{nil, nil, nil, onnx.NewTensor("", []int64{2, 3}, []bool{true, false, true, true, true, false})}},
 		{name: "RMSNormalization 23", op: "RMSNormalization", opset: 23, in: [][]int64{{2, 3, 8}, {8}}},
 	}
 	for _, c := range cases {
