@@ -18,6 +18,12 @@ __device__ void Store(__half* to, float value) { *to = __float2half_rn(value); }
 
 constexpr int kThreads = 256;
 
+// Numbers 1024 + byte.
+template <int kFirst, int kSecond>
+__device__ __forceinline__ __half2 FromBytes(uint32_t bytes) {
+  return AsHalves(__byte_perm(bytes, 0x64646464, 0x4040 | kFirst | kSecond << 8));
+}
+
 template <typename T>
 __global__ void DecodeGeneral(GeneralView w, int64_t first, T* out) {
   const int64_t group = static_cast<int64_t>(blockIdx.y) * kThreads + threadIdx.x, row = blockIdx.x + first;

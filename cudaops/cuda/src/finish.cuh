@@ -106,7 +106,7 @@ struct Handover {
   template <typename Sum, int kSums>
   __device__ __forceinline__ void Add(int block, Sum (&s)[kSums], const Pieces& own) const {
     const uint4* from = Of<kSums>(block);
-    constexpr int kAtOnce = 4;
+    constexpr int kAtOnce = 8;
 #pragma unroll
     for (int i = 0; i < kSums / 4; i += kAtOnce) {
       const int last = (i + kAtOnce) * 4 / kPieceSums - 1;

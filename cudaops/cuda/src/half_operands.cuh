@@ -13,13 +13,6 @@
 namespace cosetq::cuda {
 namespace {
 
-// Two bytes as float16 numbers, 2^-24 of what they are: subnormal ones.
-constexpr float kByteUnit = 0x1p-24f;
-template <int kFirst, int kSecond>
-__device__ __forceinline__ uint32_t HalvesOf(uint32_t bytes) {
-  return __byte_perm(bytes, 0, 0x4040 | kFirst | kSecond << 8);
-}
-
 // D += A * B for float16 A [16, 16] and B [16, 8].
 __device__ __forceinline__ void MultiplyHalves(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
   asm volatile(

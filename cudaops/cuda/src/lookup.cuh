@@ -17,11 +17,12 @@ constexpr int TableWords(Form form) { return (256 + (form == Form::kNibbleByte ?
 template <Form kForm, int kThreads>
 class Table {
  public:
-  // Begins to load it.
-  __device__ __forceinline__ explicit Table(const PackedView& w)
-      : word_(__ldg((kForm == Form::kNibbleByte ? w.bytes.coarse : w.bytes.fine) + Entry())) {
-    if (kForm == Form::kNibbleByte && threadIdx.x < 16 * 8) small_ = __ldg(w.bytes.fine + threadIdx.x / 8);
+  // Begins to load it: that of a view of the weights.
+  template <typename View>
+  __device__ __forceinline__ explicit Table(const View& v) : word_(__ldg((kForm == Form::kNibbleByte ? v.coarse : v.fine) + Entry())) {
+    if (kForm == Form::kNibbleByte && threadIdx.x < 16 * 8) small_ = __ldg(v.fine + threadIdx.x / 8);
   }
+  __device__ __forceinline__ explicit Table(const PackedView& w) : Table(w.bytes) {}
 
   __device__ __forceinline__ void Store(uint32_t* table) const {
     if (threadIdx.x < 256 * kPer) {
@@ -98,6 +99,14 @@ __device__ __forceinline__ void LookUpStep(const PanelCodes<kForm>& codes, uint3
   }
 }
 
+// The sum of both levels.
+template <Form kForm>
+__device__ __forceinline__ uint32_t SumOfLevels(const StepWords<kForm>& words, int i) {
+  if constexpr (kForm == Form::kOneByte) return words.fine[i];
+  if constexpr (kForm == Form::kTwoByte) return words.fine[i] + words.coarse[i] * kLevelRatio;
+  return words.fine[i] + words.coarse[i];
+}
+
 // The four registers of A in a step of a panel: weights as ByteView has them. gains holds a byte per step of each row.
 template <Form kForm, int kStep>
 __device__ __forceinline__ void CombineStep(const StepWords<kForm>& words, const uint32_t gains[2][2], uint32_t base,
@@ -105,12 +114,7 @@ __device__ __forceinline__ void CombineStep(const StepWords<kForm>& words, const
   const uint32_t low = __byte_perm(gains[0][kStep / 4], 0, 0x4440 | kStep % 4);
   const uint32_t high = __byte_perm(gains[1][kStep / 4], 0, 0x4440 | kStep % 4);
 #pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    uint32_t sum = words.fine[i];
-    if constexpr (kForm == Form::kTwoByte) sum += words.coarse[i] * kLevelRatio;
-    if constexpr (kForm == Form::kNibbleByte) sum += words.coarse[i];
-    a[i] = sum * (i % 2 == 0 ? low : high) + base;
-  }
+  for (int i = 0; i < 4; ++i) a[i] = SumOfLevels(words, i) * (i % 2 == 0 ? low : high) + base;
 }
 
 template <Form kForm, int kStep>

@@ -29,10 +29,11 @@ constexpr int kSliceUnits = 4;  // products along K in a slice
 __device__ __forceinline__ __half2 AsHalves(uint32_t x) { return *reinterpret_cast<__half2*>(&x); }
 __device__ __forceinline__ uint32_t AsWord(__half2 x) { return *reinterpret_cast<uint32_t*>(&x); }
 
-// Numbers 1024 + byte.
+// Two bytes as float16 numbers, 2^-24 of what they are: subnormal ones.
+constexpr float kByteUnit = 0x1p-24f;
 template <int kFirst, int kSecond>
-__device__ __forceinline__ __half2 FromBytes(uint32_t bytes) {
-  return AsHalves(__byte_perm(bytes, 0x64646464, 0x4040 | kFirst | kSecond << 8));
+__device__ __forceinline__ uint32_t HalvesOf(uint32_t bytes) {
+  return __byte_perm(bytes, 0, 0x4040 | kFirst | kSecond << 8);
 }
 
 // A of a part of a panel, two steps: of float16 numbers they fill a slice, of bytes half of one.
@@ -42,46 +43,71 @@ constexpr int PartUnits(bool bytes) { return bytes ? 2 : 4; }
 template <bool kBytes>
 using PartA = uint32_t[PartUnits(kBytes)][4];
 
-// Weights in float16 from their bytes: gain * (v - centre).
-struct Centre {
-  __half2 zero[2], rest[4];  // pairs of coordinates; the number that a byte of the bias becomes
-
-  __device__ __forceinline__ explicit Centre(const PackedView& w) {
-    zero[0] = FromBytes<0, 1>(w.bytes.base);
-    zero[1] = FromBytes<2, 3>(w.bytes.base);
+// Makes float16 numbers gain * (v - centre) of the bytes v + bias of PointView: a product and a sum of what HalvesOf gives leave
+// (v - centre) / 512, exact for the centres that codes have, and the gain times 512 what is wanted, rounded once.
+class HalfPoints {
+ public:
+  __device__ __forceinline__ explicit HalfPoints(const PackedView& w) {
 #pragma unroll
-    for (int i = 0; i < 4; ++i) rest[i] = __floats2half2_rn(w.bytes.rest[2 * i], w.bytes.rest[2 * i + 1]);
-  }
-
-  // Two blocks of a step, each A of one product. gains are those of the two rows.
-  __device__ __forceinline__ void Finish(const uint32_t u[4], const uint32_t gains[2], uint32_t (&first)[4],
-                                         uint32_t (&second)[4]) const {
-    const __half2 thousand = AsHalves(0x64006400);
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const __half2 minus = __hsub2(thousand, FromBytes<0, 0>(gains[half]));  // gain, negative
-#pragma unroll
-      for (int block = 0; block < 2; ++block) {
-        const uint32_t bytes = u[2 * block + half];
-        uint32_t(&a)[4] = block == 0 ? first : second;
-        a[half] = AsWord(__hfma2(minus, rest[2 * block], __hsub2(FromBytes<0, 1>(bytes), zero[0])));
-        a[2 + half] = AsWord(__hfma2(minus, rest[2 * block + 1], __hsub2(FromBytes<2, 3>(bytes), zero[1])));
-      }
+    for (int i = 0; i < 4; ++i) {
+      offsets_[i] = __floats2half2_rn(Offset(w.points, 2 * i), Offset(w.points, 2 * i + 1));
+      const uint32_t gain = __half_as_ushort(__int2half_rn(static_cast<int>(w.points.gains >> (8 * i) & 255) * 512));
+      gains_[0] |= (gain & 255) << (8 * i);
+      gains_[1] |= (gain >> 8) << (8 * i);
     }
   }
+
+  // The gains of a panel: low and high bytes, see ExpandGains.
+  struct Gains {
+    uint32_t bytes[2][2][2];
+
+    template <int kStep>
+    __device__ __forceinline__ __half2 Of(int half) const {
+      constexpr int kSelect = kStep % 4 | (4 + kStep % 4) << 4;
+      return AsHalves(__byte_perm(bytes[0][half][kStep / 4], bytes[1][half][kStep / 4], kSelect | kSelect << 8));
+    }
+  };
+  __device__ __forceinline__ void Expand(uint32_t packed, Gains& gains) const {
+    ExpandGains(gains_[0], packed, gains.bytes[0]);
+    ExpandGains(gains_[1], packed, gains.bytes[1]);
+  }
+
+  // A of a step: of two blocks, each a product.
+  template <Form kForm, int kStep>
+  __device__ __forceinline__ void Decode(const PanelCodes<kForm>& codes, uint32_t lane_table, const Gains& gains, uint32_t (&first)[4],
+                                         uint32_t (&second)[4]) const {
+    StepWords<kForm> words;
+    LookUpStep<kForm, kStep>(codes, lane_table, words);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const int half = i % 2, block = i / 2;
+      const uint32_t bytes = SumOfLevels(words, i);
+      const __half2 gain = gains.Of<kStep>(half);
+      uint32_t(&a)[4] = block == 0 ? first : second;
+      a[half] = AsWord(__hmul2(Point<0, 1>(bytes, offsets_[2 * block]), gain));
+      a[2 + half] = AsWord(__hmul2(Point<2, 3>(bytes, offsets_[2 * block + 1]), gain));
+    }
+  }
+
+ private:
+  static __device__ __forceinline__ float Offset(const PointView& p, int j) { return -(static_cast<float>(p.bias) + p.centre[j]) / 512; }
+  template <int kFirst, int kSecond>
+  static __device__ __forceinline__ __half2 Point(uint32_t bytes, __half2 offset) {
+    const __half2 unit = AsHalves(0x78007800);  // 2^15
+    return __hfma2(AsHalves(HalvesOf<kFirst, kSecond>(bytes)), unit, offset);
+  }
+
+  __half2 offsets_[4];          // pairs of coordinates
+  uint32_t gains_[2] = {0, 0};  // low and high bytes of the four
 };
 
 // A of a part of float16 numbers.
 template <Form kForm, int kPart>
-__device__ __forceinline__ void DecodePart(const PanelCodes<kForm>& codes, uint32_t lane_table, const uint32_t gains[2][2], uint32_t base,
-                                           const Centre& centre, PartA<false>& a) {
+__device__ __forceinline__ void DecodePart(const PanelCodes<kForm>& codes, uint32_t lane_table, const HalfPoints& points,
+                                           const HalfPoints::Gains& gains, PartA<false>& a) {
   ForEachIndex<kPartSteps>([&](auto index) {
-    constexpr int kStep = kPart * kPartSteps + decltype(index)::value, kUnit = 2 * decltype(index)::value;
-    uint32_t u[4];
-    DecodeStep<kForm, kStep>(codes, lane_table, gains, base, u);
-    const uint32_t step_gains[2] = {__byte_perm(gains[0][kStep / 4], 0, 0x4440 | kStep % 4),
-                                    __byte_perm(gains[1][kStep / 4], 0, 0x4440 | kStep % 4)};
-    centre.Finish(u, step_gains, a[kUnit], a[kUnit + 1]);
+    constexpr int kIndex = decltype(index)::value;
+    points.Decode<kForm, kPart * kPartSteps + kIndex>(codes, lane_table, gains, a[2 * kIndex], a[2 * kIndex + 1]);
   });
 }
 

@@ -59,10 +59,16 @@ struct Ring {
 
   __device__ __forceinline__ void WaitForSlice() const { Wait(full + slot * 8, phase); }
 
-  __device__ __forceinline__ void Release(int of) const {
+  // To be called by warps that are to release slots: lane 0 tells this block, lane 1 the other one.
+  __device__ __forceinline__ void JoinConsumers() {
     const int lane = threadIdx.x % 32;
-    if (lane == 0) Arrive(empty + of * 8);
-    if (lane == 1 && peers > 1) ArriveInCluster(InBlock(empty + of * 8, 1 - rank));
+    tells_own_ = lane == 0;
+    tells_other_ = lane == 1 && peers > 1;
+    told_ = tells_other_ ? InBlock(empty, 1 - rank) : empty;
+  }
+  __device__ __forceinline__ void Release(int of) const {
+    if (tells_own_) Arrive(told_ + of * 8);
+    if (tells_other_) ArriveInCluster(told_ + of * 8);
   }
 
   // Multiplies by units of the slice, from first on.
@@ -74,6 +80,10 @@ struct Ring {
     for (int unit = 0; unit < kUnits; ++unit) MultiplyColumns(sums, a[unit], stage + (first + unit) * 32 / 16);
     CommitProducts();
   }
+
+ private:
+  bool tells_own_ = false, tells_other_ = false;
+  uint32_t told_ = 0;
 };
 
 }  // namespace cosetq::cuda

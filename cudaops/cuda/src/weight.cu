@@ -104,12 +104,14 @@ std::optional<Bytes> BytesOf(Form form, const FormTables& t, const float centre[
     }
   }
   // The rounding has moved v by half a unit at most, or by as much as the centres of the blocks differ.
-  const int bound = most_weight + *std::max_element(gains.begin(), gains.end()) * (1 + static_cast<int>(rests));
+  const int most_gain = *std::max_element(gains.begin(), gains.end());
+  const int bound = most_weight + most_gain * (1 + static_cast<int>(rests));
   while (bound >> b.view.bits != 0) ++b.view.bits;
   int factor = std::max(1, static_cast<int>(std::ceil(rests)));
   factor += factor % 2 == 0;
-  const int largest_gain = factor * *std::max_element(gains.begin(), gains.end());
-  if (largest_gain > 255) return {};
+  const int largest_gain = factor * most_gain;
+  // The kernel for many rows wants 512 times a gain as a float16 number.
+  if (largest_gain > 255 || most_gain > 127) return {};
   // The kernels for few rows want the sum of a panel with activations in 31 bits: of kGroup weights, and what is left of their centre;
   // and room to round it.
   if (static_cast<int64_t>(kPanelGroups) * (kGroup * most_weight + largest_gain) * 32639 >= (int64_t{1} << 31) - (1 << 29)) return {};

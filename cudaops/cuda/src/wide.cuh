@@ -90,7 +90,13 @@ __global__ void __launch_bounds__(kWideThreads, 1)
     for (uint64_t& barrier : shared.told) InitBarrier(static_cast<uint32_t>(__cvta_generic_to_shared(&barrier)), max(cut.splits - 1, 1));
     ring.Create();
   }
-  if (warp < kConsumerWarps) Table<kForm, kConsumers>(w).Store(table);
+  if (warp < kConsumerWarps) {
+    if constexpr (kBytes) {
+      Table<kForm, kConsumers>(w.bytes).Store(table);
+    } else {
+      Table<kForm, kConsumers>(w.points).Store(table);
+    }
+  }
   if (cut.peers > 1 || cut.splits > 1) {
     WaitForCluster();
   } else {
@@ -115,6 +121,7 @@ __global__ void __launch_bounds__(kWideThreads, 1)
     if (cut.peers > 1) WaitForCluster();
   } else {
     GrowRegisters<232>();
+    ring.JoinConsumers();
     const int group = warp / 4;
     auto& factors = shared.factors[group];
     Segment s;
@@ -137,7 +144,7 @@ __global__ void __launch_bounds__(kWideThreads, 1)
       panels = TilePanels(w, min(tile, w.tiles - 1));
       panel = PanelStream<kForm>(panels, s.first, s.last - s.first, lane);
       first_gains = panel.LoadGains(panels[s.first], lane);
-      next_gains = panel.LoadGains(panels[min(s.first + 1, s.last - 1)], lane);
+      next_gains = panel.LoadNextGains(lane);
       if (kBytes) {
         for (int chunk = s.first + lane; chunk < s.last; chunk += 32) panel.PrefetchGains(panels[chunk]);
         load_gains(correction_of(s.first));
@@ -146,7 +153,7 @@ __global__ void __launch_bounds__(kWideThreads, 1)
     if (more) begin();
     WaitForKernelsAhead();
     const uint32_t lane_table = static_cast<uint32_t>(__cvta_generic_to_shared(table)) + lane * 4;
-    const Centre centre(w);
+    const HalfPoints points(w);
     const uint32_t base = w.bytes.base;
     int released = -1;  // the slot before this one, once there is one
     bool left = false;  // sums that nobody has been told of
@@ -211,14 +218,21 @@ __global__ void __launch_bounds__(kWideThreads, 1)
       }
       // Registers are a part ahead of the products. Look-ups of bytes are another part ahead of those.
       PartWords<kForm> words;
-      uint32_t gains[2][2];
-      ExpandGains(w.bytes.gains, first_gains, gains);
+      std::conditional_t<kBytes, uint32_t[2][2], HalfPoints::Gains> gains;
+      const auto expand_gains = [&](uint32_t packed) {
+        if constexpr (kBytes) {
+          ExpandGains(w.bytes.gains, packed, gains);
+        } else {
+          points.Expand(packed, gains);
+        }
+      };
+      expand_gains(first_gains);
       const auto look_up = [&](auto part) {
         constexpr int kPart = decltype(part)::value;
         if constexpr (kBytes) {
           LookUpPart<kForm, kPart>(panel.codes, lane_table, words);
         } else {
-          DecodePart<kForm, kPart>(panel.codes, lane_table, gains, base, centre, a[kPart % 2]);
+          DecodePart<kForm, kPart>(panel.codes, lane_table, points, gains, a[kPart % 2]);
         }
         panel.Refill(kPart * kPartSteps, kPart * kPartSteps + kPartSteps - 1);
       };
@@ -229,24 +243,24 @@ __global__ void __launch_bounds__(kWideThreads, 1)
       }
       if (left) handover.Tell();
       left = false;
-      int chunk = s.first;
+      int chunks = s.last - s.first;  // with the one that is multiplied
       do {
         ForEachIndex<kParts>([&](auto part) {
           constexpr int kPart = decltype(part)::value, kNext = (kPart + 1) % kParts, kAhead = (kNext + (kBytes ? 1 : 0)) % kParts;
           multiply(part);
           if (kNext == 0) {
-            if (chunk + 1 == s.last) return;
-            ExpandGains(w.bytes.gains, next_gains, gains);
-            next_gains = panel.LoadGains(panels[min(chunk + 2, s.last - 1)], lane);
+            if (chunks == 1) return;
+            expand_gains(next_gains);
           }
           if constexpr (kBytes) CombinePart<kForm, kNext>(words, gains, base, a[kNext % 2]);
           if (kAhead == 0) {
-            if (panel.left == 0) return;
+            if (kBytes && panel.left == 0) return;
             panel.Advance(lane);
           }
+          if (kNext == 0) next_gains = panel.LoadNextGains(lane);
           look_up(std::integral_constant<int, kAhead>{});
         });
-      } while (++chunk < s.last);
+      } while (--chunks > 0);
       wait();
 
       const Segment done = s;
