@@ -33,6 +33,7 @@ class ByteLanes {
 
   // As HalfOperands has them.
   __device__ __forceinline__ void Fetch(const PackedView& w, int chunk) { loads_.Fetch(w, chunk); }
+  __device__ __forceinline__ void Hold() { loads_.Hold(); }
   __device__ __forceinline__ void Peaks(uint32_t (&peaks)[kTiles]) const { peaks[0] = loads_.Peak(0); }
 
   __device__ __forceinline__ void Make(const PackedView& w, const uint32_t (&peaks)[kTiles], int lane) {

@@ -116,7 +116,7 @@ template <typename T>
 __global__ void __launch_bounds__(kPrepareThreads)
     Prepare(const __grid_constant__ PackedView w, const T* a, const __grid_constant__ Prepared to, int batch) {
   __shared__ uint32_t peak;
-  extern __shared__ __align__(128) unsigned char shared[];
+  extern __shared__ __align__(1024) unsigned char shared[];
   LetNextKernelBegin();
   if (threadIdx.x == 0) peak = 0;
   __syncthreads();

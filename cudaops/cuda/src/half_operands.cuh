@@ -37,6 +37,8 @@ class HalfOperands {
   // Begins to load a chunk.
   __device__ __forceinline__ void Fetch(const PackedView& w, int chunk) { loads_.Fetch(w, chunk); }
 
+  __device__ __forceinline__ void Hold() { loads_.Hold(); }
+
   // The largest magnitudes of the lane's rows, see RowLoads::Peak, when the chunk is there.
   __device__ __forceinline__ void Peaks(uint32_t (&peaks)[kTiles]) const {
 #pragma unroll

@@ -77,15 +77,24 @@ __global__ void __launch_bounds__(kMiddleThreads, 1)
   const uint32_t lane_table = address + lane * 4;
   PanelCodes<kForm> codes;
   uint32_t gains[2][2];
-  const auto take = [&] {
-    uint32_t packed;
-    ring.Take(codes, packed);
-    ExpandGains(w.bytes.gains, packed, gains);
+  uint32_t panel[kPanelSteps][4] = {};
+  const auto decode = [&] {
+    ForEachStep<kForm>(codes, lane_table, gains, w.bytes.base, [&](auto step, const uint32_t u[4]) {
+#pragma unroll
+      for (int r = 0; r < 4; ++r) panel[step()][r] = u[r];
+    });
   };
+  // Of the fewest rows the first panel is decoded while activations come, if every warp has one; more leave no time for that.
+  const BandCuts first_pass = share.Pass(share.first_band);
+  bool decoded = kRows == 16 && first_pass.bands * first_pass.chunks >= kMiddleGroups;
   WaitForKernelsAhead();
   MakeOperands<kRows>(w, a, batch, share, operands, address + layout.offsets, peaks, warp, lane, [&] {
 #pragma unroll
     for (int i = MiddleEarly(kForm); i < MiddleDepth(kForm); ++i) ring.Fetch(i);
+    if (decoded) {
+      ring.Take(w.bytes, codes, gains);
+      decode();
+    }
   });
   FenceCopyEngine();
   __syncthreads();
@@ -113,13 +122,12 @@ __global__ void __launch_bounds__(kMiddleThreads, 1)
       }
 #pragma unroll
       for (int i = 0; i < kColumns / 8; ++i) sums[4 * i + 2] = sums[4 * i], sums[4 * i + 3] = sums[4 * i + 1];
-      uint32_t panel[kPanelSteps][4] = {};
       int chunk = first;
       do {
         const auto multiply = [&](int slice, int unit, const uint32_t (&of)[4]) {
           MultiplyColumns(sums, of, Columns(operands + slice * Layout::kSlice) + unit * 2);
         };
-        take();
+        if (!decoded) ring.Take(w.bytes, codes, gains);
         uint32_t gain[1][4] = {{gains[0][0], gains[1][0], gains[0][1], gains[1][1]}};  // a byte per step and lane is a column of A
         BeginProducts();
 #pragma unroll
@@ -127,10 +135,8 @@ __global__ void __launch_bounds__(kMiddleThreads, 1)
         CommitProducts();
         WaitForProducts<1>();  // the last panel's
         Keep(panel);
-        ForEachStep<kForm>(codes, lane_table, gains, w.bytes.base, [&](auto step, const uint32_t u[4]) {
-#pragma unroll
-          for (int r = 0; r < 4; ++r) panel[step()][r] = u[r];
-        });
+        if (!decoded) decode();
+        decoded = false;
         BeginProducts();
 #pragma unroll
         for (int step = 0; step < kPanelSteps; ++step)

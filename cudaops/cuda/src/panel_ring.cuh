@@ -35,6 +35,7 @@ class PanelRing {
  public:
   static constexpr int kSlot = PanelBytes(kForm), kBytes = kDepth * kSlot;
   static constexpr int kBarriers = kDepth * 8;  // bytes
+  static constexpr bool kByEngine = kEngine;
 
   __device__ __forceinline__ PanelRing(uint32_t slots, uint32_t barriers, const Source& source, int lane)
       : slots_(slots), slot_(slots), barriers_(barriers), barrier_(barriers), lane_(lane), source_(source) {
@@ -51,8 +52,8 @@ class PanelRing {
   // Begins to fetch the next panel to slot i; the first time to each, in order.
   __device__ __forceinline__ void Fetch(int i) { FetchTo(slots_ + i * kSlot, barriers_ + i * 8); }
 
-  // Waits for the panel whose turn it is, and loads it.
-  __device__ __forceinline__ void Take(PanelCodes<kForm>& codes, uint32_t& packed_gains) const {
+  // Waits for the panel whose turn it is, and loads it: codes and gains, a byte per step of each row.
+  __device__ __forceinline__ void Take(const ByteView& bytes, PanelCodes<kForm>& codes, uint32_t (&gains)[2][2]) const {
     if constexpr (kEngine) {
       Wait(barrier_, phase_);
     } else {
@@ -67,7 +68,7 @@ class PanelRing {
       codes.words[4 * v + 2] = vector.z;
       codes.words[4 * v + 3] = vector.w;
     }
-    packed_gains = LoadShared4(slot_ + lane_ * 4 + PanelVectors(kForm) * 512);
+    ExpandGains(bytes.gains, LoadShared4(slot_ + lane_ * 4 + PanelVectors(kForm) * 512), gains);
   }
 
   // The panel that was taken makes room for another. To be called when something that it is needed for has been stored, and not only when

@@ -36,6 +36,15 @@ class RowLoads {
     }
   }
 
+  // Nothing of what has been fetched is waited for before this.
+  __device__ __forceinline__ void Hold() {
+#pragma unroll
+    for (int i = 0; i < kTiles * kGroup; ++i) {
+      uint4& v = of_[i / kGroup][i % kGroup];
+      asm volatile("" : "+r"(v.x), "+r"(v.y), "+r"(v.z), "+r"(v.w));
+    }
+  }
+
   // Coordinate j of groups 2i and 2i + 1.
   __device__ __forceinline__ __half2 Pair(int tile, int j, int i) const {
     const uint4& v = of_[tile][j];

@@ -15,6 +15,7 @@
 #include "byte_operands.cuh"
 #include "device.h"
 #include "errors.h"
+#include "panel_ring.cuh"
 #include "share_rows.cuh"
 #include "small.h"
 
@@ -40,9 +41,10 @@ struct Sums {
 // Shared memory of a block, by address from its begin.
 template <Form kForm, int kRoom, bool kOwn, int kWarps, int kDepth>
 struct SmallBytesLayout {
+  using Ring = PanelRing<kForm, kDepth, false>;
   static constexpr int kTileBytes = ShareRows<Sums<kRoom>::kWords>::kTileBytes;
   static constexpr int kRings = TableWords(kForm) * 4;
-  static constexpr int kStages = kRings + kWarps * kDepth * PanelBytes(kForm);
+  static constexpr int kStages = kRings + kWarps * Ring::kBytes;
   static constexpr int kPeaks = kStages + (kOwn ? kWarps * kRoom * ChunkRow::kOffset : 0);
   static constexpr int kTiles = (kPeaks + kRoom * 4 + 15) / 16 * 16;
 
@@ -55,10 +57,11 @@ template <Form kForm, int kRoom, bool kOwn, int kWarps, int kDepth, int kEarly, 
 __global__ void __launch_bounds__(kWarps * 32, 1)
     SmallBytes(const __grid_constant__ PackedView w, const T* a, const __grid_constant__ Prepared prepared, int batch, void* y, bool half_y) {
   using Layout = SmallBytesLayout<kForm, kRoom, kOwn, kWarps, kDepth>;
-  constexpr int kVectors = PanelVectors(kForm), kSlot = PanelBytes(kForm), kThreads = kWarps * 32, kColumnTiles = ColumnTiles(kRoom);
+  using Ring = typename Layout::Ring;
+  constexpr int kThreads = kWarps * 32, kColumnTiles = ColumnTiles(kRoom);
   constexpr bool kAhead = kOwn && kEarly == kDepth;  // the first panel is decoded before the activations are there
   LetNextKernelBegin();
-  extern __shared__ __align__(128) unsigned char shared[];
+  extern __shared__ __align__(1024) unsigned char shared[];
   auto* peaks = reinterpret_cast<uint32_t*>(shared + Layout::kPeaks);
   const uint32_t address = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
   const int warp = __shfl_sync(0xffffffffu, threadIdx.x / 32, 0), lane = threadIdx.x % 32;
@@ -67,21 +70,10 @@ __global__ void __launch_bounds__(kWarps * 32, 1)
   Table<kForm, kThreads> table(w);
   const Share share(w, blockIdx.x);
   const int items = share.count * w.chunks, begin = Part(items, warp, kWarps), end = Part(items, warp + 1, kWarps);
-  const uint32_t ring = address + Layout::kRings + warp * kDepth * kSlot;
-  const unsigned char* next = w.panels + (static_cast<int64_t>(share.first) * w.chunks + begin) * kSlot + lane * 16;
-  int left = end - begin;
-  const auto fetch = [&](uint32_t to) {
-    if (left > 0) {
+  Ring ring(address + Layout::kRings + warp * Ring::kBytes, 0,
+            PanelRun<kForm>(w.panels + (static_cast<int64_t>(share.first) * w.chunks + begin) * Ring::kSlot, end - begin), lane);
 #pragma unroll
-      for (int v = 0; v < kVectors; ++v) CopyAsync16(to + lane * 16 + v * 512, next + v * 512);
-      if (lane < 8) CopyAsync16(to + lane * 16 + kVectors * 512, next + kVectors * 512);
-    }
-    CommitCopies();
-    next += kSlot;
-    --left;
-  };
-#pragma unroll
-  for (int i = 0; i < kEarly; ++i) fetch(ring + i * kSlot);
+  for (int i = 0; i < kEarly; ++i) ring.Fetch(i);
   const ShareRows<Sums<kRoom>::kWords> of_share(share, shared + Layout::kTiles);
   of_share.Begin(w, kThreads);
   T* const own = reinterpret_cast<T*>(shared + Layout::Activations(share.count));  // activations
@@ -90,24 +82,11 @@ __global__ void __launch_bounds__(kWarps * 32, 1)
   __syncthreads();
 
   const uint32_t lane_table = address + lane * 4;
-  uint32_t slot = ring;
   PanelCodes<kForm> codes;
   uint32_t gains[2][2];
   const auto take = [&] {
-    WaitForCopies<kDepth - 1>();
-    __syncwarp();
-#pragma unroll
-    for (int v = 0; v < kVectors; ++v) {
-      const uint4 vector = LoadShared16(slot + lane * 16 + v * 512);
-      codes.words[4 * v] = vector.x;
-      codes.words[4 * v + 1] = vector.y;
-      codes.words[4 * v + 2] = vector.z;
-      codes.words[4 * v + 3] = vector.w;
-    }
-    ExpandGains(w.bytes.gains, LoadShared4(slot + lane * 4 + kVectors * 512), gains);
-    __syncwarp();
-    fetch(slot);
-    slot = kDepth > 1 && slot < ring + (kDepth - 1) * kSlot ? slot + kSlot : ring;
+    ring.Take(w.bytes, codes, gains);
+    ring.Advance();
   };
   uint32_t first_gains[4], first_steps[kPanelSteps][4];
   if (kAhead && begin < end) {
@@ -124,7 +103,7 @@ __global__ void __launch_bounds__(kWarps * 32, 1)
   Operands<kRoom> b;
   const auto fetch_late = [&] {
 #pragma unroll
-    for (int i = kEarly; i < kDepth; ++i) fetch(ring + i * kSlot);
+    for (int i = kEarly; i < kDepth; ++i) ring.Fetch(i);
   };
   const auto make = [&] {
     const uint32_t stage = address + Layout::kStages + warp * kRoom * ChunkRow::kOffset;
@@ -214,7 +193,7 @@ __global__ void __launch_bounds__(kWarps * 32, 1)
 #pragma unroll
       for (int i = 0; i < kColumnTiles * 4; ++i) sum[i / 4][i % 4] = 0;
 #pragma unroll
-      for (int i = 0; i < kVectors * 4; ++i) sum[0][i % 4] ^= static_cast<int>(codes.words[i] ^ gains[0][0]);
+      for (int i = 0; i < PanelVectors(kForm) * 4; ++i) sum[0][i % 4] ^= static_cast<int>(codes.words[i] ^ gains[0][0]);
     } else {
       // The gains themselves are A for what goes with them: a byte per step and lane is a column of A.
       const uint32_t gain_bytes[4] = {gains[0][0], gains[1][0], gains[0][1], gains[1][1]};

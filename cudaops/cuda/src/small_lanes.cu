@@ -15,10 +15,11 @@ bool HasMany(const PackedView& w) { return WarpPanels(w) >= 16; }
 template <Form kForm, typename Operands>
 bool LaunchBytes(const PackedView& w, const __half* a, int batch, __half* y, cudaStream_t stream) {
   if constexpr (kForm == Form::kOneByte) {
-    return LaunchSmallLanes<kForm, Operands, Plan<false, 3, 2, false, true>>(w, a, batch, y, stream);
+    return LaunchSmallLanes<kForm, Operands, Plan<false, 3, 2, kInTurn, true>>(w, a, batch, y, stream);
   } else {
-    return (HasMany(w) && LaunchSmallLanes<kForm, Operands, Plan<true, 3, 2>>(w, a, batch, y, stream)) ||
-           (!HasFew(w) && LaunchSmallLanes<kForm, Operands, Plan<true, 3, 1>>(w, a, batch, y, stream)) ||
+    // Up to four rows are there so soon that with many panels nothing is gained by decoding one meanwhile.
+    return (HasMany(w) && Operands::kRows == 4 && LaunchSmallLanes<kForm, Operands, Plan<true, 3, 2>>(w, a, batch, y, stream)) ||
+           (!HasFew(w) && LaunchSmallLanes<kForm, Operands, Plan<true, 3, 1, kAlong>>(w, a, batch, y, stream)) ||
            LaunchSmallLanes<kForm, Operands, Plan<true, 2, 1>>(w, a, batch, y, stream);
   }
 }
@@ -33,7 +34,7 @@ bool Launch(const PackedView& w, const __half* a, int batch, __half* y, cudaStre
   }
   if (batch <= 4 && LaunchBytes<kForm, ByteLanes<4>>(w, a, batch, y, stream)) return true;
   // Float16 as it is takes less time to make ready, and more to multiply.
-  if (kForm != Form::kOneByte && HasFew(w)) return LaunchSmallLanes<kForm, HalfOperands<8>, Plan<false, 1, 1, true>>(w, a, batch, y, stream);
+  if (kForm != Form::kOneByte && HasFew(w)) return LaunchSmallLanes<kForm, HalfOperands<8>, Plan<false, 1, 1, kAhead>>(w, a, batch, y, stream);
   return LaunchBytes<kForm, ByteLanes<8>>(w, a, batch, y, stream);
 }
 

@@ -7,8 +7,8 @@
 // The biases of weights a constant A multiplies once for each chunk, and the sums of panels begin with that. The sums of a panel are
 // rounded to integers in a unit of the row, which warps can add up in any order.
 //
-// What does not depend on the activations is done before the kernel ahead has ended: the table, the first panels of the ring, and
-// the bytes of the first one.
+// What does not depend on the activations is done before the kernel ahead has ended, or while they are on their way: the table, the first
+// panels of the ring, and the bytes of the first one.
 
 #ifndef COSETQ_CUDA_SMALL_LANES_CUH_
 #define COSETQ_CUDA_SMALL_LANES_CUH_
@@ -36,14 +36,18 @@ struct LaneSums {
   }
 };
 
+// When the first panel of a warp is decoded: when its turn comes; before the kernel ahead has ended, for which all of a ring must have been
+// asked for, since lanes count their copies; or while activations are on their way, if the copy engine has fetched it.
+enum FirstPanel { kInTurn, kAhead, kAlong };
+
 // How a kernel goes about it: who fills a warp's ring, of how many panels, of which so many are asked for before the activations, the
-// others right behind them or, so as not to hold them up, when they are there; and whether the first panel is decoded before that, for
-// which all must have been asked for: lanes count their copies.
-template <bool kByEngine, int kPanels, int kEarlyPanels = kPanels, bool kDecodeAhead = false, bool kRestBehind = false>
+// others right behind them or, so as not to hold them up, when they are there.
+template <bool kByEngine, int kPanels, int kEarlyPanels = kPanels, FirstPanel kDecode = kInTurn, bool kRestBehind = false>
 struct Plan {
-  static_assert(!kDecodeAhead || kEarlyPanels == kPanels);
-  static constexpr bool kEngine = kByEngine, kAhead = kDecodeAhead, kBehind = kRestBehind;
+  static_assert(kDecode != kAhead || kEarlyPanels == kPanels);
+  static constexpr bool kEngine = kByEngine, kBehind = kRestBehind;
   static constexpr int kDepth = kPanels, kEarly = kEarlyPanels;
+  static constexpr FirstPanel kFirst = kDecode;
 };
 
 // Shared memory of a block, by address from its begin.
@@ -70,9 +74,10 @@ __global__ void __launch_bounds__(SmallLanesLayout<kForm, Operands, 1>::kThreads
 #else
   using Ring = PanelRing<kForm, Plan::kDepth, false>;
 #endif
+  constexpr FirstPanel kFirst = Plan::kFirst == kAlong && !Ring::kByEngine ? kInTurn : Plan::kFirst;
   constexpr int kWarps = Layout::kWarps, kThreads = Layout::kThreads, kTiles = Operands::kTiles, kTileRows = Operands::kTileRows;
   LetNextKernelBegin();
-  extern __shared__ __align__(128) unsigned char shared[];
+  extern __shared__ __align__(1024) unsigned char shared[];
   auto* peaks = reinterpret_cast<uint32_t*>(shared + Layout::kPeaks);
   const uint32_t address = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
   const int warp = __shfl_sync(0xffffffffu, threadIdx.x / 32, 0), lane = threadIdx.x % 32;
@@ -94,20 +99,16 @@ __global__ void __launch_bounds__(SmallLanesLayout<kForm, Operands, 1>::kThreads
   const uint32_t lane_table = address + lane * 4;
   PanelCodes<kForm> codes;
   uint32_t gains[2][2];
-  const auto take = [&] {
-    uint32_t packed;
-    ring.Take(codes, packed);
-    ExpandGains(w.bytes.gains, packed, gains);
-  };
   const auto decode = [&](const auto& use) { ForEachStep<kForm>(codes, lane_table, gains, w.bytes.base, use); };
   uint32_t first_steps[kPanelSteps][4];
-  if (Plan::kAhead && begin < end) {
-    take();
+  const auto decode_first = [&] {
+    ring.Take(w.bytes, codes, gains);
     decode([&](int step, const uint32_t u[4]) {
 #pragma unroll
       for (int r = 0; r < 4; ++r) first_steps[step][r] = u[r];
     });
-  }
+  };
+  if (kFirst == kAhead && begin < end) decode_first();
   int tile = begin % share.count, chunk = begin / share.count, last = (end - 1) / share.count;
   asm volatile("" : "+r"(tile), "+r"(chunk), "+r"(last));  // now, while there is time
   Operands b(w, a, batch, lane);
@@ -132,14 +133,20 @@ __global__ void __launch_bounds__(SmallLanesLayout<kForm, Operands, 1>::kThreads
   };
   if (begin < end) b.Fetch(w, chunk);
   if (Plan::kBehind) fetch_rest();
+  if constexpr (kFirst == kAlong) {
+    int once = begin < end;  // a loop, ahead of which the compiler does not move what waits for activations
+    asm volatile("" : "+r"(once));
+    for (; once > 0; --once) decode_first();
+    b.Hold();
+  }
   if (begin < end) raise_peaks();
   if (!Plan::kBehind) fetch_rest();
   if (begin < end) b.Make(w, largest, lane);
-  if (Plan::kAhead && begin < end) ring.Advance();
+  if (kFirst == kAhead && begin < end) ring.Advance();
 
   typename Operands::Sums sum;
   const auto multiply = [&] {
-    take();
+    ring.Take(w.bytes, codes, gains);
     if constexpr (kWork == kFetch) {
       uint32_t all = gains[0][0] ^ gains[0][1] ^ gains[1][0] ^ gains[1][1];
 #pragma unroll
@@ -161,7 +168,7 @@ __global__ void __launch_bounds__(SmallLanesLayout<kForm, Operands, 1>::kThreads
   };
   // The first panel, while other warps are waiting for their activations.
   if (begin < end) {
-    if constexpr (Plan::kAhead) {
+    if constexpr (kFirst != kInTurn) {
       b.Begin(gains, sum);
 #pragma unroll
       for (int step = 0; step < kPanelSteps; ++step) b.Multiply(first_steps[step], step, sum);
@@ -190,7 +197,7 @@ __global__ void __launch_bounds__(SmallLanesLayout<kForm, Operands, 1>::kThreads
       for (int r = 0; r < kRegisters; ++r)
         AddShared(to + static_cast<uint32_t>(i * kRegisters + r) * 128, b.Sum(sum, i, r));
     }
-    if (!Plan::kAhead || item > begin) ring.Advance();
+    if (kFirst != kAhead || item > begin) ring.Advance();
     if (++item == end) break;
     if (++tile == share.count) {
       tile = 0;
