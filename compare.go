@@ -257,7 +257,7 @@ func (c *comparison) load(ctx context.Context, m *onnx.Model, name string) (*run
 	session, err := c.runtime.NewSession(path, accurately(c.options.Session))
 	if err != nil {
 		if errors.Is(err, ort.ErrModel) {
-			return nil, fail(BadModel, err, "`cosetq inspect` shows what is in the models")
+			return nil, fail(BadModel, fmt.Errorf("%s, with what its layers compute among its outputs: %w", m.Path(), err), "`cosetq inspect %s` shows what is in it", m.Path())
 		}
 		return nil, err
 	}
