@@ -12,7 +12,6 @@ namespace {
 constexpr int64_t kSerialWork = 1 << 18;  // products below this stay on the calling thread
 constexpr int64_t kDecodeWork = 8;   // decoding a weight costs about as much as this many products
 constexpr int kSpins = 1000;         // before a thread that waits lets others run
-constexpr int64_t kLookupTiles = 8;  // fewer do not repay the tables
 
 bool HasIntegerGains(const WeightView& w) { return w.gains == nullptr || w.tables->integer_gains; }
 

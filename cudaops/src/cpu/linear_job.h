@@ -76,6 +76,8 @@ struct Unit {
   int64_t first_tile, last_tile, first_block, last_block, first_column, columns;
 };
 
+inline constexpr int64_t kLookupTiles = 8;  // of a weight for RunLookup, at least: fewer do not repay the tables
+
 Outcome RunDecoded(const Job& common, DecodeFn decode);
 // parts as in LookupBuildFn and PanelQuantizeFn.
 Outcome RunLookup(const Job& common, int parts);

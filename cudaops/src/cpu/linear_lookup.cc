@@ -21,6 +21,7 @@ constexpr int64_t kShare = 4;              // of the tiles that are left, the pa
 constexpr int64_t kPartBytes = 16 << 10;   // of tables that stay in the first-level cache while tiles pass
 constexpr int64_t kBuildGroups = 32;       // whose tables are built at a time
 constexpr int64_t kWorthTiles = 6;         // fewer do not repay the tables of one more thread
+static_assert(kWorthTiles <= kLookupTiles, "or no thread would begin with a weight of few tiles");
 // Of a slice, for as many rows of A as there may be.
 constexpr int64_t kMostTables = kSliceGroups * kLookupRows * (kBlockTable + kNibbleTable);  // bytes
 constexpr int64_t kMostSteps = kSliceGroups * kLookupRows / 4;
