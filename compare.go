@@ -61,7 +61,7 @@ type LayerTrial struct {
 	Exclude string        `json:"exclude"` // the pattern for QuantizeOptions.Sites or --exclude
 	Bytes   int64         `json:"bytes"`   // by which the file would grow
 	SQNR    eval.Decibels `json:"sqnr_db"` // of the outputs then
-	Gain    float64       `json:"gain_db"`
+	Gain    eval.Decibels `json:"gain_db"`
 	Finer   *FinerTrial   `json:"finer,omitempty"` // nil for a layer that has the finest preset, or no codec
 }
 
@@ -71,7 +71,7 @@ type FinerTrial struct {
 	Layer string        `json:"layer"` // for QuantizeOptions.Layers or --layer
 	Bytes int64         `json:"bytes"`
 	SQNR  eval.Decibels `json:"sqnr_db"`
-	Gain  float64       `json:"gain_db"`
+	Gain  eval.Decibels `json:"gain_db"`
 }
 
 // BisectReport is what the search for the layer that breaks a tolerance found.

@@ -1,6 +1,7 @@
 package cosetq
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math"
@@ -95,12 +96,7 @@ func (c *comparison) tryLayers(ctx context.Context, r *CompareReport) error {
 	for i := range order {
 		order[i] = i
 	}
-	slices.SortStableFunc(order, func(a, b int) int {
-		if r.Layers[a].Local < r.Layers[b].Local {
-			return -1
-		}
-		return 1
-	})
+	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(r.Layers[a].Local, r.Layers[b].Local) })
 	order = order[:min(c.options.Top, len(order))]
 	if len(order) == 0 {
 		return nil
@@ -122,24 +118,27 @@ func (c *comparison) tryLayers(ctx context.Context, r *CompareReport) error {
 			return err
 		}
 		l := &r.Layers[i]
-		t := LayerTrial{Node: l.Node, Exclude: patternOf(l.Node), Bytes: l.FloatBytes - l.Bytes, SQNR: sqnr, Gain: float64(sqnr - all)}
+		t := LayerTrial{Node: l.Node, Exclude: patternOf(l.Node), Bytes: l.FloatBytes - l.Bytes, SQNR: sqnr, Gain: gain(all, sqnr)}
 		if bits, codec := c.finer(i); codec != nil {
 			sqnr, err := c.trial(ctx, reference, others, func(m *onnx.Model) error { return c.recode(ctx, m, i, codec) })
 			if err != nil {
 				return err
 			}
-			t.Finer = &FinerTrial{Layer: fmt.Sprintf("%s=%d", t.Exclude, bits), Bytes: quant.PlannedBytes(codec, l.N, l.K) - l.Bytes, SQNR: sqnr, Gain: float64(sqnr - all)}
+			t.Finer = &FinerTrial{Layer: fmt.Sprintf("%s=%d", t.Exclude, bits), Bytes: quant.PlannedBytes(codec, l.N, l.K) - l.Bytes, SQNR: sqnr, Gain: gain(all, sqnr)}
 		}
 		r.Trials = append(r.Trials, t)
 		step(1)
 	}
-	slices.SortStableFunc(r.Trials, func(a, b LayerTrial) int {
-		if a.Gain > b.Gain {
-			return -1
-		}
-		return 1
-	})
+	slices.SortStableFunc(r.Trials, func(a, b LayerTrial) int { return cmp.Compare(b.Gain, a.Gain) })
 	return nil
+}
+
+// gain is what a trial gained: 0 where neither form has any error, whose ratios are infinite.
+func gain(before, after eval.Decibels) eval.Decibels {
+	if before == after {
+		return 0
+	}
+	return after - before
 }
 
 // finer returns the next preset above the codec that a layer has; none where there is no such preset or no codec.

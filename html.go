@@ -106,9 +106,9 @@ func (r *CompareReport) WritePage(ctx context.Context, path string, o PageOption
 		p.Layers = append(p.Layers, line)
 	}
 	for _, x := range r.Trials {
-		p.Trials = append(p.Trials, report.Trial{Node: x.Node, Option: "--exclude " + shellescape.Quote(x.Exclude), Cost: Size(x.Bytes), Gain: x.Gain})
+		p.Trials = append(p.Trials, report.Trial{Node: x.Node, Option: "--exclude " + shellescape.Quote(x.Exclude), Cost: Size(x.Bytes), Gain: float64(x.Gain)})
 		if f := x.Finer; f != nil {
-			p.Trials = append(p.Trials, report.Trial{Node: x.Node, Option: "--layer " + shellescape.Quote(f.Layer), Cost: Size(f.Bytes), Gain: f.Gain})
+			p.Trials = append(p.Trials, report.Trial{Node: x.Node, Option: "--layer " + shellescape.Quote(f.Layer), Cost: Size(f.Bytes), Gain: float64(f.Gain)})
 		}
 	}
 	if b := r.Bisect; b != nil && b.First != "" {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"slices"
@@ -87,6 +88,14 @@ func decibels(d eval.Decibels) string {
 	return fmt.Sprintf("%.1f", float64(d))
 }
 
+// gained prints a difference of ratios; +∞ where an error is gone altogether.
+func gained(d eval.Decibels) string {
+	if math.IsInf(float64(d), 1) {
+		return "+∞"
+	}
+	return fmt.Sprintf("%+.1f", float64(d))
+}
+
 // listed is how many layers compare prints unless asked for all.
 const listed = 10
 
@@ -97,12 +106,7 @@ func printCompare(con *console, r *cosetq.CompareReport, all bool) error {
 	layers := slices.Clone(r.Layers)
 	if !all && len(layers) > listed {
 		worst := slices.Clone(layers)
-		slices.SortStableFunc(worst, func(a, b cosetq.ComparedLayer) int {
-			if a.Local < b.Local {
-				return -1
-			}
-			return 1
-		})
+		slices.SortStableFunc(worst, func(a, b cosetq.ComparedLayer) int { return cmp.Compare(a.Local, b.Local) })
 		limit := worst[listed-1].Local
 		layers = slices.DeleteFunc(layers, func(l cosetq.ComparedLayer) bool { return l.Local > limit })
 		fmt.Fprintf(con.out, "the worst %d of %d layers (--layers lists all)\n", len(layers), len(r.Layers))
@@ -128,9 +132,9 @@ func printCompare(con *console, r *cosetq.CompareReport, all bool) error {
 	}
 	fmt.Fprintln(con.out, "one at a time, kept in float, or with more bits to nearest where that helps:")
 	for _, x := range r.Trials {
-		fmt.Fprintf(con.out, "  %-40s %+.1f dB (%s)   +%s", shorten(x.Node, 40), x.Gain, decibels(x.SQNR), cosetq.Size(x.Bytes))
+		fmt.Fprintf(con.out, "  %-40s %s dB (%s)   +%s", shorten(x.Node, 40), gained(x.Gain), decibels(x.SQNR), cosetq.Size(x.Bytes))
 		if f := x.Finer; f != nil && f.Gain > 0 {
-			fmt.Fprintf(con.out, "   or with %s bits %+.1f dB (%s)   +%s", f.Layer[len(f.Layer)-1:], f.Gain, decibels(f.SQNR), cosetq.Size(f.Bytes))
+			fmt.Fprintf(con.out, "   or with %s bits %s dB (%s)   +%s", f.Layer[len(f.Layer)-1:], gained(f.Gain), decibels(f.SQNR), cosetq.Size(f.Bytes))
 		}
 		fmt.Fprintln(con.out)
 	}
@@ -139,9 +143,9 @@ func printCompare(con *console, r *cosetq.CompareReport, all bool) error {
 		_, err := fmt.Fprintln(con.out, "suggest: none; no single layer is to blame, more bits or data help all of them")
 		return err
 	}
-	fmt.Fprintf(con.out, "suggest: --exclude %s   +%s, %+.1f dB\n", shellescape.Quote(best.Exclude), cosetq.Size(best.Bytes), best.Gain)
+	fmt.Fprintf(con.out, "suggest: --exclude %s   +%s, %s dB\n", shellescape.Quote(best.Exclude), cosetq.Size(best.Bytes), gained(best.Gain))
 	if f := best.Finer; f != nil && f.Gain > 0 {
-		fmt.Fprintf(con.out, "     or: --layer %s   +%s, %+.1f dB\n", shellescape.Quote(f.Layer), cosetq.Size(f.Bytes), f.Gain)
+		fmt.Fprintf(con.out, "     or: --layer %s   +%s, %s dB\n", shellescape.Quote(f.Layer), cosetq.Size(f.Bytes), gained(f.Gain))
 	}
 	return nil
 }
