@@ -48,10 +48,15 @@ func unsupported(format string, args ...any) error {
 // foldable lists the operators of default-domain nodes whose output constant follows from constant input 0.
 var foldable = map[string]bool{
 	"Identity": true, "Cast": true, "Transpose": true, "Reshape": true, "Squeeze": true, "Unsqueeze": true,
-	"Flatten": true, "DequantizeLinear": true,
+	"Flatten": true, "DequantizeLinear": true, "Split": true, "Slice": true,
 }
 
-func isFoldable(n *onnx.Node) bool {
+// folds reports whether what n computes of a constant input 0 can be followed.
+func (vs *values) folds(n *onnx.Node) bool {
+	if standard(n, "Gather") {
+		_, _, ok := vs.picked(n)
+		return ok
+	}
 	return foldable[n.OpType] && standard(n, n.OpType)
 }
 
@@ -84,21 +89,21 @@ func (vs *values) follow(v *onnx.Value, depth int) (*constant, error) {
 		}
 		return stored(t, v)
 	}
-	if !isFoldable(n) {
+	if !vs.folds(n) {
 		return nil, dynamic("%q is computed by %s", v.Name, n.OpType)
 	}
 	c, err := vs.follow(vs.input(n, 0), depth+1)
 	if err != nil {
 		return nil, err
 	}
-	if err := vs.fold(c, n, depth); err != nil {
+	if err := vs.fold(c, n, slices.Index(n.Outputs, v.Name), depth); err != nil {
 		return nil, err
 	}
 	return c, nil
 }
 
-// fold changes c, the constant input 0 of n, into the output of n.
-func (vs *values) fold(c *constant, n *onnx.Node, depth int) error {
+// fold changes c, the constant input 0 of n, into output out of n.
+func (vs *values) fold(c *constant, n *onnx.Node, out, depth int) error {
 	switch n.OpType {
 	case "Identity":
 		return nil
@@ -108,6 +113,12 @@ func (vs *values) fold(c *constant, n *onnx.Node, depth int) error {
 		return c.transpose(n.Ints("perm"))
 	case "DequantizeLinear":
 		return vs.dequantize(c, n, depth)
+	case "Split":
+		return vs.split(c, n, out, depth)
+	case "Slice":
+		return vs.slice(c, n, depth)
+	case "Gather":
+		return vs.pick(c, n)
 	case "Flatten":
 		axis, err := wrapAxis(n.Int("axis", 1), len(c.dims), len(c.dims))
 		if err != nil {
@@ -167,6 +178,12 @@ func constantTensor(n *onnx.Node) (*onnx.Tensor, error) {
 
 func (c *constant) note(format string, args ...any) { c.recipe += "|" + fmt.Sprintf(format, args...) }
 
+// noteValues notes what changes the elements, not only how they are seen.
+func (c *constant) noteValues(format string, args ...any) {
+	c.note(format, args...)
+	c.values += "|" + fmt.Sprintf(format, args...)
+}
+
 // isContiguous reports whether the elements stand in row-major order; the stride of a dimension of 1 says nothing.
 func (c *constant) isContiguous() bool {
 	for i, s := range contiguous(c.dims) {
@@ -192,8 +209,7 @@ func (c *constant) cast(to onnx.DataType) error {
 		return unsupported("it is cast to %v", to)
 	}
 	c.dtype = to
-	c.note("cast %d", to)
-	c.values += fmt.Sprintf("|cast %d", to)
+	c.noteValues("cast %d", to)
 	return nil
 }
 

@@ -45,6 +45,13 @@ func chains(rng *rand.Rand) []chain {
 		}
 		return floats("scale", dims, v)
 	}
+	wide := func(name string, dims ...int64) *onnx.Tensor { // more than the weight needs
+		size := 1
+		for _, d := range dims {
+			size *= int(d)
+		}
+		return floats(name, dims, normal(rng, size))
+	}
 	list := func(name string, v ...int64) *onnx.Tensor { return onnx.NewTensor(name, []int64{int64(len(v))}, v) }
 	op := func(op, out string, in []string, attrs ...*onnx.Attribute) *onnx.Node {
 		return node(out, op, in, []string{out}, attrs...)
@@ -97,6 +104,25 @@ func chains(rng *rand.Rand) []chain {
 			op("DequantizeLinear", "d", []string{"q", "scale"}, onnx.IntAttr("axis", 0)), op("Transpose", "w", []string{"d"})}},
 		{name: "transposed, then dequantized", tensors: []*onnx.Tensor{raw("q", onnx.Int8, n, k), scales(n)}, nodes: []*onnx.Node{
 			op("Transpose", "t", []string{"q"}), op("DequantizeLinear", "w", []string{"t", "scale"}, onnx.IntAttr("axis", 1))}},
+		{name: "split of rows, transposed", tensors: []*onnx.Tensor{wide("v", 3*n, k)}, nodes: []*onnx.Node{
+			node("s", "Split", []string{"v"}, []string{"a", "b", "c"}, onnx.IntAttr("num_outputs", 3)), op("Transpose", "w", []string{"b"})}},
+		{name: "split of columns", tensors: []*onnx.Tensor{wide("v", k, 2*n), list("s", 16, n, 32)}, nodes: []*onnx.Node{
+			node("s", "Split", []string{"v", "s"}, []string{"a", "w", "c"}, onnx.IntAttr("axis", -1))}},
+		{name: "uneven split, the last part", tensors: []*onnx.Tensor{wide("v", k, 3*n-1), list("s", -n), list("e", 4*n), list("a", 1)}, nodes: []*onnx.Node{
+			node("s", "Split", []string{"v"}, []string{"p", "q"}, onnx.IntAttr("axis", 1), onnx.IntAttr("num_outputs", 2)),
+			op("Slice", "w", []string{"q", "s", "e", "a"})}},
+		{name: "slice of both axes", tensors: []*onnx.Tensor{wide("v", k+3, n+5), list("s", 1, -n), list("e", k+1, 1<<62)}, nodes: []*onnx.Node{
+			op("Slice", "w", []string{"v", "s", "e"})}},
+		{name: "slice, transpose, slice", tensors: []*onnx.Tensor{wide("v", n+5, k+3), list("s", 2), list("e", n+2), list("s2", 3), list("e2", k+3)}, nodes: []*onnx.Node{
+			op("Slice", "p", []string{"v", "s", "e"}), op("Transpose", "t", []string{"p"}), op("Slice", "w", []string{"t", "s2", "e2"})}},
+		{name: "every other row", refused: rewrite.UnsupportedAttr, tensors: []*onnx.Tensor{wide("v", 2*k, n), list("s", 0), list("e", 2*k), list("a", 0), list("st", 2)},
+			nodes: []*onnx.Node{op("Slice", "w", []string{"v", "s", "e", "a", "st"})}},
+		{name: "one of a stack", tensors: []*onnx.Tensor{wide("v", 3, k, n), onnx.NewTensor("i", []int64{}, []int64{2})}, nodes: []*onnx.Node{
+			op("Gather", "w", []string{"v", "i"})}},
+		{name: "one of a stack inside, transposed", tensors: []*onnx.Tensor{wide("v", n, 3, k), onnx.NewTensor("i", []int64{1, 1}, []int64{-2}), list("a", 1, 2)}, nodes: []*onnx.Node{
+			op("Gather", "g", []string{"v", "i"}, onnx.IntAttr("axis", 1)), op("Squeeze", "q", []string{"g", "a"}), op("Transpose", "w", []string{"q"})}},
+		{name: "dequantized, then split", tensors: []*onnx.Tensor{raw("q", onnx.Int8, k, 2*n), scales(2 * n)}, nodes: []*onnx.Node{
+			op("DequantizeLinear", "d", []string{"q", "scale"}), node("s", "Split", []string{"d"}, []string{"a", "w"}, onnx.IntAttr("axis", 1), onnx.IntAttr("num_outputs", 2))}},
 	}
 }
 

@@ -20,7 +20,8 @@ func (vs *values) embedding(n *onnx.Node) (site Site, ok bool) {
 	if err != nil && !errors.As(err, &no) || c == nil || len(c.dims) != 2 || c.dtype != onnx.Float && c.dtype != onnx.Float16 {
 		return site, false
 	}
-	site = Site{Op: n.OpType, Status: Candidate, root: c.root, Initializer: c.root.Name, DType: c.dtype, Weights: c.size()}
+	site = Site{Op: n.OpType, Status: Candidate}
+	site.hold(c)
 	if err != nil {
 		site.skip(no.reason, "%s", no.why)
 		return site, true

@@ -30,7 +30,7 @@ func (vs *values) describeFused(site *Site, n *onnx.Node) (ok bool) {
 		if err != nil || len(c.dims) < 2 || c.size() <= site.Weights {
 			continue
 		}
-		site.root, site.Initializer, site.DType, site.Weights = c.root, c.root.Name, c.dtype, c.size()
+		site.hold(c)
 	}
 	if site.root == nil {
 		return false

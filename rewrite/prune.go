@@ -53,11 +53,18 @@ func (p *pruner) drop(v *onnx.Value) {
 		return
 	}
 	n := v.Node
-	if n == nil || !isFoldable(n) && !standard(n, "Constant") {
+	if n == nil || !p.vs.folds(n) && !standard(n, "Constant") {
 		return
 	}
-	p.nodes[n] = true // these operators have one output
-	p.gone[ref] = true
+	for _, out := range n.Outputs { // a Split has several
+		if o := p.vs.local(v.Scope, out); o != nil && p.used(o) {
+			return
+		}
+	}
+	p.nodes[n] = true
+	for _, out := range n.Outputs {
+		p.gone[valueRef{v.Scope.Graph, out}] = true
+	}
 	for i := range n.Inputs {
 		if in := p.vs.input(n, i); in != nil {
 			p.drop(in)

@@ -45,7 +45,7 @@ func (vs *values) floatReader(v *onnx.Value, coded map[onnx.Use]bool, seen map[*
 		if coded[u] {
 			continue
 		}
-		if !isFoldable(u.Node) || u.Input != 0 {
+		if !vs.folds(u.Node) || u.Input != 0 {
 			return describe(u.Node)
 		}
 		for _, out := range u.Node.Outputs {

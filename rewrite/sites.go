@@ -78,6 +78,12 @@ type Site struct {
 	linear *linear
 	node   *onnx.Node
 	root   *onnx.Value
+	values string // equal for sites with the same weights
+}
+
+// hold notes where the weights are.
+func (s *Site) hold(c *constant) {
+	s.root, s.values, s.Initializer, s.DType, s.Weights = c.root, c.values, c.root.Name, c.dtype, c.size()
 }
 
 // HasBias reports whether the layer adds a constant bias, which a correction can go into.
@@ -152,7 +158,7 @@ func (s *Site) skip(r Reason, format string, args ...any) {
 func (vs *values) describeLinear(site *Site, n *onnx.Node) {
 	l, c, err := vs.linear(n)
 	if c != nil {
-		site.root, site.Initializer, site.DType, site.Weights = c.root, c.root.Name, c.dtype, c.size()
+		site.hold(c)
 	}
 	var no *notConstant
 	if errors.As(err, &no) {
@@ -252,10 +258,10 @@ func choose(sites []Site, opts Options) error {
 // whose site is a Candidate or Quantized already; 0 when there are none.
 func Coverage(sites []Site) (weights int64, share float64) {
 	var taken int64
-	total, got := map[any]bool{}, map[any]bool{}
+	total, got := map[string]bool{}, map[string]bool{}
 	for i := range sites {
 		s := &sites[i]
-		var key any = s.root
+		key := s.values
 		if s.root == nil {
 			key = s.Initializer
 		}
