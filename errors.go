@@ -106,7 +106,7 @@ func classify(err error) (kind Kind, hint string) {
 		return Usage, "choose another name, or pass --force to replace it"
 	case errors.Is(err, ort.ErrInput):
 		return Usage, "`cosetq inspect MODEL` shows the inputs; the recipe must give values of that type and shape"
-	case errors.Is(err, onnx.ErrSameFile):
+	case errors.Is(err, onnx.ErrSameFile), errors.Is(err, onnx.ErrNotFile):
 		return Usage, "choose another -o"
 	case errors.Is(err, finetune.ErrCheckpoint):
 		return Usage, "repeat the command that was interrupted with --resume added, or leave --resume out to start anew"

@@ -149,6 +149,9 @@ func OutputPath(output, input, ending string, overwrite bool) (string, error) {
 	}
 	if info, err := os.Stat(output); err == nil && info.IsDir() {
 		return "", usage(fmt.Errorf("%s is a folder", output), "name a file in it")
+	} else if err == nil && !info.Mode().IsRegular() {
+		// Renaming a file to its name would take the device or pipe away, from everybody.
+		return "", usage(fmt.Errorf("%s is no regular file", output), "outputs are written under another name first, and cannot go to a device or pipe")
 	} else if err == nil && !overwrite {
 		return "", fmt.Errorf("%s: %w", output, fs.ErrExist)
 	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {

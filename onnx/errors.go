@@ -33,6 +33,8 @@ var (
 	ErrTooLarge = errors.New("larger than the 2 GiB a protobuf file may have")
 	// ErrSameFile: a model would be written onto a file that it is being read from.
 	ErrSameFile = errors.New("refusing to write onto a file that the model is read from")
+	// ErrNotFile: a folder, device or pipe has the name that a file is to get; renaming would take it away.
+	ErrNotFile = errors.New("it is no regular file")
 	// ErrChanged: a file was truncated or rewritten in place while it was open.
 	ErrChanged = errors.New("the file changed while it was read")
 	// ErrVerify: what was written does not read back as what was meant.

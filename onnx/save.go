@@ -243,8 +243,8 @@ func (s *saver) checkTarget(path string) error {
 		}
 		return nil
 	}
-	if info.IsDir() {
-		return fmt.Errorf("%s is a directory", path)
+	if !info.Mode().IsRegular() {
+		return fmt.Errorf("%s: %w", path, ErrNotFile)
 	}
 	for d := range s.docs {
 		if d.reads(info) {
