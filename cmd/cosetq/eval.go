@@ -52,7 +52,7 @@ agreement makes sense.`,
 	cmd.Flags().StringVar(&data, "data", "", "data recipe, or random:N")
 	cmd.Flags().IntVar(&o.Samples, "limit", 0, "number of samples (0: all); token windows are spread evenly")
 	cmd.Flags().Uint64Var(&o.Seed, "seed", 0, "seed of random data")
-	cmd.Flags().Float64Var(&o.MaxDrop, "max-drop", 0, "fail with exit code 5 when a model is worse than the first by more: bits per token, points of top-1, or share of error in the outputs (agreement)")
+	cmd.Flags().Var((*positive)(&o.MaxDrop), "max-drop", "fail with exit code 5 when a model is worse than the first by more: bits per token, points of top-1, or share of error in the outputs (agreement)")
 	cmd.Flags().IntVar(&o.Batch, "batch", 0, "samples per run where the model allows it (0: chosen by task)")
 	return cmd
 }
