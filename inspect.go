@@ -2,8 +2,10 @@ package cosetq
 
 import (
 	"cmp"
+	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"golang.org/x/sync/errgroup"
 
@@ -130,6 +132,15 @@ func (r *InspectReport) estimates(sites []rewrite.Site, opts rewrite.Options) ([
 	return slices.DeleteFunc(list, func(e Estimate) bool { return e.BitsPerWeight == 0 }), err
 }
 
+// OthersText lists the largest of them: what operators read them, how large they are and the code of the reason; "" for none.
+func OthersText(others []OtherWeights) string {
+	var text []string
+	for _, o := range others[:min(len(others), 5)] {
+		text = append(text, fmt.Sprintf("%s %s (%s)", o.Op, Size(o.Bytes), o.Reason))
+	}
+	return strings.Join(text, ", ")
+}
+
 // smallConstant is the size below which constants are not worth a word.
 const smallConstant = 4096
 
@@ -149,8 +160,8 @@ func otherWeights(m *onnx.Model, sites []rewrite.Site) []OtherWeights {
 			continue
 		}
 		op := "outputs"
-		if len(v.Uses) > 0 && v.Uses[0].Node != nil {
-			op = v.Uses[0].Node.OpType
+		if n := consumer(x, v); n != nil {
+			op = n.OpType
 		}
 		if byOp[op] == nil {
 			byOp[op] = &OtherWeights{Op: op, Reason: otherReason(op)}
@@ -164,6 +175,21 @@ func otherWeights(m *onnx.Model, sites []rewrite.Site) []OtherWeights {
 	}
 	slices.SortStableFunc(list, func(a, b OtherWeights) int { return cmp.Compare(b.Bytes, a.Bytes) })
 	return list
+}
+
+// consumer returns the first reader of v that does more than to arrange or dequantize it; nil where v is an output.
+func consumer(x *onnx.Index, v *onnx.Value) *onnx.Node {
+	for range 64 { // a damaged graph may go round in a circle
+		if v == nil || len(v.Uses) == 0 || v.Uses[0].Node == nil {
+			break
+		}
+		n := v.Uses[0].Node
+		if !rewrite.Arranges(n) || len(n.Outputs) == 0 {
+			return n
+		}
+		v = x.Lookup(v.Uses[0].Scope, n.Outputs[0])
+	}
+	return nil
 }
 
 // readBy tells whether the first reader of v is an operator of that type.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/cosetq/cosetq"
@@ -165,5 +166,29 @@ func TestProblemsAreToldFirst(t *testing.T) {
 		if kind, _ := cosetq.Classify(err); kind != cosetq.BadModel || !errors.Is(err, c.want) && c.want != nil || stages > 0 {
 			t.Errorf("opset %d: %v after %d steps", c.opset, err, stages)
 		}
+	}
+}
+
+// Weights of other operators are told under the operator that computes with them, also where nothing can be quantized.
+func TestOtherWeightsAreNamed(t *testing.T) {
+	m := onnx.NewModel(8, 17, "others")
+	m.Graph.Inputs = []*onnx.ValueInfo{onnx.NewValueInfo("x", onnx.Float, "batch", 64)}
+	m.Graph.Outputs = []*onnx.ValueInfo{onnx.NewValueInfo("y", onnx.Float, "batch", 4, 16)}
+	m.Graph.Initializers = []*onnx.Tensor{onnx.NewTensor("w", []int64{4, 16, 64}, make([]float32, 4*16*64))}
+	m.Graph.Nodes = []*onnx.Node{
+		onnx.NewNode("Transpose", []string{"w"}, []string{"t"}, onnx.IntsAttr("perm", 2, 0, 1)),
+		onnx.NewNode("Einsum", []string{"x", "t"}, []string{"y"}, onnx.StringAttr("equation", "bk,khn->bhn")),
+	}
+	path := filepath.Join(t.TempDir(), "others.onnx")
+	if _, err := m.Save(path, onnx.SaveOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	r, err := cosetq.Inspect(path, rewrite.Options{})
+	if err != nil || len(r.Others) != 1 || r.Others[0].Op != "Einsum" || r.Others[0].Bytes != 4*4*16*64 {
+		t.Errorf("inspect: %+v, %v", r.Others, err)
+	}
+	_, err = cosetq.Quantize(t.Context(), path, cosetq.QuantizeOptions{})
+	if kind, _ := cosetq.Classify(err); kind != cosetq.Nothing || !strings.Contains(err.Error(), "Einsum 16.4 kB") {
+		t.Errorf("quantize: %v", err)
 	}
 }

@@ -68,7 +68,11 @@ func (r *QuantizeReport) enough(sites []rewrite.Site, minCoverage float64) error
 	candidates := slices.ContainsFunc(sites, func(s rewrite.Site) bool { return s.Status == rewrite.Candidate })
 	switch {
 	case !candidates:
-		return fail(Nothing, fmt.Errorf("%s: nothing to quantize: %s", r.Input, leftOut(sites)), "`cosetq inspect %s --layers` lists every node", r.Input)
+		why := leftOut(sites)
+		if text := OthersText(r.Others); text != "" {
+			why += "; what stays as it is are weights of " + text
+		}
+		return fail(Nothing, fmt.Errorf("%s: nothing to quantize: %s", r.Input, why), "`cosetq inspect %s --layers` lists every node", r.Input)
 	case share < minCoverage:
 		return fail(Nothing, fmt.Errorf("%s: only %.1f %% of the weights can be quantized, --min-coverage asks for %.1f %%: %s",
 			r.Input, 100*share, 100*minCoverage, leftOut(sites)), "`cosetq inspect %s --layers` lists every node", r.Input)

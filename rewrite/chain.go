@@ -60,6 +60,12 @@ func (vs *values) folds(n *onnx.Node) bool {
 	return foldable[n.OpType] && standard(n, n.OpType)
 }
 
+// Arranges reports whether n only puts the numbers of its first input in another order, cuts some out, or dequantizes them: whether its
+// output is the same weight still.
+func Arranges(n *onnx.Node) bool {
+	return (foldable[n.OpType] || n.OpType == "Concat") && standard(n, n.OpType)
+}
+
 // constant follows v up to stored data. The error is a *notConstant when v is not constant, or is computed in a way
 // this package does not follow.
 func (vs *values) constant(v *onnx.Value) (*constant, error) { return vs.follow(v, 0) }

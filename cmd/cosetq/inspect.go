@@ -85,13 +85,7 @@ func printInspect(con *console, r *cosetq.InspectReport, layers bool) error {
 	}
 	fmt.Fprintln(con.out)
 	printReasons(con, reasons)
-	var others []string
-	for _, o := range r.Others {
-		others = append(others, fmt.Sprintf("%s %s (%s)", o.Op, cosetq.Size(o.Bytes), o.Reason))
-	}
-	if len(others) > 0 {
-		fmt.Fprintf(con.out, "stay as they are: weights of %s\n", strings.Join(others[:min(len(others), 5)], ", "))
-	}
+	printOthers(con, r.Others)
 	for _, e := range r.Estimates {
 		change := fmt.Sprintf("%.1f × smaller", float64(r.Bytes)/float64(e.Bytes))
 		if e.Bytes > r.Bytes {
@@ -145,6 +139,13 @@ func operators(present map[string]bool) string {
 func printReasons(con *console, reasons map[string]int) {
 	for _, code := range slices.Sorted(maps.Keys(reasons)) {
 		fmt.Fprintf(con.out, "  skipped %4d  %-18s %s\n", reasons[code], code, cosetq.ReasonText(code))
+	}
+}
+
+// printOthers says what else is large, when there is anything.
+func printOthers(con *console, others []cosetq.OtherWeights) {
+	if text := cosetq.OthersText(others); text != "" {
+		fmt.Fprintf(con.out, "stay as they are: weights of %s\n", text)
 	}
 }
 

@@ -227,6 +227,7 @@ func printQuantize(con *console, r *cosetq.QuantizeReport, layers bool) error {
 	}
 	fmt.Fprintf(con.out, ", %.1f %% of their weights, with %s\n", 100*r.Coverage, r.Codec)
 	printReasons(con, reasons)
+	printOthers(con, r.Others)
 	if err := printAllocation(con, r); err != nil {
 		return err
 	}
