@@ -94,12 +94,12 @@ func classify(err error) (kind Kind, hint string) {
 		return known.Kind, known.Hint
 	case errors.Is(err, context.Canceled):
 		return Interrupted, ""
-	case errors.As(err, &recipe):
-		return Usage, "docs/recipes.md has the keys of every kind of data"
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT), errors.Is(err, syscall.EFBIG):
-		return Resources, "free some disk space, or choose another folder with -o; nothing was left behind"
+		return Resources, "free some disk space, or choose another folder with -o, and with TMPDIR for temporary files; no half-written file was left behind"
 	case errors.Is(err, syscall.ENOMEM):
 		return Resources, "close other programs or use a machine with more memory"
+	case errors.As(err, &recipe):
+		return Usage, "docs/recipes.md has the keys of every kind of data"
 	case errors.Is(err, onnx.ErrChanged):
 		return BadModel, "leave the files alone while they are in use, and run again"
 	case errors.Is(err, fs.ErrExist):

@@ -27,12 +27,14 @@ func TestClassify(t *testing.T) {
 		{fmt.Errorf("out.onnx: %w", fs.ErrExist), cosetq.Usage},
 		{fmt.Errorf("%w: float16 given", ort.ErrInput), cosetq.Usage},
 		{onnx.ErrSameFile, cosetq.Usage},
+		{onnx.ErrNotFile, cosetq.Usage},
 		{fs.ErrPermission, cosetq.Usage},
 		{&cosetq.Error{Kind: cosetq.Nothing, Err: errors.New("nothing")}, cosetq.Nothing},
 		{&cosetq.Error{Kind: cosetq.Quality, Err: errors.New("too bad")}, cosetq.Quality},
 		{fmt.Errorf("%w: no library", ort.ErrUnavailable), cosetq.Unavailable},
 		{fmt.Errorf("write: %w", syscall.ENOSPC), cosetq.Resources},
 		{fmt.Errorf("map: %w", syscall.ENOMEM), cosetq.Resources},
+		{&calib.RecipeError{Msg: "cannot be unpacked", Err: syscall.ENOSPC}, cosetq.Resources},
 		{fmt.Errorf("quantize: %w", context.Canceled), cosetq.Interrupted},
 	} {
 		kind, hint := cosetq.Classify(tt.err)
