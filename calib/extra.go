@@ -2,6 +2,7 @@ package calib
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/cosetq/cosetq/tensor"
@@ -9,8 +10,40 @@ import (
 
 // Language models exported from the usual trainers have inputs beside the token ids that follow from them alone.
 
-// isExtra tells by its name whether an input is one of them.
-func isExtra(name string) bool { return extraValue(name) != nil }
+// isExtra tells whether an input is one of them.
+func isExtra(in tensor.Spec) bool {
+	return extraValue(in.Name) != nil || isCacheSwitch(in) || isCache(in)
+}
+
+// isCache tells whether an input holds the keys or values of the tokens before a window: there are none, and it is fed empty.
+func isCache(in tensor.Spec) bool {
+	return strings.HasPrefix(strings.ToLower(in.Name), "past") && in.Type.Float() && len(in.Shape) > 2 &&
+		slices.ContainsFunc(in.Shape, isCacheLength)
+}
+
+// isCacheLength tells whether a dimension of a cache counts tokens: open, and no batch.
+func isCacheLength(d tensor.Dim) bool {
+	return !d.Fixed() && !strings.Contains(strings.ToLower(d.Name), "batch")
+}
+
+// cacheShape is the shape of an empty cache; the batch comes first unless another dimension has its name.
+func cacheShape(in tensor.Spec, batch int64) []int64 {
+	shape := make([]int64, len(in.Shape))
+	for i, d := range in.Shape {
+		switch {
+		case d.Fixed():
+			shape[i] = d.Size
+		case i == 0 || !isCacheLength(d):
+			shape[i] = batch
+		}
+	}
+	return shape
+}
+
+// isCacheSwitch tells whether an input of a merged decoder chooses the branch that reads the cache, which is off.
+func isCacheSwitch(in tensor.Spec) bool {
+	return in.Name == "use_cache_branch" && in.Type == tensor.Bool
+}
 
 // extraValue gives element j of a row of such an input; nil for other names. Every token of a window counts (mask 1),
 // belongs to the first segment (0), and is numbered from 0.
@@ -29,6 +62,12 @@ func extraValue(name string) func(j int64) int64 {
 
 // extraInput fills such an input for ids of the given shape, whose last dimension is the row.
 func extraInput(in tensor.Spec, shape []int64) (*tensor.Tensor, error) {
+	switch {
+	case isCache(in):
+		return tensor.New(in.Type, cacheShape(in, shape[0])...)
+	case isCacheSwitch(in):
+		return integers(in, []int64{1}, func(int64) int64 { return 0 })
+	}
 	row := shape[len(shape)-1]
 	value := extraValue(in.Name)
 	if in.Type.Float() {

@@ -11,7 +11,7 @@ import (
 
 // chooseInput finds the model input that the recipe feeds: the one it names, or the only one that is not in filled,
 // which lists inputs that the reader fills on its own.
-func (r *Recipe) chooseInput(inputs []tensor.Spec, filled func(name string) bool) (tensor.Spec, error) {
+func (r *Recipe) chooseInput(inputs []tensor.Spec, filled func(in tensor.Spec) bool) (tensor.Spec, error) {
 	var names, open []string
 	var found tensor.Spec
 	for _, s := range inputs {
@@ -19,7 +19,7 @@ func (r *Recipe) chooseInput(inputs []tensor.Spec, filled func(name string) bool
 		switch {
 		case s.Name == r.Input:
 			found = s
-		case filled == nil || !filled(s.Name):
+		case filled == nil || !filled(s):
 			open = append(open, s.Name)
 			if r.Input == "" {
 				found = s

@@ -13,7 +13,7 @@ import (
 // What random data uses where a model leaves a size open, and the bound of random ids.
 const (
 	RandomBatch = 1  // a dynamic first dimension, and dimensions named after a batch
-	RandomSize  = 16 // other dynamic dimensions; 0 for those named after a past (an empty key-value cache)
+	RandomSize  = 16 // other dynamic dimensions; 0 for those that count the tokens of a key-value cache
 	RandomIDs   = 32 // integers are uniform in [0, RandomIDs)
 )
 
@@ -47,6 +47,9 @@ func NewRandom(count int, inputs []tensor.Spec, given map[string]int64, seed uin
 		shape := make([]int64, len(in.Shape))
 		for i, d := range in.Shape {
 			shape[i] = r.size(i, d)
+			if _, ok := given[d.Name]; isCache(in) && !d.Fixed() && !ok {
+				shape[i] = cacheShape(in, RandomBatch)[i]
+			}
 		}
 		if t, err := tensor.New(in.Type, shape...); err != nil || t.Count() > 1<<30 {
 			return nil, &RecipeError{Msg: fmt.Sprintf("random data for input %s would be too large; use a recipe", in)}
@@ -107,7 +110,7 @@ func (r *randomReader) size(i int, d tensor.Dim) int64 {
 		return d.Size
 	case given:
 		return n
-	case strings.HasPrefix(name, "past"):
+	case strings.HasPrefix(name, "past") && !strings.Contains(name, "+"): // past + sequence is the length of a mask
 		return 0
 	case i == 0, strings.Contains(name, "batch"):
 		return RandomBatch
@@ -138,7 +141,7 @@ func (r *randomReader) value(rng *rand.Rand, in tensor.Spec, shape []int64) (*te
 	switch {
 	case given && settable(in):
 		return integers(in, shape, func(int64) int64 { return fixed })
-	case isExtra(in.Name) && len(shape) > 0 && shape[len(shape)-1] > 0:
+	case isCacheSwitch(in), extraValue(in.Name) != nil && len(shape) > 0 && shape[len(shape)-1] > 0:
 		return extraInput(in, shape)
 	case in.Type == tensor.Bool:
 		return integers(in, shape, func(int64) int64 { return 1 })

@@ -198,6 +198,47 @@ func TestBytesWindowsSpreadEvenly(t *testing.T) {
 	}
 }
 
+// Decoders are exported with a key-value cache among their inputs, and some with a switch for it: the cache of a window is empty.
+func TestTextFeedsAnEmptyCache(t *testing.T) {
+	dir := folder(t, map[string]string{"t.txt": "abcdefghijklmnopqrstuvwxyz"})
+	named := func(s tensor.Spec, names ...string) tensor.Spec {
+		for i, n := range names {
+			s.Shape[i].Name = n
+		}
+		return s
+	}
+	inputs := []tensor.Spec{
+		input("input_ids", tensor.Int64, -1, -1),
+		named(input("attention_mask", tensor.Int64, -1, -1), "batch_size", "past_sequence_length + sequence_length"),
+		named(input("past_key_values.0.key", tensor.Float16Type, -1, 2, -1, 8), "batch_size", "", "past_sequence_length"),
+		input("past_key_values.0.value", tensor.Float32, -1, 2, -1, 8),
+		named(input("past_1", tensor.Float32, 2, -1, 4, -1, 8), "", "batch_size", "", "past"),
+		input("use_cache_branch", tensor.Bool, 1),
+	}
+	want := map[string][]int64{"past_key_values.0.key": {1, 2, 0, 8}, "past_key_values.0.value": {1, 2, 0, 8}, "past_1": {2, 1, 4, 0, 8}, "use_cache_branch": {1}}
+	random, err := calib.NewRandom(1, inputs, nil, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for kind, r := range map[string]calib.Reader{"text": mustOpen(t, dir, "kind: bytes\nfile: t.txt\nseq: 4", calib.Options{}, inputs...), "random": random} {
+		for _, in := range inputs {
+			v, shape, _ := values(t, r, 0, in.Name)
+			if w := want[in.Name]; w != nil && !slices.Equal(shape, w) {
+				t.Errorf("%s: %s has shape %v, want %v", kind, in.Name, shape, w)
+			}
+			if in.Name == "use_cache_branch" && v[0] != 0 {
+				t.Errorf("%s: the cache is switched on", kind)
+			}
+			if length := map[string]int64{"text": 4, "random": calib.RandomSize}[kind]; in.Name == "attention_mask" && !slices.Equal(shape, []int64{1, length}) {
+				t.Errorf("%s: the mask has shape %v", kind, shape)
+			}
+		}
+	}
+	if _, err := open(t, dir, "kind: bytes\nfile: t.txt\nseq: 4", calib.Options{}, inputs[0], input("past_state", tensor.Float32, 1, 2, 8)); err == nil {
+		t.Error("a state of a fixed size was taken for a cache, which it would make up")
+	}
+}
+
 func TestTokens(t *testing.T) {
 	raw := "\x01\x00\x02\x00\x00\x01\x04\x00\x05\x00"
 	dir := folder(t, map[string]string{"t.bin": raw, "t.npy": npy("<u2", "5,", raw), "t.npz": npz(t, map[string]string{"ids": npy("<u2", "5,", raw)})})
