@@ -6,6 +6,7 @@ import (
 	"math"
 	"slices"
 
+	"github.com/cosetq/cosetq/calib"
 	"github.com/cosetq/cosetq/tensor"
 )
 
@@ -89,7 +90,7 @@ func (a *agreement) compare(model int, b *batch, name string, ref, got *tensor.T
 	}
 	// A padded batch counts only as far as it is real; an output without the batch in front counts whole.
 	if len(ref.Shape) == 0 || ref.Shape[0] != int64(b.size) {
-		b = &batch{Batch: b.Batch, size: len(b.Samples)}
+		b = &batch{Batch: &calib.Batch{First: b.First, Samples: b.Samples[:1]}, size: 1}
 	}
 	s := &a.sums[model]
 	want := make([]float64, cols)

@@ -179,6 +179,23 @@ func TestErrors(t *testing.T) {
 	}
 }
 
+// whole answers the same numbers whatever the batch, and without it in front.
+type whole []float32
+
+func (w whole) Run(context.Context, map[string]*tensor.Tensor) (map[string]*tensor.Tensor, error) {
+	return map[string]*tensor.Tensor{"y": tensor.Of([]float32(w), int64(len(w)))}, nil
+}
+
+// An output that has no batch, and fewer numbers than a batch has samples, is compared all the same.
+func TestAgreementWithoutABatch(t *testing.T) {
+	ref, off := constant().model("a", -1), constant().model("b", -1)
+	ref.Runner, off.Runner = whole{3, 4, 0}, whole{3, 0, 4}
+	got := metrics[eval.Agreement](t, eval.TaskAgreement, table{labels: make([]int, 5)}, ref, off)
+	if s := got[1]; s.Top1 != 0 || math.Abs(s.Cosine-9.0/25) > 1e-12 || s.MaxAbsErr != 4 {
+		t.Errorf("%+v", s)
+	}
+}
+
 func TestModelsShareABatch(t *testing.T) {
 	for _, c := range []struct {
 		batches []int64
