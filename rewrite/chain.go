@@ -77,13 +77,13 @@ func (vs *values) follow(v *onnx.Value, depth int) (*constant, error) {
 	case depth > maxChain:
 		return nil, unsupported("more than %d nodes stand between it and the stored weight", maxChain)
 	case vs.overridable(v):
-		return nil, dynamic("%q is also a graph input, so a caller may replace it; remove it from the inputs to fix its value", v.Name)
+		return nil, &notConstant{Replaceable, fmt.Sprintf("%q is also a graph input, so a caller may replace it; remove it from the inputs to fix its value", v.Name)}
 	case v.Initializer != nil:
 		return stored(v.Initializer, v)
 	case v.Sparse != nil:
 		return nil, dynamic("%q is a sparse initializer; store it as a dense one", v.Name)
 	case v.Param:
-		return nil, dynamic("%q is an input of the model-local function", v.Name)
+		return nil, unsupported("%q is an input of the model-local function; inline the functions first", v.Name)
 	case v.Node == nil:
 		return nil, dynamic("%q is an input of the graph", v.Name)
 	}

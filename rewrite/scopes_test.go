@@ -65,7 +65,7 @@ func TestSitesInFunctions(t *testing.T) {
 	f.SetOpset("", 17)
 	m.Functions = []*onnx.Function{f}
 	sites := find(t, m)
-	if len(sites) != 2 || sites[0].Reason != rewrite.DynamicB || sites[1].Reason != rewrite.UnsupportedAttr || sites[1].K != 32 {
+	if len(sites) != 2 || sites[0].Reason != rewrite.UnsupportedAttr || sites[1].Reason != rewrite.UnsupportedAttr || sites[1].K != 32 {
 		t.Errorf("sites %+v", sites)
 	}
 }

@@ -76,7 +76,7 @@ func TestReasons(t *testing.T) {
 	want := []string{
 		"fc MatMul good 64x32 candidate",
 		"MatMul_1#1 MatMul  0x0 skipped dynamic-b",
-		"fc#2 MatMul  0x0 skipped dynamic-b",
+		"fc#2 MatMul  0x0 skipped replaceable",
 		"MatMul_3 MatMul vector 0x0 skipped rank",
 		"MatMul_4 MatMul batch 0x0 skipped rank",
 		"MatMul_1 MatMul tiny 64x8 skipped too-small",
