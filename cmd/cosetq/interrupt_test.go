@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// interruptWhileMapped waits until the started command has mapped a file (its model, a library), lets it work, sends SIGINT and returns the exit code.
-func interruptWhileMapped(cmd *exec.Cmd, file string) (int, error) {
+// interruptWhileMapped waits until the started command has mapped a file (its model, a library), lets it work, sends the signal and returns the exit code.
+func interruptWhileMapped(cmd *exec.Cmd, file string, signal os.Signal) (int, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() { _ = cmd.Process.Kill() })
@@ -29,7 +29,7 @@ func interruptWhileMapped(cmd *exec.Cmd, file string) (int, error) {
 		mapped = strings.Contains(string(text), file)
 	}
 	time.Sleep(200 * time.Millisecond)
-	if err := cmd.Process.Signal(os.Interrupt); err != nil {
+	if err := cmd.Process.Signal(signal); err != nil {
 		return 0, err
 	}
 	var exit *exec.ExitError

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -239,7 +240,11 @@ func cmdUnchanged(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 func cmdInterrupts(ts *testscript.TestScript, neg bool, args []string) {
-	need(ts, neg, args, 2, "interrupts FILE ARGS...")
+	signal := os.Signal(os.Interrupt)
+	if len(args) > 0 && args[0] == "-hup" {
+		signal, args = syscall.SIGHUP, args[1:]
+	}
+	need(ts, neg, args, 2, "interrupts [-hup] FILE ARGS...")
 	cmd := exec.Command("cosetq", args[1:]...)
 	cmd.Dir, cmd.Env = ts.MkAbs("."), os.Environ()
 	for _, name := range []string{"HOME", "TMPDIR", ort.EnvLibrary, cudaops.EnvLibrary} {
@@ -248,7 +253,7 @@ func cmdInterrupts(ts *testscript.TestScript, neg bool, args []string) {
 	var out, errOut bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errOut
 	ts.Check(cmd.Start())
-	code, err := interruptWhileMapped(cmd, ts.MkAbs(args[0]))
+	code, err := interruptWhileMapped(cmd, ts.MkAbs(args[0]), signal)
 	ts.Check(err)
 	if code != exitInterrupted {
 		ts.Fatalf("exit code %d, want %d\n%s%s", code, exitInterrupted, out.String(), errOut.String())
