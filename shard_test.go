@@ -62,3 +62,24 @@ func TestSettingsCoverOptions(t *testing.T) {
 		}
 	}
 }
+
+// Shares are as even as their largest piece allows, and together they are all of the work.
+func TestSharesAreEven(t *testing.T) {
+	sizes := []int64{1, 9, 4, 4, 1, 5}
+	taken := make([]int, len(sizes))
+	for index := range 3 {
+		var load int64
+		for i, mine := range (Shard{index, 3}).divide(sizes) {
+			if mine {
+				load += sizes[i]
+				taken[i]++
+			}
+		}
+		if load < 7 || load > 9 {
+			t.Errorf("share %d has %d of 24", index, load)
+		}
+	}
+	if slices.ContainsFunc(taken, func(n int) bool { return n != 1 }) {
+		t.Errorf("pieces are taken %v times", taken)
+	}
+}

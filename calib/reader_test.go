@@ -253,8 +253,9 @@ func TestTokens(t *testing.T) {
 
 func TestBadData(t *testing.T) {
 	dir := folder(t, map[string]string{
-		"i": idxImages, "cut": idxImages[:20], "l": idxLabels, "l3": "\x00\x00\x08\x01\x00\x00\x00\x03\x01\x01\x01", "junk": "junk and nothing else",
+		"i": idxImages, "cut": idxImages[:20], "long": idxImages + "x", "l": idxLabels, "l3": "\x00\x00\x08\x01\x00\x00\x00\x03\x01\x01\x01", "junk": "junk and nothing else",
 		"a.npz":    npz(t, map[string]string{"x": npy("<f4", "2, 2", "short"), "y": npy("<c8", "1,", "12345678")}),
+		"l3.npz":   npz(t, map[string]string{"x": npy("|u1", "2, 6", "abcdefabcdef"), "l": npy("|u1", "3,", "abc")}),
 		"huge.npy": npy("<i8", "4611686018427387904, 4", ""), "t.bin": "\xff\xff\xff\xff\xff\xff\xff\xff",
 		"l.csv": "file,label\nno.png,1\n", "bad.csv": "name,class\n", "t.txt": "abcdefgh",
 	})
@@ -276,6 +277,8 @@ func TestBadData(t *testing.T) {
 		{"kind: npz\nfile: a.npz\narray: z", "no array", x},
 		{"kind: npz\nfile: a.npz\narray: x", "too short", x},
 		{"kind: npz\nfile: a.npz\narray: y", "<c8", x},
+		{"kind: npz\nfile: l3.npz\narray: x\nlabels: l\nshape: [-1, 2, 3]", "3 labels for 2 samples", x},
+		{"kind: idx\nimages: long", "cut or damaged", x},
 		{"kind: images\ndir: .\nlabels: l.csv", "no.png", x},
 		{"kind: images\ndir: .\nlabels: bad.csv", "first line is file,label", x},
 		{"kind: images\ndir: none", "none", x},
