@@ -141,7 +141,7 @@ void CheckWeight(const Codec& codec, int64_t rows, int64_t cols, const Options& 
         name + ": single rows differ from the weight, or write behind it");
   int isas = 0;
   const char* const* names = AvailableIsas(&isas);
-  for (int64_t batch : {0, 1, 2, 3, 4, 5, 16, 17, 69}) {
+  for (int64_t batch : {0, 1, 2, 3, 4, 5, 11, 16, 17, 69}) {
     const Activations a = MakeActivations(batch, cols, seed + static_cast<uint64_t>(batch));
     const std::vector<double> want = Reference(sample, w, a, batch, rows, cols);
     for (int i = 0; i < isas; ++i) {

@@ -119,11 +119,10 @@ void LookupTile(const WeightView& w, int64_t tile, int64_t pair, int64_t count,
   const __m512i ratio = _mm512_set1_epi16(static_cast<int16_t>(w.tables->ratio_log2));
   const __m512i zero = _mm512_setzero_si512();
   GainStream gains(w, tile, 2 * pair);
-  CodesAhead ahead(codes, group_bytes, count, 2, next);
+  CodesAhead ahead(next);
   __m512 sum[4];
   Unroll<4>([&](int q) ALWAYS_INLINE { sum[q] = _mm512_load_ps(lanes + 16 * q); });
   for (int64_t p = 0; p < count; ++p, tables += LookupTableBytes(w, 2)) {
-    ahead.NextUnit();
     Words level[2][2];  // [level][group]
     Unroll<2>([&](int u) ALWAYS_INLINE {
       // The tables of a group past the last are zero; any codes will do.

@@ -76,19 +76,11 @@ constexpr int kAheadGroups = 8;
 // Inlined before anything else: GCC drops calls of a function that does nothing but this.
 inline ALWAYS_INLINE void PrefetchCodes(const void* at) { __builtin_prefetch(at); }
 
-// What a look-up fetches: codes of some groups ahead, and towards its end those that the next one begins with, which
-// stand elsewhere.
+// What a look-up fetches: for each of its groups one of the next look-up, which mostly stands elsewhere: far enough ahead,
+// and the hardware does not look beyond a page.
 class CodesAhead {
  public:
-  ALWAYS_INLINE CodesAhead(const uint8_t* codes, int64_t group_bytes, int64_t units, int unit_groups, const uint8_t* next)
-      : at_(codes + kGroups * group_bytes), next_(next), left_(units - kGroups / unit_groups) {
-    if (left_ < 0) left_ = 0;
-  }
-
-  // Comes to the next unit of groups.
-  ALWAYS_INLINE void NextUnit() {
-    if (left_-- == 0) at_ = next_;
-  }
+  explicit ALWAYS_INLINE CodesAhead(const uint8_t* next) : at_(next) {}
 
   // For each group.
   template <int kElements>
@@ -98,11 +90,7 @@ class CodesAhead {
   }
 
  private:
-  static constexpr int kGroups = 16;
-
   const uint8_t* at_;
-  const uint8_t* next_;
-  int64_t left_;  // units until then
 };
 
 // The bytes of the rows of a tile. A mask costs an instruction that tiles of 64 rows do without.
@@ -124,10 +112,14 @@ inline ALWAYS_INLINE Digits LoadDigits(__mmask64 rows, const uint8_t* codes) {
   return {value, _mm512_movepi8_mask(value)};
 }
 
-// table[digit] for a table of 256 bytes in four registers.
+// table[digit] for a table of 256 bytes in four registers. Comparing takes seven instructions, five of them on the port for
+// shuffles, where blending takes eight, but four there: kernels mix them so that both ports have as much to do.
+template <bool kCompare = false>
 inline ALWAYS_INLINE __m512i LookUp(const __m512i* t, const Digits& d) {
-  return _mm512_mask_blend_epi8(d.high, _mm512_permutex2var_epi8(t[0], d.value, t[1]),
-                                _mm512_permutex2var_epi8(t[2], d.value, t[3]));
+  const __m512i low = _mm512_permutex2var_epi8(t[0], d.value, t[1]);
+  if constexpr (!kCompare) return _mm512_mask_blend_epi8(d.high, low, _mm512_permutex2var_epi8(t[2], d.value, t[3]));
+  const __mmask64 last = _mm512_cmpge_epu8_mask(d.value, _mm512_set1_epi8(static_cast<char>(192)));
+  return _mm512_mask_permutexvar_epi8(_mm512_mask_permutexvar_epi8(low, d.high, d.value, t[2]), last, d.value, t[3]);
 }
 
 // Left to itself the compiler loads a register again for every look-up, and loads would limit the

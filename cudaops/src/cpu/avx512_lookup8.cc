@@ -4,6 +4,8 @@
 // The products of a group's two blocks come together in neighbouring bytes, which one
 // multiplication with the gain adds up.
 
+#include <type_traits>
+
 #include "avx512_lookup.h"
 #include "kernels.h"
 
@@ -24,16 +26,79 @@ inline ALWAYS_INLINE void AddProducts(const __m512i* gain, __m512i a, __m512i b,
   sum[1] = _mm512_add_epi16(sum[1], _mm512_maddubs_epi16(gain[1], _mm512_unpackhi_epi8(a, b)));
 }
 
-template <Form kForm, bool kWholeTile>
+// The gains of a unit's groups, each twice: of rows 0 to 7 of every 16, and of rows 8 to 15.
+class AnyGains {
+ public:
+  AnyGains(const WeightView& w, int64_t tile, int64_t unit, int64_t) : stream_(w, tile, unit * kUnitGroups) {}
+  void NextUnit() {}
+  ALWAYS_INLINE void Next(int, __m512i* gain) {
+    const __m512i one = stream_.Next();
+    gain[0] = _mm512_unpacklo_epi8(one, one);
+    gain[1] = _mm512_unpackhi_epi8(one, one);
+  }
+
+ private:
+  GainStream stream_;
+};
+
+// Those of tiles of 64 rows that have one byte for a unit, or none. Look-ups use six bits of it: three tables, one for each
+// place in them, save shifts, and indices are doubled once.
+class ByteGains {
+ public:
+  ByteGains(const WeightView& w, int64_t tile, int64_t unit, int64_t next)
+      : bytes_(w.gains == nullptr ? kNone : w.gains + (tile * ((w.groups + kUnitGroups - 1) / kUnitGroups) + unit) * kTile),
+        ahead_(w.gains == nullptr ? kNone : w.gains + next * kTile),
+        stride_(w.gains == nullptr ? 0 : kTile) {
+    table_[0] = w.gains == nullptr ? _mm512_set1_epi8(1) : _mm512_load_si512(w.tables->gain_bytes);
+    const __m512i place = _mm512_load_si512(kPlaces);
+    for (int i = 1; i < 3; ++i)
+      table_[i] = _mm512_permutexvar_epi8(_mm512_srli_epi16(place, static_cast<unsigned>(2 * i)), table_[0]);
+  }
+
+  ALWAYS_INLINE void NextUnit() {
+    const __m512i one = _mm512_loadu_si512(bytes_);
+    index_[0] = _mm512_unpacklo_epi8(one, one);
+    index_[1] = _mm512_unpackhi_epi8(one, one);
+    PrefetchCodes(ahead_);
+    bytes_ += stride_;
+    ahead_ += stride_;
+  }
+
+  ALWAYS_INLINE void Next(int group, __m512i* gain) {
+    Unroll<2>([&](int i) ALWAYS_INLINE {
+      const bool last = group == kUnitGroups - 1;
+      gain[i] = _mm512_permutexvar_epi8(last ? _mm512_srli_epi16(index_[i], 2) : index_[i], table_[last ? 2 : group]);
+    });
+  }
+
+  static bool Has(const WeightView& w) { return w.tile == kTile && (w.gains == nullptr || w.gain_bits == 2); }
+
+ private:
+  alignas(64) static const uint8_t kNone[kTile], kPlaces[kTile];
+
+  __m512i table_[3], index_[2];
+  const uint8_t* bytes_;
+  const uint8_t* ahead_;
+  int64_t stride_;
+};
+
+const uint8_t ByteGains::kNone[kTile] = {};
+const uint8_t ByteGains::kPlaces[kTile] = {
+    0,  1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31,
+    32, 33, 34, 35, 36, 37, 38, 39, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 50, 51, 52, 53, 54, 55, 56, 57, 58, 59, 60, 61, 62, 63};
+
+// kUsual: tiles have 64 rows, and gains are as ByteGains wants them.
+template <Form kForm, bool kUsual>
 void LookupTile(const WeightView& w, int64_t tile, int64_t unit, int64_t count,
                 const uint8_t* tables, const float* steps, const uint8_t* next, float* lanes) {
   const __mmask64 rows = TileMask(w);
   // Known of whole tiles, so that addresses need no registers.
-  const int64_t stride = kWholeTile ? kTile : w.tile, group_bytes = FormElements(kForm) * stride;
-  const uint8_t* codes =
-      static_cast<const uint8_t*>(w.codes) + (tile * w.groups + unit * kUnitGroups) * group_bytes;
-  GainStream gains(w, tile, unit * kUnitGroups);
-  CodesAhead ahead(codes, group_bytes, count, kUnitGroups, next);
+  const int64_t stride = kUsual ? kTile : w.tile, group_bytes = FormElements(kForm) * stride;
+  const uint8_t* all = static_cast<const uint8_t*>(w.codes);
+  const uint8_t* codes = all + (tile * w.groups + unit * kUnitGroups) * group_bytes;
+  // Gains are fetched as codes are; where a tile ends amid a unit some come too early, which does no harm.
+  std::conditional_t<kUsual, ByteGains, AnyGains> gains(w, tile, unit, (next - all) / group_bytes / kUnitGroups);
+  CodesAhead ahead(next);
   // A level's part of the even words of a vector of sums, and of the odd ones.
   const int ratio = 1 << w.tables->ratio_log2;
   const __m512i fine[2] = {_mm512_set1_epi32(1), _mm512_set1_epi32(1 << 16)};
@@ -43,33 +108,40 @@ void LookupTile(const WeightView& w, int64_t tile, int64_t unit, int64_t count,
   for (int64_t n = 0; n < count; ++n, tables += LookupTableBytes(w, 1)) {
     __m512i sum[2][2];  // [level][half]
     Unroll<2>([&](int i) ALWAYS_INLINE { sum[0][i] = sum[1][i] = _mm512_setzero_si512(); });
-    ahead.NextUnit();
+    gains.NextUnit();
     const int64_t left = w.groups - (unit + n) * kUnitGroups;
-    const int groups = left < kUnitGroups ? static_cast<int>(left) : kUnitGroups;
-    for (int g = 0; g < groups; ++g, codes += group_bytes) {
-      const __m512i one = gains.Next();
-      const __m512i gain[2] = {_mm512_unpacklo_epi8(one, one), _mm512_unpackhi_epi8(one, one)};
+    const auto add_group = [&](int g) ALWAYS_INLINE {
+      __m512i gain[2];
+      gains.Next(g, gain);
       __m512i product[2][2];  // [level][block]
-      const __m512i both = LoadRows<kWholeTile>(rows, codes);
+      const __m512i both = LoadRows<kUsual>(rows, codes);
       ahead.Fetch<FormElements(kForm)>(stride);
-      Unroll<2>([&](int b) ALWAYS_INLINE {
+      const auto block = [&](auto which) ALWAYS_INLINE {
+        constexpr int b = which;
+        constexpr bool kCompare = b == 0;
         __m512i t[4];
         LoadTable(tables + (2 * g + b) * kTable, t);
         if constexpr (kForm == Form::kNibbleByte) {
           const uint8_t* nibbles = tables + 2 * kUnitGroups * kTable + (2 * g + b) * kNibbles;
           product[0][b] = Lookup16(nibbles, Nibbles(both, b));
-          product[1][b] = LookUp(t, LoadDigits<kWholeTile>(rows, codes + (1 + b) * stride));
+          product[1][b] = LookUp<kCompare>(t, LoadDigits<kUsual>(rows, codes + (1 + b) * stride));
         } else {
-          product[0][b] = LookUp(t, LoadDigits<kWholeTile>(rows, codes + b * stride));
+          product[0][b] = LookUp<kCompare>(t, LoadDigits<kUsual>(rows, codes + b * stride));
         }
         if constexpr (kForm == Form::kTwoByte) {
-          product[1][b] = LookUp(t, LoadDigits<kWholeTile>(rows, codes + (2 + b) * stride));
+          product[1][b] = LookUp<kCompare>(t, LoadDigits<kUsual>(rows, codes + (2 + b) * stride));
         }
-      });
+      };
+      block(std::integral_constant<int, 0>{});
+      block(std::integral_constant<int, 1>{});
       AddProducts(gain, product[0][0], product[0][1], sum[0]);
       if constexpr (kForm != Form::kOneByte)
         AddProducts(gain, product[1][0], product[1][1], sum[1]);
-    }
+      codes += group_bytes;
+    };
+    Unroll<kUnitGroups>([&](int g) ALWAYS_INLINE {
+      if (g < left) add_group(g);
+    });
     const __m512 step = _mm512_set1_ps(steps[n]);
     Unroll<4>([&](int i) ALWAYS_INLINE {
       __m512i both = _mm512_madd_epi16(sum[0][i / 2], fine[i % 2]);
@@ -84,7 +156,7 @@ void LookupTile(const WeightView& w, int64_t tile, int64_t unit, int64_t count,
 template <Form kForm>
 void LookupForm(const WeightView& w, int64_t tile, int64_t unit, int64_t count,
                 const uint8_t* tables, const float* steps, const uint8_t* next, float* lanes) {
-  const auto lookup = w.tile == kTile ? LookupTile<kForm, true> : LookupTile<kForm, false>;
+  const auto lookup = ByteGains::Has(w) ? LookupTile<kForm, true> : LookupTile<kForm, false>;
   lookup(w, tile, unit, count, tables, steps, next, lanes);
 }
 

@@ -13,6 +13,7 @@ constexpr int64_t kFewRows = 8;  // of A: see PanelKernels
 
 struct PanelJob : Job {
   const PanelKernels* panel;
+  bool on_the_way;       // weights are decoded where they are multiplied, see PanelTileFn
   int64_t panel_blocks;  // decoded at a time
   int64_t depth;         // in blocks of groups
   int64_t whole;         // the same, filled up to whole panels
@@ -87,8 +88,7 @@ void MultiplyUnit(void* data, size_t i) {
   const Unit unit(job, i);
   const PanelKernels& kernels = *job.panel;
   alignas(64) float lanes[kMaxColumns * kTile];
-  const bool whole = kernels.multiply_tile != nullptr && unit.columns <= kernels.tile_columns(*job.w);
-  const auto multiply = whole ? MultiplyWhole : MultiplyPanels;
+  const auto multiply = job.on_the_way ? MultiplyWhole : MultiplyPanels;
   for (int64_t tile = unit.first_tile; tile < unit.last_tile; ++tile) multiply(job, unit, tile, lanes);
   if (kernels.finish != nullptr) kernels.finish();
 }
@@ -96,12 +96,13 @@ void MultiplyUnit(void* data, size_t i) {
 }  // namespace
 
 Outcome RunPanel(const Job& common, int parts) {
-  PanelJob job = {common, common.kernels->panel[parts - 1], 0, 0, 0, nullptr, nullptr, nullptr};
+  PanelJob job = {common, common.kernels->panel[parts - 1], false, 0, 0, 0, nullptr, nullptr, nullptr};
   const int64_t batch = job.call->batch;
   job.panel_blocks = batch <= kFewRows ? job.panel->few_blocks : job.panel->blocks;
   job.depth = CeilDiv(job.w->groups, kBlockGroups);
   job.whole = CeilDiv(job.depth, job.panel_blocks) * job.panel_blocks;
-  job.SetColumns(job.panel->columns);
+  job.on_the_way = job.panel->multiply_tile != nullptr && batch <= job.panel->tile_columns(*job.w);
+  job.SetColumns(job.on_the_way ? batch : job.panel->columns);
   const int64_t rows = CeilDiv(batch, job.panel->together) * job.panel->together;
   job.packed = job.Allocate<uint8_t>(rows * job.whole * job.panel->row_bytes);
   job.scales = job.Allocate<float>(batch * job.whole * job.panel->scales);
