@@ -48,7 +48,7 @@ func unsupported(format string, args ...any) error {
 // foldable lists the operators of default-domain nodes whose output constant follows from constant input 0.
 var foldable = map[string]bool{
 	"Identity": true, "Cast": true, "Transpose": true, "Reshape": true, "Squeeze": true, "Unsqueeze": true,
-	"Flatten": true, "DequantizeLinear": true, "Split": true, "Slice": true,
+	"Flatten": true, "DequantizeLinear": true, "QuantizeLinear": true, "Split": true, "Slice": true,
 }
 
 // folds reports whether what n computes of a constant input 0 can be followed.
@@ -60,7 +60,7 @@ func (vs *values) folds(n *onnx.Node) bool {
 	return foldable[n.OpType] && standard(n, n.OpType)
 }
 
-// Arranges reports whether n only puts the numbers of its first input in another order, cuts some out, or dequantizes them: whether its
+// Arranges reports whether n only puts the numbers of its first input in another order, cuts some out, quantizes or dequantizes them: whether its
 // output is the same weight still.
 func Arranges(n *onnx.Node) bool {
 	return (foldable[n.OpType] || n.OpType == "Concat") && standard(n, n.OpType)
@@ -119,6 +119,8 @@ func (vs *values) fold(c *constant, n *onnx.Node, out, depth int) error {
 		return c.transpose(n.Ints("perm"))
 	case "DequantizeLinear":
 		return vs.dequantize(c, n, depth)
+	case "QuantizeLinear":
+		return vs.quantize(c, n, depth)
 	case "Split":
 		return vs.split(c, n, out, depth)
 	case "Slice":

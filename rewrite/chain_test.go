@@ -121,6 +121,13 @@ func chains(rng *rand.Rand) []chain {
 			op("Gather", "w", []string{"v", "i"})}},
 		{name: "one of a stack inside, transposed", tensors: []*onnx.Tensor{wide("v", n, 3, k), onnx.NewTensor("i", []int64{1, 1}, []int64{-2}), list("a", 1, 2)}, nodes: []*onnx.Node{
 			op("Gather", "g", []string{"v", "i"}, onnx.IntAttr("axis", 1)), op("Squeeze", "q", []string{"g", "a"}), op("Transpose", "w", []string{"q"})}},
+		{name: "quantized and dequantized", tensors: []*onnx.Tensor{floats("v", []int64{k, n}, values), scales(n), raw("zero", onnx.Int8, n)}, nodes: []*onnx.Node{
+			op("QuantizeLinear", "q", []string{"v", "scale", "zero"}), op("DequantizeLinear", "w", []string{"q", "scale", "zero"})}},
+		{name: "quantized to unsigned bytes and dequantized", tensors: []*onnx.Tensor{floats("v", []int64{k, n}, values), scales(k)}, nodes: []*onnx.Node{
+			op("QuantizeLinear", "q", []string{"v", "scale"}, onnx.IntAttr("axis", 0)), op("DequantizeLinear", "w", []string{"q", "scale"}, onnx.IntAttr("axis", 0))}},
+		{name: "quantized to half bytes and dequantized", tensors: []*onnx.Tensor{floats("v", []int64{n, k}, values), scales(n, 2)}, nodes: []*onnx.Node{
+			op("QuantizeLinear", "q", []string{"v", "scale"}, onnx.IntAttr("block_size", 16), onnx.IntAttr("output_dtype", int64(onnx.Int4))),
+			op("DequantizeLinear", "d", []string{"q", "scale"}, onnx.IntAttr("block_size", 16)), op("Transpose", "w", []string{"d"})}},
 		{name: "dequantized, then split", tensors: []*onnx.Tensor{raw("q", onnx.Int8, k, 2*n), scales(2 * n)}, nodes: []*onnx.Node{
 			op("DequantizeLinear", "d", []string{"q", "scale"}), node("s", "Split", []string{"d"}, []string{"a", "w"}, onnx.IntAttr("axis", 1), onnx.IntAttr("num_outputs", 2))}},
 	}
