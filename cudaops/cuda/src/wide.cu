@@ -12,8 +12,13 @@ namespace {
 
 constexpr int kThreads = 128;  // of a block that prepares a row
 
-__device__ __forceinline__ uint32_t Pack(float x, float y) {
-  const __half2 halves = __floats2half2_rn(x, y);
+// Two numbers times a scale as float16 numbers. Those that are float16 need none.
+__device__ __forceinline__ uint32_t Pack(float x, float y, float scale) {
+  const __half2 halves = __floats2half2_rn(x * scale, y * scale);
+  return *reinterpret_cast<const uint32_t*>(&halves);
+}
+__device__ __forceinline__ uint32_t Pack(__half x, __half y, float) {
+  const __half2 halves = __halves2half2(x, y);
   return *reinterpret_cast<const uint32_t*>(&halves);
 }
 
@@ -74,7 +79,8 @@ __device__ __forceinline__ void ExchangeGroups(int q, uint32_t (&words)[4]) {
 }
 
 // Makes float16 numbers. A block per row of activations: a thread reads two coordinates of eight groups, and writes two pieces of a
-// slice, of two steps. Blocks are small, so that many rows are on their way at the same time.
+// slice, of two steps. Blocks are small, so that many rows are on their way at the same time. Loads of two chunks come before the stores
+// of the first, which the compiler could not tell from what is loaded.
 template <typename T>
 __global__ void __launch_bounds__(kThreads) PrepareHalves(const __grid_constant__ PackedView w, const T* a, int columns,
                                                           WideActivations out, uint32_t* flags, int count) {
@@ -100,18 +106,21 @@ __global__ void __launch_bounds__(kThreads) PrepareHalves(const __grid_constant_
   const bool whole = Whole(w, a);
   const int steps = threadIdx.x % 4, pair = threadIdx.x / 4 % 4;  // the first of two steps, halved
   const int all = (w.chunks + 1) / 2 * 2;                          // whole warps
-#pragma unroll 2
-  for (int chunk = threadIdx.x / 16; chunk < all; chunk += kThreads / 16) {
-    const int group = chunk * kPanelGroups + steps * 8;
-    Eight<T> x[2];
+  constexpr int kAtOnce = 2, kStride = kThreads / 16;  // chunks of a thread that are on their way together, and how far apart
+  for (int first = threadIdx.x / 16; first < all; first += kAtOnce * kStride) {
+    Eight<T> x[kAtOnce][2];
 #pragma unroll
-    for (int k = 0; k < 2; ++k) x[k] = LoadEight(w, from, group, 2 * pair + k, whole && group < w.groups);
+    for (int i = 0; i < 2 * kAtOnce; ++i) {
+      const int group = (first + i / 2 * kStride) * kPanelGroups + steps * 8;
+      x[i / 2][i % 2] = LoadEight(w, from, group, 2 * pair + i % 2, whole && group < w.groups);
+    }
 #pragma unroll
-    for (int odd = 0; odd < 2; ++odd) {
+    for (int i = 0; i < 2 * kAtOnce; ++i) {
+      const int chunk = first + i / 2 * kStride, odd = i % 2;
       uint32_t words[4];
 #pragma unroll
-      for (int r = 0; r < 4; ++r) words[r] = Pack(ToFloat(x[0].x[2 * r + odd]) * scale, ToFloat(x[1].x[2 * r + odd]) * scale);
-      ExchangeGroups(steps, words);
+      for (int r = 0; r < 4; ++r) words[r] = Pack(x[i / 2][0].x[2 * r + odd], x[i / 2][1].x[2 * r + odd], scale);
+      if (first / 2 * 2 + i / 2 * kStride < all) ExchangeGroups(steps, words);
       if (chunk < w.chunks) *place.Piece(chunk * 4 + steps, odd * 4 + pair) = make_uint4(words[0], words[1], words[2], words[3]);
     }
   }
