@@ -88,6 +88,7 @@ func classify(err error) (kind Kind, hint string) {
 		memory  *finetune.MemoryError
 		option  *finetune.OptionError
 		nan     *eval.NonFiniteError
+		misfit  *eval.FitError
 	)
 	switch {
 	case errors.As(err, &known):
@@ -126,6 +127,8 @@ func classify(err error) (kind Kind, hint string) {
 		return BadModel, "the model is damaged, or cannot run with inputs of these sizes: random:N,name=SIZE sets made-up ones"
 	case errors.As(err, &nan):
 		return BadModel, "give data that the model has answers to; `cosetq run` shows the outputs of one sample"
+	case errors.As(err, &misfit):
+		return Usage, "`cosetq inspect MODEL` shows the outputs; take another --task, other data or another model"
 	case errors.As(err, &noRule):
 		return Usage, "--exclude leaves weights out when the float model is quantized; docs/finetuning.md lists the operators with a gradient"
 	case errors.As(err, &memory):

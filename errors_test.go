@@ -10,6 +10,7 @@ import (
 
 	"github.com/cosetq/cosetq"
 	"github.com/cosetq/cosetq/calib"
+	"github.com/cosetq/cosetq/eval"
 	"github.com/cosetq/cosetq/onnx"
 	"github.com/cosetq/cosetq/ort"
 	"github.com/cosetq/cosetq/rewrite"
@@ -28,6 +29,7 @@ func TestClassify(t *testing.T) {
 		{fmt.Errorf("%w: float16 given", ort.ErrInput), cosetq.Usage},
 		{onnx.ErrSameFile, cosetq.Usage},
 		{onnx.ErrNotFile, cosetq.Usage},
+		{&eval.FitError{Msg: "agreement compares models with the same outputs"}, cosetq.Usage},
 		{fs.ErrPermission, cosetq.Usage},
 		{&cosetq.Error{Kind: cosetq.Nothing, Err: errors.New("nothing")}, cosetq.Nothing},
 		{&cosetq.Error{Kind: cosetq.Quality, Err: errors.New("too bad")}, cosetq.Quality},

@@ -35,6 +35,7 @@ func (d Decibels) MarshalJSON() ([]byte, error) {
 
 // sums are what the metrics are made of.
 type sums struct {
+	values     int64 // compared
 	rows, same int
 	kl         float64
 	Deviation
@@ -66,11 +67,11 @@ func (a *agreement) add(model int, b *batch, outputs map[string]*tensor.Tensor) 
 		}
 		got := outputs[spec.Name]
 		if got == nil {
-			return fmt.Errorf("%s: has no output %q, which %s has; agreement compares models with the same outputs",
+			return unfit("%s: has no output %q, which %s has; agreement compares models with the same outputs",
 				a.models[model].Path, spec.Name, a.models[0].Path)
 		}
 		if !slices.Equal(got.Shape, ref.Shape) {
-			return fmt.Errorf("%s: output %s has shape %s, and %s of %s; agreement compares models with the same outputs",
+			return unfit("%s: output %s has shape %s, and %s of %s; agreement compares models with the same outputs",
 				a.models[model].Path, spec.Name, tensor.FormatShape(got.Shape), tensor.FormatShape(ref.Shape), a.models[0].Path)
 		}
 		if err := a.compare(model, b, spec.Name, ref, got, spec.Name == first); err != nil {
@@ -99,6 +100,7 @@ func (a *agreement) compare(model int, b *batch, name string, ref, got *tensor.T
 			return fmt.Errorf("%s: output %s: %w", a.models[0].Path, name, err)
 		}
 		s.add(want, values)
+		s.values += cols
 		if logits {
 			s.rows++
 			s.kl += divergence(want, values)
@@ -120,11 +122,14 @@ func divergence(p, q []float64) float64 {
 	return max(sum, 0)
 }
 
-func (a *agreement) metrics(model int) any {
+func (a *agreement) metrics(model int) (any, error) {
 	s := a.sums[model]
+	if s.values == 0 {
+		return nil, unfit("%s: its outputs hold no numbers on this data, so there is nothing to compare", a.models[model].Path)
+	}
 	m := Agreement{Top1: 1, Cosine: s.Cosine(), SQNR: s.SQNR(), MaxAbsErr: s.MaxAbsErr()}
 	if s.rows > 0 {
 		m.Top1, m.KL = float64(s.same)/float64(s.rows), s.kl/float64(s.rows)
 	}
-	return m
+	return m, nil
 }

@@ -32,7 +32,7 @@ func (c *classification) add(model int, b *batch, outputs map[string]*tensor.Ten
 	}
 	classes := t.Count() / int64(b.size)
 	if classes*int64(b.size) != t.Count() || classes < 2 {
-		return fmt.Errorf("%s: output %s has shape %s for %d samples; classification needs one number per class and sample",
+		return unfit("%s: output %s has shape %s for %d samples; classification needs one number per class and sample",
 			m.Path, name, tensor.FormatShape(t.Shape), b.size)
 	}
 	return m.rows(b, name, t, classes, func(row int64, values []float64) error {
@@ -52,10 +52,10 @@ func (c *classification) add(model int, b *batch, outputs map[string]*tensor.Ten
 	})
 }
 
-func (c *classification) metrics(model int) any {
+func (c *classification) metrics(model int) (any, error) {
 	s := c.scores[model]
 	if s.Count > 0 {
 		s.Top1 = float64(s.Correct) / float64(s.Count)
 	}
-	return s
+	return s, nil
 }

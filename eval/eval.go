@@ -73,7 +73,7 @@ const Schema = "cosetq/v1/eval"
 // task collects what it needs of the outputs of every batch. Models come in order for each batch.
 type task interface {
 	add(model int, b *batch, outputs map[string]*tensor.Tensor) error
-	metrics(model int) any
+	metrics(model int) (any, error)
 }
 
 // batch is a batch of data with the number of samples that it was padded to.
@@ -83,7 +83,7 @@ type batch struct {
 }
 
 // Run evaluates the models on all samples of the data. What the data lacks for the task, or labels that the model does
-// not know, come back as a [*calib.RecipeError]; outputs that are no numbers as a [*NonFiniteError].
+// not know, come back as a [*calib.RecipeError]; outputs that are no numbers as a [*NonFiniteError], and models that the task does not fit as a [*FitError].
 func Run(ctx context.Context, name string, models []Model, data calib.Reader, o Options) (*Report, error) {
 	if len(models) == 0 {
 		return nil, fmt.Errorf("evaluation of no models")
@@ -117,7 +117,11 @@ func Run(ctx context.Context, name string, models []Model, data calib.Reader, o 
 	}
 	report := &Report{Schema: Schema, Task: name, Samples: data.Len(), Random: data.Random()}
 	for i, m := range models {
-		report.Models = append(report.Models, Result{Path: m.Path, Metrics: t.metrics(i), Seconds: seconds[i].Seconds()})
+		metrics, err := t.metrics(i)
+		if err != nil {
+			return nil, err
+		}
+		report.Models = append(report.Models, Result{Path: m.Path, Metrics: metrics, Seconds: seconds[i].Seconds()})
 	}
 	return report, nil
 }
@@ -136,7 +140,7 @@ func batchSize(models []Model, data calib.Reader, want int) (size int, full bool
 	for _, m := range models {
 		s, fixed := calib.BatchSize(m.Inputs, first, dynamic)
 		if s != dynamic && size != dynamic && s != size {
-			return 0, false, fmt.Errorf("%s takes batches of %d samples and a model before it batches of %d; evaluate them apart", m.Path, s, size)
+			return 0, false, unfit("%s takes batches of %d samples and a model before it batches of %d; evaluate them apart", m.Path, s, size)
 		}
 		size, full = min(size, s), full || fixed
 	}

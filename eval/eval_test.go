@@ -152,7 +152,7 @@ func TestErrors(t *testing.T) {
 	}}
 	labels, tokens := table{labels: make([]int, 12)}, table{targets: [][]int{{300}}}
 	three := table{labels: []int{0, 3}}
-	recipe, finite := new(*calib.RecipeError), new(*eval.NonFiniteError)
+	recipe, finite, fit := new(*calib.RecipeError), new(*eval.NonFiniteError), new(*eval.FitError)
 	logits := &fake{shape: []int64{1, 256}, answer: func(int) []float32 { return make([]float32, 256) }}
 	for _, c := range []struct {
 		task   string
@@ -165,11 +165,13 @@ func TestErrors(t *testing.T) {
 		{eval.TaskAgreement, labels, []eval.Model{constant(0, 1).model("a", -1), nan.model("b", -1)}, finite, "b: output y of sample 9"},
 		{eval.TaskClassification, three, []eval.Model{constant(1, 2, 3).model("m", -1)}, recipe, "sample 1 has label 3"},
 		{eval.TaskClassification, table{targets: [][]int{{1}}}, []eval.Model{constant(1, 2).model("m", -1)}, recipe, "has no labels"},
-		{eval.TaskClassification, labels, []eval.Model{constant(1).model("m", -1)}, nil, "one number per class"},
+		{eval.TaskClassification, labels, []eval.Model{constant(1).model("m", -1)}, fit, "one number per class"},
 		{eval.TaskPerplexity, labels, []eval.Model{constant(1, 2).model("m", -1)}, recipe, "holds no tokens"},
-		{eval.TaskPerplexity, tokens, []eval.Model{constant(1, 2).model("m", -1)}, nil, "needs logits [1,1,vocabulary]"},
+		{eval.TaskPerplexity, tokens, []eval.Model{constant(1, 2).model("m", -1)}, fit, "needs logits [1,1,vocabulary]"},
 		{eval.TaskPerplexity, tokens, []eval.Model{logits.model("m", -1)}, recipe, "another tokenizer"},
-		{eval.TaskAgreement, labels, []eval.Model{constant(1, 2).model("a", -1), constant(1).model("b", -1)}, nil, "same outputs"},
+		{eval.TaskAgreement, labels, []eval.Model{constant(1, 2).model("a", -1), constant(1).model("b", -1)}, fit, "same outputs"},
+		{eval.TaskAgreement, labels, []eval.Model{constant().model("a", -1), constant().model("b", -1)}, fit, "nothing to compare"},
+		{eval.TaskPerplexity, tokens, []eval.Model{(&fake{shape: []int64{1, 0}, answer: func(int) []float32 { return nil }}).model("m", -1)}, fit, "needs logits"},
 		{"clasification", labels, []eval.Model{constant(1, 2).model("a", -1)}, nil, `did you mean "classification"`},
 	} {
 		_, err := eval.Run(context.Background(), c.task, c.models, c.data, eval.Options{})

@@ -21,6 +21,13 @@ func (e *NonFiniteError) Error() string {
 		e.Model, e.Output, e.Sample, e.Value)
 }
 
+// FitError says that a task cannot judge what a model gives: another task or other models are asked for.
+type FitError struct{ Msg string }
+
+func (e *FitError) Error() string { return e.Msg }
+
+func unfit(format string, args ...any) error { return &FitError{fmt.Sprintf(format, args...)} }
+
 // output finds the output to judge among what a run gave.
 func (m *Model) output(want string, outputs map[string]*tensor.Tensor) (string, *tensor.Tensor, error) {
 	var names []string
@@ -32,9 +39,9 @@ func (m *Model) output(want string, outputs map[string]*tensor.Tensor) (string, 
 		}
 	}
 	if want != "" {
-		return "", nil, fmt.Errorf("%s: no output %q; its outputs are %s", m.Path, want, strings.Join(names, ", "))
+		return "", nil, unfit("%s: no output %q; its outputs are %s", m.Path, want, strings.Join(names, ", "))
 	}
-	return "", nil, fmt.Errorf("%s: none of its outputs (%s) holds floating-point numbers to judge", m.Path, strings.Join(names, ", "))
+	return "", nil, unfit("%s: none of its outputs (%s) holds floating-point numbers to judge", m.Path, strings.Join(names, ", "))
 }
 
 // rows calls f with every row of cols values, as far as the batch has real samples, and checks that they are finite.

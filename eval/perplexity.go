@@ -37,8 +37,8 @@ func (p *perplexity) add(model int, b *batch, outputs map[string]*tensor.Tensor)
 	if seq == 0 {
 		return &calib.RecipeError{Msg: "holds no tokens, and perplexity needs them; use a recipe of kind bytes or tokens, or another --task"}
 	}
-	if len(t.Shape) != 3 || t.Shape[0] != int64(b.size) || t.Shape[1] != seq {
-		return fmt.Errorf("%s: output %s has shape %s; perplexity needs logits [%d,%d,vocabulary], a row for each token",
+	if len(t.Shape) != 3 || t.Shape[0] != int64(b.size) || t.Shape[1] != seq || t.Shape[2] < 1 {
+		return unfit("%s: output %s has shape %s; perplexity needs logits [%d,%d,vocabulary], a row for each token",
 			m.Path, name, tensor.FormatShape(t.Shape), b.size, seq)
 	}
 	vocabulary := t.Shape[2]
@@ -54,12 +54,12 @@ func (p *perplexity) add(model int, b *batch, outputs map[string]*tensor.Tensor)
 	})
 }
 
-func (p *perplexity) metrics(model int) any {
+func (p *perplexity) metrics(model int) (any, error) {
 	s := Perplexity{Tokens: p.tokens[model]}
 	if s.Tokens > 0 {
 		s.NLL = p.nll[model] / float64(s.Tokens)
 	}
 	s.Perplexity = math.Exp(s.NLL)
 	s.BitsPerToken = s.NLL / math.Ln2
-	return s
+	return s, nil
 }
