@@ -22,7 +22,7 @@ link := -shared -static-libstdc++ -static-libgcc -s -Wl,--gc-sections -Wl,--vers
 machine := $(shell $(CXX) -dumpmachine)
 kernels := weight form rotation activations linear linear_decoded linear_lookup linear_panel dispatch counters gather portable observe observe_registry observe_staging encode encode_create portable_encode
 ifneq (,$(findstring x86_64,$(machine)))
-kernels += avx2 avx2_lookup8 avx2_panel avxvnni_panel avx512 avx512_lookup avx512_lookup8 avx512_decode avx512_panel avx512_nibbles amx_panel avx2_encode avx512_encode
+kernels += avx2 avx2_lookup8 avx2_lookup16 avx2_panel avxvnni_panel avx512 avx512_lookup avx512_lookup8 avx512_decode avx512_panel avx512_nibbles amx_panel avx2_encode avx512_encode
 endif
 # GCC 12 takes the deliberately undefined operands inside its own intrinsics for a mistake.
 isa_avx2 := -mavx2 -mfma -mf16c -Wno-maybe-uninitialized

@@ -52,7 +52,8 @@ const Kernels kAvx2Kernels = {
     AddProduct<float>,
     AddProduct<double>,
     kMomentKernels,
-    {{Avx2LookupBuild8, Avx2Lookup8, Avx2StoreLookup, 2}, {}},
+    {{Avx2LookupBuild8, Avx2Lookup8, Avx2StoreLookup, 2},
+     {Avx2LookupBuild16, Avx2Lookup16, Avx2StoreQuarters, 1}},
     {&kAvx2Panel8, &kAvx2Panel16},
 };
 
@@ -68,7 +69,8 @@ const Kernels kAvxVnniKernels = {
     AddProduct<float>,
     AddProduct<double>,
     kMomentKernels,
-    {{Avx2LookupBuild8, Avx2Lookup8, Avx2StoreLookup, 2}, {}},
+    {{Avx2LookupBuild8, Avx2Lookup8, Avx2StoreLookup, 2},
+     {Avx2LookupBuild16, Avx2Lookup16, Avx2StoreQuarters, 1}},
     {&kAvxVnniPanel8, &kAvxVnniPanel16},
 };
 

@@ -17,6 +17,11 @@ void Avx2LookupBuild8(const WeightView& w, const float* a, int64_t count, uint8_
                       float* steps);
 void Avx2Lookup8(const WeightView& w, int64_t tile, int64_t unit, int64_t count,
                  const uint8_t* tables, const float* steps, const uint8_t* next, float* lanes);
+void Avx2LookupBuild16(const WeightView& w, const float* a, int64_t count, uint8_t* tables,
+                       float* steps);
+void Avx2Lookup16(const WeightView& w, int64_t tile, int64_t unit, int64_t count,
+                  const uint8_t* tables, const float* steps, const uint8_t* next, float* lanes);
+void Avx2StoreQuarters(const float* lanes, int64_t columns, const RowScales& rows, float* y, int64_t stride);
 void Avx2StoreLookup(const float* lanes, int64_t columns, const RowScales& rows, float* y, int64_t stride);
 void Avx2StoreInOrder(const float* lanes, int64_t columns, const RowScales& rows, float* y, int64_t stride);
 
