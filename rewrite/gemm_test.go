@@ -3,11 +3,13 @@ package rewrite_test
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"github.com/cosetq/cosetq/internal/testenv"
 	"github.com/cosetq/cosetq/onnx"
 	"github.com/cosetq/cosetq/quant"
+	"github.com/cosetq/cosetq/rewrite"
 	"github.com/cosetq/cosetq/tensor"
 )
 
@@ -129,6 +131,15 @@ func TestEveryFormOfGemm(t *testing.T) {
 func (f gemmForm) check(t *testing.T, rng *rand.Rand, matrix *quant.Matrix, w rows) {
 	m, inputs := f.model(rng, w)
 	before := onnx.Clone(m)
+	sites, err := rewrite.FindSites(m, rewrite.Options{})
+	if err != nil || len(sites) != 1 || sites[0].Weight == nil {
+		t.Fatalf("%+v, %v", sites, err)
+	}
+	// What is to be coded is W, alpha included.
+	got := make([]float32, formN*formK)
+	if err := sites[0].Weight.Rows(got, 0, formN); err != nil || !slices.Equal(got, w.v) {
+		t.Fatalf("the weight to code is not alpha times the constant, %v", err)
+	}
 	apply(t, m, matrix)
 	if count(m, "Gemm") != 0 || count(m, "HNLQLinear") != 1 {
 		t.Fatalf("not replaced:\n%s", dump(t, m))
