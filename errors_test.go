@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -27,6 +28,7 @@ func TestClassify(t *testing.T) {
 		{&rewrite.PatternError{Pattern: "x", Problem: "it matches nothing"}, cosetq.Usage},
 		{fmt.Errorf("out.onnx: %w", fs.ErrExist), cosetq.Usage},
 		{fmt.Errorf("%w: float16 given", ort.ErrInput), cosetq.Usage},
+		{fmt.Errorf("%w: output probabilities: %w", ort.ErrRun, ort.ErrOutput), cosetq.BadModel},
 		{onnx.ErrSameFile, cosetq.Usage},
 		{onnx.ErrNotFile, cosetq.Usage},
 		{&eval.FitError{Msg: "agreement compares models with the same outputs"}, cosetq.Usage},
@@ -43,5 +45,8 @@ func TestClassify(t *testing.T) {
 		if kind != tt.want || hint == "" {
 			t.Errorf("%v: kind %d, want %d; hint %q", tt.err, kind, tt.want, hint)
 		}
+	}
+	if _, hint := cosetq.Classify(fmt.Errorf("%w: %w", ort.ErrRun, ort.ErrOutput)); !strings.Contains(hint, "zipmap") {
+		t.Errorf("the hint of outputs that are no tensors is %q", hint)
 	}
 }

@@ -193,7 +193,7 @@ func copyOut(v *C.OrtValue) (*tensor.Tensor, error) {
 		return nil, err
 	}
 	if kind != 1 {
-		return nil, errors.New("a sequence, map or optional; this program handles tensors only")
+		return nil, ErrOutput
 	}
 	if rank > maxRank {
 		return nil, fmt.Errorf("rank %d, more than %d", rank, maxRank)
