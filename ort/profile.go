@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -85,6 +87,9 @@ func unfuse(runs, seen []NodeRun) []NodeRun {
 	return all
 }
 
+// unquotedName finds the name of an event, in which ONNX Runtime leaves quotes and backslashes as they are.
+var unquotedName = regexp.MustCompile(`("name" :)"(.*)"(,"args" :)`)
+
 // parseProfile reads the kernel events of a profile in Chrome's trace format.
 func parseProfile(data []byte) ([]NodeRun, error) {
 	var events []struct {
@@ -95,6 +100,13 @@ func parseProfile(data []byte) ([]NodeRun, error) {
 			Op       string `json:"op_name"`
 			Provider string `json:"provider"`
 		} `json:"args"`
+	}
+	if !json.Valid(data) {
+		data = unquotedName.ReplaceAllFunc(data, func(b []byte) []byte {
+			parts := unquotedName.FindSubmatch(b)
+			quoted, _ := json.Marshal(string(parts[2])) // a string always can be
+			return slices.Concat(parts[1], quoted, parts[3])
+		})
 	}
 	if err := json.Unmarshal(data, &events); err != nil {
 		return nil, fmt.Errorf("profile of ONNX Runtime: %w", err)
