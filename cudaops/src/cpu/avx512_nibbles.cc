@@ -36,7 +36,8 @@ class NibbleStream {
 #pragma GCC unroll 4
       for (int e = 0; e < 4; ++e) {
         element[e] = _mm512_loadu_si512(codes + e * kTile);
-        if constexpr (kFirst == 0) PrefetchCodes(codes + e * kTile + kAheadGroups * kGroupBytes);
+        // Each stream its share of the codes.
+        if (e / kQuarters == kFirst / kQuarters) PrefetchCodes(codes + e * kTile + kAheadGroups * kGroupBytes);
       }
       InterleaveQuarters<kFirst, kQuarters>(element, digits);
       const __m512i* gains = gains_.Next();
