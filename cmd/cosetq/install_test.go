@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -93,5 +94,36 @@ func TestManualAndCompletion(t *testing.T) {
 	var out bytes.Buffer
 	if code := run(t.Context(), []string{"__complete", "comp"}, &out, &bytes.Buffer{}); code != exitOK || !strings.Contains(out.String(), "compare") {
 		t.Errorf("exit code %d, completions %s", code, out.String())
+	}
+}
+
+// Completion offers the values that the flag's own words name.
+func TestCompletionOfValues(t *testing.T) {
+	completed := map[string]bool{}
+	for _, c := range newRoot(&console{}).Commands() {
+		c.Flags().VisitAll(func(f *pflag.Flag) {
+			values, ok := flagValues[f.Name]
+			if !ok {
+				return
+			}
+			completed[f.Name] = true
+			var out bytes.Buffer
+			if code := run(t.Context(), []string{"__complete", c.Name(), "--" + f.Name, ""}, &out, &bytes.Buffer{}); code != exitOK {
+				t.Fatalf("%s --%s: exit code %d", c.Name(), f.Name, code)
+			}
+			for _, v := range values {
+				if !slices.Contains(strings.Split(out.String(), "\n"), v) {
+					t.Errorf("%s --%s: %q is not among the completions %q", c.Name(), f.Name, v, out.String())
+				}
+				if !strings.Contains(f.Usage, v) && f.DefValue != v {
+					t.Errorf("%s --%s: its usage %q does not name %q", c.Name(), f.Name, f.Usage, v)
+				}
+			}
+		})
+	}
+	for name := range flagValues {
+		if !completed[name] {
+			t.Errorf("no command has --%s", name)
+		}
 	}
 }

@@ -100,6 +100,7 @@ to quantize or too little of it, 5 a quality gate failed, 6 runtime or device mi
 		root.AddGroup(&cobra.Group{ID: group.title, Title: group.title})
 		for _, c := range group.commands {
 			c.Args, c.GroupID = usageArgs(c.Args), group.title
+			completeValues(c)
 			root.AddCommand(c)
 		}
 	}
