@@ -40,9 +40,9 @@ inline ALWAYS_INLINE Words Add(const Words& a, const Words& b) {
   return {{_mm256_add_epi16(a.half[0], b.half[0]), _mm256_add_epi16(a.half[1], b.half[1])}};
 }
 
-// The products of both blocks of a group.
-inline ALWAYS_INLINE Words Products256(const uint8_t* table, const uint8_t* codes, int stride) {
-  const __m256i first = Load(codes), second = Load(codes + stride);
+// The products of both blocks of a group, of half of the rows.
+inline ALWAYS_INLINE Words Products256(const uint8_t* table, const uint8_t* codes, int tile, int h) {
+  const __m256i first = LoadHalf(codes, tile, h), second = LoadHalf(codes + tile, tile, h);
   const Words a = Join(LookUp(table, first), LookUp(table + 256, first));
   table += kBlockTable;
   return Add(a, Join(LookUp(table, second), LookUp(table + 256, second)));
@@ -80,8 +80,8 @@ void LookupForm(const WeightView& w, int64_t tile, int64_t pair, int64_t count, 
       for (int q = 0; q < 4; ++q)
         gain[q] = q % 2 == 0 ? _mm256_unpacklo_epi8(both_gains.half[q / 2], zero) : _mm256_unpackhi_epi8(both_gains.half[q / 2], zero);
       if constexpr (kForm != Form::kOneByte) {
-        const int64_t coarse = 32 * h + (FormElements(kForm) - 2) * w.tile;
-        for (int u = 0; u < 2; ++u) level[u] = Products256(tables + 2 * u * kBlockTable, of[u] + coarse, w.tile);
+        const int64_t coarse = (FormElements(kForm) - 2) * w.tile;
+        for (int u = 0; u < 2; ++u) level[u] = Products256(tables + 2 * u * kBlockTable, of[u] + coarse, w.tile, h);
         for (int q = 0; q < 4; ++q) total[q] = _mm256_sll_epi32(_mm256_madd_epi16(Interleave(level[0], level[1], q), gain[q]), ratio);
       } else {
         for (int q = 0; q < 4; ++q) total[q] = zero;
@@ -89,10 +89,10 @@ void LookupForm(const WeightView& w, int64_t tile, int64_t pair, int64_t count, 
       for (int u = 0; u < 2; ++u) {
         if constexpr (kForm == Form::kNibbleByte) {
           const uint8_t* nibbles = tables + 4 * kBlockTable + 2 * u * kNibbleTable;
-          const __m256i both = Load(of[u] + 32 * h);
+          const __m256i both = LoadHalf(of[u], w.tile, h);
           level[u] = Add(Products16(nibbles, both, 0), Products16(nibbles + kNibbleTable, both, 1));
         } else {
-          level[u] = Products256(tables + 2 * u * kBlockTable, of[u] + 32 * h, w.tile);
+          level[u] = Products256(tables + 2 * u * kBlockTable, of[u], w.tile, h);
         }
       }
       for (int q = 0; q < 4; ++q) {

@@ -34,20 +34,20 @@ void LookupForm(const WeightView& w, int64_t tile, int64_t unit, int64_t count,
     for (int h = 0; h < 2; ++h) {
       __m256i fine[2], coarse[2];
       for (int i = 0; i < 2; ++i) fine[i] = coarse[i] = _mm256_setzero_si256();
-      const uint8_t* at = codes + 32 * h;
+      const uint8_t* at = codes;
 #pragma GCC unroll 1
       for (int g = 0; g < groups; ++g, at += group_bytes) {
         const uint8_t* t = tables + 2 * g * kTable;
         if constexpr (kForm == Form::kNibbleByte) {
           const uint8_t* nibbles = tables + 2 * kUnitGroups * kTable + 2 * g * kNibbles;
-          const __m256i both = Load(at);
+          const __m256i both = LoadHalf(at, w.tile, h);
           AddProducts(gain[g].half[h], LookUpNibbles(nibbles, both, 0), LookUpNibbles(nibbles + kNibbles, both, 1), fine);
         } else {
-          AddProducts(gain[g].half[h], LookUp(t, Load(at)), LookUp(t + kTable, Load(at + w.tile)), fine);
+          AddProducts(gain[g].half[h], LookUp(t, LoadHalf(at, w.tile, h)), LookUp(t + kTable, LoadHalf(at + w.tile, w.tile, h)), fine);
         }
         if constexpr (kForm != Form::kOneByte) {
           const uint8_t* from = at + (FormElements(kForm) - 2) * w.tile;
-          AddProducts(gain[g].half[h], LookUp(t, Load(from)), LookUp(t + kTable, Load(from + w.tile)), coarse);
+          AddProducts(gain[g].half[h], LookUp(t, LoadHalf(from, w.tile, h)), LookUp(t + kTable, LoadHalf(from + w.tile, w.tile, h)), coarse);
         }
       }
       for (int i = 0; i < 2; ++i) {

@@ -45,6 +45,12 @@ inline ALWAYS_INLINE Rows LoadRows(const uint8_t* from, int tile) {
   return {{Load(rows), Load(rows + 32)}};
 }
 
+// Half h of those.
+inline ALWAYS_INLINE __m256i LoadHalf(const uint8_t* from, int tile, int h) {
+  if (__builtin_expect(tile == kTile, 1)) return Load(from + 32 * h);
+  return LoadRows(from, tile).half[h];
+}
+
 // The gains of 64 rows, as bytes, for one group of a tile after the other. Groups past the last have
 // some gains or other.
 class GainStream {
