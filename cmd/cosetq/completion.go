@@ -9,14 +9,14 @@ import (
 	"github.com/cosetq/cosetq/rewrite"
 )
 
-// flagValues are the values of flags that have a few, for the shell to offer.
+// flagValues are the values of flags that have a few, for the shell to offer and, where the tool itself reads them, for checking.
 var flagValues = map[string][]string{
 	"bits":         {"2", "3", "4"},
 	"device":       {"cpu", cosetq.CUDA},
 	"format":       {string(rewrite.FP32), string(rewrite.FP16), string(rewrite.MatMulNBits)},
 	"method":       {cosetq.RTN, cosetq.LDLQ},
 	"ops":          {"auto", "none"},
-	"optimization": {"all", "disabled", "basic", "extended"},
+	"optimization": optimizationNames(),
 	"rotate":       {cosetq.RotateAuto, cosetq.RotateNone, cosetq.RotateHadamard},
 	"task":         eval.Tasks(),
 }

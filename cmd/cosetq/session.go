@@ -36,6 +36,14 @@ func oneOf(flag, value string, allowed ...string) error {
 
 var optimizationLevels = []ort.OptimizationLevel{ort.OptimizeAll, ort.OptimizeDisabled, ort.OptimizeBasic, ort.OptimizeExtended}
 
+func optimizationNames() []string {
+	var names []string
+	for _, level := range optimizationLevels {
+		names = append(names, level.String())
+	}
+	return names
+}
+
 // findGPU finds the GPU library and makes sure that it finds a GPU.
 func findGPU() (library string, err error) {
 	if library, err = cudaops.FindCUDALibrary(""); err != nil {
@@ -52,27 +60,25 @@ func findGPU() (library string, err error) {
 func (f *runFlags) options(con *console) (ort.SessionOptions, error) {
 	var o ort.SessionOptions
 	o.Threads = f.threads
-	if err := oneOf("device", f.device, "cpu", "cuda"); err != nil {
+	if err := oneOf("device", f.device, flagValues["device"]...); err != nil {
 		return o, err
 	}
-	if f.device == "cuda" {
+	if f.device == cosetq.CUDA {
 		var err error
 		if o.Provider, err = findGPU(); err != nil {
 			return o, failure(cosetq.Unavailable, fmt.Errorf("--device cuda: %w", err), "leave --device out to run on the CPU; `cosetq doctor` tells what the GPU needs")
 		}
 	}
-	var names []string
 	found := false
 	for _, level := range optimizationLevels {
-		names = append(names, level.String())
 		if level.String() == f.optimization {
 			o.Optimization, found = level, true
 		}
 	}
 	if !found {
-		return o, oneOf("optimization", f.optimization, names...)
+		return o, oneOf("optimization", f.optimization, flagValues["optimization"]...)
 	}
-	if err := oneOf("ops", f.ops, "auto", "none"); err != nil {
+	if err := oneOf("ops", f.ops, flagValues["ops"]...); err != nil {
 		return o, err
 	}
 	if f.ops == "auto" {

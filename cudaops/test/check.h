@@ -17,6 +17,7 @@ bool Check(bool ok, const std::string& what);
 void TestHalf();
 void TestDispatch();
 void TestHostileWeights();
+void TestPaths();
 void TestLinear(bool brief);
 void TestAccuracy();
 void TestManyRows();

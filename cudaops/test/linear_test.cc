@@ -281,6 +281,31 @@ void TestManyRows() {
   SelectIsa("", &error);
 }
 
+// Every instruction set takes its look-up tables where they are faster: falling back to decoding would only cost time.
+void TestPaths() {
+  std::string error;
+  Options options;
+  for (const char* codec : {"d4:4,4", "d4:2,4", "d4:4"}) {
+    Sample sample(CodecNamed(codec), 8 * kTile, 64, options, 3);
+    const std::unique_ptr<Weight> weight = Weight::Create(sample.spec(), &error);
+    int count = 0;
+    const char* const* names = AvailableIsas(&count);
+    for (int i = 0; i < count; ++i) {
+      SelectIsa(names[i], &error);
+      const bool vectors = std::string(names[i]) != "portable";
+      const auto check = [&](int64_t batch, Accuracy accuracy, Path want) {
+        const Path path = ChoosePath(weight->view(), ActiveKernels(), batch, accuracy);
+        Check(path == want, std::string("path of ") + names[i] + " " + codec + ", " + std::to_string(batch) + " rows: " + PathName(path) + ", want " + PathName(want));
+      };
+      check(1, Accuracy::kAccurate, vectors ? Path::kLookup16 : Path::kD4);
+      check(1, Accuracy::kFast, vectors ? Path::kLookup8 : Path::kD4);
+      check(2, Accuracy::kFast, vectors ? Path::kLookup8 : Path::kD4);
+      check(16, Accuracy::kAccurate, vectors ? Path::kInt16 : Path::kD4);
+    }
+  }
+  SelectIsa("", &error);
+}
+
 void TestLinear(bool brief) {
   const std::vector<int64_t> all_rows = {1, 10, 50, 63, 64, 65, 200, 257, 1000};
   const std::vector<int64_t> all_cols = {1, 7, 8, 9, 63, 100, 192, 512};

@@ -12,6 +12,7 @@ int main(int argc, char** argv) {
   TestHalf();
   TestDispatch();
   TestHostileWeights();
+  TestPaths();
   TestLinear(brief);
   TestAccuracy();
   TestManyRows();

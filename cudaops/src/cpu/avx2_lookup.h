@@ -37,6 +37,19 @@ inline ALWAYS_INLINE __m256i LookUpNibbles(const uint8_t* table, __m256i bytes, 
   return _mm256_shuffle_epi8(Table16(table), _mm256_and_si256(b == 0 ? bytes : _mm256_srli_epi16(bytes, 4), _mm256_set1_epi8(15)));
 }
 
+// Products of the 16 codewords from `first` on with four activations, in units of the step, as words.
+inline __m256i ProductWords(const float (*centred)[256], int first, const float* a) {
+  __m256i value[2];
+  for (int i = 0; i < 2; ++i) {
+    const int at = first + 8 * i;
+    __m256 sum = _mm256_mul_ps(_mm256_load_ps(centred[0] + at), _mm256_set1_ps(a[0]));
+    for (int j = 1; j < 4; ++j)
+      sum = _mm256_fmadd_ps(_mm256_load_ps(centred[j] + at), _mm256_set1_ps(a[j]), sum);
+    value[i] = _mm256_cvtps_epi32(sum);
+  }
+  return _mm256_permute4x64_epi64(_mm256_packs_epi32(value[0], value[1]), 0xd8);
+}
+
 }  // namespace
 }  // namespace cosetq
 

@@ -10,15 +10,7 @@ constexpr float kLargest = 16382;  // of one product; two make 32764, and roundi
 // Products of `count` codewords with four activations, in units of the step: low bytes, and high ones.
 inline void BuildEntries(const float (*centred)[256], int count, const float* a, uint8_t* low, uint8_t* high) {
   for (int c = 0; c < count; c += 16) {
-    __m256i value[2];
-    for (int i = 0; i < 2; ++i) {
-      const int at = c + 8 * i;
-      __m256 sum = _mm256_mul_ps(_mm256_load_ps(centred[0] + at), _mm256_set1_ps(a[0]));
-      for (int j = 1; j < 4; ++j)
-        sum = _mm256_fmadd_ps(_mm256_load_ps(centred[j] + at), _mm256_set1_ps(a[j]), sum);
-      value[i] = _mm256_cvtps_epi32(sum);
-    }
-    const __m256i words = _mm256_permute4x64_epi64(_mm256_packs_epi32(value[0], value[1]), 0xd8);
+    const __m256i words = ProductWords(centred, c, a);
     const auto pack = [](__m256i bytes, uint8_t* to) {  // words below 256
       _mm_store_si128(reinterpret_cast<__m128i*>(to), _mm_packus_epi16(_mm256_castsi256_si128(bytes), _mm256_extracti128_si256(bytes, 1)));
     };

@@ -70,16 +70,7 @@ void LookupForm(const WeightView& w, int64_t tile, int64_t unit, int64_t count,
 // Products of count codewords with four activations, in units of the step.
 inline void BuildEntries(const float (*centred)[256], int count, const float* a, uint8_t* table) {
   for (int c = 0; c < count; c += 16) {
-    __m256i value[2];
-    for (int i = 0; i < 2; ++i) {
-      const int at = c + 8 * i;
-      __m256 sum = _mm256_mul_ps(_mm256_load_ps(centred[0] + at), _mm256_set1_ps(a[0]));
-      for (int j = 1; j < 4; ++j)
-        sum = _mm256_fmadd_ps(_mm256_load_ps(centred[j] + at), _mm256_set1_ps(a[j]), sum);
-      value[i] = _mm256_cvtps_epi32(sum);
-    }
-    const __m256i words =
-        _mm256_permute4x64_epi64(_mm256_packs_epi32(value[0], value[1]), 0xd8);
+    const __m256i words = ProductWords(centred, c, a);
     _mm_store_si128(reinterpret_cast<__m128i*>(table + c),
                     _mm_packs_epi16(_mm256_castsi256_si128(words),
                                     _mm256_extracti128_si256(words, 1)));
