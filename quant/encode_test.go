@@ -41,7 +41,7 @@ func coders[T testing.TB](t T, c *lattice.Codec, do func(name string, coder latt
 func TestGPURoundsWithFeedback(t *testing.T) {
 	library := testenv.CUDA(t)
 	rng := rand.New(rand.NewPCG(3, 4))
-	for _, codec := range []string{"d4:4,4:g3,4,5,6", "d4:2,4:g3,4,5,7", "d4:4:g3,4,5,7", "d4:2,2,2", "d4:4,4:g1,2,3,5,9,14"} {
+	for _, codec := range []string{"d4:4,4:g3,4,5,6", "d4:2,4:g3,4,5,7", "d4:4:g3,4,5,7", "d4:2,2,2", "d4:4,4:g1,2,3,5,9,14", "z1:16:g3,4,5,6", "z1:4"} {
 		c, err := lattice.ParseCodec(codec)
 		if err != nil {
 			t.Fatal(err)

@@ -1,9 +1,12 @@
 #include "sample.h"
 
+#include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <numeric>
 #include <thread>
 
 #include "cpu/half.h"
@@ -124,15 +127,22 @@ Sample::Sample(const Codec& codec, int64_t rows, int64_t cols, const Options& op
     Fill<uint16_t>(&s.codes, {tiles, groups, codec.elements, tile}, 0, 65535);
   }
   Fill<int8_t>(&s.codebook, {codec.entries, codec.dim}, -3, 3);
+  if (options.consecutive) {
+    auto* book = reinterpret_cast<int8_t*>(memory_.back().data());
+    std::iota(book, book + codec.entries, static_cast<int8_t>(-codec.entries / 2));
+    std::shuffle(book, book + codec.entries, random_);
+  }
   const int64_t fields = static_cast<int64_t>(codec.slots[0].size());
   s.slots_shape = {schema::kSlotFields, fields};
   for (const auto& row : codec.slots) s.slots.insert(s.slots.end(), row.begin(), row.end());
   for (float w : codec.level_weights) s.level_weights.push_back(w * 0x1p-9f);
   std::uniform_real_distribution<float> unit(-1, 1);
-  for (int j = 0; j < kGroup; ++j) {
-    s.centre.push_back(j < codec.dim ? unit(random_) * options.centre * 0x1p-9f
-                                     : s.centre[static_cast<size_t>(j - codec.dim)]);
-  }
+  const auto centre = [&] {
+    const float x = unit(random_) * options.centre;
+    return (options.centre_step > 0 ? std::round(x / options.centre_step) * options.centre_step : x) * 0x1p-9f;
+  };
+  for (int j = 0; j < kGroup; ++j)
+    s.centre.push_back(j < codec.dim ? centre() : s.centre[static_cast<size_t>(j - codec.dim)]);
 
   s.gain_values = options.gains;
   const int64_t per_byte = options.gains.size() == 2 ? 8 : options.gains.size() == 4 ? 4 : 2;

@@ -34,6 +34,8 @@ struct Options {
   bool bias = true;
   bool half = false;  // activations, bias and output
   float centre = 0.5f;  // largest coordinate of it, in units of the codebook
+  float centre_step = 0;     // which it is a multiple of; 0 for any number
+  bool consecutive = false;  // codewords of single columns are integers that follow each other, in any order
 };
 
 // A spec together with the memory it points to. Every tensor ends where its memory ends, so that

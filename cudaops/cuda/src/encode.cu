@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "encode_block.cuh"
+#include "encode_runs.cuh"
 
 namespace cosetq::cuda {
 namespace {
@@ -39,6 +40,24 @@ struct Group {
   uint8_t gain;
   int overloads;
 };
+
+// Group at of those of all items.
+__device__ __forceinline__ Group LoadGroup(const EncoderView& codec, const EncodeWork& work, int64_t at) {
+  Group group = {};
+  group.best = INFINITY;
+  const int64_t item = at / work.groups, row = work.at == nullptr ? item : work.at[item];
+  const float step = work.steps[item];
+  group.reciprocal = 1.0f / step;
+  const float limit = fminf(3.402823466e38f, step * codec.max_steps);
+  const auto* from = reinterpret_cast<const float4*>(work.rows + (row * work.groups + at % work.groups) * schema::kGroup);
+  const float4 low = from[0], high = from[1];
+  group.x[0] = low.x, group.x[1] = low.y, group.x[2] = low.z, group.x[3] = low.w;
+  group.x[4] = high.x, group.x[5] = high.y, group.x[6] = high.z, group.x[7] = high.w;
+  group.fits = step > 0 && !isinf(step) && !isinf(group.reciprocal);
+#pragma unroll
+  for (int j = 0; j < schema::kGroup; ++j) group.fits = group.fits && fabsf(group.x[j]) <= limit;
+  return group;
+}
 
 // Codes the groups with every gain that is worth trying. All lanes of the warp come here.
 template <int kShape>
@@ -143,22 +162,8 @@ __global__ void __launch_bounds__(kThreads, kBlocks) EncodeGroups(const __grid_c
 #pragma unroll
     for (int i = 0; i < kPer; ++i) {
       const int64_t at = first + i * kThreads + threadIdx.x;
-      Group& group = groups[i];
-      group = {};
-      group.best = INFINITY;
-      if (at >= total) continue;
-      const int64_t item = at / work.groups, row = work.at == nullptr ? item : work.at[item];
-      const float step = work.steps[item];
-      group.reciprocal = 1.0f / step;
-      const float limit = fminf(3.402823466e38f, step * codec.max_steps);
-      const auto* from =
-          reinterpret_cast<const float4*>(work.rows + (row * work.groups + at % work.groups) * schema::kGroup);
-      const float4 low = from[0], high = from[1];
-      group.x[0] = low.x, group.x[1] = low.y, group.x[2] = low.z, group.x[3] = low.w;
-      group.x[4] = high.x, group.x[5] = high.y, group.x[6] = high.z, group.x[7] = high.w;
-      group.fits = step > 0 && !isinf(step) && !isinf(group.reciprocal);
-#pragma unroll
-      for (int j = 0; j < schema::kGroup; ++j) group.fits = group.fits && fabsf(group.x[j]) <= limit;
+      groups[i] = {};
+      if (at < total) groups[i] = LoadGroup(codec, work, at);
     }
     EncodeGroup<kShape>(codec, leaders, queues[threadIdx.x / 32], groups);
 #pragma unroll
@@ -173,6 +178,37 @@ __global__ void __launch_bounds__(kThreads, kBlocks) EncodeGroups(const __grid_c
       for (int m = 0; m < levels; ++m)
         out[m] = (group.classes[0] >> (8 * m) & 0xff) | (group.classes[1] >> (8 * m) & 0xff) << 16;
     }
+  }
+}
+
+// The same of runs, a thread per group.
+__global__ void __launch_bounds__(kThreads) EncodeRuns(const __grid_constant__ EncoderView codec, EncodeWork work, float* errors) {
+  const int64_t total = work.count * work.groups;
+  for (int64_t at = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x; at < total; at += static_cast<int64_t>(gridDim.x) * kThreads) {
+    Group group = LoadGroup(codec, work, at);
+    for (int g = codec.gain_count - 1; g >= 0 && group.fits && group.overloads < codec.max_overloads; --g) {
+      const float gain = codec.gains[g], inverse = group.reciprocal / gain;
+      float sum = 0;
+      uint32_t classes = 0;
+      bool outside = false;
+#pragma unroll
+      for (int j = 0; j < schema::kGroup; ++j) {
+        const float y = group.x[j] * inverse + codec.centre[0];
+        const float v = NearestInRun(codec, y, &outside), r = y - v;
+        sum = sum + r * r;
+        classes |= RunClass(codec, v, j);
+      }
+      group.overloads += outside ? 1 : 0;
+      const float error = gain * gain * sum;
+      if (!(group.best >= error)) continue;
+      group.best = error;
+      group.gain = static_cast<uint8_t>(g);
+      group.classes[0] = classes;
+    }
+    errors[at] = group.fits ? group.best : -1;
+    if (work.indices == nullptr || !group.fits) continue;
+    work.gains[at] = group.gain;
+    StoreRuns(group.classes[0], work.indices + at * schema::kGroup);
   }
 }
 
@@ -197,9 +233,9 @@ __global__ void __launch_bounds__(kThreads) SumErrors(EncodeWork work, const flo
 
 DeviceEncoder::DeviceEncoder(const cosetq_codec& codec, const int32_t* leaders) {
   const std::unique_ptr<Encoder> host = Encoder::Create(codec, leaders);
-  if (host == nullptr || host->view().dim != kEncodeDim) throw Error("no encoder for this codec");
+  if (host == nullptr) throw Error("no encoder for this codec");
   view_ = host->view();
-  for (int m = 0; m < view_.levels; ++m) {
+  for (int m = 0; m < view_.levels && view_.dim == kEncodeDim; ++m) {
     leaders_[m] = Buffer<uint32_t>(view_.level[m].leaders, size_t{1} << (kEncodeDim * view_.level[m].shift));
     view_.level[m].leaders = leaders_[m].get();
     view_.level[m].columns = nullptr;
@@ -210,6 +246,7 @@ void DeviceEncoder::Encode(const EncodeWork& work, float* errors, cudaStream_t s
   if (work.count == 0 || work.groups == 0) return;
   const int64_t blocks = (work.count * work.groups + kThreads * kPer - 1) / (kThreads * kPer);
   const auto kernel = [&] {
+    if (view_.dim == 1) return EncodeRuns;
     if (view_.levels == 1 && view_.level[0].shift == 2) return EncodeGroups<0x2>;
     if (view_.levels == 2 && view_.level[0].shift == 2 && view_.level[1].shift == 2) return EncodeGroups<0x22>;
     if (view_.levels == 2 && view_.level[0].shift == 1 && view_.level[1].shift == 2) return EncodeGroups<0x21>;
@@ -226,7 +263,7 @@ int64_t DeviceEncoder::EncodeHost(const EncodeWork& work) {
   const std::lock_guard<std::mutex> lock(mutex_);
   if (work.count == 0) return 0;
   const int64_t row_bytes = work.groups * schema::kGroup * static_cast<int64_t>(sizeof(float));
-  const int64_t index_bytes = work.groups * view_.levels * kEncodeBlocks * static_cast<int64_t>(sizeof(uint16_t));
+  const int64_t index_bytes = work.groups * EncodeSlots(view_) * static_cast<int64_t>(sizeof(uint16_t));
   const bool codes = work.indices != nullptr;
   const int64_t item_bytes = 4 * work.groups + (codes ? index_bytes + work.groups : 0) + 16;
   int64_t rows = work.count;
@@ -277,7 +314,7 @@ int64_t DeviceEncoder::EncodeHost(const EncodeWork& work) {
     Encode(part, errors, cudaStreamPerThread);
     to_host(work.sse + first, part.sse, 8 * part.count);
     if (codes) {
-      to_host(work.indices + first * work.groups * view_.levels * kEncodeBlocks, part.indices, index_bytes * part.count);
+      to_host(work.indices + first * work.groups * EncodeSlots(view_), part.indices, index_bytes * part.count);
       to_host(work.gains + first * work.groups, part.gains, work.groups * part.count);
     }
     Check(cudaStreamSynchronize(cudaStreamPerThread), "encode");

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "encode_block.cuh"
+#include "encode_runs.cuh"
 
 namespace cosetq::cuda {
 namespace {
@@ -93,6 +94,34 @@ __device__ void CodeGroup(const EncoderView& codec, const Leaders& leaders, cons
   }
 }
 
+// The same of a run, whose classes are the first ones.
+template <>
+__device__ void CodeGroup<kRunShape>(const EncoderView& codec, const Leaders&, const float* metric, const float x[kGroupSize], float step,
+                                     Trial* trial) {
+  const float* chol = metric;
+  const float* feed = metric + kMetric;
+  const float inverse = step == 0 ? 0.0f : 1.0f / step;
+  float y[kGroupSize];
+#pragma unroll
+  for (int j = 0; j < kGroupSize; ++j) y[j] = x[j];
+  float* e = trial->error;
+  trial->loss = 0;
+  trial->classes[0] = trial->classes[1] = 0;
+#pragma unroll
+  for (int b = kGroupSize - 1; b >= 0; --b) {
+    bool outside = false;
+    const float v = NearestInRun(codec, y[b] * inverse + codec.centre[0], &outside);
+    trial->classes[0] |= RunClass(codec, v, b);
+    e[b] = x[b] - step * (v - codec.centre[0]);
+    float z = 0;
+#pragma unroll
+    for (int i = b; i < kGroupSize; ++i) z = z + e[i] * __ldg(chol + i * kGroupSize + b);
+    trial->loss = trial->loss + z * z;
+#pragma unroll
+    for (int j = 0; j < b; ++j) y[j] = y[j] + e[b] * __ldg(feed + b * kGroupSize + j);
+  }
+}
+
 // A block takes kRows rows through all positions, last to first. Sums are in the order in which the package quant adds.
 template <int kShape>
 __global__ void __launch_bounds__(kThreads) CodeRows(const __grid_constant__ EncoderView codec, const float* lower,
@@ -101,7 +130,7 @@ __global__ void __launch_bounds__(kThreads) CodeRows(const __grid_constant__ Enc
   __shared__ Trial trials[kRows * schema::kMaxGains];
   __shared__ float weights[kRows][kGroupSize], moved[kRows][kGroupSize], errors[kRows][kGroupSize];
   const int levels = Levels<kShape>(codec);
-  for (int m = 0; m < levels; ++m) {
+  for (int m = 0; m < levels && kShape != kRunShape; ++m) {
     for (int i = threadIdx.x; i < 1 << (kEncodeDim * codec.level[m].shift); i += kThreads) leaders[m][i] = codec.level[m].leaders[i];
   }
   const int64_t first_row = static_cast<int64_t>(blockIdx.x) * kRows;
@@ -173,7 +202,8 @@ __global__ void __launch_bounds__(kThreads) CodeRows(const __grid_constant__ Enc
         loss += static_cast<double>(of[gain].loss);
         rows.gains[group] = static_cast<uint8_t>(gain);
         auto* out = reinterpret_cast<uint32_t*>(rows.indices) + group * levels;
-        for (int m = 0; m < levels; ++m)
+        if (kShape == kRunShape) StoreRuns(of[gain].classes[0], rows.indices + group * kGroupSize);
+        for (int m = 0; m < levels && kShape != kRunShape; ++m)
           out[m] = (of[gain].classes[0] >> (8 * m) & 0xff) | (of[gain].classes[1] >> (8 * m) & 0xff) << 16;
       }
       __syncthreads();
@@ -198,10 +228,10 @@ __global__ void __launch_bounds__(kThreads) CodeRows(const __grid_constant__ Enc
 Feedback::Feedback(const cosetq_codec& codec, const int32_t* leaders, int64_t groups, const float* lower, const float* metrics)
     : groups_(groups) {
   const std::unique_ptr<Encoder> host = Encoder::Create(codec, leaders);
-  if (host == nullptr || host->view().dim != kEncodeDim) throw Error("no encoder for this codec");
+  if (host == nullptr) throw Error("no encoder for this codec");
   if (groups < 1 || groups > (1 << 24)) throw Error(std::to_string(groups) + " groups in a row");
   view_ = host->view();
-  for (int m = 0; m < view_.levels; ++m) {
+  for (int m = 0; m < view_.levels && view_.dim == kEncodeDim; ++m) {
     leaders_[m] = Buffer<uint32_t>(view_.level[m].leaders, size_t{1} << (kEncodeDim * view_.level[m].shift));
     view_.level[m].leaders = leaders_[m].get();
     view_.level[m].columns = nullptr;
@@ -214,7 +244,7 @@ Feedback::Feedback(const cosetq_codec& codec, const int32_t* leaders, int64_t gr
 void Feedback::Run(const FeedbackWork& work) const {
   if (work.count == 0) return;
   const auto count = static_cast<size_t>(work.count), groups = static_cast<size_t>(groups_);
-  const size_t slots = count * groups * static_cast<size_t>(view_.levels * kEncodeBlocks), places = count * groups * kGroupSize;
+  const size_t slots = count * groups * static_cast<size_t>(EncodeSlots(view_)), places = count * groups * kGroupSize;
   // Memory in the order of the calling thread's stream, so that threads do not wait for each other.
   const size_t bytes = count * sizeof(double) + (2 * places + count) * sizeof(float) + slots * sizeof(uint16_t) + count * groups;
   void* memory = nullptr;
@@ -233,6 +263,7 @@ void Feedback::Run(const FeedbackWork& work) const {
   copy(weights, work.rows, places * sizeof(float), cudaMemcpyHostToDevice);
   copy(steps, work.steps, count * sizeof(float), cudaMemcpyHostToDevice);
   const auto kernel = [&] {
+    if (view_.dim == 1) return CodeRows<kRunShape>;
     if (view_.levels == 1 && view_.level[0].shift == 2) return CodeRows<0x2>;
     if (view_.levels == 2 && view_.level[0].shift == 2 && view_.level[1].shift == 2) return CodeRows<0x22>;
     if (view_.levels == 2 && view_.level[0].shift == 1 && view_.level[1].shift == 2) return CodeRows<0x21>;

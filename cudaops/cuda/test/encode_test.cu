@@ -1,4 +1,4 @@
-// The encoder on the GPU gives the bits of the portable one: all codecs with kernels of their own and one without, steps from
+// The encoder on the GPU gives the bits of the portable one: all codecs with kernels of their own and one without, runs of integers, steps from
 // codes that all overload to codes that are all zero, rows taken in any order, and rows that must be refused.
 
 #include <cmath>
@@ -20,7 +20,7 @@ struct Coded {
 
   Coded(const TestCodec& codec, size_t count, int64_t groups)
       : sse(count, NAN),
-        indices(count * static_cast<size_t>(2 * codec.c.levels * groups), 0xffff),
+        indices(count * codec.Slots() * static_cast<size_t>(groups), 0xffff),
         gains(count * static_cast<size_t>(groups), 0xff) {}
 
   bool operator==(const Coded& other) const {
@@ -62,16 +62,15 @@ void Compare(const TestCodec& codec, int64_t groups, const std::string& what) {
 }  // namespace
 
 void TestCudaEncode() {
+  const auto compare = [](const TestCodec& codec, const std::string& name) {
+    for (const int64_t groups : {1, 37, 300})
+      Compare(codec, groups, "encode: " + name + ", " + std::to_string(codec.c.gain_count) + " gains: ");
+  };
   const std::vector<int> radices[] = {{4}, {2, 4}, {4, 4}, {2, 2, 2, 2}, {4, 2, 4}};
   const std::vector<float> gains[] = {{1}, {3, 4, 5, 6}, {1, 2, 3, 5, 9, 127}};
-  for (const auto& r : radices) {
-    for (const auto& g : gains) {
-      const TestCodec codec(r, g);
-      for (const int64_t groups : {1, 37, 300}) {
-        Compare(codec, groups,
-                "encode: " + std::to_string(r.size()) + " levels, " + std::to_string(g.size()) + " gains: ");
-      }
-    }
+  for (const auto& g : gains) {
+    for (const auto& r : radices) compare(TestCodec(r, g), std::to_string(r.size()) + " levels");
+    for (const int q : {2, 4, 8, 16}) compare(TestCodec(q, g), "runs of " + std::to_string(q));
   }
 }
 
