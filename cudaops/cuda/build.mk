@@ -25,6 +25,8 @@ hopper := -gencode arch=compute_90a,code=sm_90a
 targets_small := $(ampere) $(hopper)
 targets_small_lanes := $(ampere) $(hopper)
 targets_middle := $(hopper)
+targets_nibbles_few := $(hopper)
+targets_nibbles_many := $(hopper)
 targets_wide := $(hopper)
 targets_wide_halves := $(hopper)
 targets_wide_bytes := $(hopper)

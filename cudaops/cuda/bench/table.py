@@ -52,8 +52,10 @@ class Codec(c.Structure):
     ]
 
 
-def leaders(q):
-    """The leaders of D4 modulo q as docs/format.md orders them; ties fall as they may, which matters to no time."""
+def leaders(dim, q):
+    """The leaders of D4 or Z modulo q as docs/format.md orders them; ties fall as they may, which matters to no time."""
+    if dim == 1:
+        return [(k if k <= q // 2 else k - q,) for k in range(q)]
     table = [None] * q**4
     span = range(-q, q + 1)
     points = [(a, b, d, e) for a in span for b in span for d in span for e in span if (a + b + d + e) % 2 == 0]
@@ -68,13 +70,15 @@ def leaders(q):
 
 
 CODECS = {
-    "4 bits": dict(elements=4, books=[4], level_weights=[1, 4], gains=[3, 4, 5, 6], centre=[0, -2.65625, 1.71875, -0.9375],
+    "4 bits": dict(dim=4, elements=4, books=[4], level_weights=[1, 4], gains=[3, 4, 5, 6], centre=[0, -2.65625, 1.71875, -0.9375],
                    slots=[[0, 1, 2, 3], [1] * 4, [256] * 4, [0] * 4], radices=[4, 4], reach=20, step=0.0549),
-    "3 bits": dict(elements=3, books=[4, 2], level_weights=[1, 2], gains=[3, 4, 5, 7], centre=[0, -1.6875, 1.0625, -0.625],
+    "3 bits": dict(dim=4, elements=3, books=[4, 2], level_weights=[1, 2], gains=[3, 4, 5, 7], centre=[0, -1.6875, 1.0625, -0.625],
                    slots=[[0, 0, 1, 2], [1, 16, 1, 1], [16, 16, 256, 256], [256, 256, 0, 0]], radices=[2, 4], reach=10,
                    step=0.0974),
-    "2 bits": dict(elements=2, books=[4], level_weights=[1], gains=[3, 4, 5, 7], centre=[0, -0.53125, 0.34375, -0.1875],
+    "2 bits": dict(dim=4, elements=2, books=[4], level_weights=[1], gains=[3, 4, 5, 7], centre=[0, -0.53125, 0.34375, -0.1875],
                    slots=[[0, 1], [1, 1], [256, 256], [0, 0]], radices=[4], reach=4, step=0.1907),
+    "z1:16": dict(dim=1, elements=4, books=[16], level_weights=[1], gains=[3, 4, 5, 6], centre=[0.5],
+                  slots=[[0, 0, 1, 1, 2, 2, 3, 3], [1, 16] * 4, [16] * 8, [0] * 8], radices=[16], reach=8, step=0.0719),
 }
 
 
@@ -103,10 +107,10 @@ class Weight:
         codes = torch.randint(0, 256, (tiles, groups, spec["elements"], tile), dtype=torch.uint8, generator=g)
         gains = torch.randint(0, 256, (tiles, groups // 4, tile), dtype=torch.uint8, generator=g)
         scales = (torch.rand(1, n, generator=g) + 0.5).half()
-        book = torch.tensor([p for q in spec["books"] for p in leaders(q)], dtype=torch.int8)
+        book = torch.tensor([p for q in spec["books"] for p in leaders(spec["dim"], q)], dtype=torch.int8)
         lists = dict(
             slots=torch.tensor(spec["slots"]).float().flatten(), level_weights=torch.tensor(spec["level_weights"]).float(),
-            centre=torch.tensor(spec["centre"] * 2).float(), gain_values=torch.tensor(spec["gains"]).float(),
+            centre=torch.tensor(spec["centre"] * (8 // spec["dim"])).float(), gain_values=torch.tensor(spec["gains"]).float(),
             gain_divisors=torch.tensor([1, 4, 16, 64]).float(), scale_divisors=torch.tensor([1]).float())
         tensors = dict(codes=codes, scales=scales, scale_index=torch.zeros(1, dtype=torch.uint8), codebook=book, gains=gains,
                        bias=torch.zeros(1))
@@ -193,7 +197,7 @@ class Rows:
 
     def __init__(self, library, codec, n, k):
         first = Weight(library, codec, n, k)
-        self.bits, self.n, self.k = codec[0], n, k
+        self.bits, self.n, self.k = codec.removesuffix(" bits"), n, k
         self.weights = [first] + [Weight(library, codec, n, k) for _ in range(copies(first.bytes()) - 1)]
         self.decoded = first.decode()
 
@@ -279,7 +283,7 @@ def encode(library):
     print("\n| encode | weights | ms | weights/s |")
     print("|---|---|---|---|")
     for name, spec in CODECS.items():
-        codec = Codec(dim=4, levels=len(spec["radices"]), gain_count=4, reach_one=spec["reach"], reach_two=spec["reach"], ray_shrink=0.875,
+        codec = Codec(dim=spec["dim"], levels=len(spec["radices"]), gain_count=4, reach_one=spec["reach"], reach_two=spec["reach"], ray_shrink=0.875,
                       max_steps=2.0**40, max_refinements=16, max_overloads=2)
         for i, q in enumerate(spec["radices"]):
             codec.radices[i] = q
@@ -287,7 +291,7 @@ def encode(library):
             codec.gains[i] = g
         for i, x in enumerate(spec["centre"]):
             codec.centre[i] = x
-        table = [x for q in spec["radices"] for p in leaders(q) for x in p]
+        table = [x for q in spec["radices"] for p in leaders(spec["dim"], q) for x in p]
         handle = library.lib.cosetq_cuda_encoder_create(c.byref(codec), (c.c_int32 * len(table))(*table))
         if not handle:
             raise SystemExit(library.lib.cosetq_cuda_error().decode())
@@ -295,7 +299,7 @@ def encode(library):
         rows = torch.randn(n, k, device="cuda")
         steps = torch.full((n,), spec["step"], device="cuda")
         sse = torch.zeros(n, device="cuda", dtype=torch.double)
-        indices = torch.zeros(n * k // 8 * len(spec["radices"]) * 2, device="cuda", dtype=torch.int16)
+        indices = torch.zeros(n * k // spec["dim"] * len(spec["radices"]), device="cuda", dtype=torch.int16)
         gains = torch.zeros(n * k // 8, device="cuda", dtype=torch.uint8)
         errors = torch.zeros(n * k // 8, device="cuda")
 
@@ -333,8 +337,9 @@ def main():
     library = Library(sys.argv[1])
     torch.manual_seed(1)
     ceilings()
+    all_rows = (1, 2, 4, 8, 16, 32, 64, 128, 512, 1024, 2048, 4096)
     linear_rows(library, ((4096, 4096), (14336, 4096), (28672, 8192)), {
-        "4 bits": (1, 2, 4, 8, 16, 32, 64, 128, 512, 1024, 2048, 4096), "3 bits": (1, 4, 8, 16), "2 bits": (1, 4, 8, 16, 512, 4096)})
+        "4 bits": all_rows, "3 bits": (1, 4, 8, 16), "2 bits": (1, 4, 8, 16, 512, 4096), "z1:16": all_rows})
     look_ups(library)
     encode(library)
 

@@ -88,6 +88,9 @@ WeightSpec Spec(const cosetq_linear_node& n) {
   return s;
 }
 
+// Whether there are tables of products with codewords: of blocks of columns.
+bool HasTables(const DeviceWeight& w) { return w.packed() && w.packed_view().form != cosetq::Form::kNibbles; }
+
 }  // namespace
 
 extern "C" const char* cosetq_cuda_error(void) { return Message().c_str(); }
@@ -152,13 +155,13 @@ extern "C" int cosetq_cuda_gather(const cosetq_cuda_weight* weight, const void* 
 
 extern "C" int64_t cosetq_cuda_vlut_workspace(const cosetq_cuda_weight* weight) {
   const DeviceWeight& w = *weight->weight;
-  return w.packed() ? static_cast<int64_t>(sizeof(float)) * w.packed_view().chunks * w.rows() : 0;
+  return HasTables(w) ? static_cast<int64_t>(sizeof(float)) * w.packed_view().chunks * w.rows() : 0;
 }
 
 extern "C" int cosetq_cuda_vlut(const cosetq_cuda_weight* weight, const float* query, float* y, void* workspace, void* stream) {
   return Guard([&] {
     const DeviceWeight& w = *weight->weight;
-    if (!w.packed()) throw cosetq::cuda::Error("no look-up tables for this codec");
+    if (!HasTables(w)) throw cosetq::cuda::Error("no look-up tables for this codec");
     cosetq::cuda::OneSided(w.packed_view(), query, static_cast<float*>(workspace), y, static_cast<cudaStream_t>(stream));
   });
 }
@@ -166,7 +169,7 @@ extern "C" int cosetq_cuda_vlut(const cosetq_cuda_weight* weight, const float* q
 extern "C" int cosetq_cuda_vlut_pairs(const cosetq_cuda_weight* a, const cosetq_cuda_weight* b, float* y, void* stream) {
   return Guard([&] {
     const DeviceWeight &wa = *a->weight, &wb = *b->weight;
-    if (!wa.packed() || !wb.packed() || wa.packed_view().form != wb.packed_view().form)
+    if (!HasTables(wa) || !HasTables(wb) || wa.packed_view().form != wb.packed_view().form)
       throw cosetq::cuda::Error("no two-sided look-up tables for these codecs");
     if (wa.cols() != wb.cols()) throw cosetq::cuda::Error("the rows of the two weights differ in length");
     cosetq::cuda::TwoSided(wa.packed_view(), wb.packed_view(), y, static_cast<cudaStream_t>(stream));

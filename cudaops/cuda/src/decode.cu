@@ -7,6 +7,7 @@
 #include "device.h"
 #include "errors.h"
 #include "general.cuh"
+#include "nibbles.cuh"
 #include "operands.cuh"
 #include "overlap.h"
 
@@ -151,26 +152,83 @@ __global__ void __launch_bounds__(kThreads, 2) DecodePacked(const __grid_constan
   }
 }
 
-template <Form kForm, bool kAligned, typename T>
-void LaunchForm(const PackedView& w, int64_t row, int64_t count, T* out, cudaStream_t stream) {
-  const int first = static_cast<int>(row / kPanelRows), last = static_cast<int>((row + count + kPanelRows - 1) / kPanelRows);
-  constexpr int kShared = TableWords(kForm) * 4;
-  const auto kernel = DecodePacked<kForm, kAligned, T>;
-  Check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kShared), "reserve shared memory");
-  const int64_t panels = static_cast<int64_t>(last - first) * w.chunks;
-  const auto blocks = static_cast<unsigned>(std::min<int64_t>((panels + 7) / 8, 2 * CurrentDevice().processors));
-  LaunchOverlapped("decode weights", kernel, dim3(blocks), kThreads, kShared, CurrentDevice().hopper, stream, w, first, last, out);
+// The same of single columns.
+template <bool kAligned, typename T>
+__global__ void __launch_bounds__(kThreads) DecodeNibbles(const __grid_constant__ PackedView w, int first, int last, T* out) {
+  LetNextKernelBegin();
+  const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+  const int64_t count = static_cast<int64_t>(last - first) * w.chunks;
+  const NibbleGains::Table table(w);
+  WaitForKernelsAhead();
+  for (int64_t i = blockIdx.x * (kThreads / 32) + threadIdx.x / 32; i < count; i += gridDim.x * (kThreads / 32)) {
+    const int tile = static_cast<int>(i / w.chunks), chunk = static_cast<int>(i % w.chunks);
+    const unsigned char* panel = TilePanels(w, first + tile)[chunk];
+    const int row = (first + tile) * kPanelRows + g;
+    const float scales[2] = {w.scales[row] / kNibbleUnit, w.scales[row + 8] / kNibbleUnit};
+    T* to = out + (static_cast<int64_t>(tile) * kPanelRows + g) * w.cols;
+    NibbleGains gains;
+    gains.Expand(table, __ldg(reinterpret_cast<const uint32_t*>(panel + PanelVectors(Form::kNibbles) * 512) + lane));
+#pragma unroll
+    for (int v = 0; v < PanelVectors(Form::kNibbles); ++v) {
+      const uint4 vector = __ldg(reinterpret_cast<const uint4*>(panel) + v * 32 + lane);
+      const uint32_t words[4] = {vector.x, vector.y, vector.z, vector.w};
+#pragma unroll
+      for (int k = 0; k < 4; ++k) {
+        const int coordinate = 2 * v + k / 2, s = k % 2;
+        uint32_t a[4];
+        gains.Decode(words[k], s, a);
+#pragma unroll
+        for (int r = 0; r < 4; ++r) {
+          const int half = r % 2, group = chunk * kPanelGroups + 16 * s + 8 * (r / 2) + 2 * t;
+          const int64_t column = group + static_cast<int64_t>(w.groups) * coordinate;
+          if (row + 8 * half >= w.rows || group >= w.groups || column >= w.cols) continue;
+          float2 values = __half22float2(AsHalves(a[r]));
+          values = make_float2(values.x * scales[half], values.y * scales[half]);
+          T* at = to + 8 * half * w.cols + column;
+          if constexpr (kAligned) {
+            *reinterpret_cast<__half2*>(at) = __float22half2_rn(values);
+          } else {
+            Store(at, values.x);
+            if (group + 1 < w.groups && column + 1 < w.cols) Store(at + 1, values.y);
+          }
+        }
+      }
+    }
+  }
+}
+
+unsigned DecodeBlocks(const PackedView& w, int tiles) {
+  const int64_t panels = static_cast<int64_t>(tiles) * w.chunks;
+  return static_cast<unsigned>(std::min<int64_t>((panels + 7) / 8, 2 * CurrentDevice().processors));
 }
 
 template <bool kAligned, typename T>
-void LaunchPacked(const PackedView& w, int64_t first, int64_t count, T* out, cudaStream_t stream) {
+void LaunchNibbles(const PackedView& w, int first, int last, T* out, cudaStream_t stream) {
+  LaunchOverlapped("decode weights", DecodeNibbles<kAligned, T>, dim3(DecodeBlocks(w, last - first)), kThreads, 0, CurrentDevice().hopper,
+                   stream, w, first, last, out);
+}
+
+template <Form kForm, bool kAligned, typename T>
+void LaunchForm(const PackedView& w, int first, int last, T* out, cudaStream_t stream) {
+  constexpr int kShared = TableWords(kForm) * 4;
+  const auto kernel = DecodePacked<kForm, kAligned, T>;
+  Check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kShared), "reserve shared memory");
+  LaunchOverlapped("decode weights", kernel, dim3(DecodeBlocks(w, last - first)), kThreads, kShared, CurrentDevice().hopper, stream, w, first,
+                   last, out);
+}
+
+template <bool kAligned, typename T>
+void LaunchPacked(const PackedView& w, int64_t row, int64_t count, T* out, cudaStream_t stream) {
+  const int first = static_cast<int>(row / kPanelRows), last = static_cast<int>((row + count + kPanelRows - 1) / kPanelRows);
   switch (w.form) {
     case Form::kOneByte:
-      return LaunchForm<Form::kOneByte, kAligned>(w, first, count, out, stream);
+      return LaunchForm<Form::kOneByte, kAligned>(w, first, last, out, stream);
     case Form::kTwoByte:
-      return LaunchForm<Form::kTwoByte, kAligned>(w, first, count, out, stream);
+      return LaunchForm<Form::kTwoByte, kAligned>(w, first, last, out, stream);
+    case Form::kNibbles:
+      return LaunchNibbles<kAligned>(w, first, last, out, stream);
     default:
-      return LaunchForm<Form::kNibbleByte, kAligned>(w, first, count, out, stream);
+      return LaunchForm<Form::kNibbleByte, kAligned>(w, first, last, out, stream);
   }
 }
 

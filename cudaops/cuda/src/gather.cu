@@ -13,7 +13,7 @@ namespace {
 constexpr int kThreads = 256;
 
 // Where lane 4g + t of a panel has the digits of a group: views.h.
-struct PackedRows {
+struct BlockRows {
   PackedView w;
 
   __device__ void Decode(int64_t row, int64_t group, float x[kGroup]) const {
@@ -42,6 +42,26 @@ struct PackedRows {
         const int point = static_cast<int>(bytes >> (8 * j) & 255) - static_cast<int>(w.bytes.base >> (8 * j) & 255);
         x[4 * block + j] = static_cast<float>(point) - static_cast<float>(gain) * w.bytes.rest[4 * block + j];
       }
+    }
+  }
+};
+
+// The same of single columns: nibbles.cuh.
+struct ColumnRows {
+  PackedView w;
+
+  __device__ void Decode(int64_t row, int64_t group, float x[kGroup]) const {
+    const int chunk = static_cast<int>(group / kPanelGroups), column = static_cast<int>(group % kPanelGroups), s = column / 16;
+    const int half = static_cast<int>(row) / 8 % 2, odd = column % 2, high = column / 8 % 2;
+    const int lane = static_cast<int>(row) % 8 * 4 + column / 2 % 4, place = 16 * odd + 8 * high + 4 * half;
+    const unsigned char* panel = TilePanels(w, static_cast<int>(row / kPanelRows))[chunk];
+    const uint32_t gains = __ldg(reinterpret_cast<const uint32_t*>(panel + PanelVectors(w.form) * 512) + lane);
+    const uint32_t index = gains >> (8 * (2 * high + odd) + 2 * (2 * s + half)) & 3;
+    const float gain = static_cast<float>(w.points.gains >> (8 * index) & 255);
+#pragma unroll
+    for (int j = 0; j < kGroup; ++j) {
+      const uint32_t word = __ldg(reinterpret_cast<const uint32_t*>(panel) + (j / 2 * 32 + lane) * 4 + j % 2 * 2 + s);
+      x[j] = gain * (static_cast<float>(word >> place & 15) - w.points.centre[j]);
     }
   }
 };
@@ -94,7 +114,7 @@ void Launch(const Rows& rows, const Indices& indices, void* out, bool half, cuda
 }  // namespace
 
 void Gather(const PackedView& w, const Indices& indices, void* out, bool half, cudaStream_t stream) {
-  Launch(PackedRows{w}, indices, out, half, stream);
+  w.form == Form::kNibbles ? Launch(ColumnRows{w}, indices, out, half, stream) : Launch(BlockRows{w}, indices, out, half, stream);
 }
 
 void Gather(const GeneralView& w, const Indices& indices, void* out, bool half, cudaStream_t stream) {

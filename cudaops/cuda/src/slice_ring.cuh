@@ -16,7 +16,7 @@ constexpr int kConsumers = kConsumerWarps * 32;
 template <int kUnits>
 __device__ __forceinline__ void Keep(uint32_t (&a)[kUnits][4]) {
 #pragma unroll
-  for (auto& unit : a) asm volatile("" : "+r"(unit[0]), "+r"(unit[1]), "+r"(unit[2]), "+r"(unit[3]));
+  for (int i = 0; i < kUnits; ++i) asm volatile("" : "+r"(a[i][0]), "+r"(a[i][1]), "+r"(a[i][2]), "+r"(a[i][3]));
 }
 
 // The ring of slices, as addresses in shared memory.

@@ -27,9 +27,9 @@ __host__ __device__ constexpr int GroupOf(int step, int t) { return t * kPanelSt
 
 // 16-byte vectors of codes that a lane has in a panel, [vector][lane]. One level: the digits of four steps, a word each.
 // Two levels: fine and coarse digits of a step, then of the next. Four-bit fine digits: eight words of
-// coarse digits, then the fine digits of two steps in every word.
+// coarse digits, then the fine digits of two steps in every word. Single columns of four bits: nibbles.cuh.
 constexpr int PanelVectors(Form form) {
-  return form == Form::kOneByte ? 2 : form == Form::kTwoByte ? 4 : 3;
+  return form == Form::kOneByte ? 2 : form == Form::kNibbleByte ? 3 : 4;
 }
 
 // The gains of a panel follow its codes, a word per lane, 2 bits each: step s of row g in bits 4s, of row g + 8 in bits
@@ -58,6 +58,7 @@ struct ByteView {
 
 // Codewords as they are, in units of level_weights[0], 4 bytes each, biased to be non-negative: fine [FineDigits], and coarse [256]
 // if there are two levels of their own; with one table for both, coarse is null and the coarse word is four times the fine one.
+// Of single columns panels hold codewords, less the least, and there are gains and the centre less the least codeword alone.
 struct PointView {
   const uint32_t* fine;
   const uint32_t* coarse;
@@ -73,8 +74,8 @@ struct PackedView {
   int32_t tiles;   // of kPanelRows
   int32_t chunks;  // of kPanelGroups
   int32_t shares;  // of the tiles: what a block of the small-batch kernel takes
-  const unsigned char* panels;  // [share][chunk][tile of the share]
-  ByteView bytes;
+  const unsigned char* panels;  // [share][chunk][tile of the share]; of single columns [tile][chunk]
+  ByteView bytes;  // of blocks of four columns
   PointView points;
   const float* scales;   // [tiles * kPanelRows], times the unit
   const float* offsets;  // bias of the node, [rows]; null for none
@@ -104,6 +105,11 @@ struct TilePanels {
   int64_t stride;  // in bytes
 
   __host__ __device__ TilePanels(const PackedView& w, int tile) {
+    if (w.form == Form::kNibbles) {
+      stride = PanelBytes(w.form);
+      first = w.panels + static_cast<int64_t>(tile) * w.chunks * stride;
+      return;
+    }
     const Share share(w, ShareOf(w, tile));
     first = w.panels + (static_cast<int64_t>(share.first) * w.chunks + tile - share.first) * PanelBytes(w.form);
     stride = static_cast<int64_t>(share.count) * PanelBytes(w.form);

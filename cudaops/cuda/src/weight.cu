@@ -10,6 +10,14 @@
 namespace cosetq::cuda {
 namespace {
 
+// The gain of a group of a row, as an index.
+__device__ __forceinline__ uint32_t GainIndex(const GeneralView& w, int64_t row, int64_t group) {
+  if (w.gains == nullptr) return 0;
+  const int64_t packed = (w.groups + w.gains_per_byte - 1) / w.gains_per_byte;
+  const uint32_t byte = w.gains[(row / w.tile * packed + group / w.gains_per_byte) * w.tile + row % w.tile];
+  return byte >> (group % w.gains_per_byte * w.gain_bits) & ((1u << w.gain_bits) - 1);
+}
+
 // One thread per lane of a panel.
 __global__ void Pack(PackedView p, GeneralView w, unsigned char* panels) {
   const int lane = threadIdx.x, tile = blockIdx.x, chunk = blockIdx.y;
@@ -37,13 +45,7 @@ __global__ void Pack(PackedView p, GeneralView w, unsigned char* panels) {
           if (p.form == Form::kTwoByte) coarse |= element(2 + block) << place;
         }
       }
-      if (w.gains != nullptr) {
-        const int64_t packed = (w.groups + w.gains_per_byte - 1) / w.gains_per_byte;
-        const uint32_t byte = w.gains[(t * packed + group / w.gains_per_byte) * w.tile + r];
-        const uint32_t index =
-            byte >> (group % w.gains_per_byte * w.gain_bits) & ((1u << w.gain_bits) - 1);
-        gains |= index << (4 * step + 2 * half);
-      }
+      gains |= GainIndex(w, row, group) << (4 * step + 2 * half);
     }
     if (p.form == Form::kOneByte) {
       words[step] = fine;
@@ -60,6 +62,30 @@ __global__ void Pack(PackedView p, GeneralView w, unsigned char* panels) {
       reinterpret_cast<uint32_t*>(panel)[(v * 32 + lane) * 4 + i] = words[4 * v + i];
   }
   reinterpret_cast<uint32_t*>(panel + vectors * 512)[lane] = gains;
+}
+
+// The same of single columns, as nibbles.cuh has it: codeword c less the least is nibble c of codewords.
+__global__ void PackNibbles(PackedView p, GeneralView w, uint64_t codewords, unsigned char* panels) {
+  const int lane = threadIdx.x, tile = blockIdx.x, chunk = blockIdx.y;
+  unsigned char* panel = panels + (TilePanels(p, tile)[chunk] - p.panels);
+  uint32_t words[2 * kGroup] = {}, gains = 0;  // [coordinate][product]
+  for (int i = 0; i < 16; ++i) {
+    const int product = i / 8, half = i % 2, column = i / 2 % 4, odd = column % 2, high = column / 2;
+    const int64_t row = tile * kPanelRows + lane / 4 + 8 * half;
+    const int64_t group = chunk * kPanelGroups + 16 * product + 8 * high + lane % 4 * 2 + odd;
+    if (row >= w.rows || group >= w.groups) continue;
+    const auto* codes = static_cast<const unsigned char*>(w.codes) + (row / w.tile * w.groups + group) * w.elements * w.tile + row % w.tile;
+#pragma unroll
+    for (int j = 0; j < kGroup; ++j) {
+      const uint32_t digit = codes[j / 2 * w.tile] >> (4 * (j % 2)) & 15;
+      words[2 * j + product] |= static_cast<uint32_t>(codewords >> (4 * digit) & 15) << (16 * odd + 8 * high + 4 * half);
+    }
+    gains |= GainIndex(w, row, group) << (8 * column + 2 * (2 * product + half));
+  }
+  for (int v = 0; v < PanelVectors(p.form); ++v) {
+    for (int i = 0; i < 4; ++i) reinterpret_cast<uint32_t*>(panel)[(v * 32 + lane) * 4 + i] = words[4 * v + i];
+  }
+  reinterpret_cast<uint32_t*>(panel + PanelVectors(p.form) * 512)[lane] = gains;
 }
 
 // Odd x times the result is 1 modulo 2^32: Newton's iteration, which doubles the bits that are right, of which x itself has 3.
@@ -128,6 +154,32 @@ std::optional<Bytes> BytesOf(Form form, const FormTables& t, const float centre[
   for (int c = 0; c < FineDigits(form); ++c) b.fine.push_back((word(0, c) - share) * divide);
   for (int c = 0; c < 256 && form == Form::kNibbleByte; ++c) b.coarse.push_back(word(1, c) * divide);
   return b;
+}
+
+// What weights of single columns are made of.
+struct Columns {
+  uint64_t codewords;  // less the least, four bits each
+  float centre;        // less the least codeword
+};
+
+// Nothing if codewords are not 16 integers in a row, or if float16 would lose something of gain * (codeword - centre) (nibbles.cuh).
+std::optional<Columns> ColumnsOf(const WeightView& w, const std::vector<int>& gains) {
+  const int8_t* digits = w.tables->digits[0][0];
+  const int least = *std::min_element(digits, digits + 16);
+  Columns c = {};
+  uint32_t there = 0;
+  for (int i = 0; i < 16; ++i) {
+    const int n = digits[i] - least;
+    if (n > 15) return {};
+    there |= 1u << n;
+    c.codewords |= static_cast<uint64_t>(n) << (4 * i);
+  }
+  c.centre = w.centre[0] / w.level_weights[0] - static_cast<float>(least);
+  // All are whole numbers of half a unit, with room for 11 bits.
+  const float twice = 2 * c.centre, most = std::max(std::fabs(twice), std::fabs(30 - twice));
+  const bool exact = twice == std::floor(twice) && static_cast<float>(*std::max_element(gains.begin(), gains.end())) * most <= 0x1p11f;
+  if (there != 0xffff || !exact) return {};
+  return c;
 }
 
 }  // namespace
@@ -199,15 +251,10 @@ void DeviceWeight::SetGeneral(const WeightView& w, size_t entries) {
   }
 }
 
-bool DeviceWeight::SetPacked(const WeightView& w) {
-  if (w.form == Form::kGeneral || w.form == Form::kNibbles) return false;
+// Weights of blocks of four columns, as ByteView and PointView have them; false if bytes are too small for them.
+bool DeviceWeight::SetBlocks(const WeightView& w, const std::vector<int>& gains) {
   const FormTables& t = *w.tables;
-  if (w.form == Form::kTwoByte && !t.shared) return false;
-  const int gains = w.gains == nullptr ? 1 : 1 << w.gain_bits;
-  if (gains > 4 || (w.gains != nullptr && !t.integer_gains)) return false;
-  if (w.form == Form::kTwoByte && 1 << t.ratio_log2 != kLevelRatio) return false;
-  // Sums of bytes by bytes stay within 31 bits, and the numbers of tiles and panels times those of shares within 32.
-  if (w.groups * kGroup > 1 << 16 || w.rows > 1 << 21) return false;
+  if (w.form == Form::kTwoByte && (!t.shared || 1 << t.ratio_log2 != kLevelRatio)) return false;
   int low[2] = {}, high[2] = {};
   for (int level = 0; level < w.levels; ++level) {
     const int digits = level == 0 ? FineDigits(w.form) : 256;
@@ -217,24 +264,10 @@ bool DeviceWeight::SetPacked(const WeightView& w) {
       high[level] = std::max<int>(high[level], *std::max_element(of, of + digits));
     }
   }
-  const float unit = w.level_weights[0];
-  float centre[kGroup];
-  for (int j = 0; j < kGroup; ++j) centre[j] = w.centre[j] / unit;
-  std::vector<int> gain_values = {1};
-  if (w.gains != nullptr) gain_values.assign(t.gain_bytes, t.gain_bytes + gains);
-  std::optional<Bytes> bytes = BytesOf(w.form, t, centre, gain_values, low[0] + low[1], high[0] + high[1]);
-  if (!bytes) return false;
   PackedView& p = packed_view_;
-  p.form = w.form;
-  p.rows = static_cast<int32_t>(w.rows);
-  p.cols = static_cast<int32_t>(w.cols);
-  p.groups = static_cast<int32_t>(w.groups);
-  p.tiles = (p.rows + kPanelRows - 1) / kPanelRows;
-  p.chunks = (p.groups + kPanelGroups - 1) / kPanelGroups;
-  // As many shares as fill the device, or twice and so on, so that the sums of one fit shared memory.
-  constexpr int kMostTiles = 16;
-  const int processors = CurrentDevice().processors, waves = (p.tiles + kMostTiles * processors - 1) / (kMostTiles * processors);
-  p.shares = std::min(p.tiles, waves * processors);
+  for (int j = 0; j < kGroup; ++j) p.points.centre[j] = w.centre[j] / w.level_weights[0];
+  std::optional<Bytes> bytes = BytesOf(w.form, t, p.points.centre, gains, low[0] + low[1], high[0] + high[1]);
+  if (!bytes) return false;
   p.bytes = bytes->view;
   const auto upload = [](const std::vector<uint32_t>& words, Buffer<uint32_t>* to) {
     *to = Buffer<uint32_t>(words);
@@ -251,22 +284,55 @@ bool DeviceWeight::SetPacked(const WeightView& w) {
       words[level].push_back(word);
     }
   }
-  PointView& points = p.points;
-  points.fine = upload(words[0], &point_tables_[0]);
-  points.coarse = upload(words[1], &point_tables_[1]);
-  points.bias = -low[0] - low[1];
-  points.fine_bias = -low[0];
-  for (int i = 0; i < 4; ++i)
-    points.gains |= (w.gains == nullptr ? 1u : static_cast<uint32_t>(t.gain_bytes[i % gains])) << (8 * i);
-  std::copy_n(centre, kGroup, points.centre);
+  p.points.fine = upload(words[0], &point_tables_[0]);
+  p.points.coarse = upload(words[1], &point_tables_[1]);
+  p.points.bias = -low[0] - low[1];
+  p.points.fine_bias = -low[0];
+  return true;
+}
+
+bool DeviceWeight::SetPacked(const WeightView& w) {
+  if (w.form == Form::kGeneral) return false;
+  const FormTables& t = *w.tables;
+  const int gains = w.gains == nullptr ? 1 : 1 << w.gain_bits;
+  if (gains > 4 || (w.gains != nullptr && !t.integer_gains)) return false;
+  // Sums of bytes by bytes stay within 31 bits, and the numbers of tiles and panels times those of shares within 32.
+  if (w.groups * kGroup > 1 << 16 || w.rows > 1 << 21) return false;
+  std::vector<int> gain_values = {1};
+  if (w.gains != nullptr) gain_values.assign(t.gain_bytes, t.gain_bytes + gains);
+  PackedView& p = packed_view_;
+  p.form = w.form;
+  std::optional<Columns> columns;
+  if (w.form == Form::kNibbles) {
+    if (!CurrentDevice().hopper) return false;  // what multiplies by them is Hopper's
+    columns = ColumnsOf(w, gain_values);
+    if (!columns) return false;
+    std::fill_n(p.points.centre, kGroup, columns->centre);
+  } else if (!SetBlocks(w, gain_values)) {
+    return false;
+  }
+  for (int i = 0; i < 4; ++i) p.points.gains |= static_cast<uint32_t>(gain_values[static_cast<size_t>(i) % gain_values.size()]) << (8 * i);
+  p.rows = static_cast<int32_t>(w.rows);
+  p.cols = static_cast<int32_t>(w.cols);
+  p.groups = static_cast<int32_t>(w.groups);
+  p.tiles = (p.rows + kPanelRows - 1) / kPanelRows;
+  p.chunks = (p.groups + kPanelGroups - 1) / kPanelGroups;
+  // As many shares as fill the device, or twice and so on, so that the sums of one fit shared memory.
+  constexpr int kMostTiles = 16;
+  const int processors = CurrentDevice().processors, waves = (p.tiles + kMostTiles * processors - 1) / (kMostTiles * processors);
+  p.shares = std::min(p.tiles, waves * processors);
   std::vector<float> scales(static_cast<size_t>(p.tiles) * kPanelRows, 0.0f);
   for (int64_t n = 0; n < w.rows; ++n)
-    scales[static_cast<size_t>(n)] = w.row_scales[n] * unit * (w.gains == nullptr ? w.gain_values[0] : 1);
+    scales[static_cast<size_t>(n)] = w.row_scales[n] * w.level_weights[0] * (w.gains == nullptr ? w.gain_values[0] : 1);
   panels_ = Buffer<unsigned char>(static_cast<size_t>(p.tiles) * static_cast<size_t>(p.chunks) *
                                   static_cast<size_t>(PanelBytes(p.form)));
   p.panels = panels_.get();
-  Pack<<<dim3(static_cast<unsigned>(p.tiles), static_cast<unsigned>(p.chunks)), 32>>>(p, general_view_,
-                                                                                     panels_.get());
+  const dim3 grid(static_cast<unsigned>(p.tiles), static_cast<unsigned>(p.chunks));
+  if (columns) {
+    PackNibbles<<<grid, 32>>>(p, general_view_, columns->codewords, panels_.get());
+  } else {
+    Pack<<<grid, 32>>>(p, general_view_, panels_.get());
+  }
   CheckLaunch("pack a weight");
   Check(cudaDeviceSynchronize(), "pack a weight");
   scales_ = Buffer<float>(scales);

@@ -4,6 +4,7 @@
 #define COSETQ_CUDA_WEIGHT_H_
 
 #include <memory>
+#include <vector>
 
 #include "cpu/weight.h"
 #include "memory.h"
@@ -27,6 +28,7 @@ class DeviceWeight {
  private:
   void SetGeneral(const WeightView& w, size_t entries);
   bool SetPacked(const WeightView& w);
+  bool SetBlocks(const WeightView& w, const std::vector<int>& gains);
 
   int64_t rows_ = 0, cols_ = 0;
   bool packed_ = false;

@@ -1,7 +1,9 @@
 // Products against float64 on the decoded weights, for all codecs, odd shapes, both types and all batch sizes
 // with a path of their own.
 
+#include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <random>
 #include <string>
 
@@ -18,6 +20,8 @@ struct Case {
   Options options;
   int rotation = 0;  // columns of a block, or 0 for none
   float last = 1;    // what the last column of the activations is larger by
+  float spread = 1;  // what the activations of a row are larger by than those of the next, three rows in turn
+  int shift = 0;     // how many numbers after a multiple of 16 bytes activations and results begin
 };
 
 // Gives the weight of a sample a rotation with signs from its memory.
@@ -48,11 +52,6 @@ std::string Name(const Case& c) {
          (c.options.half ? " float16" : " float") + " " + std::to_string(c.options.gains.size()) + " gains";
 }
 
-bool Packed(const Case& c) {
-  const std::string name = c.codec.name;
-  return c.options.gains.size() <= 4 && (name == "d4:4,4" || name == "d4:2,4" || name == "d4:4");
-}
-
 bool Hopper() {
   int device = 0, major = 0;
   Must(cudaGetDevice(&device) == cudaSuccess, "cudaGetDevice");
@@ -60,23 +59,43 @@ bool Hopper() {
   return major == 9;
 }
 
+// Single columns that have a form of their own.
+bool Columns(const Case& c) {
+  return c.codec.name == std::string("z1:16") && c.options.consecutive && c.options.centre_step == 0.5f && Hopper();
+}
+
+bool Packed(const Case& c) {
+  const std::string name = c.codec.name;
+  return c.options.gains.size() <= 4 && (name == "d4:4,4" || name == "d4:2,4" || name == "d4:4" || Columns(c));
+}
+
 // The path that a call must take. Where there is no cuBLAS the large path is not taken, and needs no workspace.
 std::string PathOf(const Case& c, int64_t batch, int accuracy, int64_t workspace) {
   const int64_t panels = (c.rows + 15) / 16 * ((c.cols + 255) / 256);
-  if (Packed(c) && Hopper() && c.options.half && c.rotation == 0 && c.cols % 64 == 0 && c.cols > 256 && batch > (panels < 1024 ? 16 : 8) && batch <= 32)
+  if (Packed(c) && !Columns(c) && Hopper() && c.options.half && c.rotation == 0 && c.cols % 64 == 0 && c.cols > 256 && batch > (panels < 1024 ? 16 : 8) && batch <= 32)
     return "middle";
-  if (Packed(c) && batch <= (accuracy == schema::kAccuracyFast ? 16 : 32)) return "small";
+  if (Packed(c) && batch <= (accuracy == schema::kAccuracyFast || Columns(c) ? 16 : 32)) return "small";
   if (Packed(c) && Hopper()) return "wide";
   if (batch >= 48 && c.cols % 8 == 0 && workspace > (32 << 20)) return "large";
   return Packed(c) ? "small" : "general";
 }
 
-// Relative error of Y, measured by the norm that it would have without cancellation.
+// What results may be off by.
+double Limit(const Case& c, int64_t batch, int accuracy, const std::string& path) {
+  if (path == "wide" && accuracy == schema::kAccuracyFast && !Columns(c)) return c.cols == 1 ? 5e-2 : 1e-2;
+  if (c.options.half) return 4e-4;
+  if (path == "large") return 6e-4;
+  if (Columns(c) && Packed(c)) return batch <= 8 ? 3e-5 : 4e-4;
+  return path == "wide" ? 6e-4 : Packed(c) ? 1e-4 : 2e-6;
+}
+
+// Relative error of Y, measured by the norm that it would have without cancellation, every row of it alike.
 double Error(const std::vector<double>& weights, const Sample& sample, const Case& c, const std::vector<double>& a,
              const std::vector<double>& y) {
-  double squares = 0, norm = 0;
+  double all = 0;
   const auto k = static_cast<size_t>(c.cols), n = static_cast<size_t>(c.rows);
   for (size_t b = 0; b < a.size() / k; ++b) {
+    double squares = 0, norm = 0;
     for (size_t row = 0; row < n; ++row) {
       double sum = sample.Bias(static_cast<int64_t>(row)), a2 = 0, w2 = 0;
       for (size_t col = 0; col < k; ++col) {
@@ -90,9 +109,33 @@ double Error(const std::vector<double>& weights, const Sample& sample, const Cas
       squares += e * e;
       norm += a2 * w2 + sample.Bias(static_cast<int64_t>(row)) * sample.Bias(static_cast<int64_t>(row));
     }
+    all += squares / norm;
   }
-  return std::sqrt(squares / norm);
+  return std::sqrt(all / static_cast<double>(a.size() / k));
 }
+
+// Numbers on the device between numbers that nobody may write.
+template <typename T>
+class Guarded {
+ public:
+  Guarded(size_t count, int shift) : all_(count + 2 * kGuard), first_(kGuard + static_cast<size_t>(shift)), count_(count), bytes_(all_ * sizeof(T)) {}
+  void* get() const { return static_cast<T*>(bytes_.get()) + first_; }
+  // False if others were written.
+  bool Read(std::vector<T>* numbers) const {
+    const std::vector<T> host = bytes_.Read<T>();
+    const auto begin = host.begin() + static_cast<std::ptrdiff_t>(first_), end = begin + static_cast<std::ptrdiff_t>(count_);
+    numbers->assign(begin, end);
+    T poison;
+    std::memset(&poison, 0xff, sizeof poison);
+    const auto poisoned = [&](const T& x) { return std::memcmp(&x, &poison, sizeof x) == 0; };
+    return std::all_of(host.begin(), begin, poisoned) && std::all_of(end, host.end(), poisoned);
+  }
+
+ private:
+  static constexpr size_t kGuard = 64;
+  size_t all_, first_, count_;
+  DeviceBytes bytes_;
+};
 
 void Run(const Case& c, const std::vector<int64_t>& batches) {
   Sample sample(c.codec, c.rows, c.cols, c.options, 11);
@@ -104,20 +147,25 @@ void Run(const Case& c, const std::vector<int64_t>& batches) {
   std::normal_distribution<float> normal;
   for (const int64_t batch : batches) {
     const auto count = static_cast<size_t>(batch * c.cols), results = static_cast<size_t>(batch * c.rows);
-    std::vector<uint16_t> half(count);
-    std::vector<float> single(count);
-    std::vector<double> a(count);
+    std::vector<uint16_t> half(static_cast<size_t>(c.shift), 0x7e00);  // NaN
+    std::vector<float> single(half.size(), NAN);
+    std::vector<double> a;
     for (size_t i = 0; i < count; ++i) {
       const bool last = static_cast<int64_t>(i) % c.cols == c.cols - 1;
-      half[i] = FloatToHalf(normal(random) * (last ? c.last : 1));
-      a[i] = single[i] = HalfToFloat(half[i]);
+      const auto row = static_cast<int>(static_cast<int64_t>(i) / c.cols % 3);
+      const float x = normal(random) * (last ? c.last : 1);
+      half.push_back(FloatToHalf(x));
+      single.push_back(std::pow(c.spread, static_cast<float>(1 - row)) * (c.options.half ? HalfToFloat(half.back()) : x));
+      a.push_back(single.back());
     }
+    const size_t size = c.options.half ? 2 : 4;
     const DeviceBytes in = c.options.half ? DeviceBytes(half) : DeviceBytes(single);
     for (const int accuracy : {schema::kAccuracyAccurate, schema::kAccuracyFast}) {
-      const DeviceBytes out(results * (c.options.half ? 2 : 4));
+      const Guarded<uint16_t> out16(c.options.half ? results : 0, c.shift);
+      const Guarded<float> out32(c.options.half ? 0 : results, c.shift);
       cosetq_linear_call call = {};
-      call.a = in.get();
-      call.y = out.get();
+      call.a = static_cast<unsigned char*>(in.get()) + static_cast<size_t>(c.shift) * size;
+      call.y = c.options.half ? out16.get() : out32.get();
       call.batch = batch;
       call.type = c.options.half ? COSETQ_FLOAT16 : COSETQ_FLOAT;
       call.accuracy = accuracy;
@@ -127,27 +175,54 @@ void Run(const Case& c, const std::vector<int64_t>& batches) {
       const std::string path = PathOf(c, batch, accuracy, call.workspace_bytes);
       const int64_t before = cosetq_cuda_calls(path.c_str());
       Must(cosetq_cuda_linear(device.get(), &call, nullptr) == 0, "cosetq_cuda_linear");
-      Check(batch == 0 || cosetq_cuda_calls(path.c_str()) == before + 1, Name(c) + ": path " + path + " was not taken");
-      std::vector<double> y(results);
-      if (c.options.half) {
-        const auto got = out.Read<uint16_t>();
-        for (size_t i = 0; i < results; ++i) y[i] = HalfToFloat(got[i]);
-      } else {
-        const auto got = out.Read<float>();
-        for (size_t i = 0; i < results; ++i) y[i] = got[i];
-      }
+      const std::string what = Name(c) + " batch " + std::to_string(batch) + " accuracy " + std::to_string(accuracy) + ": ";
+      Check(batch == 0 || cosetq_cuda_calls(path.c_str()) == before + 1, what + "path " + path + " was not taken");
+      std::vector<uint16_t> y16;
+      std::vector<float> y32;
+      Check(out16.Read(&y16) && out32.Read(&y32), what + "something beside the results was written");
+      std::vector<double> y(y32.begin(), y32.end());
+      for (const uint16_t x : y16) y.push_back(HalfToFloat(x));
       if (batch == 0) continue;
       const double error =
           Error(weights, sample, c, c.rotation > 0 ? Rotated(c.rotation, signs, static_cast<size_t>(c.cols), a) : a, y);
-      const double limit = path == "wide" && accuracy == schema::kAccuracyFast ? c.cols == 1 ? 5e-2 : 1e-2
-                           : c.options.half                                    ? 4e-4
-                           : path == "wide" || path == "large"                 ? 6e-4
-                           : Packed(c)                                         ? 1e-4
-                                                                               : 2e-6;
-      Check(error < limit, Name(c) + " batch " + std::to_string(batch) + " accuracy " + std::to_string(accuracy) +
-                               ": error " + std::to_string(error));
+      Check(error < Limit(c, batch, accuracy, path), what + "error " + std::to_string(error * 1e6) + "e-6");
     }
   }
+}
+
+void NotFinite(const Codec& codec, bool half, int64_t batch) {
+  const int64_t rows = 40, cols = 512;
+  Options options;
+  options.half = half;
+  options.consecutive = codec.dim == 1;
+  options.centre_step = codec.dim == 1 ? 0.5f : 0;
+  Sample sample(codec, rows, cols, options, 1);
+  const DeviceSample device(sample.spec());
+  std::vector<float> single(static_cast<size_t>(batch * cols), 0.25f);
+  for (int64_t row = 1; row < batch; row += 2) single[static_cast<size_t>(row * cols + (row % 4 == 1 ? 3 : 300))] = row % 4 == 1 ? NAN : INFINITY;
+  std::vector<uint16_t> halves;
+  for (const float x : single) halves.push_back(FloatToHalf(x));
+  const DeviceBytes in = half ? DeviceBytes(halves) : DeviceBytes(single), out(static_cast<size_t>(batch * rows) * (half ? 2 : 4));
+  cosetq_linear_call call = {};
+  call.a = in.get();
+  call.y = out.get();
+  call.batch = batch;
+  call.type = half ? COSETQ_FLOAT16 : COSETQ_FLOAT;
+  call.accuracy = schema::kAccuracyAccurate;
+  call.workspace_bytes = cosetq_cuda_linear_workspace(device.get(), batch, call.type, call.accuracy);
+  const DeviceBytes workspace(static_cast<size_t>(call.workspace_bytes));
+  call.workspace = workspace.get();
+  Must(cosetq_cuda_linear(device.get(), &call, nullptr) == 0, "cosetq_cuda_linear");
+  std::vector<float> y;
+  if (half) {
+    for (const uint16_t x : out.Read<uint16_t>()) y.push_back(HalfToFloat(x));
+  } else {
+    y = out.Read<float>();
+  }
+  bool as_wanted = true;
+  for (int64_t i = 0; i < batch * rows; ++i) as_wanted &= std::isfinite(y[static_cast<size_t>(i)]) == (i / rows % 2 == 0);
+  Check(as_wanted, std::string("rows with NaN and infinity give such results, others do not, ") + (half ? "float16 " : "float ") +
+                       std::to_string(batch) + " " + codec.name);
 }
 
 }  // namespace
@@ -216,92 +291,57 @@ void TestCudaLinear(bool brief) {
   Run({CodecNamed("d4:4,4"), 17000, 2048, options}, {40});
 }
 
-// NaN and infinity in a row of activations leave the other rows alone.
-void TestCudaNotFinite() {
-  const int64_t rows = 40, cols = 512;
-  for (const auto& [half, batch] : {std::pair<bool, int64_t>{false, 5}, {true, 5}, {true, 20}}) {
+// Weights of single columns, as ever so many rows of them are multiplied.
+void TestCudaColumns(bool brief) {
+  const Codec& codec = CodecNamed("z1:16");
+  std::vector<int64_t> all = {64, 128, 300, 512};
+  for (int64_t batch = 0; batch <= 40; ++batch) all.push_back(batch);
+  for (const bool half : {true, false}) {
     Options options;
     options.half = half;
-    Sample sample(CodecNamed("d4:4,4"), rows, cols, options, 1);
-    const DeviceSample device(sample.spec());
-    std::vector<float> single(static_cast<size_t>(batch * cols), 0.25f);
-    for (int64_t row = 1; row < batch; row += 2) single[static_cast<size_t>(row * cols + (row % 4 == 1 ? 3 : 300))] = row % 4 == 1 ? NAN : INFINITY;
-    std::vector<uint16_t> halves;
-    for (const float x : single) halves.push_back(FloatToHalf(x));
-    const DeviceBytes in = half ? DeviceBytes(halves) : DeviceBytes(single), out(static_cast<size_t>(batch * rows) * (half ? 2 : 4));
-    cosetq_linear_call call = {};
-    call.a = in.get();
-    call.y = out.get();
-    call.batch = batch;
-    call.type = half ? COSETQ_FLOAT16 : COSETQ_FLOAT;
-    call.accuracy = schema::kAccuracyAccurate;
-    call.workspace_bytes = cosetq_cuda_linear_workspace(device.get(), batch, call.type, call.accuracy);
-    const DeviceBytes workspace(static_cast<size_t>(call.workspace_bytes));
-    call.workspace = workspace.get();
-    Must(cosetq_cuda_linear(device.get(), &call, nullptr) == 0, "cosetq_cuda_linear");
-    std::vector<float> y;
-    if (half) {
-      for (const uint16_t x : out.Read<uint16_t>()) y.push_back(HalfToFloat(x));
-    } else {
-      y = out.Read<float>();
+    options.consecutive = true;
+    options.centre = 2;
+    options.centre_step = 0.5f;
+    options.gains = {3, 4, 5, 6};
+    Run({codec, 200, 192, options}, brief ? std::vector<int64_t>{1, 8, 9, 16, 17, 40, 300} : all);
+    Run({codec, 100, 1536, options, 256}, {1, 9, 64});
+    Run({codec, 33, 300, options}, {3, 16, 65});
+    if (brief) continue;
+    for (const std::vector<float>& gains : {std::vector<float>{1.5f}, {2, 6}, {0, 16, 1, 7}}) {
+      options.gains = gains;
+      Run({codec, 300, 320, options}, {1, 7, 12, 17, 150});
     }
-    bool as_wanted = true;
-    for (int64_t i = 0; i < batch * rows; ++i) as_wanted &= std::isfinite(y[static_cast<size_t>(i)]) == (i / rows % 2 == 0);
-    Check(as_wanted, std::string("rows with NaN and infinity give such results, others do not, ") + (half ? "float16 " : "float ") +
-                         std::to_string(batch));
+    options.gains = {3, 4, 5, 6};
+    // Rows and columns that fill no panel, no vector or no tile.
+    Run({codec, 1, 1, options}, {1, 17});
+    Run({codec, 65, 100, options}, {1, 7, 13, 33});
+    Run({codec, 50, 63, options}, {2, 16, 20, 260});
+    Run({codec, 130, 520, options}, {1, 8, 15, 100});
+    Run({codec, 257, 576, options}, {4, 16, 31, 257});
+    // Activations and results that begin anywhere.
+    for (const int shift : {1, 2, 4}) Run({codec, 120, 512, options, 0, 1, 1, shift}, {1, 5, 16, 24, 130});
+    Run({codec, 300, 8192, options, 0, 1000}, {1, 4, 7, 16, 64});
+    options.direct_scales = true;
+    options.bias = false;
+    Run({codec, 1000, 2100, options}, {1, 8, 16, 48});
+    Run({codec, 2304, 4096, options}, {1, 16, 40});
+    Run({codec, 9000, 320, options}, {1, 11, 70});
+    Run({codec, 40, 17000, options, 0, 1000}, {1, 16, 18});
+    // Rows that float16 alone has no numbers for.
+    if (!half) Run({codec, 64, 256, options, 0, 1, 1e15f}, {3, 16, 48});
+    // Forms that are none of their own: a centre anywhere, codewords that are not in a row, many gains.
+    options.centre_step = 0;
+    Run({codec, 64, 256, options}, {3});
+    options.consecutive = false;
+    options.centre_step = 0.5f;
+    Run({codec, 64, 256, options}, {3});
   }
 }
 
-void TestCudaDecode() {
-  for (const Codec& codec : Codecs()) {
-    for (const bool half : {false, true}) {
-      Options options;
-      options.half = half;
-      options.gains = {3, 4, 5, 6};
-      for (const auto& [rows, cols] : {std::pair<int64_t, int64_t>{200, 192}, {65, 100}, {1, 7}, {50, 2100}}) {
-        Sample sample(codec, rows, cols, options, 3);
-        const std::vector<double> want = sample.Decode();
-        const DeviceSample device(sample.spec());
-        const DeviceBytes out(want.size() * (half ? 2 : 4));
-        Must(cosetq_cuda_decode(device.get(), out.get(), half ? COSETQ_FLOAT16 : COSETQ_FLOAT, nullptr) == 0,
-             "cosetq_cuda_decode");
-        double worst = 0;
-        const auto compare = [&](size_t i, double got) {
-          const double e = std::fabs(got - want[i]) / (std::fabs(want[i]) + 1e-4);
-          worst = e > worst || std::isnan(e) ? e : worst;
-        };
-        if (half) {
-          const auto got = out.Read<uint16_t>();
-          for (size_t i = 0; i < want.size(); ++i) compare(i, HalfToFloat(got[i]));
-        } else {
-          const auto got = out.Read<float>();
-          for (size_t i = 0; i < want.size(); ++i) compare(i, got[i]);
-        }
-        Check(worst < (half ? 1e-3 : 1e-5), std::string("decode ") + codec.name + " " + std::to_string(rows) + "x" +
-                                                std::to_string(cols) + ": error " + std::to_string(worst));
-        // Single rows, from both ends, and one that is not there.
-        const std::vector<int64_t> rows_wanted = {0, rows - 1, -1, -rows, rows / 2, rows};
-        const DeviceBytes indices(rows_wanted), taken(rows_wanted.size() * static_cast<size_t>(cols) * (half ? 2 : 4));
-        const int64_t before = cosetq_cuda_calls("gather");
-        Must(cosetq_cuda_gather(device.get(), indices.get(), 8, static_cast<int64_t>(rows_wanted.size()), taken.get(),
-                                half ? COSETQ_FLOAT16 : COSETQ_FLOAT, nullptr) == 0,
-             "cosetq_cuda_gather");
-        Check(cosetq_cuda_calls("gather") == before + 1, "a gather is counted");
-        const auto got16 = half ? taken.Read<uint16_t>() : std::vector<uint16_t>();
-        const auto got32 = half ? std::vector<float>() : taken.Read<float>();
-        worst = 0;
-        for (size_t i = 0; i < rows_wanted.size() * static_cast<size_t>(cols); ++i) {
-          const auto k = i % static_cast<size_t>(cols);
-          int64_t row = rows_wanted[i / static_cast<size_t>(cols)];
-          if (row < 0) row += rows;
-          const double w = row < rows ? want[static_cast<size_t>(row * cols) + k] : 0;
-          const double e = std::fabs((half ? HalfToFloat(got16[i]) : got32[i]) - w) / (std::fabs(w) + 1e-4);
-          worst = e > worst || std::isnan(e) ? e : worst;
-        }
-        Check(worst < (half ? 1e-3 : 1e-5), std::string("gather ") + codec.name + " " + std::to_string(rows) + "x" +
-                                                std::to_string(cols) + ": error " + std::to_string(worst));
-      }
-    }
+// NaN and infinity in a row of activations leave the other rows alone.
+void TestCudaNotFinite() {
+  for (const char* codec : {"d4:4,4", "z1:16"}) {
+    for (const auto& [half, batch] : {std::pair<bool, int64_t>{false, 5}, {false, 20}, {true, 5}, {true, 20}}) NotFinite(CodecNamed(codec), half, batch);
   }
 }
 

@@ -9,6 +9,7 @@
 
 namespace cosetq::test {
 void TestCudaLinear(bool brief);
+void TestCudaColumns(bool brief);
 void TestCudaDecode();
 void TestCudaNotFinite();
 void TestCudaEncode();
@@ -28,6 +29,7 @@ int main(int argc, char** argv) {
   TestCudaDecode();
   TestCudaTables();
   TestCudaNotFinite();
+  TestCudaColumns(brief);
   TestCudaLinear(brief);
   std::printf("%ld passed, %ld failed\n", Passed(), Failed());
   return Failed() == 0 ? 0 : 1;

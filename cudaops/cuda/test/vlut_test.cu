@@ -85,9 +85,15 @@ void TestCudaTables() {
     TwoSided(codec, 200, 7, 192, options);
     TwoSided(codec, 50, 33, 600, options);
   }
-  Sample sample(CodecNamed("e8:2,2"), 64, 64, options, 1);
-  const DeviceSample device(sample.spec());
-  Check(cosetq_cuda_vlut(device.get(), nullptr, nullptr, nullptr, nullptr) == -1, "a codec without tables is refused");
+  for (const char* name : {"e8:2,2", "z1:16"}) {
+    options.consecutive = name[0] == 'z';
+    options.centre_step = 0.5f;
+    Sample sample(CodecNamed(name), 64, 64, options, 1);
+    const DeviceSample device(sample.spec());
+    Check(cosetq_cuda_vlut_workspace(device.get()) == 0 && cosetq_cuda_vlut(device.get(), nullptr, nullptr, nullptr, nullptr) == -1 &&
+              cosetq_cuda_vlut_pairs(device.get(), device.get(), nullptr, nullptr) == -1,
+          std::string(name) + " has no tables and is refused");
+  }
 }
 
 }  // namespace cosetq::test

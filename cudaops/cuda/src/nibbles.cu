@@ -1,0 +1,118 @@
+#include "nibbles.h"
+
+#include <cuda_fp16.h>
+
+#include "activations.cuh"
+#include "device.h"
+#include "errors.h"
+#include "nibbles_few.h"
+#include "nibbles_many.h"
+#include "overlap.h"
+
+namespace cosetq::cuda {
+namespace {
+
+constexpr int kParts = 2;                         // of a coordinate, a warp each
+constexpr int kThreads = 32 * kGroup * kParts;    // of a block that makes a row ready
+constexpr int kHeld = 8;                          // pairs of groups that a thread reads once; of long rows others, twice
+
+// Rows made ready, [part][row][coordinate][group], and their steps.
+struct ReadyRows {
+  int groups;  // padded to whole panels
+  __half* data;
+  float* steps;
+  size_t bytes;
+
+  ReadyRows(const PackedView& w, int64_t rows, void* memory) : groups(w.chunks * kPanelGroups), data(static_cast<__half*>(memory)) {
+    const auto of_data = static_cast<size_t>(rows * kGroup * groups) * sizeof(__half);
+    steps = reinterpret_cast<float*>(static_cast<unsigned char*>(memory) + of_data);
+    bytes = of_data + static_cast<size_t>(rows) * sizeof(float);
+  }
+};
+
+// Makes a row float16, a block each. Floats are scaled by a power of two of their own, so that the largest has a float16 number with
+// room to spare; what rounding leaves of them are the rests, if they are wanted.
+template <typename T>
+__global__ void __launch_bounds__(kThreads) Prepare(const __grid_constant__ PackedView w, const T* a, ReadyRows out, __half* rests) {
+  __shared__ uint32_t peak;
+  LetNextKernelBegin();
+  if (threadIdx.x == 0) peak = 0;
+  __syncthreads();
+  WaitForKernelsAhead();
+  const int coordinate = threadIdx.x / 32 / kParts, first = (threadIdx.x / 32 % kParts * 32 + threadIdx.x % 32) * 2;
+  const T* from = a + static_cast<int64_t>(blockIdx.x) * w.cols;
+  const auto load = [&](int group) {
+    const int column = group + w.groups * coordinate;
+    return group < w.groups && column < w.cols ? ToFloat(__ldcg(from + column)) : 0.0f;
+  };
+  constexpr int kStride = 64 * kParts;
+  float2 held[kHeld];
+#pragma unroll
+  for (int i = 0; i < kHeld; ++i) held[i] = make_float2(load(first + i * kStride), load(first + i * kStride + 1));
+  float scale = 1;
+  if constexpr (sizeof(T) == 4) {
+    uint32_t largest = 0;
+#pragma unroll
+    for (const float2& x : held) largest = max(largest, max(Magnitude(x.x), Magnitude(x.y)));
+    for (int group = first + kHeld * kStride; group < w.groups; group += kStride)
+      largest = max(largest, max(Magnitude(load(group)), Magnitude(load(group + 1))));
+    largest = __reduce_max_sync(0xffffffffu, largest);
+    if (threadIdx.x % 32 == 0) atomicMax(&peak, largest);
+    __syncthreads();
+    const int exponent = max(static_cast<int>(peak >> 23) - 14, 1);
+    float step = __uint_as_float(static_cast<uint32_t>(exponent) << 23);
+    scale = __uint_as_float(static_cast<uint32_t>(254 - exponent) << 23);
+    if (peak >= 0x7f800000u) step = __int_as_float(0x7fffffff);
+    if (threadIdx.x == 0) out.steps[blockIdx.x] = step;
+  }
+  const int64_t row = (static_cast<int64_t>(blockIdx.x) * kGroup + coordinate) * out.groups;
+  const auto store = [&](int group, float x, float y) {
+    if (group >= out.groups) return;
+    x *= scale, y *= scale;
+    const __half2 halves = __floats2half2_rn(x, y);
+    *reinterpret_cast<__half2*>(out.data + row + group) = halves;
+    if (rests == nullptr) return;
+    const float2 taken = __half22float2(halves);
+    *reinterpret_cast<__half2*>(rests + row + group) = __floats2half2_rn((x - taken.x) * kRestScale, (y - taken.y) * kRestScale);
+  };
+#pragma unroll
+  for (int i = 0; i < kHeld; ++i) store(first + i * kStride, held[i].x, held[i].y);
+  for (int group = first + kHeld * kStride; group < out.groups; group += kStride) store(group, load(group), load(group + 1));
+}
+
+// Rows as the kernels want them: as they are, if they lie so.
+template <typename T>
+NibbleRows Ready(const PackedView& w, const T* a, int rows, int parts, void* workspace, cudaStream_t stream) {
+  if constexpr (sizeof(T) == 2) {
+    if (w.cols % (8 * kGroup) == 0 && reinterpret_cast<uintptr_t>(a) % 16 == 0) return {a, rows, w.cols, w.groups, w.groups, nullptr};
+  }
+  const ReadyRows ready(w, int64_t{rows} * parts, workspace);
+  const int64_t stride = int64_t{kGroup} * ready.groups;
+  LaunchOverlapped("make activations ready", Prepare<T>, dim3(static_cast<unsigned>(rows)), kThreads, 0, CurrentDevice().hopper, stream, w,
+                   a, ready, parts > 1 ? ready.data + rows * stride : nullptr);
+  return {ready.data, rows * parts, stride, ready.groups, ready.groups, sizeof(T) == 4 ? ready.steps : nullptr};
+}
+
+// Floats have more digits than float16, and half as many rows leave room for them.
+int PartsOf(int64_t rows, bool half) { return !half && 2 * rows <= kMaxFewRows ? 2 : 1; }
+
+template <typename T>
+void Multiply(const PackedView& w, const T* a, int rows, void* y, bool half_y, void* workspace, cudaStream_t stream) {
+  const int parts = PartsOf(rows, sizeof(T) == 2);
+  const NibbleRows ready = Ready(w, a, rows, parts, workspace, stream);
+  if (rows <= kMaxFewRows ? !NibblesFew(w, ready, parts, y, half_y, stream) : !NibblesMany(w, ready, y, half_y, stream))
+    throw Error("the device has too little shared memory");
+}
+
+}  // namespace
+
+size_t NibblesWorkspace(const PackedView& w, int64_t batch) { return ReadyRows(w, batch * PartsOf(batch, false), nullptr).bytes; }
+
+void NibblesLinear(const PackedView& w, const void* a, bool half_a, int64_t batch, void* y, bool half_y, void* workspace,
+                   cudaStream_t stream) {
+  const auto rows = static_cast<int>(batch);
+  half_a ? Multiply(w, static_cast<const __half*>(a), rows, y, half_y, workspace, stream)
+         : Multiply(w, static_cast<const float*>(a), rows, y, half_y, workspace, stream);
+}
+
+}  // namespace cosetq::cuda
