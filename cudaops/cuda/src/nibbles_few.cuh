@@ -41,7 +41,8 @@ template <bool kBands>
 struct FewBand {
   int first, chunks, items, rounds;
 
-  __device__ __forceinline__ FewBand(const PackedView& w, const FewCut& cut, int tiles, int number) : first(kBands ? number * cut.band : 0), chunks(w.chunks) {
+  __device__ __forceinline__ FewBand(const PackedView& w, const FewCut& cut, int tiles, int number)
+      : first(kBands ? number * cut.band : 0), chunks(w.chunks) {
     if (kBands) chunks = (min(cut.band, w.chunks - first) + kFewWarps - 1) / kFewWarps * kFewWarps;
     items = tiles * chunks;
     rounds = (items + kFewWarps - 1) / kFewWarps;
