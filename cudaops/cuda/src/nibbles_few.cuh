@@ -53,14 +53,14 @@ struct FewBand {
 struct FewBarriers {
   static constexpr int kMostRounds = 6, kStages = 2, kBytes = 128;
   uint32_t full, empty;              // [round]
-  uint32_t parts_full, parts_empty;  // [stage]
+  uint32_t parts_full, parts_empty;  // [stage], of lanes
 
   __device__ __forceinline__ explicit FewBarriers(uint32_t memory)
       : full(memory), empty(full + kMostRounds * 8), parts_full(empty + kMostRounds * 8), parts_empty(parts_full + kStages * 8) {}
 
   __device__ __forceinline__ void Create(const FewCut& cut) const {
     for (int i = 0; i < cut.depth; ++i) InitBarrier(full + i * 8, 1), InitBarrier(empty + i * 8, kFewWarps);
-    for (int i = 0; i < kStages; ++i) InitBarrier(parts_full + i * 8, min(kFewWarps, cut.band)), InitBarrier(parts_empty + i * 8, 1);
+    for (int i = 0; i < kStages; ++i) InitBarrier(parts_full + i * 8, min(kFewWarps, cut.band) * 32), InitBarrier(parts_empty + i * 8, 32);
     PublishBarriers();
   }
 };
@@ -132,8 +132,7 @@ __device__ __forceinline__ void AddParts(const PackedView& w, const NibbleRows& 
         add(memory + cut.partials + ((stage.slot * kFewWarps + warp) * kTiles * 32 + lane) * 16);
         if (++warp == kFewWarps) warp = 0;
       }
-      __syncwarp();
-      if (lane == 0) Arrive(barriers.parts_empty + stage.slot * 8);
+      Arrive(barriers.parts_empty + stage.slot * 8);
       stage.Advance(FewBarriers::kStages);
       if (kBands && number + 1 < bands) {
 #pragma unroll
@@ -264,8 +263,7 @@ __global__ void __launch_bounds__(kFewThreads, kTiles == 1 ? 2 : 1)
         for (int r = 0; r < 4; ++r) both[r] = sum[i][0][r] + sum[i][1][r], sum[i][0][r] = sum[i][1][r] = 0;
         StoreShared16(partials + (stage.slot * kFewWarps * kTiles + i) * 512, both);
       }
-      __syncwarp();
-      if (lane == 0) Arrive(barriers.parts_full + stage.slot * 8);
+      Arrive(barriers.parts_full + stage.slot * 8);
       for (; chunk >= band.chunks; chunk -= band.chunks) ++tile;
     }
   }
