@@ -36,23 +36,9 @@ namespace {
 constexpr int kManyThreads = kConsumers + kGroupThreads;
 
 template <int kColumns>
-struct ManyRing {
-  static constexpr int kStages = kColumns == 256 ? 6 : kColumns == 128 ? 8 : 16;
-  static constexpr int kStageBytes = kColumns * kSliceBytes;
-  uint32_t stages, full, empty;
-  int peers, rank;
-  int slot = 0, phase = 0;
-
-  __device__ __forceinline__ void Advance() {
-    if (++slot == kStages) slot = 0, phase ^= 1;
-  }
-  __device__ __forceinline__ void Create() const {
-    for (int i = 0; i < kStages; ++i) {
-      InitBarrier(full + i * 8, 1);
-      InitBarrier(empty + i * 8, kConsumerWarps * peers);
-    }
-    PublishBarriers();
-  }
+struct ManyRing : SliceRing<kColumns, kColumns == 256 ? 6 : kColumns == 128 ? 8 : 16> {
+  using Base = SliceRing<kColumns, kColumns == 256 ? 6 : kColumns == 128 ? 8 : 16>;
+  using Base::empty, Base::full, Base::kStageBytes, Base::peers, Base::phase, Base::rank, Base::slot, Base::stages;
 
   // Fetches the slice of a coordinate of groups from first on, of rows from row on.
   __device__ __forceinline__ void Fill(const CUtensorMap* rows, int first, int coordinate, int row) {
@@ -71,10 +57,8 @@ struct ManyRing {
           "l"(rows), "r"(first), "r"(coordinate), "r"(row + columns), "r"(barrier), "h"(static_cast<uint16_t>((1 << peers) - 1))
           : "memory");
     }
-    Advance();
+    Base::Advance();
   }
-
-  __device__ __forceinline__ void WaitForSlice() const { Wait(full + slot * 8, phase); }
 
   // To be called by warps that are to release slots: a lane for each block.
   __device__ __forceinline__ void JoinConsumers() {
@@ -89,14 +73,6 @@ struct ManyRing {
     } else {
       Arrive(told_ + of * 8);
     }
-  }
-
-  __device__ __forceinline__ void Multiply(const uint32_t (&a)[kSliceUnits][4], float (&sums)[kColumns / 2]) const {
-    BeginProducts();
-    const uint64_t stage = Columns(stages + slot * kStageBytes);
-#pragma unroll
-    for (int unit = 0; unit < kSliceUnits; ++unit) MultiplyColumns(sums, a[unit], stage + unit * 32 / 16);
-    CommitProducts();
   }
 
  private:
@@ -266,7 +242,7 @@ __global__ void __launch_bounds__(kManyThreads, 1)
         ForEachIndex<kGroup>([&](auto coordinate) {
           constexpr int kThis = decltype(coordinate)::value, kNext = (kThis + 1) % kGroup;
           ring.WaitForSlice();
-          ring.Multiply(a[kThis % 2], sums);
+          ring.Multiply(0, a[kThis % 2], sums);
           WaitForProducts<1>();
           Keep(a[kNext % 2]);
           if (released >= 0) ring.Release(released);

@@ -19,11 +19,10 @@ __device__ __forceinline__ void Keep(uint32_t (&a)[kUnits][4]) {
   for (int i = 0; i < kUnits; ++i) asm volatile("" : "+r"(a[i][0]), "+r"(a[i][1]), "+r"(a[i][2]), "+r"(a[i][3]));
 }
 
-// The ring of slices, as addresses in shared memory.
-template <int kColumns>
-struct Ring {
-  static constexpr int kStages = kColumns == 256 ? 5 : kColumns == 128 ? 8 : 12;
-  static constexpr int kStageBytes = kColumns * kSliceBytes;
+// A ring of so many slices, as addresses in shared memory.
+template <int kColumns, int kSlices>
+struct SliceRing {
+  static constexpr int kStages = kSlices, kStageBytes = kColumns * kSliceBytes;
   uint32_t stages, full, empty;
   int peers, rank;  // blocks that fill their rings together, each a part of every slice; this one
   int slot = 0, phase = 0;
@@ -40,6 +39,25 @@ struct Ring {
     PublishBarriers();
   }
 
+  __device__ __forceinline__ void WaitForSlice() const { Wait(full + slot * 8, phase); }
+
+  // Multiplies by units of the slice, from first on.
+  template <int kUnits, typename Sum>
+  __device__ __forceinline__ void Multiply(int first, const uint32_t (&a)[kUnits][4], Sum (&sums)[kColumns / 2]) const {
+    BeginProducts();
+    const uint64_t stage = Columns(stages + slot * kStageBytes);
+#pragma unroll
+    for (int unit = 0; unit < kUnits; ++unit) MultiplyColumns(sums, a[unit], stage + (first + unit) * 32 / 16);
+    CommitProducts();
+  }
+};
+
+// That of slices made ready, which lie one after the other.
+template <int kColumns>
+struct Ring : SliceRing<kColumns, kColumns == 256 ? 5 : kColumns == 128 ? 8 : 12> {
+  using Base = SliceRing<kColumns, kColumns == 256 ? 5 : kColumns == 128 ? 8 : 12>;
+  using Base::empty, Base::full, Base::kStageBytes, Base::peers, Base::phase, Base::rank, Base::slot, Base::stages;
+
   // Fetches slices one after the other.
   __device__ __forceinline__ void Fill(const unsigned char* from, int count) {
     for (int i = 0; i < count; ++i) {
@@ -53,11 +71,9 @@ struct Ring {
         constexpr int kPart = kStageBytes / 2;
         FetchForTwo(to + rank * kPart, slice + rank * kPart, kPart, full + slot * 8);
       }
-      Advance();
+      Base::Advance();
     }
   }
-
-  __device__ __forceinline__ void WaitForSlice() const { Wait(full + slot * 8, phase); }
 
   // To be called by warps that are to release slots: lane 0 tells this block, lane 1 the other one.
   __device__ __forceinline__ void JoinConsumers() {
@@ -69,16 +85,6 @@ struct Ring {
   __device__ __forceinline__ void Release(int of) const {
     if (tells_own_) Arrive(told_ + of * 8);
     if (tells_other_) ArriveInCluster(told_ + of * 8);
-  }
-
-  // Multiplies by units of the slice, from first on.
-  template <int kUnits, typename Sum>
-  __device__ __forceinline__ void Multiply(int first, const uint32_t (&a)[kUnits][4], Sum (&sums)[kColumns / 2]) const {
-    BeginProducts();
-    const uint64_t stage = Columns(stages + slot * kStageBytes);
-#pragma unroll
-    for (int unit = 0; unit < kUnits; ++unit) MultiplyColumns(sums, a[unit], stage + (first + unit) * 32 / 16);
-    CommitProducts();
   }
 
  private:

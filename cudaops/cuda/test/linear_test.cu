@@ -321,6 +321,8 @@ void TestCudaColumns(bool brief) {
     // Activations and results that begin anywhere.
     for (const int shift : {1, 2, 4}) Run({codec, 120, 512, options, 0, 1, 1, shift}, {1, 5, 16, 24, 130});
     Run({codec, 300, 8192, options, 0, 1000}, {1, 4, 7, 16, 64});
+    // Two blocks that fetch together, and tiles of which the last rows and columns are not all there.
+    if (half) Run({codec, 4090, 1024, options}, {1000});
     options.direct_scales = true;
     options.bias = false;
     Run({codec, 1000, 2100, options}, {1, 8, 16, 48});
