@@ -4,6 +4,7 @@ package browser
 import (
 	"context"
 	"fmt"
+	"os"
 	"sync"
 	"testing"
 	"time"
@@ -28,23 +29,50 @@ type Page struct {
 func Open(t testing.TB, url string, width int64, dark bool) *Page {
 	t.Helper()
 	options := append(chromedp.DefaultExecAllocatorOptions[:],
-		chromedp.ExecPath(testenv.Chromium(t)), chromedp.UserDataDir(t.TempDir()), chromedp.NoSandbox, chromedp.DisableGPU,
+		chromedp.ExecPath(testenv.Chromium(t)), chromedp.UserDataDir(profile(t)), chromedp.NoSandbox, chromedp.DisableGPU,
 		chromedp.WSURLReadTimeout(time.Minute))
 	if dark {
 		options = append(options, chromedp.Flag("blink-settings", "preferredColorScheme=0"))
 	}
-	ctx, stop := chromedp.NewExecAllocator(t.Context(), options...)
-	t.Cleanup(stop)
-	ctx, stop = chromedp.NewContext(ctx)
-	t.Cleanup(stop)
-	ctx, stop = context.WithTimeout(ctx, 2*time.Minute)
-	t.Cleanup(stop)
+	ctx, stopBrowser := chromedp.NewExecAllocator(context.Background(), options...)
+	t.Cleanup(stopBrowser)
+	ctx, stopTab := chromedp.NewContext(ctx)
+	t.Cleanup(stopTab)
+	ctx, stopWaiting := context.WithTimeout(ctx, 2*time.Minute)
+	t.Cleanup(func() {
+		// Asked first: a browser that is killed leaves its temporary files.
+		if err := chromedp.Cancel(ctx); err != nil {
+			t.Logf("Chromium is killed, as it does not close: %v", err)
+		}
+		stopWaiting()
+	})
 	p := &Page{ctx: ctx}
 	chromedp.ListenTarget(ctx, p.listen)
 	if err := chromedp.Run(ctx, log.Enable(), chromedp.EmulateViewport(width, 800), chromedp.Navigate(url)); err != nil {
 		t.Fatalf("open %s: %v", url, err)
 	}
 	return p
+}
+
+// profile makes a folder that is removed with the test. Chromium's processes outlive the one that is waited for by some
+// milliseconds and write to it until then, so that a single attempt to remove it can find a file that has just come.
+func profile(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "cosetq-browser-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		deadline := time.Now().Add(30 * time.Second)
+		for err := os.RemoveAll(dir); err != nil; err = os.RemoveAll(dir) {
+			if time.Now().After(deadline) {
+				t.Errorf("Chromium has ended, and its profile still cannot be removed: %v", err)
+				return
+			}
+			time.Sleep(50 * time.Millisecond)
+		}
+	})
+	return dir
 }
 
 func (p *Page) listen(event any) {
