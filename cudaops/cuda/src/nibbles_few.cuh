@@ -60,7 +60,7 @@ struct FewBarriers {
 
   __device__ __forceinline__ void Create(const FewCut& cut) const {
     for (int i = 0; i < cut.depth; ++i) InitBarrier(full + i * 8, 1), InitBarrier(empty + i * 8, kFewWarps);
-    for (int i = 0; i < kStages; ++i) InitBarrier(parts_full + i * 8, min(kFewWarps, cut.band) * 32), InitBarrier(parts_empty + i * 8, 32);
+    for (int i = 0; i < kStages; ++i) InitBarrier(parts_full + i * 8, kFewWarps * 32), InitBarrier(parts_empty + i * 8, 32);
     PublishBarriers();
   }
 };
@@ -200,6 +200,18 @@ __global__ void __launch_bounds__(kFewThreads, kTiles == 1 ? 2 : 1)
   const uint32_t partials = memory + cut.partials + (warp * kTiles * 32 + lane) * 16;
   FewTurn turn, stage;
   int tiles_past = 0;
+  // Warps tell of every tile in order, also of those that they have no part of: a warp that left some out could not know which turn of a
+  // stage it finds.
+  const auto tell = [&](const auto& store) {
+    Wait(barriers.parts_empty + stage.slot * 8, stage.phase ^ 1);
+    store();
+    Arrive(barriers.parts_full + stage.slot * 8);
+    stage.Advance(FewBarriers::kStages);
+    ++tiles_past;
+  };
+  const auto pass_to = [&](int tiles) {
+    while (tiles_past < tiles) tell([] {});
+  };
   WaitForKernelsAhead();
   for (int number = 0; number < bands; ++number) {
     const FewBand<kBands> band(w, cut, share.count, number);
@@ -253,19 +265,20 @@ __global__ void __launch_bounds__(kFewThreads, kTiles == 1 ? 2 : 1)
       turn.Advance(cut.depth);
       chunk += kFewWarps;
       if (item >= band.items || (chunk < band.chunks && item + kFewWarps < band.items)) continue;
-      // The last of the tile: its place among the stages is that of the tile among all.
-      for (; tiles_past < number * share.count + tile; ++tiles_past) stage.Advance(FewBarriers::kStages);
-      Wait(barriers.parts_empty + stage.slot * 8, stage.phase ^ 1);
+      // The warp's last of the tile.
+      pass_to(number * share.count + tile);
+      tell([&] {
 #pragma unroll
-      for (int i = 0; i < kTiles; ++i) {
-        float both[4];
+        for (int i = 0; i < kTiles; ++i) {
+          float both[4];
 #pragma unroll
-        for (int r = 0; r < 4; ++r) both[r] = sum[i][0][r] + sum[i][1][r], sum[i][0][r] = sum[i][1][r] = 0;
-        StoreShared16(partials + (stage.slot * kFewWarps * kTiles + i) * 512, both);
-      }
-      Arrive(barriers.parts_full + stage.slot * 8);
+          for (int r = 0; r < 4; ++r) both[r] = sum[i][0][r] + sum[i][1][r], sum[i][0][r] = sum[i][1][r] = 0;
+          StoreShared16(partials + (stage.slot * kFewWarps * kTiles + i) * 512, both);
+        }
+      });
       for (; chunk >= band.chunks; chunk -= band.chunks) ++tile;
     }
+    pass_to((number + 1) * share.count);
   }
 }
 

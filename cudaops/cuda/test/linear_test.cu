@@ -328,6 +328,8 @@ void TestCudaColumns(bool brief) {
     Run({codec, 1000, 2100, options}, {1, 8, 16, 48});
     Run({codec, 2304, 4096, options}, {1, 16, 40});
     Run({codec, 9000, 320, options}, {1, 11, 70});
+    // Many tiles for a block, of each of which some warps have nothing.
+    Run({codec, 40000, 300, options}, {1, 16});
     Run({codec, 40, 17000, options, 0, 1000}, {1, 16, 18});
     // Rows that float16 alone has no numbers for.
     if (!half) Run({codec, 64, 256, options, 0, 1, 1e15f}, {3, 16, 48});
