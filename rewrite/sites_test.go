@@ -168,7 +168,7 @@ func TestPatterns(t *testing.T) {
 		{exclude: "op:Gem", problem: `did you mean "Gemm"`},
 		{exclude: "re:(", problem: "missing closing"},
 		{exclude: "index:3-1", problem: "range"},
-		{exclude: "index:99", problem: "there are 14"},
+		{exclude: "index:99", problem: "there are 15"},
 		{exclude: "shape:64", problem: "KxN"},
 		{exclude: "", want: "fc moved skip me"},
 	} {
