@@ -52,7 +52,7 @@ setup: tools-present ## fetch what is needed and check it: Go modules, ONNX Runt
 setup-ort-versions: tools-present ## fetch the older ONNX Runtimes of the compatibility test
 	@$(GO) run ./scripts/setup ort-versions
 
-setup-python: tools-present ## make build/venv, in which the Python snippet is tested
+setup-python: tools-present ## make build/venv, in which the Python snippets are tested
 	@$(GO) run ./scripts/setup python
 
 setup-cuda: tools-present ## fetch NVIDIA's compiler into build/cuda; needs no GPU

@@ -105,7 +105,8 @@ func exportFloat(m *onnx.Model, o ExportOptions) (*rewrite.ExportResult, error) 
 	return rewrite.ExportNBits(m, sites, o.NBits)
 }
 
-// ExportOps writes the native library, its header and loading snippets for Python, C, C#, Node, browsers and Go to a folder.
+// ExportOps writes the native library, its header and loading snippets for Python, ONNX Runtime GenAI, C, C#, Node,
+// browsers and Go to a folder.
 func ExportOps(dir string, overwrite bool) ([]File, error) {
 	lib, err := cudaops.FindLibrary("")
 	if err != nil {

@@ -146,9 +146,12 @@ const smallConstant = 4096
 
 // otherWeights sums up the larger constants of the main graph that no site names, by the operator that reads them.
 func otherWeights(m *onnx.Model, sites []rewrite.Site) []OtherWeights {
-	ours := map[string]bool{}
+	ours, codedElsewhere := map[string]bool{}, map[string]bool{} // initializers; operators, whose scales belong to the weights of sites
 	for i := range sites {
 		ours[sites[i].Initializer] = true
+		if sites[i].Reason == rewrite.AlreadyQuantized {
+			codedElsewhere[sites[i].Op] = true
+		}
 	}
 	x := onnx.NewIndex(m)
 	scope := x.GraphScope(m.Graph)
@@ -162,6 +165,9 @@ func otherWeights(m *onnx.Model, sites []rewrite.Site) []OtherWeights {
 		op := "outputs"
 		if n := consumer(x, v); n != nil {
 			op = n.OpType
+		}
+		if codedElsewhere[op] {
+			continue
 		}
 		if byOp[op] == nil {
 			byOp[op] = &OtherWeights{Op: op, Reason: otherReason(op)}

@@ -192,3 +192,27 @@ func TestOtherWeightsAreNamed(t *testing.T) {
 		t.Errorf("quantize: %v", err)
 	}
 }
+
+// A model that another tool has quantized is no model without products, and its scales are no weights that stay.
+func TestWhatIsQuantizedAlreadyIsTold(t *testing.T) {
+	m := onnx.NewModel(8, 17, "coded")
+	m.Graph.Inputs = []*onnx.ValueInfo{onnx.NewValueInfo("x", onnx.Float, "batch", 64)}
+	m.Graph.Outputs = []*onnx.ValueInfo{onnx.NewValueInfo("y", onnx.Float, "batch", 1024)}
+	m.Graph.Initializers = []*onnx.Tensor{onnx.NewTensor("codes", []int64{1024, 2, 16}, make([]uint8, 1024*32)), onnx.NewTensor("scales", []int64{2048}, make([]float32, 2048))}
+	node := onnx.NewNode("MatMulNBits", []string{"x", "codes", "scales"}, []string{"y"},
+		onnx.IntAttr("K", 64), onnx.IntAttr("N", 1024), onnx.IntAttr("bits", 4), onnx.IntAttr("block_size", 32))
+	node.Domain = "com.microsoft"
+	m.SetOpset(node.Domain, 1)
+	m.Graph.Nodes = []*onnx.Node{node}
+	path := filepath.Join(t.TempDir(), "coded.onnx")
+	if _, err := m.Save(path, onnx.SaveOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := cosetq.Inspect(path, rewrite.Options{}); err != nil || len(r.Nodes) != 1 || len(r.Others) != 0 {
+		t.Errorf("inspect: %+v, %v", r, err)
+	}
+	_, err := cosetq.Quantize(t.Context(), path, cosetq.QuantizeOptions{})
+	if kind, _ := cosetq.Classify(err); kind != cosetq.Nothing || !strings.Contains(err.Error(), "already-quantized (quantized by another tool; start from the float model)") {
+		t.Errorf("quantize: %v", err)
+	}
+}

@@ -30,19 +30,20 @@ func otherReason(op string) string {
 
 // reasonTexts says in words what a reason code means.
 var reasonTexts = map[string]string{
-	string(rewrite.DynamicB):        "no constant side",
-	string(rewrite.Replaceable):     "the weight is listed among the graph inputs, where a caller may replace it",
-	string(rewrite.Rank):            "the constant is not a matrix",
-	string(rewrite.TooSmall):        "too small to gain from coding",
-	string(rewrite.Excluded):        "excluded by a pattern",
-	string(rewrite.FusedOp):         "fused operator of another tool; export the model without fusions",
-	string(rewrite.DType):           "neither float32 nor float16",
-	string(rewrite.SharedWithFloat): "another node needs the float weight; if that is an embedding, --embedding takes both",
-	string(rewrite.UnsupportedAttr): "a form that is not rewritten",
-	reasonConvolution:               "convolutions stay float, but for 1×1 ones",
-	reasonEmbedding:                 "a table of rows; --embedding takes it",
-	reasonOther:                     "not multiplied as a matrix",
-	reasonNonFinite:                 "the weight holds NaN or infinity",
+	string(rewrite.DynamicB):         "no constant side",
+	string(rewrite.Replaceable):      "the weight is listed among the graph inputs, where a caller may replace it",
+	string(rewrite.Rank):             "the constant is not a matrix",
+	string(rewrite.TooSmall):         "too small to gain from coding",
+	string(rewrite.Excluded):         "excluded by a pattern",
+	string(rewrite.FusedOp):          "fused operator of another tool; export the model without fusions",
+	string(rewrite.AlreadyQuantized): "quantized by another tool; start from the float model",
+	string(rewrite.DType):            "neither float32 nor float16",
+	string(rewrite.SharedWithFloat):  "another node needs the float weight; if that is an embedding, --embedding takes both",
+	string(rewrite.UnsupportedAttr):  "a form that is not rewritten",
+	reasonConvolution:                "convolutions stay float, but for 1×1 ones",
+	reasonEmbedding:                  "a table of rows; --embedding takes it",
+	reasonOther:                      "not multiplied as a matrix",
+	reasonNonFinite:                  "the weight holds NaN or infinity",
 }
 
 // ReasonText says in words what a reason code of a skipped layer means.

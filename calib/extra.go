@@ -35,6 +35,8 @@ func cacheShape(in tensor.Spec, batch int64) []int64 {
 			shape[i] = d.Size
 		case i == 0 || !isCacheLength(d):
 			shape[i] = batch
+		default: // a ring of places has them even as long as none is taken
+			shape[i] = d.Least
 		}
 	}
 	return shape

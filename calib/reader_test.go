@@ -213,9 +213,11 @@ func TestTextFeedsAnEmptyCache(t *testing.T) {
 		named(input("past_key_values.0.key", tensor.Float16Type, -1, 2, -1, 8), "batch_size", "", "past_sequence_length"),
 		input("past_key_values.0.value", tensor.Float32, -1, 2, -1, 8),
 		named(input("past_1", tensor.Float32, 2, -1, 4, -1, 8), "", "batch_size", "", "past"),
+		input("past_sliding", tensor.Float32, -1, 2, -1, 8),
 		input("use_cache_branch", tensor.Bool, 1),
 	}
-	want := map[string][]int64{"past_key_values.0.key": {1, 2, 0, 8}, "past_key_values.0.value": {1, 2, 0, 8}, "past_1": {2, 1, 4, 0, 8}, "use_cache_branch": {1}}
+	inputs[5].Shape[2].Least = 6
+	want := map[string][]int64{"past_sliding": {1, 2, 6, 8}, "past_key_values.0.key": {1, 2, 0, 8}, "past_key_values.0.value": {1, 2, 0, 8}, "past_1": {2, 1, 4, 0, 8}, "use_cache_branch": {1}}
 	random, err := calib.NewRandom(1, inputs, nil, 0)
 	if err != nil {
 		t.Fatal(err)

@@ -16,10 +16,11 @@ type Snippet struct {
 	Text     []byte
 }
 
-// Snippets returns one program for each language, those that `cosetq export --ops-dir` ships.
+// Snippets returns one program for each language and one that generates text, those that `cosetq export --ops-dir` ships.
 func Snippets() []Snippet {
 	snippets := []Snippet{
 		{Language: "Python", Name: "run.py"},
+		{Language: "Python, ONNX Runtime GenAI", Name: "generate.py"},
 		{Language: "C", Name: "run.c"},
 		{Language: "C#", Name: "Run.cs"},
 		{Language: "Node", Name: "run.mjs"},

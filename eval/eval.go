@@ -162,8 +162,12 @@ func drive(ctx context.Context, t task, models []Model, data calib.Reader, size 
 			joined.size = size
 		}
 		for i, m := range models {
+			inputs, err := m.inputs(b.Inputs)
+			if err != nil {
+				return nil, err
+			}
 			start := time.Now()
-			outputs, err := m.Runner.Run(ctx, b.Inputs)
+			outputs, err := m.Runner.Run(ctx, inputs)
 			spent[i] += time.Since(start)
 			if err != nil {
 				return nil, fmt.Errorf("%s, sample %d: %w", m.Path, b.First, err)

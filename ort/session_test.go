@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cosetq/cosetq/calib"
 	"github.com/cosetq/cosetq/internal/testenv"
 	"github.com/cosetq/cosetq/onnx"
 	"github.com/cosetq/cosetq/ort"
@@ -147,6 +148,39 @@ func TestSignatureKeepsSymbolicNames(t *testing.T) {
 	y, err := tensor.View[float32](run(t, s, tensor.Of([]float32{1, 1, 1}, 1, 3))["y"])
 	if err != nil || y[2] != 4 {
 		t.Errorf("%v, %v", y, err)
+	}
+}
+
+// The model builder of ONNX Runtime GenAI declares neither the width of a head nor how long a cache of a sliding window must be.
+func TestCachesTakeTheirSizesFromAttention(t *testing.T) {
+	cache := []any{"batch", 2, "past_length", "width"}
+	path := model(t, func(g *onnx.Graph) {
+		g.Inputs = []*onnx.ValueInfo{value("qkv", onnx.Float, "batch", "tokens", 64), value("past_key", onnx.Float, cache...), value("past_value", onnx.Float, cache...),
+			value("seen", onnx.Int32, "batch"), value("total", onnx.Int32)}
+		attention := onnx.NewNode("GroupQueryAttention", []string{"qkv", "", "", "past_key", "past_value", "seen", "total"}, []string{"a", "key", "value"},
+			&onnx.Attribute{Name: "num_heads", Type: onnx.AttrInt, I: 4}, &onnx.Attribute{Name: "kv_num_heads", Type: onnx.AttrInt, I: 2},
+			&onnx.Attribute{Name: "local_window_size", Type: onnx.AttrInt, I: 6}, &onnx.Attribute{Name: "sliding_window_cache", Type: onnx.AttrInt, I: 1})
+		attention.Domain = "com.microsoft"
+		g.Nodes = []*onnx.Node{attention, onnx.NewNode("Identity", []string{"a"}, []string{"y"})}
+		g.ValueInfo = []*onnx.ValueInfo{value("a", onnx.Float, "batch", "tokens", 32)}
+		g.Outputs = []*onnx.ValueInfo{value("y", onnx.Float, "batch", "tokens", 32), value("key", onnx.Float, cache...), value("value", onnx.Float, cache...)}
+	})
+	s := session(t, path, ort.SessionOptions{})
+	data, err := calib.NewRandom(1, s.Inputs(), map[string]int64{"total": 16}, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sample, err := data.Sample(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sample.Inputs["seen"] = tensor.Of([]int32{15}, 1)
+	out, err := s.Run(context.Background(), sample.Inputs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := fmt.Sprint(out["y"].Shape, out["key"].Shape); got != "[1 16 32] [1 2 6 8]" {
+		t.Errorf("shapes %s", got)
 	}
 }
 

@@ -9,7 +9,8 @@ import (
 
 // Signature describes the inputs and outputs of a model, in their declared order. Inputs that are also initializers,
 // as models of IR version 3 list them, are left out of inputs: their stored values are used.
-// Unlike ONNX Runtime it keeps symbolic dimension names, and it loads no weights.
+// Unlike ONNX Runtime it keeps symbolic dimension names, and it loads no weights. What the inputs of a key-value cache
+// leave open is taken from the attention that reads it: the model builder of ONNX Runtime GenAI does not declare the width of a head.
 func Signature(m *onnx.Model) (inputs, outputs []tensor.Spec, err error) {
 	if m.Graph == nil {
 		return nil, nil, fmt.Errorf("%w: it has no graph", ErrModel)
@@ -18,11 +19,15 @@ func Signature(m *onnx.Model) (inputs, outputs []tensor.Spec, err error) {
 	for _, t := range m.Graph.Initializers {
 		stored[t.Name] = true
 	}
+	caches := attentionCaches(m.Graph)
 	for _, v := range m.Graph.Inputs {
 		if stored[v.Name] {
 			continue
 		}
 		s := spec(v)
+		if c, ok := caches[v.Name]; ok {
+			c.complete(&s)
+		}
 		if s.Type == tensor.Undefined {
 			return nil, nil, fmt.Errorf("%w: input %q is a sequence, map or optional, or has no type; only tensors can be fed", ErrModel, v.Name)
 		}
@@ -35,6 +40,50 @@ func Signature(m *onnx.Model) (inputs, outputs []tensor.Spec, err error) {
 		return nil, nil, fmt.Errorf("%w: it has no outputs", ErrModel)
 	}
 	return inputs, outputs, nil
+}
+
+// attentionCache is what an attention operator of ONNX Runtime says of its caches, which are [batch, heads, tokens, width].
+type attentionCache struct{ width, least int64 }
+
+// complete fills in what the input of a cache leaves open. The width of integers depends on how they are packed.
+func (c attentionCache) complete(s *tensor.Spec) {
+	if !s.Type.Float() || len(s.Shape) != 4 {
+		return
+	}
+	if tokens := &s.Shape[2]; !tokens.Fixed() {
+		tokens.Least = c.least
+	}
+	if width := &s.Shape[3]; !width.Fixed() {
+		*width = tensor.Dim{Size: c.width}
+	}
+}
+
+// cacheInput says which input of such an operator is the cache of keys; that of values follows.
+var cacheInput = map[string]int{"GroupQueryAttention": 3, "MultiHeadAttention": 6}
+
+// attentionCaches has what the graph says of caches, by their names.
+func attentionCaches(g *onnx.Graph) map[string]attentionCache {
+	types := map[string]*onnx.ValueInfo{}
+	for _, v := range g.ValueInfo {
+		types[v.Name] = v
+	}
+	caches := map[string]attentionCache{}
+	for _, n := range g.Nodes {
+		heads, first := n.Int("num_heads", 0), cacheInput[n.OpType]
+		if n.Domain != "com.microsoft" || first == 0 || heads < 1 || len(n.Inputs) < first+2 || len(n.Outputs) == 0 {
+			continue
+		}
+		_, dims, _ := types[n.Outputs[0]].TensorType() // [batch, tokens, heads × width]
+		if len(dims) != 3 || dims[2] < 1 || dims[2]%heads != 0 {
+			continue
+		}
+		c := attentionCache{width: dims[2] / heads}
+		if n.Int("sliding_window_cache", 0) != 0 {
+			c.least = max(0, n.Int("local_window_size", 0))
+		}
+		caches[n.Inputs[first]], caches[n.Inputs[first+1]] = c, c
+	}
+	return caches
 }
 
 // spec leaves the type undefined when the value is no tensor; an output may yet turn out to be one.

@@ -35,6 +35,14 @@ func (vs *values) describeFused(site *Site, n *onnx.Node) (ok bool) {
 	if site.root == nil {
 		return false
 	}
-	site.skip(FusedOp, "%s holds its weight itself; export the model again without fusing or quantizing, or start from the float model", n.OpType)
+	switch site.DType {
+	case onnx.Float, onnx.Float16, onnx.BFloat16, onnx.Double:
+		site.skip(FusedOp, "%s holds its weight itself; export the model again without fusing", n.OpType)
+	default:
+		site.skip(AlreadyQuantized, "%s holds what another tool has quantized; start from the float model", n.OpType)
+		if weights := n.Int("K", 0) * n.Int("N", 0); weights > 0 && weights <= 8*site.Weights { // several lie in a byte
+			site.Weights = weights
+		}
+	}
 	return true
 }

@@ -23,15 +23,16 @@ type Reason string
 
 // The reasons of a skipped [Site].
 const (
-	DynamicB        Reason = "dynamic-b"         // no side is a constant that can be followed
-	Replaceable     Reason = "replaceable"       // the constant is only the default of a graph input
-	Rank            Reason = "rank"              // the constant is a vector or a batch of matrices
-	TooSmall        Reason = "too-small"         // fewer than MinWeights weights or MinColumns columns
-	Excluded        Reason = "excluded"          // by Options.Include or Exclude
-	FusedOp         Reason = "fused-op"          // an operator of another tool that holds the weights
-	DType           Reason = "dtype"             // neither float32 nor float16
-	SharedWithFloat Reason = "shared-with-float" // something else needs the float weight, so it would be stored twice
-	UnsupportedAttr Reason = "unsupported-attr"  // a form this package does not rewrite
+	DynamicB         Reason = "dynamic-b"         // no side is a constant that can be followed
+	Replaceable      Reason = "replaceable"       // the constant is only the default of a graph input
+	Rank             Reason = "rank"              // the constant is a vector or a batch of matrices
+	TooSmall         Reason = "too-small"         // fewer than MinWeights weights or MinColumns columns
+	Excluded         Reason = "excluded"          // by Options.Include or Exclude
+	FusedOp          Reason = "fused-op"          // an operator of another tool that holds the weights
+	AlreadyQuantized Reason = "already-quantized" // an operator of another tool that holds codes of weights
+	DType            Reason = "dtype"             // neither float32 nor float16
+	SharedWithFloat  Reason = "shared-with-float" // something else needs the float weight, so it would be stored twice
+	UnsupportedAttr  Reason = "unsupported-attr"  // a form this package does not rewrite
 )
 
 // Below these sizes the codebook, the scales and the padding of the code outweigh what it saves.

@@ -53,10 +53,14 @@ func zoo() *onnx.Model {
 		},
 	}
 	g.Initializers = append(g.Initializers, w("good2", 64, 32), w("mask", 64, 64))
+	g.Initializers = append(g.Initializers, onnx.NewTensor("codes", []int64{32, 2, 16}, make([]uint8, 32*2*16)), w("scales", 64))
+	coded := node("coded", "MatMulNBits", []string{"x", "codes", "scales"}, []string{"y17"}, onnx.IntAttr("K", 64), onnx.IntAttr("N", 32),
+		onnx.IntAttr("bits", 4), onnx.IntAttr("block_size", 32))
+	coded.Domain = "com.microsoft"
 	fused := node("fused", "FusedMatMul", []string{"x", "fused"}, []string{"y15"})
 	fused.Domain = "com.microsoft"
 	masked := node("masked", "Attention", []string{"y0", "y0", "y0", "mask"}, []string{"y16"}) // of ONNX: the mask is no weight
-	g.Nodes = append(g.Nodes, fused, masked)
+	g.Nodes = append(g.Nodes, fused, masked, coded)
 	for _, n := range g.Nodes {
 		for _, out := range n.Outputs {
 			if strings.HasPrefix(out, "y") && out != "y5" && out != "y11" {
@@ -88,11 +92,15 @@ func TestReasons(t *testing.T) {
 		"late MatMul  0x0 skipped dynamic-b",
 		"skip me MatMul excluded 64x32 skipped excluded",
 		"fused FusedMatMul fused 0x0 skipped fused-op",
+		"coded MatMulNBits codes 0x0 skipped already-quantized",
 	}
 	for i, s := range sites {
 		got := strings.TrimSpace(fmt.Sprintf("%s %s %s %dx%d %s %s", s.Name, s.Op, s.Initializer, s.K, s.N, s.Status, s.Reason))
 		if i >= len(want) || got != want[i] {
 			t.Errorf("site %d: %s", i, got)
+		}
+		if s.Op == "MatMulNBits" && s.Weights != 64*32 {
+			t.Errorf("two of the %d weights of %s lie in a byte", s.Weights, s.Name)
 		}
 		if s.Index != i || s.Status == rewrite.Skipped && s.Detail == "" {
 			t.Errorf("site %d: index %d, detail %q", i, s.Index, s.Detail)
@@ -101,7 +109,7 @@ func TestReasons(t *testing.T) {
 	if len(sites) != len(want) {
 		t.Errorf("%d sites, want %d", len(sites), len(want))
 	}
-	// good, moved of good, batch (twice the size), tied, shown, moved, excluded, fused, double, narrow (16 times), tiny (¼), vector
+	// good, moved of good, batch (twice the size), tied, shown, moved, excluded, fused, coded, double, narrow (16 times), tiny (¼), vector
 	if _, got := rewrite.Coverage(sites); got < 0.05 || got > 0.2 {
 		t.Errorf("coverage %v", got)
 	}
@@ -160,7 +168,7 @@ func TestPatterns(t *testing.T) {
 		{exclude: "op:Gem", problem: `did you mean "Gemm"`},
 		{exclude: "re:(", problem: "missing closing"},
 		{exclude: "index:3-1", problem: "range"},
-		{exclude: "index:99", problem: "there are 14"},
+		{exclude: "index:99", problem: "there are 15"},
 		{exclude: "shape:64", problem: "KxN"},
 		{exclude: "", want: "fc moved skip me"},
 	} {

@@ -16,8 +16,9 @@ type Spec struct {
 
 // Dim is one dimension of a [Spec]: a fixed size, or one that is known only at run time.
 type Dim struct {
-	Size int64  // -1 when it is not fixed
-	Name string // symbolic name of a size that is not fixed, such as "batch"; may be empty
+	Size  int64  // -1 when it is not fixed
+	Name  string // symbolic name of a size that is not fixed, such as "batch"; may be empty
+	Least int64  // the smallest that a size which is not fixed may be
 }
 
 // Fixed tells whether the model declares the size.

@@ -32,9 +32,10 @@ var executed = []string{"README.md", "docs/tutorial.md", "docs/choosing-bits.md"
 
 // testedElsewhere are commands of other programs, with where they are tested.
 var testedElsewhere = map[string]string{
-	"python ops/run.py": "internal/conformance runs the snippet",
-	"make":              "checked against the Makefile below",
-	"go install":        "TestGoInstall builds what it builds",
+	"python ops/run.py":         "internal/conformance runs the snippet",
+	"python folder/generate.py": "internal/conformance runs the snippet",
+	"make":                      "checked against the Makefile below",
+	"go install":                "TestGoInstall builds what it builds",
 }
 
 var commandLine = regexp.MustCompile(`^(?:    |\$ )((?:bin/)?cosetq|make|python|go|node) (.*)$`)

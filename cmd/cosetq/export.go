@@ -23,7 +23,8 @@ func newExport(con *console) *cobra.Command {
   fp16         plain float16 weights, computed in the model's own type
   matmulnbits  com.microsoft MatMulNBits, int4 in blocks; also straight from a float model
 
---ops-dir writes the native library, its header and loading snippets for Python, C, C#, Node, browsers and Go.`,
+--ops-dir writes the native library, its header and loading snippets for Python, ONNX Runtime GenAI,
+C, C#, Node, browsers and Go.`,
 		Example: `  cosetq export model.q.onnx -o plain.onnx --format fp32
   cosetq export --ops-dir ops`,
 		Args: cobra.MaximumNArgs(1),

@@ -43,6 +43,14 @@ func digits(t *testing.T) string {
 		t.Fatal(err)
 	}
 	defer m.Close()
+	path := filepath.Join(dir, "digits.q.onnx")
+	quantize(t, m, path)
+	return path
+}
+
+// quantize writes m at 4 bits.
+func quantize(t *testing.T, m *onnx.Model, path string) {
+	t.Helper()
 	codec, err := lattice.Preset(4)
 	if err != nil {
 		t.Fatal(err)
@@ -65,11 +73,9 @@ func digits(t *testing.T) string {
 	if _, err := rewrite.Apply(m, replacements, "test"); err != nil {
 		t.Fatal(err)
 	}
-	path := filepath.Join(dir, "digits.q.onnx")
 	if _, err := m.Save(path, onnx.SaveOptions{External: onnx.ExternalAlways, ExternalThreshold: 4096}); err != nil {
 		t.Fatal(err)
 	}
-	return path
 }
 
 // digitLogits runs the model in this process.

@@ -3,7 +3,7 @@
 //
 //	go run ./scripts/setup ort            ONNX Runtime for the tool, in build/ort
 //	go run ./scripts/setup ort-versions   older ones, in build/ort-VERSION, for the compatibility test
-//	go run ./scripts/setup python         build/venv with onnxruntime and numpy
+//	go run ./scripts/setup python         build/venv with onnxruntime, onnxruntime-genai and numpy
 //	go run ./scripts/setup node           build/node with onnxruntime-node and onnxruntime-web
 //	go run ./scripts/setup cuda           build/cuda with NVIDIA's compiler, for the GPU kernels
 //

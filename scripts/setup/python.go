@@ -13,7 +13,7 @@ import (
 //go:embed requirements.txt
 var requirements []byte
 
-// ensureVenv makes the virtual environment that the test of the Python snippet runs in, and that holds the backend tests of
+// ensureVenv makes the virtual environment that the tests of the Python snippets run in, and that holds the backend tests of
 // ONNX: 1.20 is the last version of the package that ships their data. The list that it was made from
 // is kept inside it, so that a changed list makes it anew.
 func ensureVenv(dir string, log io.Writer) error {
@@ -21,7 +21,7 @@ func ensureVenv(dir string, log io.Writer) error {
 	python := filepath.Join(dir, "bin", "python")
 	if made, err := os.ReadFile(stamp); err == nil && bytes.Equal(made, requirements) {
 		// An interpreter that was upgraded or removed leaves a dead environment behind.
-		if exec.Command(python, "-c", "import numpy, onnx, onnxruntime").Run() == nil {
+		if exec.Command(python, "-c", "import numpy, onnx, onnxruntime_genai").Run() == nil {
 			return nil
 		}
 	}
