@@ -47,6 +47,17 @@ func isCacheSwitch(in tensor.Spec) bool {
 	return in.Name == "use_cache_branch" && in.Type == tensor.Bool
 }
 
+// startsWithoutPast tells whether an input for which no array is given follows from the others: a cache is empty and its switch off,
+// if arrays are given for no cache at all. What a decoder keeps of its encoder is no past, unless the branch that is off alone reads it.
+func startsWithoutPast(in tensor.Spec, inputs []tensor.Spec, arrays []string) bool {
+	if slices.ContainsFunc(inputs, func(other tensor.Spec) bool { return isCache(other) && slices.Contains(arrays, other.Name) }) {
+		return false
+	}
+	name := strings.ToLower(in.Name)
+	ofEncoder := strings.Contains(name, "encoder") || strings.Contains(name, "cross")
+	return isCacheSwitch(in) || isCache(in) && (!ofEncoder || slices.ContainsFunc(inputs, isCacheSwitch))
+}
+
 // extraValue gives element j of a row of such an input; nil for other names. Every token of a window counts (mask 1),
 // belongs to the first segment (0), and is numbered from 0.
 func extraValue(name string) func(j int64) int64 {

@@ -9,10 +9,11 @@ import (
 )
 
 // npzInputs feeds a model of several inputs from one archive: each from the array of its name, one sample per entry of the first
-// dimension, as it is stored.
+// dimension, as it is stored. What a decoder remembers of earlier tokens need not be stored: it is nothing.
 type npzInputs struct {
 	recipe *Recipe
 	fed    []fedArray
+	past   []tensor.Spec // inputs that remember nothing
 	count  int
 	labels []int
 }
@@ -46,8 +47,11 @@ func openNPZInputs(r *Recipe, inputs []tensor.Spec, path string, o Options) (Rea
 
 func (n *npzInputs) open(arc *archive, inputs []tensor.Spec, o Options) error {
 	r := n.recipe
-	var samples int64
-	for i, in := range inputs {
+	for _, in := range inputs {
+		if !slices.Contains(arc.names(), in.Name) && startsWithoutPast(in, inputs, arc.names()) {
+			n.past = append(n.past, in)
+			continue
+		}
 		if !slices.Contains(arc.names(), in.Name) {
 			return r.fail("file", "%s has the arrays %s, and the model has an input %s: store an array for each input under its name",
 				r.File, strings.Join(arc.names(), ", "), in)
@@ -57,20 +61,21 @@ func (n *npzInputs) open(arc *archive, inputs []tensor.Spec, o Options) error {
 			return r.fail("file", "%w", err)
 		}
 		n.fed = append(n.fed, fedArray{in: in, array: array})
-		f := &n.fed[i]
+		f, first := &n.fed[len(n.fed)-1], n.fed[0]
 		if len(array.shape) == 0 {
 			return r.fail("file", "array %s is one number; it needs the samples along its first dimension", in.Name)
 		}
-		if i == 0 {
-			samples = array.shape[0]
-		}
-		if array.shape[0] != samples {
-			return r.fail("file", "array %s holds %d samples, and array %s %d", in.Name, array.shape[0], inputs[0].Name, samples)
+		if array.shape[0] != first.array.shape[0] {
+			return r.fail("file", "array %s holds %d samples, and array %s %d", in.Name, array.shape[0], first.in.Name, first.array.shape[0])
 		}
 		if err := f.prepare(r); err != nil {
 			return err
 		}
 	}
+	if len(n.fed) == 0 {
+		return r.fail("file", "%s has the arrays %s, and none is for an input of the model", r.File, strings.Join(arc.names(), ", "))
+	}
+	samples := n.fed[0].array.shape[0]
 	n.count = limited(samples, o)
 	var err error
 	n.labels, err = r.readLabels(arc, samples)
@@ -127,6 +132,13 @@ func (n *npzInputs) Sample(i int) (*Sample, error) {
 		}
 		t.Shape = f.shape
 		s.Inputs[f.in.Name] = t
+	}
+	for _, in := range n.past {
+		t, err := extraInput(in, []int64{1})
+		if err != nil {
+			return nil, n.recipe.fail("file", "%w", err)
+		}
+		s.Inputs[in.Name] = t
 	}
 	return s, nil
 }

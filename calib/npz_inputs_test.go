@@ -81,3 +81,35 @@ func TestNPZOfSeveralInputs(t *testing.T) {
 		t.Errorf("uneven arrays: %v", err)
 	}
 }
+
+// A merged decoder takes its tokens and what the encoder made of the input; the caches are empty and their branch is off. A decoder
+// that has only the cache to know its encoder by needs it.
+func TestNPZOfADecoderStartsWithoutPast(t *testing.T) {
+	arrays := map[string]string{"input_ids": npy("<i8", "1, 1", "\x07\x00\x00\x00\x00\x00\x00\x00"), "encoder_hidden_states": npy("<f4", "1, 1, 1", "\x00\x00\x80\x3f")}
+	self, cross := input("past_key_values.0.decoder.key", tensor.Float32, -1, 2, -1, 8), input("past_key_values.0.encoder.key", tensor.Float32, -1, 2, -1, 8)
+	on := input("use_cache_branch", tensor.Bool, 1)
+	ids, states := input("input_ids", tensor.Int64, -1, -1), input("encoder_hidden_states", tensor.Float32, -1, -1, 1)
+	dir := folder(t, map[string]string{"a.npz": npz(t, arrays)})
+	const recipe = "kind: npz\nfile: a.npz\n"
+	r := mustOpen(t, dir, recipe, calib.Options{}, self, ids, states, cross, on)
+	for name, want := range map[string][]int64{self.Name: {1, 2, 0, 8}, cross.Name: {1, 2, 0, 8}, on.Name: {1}, ids.Name: {1, 1}, states.Name: {1, 1, 1}} {
+		v, shape, _ := values(t, r, 0, name)
+		if !slices.Equal(shape, want) || name == on.Name && v[0] != 0 {
+			t.Errorf("%s is %v %v, want the shape %v, and the switch off", name, shape, v, want)
+		}
+	}
+	arrays[self.Name] = npy("<f4", "1, 2, 1, 8", string(make([]byte, 64)))
+	given := folder(t, map[string]string{"a.npz": npz(t, arrays)})
+	for want, c := range map[string]struct {
+		dir    string
+		inputs []tensor.Spec
+	}{
+		"an input past_key_values.0.encoder.key": {dir, []tensor.Spec{ids, self, cross}},
+		"an input use_cache_branch":              {given, []tensor.Spec{ids, self, on}},
+		"none is for an input of the model":      {dir, []tensor.Spec{self, on}},
+	} {
+		if _, err := open(t, c.dir, recipe, calib.Options{}, c.inputs...); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error %v, want %q", err, want)
+		}
+	}
+}
