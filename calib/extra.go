@@ -11,8 +11,8 @@ import (
 // Language models exported from the usual trainers have inputs beside the token ids that follow from them alone.
 
 // isExtra tells whether an input is one of them.
-func isExtra(in tensor.Spec) bool {
-	return extraValue(in.Name) != nil || isCacheSwitch(in) || isCache(in)
+func isExtra(in tensor.Spec, inputs []tensor.Spec) bool {
+	return extraValue(in.Name) != nil || startsWithoutPast(in, inputs, nil)
 }
 
 // isCache tells whether an input holds the keys or values of the tokens before a window: there are none, and it is fed empty.

@@ -12,9 +12,11 @@ import (
 
 // What random data uses where a model leaves a size open, and the bound of random ids.
 const (
-	RandomBatch = 1  // a dynamic first dimension, and dimensions named after a batch
-	RandomSize  = 16 // other dynamic dimensions; 0 for those that count the tokens of a key-value cache
-	RandomIDs   = 32 // integers are uniform in [0, RandomIDs)
+	RandomBatch    = 1   // a dynamic first dimension, and dimensions named after a batch
+	RandomChannels = 3   // dimensions named after channels
+	RandomPixels   = 224 // dimensions named height or width
+	RandomSize     = 16  // other dynamic dimensions; 0 for those that count the tokens of a key-value cache
+	RandomIDs      = 32  // integers are uniform in [0, RandomIDs)
 )
 
 // randomReader makes inputs up.
@@ -114,6 +116,10 @@ func (r *randomReader) size(i int, d tensor.Dim) int64 {
 		return 0
 	case i == 0, strings.Contains(name, "batch"):
 		return RandomBatch
+	case strings.Contains(name, "channel"):
+		return RandomChannels
+	case name == "height", name == "width":
+		return RandomPixels
 	}
 	return RandomSize
 }

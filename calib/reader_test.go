@@ -239,6 +239,9 @@ func TestTextFeedsAnEmptyCache(t *testing.T) {
 	if _, err := open(t, dir, "kind: bytes\nfile: t.txt\nseq: 4", calib.Options{}, inputs[0], input("past_state", tensor.Float32, 1, 2, 8)); err == nil {
 		t.Error("a state of a fixed size was taken for a cache, which it would make up")
 	}
+	if _, err := open(t, dir, "kind: bytes\nfile: t.txt\nseq: 4", calib.Options{}, inputs[0], input("past_key_values.0.encoder.key", tensor.Float32, -1, 2, -1, 8)); err == nil {
+		t.Error("a decoder was fed text without what its encoder made of the input")
+	}
 }
 
 func TestTokens(t *testing.T) {
@@ -328,6 +331,17 @@ func TestRandom(t *testing.T) {
 	d := read("random:2,sequence=5,sr=16000", 1)
 	if v, err := tensor.View[int64](d.Inputs["sr"]); err != nil || v[0] != 16000 || d.Inputs["x"].Shape[1] != 5 {
 		t.Errorf("given sizes ignored: %v %v", v, d.Inputs["x"].Shape)
+	}
+	picture := tensor.Spec{Name: "pixel_values", Type: tensor.Float32, Ranked: true,
+		Shape: []tensor.Dim{{Size: -1, Name: "batch_size"}, {Size: -1, Name: "num_channels"}, {Size: -1, Name: "height"}, {Size: -1, Name: "width"}}}
+	for spelling, want := range map[string][]int64{"random:1": {1, 3, 224, 224}, "random:1,num_channels=1,height=28,width=30": {1, 1, 28, 30}} {
+		r, err := calib.Open(spelling, []tensor.Spec{picture}, calib.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s, err := r.Sample(0); err != nil || !slices.Equal(s.Inputs["pixel_values"].Shape, want) {
+			t.Errorf("%s: a picture of %v, want %v: %v", spelling, s.Inputs["pixel_values"].Shape, want, err)
+		}
 	}
 	for _, bad := range []string{"random:0", "random:x", "random:2,sequence", "random:2,sequenze=5"} {
 		_, err := calib.Open(bad, []tensor.Spec{named, sr}, calib.Options{})

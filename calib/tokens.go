@@ -26,7 +26,7 @@ type tokenReader struct {
 }
 
 func openTokens(r *Recipe, inputs []tensor.Spec, o Options) (Reader, error) {
-	in, err := r.chooseInput(inputs, isExtra)
+	in, err := r.chooseInput(inputs, func(in tensor.Spec) bool { return isExtra(in, inputs) })
 	if err != nil {
 		return nil, err
 	}
