@@ -31,6 +31,7 @@ func otherReason(op string) string {
 // reasonTexts says in words what a reason code means.
 var reasonTexts = map[string]string{
 	string(rewrite.DynamicB):         "no constant side",
+	string(rewrite.Unfolded):         "computed from constants; save the model with constants folded, and quantize that",
 	string(rewrite.Replaceable):      "the weight is listed among the graph inputs, where a caller may replace it",
 	string(rewrite.Rank):             "the constant is not a matrix",
 	string(rewrite.TooSmall):         "too small to gain from coding",

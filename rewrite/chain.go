@@ -96,6 +96,9 @@ func (vs *values) follow(v *onnx.Value, depth int) (*constant, error) {
 		return stored(t, v)
 	}
 	if !vs.folds(n) {
+		if vs.fixed(v) {
+			return nil, &notConstant{Unfolded, fmt.Sprintf("%q is computed by %s from constants alone; save the model with constants folded first", v.Name, n.OpType)}
+		}
 		return nil, dynamic("%q is computed by %s", v.Name, n.OpType)
 	}
 	c, err := vs.follow(vs.input(n, 0), depth+1)
@@ -106,6 +109,35 @@ func (vs *values) follow(v *onnx.Value, depth int) (*constant, error) {
 		return nil, err
 	}
 	return c, nil
+}
+
+// fixed reports whether v is the same in every run: stored, or computed from what is.
+func (vs *values) fixed(v *onnx.Value) bool {
+	switch n := v.Node; {
+	case vs.overridable(v) || v.Param:
+		return false
+	case v.Initializer != nil || v.Sparse != nil:
+		return true
+	case n == nil:
+		return false
+	case standard(n, "Constant"):
+		return true
+	}
+	if known, ok := vs.constants[v]; ok {
+		return known
+	}
+	vs.constants[v] = false // also what a damaged model computes from itself
+	var inputs int
+	for i := range v.Node.Inputs {
+		if in := vs.input(v.Node, i); in != nil {
+			if inputs++; !vs.fixed(in) {
+				return false
+			}
+		}
+	}
+	captures := slices.ContainsFunc(v.Node.Attributes, func(a *onnx.Attribute) bool { return a.G != nil || len(a.Graphs) > 0 })
+	vs.constants[v] = inputs > 0 && !captures
+	return vs.constants[v]
 }
 
 // fold changes c, the constant input 0 of n, into output out of n.

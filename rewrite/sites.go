@@ -24,6 +24,7 @@ type Reason string
 // The reasons of a skipped [Site].
 const (
 	DynamicB         Reason = "dynamic-b"         // no side is a constant that can be followed
+	Unfolded         Reason = "unfolded"          // it is computed from constants, by an operator that is not followed
 	Replaceable      Reason = "replaceable"       // the constant is only the default of a graph input
 	Rank             Reason = "rank"              // the constant is a vector or a batch of matrices
 	TooSmall         Reason = "too-small"         // fewer than MinWeights weights or MinColumns columns

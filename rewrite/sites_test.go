@@ -89,7 +89,7 @@ func TestReasons(t *testing.T) {
 		"tied MatMul tied 64x32 skipped shared-with-float",
 		"shown MatMul shown 64x32 skipped shared-with-float",
 		"moved Gemm moved 64x32 candidate",
-		"late MatMul  0x0 skipped dynamic-b",
+		"late MatMul  0x0 skipped unfolded",
 		"skip me MatMul excluded 64x32 skipped excluded",
 		"fused FusedMatMul fused 0x0 skipped fused-op",
 		"coded MatMulNBits codes 0x0 skipped already-quantized",
@@ -112,6 +112,34 @@ func TestReasons(t *testing.T) {
 	// good, moved of good, batch (twice the size), tied, shown, moved, excluded, fused, coded, double, narrow (16 times), tiny (¼), vector
 	if _, got := rewrite.Coverage(sites); got < 0.05 || got > 0.2 {
 		t.Errorf("coverage %v", got)
+	}
+}
+
+// A weight that is computed from constants before it is turned and multiplied is told from one that an input scales, and from one
+// that is made up in every run.
+func TestUnfolded(t *testing.T) {
+	matrix := []int64{64, 64}
+	m := newModel(8, 17, &onnx.Graph{
+		Inputs: []*onnx.ValueInfo{onnx.NewValueInfo("x", onnx.Float, "batch", 64), onnx.NewValueInfo("given", onnx.Float, 64, 64)},
+		Initializers: []*onnx.Tensor{
+			floats("w", matrix, make([]float32, 4096)), floats("a", []int64{64, 8}, make([]float32, 512)), floats("b", []int64{8, 64}, make([]float32, 512)),
+		},
+		Nodes: []*onnx.Node{
+			node("product", "MatMul", []string{"a", "b"}, []string{"ab"}), node("add", "Add", []string{"w", "ab"}, []string{"merged"}),
+			node("t", "Transpose", []string{"merged"}, []string{"turned"}), node("adapted", "MatMul", []string{"x", "turned"}, []string{"y0"}),
+			node("mul", "Mul", []string{"merged", "given"}, []string{"product2"}), node("scaled", "MatMul", []string{"x", "product2"}, []string{"y1"}),
+			node("random", "RandomNormal", nil, []string{"made up"}, onnx.IntsAttr("shape", 64, 64)),
+			node("noise", "MatMul", []string{"x", "made up"}, []string{"y2"}),
+		},
+		Outputs: []*onnx.ValueInfo{
+			onnx.NewValueInfo("y0", onnx.Float, "batch", 64), onnx.NewValueInfo("y1", onnx.Float, "batch", 64), onnx.NewValueInfo("y2", onnx.Float, "batch", 64),
+		},
+	})
+	want := map[string]rewrite.Reason{"product": rewrite.TooSmall, "adapted": rewrite.Unfolded, "scaled": rewrite.DynamicB, "noise": rewrite.DynamicB}
+	for _, s := range find(t, m) {
+		if s.Reason != want[s.Name] {
+			t.Errorf("%s: %q, want %q", s.Name, s.Reason, want[s.Name])
+		}
 	}
 }
 

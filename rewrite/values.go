@@ -6,19 +6,20 @@ import (
 
 // values is an index of a model with what this package wants to know of a value beyond its producer and its readers.
 type values struct {
-	model   *onnx.Model
-	index   *onnx.Index
-	scopeOf map[*onnx.Node]*onnx.Scope
-	infos   map[*onnx.Value]*onnx.ValueInfo // declared types
-	pinned  map[*onnx.Value]bool            // read by something that is no node: see pin
-	ranks   map[*onnx.Value]int             // as far as asked for; -1 where unknown
+	model     *onnx.Model
+	index     *onnx.Index
+	scopeOf   map[*onnx.Node]*onnx.Scope
+	infos     map[*onnx.Value]*onnx.ValueInfo // declared types
+	pinned    map[*onnx.Value]bool            // read by something that is no node: see pin
+	ranks     map[*onnx.Value]int             // as far as asked for; -1 where unknown
+	constants map[*onnx.Value]bool            // see fixed; as far as asked for
 }
 
 // newValues indexes m.
 func newValues(m *onnx.Model) *values {
 	vs := &values{
 		model: m, index: onnx.NewIndex(m), scopeOf: map[*onnx.Node]*onnx.Scope{}, infos: map[*onnx.Value]*onnx.ValueInfo{},
-		pinned: map[*onnx.Value]bool{}, ranks: map[*onnx.Value]int{},
+		pinned: map[*onnx.Value]bool{}, ranks: map[*onnx.Value]int{}, constants: map[*onnx.Value]bool{},
 	}
 	for _, s := range vs.index.Scopes {
 		for _, n := range s.Nodes() {
