@@ -341,10 +341,10 @@ func TestDiagonalHessian(t *testing.T) {
 }
 
 // The rows of a weight together never lose. A row alone may, and so may two, since each is coded greedily, group by group: two rows of three
-// groups in e8:2 have been seen to lose a tenth.
+// groups in e8:2 have been seen to lose a tenth, so that few may lose a quarter here.
 func TestFeedbackNeverLosesToNearest(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
-		n, k := rapid.IntRange(16, 32).Draw(rt, "n"), rapid.IntRange(2, 48).Draw(rt, "k")
+		n, k := rapid.IntRange(1, 40).Draw(rt, "n"), rapid.IntRange(2, 60).Draw(rt, "k")
 		h := sampled(k, rapid.IntRange(1, 100).Draw(rt, "samples"), rapid.Uint64().Draw(rt, "seed"))
 		src := gaussian(n, k, rapid.Uint64().Draw(rt, "weights"))
 		name := rapid.SampledFrom([]string{"d4:4,4:g3,4,5,6", "d4:4:g3,4,5,7", "e8:2", "z1:4"}).Draw(rt, "codec")
@@ -354,7 +354,11 @@ func TestFeedbackNeverLosesToNearest(t *testing.T) {
 		}
 		nearest := quantize(t, src, codec(t, name), 1)
 		a, b := quadratic(h, errorsOf(t, src, res.Matrix)), quadratic(h, errorsOf(t, src, nearest.Matrix))
-		if a > b {
+		limit := 1.0
+		if n < 16 {
+			limit = 1.25
+		}
+		if a > limit*b {
 			rt.Errorf("loss %v, rounding to nearest %v", a, b)
 		}
 	})
