@@ -23,7 +23,7 @@ import (
 // digits, radices that are no power of two, every lattice, one to five gains, 16-bit digits.
 var codecs = []string{
 	"4", "3", "2",
-	"d4:3,3:g1,2", "e8:2,2:g2,3", "e8:3", "e8:4", "z2:4,4", "z1:16", "z1:16:g3,4,5,6", "d4:8:g3,4,5,7", "d4:2,8:g1,2,3,4,5",
+	"d4:3,3:g1,2", "e8:2,2:g2,3", "e8:3", "e8:4", "z2:4,4", "z1:16", "z1:16:g3,4,5,6", "z1:4:g3,4,5,7", "d4:8:g3,4,5,7", "d4:2,8:g1,2,3,4,5",
 }
 
 // turned are the codecs whose weights are coded under a rotation where the columns allow one, and the rows are not tableRows: the

@@ -79,6 +79,8 @@ CODECS = {
                    slots=[[0, 1], [1, 1], [256, 256], [0, 0]], radices=[4], reach=4, step=0.1907),
     "z1:16": dict(dim=1, elements=4, books=[16], level_weights=[1], gains=[3, 4, 5, 6], centre=[0.5],
                   slots=[[0, 0, 1, 1, 2, 2, 3, 3], [1, 16] * 4, [16] * 8, [0] * 8], radices=[16], reach=8, step=0.0719),
+    "z1:4": dict(dim=1, elements=2, books=[4], level_weights=[1], gains=[3, 4, 5, 7], centre=[0.5],
+                 slots=[[0] * 4 + [1] * 4, [1, 4, 16, 64] * 2, [4] * 8, [0] * 8], radices=[4], reach=2, step=0.2213),
 }
 
 
@@ -339,7 +341,7 @@ def main():
     ceilings()
     all_rows = (1, 2, 4, 8, 16, 32, 64, 128, 512, 1024, 2048, 4096)
     linear_rows(library, ((4096, 4096), (14336, 4096), (28672, 8192)), {
-        "4 bits": all_rows, "3 bits": (1, 4, 8, 16), "2 bits": (1, 4, 8, 16, 512, 4096), "z1:16": all_rows})
+        "4 bits": all_rows, "3 bits": (1, 4, 8, 16), "2 bits": (1, 4, 8, 16, 512, 4096), "z1:16": all_rows, "z1:4": (1, 2, 4, 8, 16, 512, 4096)})
     look_ups(library)
     encode(library)
 

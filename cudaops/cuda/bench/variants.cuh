@@ -196,7 +196,7 @@ void BytesVariant(int number, const Bench& bench, int batch) {
   std::printf("bytes  room %2d %s warps %2d depth %d early %d        ", kRoom, kOwn ? "own" : "   ", kWarps, kDepth, kEarly);
   Variant(number, bench, batch, kParts, [&](auto work, const PackedView& w, const __half* a, __half* y, cudaStream_t stream) {
     if constexpr (kParts || decltype(work)::value == kMultiply) {
-      return LaunchSmallBytes<kForm, kRoom, kOwn, kWarps, kDepth, kEarly, decltype(work)::value>(w, a, batch, workspace.get(), y, true, stream);
+      return LaunchSmallBytes<kForm, kRoom, kOwn, kWarps, kDepth, kEarly, kOwn && kEarly == kDepth, decltype(work)::value>(w, a, batch, workspace.get(), y, true, stream);
     } else {
       return false;
     }
@@ -267,8 +267,8 @@ void RunVariantsOf(const char* name, int rows, int cols, int batch) {
     default:
       BytesVariants<kForm, 16, false>(bench, batch);
   }
-  if (batch <= 4) LanesVariants<kForm, ByteLanes<4>>(5, "bytes by lanes", bench, batch);
-  if (batch <= 8) LanesVariants<kForm, ByteLanes<8>>(9, "bytes by lanes", bench, batch);
+  if (batch <= 4) LanesVariants<kForm, ByteLanes<kForm, 4>>(5, "bytes by lanes", bench, batch);
+  if (batch <= 8) LanesVariants<kForm, ByteLanes<kForm, 8>>(9, "bytes by lanes", bench, batch);
   batch <= 8 ? LanesVariants<kForm, HalfOperands<8>>(13, "float16", bench, batch) : LanesVariants<kForm, HalfOperands<16>>(13, "float16", bench, batch);
 }
 

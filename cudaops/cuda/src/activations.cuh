@@ -42,9 +42,10 @@ __device__ __forceinline__ uint32_t FloatMagnitude(uint32_t magnitude, __half) {
 }
 
 // Copies rows to shared memory and raises peaks, [row], to the largest magnitudes, for the calling thread's part of them. Another kernel
-// has written the rows a moment ago, so they are read past the first-level cache. All threads of a warp must call it.
-template <typename T>
-__device__ __forceinline__ void CopyRows(const T* rows, int count, int cols, int thread, int threads, T* copy, uint32_t* peaks) {
+// has written the rows a moment ago, so they are read past the first-level cache. All threads of a warp must call it. Calls late() when the
+// first loads are on their way.
+template <typename T, typename Late>
+__device__ __forceinline__ void CopyRows(const T* rows, int count, int cols, int thread, int threads, T* copy, uint32_t* peaks, const Late& late) {
   constexpr int kVector = 16 / sizeof(T), kAtOnce = 4;
   const bool one = count == 1;
   if (reinterpret_cast<uintptr_t>(rows) % 16 == 0 && cols % (32 * kVector) == 0) {
@@ -55,6 +56,7 @@ __device__ __forceinline__ void CopyRows(const T* rows, int count, int cols, int
 #pragma unroll
       for (int i = 0; i < kAtOnce; ++i)
         if (base + i * threads < all) v[i] = __ldcg(reinterpret_cast<const uint4*>(rows) + base + i * threads);
+      if (base == thread) late();
 #pragma unroll
       for (int i = 0; i < kAtOnce; ++i) {
         const int at = base + i * threads;
@@ -64,7 +66,9 @@ __device__ __forceinline__ void CopyRows(const T* rows, int count, int cols, int
         if (thread % 32 == 0) atomicMax(peaks + (one ? 0 : at / per_row), peak);
       }
     }
+    if (thread >= all) late();
   } else {
+    late();
     for (int at = thread; at < count * cols; at += threads) {
       const T x = __ldcg(rows + at);
       copy[at] = x;
@@ -106,6 +110,18 @@ __device__ __forceinline__ float ScaleOf(uint32_t peak) {
 // What a sum is multiplied by; NaN for a row with NaN or infinity.
 __device__ __forceinline__ float StepOf(uint32_t peak) {
   return peak < 0x7f800000u ? __uint_as_float(peak) / kLargestActivation : __int_as_float(0x7fffffff);
+}
+
+// Four lanes q exchange words: lane q gives its r-th one to lane r.
+__device__ __forceinline__ void ExchangeGroups(int q, uint32_t (&words)[4]) {
+  const auto exchange = [&](bool high, int bit, uint32_t& first, uint32_t& second) {
+    const uint32_t other = __shfl_xor_sync(0xffffffffu, high ? first : second, bit);
+    (high ? first : second) = other;
+  };
+  exchange(q & 2, 2, words[0], words[2]);
+  exchange(q & 2, 2, words[1], words[3]);
+  exchange(q & 1, 1, words[0], words[1]);
+  exchange(q & 1, 1, words[2], words[3]);
 }
 
 template <typename T>

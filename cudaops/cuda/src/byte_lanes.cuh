@@ -21,7 +21,7 @@ __device__ __forceinline__ void MultiplyAddUnsigned(int d[4], const uint32_t a[4
 // The activations of a chunk of a row are step * q, a power of two and an integer, |q| <= kLargestActivation, and q = 256 * high + low.
 // Up to four rows share a tile of columns of B, where high bytes and low ones, both signed, alternate; of up to eight a tile has the high
 // bytes, signed, and one the low ones, unsigned. Either way a lane has both sums of what it has of a row.
-template <int kMostRows>
+template <Form kForm, int kMostRows>
 class ByteLanes {
  public:
   static_assert(kMostRows == 4 || kMostRows == 8);
@@ -37,6 +37,7 @@ class ByteLanes {
   __device__ __forceinline__ void Peaks(uint32_t (&peaks)[kTiles]) const { peaks[0] = loads_.Peak(0); }
 
   __device__ __forceinline__ void Make(const PackedView& w, const uint32_t (&peaks)[kTiles], int lane) {
+    if constexpr (IsColumns(kForm)) loads_.Exchange(lane);
     // So small a step that the largest q is reached; of what float16 can tell from 0.
     constexpr int kBits = 15, kLeast = 127 - 24;
     const float most = __uint_as_float(peaks[0]) * ((1 << kBits) / kLargestActivation);
@@ -64,7 +65,7 @@ class ByteLanes {
       for (int i = 0; i < 4; ++i) {
         const int s = half * 4 + i;
         const auto number = [&](__half2 pair) { return __fmaf_rn(s % 2 == 0 ? __low2float(pair) : __high2float(pair), scale, kRound); };
-        rest[i] = number(loads_.Rest(w, 0, s / 2));
+        if constexpr (!IsColumns(kForm)) rest[i] = number(loads_.Rest(w, 0, s / 2));
 #pragma unroll
         for (int block = 0; block < 2; ++block) {
           float q[4];
@@ -73,7 +74,7 @@ class ByteLanes {
           pack(q, data_[s][block]);
         }
       }
-      pack(rest, rests_[half]);
+      if constexpr (!IsColumns(kForm)) pack(rest, rests_[half]);
     }
 #pragma unroll
     for (int i = 0; i < kLaneRows; ++i) steps_[i] = __shfl_sync(0xffffffffu, exponent, lane % 4 * 8 + i * 4);
@@ -89,13 +90,13 @@ class ByteLanes {
   }
 
   __device__ __forceinline__ void Begin(const uint32_t gains[2][2], Sums& sums) const {
-    // The gains themselves are A for what goes with them: a byte per step and lane is a column of A.
+    // The gains themselves are A for what goes with them: a byte per step and lane is a column of A. Of single columns nothing is missing.
     const uint32_t a[4] = {gains[0][0], gains[1][0], gains[0][1], gains[1][1]};
 #pragma unroll
     for (int tile = 0; tile < kColumnTiles; ++tile) {
 #pragma unroll
       for (int r = 0; r < 4; ++r) sums[tile][r] = offsets_[tile][r % 2];
-      Add(sums[tile], a, rests_[0][tile], rests_[1][tile], tile);
+      if constexpr (!IsColumns(kForm)) Add(sums[tile], a, rests_[0][tile], rests_[1][tile], tile);
     }
   }
   __device__ __forceinline__ void Multiply(const uint32_t u[4], int step, Sums& sums) const {

@@ -97,13 +97,16 @@ struct Operands {
 };
 
 // A lane makes a group of a chunk's row and brings it to its place; returns the offset of the row.
+template <Form kForm>
 __device__ __forceinline__ int StoreGroup(const ByteView& w, float x[kGroup], uint32_t peak, int lane, uint32_t stage) {
   const GroupBytes bytes(w, x, ScaleOf(peak));
-  const int step = lane % kPanelSteps, t = lane / kPanelSteps;
+  const auto [step, t] = GroupPlace(kForm, lane);
   StoreShared8(stage + ChunkRow::Data(step, t), bytes.high[0], bytes.high[1]);
   StoreShared8(stage + ChunkRow::kLow + ChunkRow::Data(step, t), bytes.low[0], bytes.low[1]);
-  StoreShared1(stage + ChunkRow::Rest(step, t), bytes.high_rest);
-  StoreShared1(stage + ChunkRow::kLow + ChunkRow::Rest(step, t), bytes.low_rest);
+  if constexpr (!IsColumns(kForm)) {
+    StoreShared1(stage + ChunkRow::Rest(step, t), bytes.high_rest);
+    StoreShared1(stage + ChunkRow::kLow + ChunkRow::Rest(step, t), bytes.low_rest);
+  }
   return static_cast<int>(__reduce_add_sync(0xffffffffu, static_cast<unsigned>(bytes.Offset())));
 }
 
@@ -133,7 +136,8 @@ __global__ void __launch_bounds__(kPrepareThreads)
   if (chunk >= w.chunks) return;
   if (copy != nullptr) LoadGroup(w, copy, group, x);
   const GroupBytes bytes(w.bytes, x, ScaleOf(peak));
-  const int lane = threadIdx.x % 32, step = lane % kPanelSteps, t = lane / kPanelSteps;
+  const int lane = threadIdx.x % 32;
+  const auto [step, t] = GroupPlace(w.form, lane);
   unsigned char* out = to.chunks + (static_cast<int64_t>(chunk) * batch + row) * ChunkRow::kBytes;
   *reinterpret_cast<uint2*>(out + ChunkRow::Data(step, t)) = make_uint2(bytes.high[0], bytes.high[1]);
   *reinterpret_cast<uint2*>(out + ChunkRow::kLow + ChunkRow::Data(step, t)) = make_uint2(bytes.low[0], bytes.low[1]);

@@ -89,7 +89,7 @@ WeightSpec Spec(const cosetq_linear_node& n) {
 }
 
 // Whether there are tables of products with codewords: of blocks of columns.
-bool HasTables(const DeviceWeight& w) { return w.packed() && w.packed_view().form != cosetq::Form::kNibbles; }
+bool HasTables(const DeviceWeight& w) { return w.packed() && !cosetq::cuda::IsColumns(w.packed_view().form); }
 
 }  // namespace
 

@@ -4,10 +4,10 @@
 
 #include <algorithm>
 
+#include "column_halves.cuh"
 #include "device.h"
 #include "errors.h"
 #include "general.cuh"
-#include "nibbles.cuh"
 #include "operands.cuh"
 #include "overlap.h"
 
@@ -100,7 +100,7 @@ __global__ void __launch_bounds__(kThreads, 2) DecodePacked(const __grid_constan
     const float row_scales[2] = {scales[0], scales[8]};
     if constexpr (kAligned) {
       Runs runs;
-      ForEachStep<kForm>(panel.codes, lane_table, gains, base, [&](int step, const uint32_t a[4]) {
+      ForEachStep<kForm>(panel.codes, lane_table, gains, w.bytes, [&](int step, const uint32_t a[4]) {
 #pragma unroll
         for (int r = 0; r < 4; ++r) {
           const int half = r % 2, block = r / 2;
@@ -118,7 +118,7 @@ __global__ void __launch_bounds__(kThreads, 2) DecodePacked(const __grid_constan
           }
         }
       });
-      const int group = panel.chunk * kPanelGroups + GroupOf(0, lane % 4);
+      const int group = panel.chunk * kPanelGroups + GroupOf(kForm, 0, lane % 4);
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
 #pragma unroll
@@ -131,8 +131,8 @@ __global__ void __launch_bounds__(kThreads, 2) DecodePacked(const __grid_constan
         }
       }
     } else {
-      ForEachStep<kForm>(panel.codes, lane_table, gains, base, [&](int step, const uint32_t a[4]) {
-        const int group = panel.chunk * kPanelGroups + GroupOf(step, lane % 4);
+      ForEachStep<kForm>(panel.codes, lane_table, gains, w.bytes, [&](int step, const uint32_t a[4]) {
+        const int group = panel.chunk * kPanelGroups + GroupOf(kForm, step, lane % 4);
 #pragma unroll
         for (int r = 0; r < 4; ++r) {
           const int half = r % 2, block = r / 2, n = row + 8 * half;
@@ -153,30 +153,29 @@ __global__ void __launch_bounds__(kThreads, 2) DecodePacked(const __grid_constan
 }
 
 // The same of single columns.
-template <bool kAligned, typename T>
-__global__ void __launch_bounds__(kThreads) DecodeNibbles(const __grid_constant__ PackedView w, int first, int last, T* out) {
+template <Form kForm, bool kAligned, typename T>
+__global__ void __launch_bounds__(kThreads) DecodeColumns(const __grid_constant__ PackedView w, int first, int last, T* out) {
   LetNextKernelBegin();
   const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
   const int64_t count = static_cast<int64_t>(last - first) * w.chunks;
-  const NibbleGains::Table table(w);
+  const typename ColumnGains<kForm>::Table table(w);
   WaitForKernelsAhead();
   for (int64_t i = blockIdx.x * (kThreads / 32) + threadIdx.x / 32; i < count; i += gridDim.x * (kThreads / 32)) {
     const int tile = static_cast<int>(i / w.chunks), chunk = static_cast<int>(i % w.chunks);
     const unsigned char* panel = TilePanels(w, first + tile)[chunk];
     const int row = (first + tile) * kPanelRows + g;
-    const float scales[2] = {w.scales[row] / kNibbleUnit, w.scales[row + 8] / kNibbleUnit};
+    const float scales[2] = {w.scales[row] * kHalvesScale, w.scales[row + 8] * kHalvesScale};
     T* to = out + (static_cast<int64_t>(tile) * kPanelRows + g) * w.cols;
-    NibbleGains gains;
-    gains.Expand(table, __ldg(reinterpret_cast<const uint32_t*>(panel + PanelVectors(Form::kNibbles) * 512) + lane));
+    ColumnGains<kForm> gains;
+    gains.Expand(table, __ldg(reinterpret_cast<const uint32_t*>(panel + PanelVectors(kForm) * 512) + lane));
 #pragma unroll
-    for (int v = 0; v < PanelVectors(Form::kNibbles); ++v) {
+    for (int v = 0; v < PanelVectors(kForm); ++v) {
       const uint4 vector = __ldg(reinterpret_cast<const uint4*>(panel) + v * 32 + lane);
-      const uint32_t words[4] = {vector.x, vector.y, vector.z, vector.w};
 #pragma unroll
-      for (int k = 0; k < 4; ++k) {
-        const int coordinate = 2 * v + k / 2, s = k % 2;
+      for (int k = 0; k < 2 * VectorCoordinates(kForm); ++k) {
+        const int coordinate = VectorCoordinates(kForm) * v + k / 2, s = k % 2;
         uint32_t a[4];
-        gains.Decode(words[k], s, a);
+        gains.Decode(vector, coordinate, s, a);
 #pragma unroll
         for (int r = 0; r < 4; ++r) {
           const int half = r % 2, group = chunk * kPanelGroups + 16 * s + 8 * (r / 2) + 2 * t;
@@ -202,9 +201,9 @@ unsigned DecodeBlocks(const PackedView& w, int tiles) {
   return static_cast<unsigned>(std::min<int64_t>((panels + 7) / 8, 2 * CurrentDevice().processors));
 }
 
-template <bool kAligned, typename T>
-void LaunchNibbles(const PackedView& w, int first, int last, T* out, cudaStream_t stream) {
-  LaunchOverlapped("decode weights", DecodeNibbles<kAligned, T>, dim3(DecodeBlocks(w, last - first)), kThreads, 0, CurrentDevice().hopper,
+template <Form kForm, bool kAligned, typename T>
+void LaunchColumns(const PackedView& w, int first, int last, T* out, cudaStream_t stream) {
+  LaunchOverlapped("decode weights", DecodeColumns<kForm, kAligned, T>, dim3(DecodeBlocks(w, last - first)), kThreads, 0, CurrentDevice().hopper,
                    stream, w, first, last, out);
 }
 
@@ -226,7 +225,9 @@ void LaunchPacked(const PackedView& w, int64_t row, int64_t count, T* out, cudaS
     case Form::kTwoByte:
       return LaunchForm<Form::kTwoByte, kAligned>(w, first, last, out, stream);
     case Form::kNibbles:
-      return LaunchNibbles<kAligned>(w, first, last, out, stream);
+      return LaunchColumns<Form::kNibbles, kAligned>(w, first, last, out, stream);
+    case Form::kTwoBits:
+      return LaunchColumns<Form::kTwoBits, kAligned>(w, first, last, out, stream);
     default:
       return LaunchForm<Form::kNibbleByte, kAligned>(w, first, last, out, stream);
   }

@@ -6,6 +6,7 @@
 
 #include "errors.h"
 #include "general.cuh"
+#include "column_halves.cuh"
 
 namespace cosetq::cuda {
 namespace {
@@ -17,8 +18,9 @@ struct BlockRows {
   PackedView w;
 
   __device__ void Decode(int64_t row, int64_t group, float x[kGroup]) const {
-    const int chunk = static_cast<int>(group / kPanelGroups), step = static_cast<int>(group % kPanelSteps);
-    const int half = static_cast<int>(row) / 8 % 2, lane = static_cast<int>(row) % 8 * 4 + static_cast<int>(group % kPanelGroups) / kPanelSteps;
+    const int chunk = static_cast<int>(group / kPanelGroups), half = static_cast<int>(row) / 8 % 2;
+    const GroupPlace place_of_group(w.form, static_cast<int>(group % kPanelGroups));
+    const int step = place_of_group.step, lane = static_cast<int>(row) % 8 * 4 + place_of_group.t;
     const unsigned char* panel = TilePanels(w, static_cast<int>(row / kPanelRows))[chunk];
     const auto word = [&](int i) { return __ldg(reinterpret_cast<const uint32_t*>(panel) + (i / 4 * 32 + lane) * 4 + i % 4); };
     const uint32_t gains = __ldg(reinterpret_cast<const uint32_t*>(panel + PanelVectors(w.form) * 512) + lane);
@@ -46,22 +48,22 @@ struct BlockRows {
   }
 };
 
-// The same of single columns: nibbles.cuh.
+// The same of single columns: column_halves.cuh.
 struct ColumnRows {
   PackedView w;
 
   __device__ void Decode(int64_t row, int64_t group, float x[kGroup]) const {
-    const int chunk = static_cast<int>(group / kPanelGroups), column = static_cast<int>(group % kPanelGroups), s = column / 16;
-    const int half = static_cast<int>(row) / 8 % 2, odd = column % 2, high = column / 8 % 2;
-    const int lane = static_cast<int>(row) % 8 * 4 + column / 2 % 4, place = 16 * odd + 8 * high + 4 * half;
+    const int chunk = static_cast<int>(group / kPanelGroups), half = static_cast<int>(row) / 8 % 2, mask = (1 << ColumnBits(w.form)) - 1;
+    const GroupPlace place(w.form, static_cast<int>(group % kPanelGroups));
+    const int lane = static_cast<int>(row) % 8 * 4 + place.t;
     const unsigned char* panel = TilePanels(w, static_cast<int>(row / kPanelRows))[chunk];
     const uint32_t gains = __ldg(reinterpret_cast<const uint32_t*>(panel + PanelVectors(w.form) * 512) + lane);
-    const uint32_t index = gains >> (8 * (2 * high + odd) + 2 * (2 * s + half)) & 3;
-    const float gain = static_cast<float>(w.points.gains >> (8 * index) & 255);
+    const float gain = static_cast<float>(w.points.gains >> ((gains >> (4 * place.step + 2 * half) & 3) * 8) & 255);
 #pragma unroll
     for (int j = 0; j < kGroup; ++j) {
-      const uint32_t word = __ldg(reinterpret_cast<const uint32_t*>(panel) + (j / 2 * 32 + lane) * 4 + j % 2 * 2 + s);
-      x[j] = gain * (static_cast<float>(word >> place & 15) - w.points.centre[j]);
+      const int at = ColumnWord(w.form, j, place.step / 2);  // of the lane's words
+      const uint32_t word = __ldg(reinterpret_cast<const uint32_t*>(panel) + (at / 4 * 32 + lane) * 4 + at % 4);
+      x[j] = 2 * gain * (static_cast<float>(word >> DigitBit(w.form, j, place.step, half) & mask) - w.points.centre[j]);
     }
   }
 };
@@ -114,7 +116,7 @@ void Launch(const Rows& rows, const Indices& indices, void* out, bool half, cuda
 }  // namespace
 
 void Gather(const PackedView& w, const Indices& indices, void* out, bool half, cudaStream_t stream) {
-  w.form == Form::kNibbles ? Launch(ColumnRows{w}, indices, out, half, stream) : Launch(BlockRows{w}, indices, out, half, stream);
+  IsColumns(w.form) ? Launch(ColumnRows{w}, indices, out, half, stream) : Launch(BlockRows{w}, indices, out, half, stream);
 }
 
 void Gather(const GeneralView& w, const Indices& indices, void* out, bool half, cudaStream_t stream) {

@@ -2,13 +2,13 @@
 
 #include <algorithm>
 
+#include "column_bytes.cuh"
+#include "columns.h"
 #include "cublas.h"
 #include "device.h"
 #include "general.h"
 #include "large.h"
 #include "middle.h"
-#include "nibbles.h"
-#include "nibbles_few.h"
 #include "rotate.h"
 #include "small.h"
 #include "wide.h"
@@ -22,11 +22,21 @@ std::atomic<int64_t>& Calls(Path path) {
 
 namespace {
 
-bool HasColumns(const DeviceWeight& w) { return w.packed() && w.packed_view().form == Form::kNibbles; }
+// Rows from which on bytes of activations take less time than float16, though they have to be made first.
+constexpr int64_t kMinByteColumns = 256;
+
+bool HasColumns(const DeviceWeight& w) { return w.packed() && IsColumns(w.packed_view().form); }
+
+bool HasBytes(const DeviceWeight& w) { return w.packed() && (!HasColumns(w) || HasColumnBytes(w.packed_view())); }
+
+// Whether a call multiplies weights of single columns by activations in float16.
+bool TakesHalves(const DeviceWeight& w, int64_t batch, bool fast) {
+  return HasColumns(w) && !(HasBytes(w) && (batch <= kMaxSmallBatch || (fast && batch >= kMinByteColumns)));
+}
 
 // Which path a call takes, unless the kernel of middle.h takes it, which needs no workspace.
 Path PathOf(const DeviceWeight& w, int64_t batch, bool fast) {
-  if (HasColumns(w)) return batch <= kMaxFewRows ? kSmall : kWide;
+  if (HasColumns(w)) return HasBytes(w) && batch <= kMaxSmallBatch ? kSmall : kWide;
   // Two calls of the kernel for few rows take less than one of the kernel for many, unless that multiplies bytes.
   if (w.packed() && batch <= kMaxSmallBatch * (fast ? 1 : 2)) return kSmall;
   if (w.packed() && CurrentDevice().hopper) return kWide;
@@ -44,7 +54,7 @@ size_t RotatedBytes(const DeviceWeight& w, int64_t batch) {
 
 size_t LinearWorkspace(const DeviceWeight& w, int64_t batch, bool half, bool fast) {
   const size_t rotated = RotatedBytes(w, batch);
-  if (HasColumns(w)) return rotated + NibblesWorkspace(w.packed_view(), batch);
+  if (TakesHalves(w, batch, fast)) return rotated + ColumnsWorkspace(w.packed_view(), batch);
   switch (PathOf(w, batch, fast)) {
     case kSmall:
       return rotated + SmallWorkspace(w.packed_view(), batch);
@@ -69,14 +79,14 @@ void Linear(const DeviceWeight& w, const LinearCall& call, cudaStream_t stream) 
     half_a = false;
   }
   void* workspace = static_cast<unsigned char*>(call.workspace) + RotatedBytes(w, call.batch);
-  if (w.packed() && !HasColumns(w) && half_a && call.half && TakesMiddle(w.packed_view(), a, call.batch) &&
+  if (HasBytes(w) && half_a && call.half && TakesMiddle(w.packed_view(), a, call.batch) &&
       MiddleLinear(w.packed_view(), a, static_cast<int>(call.batch), call.y, stream)) {
     ++Calls(kMiddle);
     return;
   }
   const Path path = PathOf(w, call.batch, call.fast);
-  if (HasColumns(w)) {
-    NibblesLinear(w.packed_view(), a, half_a, call.batch, call.y, call.half, workspace, stream);
+  if (TakesHalves(w, call.batch, call.fast)) {
+    ColumnsLinear(w.packed_view(), a, half_a, call.batch, call.y, call.half, workspace, stream);
   } else if (path == kSmall) {
     const auto row = [](const void* p, int64_t first, int64_t cols, bool half) {
       return static_cast<const char*>(p) + first * cols * (half ? 2 : 4);

@@ -10,7 +10,9 @@
 
 namespace cosetq::cuda {
 
-constexpr int TableWords(Form form) { return (256 + (form == Form::kNibbleByte ? 16 : 0)) * 32; }
+constexpr int TableWords(Form form) {
+  return IsColumns(form) ? 0 : (256 + (form == Form::kNibbleByte ? 16 : 0)) * 32;
+}
 
 // The codebook on its way to shared memory: a table of 256 entries, after it one of 16 if the form has one. Each entry of the large
 // table is the work of kThreads / 256 threads.
@@ -19,12 +21,15 @@ class Table {
  public:
   // Begins to load it: that of a view of the weights.
   template <typename View>
-  __device__ __forceinline__ explicit Table(const View& v) : word_(__ldg((kForm == Form::kNibbleByte ? v.coarse : v.fine) + Entry())) {
+  __device__ __forceinline__ explicit Table(const View& v) {
+    if constexpr (IsColumns(kForm)) return;
+    word_ = __ldg((kForm == Form::kNibbleByte ? v.coarse : v.fine) + Entry());
     if (kForm == Form::kNibbleByte && threadIdx.x < 16 * 8) small_ = __ldg(v.fine + threadIdx.x / 8);
   }
   __device__ __forceinline__ explicit Table(const PackedView& w) : Table(w.bytes) {}
 
   __device__ __forceinline__ void Store(uint32_t* table) const {
+    if constexpr (IsColumns(kForm)) return;
     if (threadIdx.x < 256 * kPer) {
 #pragma unroll
       for (int i = 0; i < 8 / kPer; ++i)
@@ -36,12 +41,19 @@ class Table {
   }
 
  private:
-  static constexpr int kPer = kThreads / 256;
-  static_assert(kPer == 1 || kPer == 2);
+  static constexpr int kPer = IsColumns(kForm) ? 1 : kThreads / 256;
+  static_assert(IsColumns(kForm) || kPer == 1 || kPer == 2);
   __device__ __forceinline__ static int Entry() { return min(static_cast<int>(threadIdx.x) / kPer, 255); }
 
-  uint32_t word_, small_ = 0;
+  uint32_t word_ = 0, small_ = 0;
 };
+
+// Where single columns lie in the words of a lane, of which two bytes are coordinates j and j + 1 of a group, j even, and two those of the
+// next group: which word has coordinate j of the eight groups up from 8 * eight; and the bits of row g + 8 * half in a byte.
+__host__ __device__ constexpr int ColumnWord(Form form, int j, int eight) { return form == Form::kTwoBits ? j / 2 * 2 + eight / 2 : j / 2 * 4 + eight; }
+__host__ __device__ constexpr int DigitPlace(Form form, int half, int eight) { return form == Form::kTwoBits ? 4 * (eight % 2) + 2 * half : 4 * half; }
+// The bit of the word at which the digits lie that a lane has in a step.
+__host__ __device__ constexpr int DigitBit(Form form, int j, int step, int half) { return 16 * (step % 2) + 8 * (j % 2) + DigitPlace(form, half, step / 2); }
 
 // Looks up entry `byte` of four digits. lane_table is the shared-memory address of the lane's copy.
 template <int kByte>
@@ -69,11 +81,28 @@ struct PanelCodes {
   uint32_t words[PanelVectors(kForm) * 4];
 };
 
-// What a step of a panel finds in the tables: words of the fine digits, and of the coarse ones where there are two levels.
+// What a step of a panel finds in the tables: words of the fine digits, and of the coarse ones where there are two levels. Word i is of
+// row g + 8 (i % 2) and block i / 2. Of single columns digits, a byte each, doubled where they had to be moved.
 template <Form kForm>
 struct StepWords {
-  uint32_t fine[4], coarse[kForm == Form::kOneByte ? 1 : 4];
+  uint32_t fine[4], coarse[kForm == Form::kTwoByte || kForm == Form::kNibbleByte ? 4 : 1];
 };
+
+// Digits of single columns: bytes of two words of a lane are four coordinates of a group, see column_halves.cuh.
+template <Form kForm, int kStep>
+__device__ __forceinline__ void TakeDigits(const PanelCodes<kForm>& codes, StepWords<kForm>& words) {
+  constexpr int kEight = kStep / 2, kSelect = kStep % 2 == 0 ? 0x5410 : 0x7632;
+#pragma unroll
+  for (int block = 0; block < 2; ++block) {
+    const uint32_t digits = __byte_perm(codes.words[ColumnWord(kForm, 4 * block, kEight)], codes.words[ColumnWord(kForm, 4 * block + 2, kEight)], kSelect);
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      constexpr uint32_t kMask = kForm == Form::kTwoBits ? 0x03030303u : 0x0f0f0f0fu;
+      const int i = 2 * block + half, place = DigitPlace(kForm, half, kEight);
+      words.fine[i] = place == 0 ? digits & kMask : digits >> (place - 1) & 2 * kMask;
+    }
+  }
+}
 
 template <Form kForm, int kStep>
 __device__ __forceinline__ void LookUpStep(const PanelCodes<kForm>& codes, uint32_t lane_table, StepWords<kForm>& words) {
@@ -83,7 +112,9 @@ __device__ __forceinline__ void LookUpStep(const PanelCodes<kForm>& codes, uint3
     to[2] = LookUp<2>(lane_table, digits);
     to[3] = LookUp<3>(lane_table, digits);
   };
-  if constexpr (kForm == Form::kOneByte) {
+  if constexpr (IsColumns(kForm)) {
+    TakeDigits<kForm, kStep>(codes, words);
+  } else if constexpr (kForm == Form::kOneByte) {
     look_up(codes.words[kStep], words.fine);
   } else if constexpr (kForm == Form::kTwoByte) {
     look_up(codes.words[2 * kStep], words.fine);
@@ -109,20 +140,29 @@ __device__ __forceinline__ uint32_t SumOfLevels(const StepWords<kForm>& words, i
 
 // The four registers of A in a step of a panel: weights as ByteView has them. gains holds a byte per step of each row.
 template <Form kForm, int kStep>
-__device__ __forceinline__ void CombineStep(const StepWords<kForm>& words, const uint32_t gains[2][2], uint32_t base,
-                                            uint32_t a[4]) {
-  const uint32_t low = __byte_perm(gains[0][kStep / 4], 0, 0x4440 | kStep % 4);
-  const uint32_t high = __byte_perm(gains[1][kStep / 4], 0, 0x4440 | kStep % 4);
+__device__ __forceinline__ void CombineStep(const StepWords<kForm>& words, const uint32_t gains[2][2], const ByteView& bytes, uint32_t a[4]) {
 #pragma unroll
-  for (int i = 0; i < 4; ++i) a[i] = SumOfLevels(words, i) * (i % 2 == 0 ? low : high) + base;
+  for (int half = 0; half < 2; ++half) {
+    if constexpr (IsColumns(kForm)) {
+      // Products of bytes take gains out where other units are idle.
+      const uint32_t gain = __dp4a(gains[half][kStep / 4], 1u << (8 * (kStep % 4)), 0u), base = gain * bytes.centres + bytes.base;
+      const uint32_t factor = DigitPlace(kForm, half, kStep / 2) > 0 ? gain : __dp4a(gains[half][kStep / 4], 2u << (8 * (kStep % 4)), 0u);
+#pragma unroll
+      for (int i = half; i < 4; i += 2) a[i] = words.fine[i] * factor + base;
+    } else {
+      const uint32_t gain = __byte_perm(gains[half][kStep / 4], 0, 0x4440 | kStep % 4);
+#pragma unroll
+      for (int i = half; i < 4; i += 2) a[i] = SumOfLevels(words, i) * gain + bytes.base;
+    }
+  }
 }
 
 template <Form kForm, int kStep>
 __device__ __forceinline__ void DecodeStep(const PanelCodes<kForm>& codes, uint32_t lane_table, const uint32_t gains[2][2],
-                                           uint32_t base, uint32_t a[4]) {
+                                           const ByteView& bytes, uint32_t a[4]) {
   StepWords<kForm> words;
   LookUpStep<kForm, kStep>(codes, lane_table, words);
-  CombineStep<kForm, kStep>(words, gains, base, a);
+  CombineStep<kForm, kStep>(words, gains, bytes, a);
 }
 
 // How much of the work is done, for measuring what each part costs: the weights fetched, decoded, multiplied.
@@ -130,13 +170,13 @@ enum Work { kFetch, kDecode, kMultiply };
 
 // Calls use(step, a) for all steps of a panel, the step as a constant.
 template <Form kForm, int kStep = 0, typename Use>
-__device__ __forceinline__ void ForEachStep(const PanelCodes<kForm>& codes, uint32_t lane_table, const uint32_t gains[2][2], uint32_t base,
-                                            const Use& use) {
+__device__ __forceinline__ void ForEachStep(const PanelCodes<kForm>& codes, uint32_t lane_table, const uint32_t gains[2][2],
+                                            const ByteView& bytes, const Use& use) {
   if constexpr (kStep < kPanelSteps) {
     uint32_t a[4];
-    DecodeStep<kForm, kStep>(codes, lane_table, gains, base, a);
+    DecodeStep<kForm, kStep>(codes, lane_table, gains, bytes, a);
     use(std::integral_constant<int, kStep>(), a);
-    ForEachStep<kForm, kStep + 1>(codes, lane_table, gains, base, use);
+    ForEachStep<kForm, kStep + 1>(codes, lane_table, gains, bytes, use);
   }
 }
 

@@ -60,6 +60,10 @@ bool MiddleLinear(const PackedView& w, const void* a, int batch, void* y, cudaSt
       return Multiply<Form::kOneByte>(w, from, batch, to, stream);
     case Form::kTwoByte:
       return Multiply<Form::kTwoByte>(w, from, batch, to, stream);
+    case Form::kNibbles:
+      return Multiply<Form::kNibbles>(w, from, batch, to, stream);
+    case Form::kTwoBits:
+      return Multiply<Form::kTwoBits>(w, from, batch, to, stream);
     default:
       return Multiply<Form::kNibbleByte>(w, from, batch, to, stream);
   }

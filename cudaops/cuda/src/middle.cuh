@@ -79,7 +79,7 @@ __global__ void __launch_bounds__(kMiddleThreads, 1)
   uint32_t gains[2][2];
   uint32_t panel[kPanelSteps][4] = {};
   const auto decode = [&] {
-    ForEachStep<kForm>(codes, lane_table, gains, w.bytes.base, [&](auto step, const uint32_t u[4]) {
+    ForEachStep<kForm>(codes, lane_table, gains, w.bytes, [&](auto step, const uint32_t u[4]) {
 #pragma unroll
       for (int r = 0; r < 4; ++r) panel[step()][r] = u[r];
     });
@@ -88,7 +88,7 @@ __global__ void __launch_bounds__(kMiddleThreads, 1)
   const BandCuts first_pass = share.Pass(share.first_band);
   bool decoded = kRows == 16 && first_pass.bands * first_pass.chunks >= kMiddleGroups;
   WaitForKernelsAhead();
-  MakeOperands<kRows>(w, a, batch, share, operands, address + layout.offsets, peaks, warp, lane, [&] {
+  MakeOperands<kForm, kRows>(w, a, batch, share, operands, address + layout.offsets, peaks, warp, lane, [&] {
 #pragma unroll
     for (int i = MiddleEarly(kForm); i < MiddleDepth(kForm); ++i) ring.Fetch(i);
     if (decoded) {
@@ -129,11 +129,15 @@ __global__ void __launch_bounds__(kMiddleThreads, 1)
         };
         if (!decoded) ring.Take(w.bytes, codes, gains);
         uint32_t gain[1][4] = {{gains[0][0], gains[1][0], gains[0][1], gains[1][1]}};  // a byte per step and lane is a column of A
-        BeginProducts();
+        if constexpr (IsColumns(kForm)) {
+          WaitForProducts<0>();  // the last panel's
+        } else {
+          BeginProducts();
 #pragma unroll
-        for (int block = 0; block < 2; ++block) multiply(share.chunks * kChunkSlices + chunk / 2, chunk % 2 * 2 + block, gain[0]);
-        CommitProducts();
-        WaitForProducts<1>();  // the last panel's
+          for (int block = 0; block < 2; ++block) multiply(share.chunks * kChunkSlices + chunk / 2, chunk % 2 * 2 + block, gain[0]);
+          CommitProducts();
+          WaitForProducts<1>();  // the last panel's
+        }
         Keep(panel);
         if (!decoded) decode();
         decoded = false;
@@ -142,8 +146,10 @@ __global__ void __launch_bounds__(kMiddleThreads, 1)
         for (int step = 0; step < kPanelSteps; ++step)
           multiply(chunk * kChunkSlices + step / kSliceUnits, step % kSliceUnits, panel[step]);
         CommitProducts();
-        WaitForProducts<1>();  // those with the gains
-        Keep(gain);
+        if constexpr (!IsColumns(kForm)) {
+          WaitForProducts<1>();  // those with the gains
+          Keep(gain);
+        }
         ring.Advance();
       } while (++chunk < last);
       WaitForProducts<0>();

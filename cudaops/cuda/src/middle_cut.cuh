@@ -16,8 +16,9 @@ constexpr int kMiddleGroups = 4, kMiddleWarps = 4 * kMiddleGroups, kMiddleThread
 constexpr int kBandTiles = 4, kBandRows = kBandTiles * kPanelRows;
 constexpr int kChunkSlices = kPanelSteps / kSliceUnits;
 
-// Slices of so many chunks: those of all their steps, then what goes with the gains, two units of a chunk.
-__host__ __device__ constexpr int MiddleSlices(int chunks) { return chunks * kChunkSlices + (chunks + 1) / 2; }
+// Slices of so many chunks: those of all their steps, then, where something is missing of the centre, what goes with the gains, two units of a
+// chunk.
+__host__ __device__ constexpr int MiddleSlices(Form form, int chunks) { return chunks * kChunkSlices + (IsColumns(form) ? 0 : (chunks + 1) / 2); }
 
 // A whole cut as evenly as may be: the first `more` parts have one more than `each`.
 struct EvenCut {
@@ -114,7 +115,7 @@ class BandPanels {
 
 // Panels of a warp's ring, and how many of them are fetched before the activations are there: requests for weights delay those for the
 // activations, which all products wait for.
-constexpr int MiddleDepth(Form form) { return form == Form::kOneByte ? 4 : 2; }
+constexpr int MiddleDepth(Form form) { return PanelVectors(form) == 2 ? 4 : 2; }
 constexpr int MiddleEarly(Form form) { return MiddleDepth(form) / 2; }
 
 // Shared memory of a block, by address from its begin.
@@ -129,7 +130,7 @@ struct MiddleLayout {
   __host__ __device__ explicit MiddleLayout(const MiddleCut& cut) {
     const int chunks = cut.chunks.Most();
     operands = (TableWords(kForm) * 4 + 1023) / 1024 * 1024;  // [chunk][slice]
-    sums = operands + MiddleSlices(chunks) * kSlice;          // [block that sends][segment][piece][lane], four each
+    sums = operands + MiddleSlices(kForm, chunks) * kSlice;          // [block that sends][segment][piece][lane], four each
     rings = sums + cut.Segments() * kSegment;
     offsets = rings + kMiddleWarps * Ring::kBytes;            // [chunk][block of a group][column]
     peaks = offsets + chunks * 2 * kColumns * 4;

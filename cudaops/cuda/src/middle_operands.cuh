@@ -23,7 +23,7 @@ struct SignedBytes {
 
 // Makes B of the activations of a block's chunks, integers of 16 bits in the unit of their row and these chunks. A warp takes a block of
 // the groups of a chunk for eight rows, a lane 4r + t the groups 8t up of row r: of each coordinate 16 bytes as they lie.
-template <int kRows, typename Late>
+template <Form kForm, int kRows, typename Late>
 __device__ __forceinline__ void MakeOperands(const PackedView& w, const __half* a, int batch, const MiddleShare& share, uint32_t operands,
                                              uint32_t offsets, uint32_t* peaks, int warp, int lane, const Late& late) {
   constexpr int kTiles = kRows / 8, kAtOnce = 2, kColumns = 2 * kRows;
@@ -33,7 +33,7 @@ __device__ __forceinline__ void MakeOperands(const PackedView& w, const __half* 
 #pragma unroll
     for (int i = 0; i < kAtOnce * 4; ++i) {
       const int part = first + i / 4 * kMiddleWarps, tile = part % kTiles, block = part / kTiles % 2, chunk = part / (2 * kTiles);
-      const int group = (share.first_chunk + chunk) * kPanelGroups + GroupOf(0, t), n = tile * 8 + row;
+      const int group = (share.first_chunk + chunk) * kPanelGroups + t * kPanelSteps, n = tile * 8 + row;
       v[i / 4][i % 4] = make_uint4(0, 0, 0, 0);
       // Another kernel has written the rows a moment ago, so they are read past the first-level cache.
       if (part < all && n < batch && group < w.groups)
@@ -64,9 +64,9 @@ __device__ __forceinline__ void MakeOperands(const PackedView& w, const __half* 
       const int part = first + i * kMiddleWarps, tile = part % kTiles, block = part / kTiles % 2, chunk = part / (2 * kTiles);
       if (part >= all) break;
       const float scale = ScaleOf(peaks[tile * 8 + row]);
-      const uint32_t column = operands + (tile * 8 + row) * kSliceBytes + t * 4;
-      const auto store = [&](int slice, int unit, int half, const SignedBytes& bytes) {
-        const uint32_t to = column + slice * kColumns * kSliceBytes + static_cast<uint32_t>((unit * 2 + half) ^ row) * 16;
+      const uint32_t column = operands + (tile * 8 + row) * kSliceBytes;
+      const auto store = [&](int slice, int unit, int half, int of_lane, const SignedBytes& bytes) {
+        const uint32_t to = column + of_lane * 4 + slice * kColumns * kSliceBytes + static_cast<uint32_t>((unit * 2 + half) ^ row) * 16;
         StoreShared4(to, bytes.high);
         StoreShared4(to + kRows * kSliceBytes, bytes.low);
       };
@@ -76,6 +76,7 @@ __device__ __forceinline__ void MakeOperands(const PackedView& w, const __half* 
       for (int step = 0; step < kPanelSteps; ++step) {
         float x[4];
         rests[step] = 0;
+        const GroupPlace place(kForm, t * kPanelSteps + step);
 #pragma unroll
         for (int j = 0; j < 4; ++j) {
           const uint4& of = v[i][j];
@@ -85,14 +86,16 @@ __device__ __forceinline__ void MakeOperands(const PackedView& w, const __half* 
           x[j] = __fmaf_rn(x[j], scale, kRound);
         }
         const SignedBytes bytes(x);
-        store(chunk * kChunkSlices + step / kSliceUnits, step % kSliceUnits, block, bytes);
+        store(chunk * kChunkSlices + place.step / kSliceUnits, place.step % kSliceUnits, block, place.t, bytes);
         high = DotBytes(w.bytes.base, bytes.high, high);
         low = DotBytes(w.bytes.base, bytes.low, low);
         rests[step] = __fmaf_rn(rests[step], -scale, kRound);
       }
+      if constexpr (!IsColumns(kForm)) {
 #pragma unroll
-      for (int half = 0; half < 2; ++half)
-        store(share.chunks * kChunkSlices + chunk / 2, chunk % 2 * 2 + block, half, SignedBytes(rests + 4 * half));
+        for (int half = 0; half < 2; ++half)
+          store(share.chunks * kChunkSlices + chunk / 2, chunk % 2 * 2 + block, half, t, SignedBytes(rests + 4 * half));
+      }
 #pragma unroll
       for (int other = 1; other < 4; other *= 2) {
         high += __shfl_xor_sync(0xffffffffu, high, other);

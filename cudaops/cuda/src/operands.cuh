@@ -123,10 +123,10 @@ __device__ __forceinline__ void LookUpPart(const PanelCodes<kForm>& codes, uint3
   });
 }
 template <Form kForm, int kPart>
-__device__ __forceinline__ void CombinePart(const PartWords<kForm>& words, const uint32_t gains[2][2], uint32_t base, PartA<true>& a) {
+__device__ __forceinline__ void CombinePart(const PartWords<kForm>& words, const uint32_t gains[2][2], const ByteView& bytes, PartA<true>& a) {
   ForEachIndex<kPartSteps>([&](auto index) {
     constexpr int kStep = decltype(index)::value;
-    CombineStep<kForm, kPart * kPartSteps + kStep>(words[kStep], gains, base, a[kStep]);
+    CombineStep<kForm, kPart * kPartSteps + kStep>(words[kStep], gains, bytes, a[kStep]);
   });
 }
 

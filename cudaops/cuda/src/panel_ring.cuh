@@ -60,15 +60,16 @@ class PanelRing {
       WaitForCopies<kDepth - 1>();
       __syncwarp();
     }
-#pragma unroll
-    for (int v = 0; v < PanelVectors(kForm); ++v) {
-      const uint4 vector = LoadShared16(slot_ + lane_ * 16 + v * 512);
-      codes.words[4 * v] = vector.x;
-      codes.words[4 * v + 1] = vector.y;
-      codes.words[4 * v + 2] = vector.z;
-      codes.words[4 * v + 3] = vector.w;
-    }
-    ExpandGains(bytes.gains, LoadShared4(slot_ + lane_ * 4 + PanelVectors(kForm) * 512), gains);
+    Load(slot_, bytes, codes, gains);
+  }
+
+  // The same of the panel in slot kSlotAhead, of which so many have been asked for and none has made room yet.
+  template <int kSlotAhead, int kAsked>
+  __device__ __forceinline__ void TakeAhead(const ByteView& bytes, PanelCodes<kForm>& codes, uint32_t (&gains)[2][2]) const {
+    static_assert(!kEngine);
+    WaitForCopies<kAsked - 1 - kSlotAhead>();
+    __syncwarp();
+    Load(slots_ + kSlotAhead * kSlot, bytes, codes, gains);
   }
 
   // The panel that was taken makes room for another. To be called when something that it is needed for has been stored, and not only when
@@ -87,6 +88,17 @@ class PanelRing {
   }
 
  private:
+  __device__ __forceinline__ void Load(uint32_t slot, const ByteView& bytes, PanelCodes<kForm>& codes, uint32_t (&gains)[2][2]) const {
+#pragma unroll
+    for (int v = 0; v < PanelVectors(kForm); ++v) {
+      const uint4 vector = LoadShared16(slot + lane_ * 16 + v * 512);
+      codes.words[4 * v] = vector.x;
+      codes.words[4 * v + 1] = vector.y;
+      codes.words[4 * v + 2] = vector.z;
+      codes.words[4 * v + 3] = vector.w;
+    }
+    ExpandGains(bytes.gains, LoadShared4(slot + lane_ * 4 + PanelVectors(kForm) * 512), gains);
+  }
   __device__ __forceinline__ void FetchTo(uint32_t to, uint32_t barrier) {
     const unsigned char* panel = source_.Next();
     if constexpr (kEngine) {

@@ -4,6 +4,7 @@
 #define COSETQ_CUDA_PANEL_STREAM_CUH_
 
 #include "lookup.cuh"
+#include "column_halves.cuh"
 
 namespace cosetq::cuda {
 
@@ -37,6 +38,7 @@ struct PanelStream {
 
   // The last step that needs vector v.
   __device__ static constexpr int LastStep(int v) {
+    if (IsColumns(kForm)) return (v + 1) * VectorCoordinates(kForm) > 4 ? 7 : 3;  // of four coordinates
     return kForm == Form::kOneByte ? 4 * v + 3 : kForm == Form::kTwoByte ? 2 * v + 1 : v == 2 ? 7 : 4 * v + 3;
   }
 

@@ -20,7 +20,7 @@ class RowLoads {
 
  public:
   __device__ __forceinline__ RowLoads(const PackedView& w, const __half* rows, int batch, int lane)
-      : row_(lane / 4 / kRowColumns), batch_(batch), group_(GroupOf(0, lane % 4)), from_(rows + static_cast<int64_t>(row_) * w.cols + group_) {
+      : row_(lane / 4 / kRowColumns), batch_(batch), group_(lane % 4 * kPanelSteps), from_(rows + static_cast<int64_t>(row_) * w.cols + group_) {
     asm volatile("" : "+l"(from_));  // now, while there is time
   }
 
@@ -45,7 +45,18 @@ class RowLoads {
     }
   }
 
-  // Coordinate j of groups 2i and 2i + 1.
+  // Brings lanes of single columns their groups: lane 4c + t of each eight that a lane of its row has read the pair t.
+  __device__ __forceinline__ void Exchange(int lane) {
+#pragma unroll
+    for (int i = 0; i < kTiles * kGroup; ++i) {
+      uint4& v = of_[i / kGroup][i % kGroup];
+      uint32_t words[4] = {v.x, v.y, v.z, v.w};
+      ExchangeGroups(lane % 4, words);
+      v = make_uint4(words[0], words[1], words[2], words[3]);
+    }
+  }
+
+  // Coordinate j of groups 2i and 2i + 1 of the lane.
   __device__ __forceinline__ __half2 Pair(int tile, int j, int i) const {
     const uint4& v = of_[tile][j];
     return AsHalves(i == 0 ? v.x : i == 1 ? v.y : i == 2 ? v.z : v.w);

@@ -12,8 +12,14 @@ namespace {
 // part waits until the activations are there, which would otherwise come late; where it has many, that matters less.
 template <Form kForm, int kRoom, bool kOwn, typename T>
 bool Launch(const PackedView& w, const T* a, int batch, void* y, bool half_y, void* workspace, cudaStream_t stream) {
-  constexpr int kWarps = kRoom == 16 ? 12 : 16, kUnit = kForm == Form::kOneByte ? 2 : 1;  // whose panels are half as large
+  constexpr int kWarps = kRoom == 16 ? 12 : 16, kUnit = PanelVectors(kForm) == 2 ? 2 : 1;  // whose panels are half as large
   const int64_t panels = static_cast<int64_t>(w.tiles) * w.chunks / w.shares / kWarps;
+  if constexpr (IsColumns(kForm) && kOwn) {
+    // They are decoded so soon that more on their way would only hold up the activations.
+    if (kUnit == 1 && panels >= 6 && LaunchSmallBytes<kForm, kRoom, kOwn, kWarps, 2, 2, kRoom == 1 ? 1 : 2>(w, a, batch, workspace, y, half_y, stream))
+      return true;
+    return LaunchSmallBytes<kForm, kRoom, kOwn, kWarps, kUnit>(w, a, batch, workspace, y, half_y, stream);
+  }
   if constexpr (kRoom == 16 || kForm == Form::kTwoByte || (kForm == Form::kNibbleByte && kRoom == 1)) {
     if ((kRoom == 16 || (panels >= 6 && panels < 16)) &&
         LaunchSmallBytes<kForm, kRoom, kOwn, kWarps, 3 * kUnit, 2 * kUnit>(w, a, batch, workspace, y, half_y, stream))
@@ -48,6 +54,10 @@ bool LaunchType(const PackedView& w, const T* a, int batch, void* y, bool half_y
       return LaunchForm<Form::kOneByte>(w, a, batch, y, half_y, workspace, stream);
     case Form::kTwoByte:
       return LaunchForm<Form::kTwoByte>(w, a, batch, y, half_y, workspace, stream);
+    case Form::kNibbles:
+      return LaunchForm<Form::kNibbles>(w, a, batch, y, half_y, workspace, stream);
+    case Form::kTwoBits:
+      return LaunchForm<Form::kTwoBits>(w, a, batch, y, half_y, workspace, stream);
     default:
       return LaunchForm<Form::kNibbleByte>(w, a, batch, y, half_y, workspace, stream);
   }

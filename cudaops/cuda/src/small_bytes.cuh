@@ -6,8 +6,9 @@
 // those of high and low bytes are added up for each panel, and cut to 32 bits for all of its row.
 //
 // What does not depend on the activations is done before the kernel ahead has ended: the table, the first panels of the ring, and
-// the bytes of the first one where they have room in registers. A single row of activations every block makes bytes of by itself,
-// since a kernel of its own for that would take longer, and a few rows if they are not long; others are prepared by one.
+// the bytes of one or two of them in registers. Other panels of the ring are asked for behind the activations. A single row of
+// activations every block makes bytes of by itself, since a kernel of its own for that would take longer, and a few rows if they are not
+// long; others are prepared by one.
 
 #ifndef COSETQ_CUDA_SMALL_BYTES_CUH_
 #define COSETQ_CUDA_SMALL_BYTES_CUH_
@@ -15,6 +16,7 @@
 #include "byte_operands.cuh"
 #include "device.h"
 #include "errors.h"
+#include "operands.cuh"
 #include "panel_ring.cuh"
 #include "share_rows.cuh"
 #include "small.h"
@@ -53,13 +55,12 @@ struct SmallBytesLayout {
   static int Bytes(int tiles, int activations) { return Activations(tiles) + (kOwn ? activations : 0); }
 };
 
-template <Form kForm, int kRoom, bool kOwn, int kWarps, int kDepth, int kEarly, Work kWork, typename T>
+template <Form kForm, int kRoom, bool kOwn, int kWarps, int kDepth, int kEarly, int kDecoded, Work kWork, typename T>
 __global__ void __launch_bounds__(kWarps * 32, 1)
     SmallBytes(const __grid_constant__ PackedView w, const T* a, const __grid_constant__ Prepared prepared, int batch, void* y, bool half_y) {
   using Layout = SmallBytesLayout<kForm, kRoom, kOwn, kWarps, kDepth>;
   using Ring = typename Layout::Ring;
   constexpr int kThreads = kWarps * 32, kColumnTiles = ColumnTiles(kRoom);
-  constexpr bool kAhead = kOwn && kEarly == kDepth;  // the first panel is decoded before the activations are there
   LetNextKernelBegin();
   extern __shared__ __align__(1024) unsigned char shared[];
   auto* peaks = reinterpret_cast<uint32_t*>(shared + Layout::kPeaks);
@@ -88,15 +89,18 @@ __global__ void __launch_bounds__(kWarps * 32, 1)
     ring.Take(w.bytes, codes, gains);
     ring.Advance();
   };
-  uint32_t first_gains[4], first_steps[kPanelSteps][4];
-  if (kAhead && begin < end) {
-    take();
-    first_gains[0] = gains[0][0], first_gains[1] = gains[1][0], first_gains[2] = gains[0][1], first_gains[3] = gains[1][1];
-    ForEachStep<kForm>(codes, lane_table, gains, w.bytes.base, [&](auto step, const uint32_t of[4]) {
+  uint32_t first_gains[kDecoded + 1][4], first_steps[kDecoded + 1][kPanelSteps][4];
+  ForEachIndex<kDecoded>([&](auto index) {
+    constexpr int kPanel = decltype(index)::value;
+    if (begin + kPanel >= end) return;
+    ring.template TakeAhead<kPanel, kEarly>(w.bytes, codes, gains);
+    auto& of = first_gains[kPanel];
+    of[0] = gains[0][0], of[1] = gains[1][0], of[2] = gains[0][1], of[3] = gains[1][1];
+    ForEachStep<kForm>(codes, lane_table, gains, w.bytes, [&](auto step, const uint32_t of[4]) {
 #pragma unroll
-      for (int r = 0; r < 4; ++r) first_steps[step()][r] = of[r];
+      for (int r = 0; r < 4; ++r) first_steps[kPanel][step()][r] = of[r];
     });
-  }
+  });
   WaitForKernelsAhead();
 
   int tile = begin % share.count, chunk = begin / share.count;
@@ -104,6 +108,9 @@ __global__ void __launch_bounds__(kWarps * 32, 1)
   const auto fetch_late = [&] {
 #pragma unroll
     for (int i = kEarly; i < kDepth; ++i) ring.Fetch(i);
+    __syncwarp();
+#pragma unroll
+    for (int i = 0; i < kDecoded; ++i) ring.Advance();
   };
   const auto make = [&] {
     const uint32_t stage = address + Layout::kStages + warp * kRoom * ChunkRow::kOffset;
@@ -111,15 +118,14 @@ __global__ void __launch_bounds__(kWarps * 32, 1)
     for (int row = 0; row < (kRoom == 1 ? 1 : batch); ++row) {
       float x[kGroup];
       LoadGroup(w, own + row * w.cols, chunk * kPanelGroups + lane, x);
-      const int offset = StoreGroup(w.bytes, x, FloatMagnitude(peaks[row], T()), lane, stage + row * ChunkRow::kOffset);
+      const int offset = StoreGroup<kForm>(w.bytes, x, FloatMagnitude(peaks[row], T()), lane, stage + row * ChunkRow::kOffset);
       if (kRoom == 1 || lane % 4 == row) b.offsets[0][0] = offset;
     }
     __syncwarp();
     b.Collect(stage, batch, lane);
   };
   if constexpr (kOwn) {
-    CopyRows(a, kRoom == 1 ? 1 : batch, w.cols, threadIdx.x, kThreads, own, peaks);
-    fetch_late();
+    CopyRows(a, kRoom == 1 ? 1 : batch, w.cols, threadIdx.x, kThreads, own, peaks, fetch_late);
     __syncthreads();
     if (begin < end) make();
   } else {
@@ -168,13 +174,29 @@ __global__ void __launch_bounds__(kWarps * 32, 1)
       MultiplyAdd(sum[i], of, step % 2 == 0 ? v.x : v.z, step % 2 == 0 ? v.y : v.w);
     }
   };
+  // The gains themselves are A for what goes with them: a byte per step and lane is a column of A. Of single columns nothing is missing.
+  const auto begin_sum = [&](const uint32_t (&gain_bytes)[4], int (&sum)[kColumnTiles][4]) {
+#pragma unroll
+    for (int i = 0; i < kColumnTiles; ++i) {
+      if constexpr (IsColumns(kForm)) {
+        sum[i][0] = sum[i][1] = sum[i][2] = sum[i][3] = 0;
+      } else {
+        Multiply(sum[i], gain_bytes, b.rests[i].x, b.rests[i].y);
+      }
+    }
+  };
   int item = begin;
-  if (kAhead && item < end) {
+#pragma unroll
+  for (int i = 0; i < kDecoded; ++i) {
+    if (item == end) break;
+    if (turned) {
+      turned = false;
+      if constexpr (kOwn) make();
+    }
     int sum[kColumnTiles][4];
+    begin_sum(first_gains[i], sum);
 #pragma unroll
-    for (int i = 0; i < kColumnTiles; ++i) Multiply(sum[i], first_gains, b.rests[i].x, b.rests[i].y);
-#pragma unroll
-    for (int step = 0; step < kPanelSteps; ++step) multiply(first_steps[step], step, sum);
+    for (int step = 0; step < kPanelSteps; ++step) multiply(first_steps[i][step], step, sum);
     add(sum);
     ++item;
   }
@@ -195,11 +217,9 @@ __global__ void __launch_bounds__(kWarps * 32, 1)
 #pragma unroll
       for (int i = 0; i < PanelVectors(kForm) * 4; ++i) sum[0][i % 4] ^= static_cast<int>(codes.words[i] ^ gains[0][0]);
     } else {
-      // The gains themselves are A for what goes with them: a byte per step and lane is a column of A.
       const uint32_t gain_bytes[4] = {gains[0][0], gains[1][0], gains[0][1], gains[1][1]};
-#pragma unroll
-      for (int i = 0; i < kColumnTiles; ++i) Multiply(sum[i], gain_bytes, b.rests[i].x, b.rests[i].y);
-      ForEachStep<kForm>(codes, lane_table, gains, w.bytes.base, [&](auto step, const uint32_t of[4]) {
+      begin_sum(gain_bytes, sum);
+      ForEachStep<kForm>(codes, lane_table, gains, w.bytes, [&](auto step, const uint32_t of[4]) {
         if constexpr (kWork == kDecode) {
 #pragma unroll
           for (int i = 0; i < 4; ++i) sum[0][i] ^= static_cast<int>(of[i]);
@@ -228,10 +248,11 @@ __global__ void __launch_bounds__(kWarps * 32, 1)
 }
 
 // Launches the kernels over the whole device; false if the weight does not fit. Of a warp's ring, kEarly panels are
-// fetched before the activations are there.
-template <Form kForm, int kRoom, bool kOwn, int kWarps, int kDepth, int kEarly = kDepth, Work kWork = kMultiply, typename T>
+// fetched before the activations are there, and kDecoded of these decoded.
+template <Form kForm, int kRoom, bool kOwn, int kWarps, int kDepth, int kEarly = kDepth, int kDecoded = kOwn && kEarly == kDepth,
+          Work kWork = kMultiply, typename T>
 bool LaunchSmallBytes(const PackedView& w, const T* a, int batch, void* workspace, void* y, bool half_y, cudaStream_t stream) {
-  const auto kernel = SmallBytes<kForm, kRoom, kOwn, kWarps, kDepth, kEarly, kWork, T>;
+  const auto kernel = SmallBytes<kForm, kRoom, kOwn, kWarps, kDepth, kEarly, kDecoded, kWork, T>;
   const Device& device = CurrentDevice();
   const int shared = SmallBytesLayout<kForm, kRoom, kOwn, kWarps, kDepth>::Bytes((w.tiles + w.shares - 1) / w.shares, batch * w.cols * static_cast<int>(sizeof(T)));
   if (shared > device.shared_limit) return false;

@@ -1,5 +1,6 @@
 #include "small_lanes.h"
 
+#include "byte_operands.cuh"
 #include "small_lanes.cuh"
 
 namespace cosetq::cuda {
@@ -14,7 +15,11 @@ bool HasMany(const PackedView& w) { return WarpPanels(w) >= 16; }
 // have to wait.
 template <Form kForm, typename Operands>
 bool LaunchBytes(const PackedView& w, const __half* a, int batch, __half* y, cudaStream_t stream) {
-  if constexpr (kForm == Form::kOneByte) {
+  if constexpr (IsColumns(kForm)) {
+    return (kForm == Form::kNibbles && HasMany(w) && Operands::kRows == 4 &&
+            LaunchSmallLanes<kForm, Operands, Plan<true, 4, 2, kAlong, true>>(w, a, batch, y, stream)) ||
+           LaunchSmallLanes<kForm, Operands, Plan<true, 3, 1, kAlong>>(w, a, batch, y, stream);
+  } else if constexpr (kForm == Form::kOneByte) {
     return LaunchSmallLanes<kForm, Operands, Plan<false, 3, 2, kInTurn, true>>(w, a, batch, y, stream);
   } else {
     // Up to four rows are there so soon that with many panels nothing is gained by decoding one meanwhile.
@@ -26,22 +31,24 @@ bool LaunchBytes(const PackedView& w, const __half* a, int batch, __half* y, cud
 
 template <Form kForm>
 bool Launch(const PackedView& w, const __half* a, int batch, __half* y, cudaStream_t stream) {
-  constexpr int kUnit = kForm == Form::kOneByte ? 2 : 1;  // whose panels are half as large
-  if (batch > 8) {
-    if (kUnit == 1 && !HasFew(w) && LaunchSmallLanes<kForm, HalfOperands<16>, Plan<true, 2, 1>>(w, a, batch, y, stream)) return true;
-    return LaunchSmallLanes<kForm, HalfOperands<16>, Plan<false, 2 * kUnit, kUnit>>(w, a, batch, y, stream) ||
-           LaunchSmallLanes<kForm, HalfOperands<16>, Plan<false, kUnit>>(w, a, batch, y, stream);
+  if constexpr (!IsColumns(kForm)) {
+    constexpr int kUnit = kForm == Form::kOneByte ? 2 : 1;  // whose panels are half as large
+    if (batch > 8) {
+      if (kUnit == 1 && !HasFew(w) && LaunchSmallLanes<kForm, HalfOperands<16>, Plan<true, 2, 1>>(w, a, batch, y, stream)) return true;
+      return LaunchSmallLanes<kForm, HalfOperands<16>, Plan<false, 2 * kUnit, kUnit>>(w, a, batch, y, stream) ||
+             LaunchSmallLanes<kForm, HalfOperands<16>, Plan<false, kUnit>>(w, a, batch, y, stream);
+    }
+    // Float16 as it is takes less time to make ready, and more to multiply.
+    if (batch > 4 && kForm != Form::kOneByte && HasFew(w)) return LaunchSmallLanes<kForm, HalfOperands<8>, Plan<false, 1, 1, kAhead>>(w, a, batch, y, stream);
   }
-  if (batch <= 4 && LaunchBytes<kForm, ByteLanes<4>>(w, a, batch, y, stream)) return true;
-  // Float16 as it is takes less time to make ready, and more to multiply.
-  if (kForm != Form::kOneByte && HasFew(w)) return LaunchSmallLanes<kForm, HalfOperands<8>, Plan<false, 1, 1, kAhead>>(w, a, batch, y, stream);
-  return LaunchBytes<kForm, ByteLanes<8>>(w, a, batch, y, stream);
+  return (batch <= 4 && LaunchBytes<kForm, ByteLanes<kForm, 4>>(w, a, batch, y, stream)) || LaunchBytes<kForm, ByteLanes<kForm, 8>>(w, a, batch, y, stream);
 }
 
 }  // namespace
 
 bool TakesLanes(const PackedView& w, const void* a, int batch) {
   if (w.cols % (kGroup * kPanelSteps) != 0 || reinterpret_cast<uintptr_t>(a) % 16 != 0) return false;
+  if (IsColumns(w.form)) return batch > (OwnActivations(2, w.cols) ? 2 : 1) && batch <= 8;
   if (HasMany(w)) return batch > 2 && batch <= 8;
   return batch > (w.form == Form::kTwoByte && !HasFew(w) ? 2 : 1);
 }
@@ -54,6 +61,10 @@ bool SmallLanesLinear(const PackedView& w, const void* a, int batch, void* y, cu
       return Launch<Form::kOneByte>(w, from, batch, to, stream);
     case Form::kTwoByte:
       return Launch<Form::kTwoByte>(w, from, batch, to, stream);
+    case Form::kNibbles:
+      return Launch<Form::kNibbles>(w, from, batch, to, stream);
+    case Form::kTwoBits:
+      return Launch<Form::kTwoBits>(w, from, batch, to, stream);
     default:
       return Launch<Form::kNibbleByte>(w, from, batch, to, stream);
   }

@@ -99,7 +99,7 @@ __global__ void __launch_bounds__(SmallLanesLayout<kForm, Operands, 1>::kThreads
   const uint32_t lane_table = address + lane * 4;
   PanelCodes<kForm> codes;
   uint32_t gains[2][2];
-  const auto decode = [&](const auto& use) { ForEachStep<kForm>(codes, lane_table, gains, w.bytes.base, use); };
+  const auto decode = [&](const auto& use) { ForEachStep<kForm>(codes, lane_table, gains, w.bytes, use); };
   uint32_t first_steps[kPanelSteps][4];
   const auto decode_first = [&] {
     ring.Take(w.bytes, codes, gains);

@@ -22,14 +22,28 @@ constexpr int kPanelGroups = 32;
 constexpr int kPanelSteps = 8;
 constexpr int kStepGroups = kPanelGroups / kPanelSteps;
 
-// The group of a chunk that lanes 4g + t have in a step.
-__host__ __device__ constexpr int GroupOf(int step, int t) { return t * kPanelSteps + step; }
+// Whether blocks are single columns, and the bits of their digits.
+constexpr int ColumnBits(Form form) { return form == Form::kTwoBits ? 2 : 4; }
+constexpr bool IsColumns(Form form) { return form == Form::kNibbles || form == Form::kTwoBits; }
+
+// The group of a chunk that lanes 4g + t have in a step: of single columns pairs of each eight, as float16 products want them.
+__host__ __device__ constexpr int GroupOf(Form form, int step, int t) {
+  return IsColumns(form) ? step / 2 * 8 + t * 2 + step % 2 : t * kPanelSteps + step;
+}
+
+// The step in which lanes 4g + t have a group of a chunk.
+struct GroupPlace {
+  int step, t;
+
+  __host__ __device__ constexpr GroupPlace(Form form, int group)
+      : step(IsColumns(form) ? group / 8 * 2 + group % 2 : group % kPanelSteps), t(IsColumns(form) ? group / 2 % 4 : group / kPanelSteps) {}
+};
 
 // 16-byte vectors of codes that a lane has in a panel, [vector][lane]. One level: the digits of four steps, a word each.
 // Two levels: fine and coarse digits of a step, then of the next. Four-bit fine digits: eight words of
-// coarse digits, then the fine digits of two steps in every word. Single columns of four bits: nibbles.cuh.
+// coarse digits, then the fine digits of two steps in every word. Single columns: column_halves.cuh.
 constexpr int PanelVectors(Form form) {
-  return form == Form::kOneByte ? 2 : form == Form::kNibbleByte ? 3 : 4;
+  return form == Form::kOneByte || form == Form::kTwoBits ? 2 : form == Form::kNibbleByte ? 3 : 4;
 }
 
 // The gains of a panel follow its codes, a word per lane, 2 bits each: step s of row g in bits 4s, of row g + 8 in bits
@@ -52,6 +66,7 @@ struct ByteView {
   const uint32_t* coarse;  // [256]; null if fine is the table of both levels
   uint32_t gains;          // four bytes: gains times factor, and all words are divided by it
   uint32_t base;           // the biases, a byte each
+  uint32_t centres;        // of single columns, whose fine words are doubled digits: what these lack, minus the doubled centre
   int32_t bits;            // gain * (v - centre) is less than 2^bits
   float rest[kGroup];      // centre less rounded centre, over factor: less than 1 in sum
 };
@@ -74,7 +89,7 @@ struct PackedView {
   int32_t tiles;   // of kPanelRows
   int32_t chunks;  // of kPanelGroups
   int32_t shares;  // of the tiles: what a block of the small-batch kernel takes
-  const unsigned char* panels;  // [share][chunk][tile of the share]; of single columns [tile][chunk]
+  const unsigned char* panels;  // [share][chunk][tile of the share]
   ByteView bytes;  // of blocks of four columns
   PointView points;
   const float* scales;   // [tiles * kPanelRows], times the unit
@@ -105,11 +120,6 @@ struct TilePanels {
   int64_t stride;  // in bytes
 
   __host__ __device__ TilePanels(const PackedView& w, int tile) {
-    if (w.form == Form::kNibbles) {
-      stride = PanelBytes(w.form);
-      first = w.panels + static_cast<int64_t>(tile) * w.chunks * stride;
-      return;
-    }
     const Share share(w, ShareOf(w, tile));
     first = w.panels + (static_cast<int64_t>(share.first) * w.chunks + tile - share.first) * PanelBytes(w.form);
     stride = static_cast<int64_t>(share.count) * PanelBytes(w.form);

@@ -70,7 +70,7 @@ __global__ void __launch_bounds__(kThreads) Products(PackedView w, const float* 
   for (int i = threadIdx.x; i < kPanelSteps * kDigits * kTables; i += kThreads) {
     const int table = i % kTables, digit = i / kTables % kDigits, step = i / kTables / kDigits;
     const uint32_t word = digit < kFine ? __ldg(w.points.fine + digit) : __ldg(w.points.coarse + digit - kFine);
-    const float* x = &columns[GroupOf(step, table / kBlocks)][table % kBlocks * 4];
+    const float* x = &columns[GroupOf(kForm, step, table / kBlocks)][table % kBlocks * 4];
     float sum = 0;
     for (int j = 0; j < 4; ++j) sum += x[j] * static_cast<float>(word >> (8 * j) & 255);
     tables[i] = sum;
@@ -86,7 +86,7 @@ __global__ void __launch_bounds__(kThreads) Products(PackedView w, const float* 
 #pragma unroll
     for (int step = 0; step < kPanelSteps; ++step) {
       const float* at = tables + step * kDigits * kTables + t * kBlocks;
-      const float centre = centres[GroupOf(step, t)];
+      const float centre = centres[GroupOf(kForm, step, t)];
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
         float fine = -centre, coarse = 0;
@@ -159,7 +159,7 @@ __global__ void __launch_bounds__(kThreads) Pairs(PackedView a, PackedView b, fl
 #pragma unroll
       for (int step = 0; step < kPanelSteps; ++step) {
         // Groups past the last are padding.
-        if (chunk * kPanelGroups + GroupOf(step, t) >= a.groups) continue;
+        if (chunk * kPanelGroups + GroupOf(kForm, step, t) >= a.groups) continue;
         const int their_gain = static_cast<int>((other_half == 0 ? their_gains[0] : their_gains[1])[step / 4] >> (step % 4 * 8) & 255);
 #pragma unroll
         for (int half = 0; half < 2; ++half) {

@@ -5,6 +5,7 @@
 #include <optional>
 #include <vector>
 
+#include "column_bytes.cuh"
 #include "device.h"
 
 namespace cosetq::cuda {
@@ -26,7 +27,7 @@ __global__ void Pack(PackedView p, GeneralView w, unsigned char* panels) {
   uint32_t words[16] = {}, gains = 0;
   const auto* codes = static_cast<const unsigned char*>(w.codes);
   for (int step = 0; step < kPanelSteps; ++step) {
-    const int64_t group = chunk * kPanelGroups + GroupOf(step, lane % 4);
+    const int64_t group = chunk * kPanelGroups + GroupOf(p.form, step, lane % 4);
     if (group >= w.groups) break;
     uint32_t fine = 0, coarse = 0;
     for (int half = 0; half < 2; ++half) {
@@ -64,23 +65,23 @@ __global__ void Pack(PackedView p, GeneralView w, unsigned char* panels) {
   reinterpret_cast<uint32_t*>(panel + vectors * 512)[lane] = gains;
 }
 
-// The same of single columns, as nibbles.cuh has it: codeword c less the least is nibble c of codewords.
-__global__ void PackNibbles(PackedView p, GeneralView w, uint64_t codewords, unsigned char* panels) {
-  const int lane = threadIdx.x, tile = blockIdx.x, chunk = blockIdx.y;
+// The same of single columns, as column_halves.cuh has it: codeword c less the least is nibble c of codewords.
+__global__ void PackColumns(PackedView p, GeneralView w, uint64_t codewords, unsigned char* panels) {
+  const int lane = threadIdx.x, tile = blockIdx.x, chunk = blockIdx.y, bits = ColumnBits(p.form), each = 8 / bits;
   unsigned char* panel = panels + (TilePanels(p, tile)[chunk] - p.panels);
-  uint32_t words[2 * kGroup] = {}, gains = 0;  // [coordinate][product]
-  for (int i = 0; i < 16; ++i) {
-    const int product = i / 8, half = i % 2, column = i / 2 % 4, odd = column % 2, high = column / 2;
-    const int64_t row = tile * kPanelRows + lane / 4 + 8 * half;
-    const int64_t group = chunk * kPanelGroups + 16 * product + 8 * high + lane % 4 * 2 + odd;
-    if (row >= w.rows || group >= w.groups) continue;
-    const auto* codes = static_cast<const unsigned char*>(w.codes) + (row / w.tile * w.groups + group) * w.elements * w.tile + row % w.tile;
-#pragma unroll
-    for (int j = 0; j < kGroup; ++j) {
-      const uint32_t digit = codes[j / 2 * w.tile] >> (4 * (j % 2)) & 15;
-      words[2 * j + product] |= static_cast<uint32_t>(codewords >> (4 * digit) & 15) << (16 * odd + 8 * high + 4 * half);
+  uint32_t words[16] = {}, gains = 0;
+  for (int step = 0; step < kPanelSteps; ++step) {
+    const int64_t group = chunk * kPanelGroups + GroupOf(p.form, step, lane % 4);
+    for (int half = 0; half < 2; ++half) {
+      const int64_t row = tile * kPanelRows + lane / 4 + 8 * half;
+      if (row >= w.rows || group >= w.groups) continue;
+      const auto* codes = static_cast<const unsigned char*>(w.codes) + (row / w.tile * w.groups + group) * w.elements * w.tile + row % w.tile;
+      for (int j = 0; j < kGroup; ++j) {
+        const uint32_t digit = codes[j / each * w.tile] >> (bits * (j % each)) & ((1u << bits) - 1), n = codewords >> (4 * digit) & 15;
+        words[ColumnWord(p.form, j, step / 2)] |= n << DigitBit(p.form, j, step, half);
+      }
+      gains |= GainIndex(w, row, group) << (4 * step + 2 * half);
     }
-    gains |= GainIndex(w, row, group) << (8 * column + 2 * (2 * product + half));
   }
   for (int v = 0; v < PanelVectors(p.form); ++v) {
     for (int i = 0; i < 4; ++i) reinterpret_cast<uint32_t*>(panel)[(v * 32 + lane) * 4 + i] = words[4 * v + i];
@@ -160,26 +161,52 @@ std::optional<Bytes> BytesOf(Form form, const FormTables& t, const float centre[
 struct Columns {
   uint64_t codewords;  // less the least, four bits each
   float centre;        // less the least codeword
+  bool bytes;          // hold all weights, doubled (column_bytes.cuh)
 };
 
-// Nothing if codewords are not 16 integers in a row, or if float16 would lose something of gain * (codeword - centre) (nibbles.cuh).
-std::optional<Columns> ColumnsOf(const WeightView& w, const std::vector<int>& gains) {
-  const int8_t* digits = w.tables->digits[0][0];
-  const int least = *std::min_element(digits, digits + 16);
+// Whether codes are single columns of two bits; those of four are a form of the processor's kernels too.
+bool HasTwoBits(const WeightView& w) {
+  if (w.dim != 1 || w.code_bytes != 1 || w.levels != 1 || w.elements != 2) return false;
+  for (int i = 0; i < kGroup; ++i) {
+    const Slot& slot = w.slots[i];
+    if (slot.element != i / 4 || slot.divisor != 1 << (2 * (i % 4)) || slot.modulus != 4 || slot.base != w.slots[0].base) return false;
+  }
+  return true;
+}
+
+// Nothing if codewords are not integers in a row, or if float16 would lose something of gain * (codeword - centre) (column_halves.cuh).
+std::optional<Columns> ColumnsOf(const WeightView& w, Form form, const std::vector<int>& gains) {
+  const int count = 1 << ColumnBits(form);
+  std::vector<int> digits;
+  for (int i = 0; i < count; ++i) digits.push_back(static_cast<int8_t>(w.words[w.slots[0].base + i]));
+  const int least = *std::min_element(digits.begin(), digits.end());
   Columns c = {};
   uint32_t there = 0;
-  for (int i = 0; i < 16; ++i) {
-    const int n = digits[i] - least;
-    if (n > 15) return {};
+  for (int i = 0; i < count; ++i) {
+    const int n = digits[static_cast<size_t>(i)] - least;
+    if (n >= count) return {};
     there |= 1u << n;
     c.codewords |= static_cast<uint64_t>(n) << (4 * i);
   }
   c.centre = w.centre[0] / w.level_weights[0] - static_cast<float>(least);
   // All are whole numbers of half a unit, with room for 11 bits.
-  const float twice = 2 * c.centre, most = std::max(std::fabs(twice), std::fabs(30 - twice));
-  const bool exact = twice == std::floor(twice) && static_cast<float>(*std::max_element(gains.begin(), gains.end())) * most <= 0x1p11f;
-  if (there != 0xffff || !exact) return {};
+  const float twice = 2 * c.centre, most = std::max(std::fabs(twice), std::fabs(static_cast<float>(2 * count - 2) - twice));
+  const float largest = static_cast<float>(*std::max_element(gains.begin(), gains.end())) * most;
+  if (there != (1u << count) - 1 || twice != std::floor(twice) || largest > 0x1p11f) return {};
+  c.bytes = twice >= 0 && largest <= 127;
   return c;
+}
+
+// The gains as bytes; nothing if they are none.
+std::vector<int> GainsOf(const WeightView& w) {
+  if (w.gains == nullptr) return {1};
+  std::vector<int> gains;
+  for (int i = 0; i < 1 << w.gain_bits; ++i) {
+    const float gain = w.gain_values[i];
+    if (!(gain >= 0 && gain <= 16 && gain == std::floor(gain))) return {};
+    gains.push_back(static_cast<int>(gain));
+  }
+  return gains;
 }
 
 }  // namespace
@@ -292,26 +319,30 @@ bool DeviceWeight::SetBlocks(const WeightView& w, const std::vector<int>& gains)
 }
 
 bool DeviceWeight::SetPacked(const WeightView& w) {
-  if (w.form == Form::kGeneral) return false;
-  const FormTables& t = *w.tables;
-  const int gains = w.gains == nullptr ? 1 : 1 << w.gain_bits;
-  if (gains > 4 || (w.gains != nullptr && !t.integer_gains)) return false;
+  const Form form = HasTwoBits(w) ? Form::kTwoBits : w.form;
+  if (form == Form::kGeneral) return false;
+  const std::vector<int> gain_values = GainsOf(w);
+  if (gain_values.empty() || gain_values.size() > 4) return false;
   // Sums of bytes by bytes stay within 31 bits, and the numbers of tiles and panels times those of shares within 32.
   if (w.groups * kGroup > 1 << 16 || w.rows > 1 << 21) return false;
-  std::vector<int> gain_values = {1};
-  if (w.gains != nullptr) gain_values.assign(t.gain_bytes, t.gain_bytes + gains);
   PackedView& p = packed_view_;
-  p.form = w.form;
+  p.form = form;
   std::optional<Columns> columns;
-  if (w.form == Form::kNibbles) {
+  if (IsColumns(form)) {
     if (!CurrentDevice().hopper) return false;  // what multiplies by them is Hopper's
-    columns = ColumnsOf(w, gain_values);
+    columns = ColumnsOf(w, form, gain_values);
     if (!columns) return false;
     std::fill_n(p.points.centre, kGroup, columns->centre);
+    if (columns->bytes) {
+      p.bytes.base = kBytesBias;
+      p.bytes.centres = 0u - static_cast<uint32_t>(2 * columns->centre) * 0x01010101u;
+      p.bytes.bits = 7;
+    }
   } else if (!SetBlocks(w, gain_values)) {
     return false;
   }
   for (int i = 0; i < 4; ++i) p.points.gains |= static_cast<uint32_t>(gain_values[static_cast<size_t>(i) % gain_values.size()]) << (8 * i);
+  if (columns) p.bytes.gains = p.points.gains;
   p.rows = static_cast<int32_t>(w.rows);
   p.cols = static_cast<int32_t>(w.cols);
   p.groups = static_cast<int32_t>(w.groups);
@@ -323,13 +354,13 @@ bool DeviceWeight::SetPacked(const WeightView& w) {
   p.shares = std::min(p.tiles, waves * processors);
   std::vector<float> scales(static_cast<size_t>(p.tiles) * kPanelRows, 0.0f);
   for (int64_t n = 0; n < w.rows; ++n)
-    scales[static_cast<size_t>(n)] = w.row_scales[n] * w.level_weights[0] * (w.gains == nullptr ? w.gain_values[0] : 1);
+    scales[static_cast<size_t>(n)] = w.row_scales[n] * w.level_weights[0] * (w.gains == nullptr ? w.gain_values[0] : 1) * (columns ? 0.5f : 1);
   panels_ = Buffer<unsigned char>(static_cast<size_t>(p.tiles) * static_cast<size_t>(p.chunks) *
                                   static_cast<size_t>(PanelBytes(p.form)));
   p.panels = panels_.get();
   const dim3 grid(static_cast<unsigned>(p.tiles), static_cast<unsigned>(p.chunks));
   if (columns) {
-    PackNibbles<<<grid, 32>>>(p, general_view_, columns->codewords, panels_.get());
+    PackColumns<<<grid, 32>>>(p, general_view_, columns->codewords, panels_.get());
   } else {
     Pack<<<grid, 32>>>(p, general_view_, panels_.get());
   }

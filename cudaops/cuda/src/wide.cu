@@ -65,19 +65,6 @@ __device__ __forceinline__ void Clear(uint32_t* flags, int count) {
   for (int i = threadIdx.x; i < count; i += kThreads) flags[i] = 0;
 }
 
-// Four lanes q read eight groups each that lie next to each other, which are the steps of lanes of a panel; a piece of a slice wants the
-// four groups of a step. So they exchange words, of a group each: lane q gives its r-th one to lane r.
-__device__ __forceinline__ void ExchangeGroups(int q, uint32_t (&words)[4]) {
-  const auto exchange = [&](bool high, int bit, uint32_t& first, uint32_t& second) {
-    const uint32_t other = __shfl_xor_sync(0xffffffffu, high ? first : second, bit);
-    (high ? first : second) = other;
-  };
-  exchange(q & 2, 2, words[0], words[2]);
-  exchange(q & 2, 2, words[1], words[3]);
-  exchange(q & 1, 1, words[0], words[1]);
-  exchange(q & 1, 1, words[2], words[3]);
-}
-
 // Makes float16 numbers. A block per row of activations: a thread reads two coordinates of eight groups, and writes two pieces of a
 // slice, of two steps. Blocks are small, so that many rows are on their way at the same time. Loads of two chunks come before the stores
 // of the first, which the compiler could not tell from what is loaded.
@@ -102,7 +89,7 @@ __global__ void __launch_bounds__(kThreads) PrepareHalves(const __grid_constant_
     scale = __uint_as_float(static_cast<uint32_t>(254 - exponent) << 23);
     if (peak >= 0x7f800000u) step = __int_as_float(0x7fffffff), scale = 0;
   }
-  const ColumnPlace place(out.slices, blockIdx.x, columns, AllSlices(w.chunks, false));
+  const ColumnPlace place(out.slices, blockIdx.x, columns, AllSlices(w, false));
   const bool whole = Whole(w, a);
   const int steps = threadIdx.x % 4, pair = threadIdx.x / 4 % 4;  // the first of two steps, halved
   const int all = (w.chunks + 1) / 2 * 2;                          // whole warps
@@ -227,8 +214,8 @@ __global__ void __launch_bounds__(kThreads) PrepareBytes(const __grid_constant__
   choose(correction_peak, &correction_step, &correction_scale);
   if (peak >= 0x7f800000u) step = __int_as_float(0x7fffffff), scale = 0;  // and whatever the bytes are, results are NaN
   if (scale == 0) correction_scale = 0;
-  const int corrections = CorrectionSlices(w.chunks, true);
-  const ColumnPlace place(out.slices, blockIdx.x, columns, AllSlices(w.chunks, true));
+  const int corrections = CorrectionSlices(w.form, w.chunks, true);
+  const ColumnPlace place(out.slices, blockIdx.x, columns, AllSlices(w, true));
   constexpr float kRound = 3 << 22;
   int32_t added = 0;
   for (int chunk = first; chunk < all; chunk += kStride) {
@@ -267,15 +254,76 @@ __global__ void __launch_bounds__(kThreads) PrepareBytes(const __grid_constant__
   }
 }
 
+// The same for weights of single columns, of which nothing is missing: a thread reads four coordinates of eight groups, which make a piece
+// of two products, see column_bytes.cuh.
+template <typename T>
+__global__ void __launch_bounds__(kThreads) PrepareColumnBytes(const __grid_constant__ PackedView w, const T* a, int columns, WideActivations out,
+                                                               uint32_t* flags, int count) {
+  __shared__ uint32_t peak;
+  __shared__ int32_t sum;
+  LetNextKernelBegin();
+  if (threadIdx.x == 0) peak = 0, sum = 0;
+  __syncthreads();
+  WaitForKernelsAhead();
+  Clear(flags, count);
+  const T* from = a + static_cast<int64_t>(blockIdx.x) * w.cols;
+  const bool whole = Whole(w, a);
+  const int lane = threadIdx.x % 32, all = w.chunks * 8;
+  Eight<T> x[4];  // [coordinate]
+  const auto load = [&](int i) {
+    const int group = i / 8 * kPanelGroups + i % 4 * 8, coordinate = i / 4 % 2 * 4;
+#pragma unroll
+    for (int j = 0; j < 4; ++j) x[j] = LoadEight(w, from, group, coordinate + j, whole && group < w.groups);
+  };
+  uint32_t largest = 0;
+  for (int i = threadIdx.x; i < all; i += kThreads) {
+    load(i);
+#pragma unroll
+    for (int j = 0; j < 4; ++j) largest = max(largest, LargestOf(x[j]));
+  }
+  largest = __reduce_max_sync(0xffffffffu, largest);
+  if (lane == 0) atomicMax(&peak, largest);
+  __syncthreads();
+  float step = __uint_as_float(peak) / 127, scale = 1 / step;
+  if (!(scale > 0 && scale < INFINITY)) scale = 0;
+  if (peak >= 0x7f800000u) step = __int_as_float(0x7fffffff), scale = 0;  // and whatever the bytes are, results are NaN
+  const ColumnPlace place(out.slices, blockIdx.x, columns, AllSlices(w, true));
+  constexpr float kRound = 3 << 22;
+  int32_t added = 0;
+  for (int i = threadIdx.x; i < all; i += kThreads) {
+    if (kThreads < all) load(i);  // or it is still there
+    uint32_t words[8];
+#pragma unroll
+    for (int k = 0; k < 8; ++k) {
+      float group[4];
+#pragma unroll
+      for (int j = 0; j < 4; ++j) group[j] = __fmaf_rn(ToFloat(x[j].x[k]), scale, kRound);
+      words[k] = LowBytes(group);
+      added = DotBytes(w.bytes.base, words[k], added);
+    }
+    const int eights = i / 2 % 2, half = i % 2;
+#pragma unroll
+    for (int odd = 0; odd < 2; ++odd)
+      *place.Piece(i / 4, (2 * eights + odd) * 2 + half) = make_uint4(words[odd], words[2 + odd], words[4 + odd], words[6 + odd]);
+  }
+  added = __reduce_add_sync(0xffffffffu, added);
+  if (lane == 0) atomicAdd(&sum, added);
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    out.steps[blockIdx.x] = step;
+    out.added[blockIdx.x] = sum;
+  }
+}
+
 int64_t RoundUp(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
 // The cut that takes least by a count of cycles, with measured numbers: of a slice, which is what the tensor cores take, but with few
 // columns what the decoding takes; to begin; to finish a tile; and to hand sums over and add them up.
 WideCut CutOf(const PackedView& w, int64_t batch, bool bytes) {
   struct Width {
-    int columns, halves, bytes;  // cycles of a slice
+    int columns, halves, bytes, single;  // cycles of a slice; of bytes of weights of single columns
   };
-  constexpr Width kWidths[] = {{256, 1100, 1400}, {128, 840, 1050}, {64, 720, 900}};
+  constexpr Width kWidths[] = {{256, 1100, 1400, 1040}, {128, 840, 1050, 560}, {64, 720, 900, 400}};
   constexpr double kBegin = 5000, kBeginTogether = 4000, kTogether = 0.96;  // peers save what fetching costs
   WideCut best = {};
   double least = 0;
@@ -290,7 +338,7 @@ WideCut CutOf(const PackedView& w, int64_t batch, bool bytes) {
     return row_blocks * static_cast<int>((batch + columns - 1) / columns);
   };
   for (const Width& width : kWidths) {
-    const double chunk = static_cast<double>(AllSlices(w.chunks, bytes)) / w.chunks * (bytes ? width.bytes : width.halves);
+    const double chunk = static_cast<double>(AllSlices(w, bytes)) / w.chunks * (IsColumns(w.form) ? width.single : bytes ? width.bytes : width.halves);
     const double finish = 19 * width.columns;
     for (const int peers : {1, 2}) {
       // Blocks that stay, with whole tiles alone, or after the last one or two of each, cut evenly.
@@ -328,13 +376,13 @@ struct Workspace {
   Workspace(const PackedView& w, int64_t batch, bool eight_bits, const WideCut& cut, void* memory) {
     const int64_t rows = RoundUp(batch, 256);
     x.slices = static_cast<unsigned char*>(memory);
-    x.steps = reinterpret_cast<float*>(x.slices + rows * AllSlices(w.chunks, eight_bits) * kSliceBytes);
+    x.steps = reinterpret_cast<float*>(x.slices + rows * AllSlices(w, eight_bits) * kSliceBytes);
     x.corrections = reinterpret_cast<int32_t*>(x.steps + rows);
     x.added = x.corrections + rows;
     handover.sums = reinterpret_cast<uint4*>(x.added + rows);
     const int64_t left = HandsOver(cut) ? int64_t{cut.blocks} * cut.columns * kWideRows * 4 : 0;
     handover.ready = reinterpret_cast<uint32_t*>(reinterpret_cast<unsigned char*>(handover.sums) + left);
-    bytes = static_cast<size_t>(rows * AllSlices(w.chunks, eight_bits) * kSliceBytes + 12 * rows + left + 4 * Flags(cut));
+    bytes = static_cast<size_t>(rows * AllSlices(w, eight_bits) * kSliceBytes + 12 * rows + left + 4 * Flags(cut));
   }
 
   static int Flags(const WideCut& cut) { return cut.even > 0 ? kConsumerWarps * cut.blocks : 0; }
@@ -343,8 +391,9 @@ struct Workspace {
 template <typename T>
 void Prepare(const PackedView& w, const void* a, bool bytes, int64_t batch, int columns, const Workspace& to, int flags,
              cudaStream_t stream) {
-  LaunchOverlapped("prepare activations", bytes ? PrepareBytes<T> : PrepareHalves<T>, dim3(static_cast<unsigned>(batch)),
-                   kThreads, 0, true, stream, w, static_cast<const T*>(a), columns, to.x, to.handover.ready, flags);
+  const auto prepare = !bytes ? PrepareHalves<T> : IsColumns(w.form) ? PrepareColumnBytes<T> : PrepareBytes<T>;
+  LaunchOverlapped("prepare activations", prepare, dim3(static_cast<unsigned>(batch)), kThreads, 0, true, stream, w, static_cast<const T*>(a),
+                   columns, to.x, to.handover.ready, flags);
 }
 
 }  // namespace

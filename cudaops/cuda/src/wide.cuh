@@ -13,6 +13,7 @@
 #include <type_traits>
 #include <utility>
 
+#include "column_bytes.cuh"
 #include "device.h"
 #include "errors.h"
 #include "finish.cuh"
@@ -27,11 +28,12 @@
 
 namespace cosetq::cuda {
 
-// Slices of corrections come first.
-__host__ __device__ constexpr int CorrectionSlices(int chunks, bool bytes) { return bytes ? (chunks + 3) / 4 : 0; }
+// Slices of corrections come first, where something is missing of the centre.
+__host__ __device__ constexpr bool HasCorrections(Form form, bool bytes) { return bytes && !IsColumns(form); }
+__host__ __device__ constexpr int CorrectionSlices(Form form, int chunks, bool bytes) { return HasCorrections(form, bytes) ? (chunks + 3) / 4 : 0; }
 __host__ __device__ constexpr int PanelSlices(bool bytes) { return bytes ? 2 : 4; }
-__host__ __device__ constexpr int AllSlices(int chunks, bool bytes) {
-  return CorrectionSlices(chunks, bytes) + chunks * PanelSlices(bytes);
+__host__ __device__ constexpr int AllSlices(const PackedView& w, bool bytes) {
+  return CorrectionSlices(w.form, w.chunks, bytes) + w.chunks * PanelSlices(bytes);
 }
 
 // One instance for float16 and one for bytes, each in a file of its own, so that they compile side by side.
@@ -63,6 +65,7 @@ __global__ void __launch_bounds__(kWideThreads, 1)
     Wide(const __grid_constant__ PackedView w, WideActivations x, Handover handover, WideCut cut, Results y) {
 #if __CUDA_ARCH_FEAT_SM90_ALL
   constexpr int kSums = kColumns / 2, kSliceParts = kParts / PanelSlices(kBytes);
+  constexpr bool kCorrections = HasCorrections(kForm, kBytes), kTable = !IsColumns(kForm);
   using Sum = std::conditional_t<kBytes, int, float>;
   LetNextKernelBegin();
   extern __shared__ __align__(1024) unsigned char memory[];
@@ -83,14 +86,14 @@ __global__ void __launch_bounds__(kWideThreads, 1)
     return place;
   };
   // Where the slices of corrections begin that go with a chunk.
-  const int corrections = CorrectionSlices(w.chunks, kBytes);
+  const int corrections = CorrectionSlices(kForm, w.chunks, kBytes);
   const auto correction_of = [&](int chunk) { return chunk * corrections / w.chunks; };
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   if (threadIdx.x == kConsumers) {
     for (uint64_t& barrier : shared.told) InitBarrier(static_cast<uint32_t>(__cvta_generic_to_shared(&barrier)), max(cut.splits - 1, 1));
     ring.Create();
   }
-  if (warp < kConsumerWarps) {
+  if (kTable && warp < kConsumerWarps) {
     if constexpr (kBytes) {
       Table<kForm, kConsumers>(w.bytes).Store(table);
     } else {
@@ -109,11 +112,11 @@ __global__ void __launch_bounds__(kWideThreads, 1)
       for (Segment s; segments.Next(s);) {
         const int column_tile = place_of(s).column_tile;
         const unsigned char* slices =
-            x.slices + static_cast<int64_t>(column_tile) * AllSlices(w.chunks, kBytes) * ring.kStageBytes;
+            x.slices + static_cast<int64_t>(column_tile) * AllSlices(w, kBytes) * ring.kStageBytes;
         const auto fill = [&](int first, int last) {
           ring.Fill(slices + static_cast<int64_t>(first) * ring.kStageBytes, last - first);
         };
-        if (kBytes) fill(correction_of(s.first), correction_of(s.last));
+        if (kCorrections) fill(correction_of(s.first), correction_of(s.last));
         fill(corrections + s.first * PanelSlices(kBytes), corrections + s.last * PanelSlices(kBytes));
       }
     }
@@ -145,7 +148,7 @@ __global__ void __launch_bounds__(kWideThreads, 1)
       panel = PanelStream<kForm>(panels, s.first, s.last - s.first, lane);
       first_gains = panel.LoadGains(panels[s.first], lane);
       next_gains = panel.LoadNextGains(lane);
-      if (kBytes) {
+      if (kCorrections) {
         for (int chunk = s.first + lane; chunk < s.last; chunk += 32) panel.PrefetchGains(panels[chunk]);
         load_gains(correction_of(s.first));
       }
@@ -154,7 +157,6 @@ __global__ void __launch_bounds__(kWideThreads, 1)
     WaitForKernelsAhead();
     const uint32_t lane_table = static_cast<uint32_t>(__cvta_generic_to_shared(table)) + lane * 4;
     const HalfPoints points(w);
-    const uint32_t base = w.bytes.base;
     int released = -1;  // the slot before this one, once there is one
     bool left = false;  // sums that nobody has been told of
     while (more) {
@@ -185,7 +187,7 @@ __global__ void __launch_bounds__(kWideThreads, 1)
       };
       constexpr std::integral_constant<int, 0> kFirst;
       constexpr std::integral_constant<int, 1> kSecond;
-      if constexpr (kBytes) {
+      if constexpr (kCorrections) {
         const int first_correction = correction_of(s.first), last_correction = correction_of(s.last);
         const auto expand = [&](int slice, int part) {
 #pragma unroll
@@ -217,7 +219,7 @@ __global__ void __launch_bounds__(kWideThreads, 1)
         }
       }
       // Registers are a part ahead of the products. Look-ups of bytes are another part ahead of those.
-      PartWords<kForm> words;
+      std::conditional_t<IsColumns(kForm), ColumnPart<kForm>, PartWords<kForm>> words;
       std::conditional_t<kBytes, uint32_t[2][2], HalfPoints::Gains> gains;
       const auto expand_gains = [&](uint32_t packed) {
         if constexpr (kBytes) {
@@ -229,16 +231,26 @@ __global__ void __launch_bounds__(kWideThreads, 1)
       expand_gains(first_gains);
       const auto look_up = [&](auto part) {
         constexpr int kPart = decltype(part)::value;
-        if constexpr (kBytes) {
+        if constexpr (IsColumns(kForm)) {
+          TakePart<kForm, kPart>(panel.codes, words);
+        } else if constexpr (kBytes) {
           LookUpPart<kForm, kPart>(panel.codes, lane_table, words);
         } else {
           DecodePart<kForm, kPart>(panel.codes, lane_table, points, gains, a[kPart % 2]);
         }
         panel.Refill(kPart * kPartSteps, kPart * kPartSteps + kPartSteps - 1);
       };
+      const auto combine = [&](auto part) {
+        constexpr int kPart = decltype(part)::value;
+        if constexpr (IsColumns(kForm)) {
+          CombineColumns<kForm, kPart>(words, gains, w.bytes, a[kPart % 2]);
+        } else {
+          CombinePart<kForm, kPart>(words, gains, w.bytes, a[kPart % 2]);
+        }
+      };
       look_up(kFirst);
       if constexpr (kBytes) {
-        CombinePart<kForm, 0>(words, gains, base, a[0]);
+        combine(kFirst);
         look_up(kSecond);
       }
       if (left) handover.Tell();
@@ -252,7 +264,7 @@ __global__ void __launch_bounds__(kWideThreads, 1)
             if (chunks == 1) return;
             expand_gains(next_gains);
           }
-          if constexpr (kBytes) CombinePart<kForm, kNext>(words, gains, base, a[kNext % 2]);
+          if constexpr (kBytes) combine(std::integral_constant<int, kNext>{});
           if (kAhead == 0) {
             if (kBytes && panel.left == 0) return;
             panel.Advance(lane);
@@ -266,7 +278,7 @@ __global__ void __launch_bounds__(kWideThreads, 1)
       const Segment done = s;
       more = segments.Next(s);
       if (more) begin();
-      if (!kBytes) factors.Wait();
+      if (!kCorrections) factors.Wait();
       const bool begun = cut.splits == 1 && done.last < w.chunks;  // for another block to finish
       const Pieces own(kColumns / kPieceColumns, begun ? -1 : cut.splits > 1 ? ClusterRank() : 0, cut.splits);
       if (begun || cut.splits > 1) handover.Leave(sums, own);
@@ -323,6 +335,11 @@ template <bool kBytes>
 void MultiplyWide(const PackedView& w, const WideActivations& x, const Handover& handover, const WideCut& cut, const Results& y,
                   cudaStream_t stream) {
   switch (w.form) {
+    case Form::kNibbles:
+      if constexpr (kBytes) return LaunchWide<Form::kNibbles, kBytes>(w, x, handover, cut, y, stream);
+    case Form::kTwoBits:
+      if constexpr (kBytes) return LaunchWide<Form::kTwoBits, kBytes>(w, x, handover, cut, y, stream);
+      throw Error("float16 activations have another kernel with weights of single columns");
     case Form::kOneByte:
       return LaunchWide<Form::kOneByte, kBytes>(w, x, handover, cut, y, stream);
     case Form::kTwoByte:

@@ -71,6 +71,7 @@ void TestCudaDecode() {
     options.centre = 2;
     options.centre_step = 0.5f;
     run(CodecNamed("z1:16"), options);
+    run(CodecNamed("z1:4"), options);
   }
 }
 

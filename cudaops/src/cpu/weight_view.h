@@ -34,6 +34,7 @@ enum class Form {
   kTwoByte,     // two levels, a byte per digit
   kNibbleByte,  // two levels, fine digits of four bits
   kNibbles,     // blocks of one column, one level, digits of four bits
+  kTwoBits,     // the same of two bits, which the GPU's kernels alone tell from kGeneral
 };
 
 // Elements of one group of one row.

@@ -1,7 +1,7 @@
 // Rows of activations as the kernels for weights of single columns take them.
 
-#ifndef COSETQ_CUDA_NIBBLES_ROWS_H_
-#define COSETQ_CUDA_NIBBLES_ROWS_H_
+#ifndef COSETQ_CUDA_HALF_ROWS_H_
+#define COSETQ_CUDA_HALF_ROWS_H_
 
 #include <cuda_fp16.h>
 
@@ -11,7 +11,7 @@ namespace cosetq::cuda {
 
 // Coordinate j of group i of row n is data[n * row_stride + j * coordinate_stride + i], and 0 from the last group on. Strides are
 // multiples of eight numbers, data is one of 16 bytes.
-struct NibbleRows {
+struct HalfRows {
   const __half* data;
   int rows;
   int64_t row_stride, coordinate_stride;
@@ -21,4 +21,4 @@ struct NibbleRows {
 
 }  // namespace cosetq::cuda
 
-#endif  // COSETQ_CUDA_NIBBLES_ROWS_H_
+#endif  // COSETQ_CUDA_HALF_ROWS_H_

@@ -1,4 +1,4 @@
-// The kernel of nibbles_many.h.
+// The kernel of columns_many.h.
 //
 // A tile is 128 rows of the weight by kColumns rows of activations, the columns of its product. Each of two warp groups multiplies 64
 // rows, a row tile per warp. A slice is 64 groups of one coordinate: what two panels have words of, and what the copy engine fetches as it
@@ -6,16 +6,16 @@
 // the next tile while this one is finished. Lanes make float16 numbers of the words of the next slice, in registers, while the tensor
 // cores multiply by this one.
 
-#ifndef COSETQ_CUDA_NIBBLES_MANY_CUH_
-#define COSETQ_CUDA_NIBBLES_MANY_CUH_
+#ifndef COSETQ_CUDA_COLUMNS_MANY_CUH_
+#define COSETQ_CUDA_COLUMNS_MANY_CUH_
 
 #include <cuda.h>
 
+#include "column_halves.cuh"
+#include "columns_many.h"
 #include "device.h"
 #include "errors.h"
 #include "finish.cuh"
-#include "nibbles.cuh"
-#include "nibbles_many.h"
 #include "overlap.h"
 #include "pipeline.cuh"
 #include "slice_ring.cuh"
@@ -80,15 +80,15 @@ struct ManyRing : SliceRing<kColumns, kColumns == 256 ? 6 : kColumns == 128 ? 8 
   uint32_t told_ = 0;
 };
 
-// Pairs of panels on their way through a lane's registers: kVectors of the four vectors that it has of each.
-template <int kVectors>
+// Pairs of panels on their way through a lane's registers: kVectors of the vectors that it has of each.
+template <Form kForm, int kVectors>
 class PairStream {
  public:
   PairStream() = default;
   __device__ __forceinline__ PairStream(const TilePanels& panels, int chunks, int first, int last, int lane)
-      : chunk_(first * kPairPanels), chunks_(chunks), left_(last - first) {
+      : stride_(static_cast<int>(panels.stride)), chunk_(first * kPairPanels), chunks_(chunks), left_(last - first) {
     at_ = panels[chunk_] + lane * 16;
-    gains_at_ = static_cast<int>(PanelVectors(Form::kNibbles)) * 512 - lane * 12;
+    gains_at_ = PanelVectors(kForm) * 512 - lane * 12;
     Second();
 #pragma unroll
     for (int v = 0; v < kVectors; ++v) Load(v, v);
@@ -96,26 +96,26 @@ class PairStream {
   }
 
   // The gains of the pair whose first slice is to be decoded next.
-  __device__ __forceinline__ void Expand(const NibbleGains::Table& table, NibbleGains (&gains)[kPairPanels]) const {
+  __device__ __forceinline__ void Expand(const typename ColumnGains<kForm>::Table& table, ColumnGains<kForm> (&gains)[kPairPanels]) const {
 #pragma unroll
     for (int i = 0; i < kPairPanels; ++i) gains[i].Expand(table, gains_[i]);
   }
 
   // Decodes the slice of a coordinate, and makes room of what is used up.
   template <int kCoordinate>
-  __device__ __forceinline__ void Decode(const NibbleGains (&gains)[kPairPanels], uint32_t (&a)[kSliceUnits][4]) {
-    constexpr int kVector = kCoordinate / 2;
-    const uint4 &first = vectors_[kVector % kVectors][0], &second = vectors_[kVector % kVectors][1];
-    gains[0].Decode(kCoordinate % 2 == 0 ? first.x : first.z, 0, a[0]);
-    gains[0].Decode(kCoordinate % 2 == 0 ? first.y : first.w, 1, a[1]);
-    gains[1].Decode(kCoordinate % 2 == 0 ? second.x : second.z, 0, a[2]);
-    gains[1].Decode(kCoordinate % 2 == 0 ? second.y : second.w, 1, a[3]);
-    if constexpr (kCoordinate % 2 == 1) {
-      constexpr int kNext = (kVector + kVectors) % 4;
+  __device__ __forceinline__ void Decode(const ColumnGains<kForm> (&gains)[kPairPanels], uint32_t (&a)[kSliceUnits][4]) {
+    constexpr int kOfVector = VectorCoordinates(kForm), kVector = kCoordinate / kOfVector;
+#pragma unroll
+    for (int i = 0; i < kPairPanels; ++i) {
+#pragma unroll
+      for (int s = 0; s < 2; ++s) gains[i].Decode(vectors_[kVector % kVectors][i], kCoordinate, s, a[2 * i + s]);
+    }
+    if constexpr (kCoordinate % kOfVector == kOfVector - 1) {
+      constexpr int kNext = (kVector + kVectors) % PanelVectors(kForm);
       if constexpr (kNext == 0) {  // of the next pair from now on; the last one is loaded again, for nobody
         if (--left_ > 0) {
           chunk_ += kPairPanels;
-          at_ += kPairPanels * kNibblePanel;
+          at_ += int64_t{kPairPanels} * stride_;
         }
         Second();
         LoadGains();
@@ -125,7 +125,7 @@ class PairStream {
   }
 
  private:
-  __device__ __forceinline__ void Second() { second_ = chunk_ + 1 < chunks_ ? kNibblePanel : 0; }
+  __device__ __forceinline__ void Second() { second_ = chunk_ + 1 < chunks_ ? stride_ : 0; }
   __device__ __forceinline__ void Load(int to, int v) {
     vectors_[to][0] = __ldg(reinterpret_cast<const uint4*>(at_ + v * 512));
     vectors_[to][1] = __ldg(reinterpret_cast<const uint4*>(at_ + second_ + v * 512));
@@ -138,7 +138,7 @@ class PairStream {
   uint4 vectors_[kVectors][kPairPanels];
   uint32_t gains_[kPairPanels];
   const unsigned char* at_;
-  int gains_at_, second_, chunk_, chunks_, left_;
+  int gains_at_, stride_, second_, chunk_, chunks_, left_;
 };
 
 template <int kColumns>
@@ -157,7 +157,7 @@ constexpr int ManySharedBytes(int splits) {
   return ManyRing<kColumns>::kStages * ManyRing<kColumns>::kStageBytes + shared + sums;
 }
 
-template <int kColumns>
+template <Form kForm, int kColumns>
 __global__ void __launch_bounds__(kManyThreads, 1)
     Many(const __grid_constant__ PackedView w, const __grid_constant__ CUtensorMap rows, const float* steps, ManyCut cut, Results y) {
 #if __CUDA_ARCH_FEAT_SM90_ALL
@@ -211,9 +211,9 @@ __global__ void __launch_bounds__(kManyThreads, 1)
     ring.JoinConsumers();
     const int group = warp / 4;
     auto& factors = shared.factors[group];
-    PairStream<kColumns == 256 ? 2 : 4> stream;
-    NibbleGains gains[kPairPanels];
-    const NibbleGains::Table table(w);
+    PairStream<kForm, PanelVectors(kForm) / (kColumns == 256 ? 2 : 1)> stream;
+    ColumnGains<kForm> gains[kPairPanels];
+    const typename ColumnGains<kForm>::Table table(w);
     const auto begin = [&](int tile) {
       // Warps past the last tile multiply another's weights, since all of a warp group must come along.
       const int row_tile = min(place_of(tile).row_block * kConsumerWarps + warp, w.tiles - 1);
@@ -229,7 +229,7 @@ __global__ void __launch_bounds__(kManyThreads, 1)
         for (int i = thread; i < kColumns; i += kGroupThreads) factors.steps[i] = steps == nullptr ? 1 : __ldcg(steps + min(column + i, y.batch - 1));
         if (thread < kGroupRows) {
           const int row = min(place.row_block * kWideRows + group * kGroupRows + thread, w.rows - 1);
-          factors.scales[thread] = w.scales[row] / kNibbleUnit;
+          factors.scales[thread] = w.scales[row] * kHalvesScale;
           factors.offsets[thread] = w.offsets == nullptr ? 0 : w.offsets[row];
         }
       }
@@ -294,4 +294,4 @@ __global__ void __launch_bounds__(kManyThreads, 1)
 }  // namespace
 }  // namespace cosetq::cuda
 
-#endif  // COSETQ_CUDA_NIBBLES_MANY_CUH_
+#endif  // COSETQ_CUDA_COLUMNS_MANY_CUH_

@@ -1,8 +1,8 @@
-#include "nibbles_many.h"
+#include "columns_many.h"
 
 #include <algorithm>
 
-#include "nibbles_many.cuh"
+#include "columns_many.cuh"
 
 namespace cosetq::cuda {
 namespace {
@@ -21,7 +21,7 @@ decltype(&cuTensorMapEncodeTiled) Encoder() {
 }
 
 // Slices of so many rows: groups, coordinates, rows.
-CUtensorMap MapOf(const NibbleRows& a, int rows) {
+CUtensorMap MapOf(const HalfRows& a, int rows) {
   const cuuint64_t sizes[] = {static_cast<cuuint64_t>(a.groups), kGroup, static_cast<cuuint64_t>(a.rows)};
   const cuuint64_t strides[] = {static_cast<cuuint64_t>(a.coordinate_stride) * 2, static_cast<cuuint64_t>(a.row_stride) * 2};
   const cuuint32_t box[] = {kPairGroups, 1, static_cast<cuuint32_t>(rows)}, steps[] = {1, 1, 1};
@@ -33,9 +33,9 @@ CUtensorMap MapOf(const NibbleRows& a, int rows) {
   return map;
 }
 
-template <int kColumns>
-void Launch(const PackedView& w, const NibbleRows& a, const ManyCut& cut, const Results& y, cudaStream_t stream) {
-  const auto kernel = Many<kColumns>;
+template <Form kForm, int kColumns>
+void Launch(const PackedView& w, const HalfRows& a, const ManyCut& cut, const Results& y, cudaStream_t stream) {
+  const auto kernel = Many<kForm, kColumns>;
   const int shared = ManySharedBytes<kColumns>(cut.splits);
   Check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared), "reserve shared memory");
   LaunchClusters("multiply many rows", kernel, dim3(static_cast<unsigned>(cut.blocks)), kManyThreads, static_cast<size_t>(shared),
@@ -77,16 +77,17 @@ ManyCut CutOf(const PackedView& w, int batch) {
   return best;
 }
 
-void Multiply(const PackedView& w, const NibbleRows& a, void* y, bool half_y, const ManyCut& cut, cudaStream_t stream) {
-  const auto launch = cut.columns == 256 ? Launch<256> : cut.columns == 128 ? Launch<128> : Launch<64>;
+template <Form kForm>
+void LaunchCut(const PackedView& w, const HalfRows& a, void* y, bool half_y, const ManyCut& cut, cudaStream_t stream) {
+  const auto launch = cut.columns == 256 ? Launch<kForm, 256> : cut.columns == 128 ? Launch<kForm, 128> : Launch<kForm, 64>;
   launch(w, a, cut, {y, a.rows, w.rows, half_y}, stream);
 }
 
 }  // namespace
 
-bool NibblesMany(const PackedView& w, const NibbleRows& a, void* y, bool half_y, cudaStream_t stream) {
+bool ColumnsMany(const PackedView& w, const HalfRows& a, void* y, bool half_y, cudaStream_t stream) {
   if (!CurrentDevice().hopper || CurrentDevice().shared_limit < ManySharedBytes<256>(1)) return false;
-  Multiply(w, a, y, half_y, CutOf(w, a.rows), stream);
+  (w.form == Form::kTwoBits ? LaunchCut<Form::kTwoBits> : LaunchCut<Form::kNibbles>)(w, a, y, half_y, CutOf(w, a.rows), stream);
   return true;
 }
 

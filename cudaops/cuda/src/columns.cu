@@ -1,12 +1,11 @@
-#include "nibbles.h"
+#include "columns.h"
 
 #include <cuda_fp16.h>
 
 #include "activations.cuh"
+#include "columns_many.h"
 #include "device.h"
 #include "errors.h"
-#include "nibbles_few.h"
-#include "nibbles_many.h"
 #include "overlap.h"
 
 namespace cosetq::cuda {
@@ -16,7 +15,7 @@ constexpr int kParts = 2;                         // of a coordinate, a warp eac
 constexpr int kThreads = 32 * kGroup * kParts;    // of a block that makes a row ready
 constexpr int kHeld = 8;                          // pairs of groups that a thread reads once; of long rows others, twice
 
-// Rows made ready, [part][row][coordinate][group], and their steps.
+// Rows made ready, [row][coordinate][group], and their steps.
 struct ReadyRows {
   int groups;  // padded to whole panels
   __half* data;
@@ -31,9 +30,9 @@ struct ReadyRows {
 };
 
 // Makes a row float16, a block each. Floats are scaled by a power of two of their own, so that the largest has a float16 number with
-// room to spare; what rounding leaves of them are the rests, if they are wanted.
+// room to spare.
 template <typename T>
-__global__ void __launch_bounds__(kThreads) Prepare(const __grid_constant__ PackedView w, const T* a, ReadyRows out, __half* rests) {
+__global__ void __launch_bounds__(kThreads) Prepare(const __grid_constant__ PackedView w, const T* a, ReadyRows out) {
   __shared__ uint32_t peak;
   LetNextKernelBegin();
   if (threadIdx.x == 0) peak = 0;
@@ -68,12 +67,7 @@ __global__ void __launch_bounds__(kThreads) Prepare(const __grid_constant__ Pack
   const int64_t row = (static_cast<int64_t>(blockIdx.x) * kGroup + coordinate) * out.groups;
   const auto store = [&](int group, float x, float y) {
     if (group >= out.groups) return;
-    x *= scale, y *= scale;
-    const __half2 halves = __floats2half2_rn(x, y);
-    *reinterpret_cast<__half2*>(out.data + row + group) = halves;
-    if (rests == nullptr) return;
-    const float2 taken = __half22float2(halves);
-    *reinterpret_cast<__half2*>(rests + row + group) = __floats2half2_rn((x - taken.x) * kRestScale, (y - taken.y) * kRestScale);
+    *reinterpret_cast<__half2*>(out.data + row + group) = __floats2half2_rn(x * scale, y * scale);
   };
 #pragma unroll
   for (int i = 0; i < kHeld; ++i) store(first + i * kStride, held[i].x, held[i].y);
@@ -82,33 +76,25 @@ __global__ void __launch_bounds__(kThreads) Prepare(const __grid_constant__ Pack
 
 // Rows as the kernels want them: as they are, if they lie so.
 template <typename T>
-NibbleRows Ready(const PackedView& w, const T* a, int rows, int parts, void* workspace, cudaStream_t stream) {
+HalfRows Ready(const PackedView& w, const T* a, int rows, void* workspace, cudaStream_t stream) {
   if constexpr (sizeof(T) == 2) {
     if (w.cols % (8 * kGroup) == 0 && reinterpret_cast<uintptr_t>(a) % 16 == 0) return {a, rows, w.cols, w.groups, w.groups, nullptr};
   }
-  const ReadyRows ready(w, int64_t{rows} * parts, workspace);
-  const int64_t stride = int64_t{kGroup} * ready.groups;
-  LaunchOverlapped("make activations ready", Prepare<T>, dim3(static_cast<unsigned>(rows)), kThreads, 0, CurrentDevice().hopper, stream, w,
-                   a, ready, parts > 1 ? ready.data + rows * stride : nullptr);
-  return {ready.data, rows * parts, stride, ready.groups, ready.groups, sizeof(T) == 4 ? ready.steps : nullptr};
+  const ReadyRows ready(w, rows, workspace);
+  LaunchOverlapped("make activations ready", Prepare<T>, dim3(static_cast<unsigned>(rows)), kThreads, 0, CurrentDevice().hopper, stream, w, a, ready);
+  return {ready.data, rows, int64_t{kGroup} * ready.groups, ready.groups, ready.groups, sizeof(T) == 4 ? ready.steps : nullptr};
 }
-
-// Floats have more digits than float16, and half as many rows leave room for them.
-int PartsOf(int64_t rows, bool half) { return !half && 2 * rows <= kMaxFewRows ? 2 : 1; }
 
 template <typename T>
 void Multiply(const PackedView& w, const T* a, int rows, void* y, bool half_y, void* workspace, cudaStream_t stream) {
-  const int parts = PartsOf(rows, sizeof(T) == 2);
-  const NibbleRows ready = Ready(w, a, rows, parts, workspace, stream);
-  if (rows <= kMaxFewRows ? !NibblesFew(w, ready, parts, y, half_y, stream) : !NibblesMany(w, ready, y, half_y, stream))
-    throw Error("the device has too little shared memory");
+  if (!ColumnsMany(w, Ready(w, a, rows, workspace, stream), y, half_y, stream)) throw Error("the device has too little shared memory");
 }
 
 }  // namespace
 
-size_t NibblesWorkspace(const PackedView& w, int64_t batch) { return ReadyRows(w, batch * PartsOf(batch, false), nullptr).bytes; }
+size_t ColumnsWorkspace(const PackedView& w, int64_t batch) { return ReadyRows(w, batch, nullptr).bytes; }
 
-void NibblesLinear(const PackedView& w, const void* a, bool half_a, int64_t batch, void* y, bool half_y, void* workspace,
+void ColumnsLinear(const PackedView& w, const void* a, bool half_a, int64_t batch, void* y, bool half_y, void* workspace,
                    cudaStream_t stream) {
   const auto rows = static_cast<int>(batch);
   half_a ? Multiply(w, static_cast<const __half*>(a), rows, y, half_y, workspace, stream)

@@ -1,0 +1,58 @@
+// Weights of single columns as bytes, for wgmma.
+//
+// Steps are not those of views.h, since a lane's vectors are to be used up one after the other: step 4b + 2m + e is of block b, that is, of
+// coordinates 4b up; its first half of groups 8 * 2m + 2t + e, its second half of those eight further.
+
+#ifndef COSETQ_CUDA_COLUMN_BYTES_CUH_
+#define COSETQ_CUDA_COLUMN_BYTES_CUH_
+
+#include "operands.cuh"
+
+namespace cosetq::cuda {
+
+constexpr uint32_t kBytesBias = 0x80808080u;
+
+// Whether bytes hold all weights.
+inline bool HasColumnBytes(const PackedView& w) { return IsColumns(w.form) && w.bytes.base == kBytesBias; }
+
+// The digits of part p, [eight of its two][e], in which those of all rows are: two of its steps.
+template <Form kForm>
+struct ColumnPart {
+  uint32_t digits[kForm == Form::kTwoBits ? 1 : 2][2];
+};
+
+template <Form kForm, int kPart>
+__device__ __forceinline__ void TakePart(const PanelCodes<kForm>& codes, ColumnPart<kForm>& part) {
+  constexpr int kBlock = kPart / 2, kEights = kForm == Form::kTwoBits ? 1 : 2;
+#pragma unroll
+  for (int i = 0; i < kEights; ++i) {
+    constexpr int kEight = kPart % 2 * 2;
+    const uint32_t first = codes.words[ColumnWord(kForm, 4 * kBlock, kEight + i)], second = codes.words[ColumnWord(kForm, 4 * kBlock + 2, kEight + i)];
+    part.digits[i][0] = __byte_perm(first, second, 0x5410);
+    part.digits[i][1] = __byte_perm(first, second, 0x7632);
+  }
+}
+
+template <Form kForm, int kPart>
+__device__ __forceinline__ void CombineColumns(const ColumnPart<kForm>& part, const uint32_t gains[2][2], const ByteView& bytes, PartA<true>& a) {
+  constexpr uint32_t kMask = kForm == Form::kTwoBits ? 0x03030303u : 0x0f0f0f0fu;
+#pragma unroll
+  for (int e = 0; e < 2; ++e) {
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const int eight = kPart % 2 * 2 + i;
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const uint32_t gain = __byte_perm(gains[half][eight / 2], 0, 0x4440 | (eight % 2 * 2 + e));
+        const uint32_t digits = part.digits[kForm == Form::kTwoBits ? 0 : i][e];
+        const int place = DigitPlace(kForm, half, eight);
+        const uint32_t twice = place == 0 ? (digits & kMask) * 2 : digits >> (place - 1) & 2 * kMask;
+        a[e][2 * i + half] = (twice + bytes.centres) * gain + bytes.base;
+      }
+    }
+  }
+}
+
+}  // namespace cosetq::cuda
+
+#endif  // COSETQ_CUDA_COLUMN_BYTES_CUH_
