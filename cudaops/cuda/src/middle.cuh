@@ -2,7 +2,7 @@
 //
 // A cluster takes a range of bands of 64 rows, each of its blocks a part of the columns, whose activations it keeps in shared memory
 // as B of wgmma, in high and low bytes: a warp group multiplies a band by them, chunk after chunk, a warp a tile of 16 rows, with its
-// weights as A in registers. The gains are A for what is missing of the centre, and sums begin with what the biases of bytes add too
+// weights as A in registers. The gains are A for what is missing of the centre, if something is, and sums begin with what the biases of bytes add too
 // much (activations.cuh). Panels come through a ring in shared memory, private to a warp.
 //
 // Blocks send each other the sums that each of them finishes, as floats, which are added up in a fixed order. Bands are taken in passes,
