@@ -204,7 +204,7 @@ func TestNativeFeedbackChangesNothing(t *testing.T) {
 
 // BenchmarkEncode codes N(0,1) at the nominal step on one core.
 func BenchmarkEncode(b *testing.B) {
-	for _, codec := range []string{"d4:4,4:g3,4,5,6", "d4:2,4:g3,4,5,7", "d4:4:g3,4,5,7", "z1:16:g3,4,5,6"} {
+	for _, codec := range []string{"d4:4,4:g3,4,5,6", "d4:2,4:g3,4,5,7", "d4:4:g3,4,5,7", "z1:16:g3,4,5,6", "z1:4:g3,4,5,7"} {
 		c, err := lattice.ParseCodec(codec)
 		if err != nil {
 			b.Fatal(err)
@@ -231,6 +231,11 @@ func BenchmarkEncode(b *testing.B) {
 						least = min(least, time.Since(start))
 					}
 					b.ReportMetric(float64(len(src.w))/least.Seconds()/1e9, "Gweights/s")
+					lost := 0.0
+					for _, x := range sse {
+						lost += x
+					}
+					b.ReportMetric(lost/float64(len(src.w)), "squared-error")
 				})
 			}
 			run("encode", func() error { return coder.EncodeRows(codes.Indices, codes.Gains, sse, work) })

@@ -80,7 +80,7 @@ CODECS = {
     "z1:16": dict(dim=1, elements=4, books=[16], level_weights=[1], gains=[3, 4, 5, 6], centre=[0.5],
                   slots=[[0, 0, 1, 1, 2, 2, 3, 3], [1, 16] * 4, [16] * 8, [0] * 8], radices=[16], reach=8, step=0.0719),
     "z1:4": dict(dim=1, elements=2, books=[4], level_weights=[1], gains=[3, 4, 5, 7], centre=[0.5],
-                 slots=[[0] * 4 + [1] * 4, [1, 4, 16, 64] * 2, [4] * 8, [0] * 8], radices=[4], reach=2, step=0.2213),
+                 slots=[[0] * 4 + [1] * 4, [1, 4, 16, 64] * 2, [4] * 8, [0] * 8], radices=[4], reach=2, step=0.2195),
 }
 
 

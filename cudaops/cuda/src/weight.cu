@@ -203,7 +203,7 @@ std::vector<int> GainsOf(const WeightView& w) {
   std::vector<int> gains;
   for (int i = 0; i < 1 << w.gain_bits; ++i) {
     const float gain = w.gain_values[i];
-    if (!(gain >= 0 && gain <= 16 && gain == std::floor(gain))) return {};
+    if (!IsIntegerGain(gain)) return {};
     gains.push_back(static_cast<int>(gain));
   }
   return gains;

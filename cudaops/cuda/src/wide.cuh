@@ -336,10 +336,13 @@ void MultiplyWide(const PackedView& w, const WideActivations& x, const Handover&
                   cudaStream_t stream) {
   switch (w.form) {
     case Form::kNibbles:
-      if constexpr (kBytes) return LaunchWide<Form::kNibbles, kBytes>(w, x, handover, cut, y, stream);
     case Form::kTwoBits:
-      if constexpr (kBytes) return LaunchWide<Form::kTwoBits, kBytes>(w, x, handover, cut, y, stream);
-      throw Error("float16 activations have another kernel with weights of single columns");
+      if constexpr (kBytes) {
+        return w.form == Form::kNibbles ? LaunchWide<Form::kNibbles, kBytes>(w, x, handover, cut, y, stream)
+                                        : LaunchWide<Form::kTwoBits, kBytes>(w, x, handover, cut, y, stream);
+      } else {
+        throw Error("float16 activations have another kernel with weights of single columns");
+      }
     case Form::kOneByte:
       return LaunchWide<Form::kOneByte, kBytes>(w, x, handover, cut, y, stream);
     case Form::kTwoByte:

@@ -241,7 +241,7 @@ Form RecogniseForm(const WeightView& v, FormTables* t) {
   t->integer_gains = true;
   for (int i = 0; i < 64; ++i) {
     const float gain = v.gain_values[i % gains];
-    const bool fits = gain == std::floor(gain) && gain >= 0 && gain <= 16;
+    const bool fits = IsIntegerGain(gain);
     t->integer_gains = t->integer_gains && fits;
     t->gain_bytes[i] = fits ? static_cast<uint8_t>(gain) : 0;
   }

@@ -7,6 +7,7 @@
 #ifndef COSETQ_CPU_WEIGHT_VIEW_H_
 #define COSETQ_CPU_WEIGHT_VIEW_H_
 
+#include <math.h>
 #include <stdint.h>
 
 #include "cosetq/schema.h"
@@ -107,6 +108,9 @@ struct WordTables {
   float rest[kGroup];  // -r / kappa
 };
 
+// Whether a gain is one that kernels with integers take.
+inline bool IsIntegerGain(float gain) { return gain >= 0 && gain <= 16 && gain == floorf(gain); }
+
 // Tables of a weight whose form is not kGeneral. Level 0 is the finest; a table of four-bit digits
 // uses 16 entries. Blocks of one column count as four equal coordinates.
 struct FormTables {
@@ -130,7 +134,7 @@ struct FormTables {
   int ratio_log2;
   // The gains as bytes, repeated to 64 entries; valid when integer_gains.
   alignas(64) uint8_t gain_bytes[64];
-  bool integer_gains;
+  bool integer_gains;  // IsIntegerGain, all of them
   PanelTables panel;
   WordTables words;
 };
