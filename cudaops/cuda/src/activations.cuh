@@ -4,7 +4,8 @@
 // A row a of the activations is a = step * q, |q| <= 32639, and q = 256 * high + low. The weights come as u = gain * (v - rounded
 // centre) + bias, see ByteView. So the sum of the products with u holds the sum of the biases times q too much, which no row of the
 // weight changes, and the sum over groups of gain * <rest, q> too little, for which each group has one more number -<rest, q> to be
-// multiplied by its gain.
+// multiplied by its gain. Weights of single columns come as 2 * gain * n, without a bias, and the number is the doubled centre times minus
+// the sum of the group's q, exactly: two bytes each for what the sums of high bytes and of low ones lack.
 
 #ifndef COSETQ_CUDA_ACTIVATIONS_CUH_
 #define COSETQ_CUDA_ACTIVATIONS_CUH_
@@ -140,23 +141,28 @@ __device__ __forceinline__ int DotBytes(uint32_t u, uint32_t s, int sum) {
   return out;
 }
 
+__device__ __forceinline__ int DotSigned(uint32_t a, uint32_t b, int sum) { return __dp4a(static_cast<int>(a), static_cast<int>(b), sum); }
+
+// What sums over a group's coordinates are multiplied by where weights are single columns, four times in a word: minus the doubled centre.
+__device__ __forceinline__ uint32_t ColumnRest(const ByteView& w) { return (w.centres & 255) * 0x01010101u; }
+
 // A group of activations.
 struct GroupBytes {
   uint32_t high[2], low[2];      // a block each
-  uint32_t high_rest, low_rest;  // the number that goes with the gain, in the low byte
+  uint32_t high_rest, low_rest;  // the number that goes with the gain, in the low byte; of single columns its bytes, both signed
   int high_bias, low_bias;       // sums of the biases times the bytes
 
   // What a sum of products with 256 * high + low lacks so that the biases leave it, modulo 2^32.
   __device__ __forceinline__ int Offset() const { return static_cast<int>(0u - (static_cast<uint32_t>(high_bias) * 256 + static_cast<uint32_t>(low_bias))); }
 
   // A float of 1.5 * 2^23 plus q has q in its low bits; a further 2^15 + 2^7 makes both bytes unsigned, 128 too large.
-  __device__ __forceinline__ GroupBytes(const ByteView& w, float x[kGroup], float scale) : high_bias(0), low_bias(0) {
+  __device__ __forceinline__ GroupBytes(const ByteView& w, bool columns, float x[kGroup], float scale) : high_bias(0), low_bias(0) {
     constexpr float kRound = (3 << 22) + (1 << 15) + (1 << 7);
     float inner = 0;
 #pragma unroll
     for (int j = 0; j < kGroup; ++j) {
       if (scale == 0) x[j] = 0;
-      inner = __fmaf_rn(w.rest[j], x[j], inner);
+      if (!columns) inner = __fmaf_rn(w.rest[j], x[j], inner);
     }
 #pragma unroll
     for (int block = 0; block < 2; ++block) {
@@ -166,21 +172,28 @@ struct GroupBytes {
       const uint32_t first = __byte_perm(q[0], q[1], 0x5140), second = __byte_perm(q[2], q[3], 0x5140);
       low[block] = __byte_perm(first, second, 0x5410) ^ 0x80808080u;
       high[block] = __byte_perm(first, second, 0x7632) ^ 0x80808080u;
-      high_bias = DotBytes(w.base, high[block], high_bias);
-      low_bias = DotBytes(w.base, low[block], low_bias);
+      if (!columns) high_bias = DotBytes(w.base, high[block], high_bias), low_bias = DotBytes(w.base, low[block], low_bias);
     }
-    low_rest = __float_as_uint(__fmaf_rn(inner, -scale, kRound)) ^ 0x8080u;
-    high_rest = low_rest >> 8;
+    if (columns) {
+      const auto rest = [&](const uint32_t(&q)[2]) {
+        return static_cast<uint32_t>(DotSigned(q[0], ColumnRest(w), DotSigned(q[1], ColumnRest(w), 128))) ^ 128;
+      };
+      low_rest = rest(low);
+      high_rest = rest(high);
+    } else {
+      low_rest = __float_as_uint(__fmaf_rn(inner, -scale, kRound)) ^ 0x8080u;
+      high_rest = low_rest >> 8;
+    }
   }
 };
 
 // Where a row of the activations of a chunk lies, in bytes from its begin. High bytes: [pair of steps][t] 16 bytes, b0 and b1 of
-// either step, and the numbers for the gains, [t] 8 bytes, one per step; low bytes likewise; then the offset of the sums.
+// either step, and the numbers for the gains, [byte][t] 8 bytes, one per step; low bytes likewise; then the offset of the sums.
 struct ChunkRow {
-  static constexpr int kLow = 288, kOffset = 576, kBytes = 592;
+  static constexpr int kLow = 320, kOffset = 640, kBytes = 656;
 
   __host__ __device__ static constexpr int Data(int step, int t) { return step / 2 * 64 + t * 16 + step % 2 * 8; }
-  __host__ __device__ static constexpr int Rest(int step, int t) { return 256 + t * 8 + step; }
+  __host__ __device__ static constexpr int Rest(int step, int t, int byte = 0) { return 256 + byte * 32 + t * 8 + step; }
 };
 
 }  // namespace cosetq::cuda

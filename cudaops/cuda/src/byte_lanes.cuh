@@ -4,7 +4,7 @@
 #define COSETQ_CUDA_BYTE_LANES_CUH_
 
 #include "fixed_point.cuh"
-#include "lookup.cuh"
+#include "byte_operands.cuh"
 #include "row_loads.cuh"
 
 namespace cosetq::cuda {
@@ -74,10 +74,33 @@ class ByteLanes {
           pack(q, data_[s][block]);
         }
       }
-      if constexpr (!IsColumns(kForm)) pack(rest, rests_[half]);
+      if constexpr (IsColumns(kForm)) {
+        // The two bytes, both signed: less 128, and so is their sum.
+#pragma unroll
+        for (int tile = 0; tile < kColumnTiles; ++tile) {
+          uint32_t of[4];
+#pragma unroll
+          for (int i = 0; i < 4; ++i) {
+            const auto(&q)[2][kColumnTiles] = data_[half * 4 + i];
+            const auto dot = [&](uint32_t x, int sum) {
+              return kSigned || tile == 0 ? DotSigned(x, ColumnRest(w.bytes), sum) : DotBytes(x, ColumnRest(w.bytes), sum);
+            };
+            of[i] = static_cast<uint32_t>(dot(q[0][tile], dot(q[1][tile], 128)));
+          }
+          const uint32_t first = __byte_perm(of[0], of[1], 0x5140), second = __byte_perm(of[2], of[3], 0x5140);
+          Rest(half, tile, 0) = __byte_perm(first, second, 0x5410) ^ 0x80808080u;
+          Rest(half, tile, 1) = __byte_perm(first, second, 0x7632);
+        }
+      } else {
+        uint32_t packed[kColumnTiles];
+        pack(rest, packed);
+#pragma unroll
+        for (int tile = 0; tile < kColumnTiles; ++tile) Rest(half, tile, 0) = packed[tile];
+      }
     }
 #pragma unroll
     for (int i = 0; i < kLaneRows; ++i) steps_[i] = __shfl_sync(0xffffffffu, exponent, lane % 4 * 8 + i * 4);
+    if constexpr (IsColumns(kForm)) return;
     const uint32_t base = w.bytes.base, biases[4] = {base, base, base, base};
 #pragma unroll
     for (int tile = 0; tile < kColumnTiles; ++tile) {
@@ -90,13 +113,17 @@ class ByteLanes {
   }
 
   __device__ __forceinline__ void Begin(const uint32_t gains[2][2], Sums& sums) const {
-    // The gains themselves are A for what goes with them: a byte per step and lane is a column of A. Of single columns nothing is missing.
     const uint32_t a[4] = {gains[0][0], gains[1][0], gains[0][1], gains[1][1]};
 #pragma unroll
     for (int tile = 0; tile < kColumnTiles; ++tile) {
+      if constexpr (IsColumns(kForm)) {
+        MultiplyGains<kForm>(sums[tile], a, rests_[tile]);
+      } else {
+        // The gains themselves are A for what goes with them: a byte per step and lane is a column of A.
 #pragma unroll
-      for (int r = 0; r < 4; ++r) sums[tile][r] = offsets_[tile][r % 2];
-      if constexpr (!IsColumns(kForm)) Add(sums[tile], a, rests_[0][tile], rests_[1][tile], tile);
+        for (int r = 0; r < 4; ++r) sums[tile][r] = offsets_[tile][r % 2];
+        Add(sums[tile], a, rests_[tile][0].x, rests_[tile][0].y, tile);
+      }
     }
   }
   __device__ __forceinline__ void Multiply(const uint32_t u[4], int step, Sums& sums) const {
@@ -120,9 +147,12 @@ class ByteLanes {
     tile == 0 ? MultiplyAdd(d, a, b0, b1) : MultiplyAddUnsigned(d, a, b0, b1);
   }
 
+  // Of the first four steps or the second.
+  __device__ __forceinline__ uint32_t& Rest(int half, int tile, int byte) { return half == 0 ? rests_[tile][byte].x : rests_[tile][byte].y; }
+
   RowLoads<8 / kMostRows, 1> loads_;
   uint32_t data_[kPanelSteps][2][kColumnTiles];  // blocks
-  uint32_t rests_[2][kColumnTiles];              // what gains are multiplied by, a byte per step
+  uint2 rests_[kColumnTiles][RestBytes(kForm)];  // what gains are multiplied by, a byte per step
   int offsets_[kColumnTiles][2];                 // of columns 2t and 2t + 1
   int steps_[kLaneRows];                         // as the exponents of floats
   int shifts_[kLaneRows], rounds_[kLaneRows];

@@ -46,13 +46,32 @@ struct Prepared {
   }
 };
 
+// The bytes of what goes with gains.
+constexpr int RestBytes(Form form) { return IsColumns(form) ? 2 : 1; }
+
+// Sums of a panel as they begin. The gains themselves are A for what goes with them: a byte per step and lane is a column of A.
+template <Form kForm>
+__device__ __forceinline__ void MultiplyGains(int (&sums)[4], const uint32_t (&gains)[4], const uint2 (&rests)[RestBytes(kForm)]) {
+  if constexpr (IsColumns(kForm)) {
+    constexpr int kSecond = kForm == Form::kTwoBits ? 2 : 0;  // ColumnUnit of rows g + 8
+    const auto shift = [](int& x, int by) { x = static_cast<int>(static_cast<uint32_t>(x) << by); };
+    Multiply(sums, gains, rests[1].x, rests[1].y);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) shift(sums[i], 8);
+    MultiplyAdd(sums, gains, rests[0].x, rests[0].y);
+    for (int i = 2; i < 4; ++i) shift(sums[i], kSecond);
+  } else {
+    Multiply(sums, gains, rests[0].x, rests[0].y);
+  }
+}
+
 // The activations of one chunk as a lane multiplies them: lane 4c + t has column c of the tiles; and what the sums of a panel lack so
 // that the biases leave them, for the two rows of which the lane has sums.
-template <int kRoom>
+template <Form kForm, int kRoom>
 struct Operands {
-  static constexpr int kTiles = ColumnTiles(kRoom), kPairs = kRoom == 16 ? 2 : 1;
+  static constexpr int kTiles = ColumnTiles(kRoom), kPairs = kRoom == 16 ? 2 : 1, kRests = RestBytes(kForm);
   uint4 data[kPanelSteps / 2][kTiles];
-  uint2 rests[kTiles];
+  uint2 rests[kTiles][kRests];
   int offsets[kPairs][2];
 
   // Another kernel has written them a moment ago, so they are read past the first-level cache.
@@ -68,15 +87,20 @@ struct Operands {
         data[pair][tile] = make_uint4(0, 0, 0, 0);
         if (there) data[pair][tile] = __ldcg(reinterpret_cast<const uint4*>(at + ChunkRow::Data(2 * pair, t)));
       }
-      rests[tile] = make_uint2(0, 0);
-      if (there) rests[tile] = __ldcg(reinterpret_cast<const uint2*>(at + ChunkRow::Rest(0, t)));
+#pragma unroll
+      for (int i = 0; i < kRests; ++i) {
+        rests[tile][i] = make_uint2(0, 0);
+        if (there) rests[tile][i] = __ldcg(reinterpret_cast<const uint2*>(at + ChunkRow::Rest(0, t, i)));
+      }
     }
+    if constexpr (!IsColumns(kForm)) {
 #pragma unroll
-    for (int pair = 0; pair < kPairs; ++pair) {
+      for (int pair = 0; pair < kPairs; ++pair) {
 #pragma unroll
-      for (int i = 0; i < (kRoom == 4 ? 1 : 2); ++i) {
-        const int row = kRoom == 4 ? t : 8 * pair + 2 * t + i;
-        offsets[pair][i] = row < batch ? __ldcg(reinterpret_cast<const int*>(from.At(chunk, row, batch) + ChunkRow::kOffset)) : 0;
+        for (int i = 0; i < (kRoom == 4 ? 1 : 2); ++i) {
+          const int row = kRoom == 4 ? t : 8 * pair + 2 * t + i;
+          offsets[pair][i] = row < batch ? __ldcg(reinterpret_cast<const int*>(from.At(chunk, row, batch) + ChunkRow::kOffset)) : 0;
+        }
       }
     }
   }
@@ -91,23 +115,27 @@ struct Operands {
       data[pair][0] = make_uint4(0, 0, 0, 0);
       if (there) data[pair][0] = LoadShared16(at + ChunkRow::Data(2 * pair, t));
     }
-    rests[0] = make_uint2(0, 0);
-    if (there) rests[0] = LoadShared8(at + ChunkRow::Rest(0, t));
+#pragma unroll
+    for (int i = 0; i < kRests; ++i) {
+      rests[0][i] = make_uint2(0, 0);
+      if (there) rests[0][i] = LoadShared8(at + ChunkRow::Rest(0, t, i));
+    }
   }
 };
 
 // A lane makes a group of a chunk's row and brings it to its place; returns the offset of the row.
 template <Form kForm>
 __device__ __forceinline__ int StoreGroup(const ByteView& w, float x[kGroup], uint32_t peak, int lane, uint32_t stage) {
-  const GroupBytes bytes(w, x, ScaleOf(peak));
+  const GroupBytes bytes(w, IsColumns(kForm), x, ScaleOf(peak));
   const auto [step, t] = GroupPlace(kForm, lane);
   StoreShared8(stage + ChunkRow::Data(step, t), bytes.high[0], bytes.high[1]);
   StoreShared8(stage + ChunkRow::kLow + ChunkRow::Data(step, t), bytes.low[0], bytes.low[1]);
-  if constexpr (!IsColumns(kForm)) {
-    StoreShared1(stage + ChunkRow::Rest(step, t), bytes.high_rest);
-    StoreShared1(stage + ChunkRow::kLow + ChunkRow::Rest(step, t), bytes.low_rest);
+#pragma unroll
+  for (int i = 0; i < RestBytes(kForm); ++i) {
+    StoreShared1(stage + ChunkRow::Rest(step, t, i), bytes.high_rest >> (8 * i));
+    StoreShared1(stage + ChunkRow::kLow + ChunkRow::Rest(step, t, i), bytes.low_rest >> (8 * i));
   }
-  return static_cast<int>(__reduce_add_sync(0xffffffffu, static_cast<unsigned>(bytes.Offset())));
+  return IsColumns(kForm) ? 0 : static_cast<int>(__reduce_add_sync(0xffffffffu, static_cast<unsigned>(bytes.Offset())));
 }
 
 // A block takes four chunks of one row of activations, and finds the peak of the whole row by itself. It has few threads, so that it
@@ -135,14 +163,16 @@ __global__ void __launch_bounds__(kPrepareThreads)
   if (group == 0) to.peaks[row] = peak;
   if (chunk >= w.chunks) return;
   if (copy != nullptr) LoadGroup(w, copy, group, x);
-  const GroupBytes bytes(w.bytes, x, ScaleOf(peak));
+  const GroupBytes bytes(w.bytes, IsColumns(w.form), x, ScaleOf(peak));
   const int lane = threadIdx.x % 32;
   const auto [step, t] = GroupPlace(w.form, lane);
   unsigned char* out = to.chunks + (static_cast<int64_t>(chunk) * batch + row) * ChunkRow::kBytes;
   *reinterpret_cast<uint2*>(out + ChunkRow::Data(step, t)) = make_uint2(bytes.high[0], bytes.high[1]);
   *reinterpret_cast<uint2*>(out + ChunkRow::kLow + ChunkRow::Data(step, t)) = make_uint2(bytes.low[0], bytes.low[1]);
-  out[ChunkRow::Rest(step, t)] = static_cast<unsigned char>(bytes.high_rest);
-  out[ChunkRow::kLow + ChunkRow::Rest(step, t)] = static_cast<unsigned char>(bytes.low_rest);
+  for (int i = 0; i < RestBytes(w.form); ++i) {
+    out[ChunkRow::Rest(step, t, i)] = static_cast<unsigned char>(bytes.high_rest >> (8 * i));
+    out[ChunkRow::kLow + ChunkRow::Rest(step, t, i)] = static_cast<unsigned char>(bytes.low_rest >> (8 * i));
+  }
   const int offset = static_cast<int>(__reduce_add_sync(0xffffffffu, static_cast<unsigned>(bytes.Offset())));
   if (lane == 0) *reinterpret_cast<int*>(out + ChunkRow::kOffset) = offset;
 }

@@ -1,6 +1,6 @@
-// Weights of single columns as bytes, for wgmma.
+// Weights of single columns as bytes in which the centre is, for wgmma: doubled weights plus 128.
 //
-// Steps are not those of views.h, since a lane's vectors are to be used up one after the other: step 4b + 2m + e is of block b, that is, of
+// Steps of a part are not those of views.h, since a lane's vectors are to be used up one after the other: step 4b + 2m + e is of block b, that is, of
 // coordinates 4b up; its first half of groups 8 * 2m + 2t + e, its second half of those eight further.
 
 #ifndef COSETQ_CUDA_COLUMN_BYTES_CUH_
@@ -49,6 +49,24 @@ __device__ __forceinline__ void CombineColumns(const ColumnPart<kForm>& part, co
         const uint32_t twice = place == 0 ? (digits & kMask) * 2 : digits >> (place - 1) & 2 * kMask;
         a[e][2 * i + half] = (twice + bytes.centres) * gain + bytes.base;
       }
+    }
+  }
+}
+
+// A of a step of views.h.
+template <Form kForm, int kStep>
+__device__ __forceinline__ void DecodeColumns(const PanelCodes<kForm>& codes, const uint32_t gains[2][2], const ByteView& bytes, uint32_t (&a)[4]) {
+  constexpr uint32_t kMask = kForm == Form::kTwoBits ? 0x03030303u : 0x0f0f0f0fu;
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    // Digits that have to be moved are doubled by it.
+    const int place = DigitPlace(kForm, half, kStep / 2);
+    const uint32_t gain = __dp4a(gains[half][kStep / 4], 1u << (8 * (kStep % 4)), 0u), base = gain * bytes.centres + bytes.base;
+    const uint32_t factor = place > 0 ? gain : __dp4a(gains[half][kStep / 4], 2u << (8 * (kStep % 4)), 0u);
+#pragma unroll
+    for (int block = 0; block < 2; ++block) {
+      const uint32_t digits = BlockDigits<kForm, kStep>(codes, block);
+      a[2 * block + half] = (place == 0 ? digits & kMask : digits >> (place - 1) & 2 * kMask) * factor + base;
     }
   }
 }

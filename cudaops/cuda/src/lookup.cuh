@@ -54,6 +54,8 @@ __host__ __device__ constexpr int ColumnWord(Form form, int j, int eight) { retu
 __host__ __device__ constexpr int DigitPlace(Form form, int half, int eight) { return form == Form::kTwoBits ? 4 * (eight % 2) + 2 * half : 4 * half; }
 // The bit of the word at which the digits lie that a lane has in a step.
 __host__ __device__ constexpr int DigitBit(Form form, int j, int step, int half) { return 16 * (step % 2) + 8 * (j % 2) + DigitPlace(form, half, step / 2); }
+// The unit of weights of rows g + 8 * half in a step (DecodeStep): digits of two bits of the second rows stay two bits up.
+__host__ __device__ constexpr float ColumnUnit(Form form, int half) { return form == Form::kTwoBits && half == 1 ? 0.25f : 1; }
 
 // Looks up entry `byte` of four digits. lane_table is the shared-memory address of the lane's copy.
 template <int kByte>
@@ -82,25 +84,26 @@ struct PanelCodes {
 };
 
 // What a step of a panel finds in the tables: words of the fine digits, and of the coarse ones where there are two levels. Word i is of
-// row g + 8 (i % 2) and block i / 2. Of single columns digits, a byte each, doubled where they had to be moved.
+// row g + 8 (i % 2) and block i / 2. Of single columns digits, a byte each, in ColumnUnit.
 template <Form kForm>
 struct StepWords {
   uint32_t fine[4], coarse[kForm == Form::kTwoByte || kForm == Form::kNibbleByte ? 4 : 1];
 };
 
-// Digits of single columns: bytes of two words of a lane are four coordinates of a group, see column_halves.cuh.
+// The digits that a lane has in a step of a block: bytes of two of its words are four coordinates of a group.
+template <Form kForm, int kStep>
+__device__ __forceinline__ uint32_t BlockDigits(const PanelCodes<kForm>& codes, int block) {
+  constexpr int kEight = kStep / 2, kSelect = kStep % 2 == 0 ? 0x5410 : 0x7632;
+  return __byte_perm(codes.words[ColumnWord(kForm, 4 * block, kEight)], codes.words[ColumnWord(kForm, 4 * block + 2, kEight)], kSelect);
+}
+
 template <Form kForm, int kStep>
 __device__ __forceinline__ void TakeDigits(const PanelCodes<kForm>& codes, StepWords<kForm>& words) {
-  constexpr int kEight = kStep / 2, kSelect = kStep % 2 == 0 ? 0x5410 : 0x7632;
 #pragma unroll
-  for (int block = 0; block < 2; ++block) {
-    const uint32_t digits = __byte_perm(codes.words[ColumnWord(kForm, 4 * block, kEight)], codes.words[ColumnWord(kForm, 4 * block + 2, kEight)], kSelect);
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      constexpr uint32_t kMask = kForm == Form::kTwoBits ? 0x03030303u : 0x0f0f0f0fu;
-      const int i = 2 * block + half, place = DigitPlace(kForm, half, kEight);
-      words.fine[i] = place == 0 ? digits & kMask : digits >> (place - 1) & 2 * kMask;
-    }
+  for (int i = 0; i < 4; ++i) {
+    constexpr uint32_t kMask = kForm == Form::kTwoBits ? 0x03030303u : 0x0f0f0f0fu;
+    const int half = i % 2, place = DigitPlace(kForm, half, kStep / 2), stay = kForm == Form::kTwoBits ? place % 4 : 0;
+    words.fine[i] = BlockDigits<kForm, kStep>(codes, i / 2) >> (place - stay) & kMask << stay;
   }
 }
 
@@ -138,17 +141,17 @@ __device__ __forceinline__ uint32_t SumOfLevels(const StepWords<kForm>& words, i
   return words.fine[i] + words.coarse[i];
 }
 
-// The four registers of A in a step of a panel: weights as ByteView has them. gains holds a byte per step of each row.
+// The four registers of A in a step of a panel: weights as ByteView has them, of single columns the doubled gain times a digit, in
+// ColumnUnit, from which the doubled gain times the centre is still to be taken. gains holds a byte per step of each row.
 template <Form kForm, int kStep>
 __device__ __forceinline__ void CombineStep(const StepWords<kForm>& words, const uint32_t gains[2][2], const ByteView& bytes, uint32_t a[4]) {
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     if constexpr (IsColumns(kForm)) {
       // Products of bytes take gains out where other units are idle.
-      const uint32_t gain = __dp4a(gains[half][kStep / 4], 1u << (8 * (kStep % 4)), 0u), base = gain * bytes.centres + bytes.base;
-      const uint32_t factor = DigitPlace(kForm, half, kStep / 2) > 0 ? gain : __dp4a(gains[half][kStep / 4], 2u << (8 * (kStep % 4)), 0u);
+      const uint32_t factor = __dp4a(gains[half][kStep / 4], 2u << (8 * (kStep % 4)), 0u);
 #pragma unroll
-      for (int i = half; i < 4; i += 2) a[i] = words.fine[i] * factor + base;
+      for (int i = half; i < 4; i += 2) a[i] = words.fine[i] * factor;
     } else {
       const uint32_t gain = __byte_perm(gains[half][kStep / 4], 0, 0x4440 | kStep % 4);
 #pragma unroll

@@ -13,6 +13,7 @@
 
 #include <array>
 
+#include "column_bytes.cuh"
 #include "device.h"
 #include "errors.h"
 #include "middle_cut.cuh"
@@ -79,9 +80,13 @@ __global__ void __launch_bounds__(kMiddleThreads, 1)
   uint32_t gains[2][2];
   uint32_t panel[kPanelSteps][4] = {};
   const auto decode = [&] {
-    ForEachStep<kForm>(codes, lane_table, gains, w.bytes, [&](auto step, const uint32_t u[4]) {
-#pragma unroll
-      for (int r = 0; r < 4; ++r) panel[step()][r] = u[r];
+    ForEachIndex<kPanelSteps>([&](auto step) {
+      constexpr int kStep = decltype(step)::value;
+      if constexpr (IsColumns(kForm)) {
+        DecodeColumns<kForm, kStep>(codes, gains, w.bytes, panel[kStep]);
+      } else {
+        DecodeStep<kForm, kStep>(codes, lane_table, gains, w.bytes, panel[kStep]);
+      }
     });
   };
   // Of the fewest rows the first panel is decoded while activations come, if every warp has one; more leave no time for that.

@@ -104,7 +104,7 @@ __global__ void __launch_bounds__(kWarps * 32, 1)
   WaitForKernelsAhead();
 
   int tile = begin % share.count, chunk = begin / share.count;
-  Operands<kRoom> b;
+  Operands<kForm, kRoom> b;
   const auto fetch_late = [&] {
 #pragma unroll
     for (int i = kEarly; i < kDepth; ++i) ring.Fetch(i);
@@ -142,7 +142,8 @@ __global__ void __launch_bounds__(kWarps * 32, 1)
   bool turned = false;  // to another chunk
   const auto add = [&](const int (&sum)[kColumnTiles][4]) {
     const auto merge = [&](int high, int low, int offset) {  // modulo 2^32, where the result fits again
-      return static_cast<int>(static_cast<uint32_t>(high) * 256 + static_cast<uint32_t>(low) + static_cast<uint32_t>(offset) + round) >> shift;
+      const uint32_t more = IsColumns(kForm) ? round : static_cast<uint32_t>(offset) + round;
+      return static_cast<int>(static_cast<uint32_t>(high) * 256 + static_cast<uint32_t>(low) + more) >> shift;
     };
     if constexpr (kRoom == 1) {
       if (lane % 4 == 0) {
@@ -174,16 +175,9 @@ __global__ void __launch_bounds__(kWarps * 32, 1)
       MultiplyAdd(sum[i], of, step % 2 == 0 ? v.x : v.z, step % 2 == 0 ? v.y : v.w);
     }
   };
-  // The gains themselves are A for what goes with them: a byte per step and lane is a column of A. Of single columns nothing is missing.
   const auto begin_sum = [&](const uint32_t (&gain_bytes)[4], int (&sum)[kColumnTiles][4]) {
 #pragma unroll
-    for (int i = 0; i < kColumnTiles; ++i) {
-      if constexpr (IsColumns(kForm)) {
-        sum[i][0] = sum[i][1] = sum[i][2] = sum[i][3] = 0;
-      } else {
-        Multiply(sum[i], gain_bytes, b.rests[i].x, b.rests[i].y);
-      }
-    }
+    for (int i = 0; i < kColumnTiles; ++i) MultiplyGains<kForm>(sum[i], gain_bytes, b.rests[i]);
   };
   int item = begin;
 #pragma unroll
@@ -237,7 +231,7 @@ __global__ void __launch_bounds__(kWarps * 32, 1)
   of_share.template ForEachResult<kRoom, kThreads>(w, batch, [&](int at, int r, int row, int n, const auto& finish) {
     const int sum = of_share.Sums(at)[Sums<kRoom>::Place(r, row)];
     const float step = StepOf(kOwn ? FloatMagnitude(peaks[row], T()) : peaks[row]);
-    const float value = finish(static_cast<float>(sum) * static_cast<float>(1 << shift) * step);
+    const float value = finish(static_cast<float>(sum) * static_cast<float>(1 << shift) * (step * ColumnUnit(kForm, r / 8)));
     const int64_t out = static_cast<int64_t>(row) * w.rows + n;
     if (half_y) {
       static_cast<__half*>(y)[out] = __float2half_rn(value);

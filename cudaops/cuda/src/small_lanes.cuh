@@ -213,7 +213,7 @@ __global__ void __launch_bounds__(SmallLanesLayout<kForm, Operands, 1>::kThreads
   __syncthreads();
 
   of_share.template ForEachResult<Operands::kRows, kThreads>(w, batch, [&](int at, int r, int row, int n, const auto& finish) {
-    const float product = static_cast<float>(of_share.Sums(at)[LaneSums<Operands>::Place(r, row)]) * FixedPoint(w, peaks[row]).step;
+    const float product = static_cast<float>(of_share.Sums(at)[LaneSums<Operands>::Place(r, row)]) * (FixedPoint(w, peaks[row]).step * ColumnUnit(kForm, r / 8));
     y[static_cast<int64_t>(row) * w.rows + n] = __float2half_rn(finish(product));
   });
 }

@@ -193,7 +193,9 @@ std::optional<Columns> ColumnsOf(const WeightView& w, Form form, const std::vect
   const float twice = 2 * c.centre, most = std::max(std::fabs(twice), std::fabs(static_cast<float>(2 * count - 2) - twice));
   const float largest = static_cast<float>(*std::max_element(gains.begin(), gains.end())) * most;
   if (there != (1u << count) - 1 || twice != std::floor(twice) || largest > 0x1p11f) return {};
-  c.bytes = twice >= 0 && largest <= 127;
+  // Of the doubled centre, times a sum of eight bytes, two bytes are kept (activations.cuh); of digits of two bits some lie two bits up.
+  const float most_digit = static_cast<float>(count == 4 ? 12 : 15);
+  c.bytes = twice >= 0 && twice <= 16 && largest <= 127 && 2 * largest / most * most_digit <= 255;
   return c;
 }
 

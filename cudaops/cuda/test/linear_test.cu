@@ -22,6 +22,7 @@ struct Case {
   float last = 1;    // what the last column of the activations is larger by
   float spread = 1;  // what the activations of a row are larger by than those of the next, three rows in turn
   int shift = 0;     // how many numbers after a multiple of 16 bytes activations and results begin
+  bool bytes = true;  // whether those hold the weights, of single columns
 };
 
 // Gives the weight of a sample a rotation with signs from its memory.
@@ -69,18 +70,20 @@ bool Packed(const Case& c) {
   return c.options.gains.size() <= 4 && (name == "d4:4,4" || name == "d4:2,4" || name == "d4:4" || Columns(c));
 }
 
-// Whether bytes hold the weights of single columns.
-bool HasBytes(const Case& c) {
-  const float most = *std::max_element(c.options.gains.begin(), c.options.gains.end());
-  return !Columns(c) || most * (c.codec.name == std::string("z1:4") ? 3 : 15) <= 127;
+// Whether bytes hold the weights of a sample, if they are single columns: gains are small, and the centre not far above the middle.
+bool HasBytes(const Case& c, Sample& sample) {
+  if (!Columns(c)) return true;
+  const float gain = *std::max_element(c.options.gains.begin(), c.options.gains.end());
+  const float entries = static_cast<float>(c.codec.entries), doubled = entries + 2 * sample.spec().centre[0] / sample.spec().level_weights[0];
+  return gain <= (entries == 4 ? 10 : 8) && gain * std::max(doubled, 2 * entries - 2 - doubled) <= 127 && doubled >= 0 && doubled <= 16;
 }
 
 // The path that a call must take. Where there is no cuBLAS the large path is not taken, and needs no workspace.
 std::string PathOf(const Case& c, int64_t batch, int accuracy, int64_t workspace) {
   const int64_t panels = (c.rows + 15) / 16 * ((c.cols + 255) / 256);
   const bool aligned = c.options.half && c.rotation == 0 && c.shift == 0 && c.cols % 64 == 0;
-  if (Packed(c) && HasBytes(c) && Hopper() && aligned && c.cols > 256 && batch > (panels < 1024 ? 16 : 8) && batch <= 32) return "middle";
-  if (Packed(c) && HasBytes(c) && batch <= (accuracy == schema::kAccuracyFast || Columns(c) ? 16 : 32)) return "small";
+  if (Packed(c) && c.bytes && Hopper() && aligned && c.cols > 256 && batch > (panels < 1024 ? 16 : 8) && batch <= 32) return "middle";
+  if (Packed(c) && c.bytes && batch <= (accuracy == schema::kAccuracyFast || Columns(c) ? 16 : 32)) return "small";
   if (Packed(c) && Hopper()) return "wide";
   if (batch >= 48 && c.cols % 8 == 0 && workspace > (32 << 20)) return "large";
   return Packed(c) ? "small" : "general";
@@ -88,7 +91,7 @@ std::string PathOf(const Case& c, int64_t batch, int accuracy, int64_t workspace
 
 // Whether activations are rounded to bytes.
 bool InBytes(const Case& c, int64_t batch, int accuracy, const std::string& path) {
-  return path == "wide" && accuracy == schema::kAccuracyFast && (!Columns(c) || (batch >= 256 && HasBytes(c)));
+  return path == "wide" && accuracy == schema::kAccuracyFast && (!Columns(c) || (batch >= 256 && c.bytes));
 }
 
 // What results may be off by.
@@ -148,8 +151,9 @@ class Guarded {
   DeviceBytes bytes_;
 };
 
-void Run(const Case& c, const std::vector<int64_t>& batches) {
+void Run(Case c, const std::vector<int64_t>& batches) {
   Sample sample(c.codec, c.rows, c.cols, c.options, 11);
+  c.bytes = HasBytes(c, sample);
   const std::vector<double> weights = sample.Decode();
   std::vector<uint8_t> signs;
   if (c.rotation > 0) SetRotation(c.rotation, &signs, &sample.spec());
@@ -314,14 +318,17 @@ void TestColumns(const Codec& codec, bool brief) {
     Options options;
     options.half = half;
     options.consecutive = true;
-    options.centre = 2;
     options.centre_step = 0.5f;
     options.gains = {3, 4, 5, 6};
-    Run({codec, 200, 192, options}, brief ? std::vector<int64_t>{1, 8, 9, 16, 17, 40, 300} : all);
+    for (const float centre : {0.2f, 2.0f}) {
+      options.centre = centre;
+      Run({codec, 200, 192, options}, brief || centre > 1 ? std::vector<int64_t>{1, 8, 9, 16, 17, 40, 300} : all);
+    }
+    options.centre = 0.5f;
     Run({codec, 100, 1536, options, 256}, {1, 9, 64});
     Run({codec, 33, 300, options}, {3, 16, 65});
     if (brief) continue;
-    for (const std::vector<float>& gains : {std::vector<float>{1.5f}, {2, 6}, {0, 16, 1, 7}}) {
+    for (const std::vector<float>& gains : {std::vector<float>{1.5f}, {2, 6}, {8, 1, 5, 3}, {0, 16, 1, 7}}) {
       options.gains = gains;
       Run({codec, 300, 320, options}, {1, 7, 12, 17, 150});
     }
