@@ -253,7 +253,7 @@ void RunVariantsOf(const char* name, int rows, int cols, int batch) {
   std::printf("%s N=%d K=%d batch %d, %.1f MB\n", name, rows, cols, batch, static_cast<double>(bench.bytes) * 1e-6);
   if (batch > 8 && CurrentDevice().hopper) batch <= 16 ? MiddleVariants<kForm, 16>(bench, batch) : MiddleVariants<kForm, 32>(bench, batch);
   if (batch > 16) return;
-  const bool own = OwnActivations(batch, cols);
+  const bool own = OwnActivations<__half>(batch, cols);
   switch (SmallRoom(batch, own)) {
     case 1:
       BytesVariants<kForm, 1, true>(bench, batch);

@@ -19,10 +19,11 @@ namespace cosetq::cuda {
 // are one column, its low bytes another. Either way a lane has both of what belongs to a row of A and one of B. Up to four rows
 // share a tile, where they alternate; with more, tiles do.
 //
-// Up to four rows are made ready by every block itself, if shared memory has room for them beside all else, which takes so much at most.
-inline bool OwnActivations(int64_t batch, int64_t cols) {
+// Up to four rows of T are made ready by every block itself, if shared memory has room for them beside all else, which takes so much at most.
+template <typename T>
+bool OwnActivations(int64_t batch, int64_t cols) {
   const int left = CurrentDevice().shared_limit - (batch <= 1 ? 96 : 152) * 1024;
-  return batch <= 4 && batch * cols * static_cast<int64_t>(sizeof(float)) <= std::min(1 << 16, left);
+  return batch <= 4 && batch * cols * static_cast<int64_t>(sizeof(T)) <= std::min(1 << 16, left);
 }
 constexpr int SmallRoom(int64_t batch, bool own) { return own && batch <= 1 ? 1 : batch <= 4 ? 4 : batch <= 8 ? 8 : 16; }
 constexpr int ColumnTiles(int room) { return (room + 3) / 4; }

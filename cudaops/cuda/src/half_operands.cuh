@@ -30,6 +30,7 @@ class HalfOperands {
   static constexpr int kLaneRows = 2, kTileRows = 8, kRows = kTiles * kTileRows;
   // Sums of a panel, in kByteUnit; of a single tile two that are added up in the end, so that products wait less for each other.
   static constexpr int kChains = kTiles == 1 ? 2 : 1;
+  static constexpr int kStageBytes = RowLoads<1, kTiles>::kStageBytes;
   using Sums = float[kTiles][kChains][4];
 
   __device__ __forceinline__ HalfOperands(const PackedView& w, const __half* rows, int batch, int lane) : loads_(w, rows, batch, lane) {}
@@ -38,6 +39,8 @@ class HalfOperands {
   __device__ __forceinline__ void Fetch(const PackedView& w, int chunk) { loads_.Fetch(w, chunk); }
 
   __device__ __forceinline__ void Hold() { loads_.Hold(); }
+  __device__ __forceinline__ void Copy(const PackedView& w, int chunk, uint32_t stage) const { loads_.Copy(w, chunk, stage); }
+  __device__ __forceinline__ void TakeCopy(uint32_t stage) { loads_.TakeCopy(stage); }
 
   // The largest magnitudes of the lane's rows, see RowLoads::Peak, when the chunk is there.
   __device__ __forceinline__ void Peaks(uint32_t (&peaks)[kTiles]) const {

@@ -7,6 +7,7 @@
 
 #include "activations.cuh"
 #include "operands.cuh"
+#include "shared.cuh"
 
 namespace cosetq::cuda {
 namespace {
@@ -19,6 +20,8 @@ class RowLoads {
   static constexpr int kTileRows = 8 / kRowColumns;
 
  public:
+  static constexpr int kStageBytes = kTiles * kGroup * 512;
+
   __device__ __forceinline__ RowLoads(const PackedView& w, const __half* rows, int batch, int lane)
       : row_(lane / 4 / kRowColumns), batch_(batch), group_(lane % 4 * kPanelSteps), from_(rows + static_cast<int64_t>(row_) * w.cols + group_) {
     asm volatile("" : "+l"(from_));  // now, while there is time
@@ -31,9 +34,25 @@ class RowLoads {
     for (int i = 0; i < kTiles * kGroup; ++i) {
       const int tile = i / kGroup, j = i % kGroup;
       of_[tile][j] = make_uint4(0, 0, 0, 0);
-      if (in && tile * kTileRows + row_ < batch_)
-        of_[tile][j] = __ldcg(reinterpret_cast<const uint4*>(from_ + tile * kTileRows * w.cols + chunk * kPanelGroups + j * w.groups));
+      if (in && tile * kTileRows + row_ < batch_) of_[tile][j] = __ldcg(reinterpret_cast<const uint4*>(From(w, chunk, tile, j)));
     }
+  }
+
+  // Begins to copy them to a stage, a lane's part of which is its own.
+  __device__ __forceinline__ void Copy(const PackedView& w, int chunk, uint32_t stage) const {
+    const bool in = group_ + chunk * kPanelGroups < w.groups;
+#pragma unroll
+    for (int i = 0; i < kTiles * kGroup; ++i) {
+      const bool there = in && i / kGroup * kTileRows + row_ < batch_;
+      CopyAsync16(stage + i * 512, there ? From(w, chunk, i / kGroup, i % kGroup) : from_, there ? 16 : 0);
+    }
+    CommitCopies();
+  }
+  // Takes them from there.
+  __device__ __forceinline__ void TakeCopy(uint32_t stage) {
+    WaitForCopies<0>();
+#pragma unroll
+    for (int i = 0; i < kTiles * kGroup; ++i) of_[i / kGroup][i % kGroup] = LoadShared16(stage + i * 512);
   }
 
   // Nothing of what has been fetched is waited for before this.
@@ -86,6 +105,10 @@ class RowLoads {
   }
 
  private:
+  __device__ __forceinline__ const __half* From(const PackedView& w, int chunk, int tile, int j) const {
+    return from_ + tile * kTileRows * w.cols + chunk * kPanelGroups + j * w.groups;
+  }
+
   int row_, batch_, group_;
   const __half* from_;  // of the first chunk of the row in the first tile
   uint4 of_[kTiles][kGroup];  // coordinates

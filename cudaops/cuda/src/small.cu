@@ -33,7 +33,7 @@ bool Launch(const PackedView& w, const T* a, int batch, void* y, bool half_y, vo
 
 template <Form kForm, typename T>
 bool LaunchForm(const PackedView& w, const T* a, int batch, void* y, bool half_y, void* workspace, cudaStream_t stream) {
-  const bool own = OwnActivations(batch, w.cols);
+  const bool own = OwnActivations<T>(batch, w.cols);
   switch (SmallRoom(batch, own)) {
     case 1:
       return Launch<kForm, 1, true>(w, a, batch, y, half_y, workspace, stream);
@@ -66,7 +66,7 @@ bool LaunchType(const PackedView& w, const T* a, int batch, void* y, bool half_y
 }  // namespace
 
 size_t SmallWorkspace(const PackedView& w, int64_t batch) {
-  return OwnActivations(batch, w.cols) ? 0 : Prepared::Bytes(w, std::min<int64_t>(batch, kMaxSmallBatch));
+  return OwnActivations<float>(batch, w.cols) ? 0 : Prepared::Bytes(w, std::min<int64_t>(batch, kMaxSmallBatch));
 }
 
 bool SmallLinear(const PackedView& w, const void* a, bool half_a, int batch, void* y, bool half_y, void* workspace,

@@ -140,24 +140,29 @@ __global__ void __launch_bounds__(kWarps * 32, 1)
   const uint32_t first_sum = of_share.SumsAddress() + (kRoom == 1 ? lane / 4 : lane) * 4;
   uint32_t to = first_sum + tile * Sums<kRoom>::kWords * 4;
   bool turned = false;  // to another chunk
-  const auto add = [&](const int (&sum)[kColumnTiles][4]) {
+  // Sums of a panel: of few rows those of even steps, and those of odd ones after what goes with the gains, so that products wait less for
+  // each other.
+  constexpr int kChains = IsColumns(kForm) && kRoom <= 4 ? 2 : 1;
+  using PanelSums = int[kColumnTiles][kChains][4];
+  const auto add = [&](const PanelSums& sums) {
+    const auto sum = [&](int i, int r) { return sums[i][0][r] + (kChains == 2 ? sums[i][kChains - 1][r] : 0); };
     const auto merge = [&](int high, int low, int offset) {  // modulo 2^32, where the result fits again
       const uint32_t more = IsColumns(kForm) ? round : static_cast<uint32_t>(offset) + round;
       return static_cast<int>(static_cast<uint32_t>(high) * 256 + static_cast<uint32_t>(low) + more) >> shift;
     };
     if constexpr (kRoom == 1) {
       if (lane % 4 == 0) {
-        AddShared(to, merge(sum[0][0], sum[0][1], b.offsets[0][0]));
-        AddShared(to + 32, merge(sum[0][2], sum[0][3], b.offsets[0][0]));
+        AddShared(to, merge(sum(0, 0), sum(0, 1), b.offsets[0][0]));
+        AddShared(to + 32, merge(sum(0, 2), sum(0, 3), b.offsets[0][0]));
       }
     } else if constexpr (kRoom == 4) {
-      AddShared(to, merge(sum[0][0], sum[0][1], b.offsets[0][0]));
-      AddShared(to + 128, merge(sum[0][2], sum[0][3], b.offsets[0][0]));
+      AddShared(to, merge(sum(0, 0), sum(0, 1), b.offsets[0][0]));
+      AddShared(to + 128, merge(sum(0, 2), sum(0, 3), b.offsets[0][0]));
     } else {
 #pragma unroll
       for (int i = 0; i < kColumnTiles; i += 2) {
 #pragma unroll
-        for (int r = 0; r < 4; ++r) AddShared(to + static_cast<uint32_t>(i * 2 + r) * 128, merge(sum[i][r], sum[i + 1][r], b.offsets[i / 2][r % 2]));
+        for (int r = 0; r < 4; ++r) AddShared(to + static_cast<uint32_t>(i * 2 + r) * 128, merge(sum(i, r), sum(i + 1, r), b.offsets[i / 2][r % 2]));
       }
     }
     to += Sums<kRoom>::kWords * 4;
@@ -168,16 +173,17 @@ __global__ void __launch_bounds__(kWarps * 32, 1)
       turned = true;
     }
   };
-  const auto multiply = [&](const uint32_t of[4], int step, int (&sum)[kColumnTiles][4]) {
+  const auto multiply = [&](const uint32_t of[4], int step, PanelSums& sums) {
 #pragma unroll
     for (int i = 0; i < kColumnTiles; ++i) {
       const uint4& v = b.data[step / 2][i];
-      MultiplyAdd(sum[i], of, step % 2 == 0 ? v.x : v.z, step % 2 == 0 ? v.y : v.w);
+      const uint32_t b0 = step % 2 == 0 ? v.x : v.z, b1 = step % 2 == 0 ? v.y : v.w;
+      kChains == 2 && step == 0 ? Multiply(sums[i][0], of, b0, b1) : MultiplyAdd(sums[i][step % kChains], of, b0, b1);
     }
   };
-  const auto begin_sum = [&](const uint32_t (&gain_bytes)[4], int (&sum)[kColumnTiles][4]) {
+  const auto begin_sum = [&](const uint32_t (&gain_bytes)[4], PanelSums& sums) {
 #pragma unroll
-    for (int i = 0; i < kColumnTiles; ++i) MultiplyGains<kForm>(sum[i], gain_bytes, b.rests[i]);
+    for (int i = 0; i < kColumnTiles; ++i) MultiplyGains<kForm>(sums[i][kChains - 1], gain_bytes, b.rests[i]);
   };
   int item = begin;
 #pragma unroll
@@ -187,11 +193,11 @@ __global__ void __launch_bounds__(kWarps * 32, 1)
       turned = false;
       if constexpr (kOwn) make();
     }
-    int sum[kColumnTiles][4];
-    begin_sum(first_gains[i], sum);
+    PanelSums sums;
+    begin_sum(first_gains[i], sums);
 #pragma unroll
-    for (int step = 0; step < kPanelSteps; ++step) multiply(first_steps[i][step], step, sum);
-    add(sum);
+    for (int step = 0; step < kPanelSteps; ++step) multiply(first_steps[i][step], step, sums);
+    add(sums);
     ++item;
   }
   for (; item < end; ++item) {
@@ -204,25 +210,27 @@ __global__ void __launch_bounds__(kWarps * 32, 1)
       }
     }
     take();
-    int sum[kColumnTiles][4];
+    PanelSums sums;
+    if constexpr (kWork != kMultiply) {
+#pragma unroll
+      for (int i = 0; i < kColumnTiles * kChains * 4; ++i) sums[i / 4 / kChains][i / 4 % kChains][i % 4] = 0;
+    }
     if constexpr (kWork == kFetch) {
 #pragma unroll
-      for (int i = 0; i < kColumnTiles * 4; ++i) sum[i / 4][i % 4] = 0;
-#pragma unroll
-      for (int i = 0; i < PanelVectors(kForm) * 4; ++i) sum[0][i % 4] ^= static_cast<int>(codes.words[i] ^ gains[0][0]);
+      for (int i = 0; i < PanelVectors(kForm) * 4; ++i) sums[0][0][i % 4] ^= static_cast<int>(codes.words[i] ^ gains[0][0]);
     } else {
       const uint32_t gain_bytes[4] = {gains[0][0], gains[1][0], gains[0][1], gains[1][1]};
-      begin_sum(gain_bytes, sum);
+      begin_sum(gain_bytes, sums);
       ForEachStep<kForm>(codes, lane_table, gains, w.bytes, [&](auto step, const uint32_t of[4]) {
         if constexpr (kWork == kDecode) {
 #pragma unroll
-          for (int i = 0; i < 4; ++i) sum[0][i] ^= static_cast<int>(of[i]);
+          for (int i = 0; i < 4; ++i) sums[0][0][i] ^= static_cast<int>(of[i]);
         } else {
-          multiply(of, step(), sum);
+          multiply(of, step(), sums);
         }
       });
     }
-    add(sum);
+    add(sums);
   }
   CommitCopies();  // those of the scales, if no panel's took them along
   WaitForCopies<0>();

@@ -41,24 +41,27 @@ struct LaneSums {
 enum FirstPanel { kInTurn, kAhead, kAlong };
 
 // How a kernel goes about it: who fills a warp's ring, of how many panels, of which so many are asked for before the activations, the
-// others right behind them or, so as not to hold them up, when they are there.
-template <bool kByEngine, int kPanels, int kEarlyPanels = kPanels, FirstPanel kDecode = kInTurn, bool kRestBehind = false>
+// others right behind them or, so as not to hold them up, when they are there; and whether a warp copies the activations of its next chunk to
+// shared memory ahead of time, for which lanes must not wait for copies of panels meanwhile.
+template <bool kByEngine, int kPanels, int kEarlyPanels = kPanels, FirstPanel kDecode = kInTurn, bool kRestBehind = false, bool kNextAhead = false>
 struct Plan {
   static_assert(kDecode != kAhead || kEarlyPanels == kPanels);
-  static constexpr bool kEngine = kByEngine, kBehind = kRestBehind;
+  static_assert(kByEngine || !kNextAhead);
+  static constexpr bool kEngine = kByEngine, kBehind = kRestBehind, kNext = kNextAhead;
   static constexpr int kDepth = kPanels, kEarly = kEarlyPanels;
   static constexpr FirstPanel kFirst = kDecode;
 };
 
 // Shared memory of a block, by address from its begin.
-template <Form kForm, typename Operands, int kDepth>
+template <Form kForm, typename Operands, typename Plan>
 struct SmallLanesLayout {
-  using Ring = PanelRing<kForm, kDepth, false>;
+  using Ring = PanelRing<kForm, Plan::kDepth, false>;
   using Rows = ShareRows<LaneSums<Operands>::kWords>;
   static constexpr int kWarps = 16, kThreads = kWarps * 32;
   static constexpr int kRings = TableWords(kForm) * 4;
   static constexpr int kBarriers = kRings + kWarps * Ring::kBytes;
-  static constexpr int kPeaks = kBarriers + kWarps * Ring::kBarriers;
+  static constexpr int kStages = (kBarriers + kWarps * Ring::kBarriers + 15) / 16 * 16;
+  static constexpr int kPeaks = kStages + (Plan::kNext ? kWarps * Operands::kStageBytes : 0);
   static constexpr int kTiles = kPeaks + Operands::kRows * 4;
 
   static int Bytes(int tiles) { return kTiles + tiles * Rows::kTileBytes; }
@@ -66,14 +69,15 @@ struct SmallLanesLayout {
 
 // For batch <= Operands::kRows.
 template <Form kForm, typename Operands, typename Plan, Work kWork>
-__global__ void __launch_bounds__(SmallLanesLayout<kForm, Operands, 1>::kThreads, 1)
+__global__ void __launch_bounds__(SmallLanesLayout<kForm, Operands, Plan>::kThreads, 1)
     SmallLanes(const __grid_constant__ PackedView w, const __half* a, int batch, __half* y) {
-  using Layout = SmallLanesLayout<kForm, Operands, Plan::kDepth>;
+  using Layout = SmallLanesLayout<kForm, Operands, Plan>;
 #if __CUDA_ARCH__ >= 900
   using Ring = PanelRing<kForm, Plan::kDepth, Plan::kEngine>;
 #else
   using Ring = PanelRing<kForm, Plan::kDepth, false>;
 #endif
+  constexpr bool kNext = Plan::kNext && Ring::kByEngine;
   constexpr FirstPanel kFirst = Plan::kFirst == kAlong && !Ring::kByEngine ? kInTurn : Plan::kFirst;
   constexpr int kWarps = Layout::kWarps, kThreads = Layout::kThreads, kTiles = Operands::kTiles, kTileRows = Operands::kTileRows;
   LetNextKernelBegin();
@@ -123,7 +127,11 @@ __global__ void __launch_bounds__(SmallLanesLayout<kForm, Operands, 1>::kThreads
   WaitForKernelsAhead();
 
   // Sums of all chunks are in one unit, which the peaks of all decide on.
-  for (int other = last; other > chunk; --other) {
+  const uint32_t stage = address + Layout::kStages + warp * Operands::kStageBytes + lane * 16;
+  const auto copy_next = [&] {
+    if (kNext && begin < end && chunk < last) b.Copy(w, chunk + 1, stage);
+  };
+  for (int other = last; other > chunk + kNext; --other) {
     b.Fetch(w, other);
     raise_peaks();
   }
@@ -132,6 +140,7 @@ __global__ void __launch_bounds__(SmallLanesLayout<kForm, Operands, 1>::kThreads
     for (int i = Plan::kEarly; i < Plan::kDepth; ++i) ring.Fetch(i);
   };
   if (begin < end) b.Fetch(w, chunk);
+  copy_next();
   if (Plan::kBehind) fetch_rest();
   if constexpr (kFirst == kAlong) {
     int once = begin < end;  // a loop, ahead of which the compiler does not move what waits for activations
@@ -143,6 +152,10 @@ __global__ void __launch_bounds__(SmallLanesLayout<kForm, Operands, 1>::kThreads
   if (!Plan::kBehind) fetch_rest();
   if (begin < end) b.Make(w, largest, lane);
   if (kFirst == kAhead && begin < end) ring.Advance();
+  if (kNext && begin < end && chunk < last) {
+    b.TakeCopy(stage);
+    raise_peaks();
+  }
 
   typename Operands::Sums sum;
   const auto multiply = [&] {
@@ -201,8 +214,14 @@ __global__ void __launch_bounds__(SmallLanesLayout<kForm, Operands, 1>::kThreads
     if (++item == end) break;
     if (++tile == share.count) {
       tile = 0;
-      b.Fetch(w, ++chunk);
+      ++chunk;
+      if constexpr (kNext) {
+        b.TakeCopy(stage);
+      } else {
+        b.Fetch(w, chunk);
+      }
       b.Peaks(largest);
+      copy_next();
       b.Make(w, largest, lane);
       set_units();
     }
@@ -221,7 +240,7 @@ __global__ void __launch_bounds__(SmallLanesLayout<kForm, Operands, 1>::kThreads
 // Launches the kernel over the whole device; false if the weight does not fit. Activations must be as RowLoads wants them.
 template <Form kForm, typename Operands, typename Plan, Work kWork = kMultiply>
 bool LaunchSmallLanes(const PackedView& w, const __half* a, int batch, __half* y, cudaStream_t stream) {
-  using Layout = SmallLanesLayout<kForm, Operands, Plan::kDepth>;
+  using Layout = SmallLanesLayout<kForm, Operands, Plan>;
   const auto kernel = SmallLanes<kForm, Operands, Plan, kWork>;
   const Device& device = CurrentDevice();
   const int shared = Layout::Bytes((w.tiles + w.shares - 1) / w.shares);
