@@ -35,7 +35,10 @@ class ByteLanes {
   static_assert(kMostRows == 4 || kMostRows == 8);
   static constexpr int kTiles = 1, kLaneRows = kMostRows / 4, kTileRows = kMostRows, kRows = kMostRows;
   static constexpr int kColumnTiles = kMostRows / 4;
-  static constexpr int kStageBytes = RowLoads<8 / kMostRows, 1>::kStageBytes;
+  // Two lanes that multiply by a row's high and low bytes each make half of both, where nothing else is made of the row's groups.
+  static constexpr bool kHalves = kMostRows == 4 && IsColumns(kForm);
+  using Loads = RowLoads<8 / kMostRows, 1, kHalves ? kGroup / 2 : kGroup>;
+  static constexpr int kStageBytes = Loads::kStageBytes;
   // Of two tiles those of even steps, and those of odd ones after what goes with the gains, so that products wait less for each other.
   static constexpr int kChains = kMostRows == 8 && kForm != Form::kOneByte ? 2 : 1;
   using Sums = int[kColumnTiles][kChains][4];
@@ -59,7 +62,8 @@ class ByteLanes {
     // A float of 1.5 * 2^23 plus q has q in its low bits; a further 2^15 + 2^7 makes both bytes unsigned, 128 too large.
     constexpr bool kSigned = kMostRows == 4;
     constexpr float kRound = (3 << 22) + (kSigned ? (1 << 15) + (1 << 7) : 0);
-    const uint32_t byte = lane / 4 % 2 == 0 ? 0x51 : 0x40;  // the high one or the low one of two numbers
+    const bool low = lane / 4 % 2 != 0;  // bytes are wanted, of up to four rows
+    const uint32_t byte = low ? 0x40 : 0x51;  // of two numbers
     const auto pack = [&](const float (&q)[4], uint32_t (&to)[kColumnTiles]) {
       const uint32_t select = kSigned ? byte : 0x5140;
       const uint32_t first = __byte_perm(__float_as_uint(q[0]), __float_as_uint(q[1]), select);
@@ -71,6 +75,15 @@ class ByteLanes {
         to[1] = __byte_perm(first, second, 0x5410);
       }
     };
+    // The lane's block of both bytes, of which the other lane wants one.
+    const auto pack_half = [&](const float (&q)[4], uint32_t (&to)[2][kColumnTiles]) {
+      const uint32_t first = __byte_perm(__float_as_uint(q[0]), __float_as_uint(q[1]), 0x5140);
+      const uint32_t second = __byte_perm(__float_as_uint(q[2]), __float_as_uint(q[3]), 0x5140);
+      const uint32_t own = __byte_perm(first, second, low ? 0x5410 : 0x7632) ^ 0x80808080u;
+      const uint32_t other = __shfl_xor_sync(0xffffffffu, __byte_perm(first, second, low ? 0x7632 : 0x5410) ^ 0x80808080u, 4);
+      to[0][0] = low ? other : own;
+      to[1][0] = low ? own : other;
+    };
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       float rest[4];
@@ -80,11 +93,15 @@ class ByteLanes {
         const auto number = [&](__half2 pair) { return __fmaf_rn(s % 2 == 0 ? __low2float(pair) : __high2float(pair), scale, kRound); };
         if constexpr (!IsColumns(kForm)) rest[i] = number(loads_.Rest(w, 0, s / 2));
 #pragma unroll
-        for (int block = 0; block < 2; ++block) {
+        for (int block = 0; block < (kHalves ? 1 : 2); ++block) {
           float q[4];
 #pragma unroll
           for (int j = 0; j < 4; ++j) q[j] = number(loads_.Pair(0, 4 * block + j, s / 2));
-          pack(q, data_[s][block]);
+          if constexpr (kHalves) {
+            pack_half(q, data_[s]);
+          } else {
+            pack(q, data_[s][block]);
+          }
         }
       }
       if constexpr (IsColumns(kForm)) {
@@ -171,7 +188,7 @@ class ByteLanes {
   // Of the first four steps or the second.
   __device__ __forceinline__ uint32_t& Rest(int half, int tile, int byte) { return half == 0 ? rests_[tile][byte].x : rests_[tile][byte].y; }
 
-  RowLoads<8 / kMostRows, 1> loads_;
+  Loads loads_;
   uint32_t data_[kPanelSteps][2][kColumnTiles];  // blocks
   uint2 rests_[kColumnTiles][RestBytes(kForm)];  // what gains are multiplied by, a byte per step
   int offsets_[kColumnTiles][2];                 // of columns 2t and 2t + 1

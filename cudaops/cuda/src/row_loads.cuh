@@ -14,16 +14,18 @@ namespace {
 
 // The columns of a chunk that a lane has of one row in each tile of activations: eight groups next to each other, of each coordinate 16
 // bytes as they lie. Rows must begin at multiples of 16 bytes, and so must their coordinates. A row stands for kRowColumns columns of B:
-// lane 4c + t reads row c / kRowColumns of a tile.
-template <int kRowColumns, int kTiles>
+// lane 4c + t reads row c / kRowColumns of a tile; all coordinates, or of kRowColumns lanes each a part of them.
+template <int kRowColumns, int kTiles, int kCoordinates = kGroup>
 class RowLoads {
-  static constexpr int kTileRows = 8 / kRowColumns;
+  static constexpr int kTileRows = 8 / kRowColumns, kAll = kTiles * kCoordinates;
+  static_assert(kCoordinates == kGroup || kCoordinates * kRowColumns == kGroup);
 
  public:
-  static constexpr int kStageBytes = kTiles * kGroup * 512;
+  static constexpr int kStageBytes = kAll * 512;
 
   __device__ __forceinline__ RowLoads(const PackedView& w, const __half* rows, int batch, int lane)
       : row_(lane / 4 / kRowColumns), batch_(batch), group_(lane % 4 * kPanelSteps), from_(rows + static_cast<int64_t>(row_) * w.cols + group_) {
+    if (kCoordinates < kGroup) from_ += lane / 4 % kRowColumns * kCoordinates * w.groups;
     asm volatile("" : "+l"(from_));  // now, while there is time
   }
 
@@ -31,8 +33,8 @@ class RowLoads {
   __device__ __forceinline__ void Fetch(const PackedView& w, int chunk) {
     const bool in = group_ + chunk * kPanelGroups < w.groups;
 #pragma unroll
-    for (int i = 0; i < kTiles * kGroup; ++i) {
-      const int tile = i / kGroup, j = i % kGroup;
+    for (int i = 0; i < kAll; ++i) {
+      const int tile = i / kCoordinates, j = i % kCoordinates;
       of_[tile][j] = make_uint4(0, 0, 0, 0);
       if (in && tile * kTileRows + row_ < batch_) of_[tile][j] = __ldcg(reinterpret_cast<const uint4*>(From(w, chunk, tile, j)));
     }
@@ -42,9 +44,9 @@ class RowLoads {
   __device__ __forceinline__ void Copy(const PackedView& w, int chunk, uint32_t stage) const {
     const bool in = group_ + chunk * kPanelGroups < w.groups;
 #pragma unroll
-    for (int i = 0; i < kTiles * kGroup; ++i) {
-      const bool there = in && i / kGroup * kTileRows + row_ < batch_;
-      CopyAsync16(stage + i * 512, there ? From(w, chunk, i / kGroup, i % kGroup) : from_, there ? 16 : 0);
+    for (int i = 0; i < kAll; ++i) {
+      const bool there = in && i / kCoordinates * kTileRows + row_ < batch_;
+      CopyAsync16(stage + i * 512, there ? From(w, chunk, i / kCoordinates, i % kCoordinates) : from_, there ? 16 : 0);
     }
     CommitCopies();
   }
@@ -52,14 +54,14 @@ class RowLoads {
   __device__ __forceinline__ void TakeCopy(uint32_t stage) {
     WaitForCopies<0>();
 #pragma unroll
-    for (int i = 0; i < kTiles * kGroup; ++i) of_[i / kGroup][i % kGroup] = LoadShared16(stage + i * 512);
+    for (int i = 0; i < kAll; ++i) of_[i / kCoordinates][i % kCoordinates] = LoadShared16(stage + i * 512);
   }
 
   // Nothing of what has been fetched is waited for before this.
   __device__ __forceinline__ void Hold() {
 #pragma unroll
-    for (int i = 0; i < kTiles * kGroup; ++i) {
-      uint4& v = of_[i / kGroup][i % kGroup];
+    for (int i = 0; i < kAll; ++i) {
+      uint4& v = of_[i / kCoordinates][i % kCoordinates];
       asm volatile("" : "+r"(v.x), "+r"(v.y), "+r"(v.z), "+r"(v.w));
     }
   }
@@ -67,15 +69,15 @@ class RowLoads {
   // Brings lanes of single columns their groups: lane 4c + t of each eight that a lane of its row has read the pair t.
   __device__ __forceinline__ void Exchange(int lane) {
 #pragma unroll
-    for (int i = 0; i < kTiles * kGroup; ++i) {
-      uint4& v = of_[i / kGroup][i % kGroup];
+    for (int i = 0; i < kAll; ++i) {
+      uint4& v = of_[i / kCoordinates][i % kCoordinates];
       uint32_t words[4] = {v.x, v.y, v.z, v.w};
       ExchangeGroups(lane % 4, words);
       v = make_uint4(words[0], words[1], words[2], words[3]);
     }
   }
 
-  // Coordinate j of groups 2i and 2i + 1 of the lane.
+  // Coordinate j, of those that the lane has, of groups 2i and 2i + 1 of the lane.
   __device__ __forceinline__ __half2 Pair(int tile, int j, int i) const {
     const uint4& v = of_[tile][j];
     return AsHalves(i == 0 ? v.x : i == 1 ? v.y : i == 2 ? v.z : v.w);
@@ -97,11 +99,12 @@ class RowLoads {
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
 #pragma unroll
-      for (int j = 0; j < kGroup; ++j) peak = __hmax2_nan(peak, __habs2(Pair(tile, j, i)));
+      for (int j = 0; j < kCoordinates; ++j) peak = __hmax2_nan(peak, __habs2(Pair(tile, j, i)));
     }
     uint32_t largest = Magnitude(__half2float(__hmax_nan(__low2half(peak), __high2half(peak))));
-    largest = max(largest, __shfl_xor_sync(0xffffffffu, largest, 1));
-    return max(largest, __shfl_xor_sync(0xffffffffu, largest, 2));
+#pragma unroll
+    for (int other = 1; other < 4 * kGroup / kCoordinates; other *= 2) largest = max(largest, __shfl_xor_sync(0xffffffffu, largest, other));
+    return largest;
   }
 
  private:
@@ -111,7 +114,7 @@ class RowLoads {
 
   int row_, batch_, group_;
   const __half* from_;  // of the first chunk of the row in the first tile
-  uint4 of_[kTiles][kGroup];  // coordinates
+  uint4 of_[kTiles][kCoordinates];  // coordinates
 };
 
 }  // namespace
