@@ -18,14 +18,6 @@ __device__ __forceinline__ void MultiplyAddUnsigned(int d[4], const uint32_t a[4
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
-// D = A * B.
-__device__ __forceinline__ void MultiplyUnsigned(int d[4], const uint32_t a[4], uint32_t b0, uint32_t b1) {
-  asm volatile(
-      "mma.sync.aligned.m16n8k32.row.col.s32.u8.u8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%10,%10,%10,%10};"
-      : "=r"(d[0]), "=r"(d[1]), "=r"(d[2]), "=r"(d[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1), "r"(0));
-}
-
 // The activations of a chunk of a row are step * q, a power of two and an integer, |q| <= kLargestActivation, and q = 256 * high + low.
 // Up to four rows share a tile of columns of B, where high bytes and low ones, both signed, alternate; of up to eight a tile has the high
 // bytes, signed, and one the low ones, unsigned. Either way a lane has both sums of what it has of a row.
@@ -39,9 +31,7 @@ class ByteLanes {
   static constexpr bool kHalves = kMostRows == 4 && IsColumns(kForm);
   using Loads = RowLoads<8 / kMostRows, 1, kHalves ? kGroup / 2 : kGroup>;
   static constexpr int kStageBytes = Loads::kStageBytes;
-  // Of two tiles those of even steps, and those of odd ones after what goes with the gains, so that products wait less for each other.
-  static constexpr int kChains = kMostRows == 8 && kForm != Form::kOneByte ? 2 : 1;
-  using Sums = int[kColumnTiles][kChains][4];
+  using Sums = int[kColumnTiles][4];
 
   __device__ __forceinline__ ByteLanes(const PackedView& w, const __half* rows, int batch, int lane) : loads_(w, rows, batch, lane) {}
 
@@ -147,25 +137,18 @@ class ByteLanes {
 #pragma unroll
     for (int tile = 0; tile < kColumnTiles; ++tile) {
       if constexpr (IsColumns(kForm)) {
-        MultiplyGains<kForm>(sums[tile][kChains - 1], a, rests_[tile]);
+        MultiplyGains<kForm>(sums[tile], a, rests_[tile]);
       } else {
         // The gains themselves are A for what goes with them: a byte per step and lane is a column of A.
 #pragma unroll
-        for (int r = 0; r < 4; ++r) sums[tile][kChains - 1][r] = offsets_[tile][r % 2];
-        Add(sums[tile][kChains - 1], a, rests_[tile][0].x, rests_[tile][0].y, tile);
+        for (int r = 0; r < 4; ++r) sums[tile][r] = offsets_[tile][r % 2];
+        Add(sums[tile], a, rests_[tile][0].x, rests_[tile][0].y, tile);
       }
     }
   }
   __device__ __forceinline__ void Multiply(const uint32_t u[4], int step, Sums& sums) const {
 #pragma unroll
-    for (int tile = 0; tile < kColumnTiles; ++tile) {
-      const uint32_t b0 = data_[step][0][tile], b1 = data_[step][1][tile];
-      if (kChains == 1 || step > 0) {
-        Add(sums[tile][step % kChains], u, b0, b1, tile);
-      } else {
-        tile == 0 ? cosetq::cuda::Multiply(sums[tile][0], u, b0, b1) : MultiplyUnsigned(sums[tile][0], u, b0, b1);
-      }
-    }
+    for (int tile = 0; tile < kColumnTiles; ++tile) Add(sums[tile], u, data_[step][0][tile], data_[step][1][tile], tile);
   }
 
   // Sets the unit of sums of a row that the lane has sums of.
@@ -175,8 +158,7 @@ class ByteLanes {
   }
   // Sum r, of row kLaneRows * t + r % kLaneRows, in its unit.
   __device__ __forceinline__ int Sum(const Sums& sums, int, int r) const {
-    const auto sum = [&](int tile, int i) { return kChains == 1 ? sums[tile][0][i] : sums[tile][0][i] + sums[tile][kChains - 1][i]; };
-    const int high = kMostRows == 4 ? sum(0, 2 * r) : sum(0, r), low = kMostRows == 4 ? sum(0, 2 * r + 1) : sum(kColumnTiles - 1, r);
+    const int high = kMostRows == 4 ? sums[0][2 * r] : sums[0][r], low = kMostRows == 4 ? sums[0][2 * r + 1] : sums[kColumnTiles - 1][r];
     return (high * 256 + low + rounds_[r % kLaneRows]) >> shifts_[r % kLaneRows];
   }
 
