@@ -27,8 +27,8 @@ class ByteLanes {
   static_assert(kMostRows == 4 || kMostRows == 8);
   static constexpr int kTiles = 1, kLaneRows = kMostRows / 4, kTileRows = kMostRows, kRows = kMostRows;
   static constexpr int kColumnTiles = kMostRows / 4;
-  // Two lanes that multiply by a row's high and low bytes each make half of both, where nothing else is made of the row's groups.
-  static constexpr bool kHalves = kMostRows == 4 && IsColumns(kForm);
+  // Two lanes that multiply by a row's high and low bytes each make a block of both.
+  static constexpr bool kHalves = kMostRows == 4;
   using Loads = RowLoads<8 / kMostRows, 1, kHalves ? kGroup / 2 : kGroup>;
   static constexpr int kStageBytes = Loads::kStageBytes;
   using Sums = int[kColumnTiles][4];
@@ -81,7 +81,7 @@ class ByteLanes {
       for (int i = 0; i < 4; ++i) {
         const int s = half * 4 + i;
         const auto number = [&](__half2 pair) { return __fmaf_rn(s % 2 == 0 ? __low2float(pair) : __high2float(pair), scale, kRound); };
-        if constexpr (!IsColumns(kForm)) rest[i] = number(loads_.Rest(w, 0, s / 2));
+        if constexpr (!IsColumns(kForm)) rest[i] = number(loads_.Rest(w, 0, s / 2, lane));
 #pragma unroll
         for (int block = 0; block < (kHalves ? 1 : 2); ++block) {
           float q[4];

@@ -30,7 +30,6 @@ class HalfOperands {
   static constexpr int kLaneRows = 2, kTileRows = 8, kRows = kTiles * kTileRows;
   // Sums of a panel, in kByteUnit; of a single tile two that are added up in the end, so that products wait less for each other.
   static constexpr int kChains = kTiles == 1 ? 2 : 1;
-  static constexpr int kStageBytes = RowLoads<1, kTiles>::kStageBytes;
   using Sums = float[kTiles][kChains][4];
 
   __device__ __forceinline__ HalfOperands(const PackedView& w, const __half* rows, int batch, int lane) : loads_(w, rows, batch, lane) {}
@@ -39,8 +38,6 @@ class HalfOperands {
   __device__ __forceinline__ void Fetch(const PackedView& w, int chunk) { loads_.Fetch(w, chunk); }
 
   __device__ __forceinline__ void Hold() { loads_.Hold(); }
-  __device__ __forceinline__ void Copy(const PackedView& w, int chunk, uint32_t stage) const { loads_.Copy(w, chunk, stage); }
-  __device__ __forceinline__ void TakeCopy(uint32_t stage) { loads_.TakeCopy(stage); }
 
   // The largest magnitudes of the lane's rows, see RowLoads::Peak, when the chunk is there.
   __device__ __forceinline__ void Peaks(uint32_t (&peaks)[kTiles]) const {
@@ -49,7 +46,7 @@ class HalfOperands {
   }
 
   // Makes ready what has been fetched, and what sums of the chunk begin with: the biases of weights, negative, as A.
-  __device__ __forceinline__ void Make(const PackedView& w, const uint32_t (&)[kTiles], int) {
+  __device__ __forceinline__ void Make(const PackedView& w, const uint32_t (&)[kTiles], int lane) {
     const uint32_t base = w.bytes.base, first = HalvesOf<0, 1>(base) | 0x80008000u, second = HalvesOf<2, 3>(base) | 0x80008000u;
     const uint32_t biases[4] = {first, first, second, second};
 #pragma unroll
@@ -57,7 +54,7 @@ class HalfOperands {
       const auto pair = [&](int j, int i) { return AsWord(loads_.Pair(tile, j, i)); };
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        rests_[tile][i] = AsWord(loads_.Rest(w, tile, i));
+        rests_[tile][i] = AsWord(loads_.Rest(w, tile, i, lane));
 #pragma unroll
         for (int p = 0; p < 4; ++p) {
           data_[tile][2 * i][p] = __byte_perm(pair(2 * p, i), pair(2 * p + 1, i), 0x5410);

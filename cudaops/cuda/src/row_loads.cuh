@@ -83,12 +83,14 @@ class RowLoads {
     return AsHalves(i == 0 ? v.x : i == 1 ? v.y : i == 2 ? v.z : v.w);
   }
 
-  // What the gains of groups 2i and 2i + 1 are multiplied by.
-  __device__ __forceinline__ __half2 Rest(const PackedView& w, int tile, int i) const {
-    const auto rest = [&](int j) { return __float2half2_rn(-w.bytes.rest[j]); };
+  // What the gains of groups 2i and 2i + 1 are multiplied by. All lanes must call it.
+  __device__ __forceinline__ __half2 Rest(const PackedView& w, int tile, int i, int lane) const {
+    const bool second = kCoordinates < kGroup && lane / 4 % kRowColumns != 0;
+    const auto rest = [&](int j) { return __float2half2_rn(-w.bytes.rest[second ? kGroup - kCoordinates + j : j]); };
     __half2 sum = __hmul2(rest(0), Pair(tile, 0, i));
 #pragma unroll
-    for (int j = 1; j < kGroup; ++j) sum = __hfma2(rest(j), Pair(tile, j, i), sum);
+    for (int j = 1; j < kCoordinates; ++j) sum = __hfma2(rest(j), Pair(tile, j, i), sum);
+    if (kCoordinates < kGroup) sum = __hadd2(sum, AsHalves(__shfl_xor_sync(0xffffffffu, AsWord(sum), 4)));
     return sum;
   }
 

@@ -61,7 +61,10 @@ struct SmallLanesLayout {
   static constexpr int kRings = TableWords(kForm) * 4;
   static constexpr int kBarriers = kRings + kWarps * Ring::kBytes;
   static constexpr int kStages = (kBarriers + kWarps * Ring::kBarriers + 15) / 16 * 16;
-  static constexpr int kPeaks = kStages + (Plan::kNext ? kWarps * Operands::kStageBytes : 0);
+  static constexpr int kPeaks = kStages + [] {
+    if constexpr (Plan::kNext) return kWarps * Operands::kStageBytes;
+    return 0;
+  }();
   static constexpr int kTiles = kPeaks + Operands::kRows * 4;
 
   static int Bytes(int tiles) { return kTiles + tiles * Rows::kTileBytes; }
@@ -127,9 +130,11 @@ __global__ void __launch_bounds__(SmallLanesLayout<kForm, Operands, Plan>::kThre
   WaitForKernelsAhead();
 
   // Sums of all chunks are in one unit, which the peaks of all decide on.
-  const uint32_t stage = address + Layout::kStages + warp * Operands::kStageBytes + lane * 16;
+  const uint32_t stage = address + Layout::kStages + warp * ((Layout::kPeaks - Layout::kStages) / kWarps) + lane * 16;
   const auto copy_next = [&] {
-    if (kNext && begin < end && chunk < last) b.Copy(w, chunk + 1, stage);
+    if constexpr (kNext) {
+      if (begin < end && chunk < last) b.Copy(w, chunk + 1, stage);
+    }
   };
   for (int other = last; other > chunk + kNext; --other) {
     b.Fetch(w, other);
@@ -152,9 +157,11 @@ __global__ void __launch_bounds__(SmallLanesLayout<kForm, Operands, Plan>::kThre
   if (!Plan::kBehind) fetch_rest();
   if (begin < end) b.Make(w, largest, lane);
   if (kFirst == kAhead && begin < end) ring.Advance();
-  if (kNext && begin < end && chunk < last) {
-    b.TakeCopy(stage);
-    raise_peaks();
+  if constexpr (kNext) {
+    if (begin < end && chunk < last) {
+      b.TakeCopy(stage);
+      raise_peaks();
+    }
   }
 
   typename Operands::Sums sum;
