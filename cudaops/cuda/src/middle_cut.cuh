@@ -77,12 +77,12 @@ class BandPanels {
     BeginPass();
   }
 
-  __device__ __forceinline__ const unsigned char* Next() {
-    if (left_ == 0 && !NextBand()) return nullptr;
+  __device__ __forceinline__ bool Next(const unsigned char*& panel) {
+    if (left_ == 0 && !NextBand()) return false;
     --left_;
-    const unsigned char* panel = at_;
+    panel = at_;
     at_ += stride_;
-    return panel;
+    return true;
   }
 
  private:

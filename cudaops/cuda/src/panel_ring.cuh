@@ -15,12 +15,11 @@ class PanelRun {
  public:
   __device__ __forceinline__ PanelRun(const unsigned char* first, int count) : next_(first), left_(count) {}
 
-  // The next one; null if there is none.
-  __device__ __forceinline__ const unsigned char* Next() {
-    const unsigned char* panel = left_ > 0 ? next_ : nullptr;
+  // The next one; false if there is none.
+  __device__ __forceinline__ bool Next(const unsigned char*& panel) {
+    panel = next_;
     next_ += PanelBytes(kForm);
-    --left_;
-    return panel;
+    return left_-- > 0;
   }
 
  private:
@@ -100,14 +99,15 @@ class PanelRing {
     ExpandGains(bytes.gains, LoadShared4(slot + lane_ * 4 + PanelVectors(kForm) * 512), gains);
   }
   __device__ __forceinline__ void FetchTo(uint32_t to, uint32_t barrier) {
-    const unsigned char* panel = source_.Next();
+    const unsigned char* panel;
+    const bool more = source_.Next(panel);
     if constexpr (kEngine) {
-      if (panel != nullptr && lane_ == 0) {
+      if (more && ElectLane()) {
         Expect(kSlot, barrier);
         ::cosetq::cuda::Fetch(to, panel, kSlot, barrier);
       }
     } else {
-      if (panel != nullptr) {
+      if (more) {
         const unsigned char* from = panel + lane_ * 16;
 #pragma unroll
         for (int v = 0; v < PanelVectors(kForm); ++v) CopyAsync16(to + lane_ * 16 + v * 512, from + v * 512);
