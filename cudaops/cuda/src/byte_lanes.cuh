@@ -95,7 +95,7 @@ class ByteLanes {
         }
       }
       if constexpr (IsColumns(kForm)) {
-        // The two bytes, both signed: less 128, and so is their sum.
+        // Two bytes of a sum, both signed: begun with 128, the upper one is rounded, and the lower one less 128 is what is left.
 #pragma unroll
         for (int tile = 0; tile < kColumnTiles; ++tile) {
           uint32_t of[4];

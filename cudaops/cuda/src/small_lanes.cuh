@@ -4,8 +4,8 @@
 // chunk of columns before the next: a warp thus keeps the activations of its chunk in registers. Panels come through a ring in shared
 // memory, private to the warp. Activations are multiplied as they are, by weights whose bytes are subnormal float16 numbers, which
 // takes one instruction for two of them, or become integers of two bytes, which takes no such instructions but some for each chunk.
-// The biases of weights a constant A multiplies once for each chunk, and the sums of panels begin with that. The sums of a panel are
-// rounded to integers in a unit of the row, which warps can add up in any order.
+// The biases of weights a constant A multiplies once for each chunk, and the sums of panels begin with that; single columns have none.
+// The sums of a panel are rounded to integers in a unit of the row, which warps can add up in any order.
 //
 // What does not depend on the activations is done before the kernel ahead has ended, or while they are on their way: the table, the first
 // panels of the ring, and the bytes of the first one.
@@ -61,10 +61,12 @@ struct SmallLanesLayout {
   static constexpr int kRings = TableWords(kForm) * 4;
   static constexpr int kBarriers = kRings + kWarps * Ring::kBytes;
   static constexpr int kStages = (kBarriers + kWarps * Ring::kBarriers + 15) / 16 * 16;
-  static constexpr int kPeaks = kStages + [] {
-    if constexpr (Plan::kNext) return kWarps * Operands::kStageBytes;
+  // Of a warp, for the activations of its next chunk.
+  static constexpr int kStageBytes = [] {
+    if constexpr (Plan::kNext) return Operands::kStageBytes;
     return 0;
   }();
+  static constexpr int kPeaks = kStages + kWarps * kStageBytes;
   static constexpr int kTiles = kPeaks + Operands::kRows * 4;
 
   static int Bytes(int tiles) { return kTiles + tiles * Rows::kTileBytes; }
@@ -130,7 +132,7 @@ __global__ void __launch_bounds__(SmallLanesLayout<kForm, Operands, Plan>::kThre
   WaitForKernelsAhead();
 
   // Sums of all chunks are in one unit, which the peaks of all decide on.
-  const uint32_t stage = address + Layout::kStages + warp * ((Layout::kPeaks - Layout::kStages) / kWarps) + lane * 16;
+  const uint32_t stage = address + Layout::kStages + warp * Layout::kStageBytes + lane * 16;
   const auto copy_next = [&] {
     if constexpr (kNext) {
       if (begin < end && chunk < last) b.Copy(w, chunk + 1, stage);

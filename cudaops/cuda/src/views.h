@@ -66,7 +66,7 @@ struct ByteView {
   const uint32_t* coarse;  // [256]; null if fine is the table of both levels
   uint32_t gains;          // four bytes: gains times factor, and all words are divided by it
   uint32_t base;           // the biases, a byte each
-  uint32_t centres;        // of single columns, whose fine words are doubled digits: what these lack, minus the doubled centre
+  uint32_t centres;        // of single columns, whose words are doubled digits: what these lack, minus the doubled centre
   int32_t bits;            // gain * (v - centre) is less than 2^bits
   float rest[kGroup];      // centre less rounded centre, over factor: less than 1 in sum
 };
