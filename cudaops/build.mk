@@ -15,7 +15,7 @@ CXX ?= g++
 GO ?= go
 ort_include ?= $(shell cd $(here) && $(GO) list -m -f '{{.Dir}}' github.com/yalue/onnxruntime_go)
 
-flags := -std=c++17 -O3 -fPIC -fvisibility=hidden -ffp-contract=off -Wall -Wextra -I$(here)/include -I$(here)/src \
+flags := -std=c++17 -O3 -fPIC -fvisibility=hidden -ffp-contract=off -Wall -Wextra -Werror=switch -I$(here)/include -I$(here)/src \
   -ffile-prefix-map=$(here)=cudaops
 link := -shared -static-libstdc++ -static-libgcc -s -Wl,--gc-sections -Wl,--version-script=$(here)/src/exports.map -Wl,--no-undefined -Wl,-z,relro,-z,now -pthread
 

@@ -191,11 +191,11 @@ std::optional<Columns> ColumnsOf(const WeightView& w, Form form, const std::vect
   c.centre = w.centre[0] / w.level_weights[0] - static_cast<float>(least);
   // All are whole numbers of half a unit, with room for 11 bits.
   const float twice = 2 * c.centre, most = std::max(std::fabs(twice), std::fabs(static_cast<float>(2 * count - 2) - twice));
-  const float largest = static_cast<float>(*std::max_element(gains.begin(), gains.end())) * most;
+  const float gain = static_cast<float>(*std::max_element(gains.begin(), gains.end())), largest = gain * most;
   if (there != (1u << count) - 1 || twice != std::floor(twice) || largest > 0x1p11f) return {};
-  // Of the doubled centre, times a sum of eight bytes, two bytes are kept (activations.cuh); of digits of two bits some lie two bits up.
-  const float most_digit = static_cast<float>(count == 4 ? 12 : 15);
-  c.bytes = twice >= 0 && twice <= 16 && largest <= 127 && 2 * largest / most * most_digit <= 255;
+  // Of the doubled centre, times a sum of eight bytes, two bytes are kept (activations.cuh). Rows g + 8 may be in a smaller unit.
+  const float ratio = 1 / ColumnUnit(form, 1);
+  c.bytes = twice >= 0 && twice <= 16 && ratio * largest <= 127 && ratio * 2 * gain * static_cast<float>(count - 1) <= 255;
   return c;
 }
 

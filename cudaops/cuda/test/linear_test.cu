@@ -75,7 +75,8 @@ bool HasBytes(const Case& c, Sample& sample) {
   if (!Columns(c)) return true;
   const float gain = *std::max_element(c.options.gains.begin(), c.options.gains.end());
   const float entries = static_cast<float>(c.codec.entries), doubled = entries + 2 * sample.spec().centre[0] / sample.spec().level_weights[0];
-  return gain <= (entries == 4 ? 10 : 8) && gain * std::max(doubled, 2 * entries - 2 - doubled) <= 127 && doubled >= 0 && doubled <= 16;
+  const float largest = gain * std::max(doubled, 2 * entries - 2 - doubled);
+  return doubled >= 0 && doubled <= 16 && (entries == 4 ? gain <= 10 && largest <= 31 : gain <= 8 && largest <= 127);
 }
 
 // The path that a call must take. Where there is no cuBLAS the large path is not taken, and needs no workspace.
@@ -300,7 +301,10 @@ void TestCudaLinear(bool brief) {
   // Several chunks for a warp, and a peak in the last of them.
   for (const bool half : {false, true}) {
     options.half = half;
-    for (const char* codec : {"d4:4,4", "d4:2,4", "d4:4"}) Run({CodecNamed(codec), 300, 8192, options, 0, 1000}, {1, 4, 7, 16});
+    for (const char* codec : {"d4:4,4", "d4:2,4", "d4:4"}) {
+      Run({CodecNamed(codec), 300, 8192, options, 0, 1000}, {1, 4, 7, 16});
+      Run({CodecNamed(codec), 160, 14336, options}, {2, 3, 8});
+    }
   }
   options.half = false;
   // Several tiles of rows and of columns, the last ones not full, and chunks that fill no slice of corrections.
@@ -342,6 +346,7 @@ void TestColumns(const Codec& codec, bool brief) {
     // Activations and results that begin anywhere.
     for (const int shift : {1, 2, 4}) Run({codec, 120, 512, options, 0, 1, 1, shift}, {1, 5, 16, 24, 130});
     Run({codec, 300, 8192, options, 0, 1000}, {1, 4, 7, 16, 64});
+    Run({codec, 160, 14336, options}, {2, 3, 8});
     // Two blocks that fetch together, and tiles of which the last rows and columns are not all there.
     if (half) Run({codec, 4090, 1024, options}, {1000});
     options.direct_scales = true;

@@ -138,6 +138,7 @@ void MultiplyTile(const WeightView& w, int64_t tile, const uint8_t* a, const flo
       return StreamForm<Form::kNibbleByte>(w, tile, a, scales, columns, sums);
     case Form::kNibbles:
       return StreamForm<Form::kNibbles>(w, tile, a, scales, columns, sums);
+    case Form::kTwoBits:
     case Form::kGeneral:
       return;
   }

@@ -124,6 +124,7 @@ void Avx2Lookup16(const WeightView& w, int64_t tile, int64_t pair, int64_t count
     case Form::kNibbleByte:
       return LookupForm<Form::kNibbleByte>(w, tile, pair, count, tables, steps, lanes);
     case Form::kNibbles:
+    case Form::kTwoBits:
     case Form::kGeneral:
       return;
   }

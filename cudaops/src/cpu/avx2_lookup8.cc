@@ -105,6 +105,7 @@ void Avx2Lookup8(const WeightView& w, int64_t tile, int64_t unit, int64_t count,
     case Form::kNibbleByte:
       return LookupForm<Form::kNibbleByte>(w, tile, unit, count, tables, steps, lanes);
     case Form::kNibbles:
+    case Form::kTwoBits:
     case Form::kGeneral:
       return;
   }

@@ -92,6 +92,7 @@ inline void DecodeWords(const WeightView& w, const uint8_t* codes, uint32_t* out
       return AddCodewords<Form::kNibbleByte>(t, codes, w.tile, out);
     case Form::kNibbles:
       return LookUpNibbles(t, codes, w.tile, out);
+    case Form::kTwoBits:
     case Form::kGeneral:
       return;
   }

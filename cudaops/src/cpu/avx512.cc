@@ -114,6 +114,7 @@ void DecodeD4(const WeightView& w, int64_t tile, int64_t first, int64_t count, f
     case Form::kNibbleByte:
       return DecodeForm<Form::kNibbleByte>(w, tile, first, count, panel);
     case Form::kNibbles:
+    case Form::kTwoBits:
     case Form::kGeneral:
       return DecodeGeneral(w, tile, first, count, panel);
   }

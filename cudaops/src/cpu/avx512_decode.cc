@@ -59,6 +59,7 @@ void Decode(const WeightView& w, int64_t tile, int64_t first, int64_t count, boo
       return DecodeForm<Form::kNibbleByte>(w, tile, first, count, tiles, panel);
     case Form::kNibbles:
       return DecodeForm<Form::kNibbles>(w, tile, first, count, tiles, panel);
+    case Form::kTwoBits:
     case Form::kGeneral:
       return;
   }

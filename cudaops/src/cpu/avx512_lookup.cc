@@ -209,6 +209,7 @@ void Avx512Lookup16(const WeightView& w, int64_t tile, int64_t pair, int64_t cou
     case Form::kNibbleByte:
       return LookupForm<Form::kNibbleByte>(w, tile, pair, count, tables, steps, next, lanes);
     case Form::kNibbles:
+    case Form::kTwoBits:
     case Form::kGeneral:
       return;
   }

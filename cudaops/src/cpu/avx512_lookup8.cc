@@ -269,6 +269,7 @@ void Avx512Lookup8(const WeightView& w, int64_t tile, int64_t unit, int64_t coun
     case Form::kNibbleByte:
       return LookupForm<Form::kNibbleByte>(w, tile, unit, count, tables, steps, next, lanes);
     case Form::kNibbles:
+    case Form::kTwoBits:
     case Form::kGeneral:
       return;
   }
