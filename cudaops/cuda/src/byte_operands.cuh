@@ -54,12 +54,14 @@ constexpr int RestBytes(Form form) { return IsColumns(form) ? 2 : 1; }
 template <Form kForm>
 __device__ __forceinline__ void MultiplyGains(int (&sums)[4], const uint32_t (&gains)[4], const uint2 (&rests)[RestBytes(kForm)]) {
   if constexpr (IsColumns(kForm)) {
-    constexpr int kSecond = kForm == Form::kTwoBits ? 2 : 0;  // ColumnUnit of rows g + 8
+    constexpr int kSecond = kForm == Form::kTwoBits ? 2 : 0;  // of rows g + 8
+    static_assert(ColumnUnit(kForm, 1) * (1 << kSecond) == 1);
     const auto shift = [](int& x, int by) { x = static_cast<int>(static_cast<uint32_t>(x) << by); };
     Multiply(sums, gains, rests[1].x, rests[1].y);
 #pragma unroll
     for (int i = 0; i < 4; ++i) shift(sums[i], 8);
     MultiplyAdd(sums, gains, rests[0].x, rests[0].y);
+#pragma unroll
     for (int i = 2; i < 4; ++i) shift(sums[i], kSecond);
   } else {
     Multiply(sums, gains, rests[0].x, rests[0].y);

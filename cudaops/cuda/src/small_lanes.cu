@@ -52,6 +52,7 @@ bool Launch(const PackedView& w, const __half* a, int batch, __half* y, cudaStre
 
 bool TakesLanes(const PackedView& w, const void* a, int batch) {
   if (w.cols % (kGroup * kPanelSteps) != 0 || reinterpret_cast<uintptr_t>(a) % 16 != 0) return false;
+  // Two rows of single columns every block makes ready by itself, if they are not long.
   if (IsColumns(w.form)) return batch > (OwnActivations<float>(2, w.cols) ? 2 : 1) && batch <= 8;
   if (HasMany(w)) return batch > 2 && batch <= 8;
   return batch > (w.form == Form::kTwoByte && !HasFew(w) ? 2 : 1);

@@ -230,6 +230,7 @@ __global__ void __launch_bounds__(SmallLanesLayout<kForm, Operands, Plan>::kThre
         b.Fetch(w, chunk);
       }
       b.Peaks(largest);
+      b.Hold();  // nobody reads the stage any more
       copy_next();
       b.Make(w, largest, lane);
       set_units();
