@@ -341,11 +341,11 @@ def main():
     library = Library(sys.argv[1])
     torch.manual_seed(1)
     ceilings()
-    all_rows = (1, 2, 4, 8, 16, 32, 64, 128, 512, 1024, 2048, 4096)
-    linear_rows(library, ((4096, 4096), (14336, 4096), (28672, 8192)), {
-        "4 bits": all_rows, "3 bits": (1, 4, 8, 16), "2 bits": (1, 4, 8, 16, 512, 4096), "z1:16": all_rows, "z1:4": (1, 2, 4, 8, 16, 512, 4096)})
     few = (1, 2, 4, 8, 16)
-    linear_rows(library, ((4096, 14336),), {"4 bits": few, "2 bits": few, "z1:16": few, "z1:4": few})
+    all_rows = few + (32, 64, 128, 512, 1024, 2048, 4096)
+    linear_rows(library, ((4096, 4096), (14336, 4096), (28672, 8192)), {
+        "4 bits": all_rows, "3 bits": few, "2 bits": few + (512, 4096), "z1:16": all_rows, "z1:4": few + (512, 4096)})
+    linear_rows(library, ((4096, 14336),), {codec: few for codec in ("4 bits", "3 bits", "2 bits", "z1:16", "z1:4")})
     look_ups(library)
     encode(library)
 

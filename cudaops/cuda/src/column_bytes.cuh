@@ -26,10 +26,8 @@ __device__ __forceinline__ void TakePart(const PanelCodes<kForm>& codes, ColumnP
   constexpr int kBlock = kPart / 2, kEights = kForm == Form::kTwoBits ? 1 : 2;
 #pragma unroll
   for (int i = 0; i < kEights; ++i) {
-    constexpr int kEight = kPart % 2 * 2;
-    const uint32_t first = codes.words[ColumnWord(kForm, 4 * kBlock, kEight + i)], second = codes.words[ColumnWord(kForm, 4 * kBlock + 2, kEight + i)];
-    part.digits[i][0] = __byte_perm(first, second, 0x5410);
-    part.digits[i][1] = __byte_perm(first, second, 0x7632);
+#pragma unroll
+    for (int e = 0; e < 2; ++e) part.digits[i][e] = BlockDigits(codes, kBlock, 2 * (kPart % 2 * 2 + i) + e);
   }
 }
 
@@ -65,7 +63,7 @@ __device__ __forceinline__ void DecodeColumns(const PanelCodes<kForm>& codes, co
     const uint32_t factor = place > 0 ? gain : __dp4a(gains[half][kStep / 4], 2u << (8 * (kStep % 4)), 0u);
 #pragma unroll
     for (int block = 0; block < 2; ++block) {
-      const uint32_t digits = BlockDigits<kForm, kStep>(codes, block);
+      const uint32_t digits = BlockDigits(codes, block, kStep);
       a[2 * block + half] = (place == 0 ? digits & kMask : digits >> (place - 1) & 2 * kMask) * factor + base;
     }
   }

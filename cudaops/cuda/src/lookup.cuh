@@ -91,10 +91,10 @@ struct StepWords {
 };
 
 // The digits that a lane has in a step of a block: bytes of two of its words are four coordinates of a group.
-template <Form kForm, int kStep>
-__device__ __forceinline__ uint32_t BlockDigits(const PanelCodes<kForm>& codes, int block) {
-  constexpr int kEight = kStep / 2, kSelect = kStep % 2 == 0 ? 0x5410 : 0x7632;
-  return __byte_perm(codes.words[ColumnWord(kForm, 4 * block, kEight)], codes.words[ColumnWord(kForm, 4 * block + 2, kEight)], kSelect);
+template <Form kForm>
+__device__ __forceinline__ uint32_t BlockDigits(const PanelCodes<kForm>& codes, int block, int step) {
+  const uint32_t first = codes.words[ColumnWord(kForm, 4 * block, step / 2)], second = codes.words[ColumnWord(kForm, 4 * block + 2, step / 2)];
+  return __byte_perm(first, second, step % 2 == 0 ? 0x5410 : 0x7632);
 }
 
 template <Form kForm, int kStep>
@@ -103,7 +103,7 @@ __device__ __forceinline__ void TakeDigits(const PanelCodes<kForm>& codes, StepW
   for (int i = 0; i < 4; ++i) {
     constexpr uint32_t kMask = kForm == Form::kTwoBits ? 0x03030303u : 0x0f0f0f0fu;
     const int half = i % 2, place = DigitPlace(kForm, half, kStep / 2), stay = kForm == Form::kTwoBits ? place % 4 : 0;
-    words.fine[i] = BlockDigits<kForm, kStep>(codes, i / 2) >> (place - stay) & kMask << stay;
+    words.fine[i] = BlockDigits(codes, i / 2, kStep) >> (place - stay) & kMask << stay;
   }
 }
 
