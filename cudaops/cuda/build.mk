@@ -45,9 +45,11 @@ library_objects := $(parts:%=$(objects)/%.o) $(cpu_parts:%=$(objects)/cpu/%.o)
 .PHONY: all check sanitize bench clean
 all: $(out)/libcosetq_cuda.so $(objects)/cosetq_cuda_test
 
+# The assembler says no more than "info" when it has the products of a warp group wait for each other, which makes a kernel slower.
 $(objects)/%.o: $(here)/src/%.cu
 	@mkdir -p $(@D)
-	$(NVCC) $(flags) $(target) $(flags_$*) -MMD -MP -c $< -o $@
+	$(NVCC) $(flags) $(target) $(flags_$*) -MMD -MP -c $< -o $@ 2>$@.said || { cat $@.said >&2; exit 1; }
+	@cat $@.said >&2; if grep -q 'instructions are serialized' $@.said; then rm $@; exit 1; fi
 
 # Kernels that promise the bits of another implementation may not contract products and sums.
 flags_encode := -fmad=false

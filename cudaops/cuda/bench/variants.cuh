@@ -206,7 +206,7 @@ void BytesVariant(int number, const Bench& bench, int batch) {
 template <Form kForm, typename Operands, typename Plan, bool kParts = false>
 void LanesVariant(int number, const char* name, const Bench& bench, int batch) {
   std::printf("%s %2d %s depth %2d early %d %s ", name, Operands::kRows, Plan::kEngine ? "engine" : "lanes ", Plan::kDepth, Plan::kEarly,
-              Plan::kFirst == kAhead ? "ahead" : Plan::kFirst == kAlong ? "along" : "     ");
+              Plan::kFirst == kAhead ? "ahead" : Plan::kFirst == kInPace ? "pace " : "     ");
   Variant(number, bench, batch, kParts, [&](auto work, const PackedView& w, const __half* a, __half* y, cudaStream_t stream) {
     if constexpr (kParts || decltype(work)::value == kMultiply) {
       return LaunchSmallLanes<kForm, Operands, Plan, decltype(work)::value>(w, a, batch, y, stream);
@@ -244,7 +244,7 @@ void LanesVariants(int number, const char* name, const Bench& bench, int batch) 
   LanesVariant<kForm, Operands, Plan<false, kUnit, kUnit, Operands::kRows <= 8 ? kAhead : kInTurn>>(number, name, bench, batch);
   LanesVariant<kForm, Operands, Plan<false, 2 * kUnit, kUnit>>(number + 1, name, bench, batch);
   LanesVariant<kForm, Operands, Plan<true, 2 * kUnit, kUnit>, true>(number + 2, name, bench, batch);
-  LanesVariant<kForm, Operands, Plan<true, 3 * kUnit, kUnit, kAlong>>(number + 3, name, bench, batch);
+  LanesVariant<kForm, Operands, Plan<true, 3, 1, kInPace>>(number + 3, name, bench, batch);
 }
 
 template <Form kForm>

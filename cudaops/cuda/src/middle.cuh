@@ -128,37 +128,53 @@ __global__ void __launch_bounds__(kMiddleThreads, 1)
 #pragma unroll
       for (int i = 0; i < kColumns / 8; ++i) sums[4 * i + 2] = sums[4 * i], sums[4 * i + 3] = sums[4 * i + 1];
       int chunk = first;
-      do {
-        const auto multiply = [&](int slice, int unit, const uint32_t (&of)[4]) {
-          MultiplyColumns(sums, of, Columns(operands + slice * Layout::kSlice) + unit * 2);
-        };
-        if (!decoded) ring.Take(w.bytes, codes, gains);
-        uint32_t gain[1][4] = {{gains[0][0], gains[1][0], gains[0][1], gains[1][1]}};  // a byte per step and lane is a column of A
-        if constexpr (IsColumns(kForm)) {
-          WaitForProducts<0>();  // the last panel's
-        } else {
-          BeginProducts();
-#pragma unroll
-          for (int block = 0; block < 2; ++block) multiply(share.chunks * kChunkSlices + chunk / 2, chunk % 2 * 2 + block, gain[0]);
-          CommitProducts();
-          WaitForProducts<1>();  // the last panel's
-        }
-        Keep(panel);
-        if (!decoded) decode();
-        decoded = false;
+      const auto multiply = [&](int slice, int unit, const uint32_t (&of)[4]) {
+        MultiplyColumns(sums, of, Columns(operands + slice * Layout::kSlice) + unit * 2);
+      };
+      const auto multiply_panel = [&] {
         BeginProducts();
 #pragma unroll
         for (int step = 0; step < kPanelSteps; ++step)
           multiply(chunk * kChunkSlices + step / kSliceUnits, step % kSliceUnits, panel[step]);
         CommitProducts();
-        if constexpr (!IsColumns(kForm)) {
+      };
+      if constexpr (IsColumns(kForm)) {
+        if (!decoded) {
+          ring.Take(w.bytes, codes, gains);
+          decode();
+        }
+        decoded = false;
+        // Products are waited for where they began: if the next ones were to wait for them, the assembler would have all wait for each other.
+        while (true) {
+          multiply_panel();
+          ring.Advance();
+          const bool more = ++chunk < last;
+          if (more) ring.Take(w.bytes, codes, gains);
+          WaitForProducts<0>();
+          Keep(panel);
+          if (!more) break;
+          decode();
+        }
+      } else {
+        do {
+          if (!decoded) ring.Take(w.bytes, codes, gains);
+          uint32_t gain[1][4] = {{gains[0][0], gains[1][0], gains[0][1], gains[1][1]}};  // a byte per step and lane is a column of A
+          BeginProducts();
+#pragma unroll
+          for (int block = 0; block < 2; ++block) multiply(share.chunks * kChunkSlices + chunk / 2, chunk % 2 * 2 + block, gain[0]);
+          CommitProducts();
+          WaitForProducts<1>();  // the last panel's
+          Keep(panel);
+          if (!decoded) decode();
+          decoded = false;
+          multiply_panel();
           WaitForProducts<1>();  // those with the gains
           Keep(gain);
-        }
-        ring.Advance();
-      } while (++chunk < last);
-      WaitForProducts<0>();
-      Keep(panel);
+          ring.Advance();
+        } while (++chunk < last);
+        WaitForProducts<0>();
+        Keep(panel);
+      }
       if (!may_send) Wait(empty, (pass - 1) & 1);
       may_send = true;
 #pragma unroll

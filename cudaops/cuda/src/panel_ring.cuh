@@ -4,6 +4,7 @@
 #define COSETQ_CUDA_PANEL_RING_CUH_
 
 #include "lookup.cuh"
+#include "overlap.h"
 #include "pipeline.cuh"
 #include "shared.cuh"
 
@@ -50,6 +51,25 @@ class PanelRing {
 
   // Begins to fetch the next panel to slot i; the first time to each, in order.
   __device__ __forceinline__ void Fetch(int i) { FetchTo(slots_ + i * kSlot, barriers_ + i * 8); }
+
+  // Waits for the kernels ahead, and meanwhile fetches panels after the first one, each when the one before it is there: activations would
+  // have to wait behind more of them. One warp of a block, which fetches one more at once, tells the others of the end by a barrier. Returns how
+  // many panels have been asked for.
+  __device__ __forceinline__ int FetchUntilEnd(bool tells, uint32_t end) {
+    static_assert(kEngine && kDepth > 1);
+    const auto has_ended = [](uint32_t barrier) { return __all_sync(0xffffffffu, HasEnded(barrier, 0)); };
+    int asked = 1;
+    if (tells) {
+      Fetch(asked++);
+      WaitForKernelsAhead();
+      if (lane_ == 0) Arrive(end);
+    } else {
+      while (!has_ended(end)) {
+        if (asked < kDepth && has_ended(barriers_ + (asked - 1) * 8)) Fetch(asked++);
+      }
+    }
+    return asked;
+  }
 
   // Waits for the panel whose turn it is, and loads it: codes and gains, a byte per step of each row.
   __device__ __forceinline__ void Take(const ByteView& bytes, PanelCodes<kForm>& codes, uint32_t (&gains)[2][2]) const {

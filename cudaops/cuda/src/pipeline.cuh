@@ -42,6 +42,21 @@ __device__ __forceinline__ void Wait(uint32_t barrier, int phase) {
       : "memory");
 }
 
+// Whether the phase has ended.
+__device__ __forceinline__ bool HasEnded(uint32_t barrier, int phase) {
+  uint32_t ended;
+  asm volatile(
+      "{\n"
+      ".reg .pred done;\n"
+      "mbarrier.test_wait.parity.shared.b64 done, [%1], %2;\n"
+      "selp.u32 %0, 1, 0, done;\n"
+      "}\n"
+      : "=r"(ended)
+      : "r"(barrier), "r"(phase)
+      : "memory");
+  return ended != 0;
+}
+
 // The barrier's phase does not end before so many bytes are there.
 __device__ __forceinline__ void Expect(int bytes, uint32_t barrier) {
   asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");

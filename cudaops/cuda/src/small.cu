@@ -20,6 +20,9 @@ bool Launch(const PackedView& w, const T* a, int batch, void* y, bool half_y, vo
       return true;
     return LaunchSmallBytes<kForm, kRoom, kOwn, kWarps, kUnit>(w, a, batch, workspace, y, half_y, stream);
   }
+  if constexpr (kOwn && (kForm == Form::kTwoByte || kForm == Form::kNibbleByte)) {
+    if (CurrentDevice().hopper && LaunchSmallBytes<kForm, kRoom, kOwn, kWarps, 3, 1, 1, true>(w, a, batch, workspace, y, half_y, stream)) return true;
+  }
   if constexpr (kRoom == 16 || kForm == Form::kTwoByte || (kForm == Form::kNibbleByte && kRoom == 1)) {
     if ((kRoom == 16 || (panels >= 6 && panels < 16)) &&
         LaunchSmallBytes<kForm, kRoom, kOwn, kWarps, 3 * kUnit, 2 * kUnit>(w, a, batch, workspace, y, half_y, stream))

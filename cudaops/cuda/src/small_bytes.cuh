@@ -6,7 +6,8 @@
 // those of high and low bytes are added up for each panel, and cut to 32 bits for all of its row.
 //
 // What does not depend on the activations is done before the kernel ahead has ended: the table, the first panels of the ring, and
-// the bytes of one or two of them in registers. Other panels of the ring are asked for behind the activations. A single row of
+// the bytes of one or two of them in registers. Other panels of the ring are asked for behind the activations; or the copy engine fetches all,
+// one after the other until activations are asked for, and the first is decoded while these are on their way. A single row of
 // activations every block makes bytes of by itself, since a kernel of its own for that would take longer, and a few rows if they are not
 // long; others are prepared by one.
 
@@ -41,12 +42,14 @@ struct Sums {
 };
 
 // Shared memory of a block, by address from its begin.
-template <Form kForm, int kRoom, bool kOwn, int kWarps, int kDepth>
+template <Form kForm, int kRoom, bool kOwn, int kWarps, int kDepth, bool kPaced>
 struct SmallBytesLayout {
   using Ring = PanelRing<kForm, kDepth, false>;
   static constexpr int kTileBytes = ShareRows<Sums<kRoom>::kWords>::kTileBytes;
   static constexpr int kRings = TableWords(kForm) * 4;
-  static constexpr int kStages = kRings + kWarps * Ring::kBytes;
+  static constexpr int kBarriers = kRings + kWarps * Ring::kBytes;
+  static constexpr int kEnd = kBarriers + (kPaced ? kWarps * Ring::kBarriers : 0);  // a barrier: the kernels ahead have ended
+  static constexpr int kStages = (kEnd + (kPaced ? 8 : 0) + 15) / 16 * 16;
   static constexpr int kPeaks = kStages + (kOwn ? kWarps * kRoom * ChunkRow::kOffset : 0);
   static constexpr int kTiles = (kPeaks + kRoom * 4 + 15) / 16 * 16;
 
@@ -55,11 +58,16 @@ struct SmallBytesLayout {
   static int Bytes(int tiles, int activations) { return Activations(tiles) + (kOwn ? activations : 0); }
 };
 
-template <Form kForm, int kRoom, bool kOwn, int kWarps, int kDepth, int kEarly, int kDecoded, Work kWork, typename T>
+template <Form kForm, int kRoom, bool kOwn, int kWarps, int kDepth, int kEarly, int kDecoded, bool kPaced, Work kWork, typename T>
 __global__ void __launch_bounds__(kWarps * 32, 1)
     SmallBytes(const __grid_constant__ PackedView w, const T* a, const __grid_constant__ Prepared prepared, int batch, void* y, bool half_y) {
-  using Layout = SmallBytesLayout<kForm, kRoom, kOwn, kWarps, kDepth>;
-  using Ring = typename Layout::Ring;
+  using Layout = SmallBytesLayout<kForm, kRoom, kOwn, kWarps, kDepth, kPaced>;
+#if __CUDA_ARCH__ >= 900
+  constexpr bool kInPace = kPaced;
+#else
+  constexpr bool kInPace = false;
+#endif
+  using Ring = PanelRing<kForm, kDepth, kInPace>;
   constexpr int kThreads = kWarps * 32, kColumnTiles = ColumnTiles(kRoom);
   LetNextKernelBegin();
   extern __shared__ __align__(1024) unsigned char shared[];
@@ -71,7 +79,7 @@ __global__ void __launch_bounds__(kWarps * 32, 1)
   Table<kForm, kThreads> table(w);
   const Share share(w, blockIdx.x);
   const int items = share.count * w.chunks, begin = Part(items, warp, kWarps), end = Part(items, warp + 1, kWarps);
-  Ring ring(address + Layout::kRings + warp * Ring::kBytes, 0,
+  Ring ring(address + Layout::kRings + warp * Ring::kBytes, address + Layout::kBarriers + warp * Ring::kBarriers,
             PanelRun<kForm>(w.panels + (static_cast<int64_t>(share.first) * w.chunks + begin) * Ring::kSlot, end - begin), lane);
 #pragma unroll
   for (int i = 0; i < kEarly; ++i) ring.Fetch(i);
@@ -79,6 +87,7 @@ __global__ void __launch_bounds__(kWarps * 32, 1)
   of_share.Begin(w, kThreads);
   T* const own = reinterpret_cast<T*>(shared + Layout::Activations(share.count));  // activations
   if (threadIdx.x < kRoom) peaks[threadIdx.x] = 0;
+  if (kInPace && threadIdx.x == 0) InitBarrier(address + Layout::kEnd, 1);
   table.Store(reinterpret_cast<uint32_t*>(shared));
   __syncthreads();
 
@@ -87,30 +96,48 @@ __global__ void __launch_bounds__(kWarps * 32, 1)
   uint32_t gains[2][2];
   const auto take = [&] {
     ring.Take(w.bytes, codes, gains);
-    ring.Advance();
+    if (!kInPace) ring.Advance();
   };
   uint32_t first_gains[kDecoded + 1][4], first_steps[kDecoded + 1][kPanelSteps][4];
-  ForEachIndex<kDecoded>([&](auto index) {
+  const auto decode_ahead = [&](auto index) {
     constexpr int kPanel = decltype(index)::value;
-    if (begin + kPanel >= end) return;
-    ring.template TakeAhead<kPanel, kEarly>(w.bytes, codes, gains);
     auto& of = first_gains[kPanel];
     of[0] = gains[0][0], of[1] = gains[1][0], of[2] = gains[0][1], of[3] = gains[1][1];
     ForEachStep<kForm>(codes, lane_table, gains, w.bytes, [&](auto step, const uint32_t of[4]) {
 #pragma unroll
       for (int r = 0; r < 4; ++r) first_steps[kPanel][step()][r] = of[r];
     });
-  });
-  WaitForKernelsAhead();
+  };
+  int asked = kEarly;
+  if constexpr (kInPace) {
+    asked = ring.FetchUntilEnd(warp == 0, address + Layout::kEnd);
+  } else {
+    ForEachIndex<kDecoded>([&](auto index) {
+      constexpr int kPanel = decltype(index)::value;
+      if (begin + kPanel >= end) return;
+      ring.template TakeAhead<kPanel, kEarly>(w.bytes, codes, gains);
+      decode_ahead(index);
+    });
+    WaitForKernelsAhead();
+  }
 
   int tile = begin % share.count, chunk = begin / share.count;
   Operands<kForm, kRoom> b;
   const auto fetch_late = [&] {
 #pragma unroll
-    for (int i = kEarly; i < kDepth; ++i) ring.Fetch(i);
-    __syncwarp();
+    for (int i = kEarly; i < kDepth; ++i) {
+      if (!kInPace || i >= asked) ring.Fetch(i);
+    }
+    if constexpr (kInPace) {
+      if (begin < end) {
+        ring.Take(w.bytes, codes, gains);
+        decode_ahead(std::integral_constant<int, 0>());
+      }
+    } else {
+      __syncwarp();
 #pragma unroll
-    for (int i = 0; i < kDecoded; ++i) ring.Advance();
+      for (int i = 0; i < kDecoded; ++i) ring.Advance();
+    }
   };
   const auto make = [&] {
     const uint32_t stage = address + Layout::kStages + warp * kRoom * ChunkRow::kOffset;
@@ -198,6 +225,7 @@ __global__ void __launch_bounds__(kWarps * 32, 1)
 #pragma unroll
     for (int step = 0; step < kPanelSteps; ++step) multiply(first_steps[i][step], step, sums);
     add(sums);
+    if (kInPace) ring.Advance();
     ++item;
   }
   for (; item < end; ++item) {
@@ -231,6 +259,7 @@ __global__ void __launch_bounds__(kWarps * 32, 1)
       });
     }
     add(sums);
+    if (kInPace) ring.Advance();
   }
   CommitCopies();  // those of the scales, if no panel's took them along
   WaitForCopies<0>();
@@ -250,13 +279,14 @@ __global__ void __launch_bounds__(kWarps * 32, 1)
 }
 
 // Launches the kernels over the whole device; false if the weight does not fit. Of a warp's ring, kEarly panels are
-// fetched before the activations are there, and kDecoded of these decoded.
-template <Form kForm, int kRoom, bool kOwn, int kWarps, int kDepth, int kEarly = kDepth, int kDecoded = kOwn && kEarly == kDepth,
+// fetched before the activations are there, or as many as come one after the other, and kDecoded of these decoded.
+template <Form kForm, int kRoom, bool kOwn, int kWarps, int kDepth, int kEarly = kDepth, int kDecoded = kOwn && kEarly == kDepth, bool kPaced = false,
           Work kWork = kMultiply, typename T>
 bool LaunchSmallBytes(const PackedView& w, const T* a, int batch, void* workspace, void* y, bool half_y, cudaStream_t stream) {
-  const auto kernel = SmallBytes<kForm, kRoom, kOwn, kWarps, kDepth, kEarly, kDecoded, kWork, T>;
+  static_assert(!kPaced || (kEarly == 1 && kDecoded == 1));
+  const auto kernel = SmallBytes<kForm, kRoom, kOwn, kWarps, kDepth, kEarly, kDecoded, kPaced, kWork, T>;
   const Device& device = CurrentDevice();
-  const int shared = SmallBytesLayout<kForm, kRoom, kOwn, kWarps, kDepth>::Bytes((w.tiles + w.shares - 1) / w.shares, batch * w.cols * static_cast<int>(sizeof(T)));
+  const int shared = SmallBytesLayout<kForm, kRoom, kOwn, kWarps, kDepth, kPaced>::Bytes((w.tiles + w.shares - 1) / w.shares, batch * w.cols * static_cast<int>(sizeof(T)));
   if (shared > device.shared_limit) return false;
   Check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared), "reserve shared memory");
   const Prepared prepared(workspace, w, batch);

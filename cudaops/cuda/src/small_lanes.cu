@@ -15,21 +15,14 @@ bool HasMany(const PackedView& w) { return WarpPanels(w) >= 16; }
 // have to wait.
 template <Form kForm, typename Operands>
 bool LaunchBytes(const PackedView& w, const __half* a, int batch, __half* y, cudaStream_t stream) {
-  const bool next = w.chunks > SmallLanesLayout<kForm, Operands, Plan<true, 1>>::kWarps;  // chunks for all warps
-  if constexpr (IsColumns(kForm)) {
-    return (kForm == Form::kNibbles && next && HasMany(w) &&
-            LaunchSmallLanes<kForm, Operands, Plan<true, 4, 2, kAlong, false, true>>(w, a, batch, y, stream)) ||
-           (next && LaunchSmallLanes<kForm, Operands, Plan<true, 3, 1, kAlong, false, true>>(w, a, batch, y, stream)) ||
-           LaunchSmallLanes<kForm, Operands, Plan<true, 3, 1, kAlong>>(w, a, batch, y, stream);
-  } else if constexpr (kForm == Form::kOneByte) {
+  if constexpr (kForm == Form::kOneByte) {
     return LaunchSmallLanes<kForm, Operands, Plan<false, 3, 2, kInTurn, true>>(w, a, batch, y, stream);
   } else {
-    // Up to four rows are there so soon that with many panels nothing is gained by decoding one meanwhile.
-    return (HasMany(w) && Operands::kRows == 4 && LaunchSmallLanes<kForm, Operands, Plan<true, 3, 2>>(w, a, batch, y, stream)) ||
-           (!HasFew(w) && next && Operands::kRows == 8 &&
-            LaunchSmallLanes<kForm, Operands, Plan<true, 3, 1, kAlong, false, true>>(w, a, batch, y, stream)) ||
-           (!HasFew(w) && LaunchSmallLanes<kForm, Operands, Plan<true, 3, 1, kAlong>>(w, a, batch, y, stream)) ||
-           LaunchSmallLanes<kForm, Operands, Plan<true, 2, 1>>(w, a, batch, y, stream);
+    if (!IsColumns(kForm) && HasFew(w)) return LaunchSmallLanes<kForm, Operands, Plan<true, 2, 1>>(w, a, batch, y, stream);
+    const bool next = w.chunks > SmallLanesLayout<kForm, Operands, Plan<true, 1>>::kWarps;  // chunks for all warps
+    constexpr FirstPanel kFirst = kForm == Form::kNibbleByte && Operands::kRows == 8 ? kAlong : kInPace;
+    return (next && LaunchSmallLanes<kForm, Operands, Plan<true, 3, 1, kFirst, false, true>>(w, a, batch, y, stream)) ||
+           LaunchSmallLanes<kForm, Operands, Plan<true, 3, 1, kFirst>>(w, a, batch, y, stream);
   }
 }
 

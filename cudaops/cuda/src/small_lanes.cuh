@@ -37,8 +37,9 @@ struct LaneSums {
 };
 
 // When the first panel of a warp is decoded: when its turn comes; before the kernel ahead has ended, for which all of a ring must have been
-// asked for, since lanes count their copies; or while activations are on their way, if the copy engine has fetched it.
-enum FirstPanel { kInTurn, kAhead, kAlong };
+// asked for, since lanes count their copies; or while activations are on their way, if the copy engine fetches panels, also where these come
+// one after the other until then.
+enum FirstPanel { kInTurn, kAhead, kAlong, kInPace };
 
 // How a kernel goes about it: who fills a warp's ring, of how many panels, of which so many are asked for before the activations, the
 // others right behind them or, so as not to hold them up, when they are there; and whether a warp copies the activations of its next chunk to
@@ -46,6 +47,7 @@ enum FirstPanel { kInTurn, kAhead, kAlong };
 template <bool kByEngine, int kPanels, int kEarlyPanels = kPanels, FirstPanel kDecode = kInTurn, bool kRestBehind = false, bool kNextAhead = false>
 struct Plan {
   static_assert(kDecode != kAhead || kEarlyPanels == kPanels);
+  static_assert(kDecode != kInPace || (kByEngine && kEarlyPanels == 1));
   static_assert(kByEngine || !kNextAhead);
   static constexpr bool kEngine = kByEngine, kBehind = kRestBehind, kNext = kNextAhead;
   static constexpr int kDepth = kPanels, kEarly = kEarlyPanels;
@@ -60,7 +62,8 @@ struct SmallLanesLayout {
   static constexpr int kWarps = 16, kThreads = kWarps * 32;
   static constexpr int kRings = TableWords(kForm) * 4;
   static constexpr int kBarriers = kRings + kWarps * Ring::kBytes;
-  static constexpr int kStages = (kBarriers + kWarps * Ring::kBarriers + 15) / 16 * 16;
+  static constexpr int kEnd = kBarriers + kWarps * Ring::kBarriers;  // a barrier: the kernels ahead have ended
+  static constexpr int kStages = (kEnd + 8 + 15) / 16 * 16;
   // Of a warp, for the activations of its next chunk.
   static constexpr int kStageBytes = [] {
     if constexpr (Plan::kNext) return Operands::kStageBytes;
@@ -83,7 +86,7 @@ __global__ void __launch_bounds__(SmallLanesLayout<kForm, Operands, Plan>::kThre
   using Ring = PanelRing<kForm, Plan::kDepth, false>;
 #endif
   constexpr bool kNext = Plan::kNext && Ring::kByEngine;
-  constexpr FirstPanel kFirst = Plan::kFirst == kAlong && !Ring::kByEngine ? kInTurn : Plan::kFirst;
+  constexpr FirstPanel kFirst = Plan::kFirst >= kAlong && !Ring::kByEngine ? kInTurn : Plan::kFirst;
   constexpr int kWarps = Layout::kWarps, kThreads = Layout::kThreads, kTiles = Operands::kTiles, kTileRows = Operands::kTileRows;
   LetNextKernelBegin();
   extern __shared__ __align__(1024) unsigned char shared[];
@@ -102,6 +105,7 @@ __global__ void __launch_bounds__(SmallLanesLayout<kForm, Operands, Plan>::kThre
   const typename Layout::Rows of_share(share, shared + Layout::kTiles);
   of_share.Begin(w, kThreads);
   if (threadIdx.x < Operands::kRows) peaks[threadIdx.x] = 0;
+  if (kFirst == kInPace && threadIdx.x == 0) InitBarrier(address + Layout::kEnd, 1);
   table.Store(reinterpret_cast<uint32_t*>(shared));
   __syncthreads();
 
@@ -129,7 +133,12 @@ __global__ void __launch_bounds__(SmallLanesLayout<kForm, Operands, Plan>::kThre
       if (lane % 4 == 0) atomicMax(peaks + i * kTileRows + lane / 4 * kTileRows / 8, largest[i]);
     }
   };
-  WaitForKernelsAhead();
+  int asked = Plan::kEarly;
+  if constexpr (kFirst == kInPace) {
+    asked = ring.FetchUntilEnd(warp == 0, address + Layout::kEnd);
+  } else {
+    WaitForKernelsAhead();
+  }
 
   // Sums of all chunks are in one unit, which the peaks of all decide on.
   const uint32_t stage = address + Layout::kStages + warp * Layout::kStageBytes + lane * 16;
@@ -144,12 +153,14 @@ __global__ void __launch_bounds__(SmallLanesLayout<kForm, Operands, Plan>::kThre
   }
   const auto fetch_rest = [&] {
 #pragma unroll
-    for (int i = Plan::kEarly; i < Plan::kDepth; ++i) ring.Fetch(i);
+    for (int i = Plan::kEarly; i < Plan::kDepth; ++i) {
+      if (kFirst != kInPace || i >= asked) ring.Fetch(i);
+    }
   };
   if (begin < end) b.Fetch(w, chunk);
   copy_next();
   if (Plan::kBehind) fetch_rest();
-  if constexpr (kFirst == kAlong) {
+  if constexpr (kFirst >= kAlong) {
     int once = begin < end;  // a loop, ahead of which the compiler does not move what waits for activations
     asm volatile("" : "+r"(once));
     for (; once > 0; --once) decode_first();
