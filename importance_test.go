@@ -158,6 +158,36 @@ func TestImportanceOfPieces(t *testing.T) {
 	}
 }
 
+// A model that is certain leaves gradients of next to nothing, by whose squares nothing may be divided.
+func TestImportanceOfCertainty(t *testing.T) {
+	testenv.ORT(t)
+	testenv.Ops(t)
+	_, data := tokenRows(t, t.TempDir(), importanceSamples)
+	for _, certain := range []float32{50, 95, 100, 120} { // exp(−95) is a float32 without all of its digits, exp(−120) is 0
+		m := oneToken()
+		g := m.Graph
+		w, err := g.Initializers[0].Float32s()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range w {
+			w[i] /= 1000
+		}
+		bias := make([]float32, importanceClasses)
+		bias[0] = certain
+		g.Initializers[0] = onnx.NewTensor("w", g.Initializers[0].Dims, w)
+		g.Initializers = append(g.Initializers, onnx.NewTensor("bias", []int64{importanceClasses}, bias))
+		g.Nodes[2].Outputs[0] = "sums"
+		g.Nodes = append(g.Nodes, onnx.NewNode("Add", []string{"sums", "bias"}, []string{"logits"}))
+		gradients := gradientsOf(t, data, m)
+		for i, v := range gradients[0].Moments {
+			if math.IsNaN(v) || math.IsInf(v, 0) {
+				t.Fatalf("certain by %v: moment %d is %v", certain, i, v)
+			}
+		}
+	}
+}
+
 // gradientsOf calibrates a model and returns what quantizing takes for the gradients of its weights.
 func gradientsOf(t *testing.T, data string, m *onnx.Model) (list []*quant.Hessian) {
 	t.Helper()
