@@ -31,7 +31,7 @@ func (c *calibration) damp(ctx context.Context, all, half *calib.Statistics) err
 		pairs = append(pairs, [2]*calib.Observation{o, half.Find(o.Tag)})
 	}
 	for _, o := range all.Gradients {
-		pairs = append(pairs, [2]*calib.Observation{o, half.Gradient(o.Weights[0])})
+		pairs = append(pairs, [2]*calib.Observation{o, half.Gradient(o.Tag)})
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(c.threads)

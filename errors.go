@@ -127,7 +127,7 @@ func classify(err error) (kind Kind, hint string) {
 		return BadModel, "export the model with tensors as outputs (scikit-learn: options={'zipmap': False}); without data it can be quantized as it is"
 	case errors.Is(err, ort.ErrRun):
 		return BadModel, "the model is damaged, or cannot run with inputs of these sizes: random:N,name=SIZE sets made-up ones"
-	case errors.As(err, &nan):
+	case errors.As(err, &nan), errors.Is(err, finetune.ErrNotFinite):
 		return BadModel, "give data that the model has answers to; `cosetq run` shows the outputs of one sample"
 	case errors.As(err, &misfit):
 		return Usage, "`cosetq inspect MODEL` shows the outputs; take another --task, other data or another model"

@@ -10,6 +10,7 @@ import (
 
 	"github.com/cosetq/cosetq"
 	"github.com/cosetq/cosetq/eval"
+	"github.com/cosetq/cosetq/finetune"
 	"github.com/cosetq/cosetq/models"
 	"github.com/cosetq/cosetq/rewrite"
 )
@@ -152,5 +153,37 @@ func ExampleBench() {
 	}
 	for i, m := range r.Models {
 		fmt.Println(m.Name, m.Median, r.Against(i))
+	}
+}
+
+// Run makes up inputs where there is no data.
+func ExampleRun() {
+	r, err := cosetq.Run(context.Background(), "model.q.onnx", "random:1", cosetq.RunOptions{Output: "outputs.npz"})
+	if err != nil {
+		log.Fatal(err)
+	}
+	for _, o := range r.Outputs {
+		fmt.Println(o.Name, o.Shape)
+	}
+}
+
+// Without a quantized model, the float one is quantized first.
+func ExampleFinetune() {
+	r, err := cosetq.Finetune(context.Background(), "model.onnx", "", cosetq.FinetuneOptions{
+		Data: "train.yaml", Quantize: cosetq.QuantizeOptions{Bits: 2}, Train: finetune.Options{Steps: 1000, HeldOut: 32},
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Printf("loss on held-out data: %.4f, before %.4f\n", r.Best, r.Start)
+}
+
+func ExampleExportOps() {
+	files, err := cosetq.ExportOps("ops", false)
+	if err != nil {
+		log.Fatal(err)
+	}
+	for _, f := range files {
+		fmt.Println(f.Path, cosetq.Size(f.Bytes))
 	}
 }

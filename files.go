@@ -137,6 +137,10 @@ func withEnding(path, ending string) string {
 // when something is there that may not be replaced.
 func OutputPath(output, input, ending string, overwrite bool) (string, error) {
 	if output == "" {
+		// The folder of a mistyped input is not to be created.
+		if _, err := os.Stat(input); err != nil {
+			return "", fail(BadModel, fmt.Errorf("cannot open the model: %w", err), "check the path")
+		}
 		output = withEnding(input, ending)
 	}
 	if info, err := os.Stat(filepath.Dir(output)); err != nil || !info.IsDir() {

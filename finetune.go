@@ -102,7 +102,7 @@ func Finetune(ctx context.Context, float, quantized string, o FinetuneOptions) (
 		return nil, ofData(t.ofBatch(err), o.Data)
 	}
 	r := &FinetuneReport{
-		Schema: "cosetq/v1/finetune", Float: float, Quantized: input, Loss: t.options.Train.Loss.String(), HeldOut: t.options.Train.HeldOut,
+		Schema: "cosetq/v1/finetune", Float: float, Quantized: input, Loss: t.options.Train.Loss.String(), HeldOut: result.HeldOut,
 		Start: result.Start, Best: result.Best, Last: result.Last, BestStep: result.BestStep, Steps: result.Steps, Rate: result.Rate, Retreats: result.Retreats,
 		Weights: len(result.Matrices), Parameters: len(result.Parameters), Memory: result.Memory, Interrupted: result.Interrupted,
 	}

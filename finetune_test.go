@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"testing"
 
 	"github.com/cosetq/cosetq"
@@ -38,7 +37,7 @@ func coarseDigits(t *testing.T) (files models.QuickstartFiles, quantized string)
 func trainingOptions(files models.QuickstartFiles, output string) cosetq.FinetuneOptions {
 	return cosetq.FinetuneOptions{
 		Output: filepath.Join(filepath.Dir(files.Model), output), Data: files.Calib, Threads: 1,
-		Train: finetune.Options{Steps: 60, Batch: 32, HeldOut: 64, Every: 20, Rate: 0.05, Seed: 5},
+		Train: finetune.Options{Steps: 60, Batch: 32, HeldOut: 70, Every: 20, Rate: 0.05, Seed: 5},
 	}
 }
 
@@ -53,6 +52,9 @@ func TestFinetune(t *testing.T) {
 	}
 	if a.Best > 0.8*a.Start {
 		t.Errorf("the loss went from %v to %v, want 0.8 of it at most", a.Start, a.Best)
+	}
+	if a.HeldOut != 64 {
+		t.Errorf("%d samples held out, want a whole batch", a.HeldOut)
 	}
 	if planned.Weights != 3 || planned.Parameters != 3 || planned.Memory.Total() == 0 || planned.HeldOut != 64 {
 		t.Errorf("planned %+v", planned)
@@ -276,8 +278,31 @@ func TestFinetuneNotFinite(t *testing.T) {
 	if _, err := m.Save(bad, onnx.SaveOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := cosetq.Finetune(context.Background(), bad, quantized, trainingOptions(files, "c.onnx")); err == nil || !strings.Contains(err.Error(), "not finite") {
+	_, err = cosetq.Finetune(context.Background(), bad, quantized, trainingOptions(files, "c.onnx"))
+	if kind, _ := cosetq.Classify(err); kind != cosetq.BadModel || !errors.Is(err, finetune.ErrNotFinite) {
 		t.Errorf("a model of NaN: %v", err)
+	}
+}
+
+// TestFinetuneOneNumber trains towards a model that makes one number of all samples, which is no bug of this program.
+func TestFinetuneOneNumber(t *testing.T) {
+	files, _ := coarseDigits(t)
+	m, err := cosetq.OpenModel(files.Model)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	m.Graph.Nodes = append(m.Graph.Nodes, onnx.NewNode("ReduceSum", []string{m.Graph.Outputs[0].Name}, []string{"sum"}, onnx.IntAttr("keepdims", 0)))
+	m.Graph.Outputs = []*onnx.ValueInfo{onnx.NewValueInfo("sum", onnx.Float)}
+	one := filepath.Join(filepath.Dir(files.Model), "one.onnx")
+	if _, err := m.Save(one, onnx.SaveOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	o := trainingOptions(files, "one.ft.onnx")
+	o.Quantize = cosetq.QuantizeOptions{Bits: 2, Method: cosetq.RTN}
+	_, err = cosetq.Finetune(context.Background(), one, "", o)
+	if kind, _ := cosetq.Classify(err); kind != cosetq.Usage {
+		t.Errorf("got %v", err)
 	}
 }
 

@@ -203,7 +203,7 @@ func (t *training) openTeacher(path string) error {
 		return ok && dt.IsFloat()
 	})
 	if i < 0 {
-		return fail(BadModel, fmt.Errorf("%s has no output of floating-point numbers to learn from", path), "")
+		return fail(BadModel, fmt.Errorf("%s has no output of floating-point numbers to learn from", path), "export the model without the last steps, as ArgMax")
 	}
 	output := t.float.Graph.Outputs[i].Name
 	t.float.Graph.ValueInfo = nil

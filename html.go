@@ -170,7 +170,7 @@ func (o *PageOptions) time(ctx context.Context, p *report.Page, float, quantized
 		p.Speeds = append(p.Speeds, report.Speed{Name: filepath.Base(m.Name), P50: m.Median, P95: m.P95,
 			Rate: fmt.Sprintf("%.1f %s/s", m.PerSecond, r.Unit), Against: r.Against(i), Size: Size(m.Bytes)})
 	}
-	p.SpeedNote = fmt.Sprintf("Data: %s, %s in a run: %d, threads: %d, ONNX Runtime %s; %d layers of the quantized model in native kernels.",
+	p.SpeedNote = fmt.Sprintf("Data: %s, %s in a run: %d, threads: %d, ONNX Runtime %s; layers of the quantized model in native kernels: %d.",
 		filepath.Base(data), r.Unit, r.Items, r.Threads, r.Runtime, r.Models[1].NativeLayers)
 	return nil
 }

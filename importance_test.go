@@ -12,6 +12,8 @@ import (
 	"github.com/cosetq/cosetq/cudaops"
 	"github.com/cosetq/cosetq/internal/testenv"
 	"github.com/cosetq/cosetq/onnx"
+	"github.com/cosetq/cosetq/quant"
+	"github.com/cosetq/cosetq/rewrite"
 	"github.com/cosetq/cosetq/tensor"
 )
 
@@ -89,7 +91,7 @@ func TestImportanceOfSomeSamples(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		activation, gradient := file.Observations[0], file.Gradient("w")
+		activation, gradient := file.Observations[0], file.Gradient("gradient of w")
 		if activation.Rows != samples*importanceTokens || gradient.Rows != withGradients*importanceTokens || file.Draws != gradient.Rows {
 			t.Fatalf("%d rows, %d gradients, %d draws", activation.Rows, gradient.Rows, file.Draws)
 		}
@@ -112,6 +114,111 @@ func TestImportanceOfSomeSamples(t *testing.T) {
 			t.Errorf("other moments on %d threads", threads)
 		}
 	}
+}
+
+// Pieces of one initializer, as PyTorch leaves those of an attention over two sequences, have gradients of their own, like weights
+// that are stored apart.
+func TestImportanceOfPieces(t *testing.T) {
+	testenv.ORT(t)
+	testenv.Ops(t)
+	const n = 96
+	_, data := tokenRows(t, t.TempDir(), importanceSamples)
+	for _, size := range []int64{n / 3, n / 2} {
+		rng := rand.New(rand.NewPCG(3, 9))
+		w := make([]float32, n*importanceWidth)
+		for i := range w {
+			w[i] = float32(rng.NormFloat64())
+		}
+		cut := size * importanceWidth
+		m := oneToken()
+		g := m.Graph
+		g.Outputs = []*onnx.ValueInfo{onnx.NewValueInfo("logits", onnx.Float, "batch", n)}
+		g.Nodes = append([]*onnx.Node{
+			onnx.NewNode("Reshape", []string{"x", "row"}, []string{"rows"}),
+			onnx.NewNode("Gemm", []string{"rows", "w1"}, []string{"y1"}, onnx.IntAttr("transB", 1)),
+			onnx.NewNode("Gemm", []string{"rows", "w2"}, []string{"y2"}, onnx.IntAttr("transB", 1)),
+			onnx.NewNode("Concat", []string{"y1", "y2"}, []string{"flat"}, onnx.IntAttr("axis", -1)),
+			onnx.NewNode("Reshape", []string{"flat", "tokens"}, []string{"y"}),
+		}, g.Nodes[1:]...)
+		g.Initializers = append(g.Initializers[1:], onnx.NewTensor("row", []int64{2}, []int64{-1, importanceWidth}),
+			onnx.NewTensor("tokens", []int64{3}, []int64{-1, importanceTokens, n}))
+		pieces := onnx.Clone(m)
+		g.Initializers = append(g.Initializers, onnx.NewTensor("w1", []int64{size, importanceWidth}, w[:cut]), onnx.NewTensor("w2", []int64{n - size, importanceWidth}, w[cut:]))
+		pieces.Graph.Initializers = append(pieces.Graph.Initializers, onnx.NewTensor("w", []int64{n, importanceWidth}, w), onnx.NewTensor("sizes", []int64{2}, []int64{size, n - size}))
+		pieces.Graph.Nodes = append([]*onnx.Node{onnx.NewNode("Split", []string{"w", "sizes"}, []string{"w1", "w2"})}, pieces.Graph.Nodes...)
+		want, got := gradientsOf(t, data, m), gradientsOf(t, data, pieces)
+		if len(want) != 2 || len(got) != 2 {
+			t.Fatalf("%d and %d weights", len(want), len(got))
+		}
+		for i := range want {
+			if !slices.Equal(got[i].Moments, want[i].Moments) {
+				t.Errorf("split at %d: piece %d has other gradients than it has apart", size, i)
+			}
+		}
+	}
+}
+
+// A model that is certain leaves gradients of next to nothing, by whose squares nothing may be divided.
+func TestImportanceOfCertainty(t *testing.T) {
+	testenv.ORT(t)
+	testenv.Ops(t)
+	_, data := tokenRows(t, t.TempDir(), importanceSamples)
+	for _, certain := range []float32{50, 95, 100, 120} { // exp(−95) is a float32 without all of its digits, exp(−120) is 0
+		m := oneToken()
+		g := m.Graph
+		w, err := g.Initializers[0].Float32s()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range w {
+			w[i] /= 1000
+		}
+		bias := make([]float32, importanceClasses)
+		bias[0] = certain
+		g.Initializers[0] = onnx.NewTensor("w", g.Initializers[0].Dims, w)
+		g.Initializers = append(g.Initializers, onnx.NewTensor("bias", []int64{importanceClasses}, bias))
+		g.Nodes[2].Outputs[0] = "sums"
+		g.Nodes = append(g.Nodes, onnx.NewNode("Add", []string{"sums", "bias"}, []string{"logits"}))
+		gradients := gradientsOf(t, data, m)
+		for i, v := range gradients[0].Moments {
+			if math.IsNaN(v) || math.IsInf(v, 0) {
+				t.Fatalf("certain by %v: moment %d is %v", certain, i, v)
+			}
+		}
+	}
+}
+
+// gradientsOf calibrates a model and returns what quantizing takes for the gradients of its weights.
+func gradientsOf(t *testing.T, data string, m *onnx.Model) (list []*quant.Hessian) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "m.onnx")
+	if _, err := m.Save(path, onnx.SaveOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	r, err := Calibrate(t.Context(), path, data, CalibrateOptions{Threads: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(r.Notes) > 0 {
+		t.Fatal(r.Notes)
+	}
+	sites, err := rewrite.FindSites(m, rewrite.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := hessians{tags: rewrite.GradientTags(sites)}
+	if err := h.open(r.Output, m); err != nil {
+		t.Fatal(err)
+	}
+	defer h.close()
+	for i := range sites {
+		g, err := h.gradients(sites[i].Weight)
+		if err != nil || g == nil {
+			t.Fatalf("gradients of %s: %v, %v", sites[i].Name, g, err)
+		}
+		list = append(list, g)
+	}
+	return list
 }
 
 // A row weighs by its squared gradient, whatever class was drawn: a row without one has its even share only, and all rows
@@ -165,7 +272,7 @@ func TestImportance(t *testing.T) {
 			t.Fatalf("moment %d, %d is %v, want %v", i/importanceWidth, i%importanceWidth, got[i], want[i])
 		}
 	}
-	gradient := file.Gradient("w")
+	gradient := file.Gradient("gradient of w")
 	if gradient == nil || gradient.Columns != importanceClasses || gradient.Rows != rows || file.Draws != importanceSamples {
 		t.Fatalf("gradients, of %d draws: %+v", file.Draws, gradient)
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/cosetq/cosetq/onnx"
 	"github.com/cosetq/cosetq/ort"
 	"github.com/cosetq/cosetq/rewrite"
+	"github.com/cosetq/cosetq/tensor"
 )
 
 // InspectedNode is one MatMul, Gemm or 1×1 Conv of a model.
@@ -63,6 +64,15 @@ type InspectReport struct {
 	Nodes     []InspectedNode `json:"nodes"`
 }
 
+// typed describes a value, what is no tensor by the type that the graph declares.
+func typed(s tensor.Spec, declared []*onnx.ValueInfo) string {
+	if s.Type != tensor.Undefined {
+		return s.String()
+	}
+	i := slices.IndexFunc(declared, func(v *onnx.ValueInfo) bool { return v.Name == s.Name })
+	return s.Name + " " + declared[i].Type.String()
+}
+
 // Inspect lists the MatMul, Gemm and 1×1 Conv nodes of a model and says of each whether it can be quantized. It reads no weights.
 func Inspect(path string, opts rewrite.Options) (*InspectReport, error) {
 	m, err := OpenModel(path)
@@ -79,15 +89,15 @@ func Inspect(path string, opts rewrite.Options) (*InspectReport, error) {
 	if r.Bytes, err = modelBytes(m); err != nil {
 		return nil, err
 	}
-	inputs, outputs, err := ort.Signature(m)
+	inputs, outputs, err := ort.Declared(m)
 	if err != nil {
 		return nil, fail(BadModel, err, "")
 	}
 	for _, s := range inputs {
-		r.Inputs = append(r.Inputs, s.String())
+		r.Inputs = append(r.Inputs, typed(s, m.Graph.Inputs))
 	}
 	for _, s := range outputs {
-		r.Outputs = append(r.Outputs, s.String())
+		r.Outputs = append(r.Outputs, typed(s, m.Graph.Outputs))
 	}
 	for i := range sites {
 		s := &sites[i]

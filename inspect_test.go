@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -166,6 +167,30 @@ func TestProblemsAreToldFirst(t *testing.T) {
 		if kind, _ := cosetq.Classify(err); kind != cosetq.BadModel || !errors.Is(err, c.want) && c.want != nil || stages > 0 {
 			t.Errorf("opset %d: %v after %d steps", c.opset, err, stages)
 		}
+	}
+}
+
+// What is no tensor does not keep a model from being inspected, and is shown by its type.
+func TestInspectShowsSequences(t *testing.T) {
+	sequence := &onnx.Type{Sequence: &onnx.SequenceType{ElemType: onnx.NewValueInfo("", onnx.Float, 2, 64).Type}}
+	m := onnx.NewModel(8, 17, "sequences")
+	m.Graph.Inputs = []*onnx.ValueInfo{{Name: "s", Type: sequence}}
+	m.Graph.Outputs = []*onnx.ValueInfo{onnx.NewValueInfo("y", onnx.Float, 2, 64), {Name: "ys", Type: sequence}, {Name: "x"}}
+	m.Graph.Initializers = []*onnx.Tensor{onnx.NewTensor("w", []int64{64, 64}, make([]float32, 64*64)), onnx.NewTensor("first", nil, []int64{0})}
+	m.Graph.Nodes = []*onnx.Node{
+		onnx.NewNode("SequenceAt", []string{"s", "first"}, []string{"x"}), onnx.NewNode("MatMul", []string{"x", "w"}, []string{"y"}),
+		onnx.NewNode("SequenceConstruct", []string{"y", "x"}, []string{"ys"}),
+	}
+	path := filepath.Join(t.TempDir(), "sequences.onnx")
+	if _, err := m.Save(path, onnx.SaveOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	r, err := cosetq.Inspect(path, rewrite.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.Join(slices.Concat(r.Inputs, r.Outputs), ", "); got != "s seq(tensor(float)[2,64]), y float32[2,64], ys seq(tensor(float)[2,64]), x ?" {
+		t.Errorf("inspect shows %s", got)
 	}
 }
 

@@ -10,6 +10,8 @@ import (
 // Size prints a number of bytes as people read it, in decimal units.
 func Size(n int64) string {
 	switch {
+	case n < 0:
+		return "-" + Size(-n)
 	case n < 1000:
 		return fmt.Sprintf("%d B", n)
 	case n < 1e6:

@@ -61,6 +61,7 @@ type hessians struct {
 	statistics *calib.Statistics
 	inputs     map[*rewrite.Weight][]*calib.Observation // those there are; a weight used in several places may have several
 	unbiased   map[*rewrite.Weight]bool                 // those with a site that has no bias to correct
+	tags       map[*rewrite.Weight]string               // of the gradients at their outputs
 	close      func() error
 }
 
@@ -70,7 +71,7 @@ func (o *QuantizeOptions) openHessians(ctx context.Context, r *QuantizeReport, m
 	if o.Method != LDLQ {
 		return nil, nil
 	}
-	h := &hessians{inputs: map[*rewrite.Weight][]*calib.Observation{}, unbiased: map[*rewrite.Weight]bool{}, close: func() error { return nil }}
+	h := &hessians{inputs: map[*rewrite.Weight][]*calib.Observation{}, unbiased: map[*rewrite.Weight]bool{}, tags: rewrite.GradientTags(sites), close: func() error { return nil }}
 	var err error
 	path := o.Statistics
 	if path == "" {
@@ -210,7 +211,7 @@ func (h *hessians) gradients(w *rewrite.Weight) (*quant.Hessian, error) {
 	if h == nil {
 		return nil, nil
 	}
-	o := h.statistics.Gradient(w.Name())
+	o := h.statistics.Gradient(h.tags[w])
 	n, _ := w.Dims()
 	if o == nil || o.Rows == 0 || o.Columns != n || !o.Full {
 		return nil, nil

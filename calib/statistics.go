@@ -136,10 +136,10 @@ func (o *Observation) Mean() ([]float64, error) {
 	return mean, nil
 }
 
-// Gradient returns the moments of the gradients at the outputs of a weight, or nil.
-func (s *Statistics) Gradient(weight string) *Observation {
+// Gradient returns the moments of the gradients of that tag, or nil.
+func (s *Statistics) Gradient(tag string) *Observation {
 	for _, o := range s.Gradients {
-		if slices.Contains(o.Weights, weight) {
+		if o.Tag == tag {
 			return o
 		}
 	}

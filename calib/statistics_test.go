@@ -177,7 +177,7 @@ func TestStatisticsRoundTrip(t *testing.T) {
 	if _, err := f.Observations[1].Matrix(); err == nil {
 		t.Error("a matrix was made from a diagonal")
 	}
-	if f.Gradient("w1") != f.Gradients[0] || f.Gradient("w2") != nil {
+	if f.Gradient("gradient of w1") != f.Gradients[0] || f.Gradient("gradient of w2") != nil {
 		t.Error("Gradient")
 	}
 	if f.Find("b") != f.Observations[1] || f.Find("x") != nil {

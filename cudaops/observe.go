@@ -10,7 +10,7 @@ package cudaops
 //	w = (1 − ε)·g / Σ g·‖x‖² + ε / (T·‖x‖²)
 //
 // over the T rows of the call; ε, [EvenShare], is left to all rows alike. Without gradients w = 1, or with g = 1 as above where the
-// attribute alike is set. A single row has w = 1.
+// attribute alike is set. A single row has w = 1. ‖x‖² below 10⁻⁶⁰ counts as 0, and 1 / 0 as well.
 const ObserveName = "Observe"
 
 // Attributes of Observe.

@@ -17,7 +17,7 @@ type NonFiniteError struct {
 }
 
 func (e *NonFiniteError) Error() string {
-	return fmt.Sprintf("%s: output %s of sample %d holds %v; no metric means anything then. Run the float model on the same sample: if it is finite there, the quantized weights or the kernel are at fault",
+	return fmt.Sprintf("%s: output %s of sample %d holds %v; no metric means anything then. If the float model is finite on the same sample, the quantized weights or the kernel are at fault",
 		e.Model, e.Output, e.Sample, e.Value)
 }
 

@@ -92,6 +92,7 @@ func (b *blockwise) run(ctx context.Context) (*Result, error) {
 		}
 		maps.Copy(total.Matrices, r.Matrices)
 		maps.Copy(total.Parameters, r.Parameters)
+		total.HeldOut = r.HeldOut
 		total.Start += r.Start / float64(len(b.blocks))
 		total.Best += r.Best / float64(len(b.blocks))
 		total.Last += r.Last / float64(len(b.blocks))

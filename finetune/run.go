@@ -46,7 +46,7 @@ func (t *trainer) run(ctx context.Context) (*Result, error) {
 		return nil, err
 	}
 	return &Result{
-		Matrices: t.best.matrices, Parameters: t.best.parameters, Start: t.start, Best: t.best.loss, BestStep: t.best.step, Last: t.last,
+		Matrices: t.best.matrices, Parameters: t.best.parameters, HeldOut: len(t.order.heldOut), Start: t.start, Best: t.best.loss, BestStep: t.best.step, Last: t.last,
 		Steps: t.done, Retreats: t.retreats, Rate: t.peak(), Seconds: c.elapsed().Seconds(), Memory: t.memory, Interrupted: interrupted,
 	}, nil
 }
@@ -142,7 +142,7 @@ func (t *trainer) judgeStart(ctx context.Context, c *clock) error {
 		return err
 	}
 	if math.IsNaN(loss) || math.IsInf(loss, 0) {
-		return fmt.Errorf("finetune: the loss of the samples held out is %v before training: a model, or the data, has numbers that are not finite; `cosetq compare` shows where", loss)
+		return fmt.Errorf("finetune: the loss of the samples held out is %v before training: a model, or the data, has %w", loss, ErrNotFinite)
 	}
 	t.start, t.last = loss, loss
 	t.best = t.snapshot(loss)

@@ -53,6 +53,9 @@ const (
 	DefaultSave    = 5 * time.Minute
 )
 
+// ErrNotFinite says that there is nothing to learn: the loss is NaN or infinite before training.
+var ErrNotFinite = errors.New("numbers that are not finite")
+
 // OptionError is an option that makes no sense, or asks for more data than there is.
 type OptionError struct{ Msg string }
 
@@ -113,7 +116,8 @@ type Event struct {
 type Result struct {
 	Matrices    map[string]*quant.Matrix // of every trained weight, by graph input
 	Parameters  map[string][]float32     // trained biases and parameters of normalisations, by name
-	Start       float64                  // loss of the samples held out before training
+	HeldOut     int                      // samples judged by, and never trained on
+	Start       float64                  // their loss before training
 	Best        float64                  // and that of the result
 	BestStep    int                      // 0 when no step was better than the start
 	Last        float64                  // and that at the end, which may be worse
@@ -167,9 +171,12 @@ func judged(g *grad.Graph, batch int) (*grad.Value, error) {
 		if !v.IsFloat() {
 			continue
 		}
-		if len(v.Shape) == 0 || v.Shape[0]%int64(batch) != 0 {
-			return nil, fmt.Errorf("finetune: output %q has shape %v for a batch of %d: the model does not keep samples apart; train with a batch of 1, and accumulate",
-				v.Name, v.Shape, batch)
+		if len(v.Shape) == 0 {
+			return nil, &OptionError{fmt.Sprintf("output %q is a single number, without an axis to tell samples apart by", v.Name)}
+		}
+		if v.Shape[0]%int64(batch) != 0 {
+			return nil, &OptionError{fmt.Sprintf("output %q has shape %v for a batch of %d: the model does not keep samples apart; train with a batch of 1, and accumulate",
+				v.Name, v.Shape, batch)}
 		}
 		return v, nil
 	}

@@ -12,6 +12,19 @@ import (
 // Unlike ONNX Runtime it keeps symbolic dimension names, and it loads no weights. What the inputs of a key-value cache
 // leave open is taken from the attention that reads it: the model builder of ONNX Runtime GenAI does not declare the width of a head.
 func Signature(m *onnx.Model) (inputs, outputs []tensor.Spec, err error) {
+	if inputs, outputs, err = Declared(m); err != nil {
+		return nil, nil, err
+	}
+	for _, s := range inputs {
+		if s.Type == tensor.Undefined {
+			return nil, nil, fmt.Errorf("%w: input %q is a sequence, map or optional, or has no type; only tensors can be fed", ErrModel, s.Name)
+		}
+	}
+	return inputs, outputs, nil
+}
+
+// Declared is Signature for models that need not run: inputs that are no tensors are among the others, with an undefined type.
+func Declared(m *onnx.Model) (inputs, outputs []tensor.Spec, err error) {
 	if m.Graph == nil {
 		return nil, nil, fmt.Errorf("%w: it has no graph", ErrModel)
 	}
@@ -27,9 +40,6 @@ func Signature(m *onnx.Model) (inputs, outputs []tensor.Spec, err error) {
 		s := spec(v)
 		if c, ok := caches[v.Name]; ok {
 			c.complete(&s)
-		}
-		if s.Type == tensor.Undefined {
-			return nil, nil, fmt.Errorf("%w: input %q is a sequence, map or optional, or has no type; only tensors can be fed", ErrModel, v.Name)
 		}
 		inputs = append(inputs, s)
 	}

@@ -85,7 +85,7 @@ func (h *Hessian) Validate() error {
 	}
 	roots := make([]float64, h.K)
 	for j, v := range diag {
-		roots[j] = math.Sqrt(v)
+		roots[j] = math.Sqrt(v + math.SmallestNonzeroFloat32) // statistics are stored in float32: so little may have become 0
 	}
 	for i := range h.K {
 		for j := range i {

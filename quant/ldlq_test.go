@@ -278,6 +278,20 @@ func TestRankOneHessian(t *testing.T) {
 	}
 }
 
+// Statistics are stored in float32, which has room for the product of a large and a tiny input, and not for the square of the tiny one.
+func TestHessianOfTinyInputs(t *testing.T) {
+	const k = 72
+	h := sampled(k, 200, 2)
+	for j := range k {
+		h.Moments[3*k+j] *= 1e-36
+		h.Moments[j*k+3] *= 1e-36
+	}
+	h.Moments[3*k+3] = 0
+	if err := h.Validate(); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestThreadsDoNotMatterToFeedback(t *testing.T) {
 	src := gaussian(300, 200, 5)
 	h := sampled(200, 400, 2)

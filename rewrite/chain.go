@@ -81,7 +81,7 @@ func (vs *values) follow(v *onnx.Value, depth int) (*constant, error) {
 	case v.Initializer != nil:
 		return stored(v.Initializer, v)
 	case v.Sparse != nil:
-		return nil, dynamic("%q is a sparse initializer; store it as a dense one", v.Name)
+		return nil, unsupported("%q is a sparse initializer; store it as a dense one", v.Name)
 	case v.Param:
 		return nil, unsupported("%q is an input of the model-local function; inline the functions first", v.Name)
 	case v.Node == nil:

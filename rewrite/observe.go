@@ -30,6 +30,7 @@ type Observation struct {
 	linear *linear
 	out    [][]int64 // of the candidates, in their order: how each turns its product
 	names  []string  // of the candidates, in their order: their initializers
+	tags   []string  // and of the gradients at their outputs
 	rows   []int     // and the rows N of those
 }
 
@@ -41,6 +42,7 @@ func Observations(sites []Site) []Observation {
 		in    string
 	}
 	var list []Observation
+	gradients := GradientTags(sites)
 	at := map[point]int{}
 	taken := map[string]bool{}
 	for i := range sites {
@@ -67,11 +69,35 @@ func Observations(sites []Site) []Observation {
 			continue
 		}
 		o.out, o.names, o.rows = append(o.out, l.out), append(o.names, sites[i].Initializer), append(o.rows, sites[i].N)
+		o.tags = append(o.tags, gradients[l.weight])
 		if !slices.Contains(o.Weights, sites[i].Initializer) {
 			o.Weights = append(o.Weights, sites[i].Initializer)
 		}
 	}
 	return list
+}
+
+// GradientTags names the gradients at the outputs of each weight of sites, whatever patterns chose them. One initializer can hold
+// several weights, pieces of it or the same turned: theirs are told apart by #2 and so on.
+func GradientTags(sites []Site) map[*Weight]string {
+	tags, taken := map[*Weight]string{}, map[string]bool{}
+	for i := range sites {
+		if l := sites[i].linear; l != nil {
+			taken[l.activation.Name] = true
+		}
+	}
+	for i := range sites {
+		w := sites[i].Weight
+		if w == nil || tags[w] != "" {
+			continue
+		}
+		tag := "gradient of " + w.Name()
+		for serial := 2; taken[tag]; serial++ {
+			tag = fmt.Sprintf("gradient of %s#%d", w.Name(), serial)
+		}
+		tags[w], taken[tag] = tag, true
+	}
+	return tags
 }
 
 // Observe turns m into a model for calibration: an ai.coset::Observe node sits on every activation that a candidate of
@@ -128,26 +154,20 @@ func Observe(m *onnx.Model, sites []Site, mine func(all []Observation) []bool) (
 // them weighs as much as the activation makes of it. It returns these observations, and fails, with m unchanged, where an
 // activation lies in a subgraph.
 func ObserveGradients(m *onnx.Model, list []Observation, gradients [][]string) ([]Observation, error) {
-	tags := map[string]bool{}
 	for i := range list {
 		if list[i].value.Scope.Parent != nil {
 			return nil, fmt.Errorf("rewrite: activation %q lies in a subgraph", list[i].Activation)
 		}
-		tags[list[i].Tag] = true
 	}
 	var of []Observation
-	at := map[string]int{} // initializer to its place in of
+	at := map[string]int{} // tag to its place in of
 	for _, o := range list {
-		for i, name := range o.names {
-			if _, ok := at[name]; ok || o.rows[i] > MaxFullColumns {
+		for i, tag := range o.tags {
+			if _, ok := at[tag]; ok || o.rows[i] > MaxFullColumns {
 				continue
 			}
-			tag := "gradient of " + name
-			for serial := 2; tags[tag]; serial++ {
-				tag = fmt.Sprintf("gradient of %s#%d", name, serial)
-			}
-			tags[tag], at[name] = true, len(of)
-			of = append(of, Observation{Tag: tag, Activation: tag, Columns: o.rows[i], Full: true, Weights: []string{name}})
+			at[tag] = len(of)
+			of = append(of, Observation{Tag: tag, Activation: tag, Columns: o.rows[i], Full: true, Weights: []string{o.names[i]}})
 		}
 	}
 	names := onnx.NewNames(m)
@@ -157,8 +177,8 @@ func ObserveGradients(m *onnx.Model, list []Observation, gradients [][]string) (
 		m.Graph.Nodes = append(m.Graph.Nodes, nodes...)
 		m.Graph.Outputs = append(m.Graph.Outputs, onnx.NewValueInfo(count, onnx.Float, 1))
 		inputs := nodes[len(nodes)-1].Inputs
-		for n, name := range list[i].names {
-			if place, ok := at[name]; ok {
+		for n, tag := range list[i].tags {
+			if place, ok := at[tag]; ok {
 				g := &of[place]
 				g.off = list[i].off
 				node := g.node(names, []string{inputs[1+n], inputs[0]})

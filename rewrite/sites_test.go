@@ -143,6 +143,21 @@ func TestUnfolded(t *testing.T) {
 	}
 }
 
+// A sparse weight is constant; that it stays is no property of the model, as with a product of two activations.
+func TestSparseWeight(t *testing.T) {
+	m := newModel(8, 17, &onnx.Graph{
+		Inputs:  []*onnx.ValueInfo{onnx.NewValueInfo("x", onnx.Float, "batch", 64)},
+		Outputs: []*onnx.ValueInfo{onnx.NewValueInfo("y", onnx.Float, "batch", 64)},
+		Nodes:   []*onnx.Node{node("sparse", "MatMul", []string{"x", "w"}, []string{"y"})},
+		SparseInitializers: []*onnx.SparseTensor{{
+			Values: floats("w", []int64{2}, []float32{1, 2}), Indices: onnx.NewTensor("", []int64{2}, []int64{3, 70}), Dims: []int64{64, 64},
+		}},
+	})
+	if sites := find(t, m); len(sites) != 1 || sites[0].Reason != rewrite.UnsupportedAttr || !strings.Contains(sites[0].Detail, "sparse") {
+		t.Errorf("sites: %+v", sites)
+	}
+}
+
 // TestSkippedSharerMakesOthersFloat leaves a weight alone when one of its sites is excluded.
 func TestSkippedSharerMakesOthersFloat(t *testing.T) {
 	build := func() *onnx.Model {

@@ -96,6 +96,14 @@ func gained(d eval.Decibels) string {
 	return fmt.Sprintf("%+.1f", float64(d))
 }
 
+// grown prints by how much a file becomes larger, or smaller.
+func grown(n int64) string {
+	if n < 0 {
+		return cosetq.Size(n)
+	}
+	return "+" + cosetq.Size(n)
+}
+
 // listed is how many layers compare prints unless asked for all.
 const listed = 10
 
@@ -132,9 +140,9 @@ func printCompare(con *console, r *cosetq.CompareReport, all bool) error {
 	}
 	fmt.Fprintln(con.out, "one at a time, kept in float, or with more bits to nearest where that helps:")
 	for _, x := range r.Trials {
-		fmt.Fprintf(con.out, "  %-40s %s dB (%s)   +%s", shorten(x.Node, 40), gained(x.Gain), decibels(x.SQNR), cosetq.Size(x.Bytes))
+		fmt.Fprintf(con.out, "  %-40s %s dB (%s)   %s", shorten(x.Node, 40), gained(x.Gain), decibels(x.SQNR), grown(x.Bytes))
 		if f := x.Finer; f != nil && f.Gain > 0 {
-			fmt.Fprintf(con.out, "   or with %s bits %s dB (%s)   +%s", f.Layer[len(f.Layer)-1:], gained(f.Gain), decibels(f.SQNR), cosetq.Size(f.Bytes))
+			fmt.Fprintf(con.out, "   or with %s bits %s dB (%s)   %s", f.Layer[len(f.Layer)-1:], gained(f.Gain), decibels(f.SQNR), grown(f.Bytes))
 		}
 		fmt.Fprintln(con.out)
 	}
@@ -143,9 +151,9 @@ func printCompare(con *console, r *cosetq.CompareReport, all bool) error {
 		_, err := fmt.Fprintln(con.out, "suggest: none; no single layer is to blame, more bits or data help all of them")
 		return err
 	}
-	fmt.Fprintf(con.out, "suggest: --exclude %s   +%s, %s dB\n", shellescape.Quote(best.Exclude), cosetq.Size(best.Bytes), gained(best.Gain))
+	fmt.Fprintf(con.out, "suggest: --exclude %s   %s, %s dB\n", shellescape.Quote(best.Exclude), grown(best.Bytes), gained(best.Gain))
 	if f := best.Finer; f != nil && f.Gain > 0 {
-		fmt.Fprintf(con.out, "     or: --layer %s   +%s, %s dB\n", shellescape.Quote(f.Layer), cosetq.Size(f.Bytes), gained(f.Gain))
+		fmt.Fprintf(con.out, "     or: --layer %s   %s, %s dB\n", shellescape.Quote(f.Layer), grown(f.Bytes), gained(f.Gain))
 	}
 	return nil
 }

@@ -60,6 +60,7 @@ exits 7 cosetq quantize m.onnx -o disk/q.onnx --resume --threads 1
 exits 7 cosetq calibrate m.onnx --data random:4 -o disk/s.cqs
 exits 7 cosetq export q.onnx -o disk/p.onnx
 [ "$(ls -A disk)" = q.onnx.journal ] || { echo "left behind:"; ls -A disk; exit 1; }
+exits 7 cosetq quickstart --dir disk
 mount -o remount,size=4m disk
 cosetq quantize m.onnx -o disk/q.onnx --resume
 cmp q.onnx disk/q.onnx && cmp q.onnx.data disk/q.onnx.data
@@ -67,7 +68,7 @@ cmp q.onnx disk/q.onnx && cmp q.onnx.data disk/q.onnx.data
 mount -o remount,ro disk
 exits 2 cosetq quantize m.onnx -o disk/other.onnx
 `)
-	if n := strings.Count(out, "error E_RESOURCES: "); n != 4 || strings.Count(out, "\n  hint: ") != 5 || strings.Contains(out, "goroutine") {
-		t.Errorf("%d errors about the disk, want 4, each with a hint:\n%s", n, out)
+	if n := strings.Count(out, "error E_RESOURCES: "); n != 5 || strings.Count(out, "\n  hint: ") != 6 || strings.Contains(out, "goroutine") {
+		t.Errorf("%d errors about the disk, want 5, each with a hint:\n%s", n, out)
 	}
 }

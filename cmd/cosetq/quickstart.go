@@ -75,7 +75,11 @@ func quickstart(ctx context.Context, con *console, dir string) ([]quickstartRow,
 		return nil, err
 	}
 	files, err := models.WriteQuickstart(dir)
-	if err != nil {
+	switch kind, _ := cosetq.Classify(err); {
+	case err == nil:
+	case kind == cosetq.Resources:
+		return nil, failure(kind, err, "free some disk space, or choose another folder with --dir")
+	default:
 		return nil, usage(err, "choose another folder with --dir")
 	}
 	info, err := os.Stat(files.Model)

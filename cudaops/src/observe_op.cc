@@ -80,6 +80,9 @@ void AddSquares(const uint16_t* values, int64_t columns, std::vector<double>* su
   }
 }
 
+// Less energy counts as none: the root of what a row weighs is taken in single precision.
+constexpr double kLeastEnergy = 1e-60;
+
 // What each row of A weighs, see cudaops/observe.go.
 OrtStatus* RowWeights(const ObserveKernel& k, OrtKernelContext* context, const ObservedRows& rows,
                       int64_t columns, std::vector<double>* weights) {
@@ -115,6 +118,7 @@ OrtStatus* RowWeights(const ObserveKernel& k, OrtKernelContext* context, const O
   }
   double total = 0;
   for (size_t r = 0; r < count; ++r) {
+    if (energy[r] < kLeastEnergy) energy[r] = 0;
     if (std::isfinite(energy[r] * importance[r])) total += energy[r] * importance[r];
   }
   const double even = total > 0 ? schema::kEvenShare : 1;
