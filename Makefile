@@ -119,9 +119,10 @@ distclean: clean ## remove what was fetched as well
 
 # The parts of `make test`.
 
-# Side by side, those with long stretches on one core first. BESIDE is what else .ci/run has run with them.
+# Side by side: those with long stretches on one core first, compilers, which fill all cores, last. BESIDE is what else
+# .ci/run has run with them.
 BESIDE ?=
-stages: native-asan $(BESIDE) unit race native-test vet staticcheck vulncheck fmt nocgo
+stages: native-asan unit race vet staticcheck vulncheck fmt nocgo native-test $(BESIDE)
 
 tools-present:
 	@for tool in $(GO) g++; do command -v $$tool >/dev/null || { \
