@@ -12,6 +12,10 @@ JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 ifeq ($(MAKELEVEL),0)
 MAKEFLAGS += -j$(JOBS)
 endif
+# The steps of a target, and the targets of one call, run in order; the stages of the tests do not.
+ifneq ($(MAKECMDGOALS),stages)
+.NOTPARALLEL:
+endif
 # How long each fuzz target runs in `make test`.
 FUZZTIME ?= 5s
 # Packages that start goroutines of their own, tested again under the race detector.
