@@ -26,8 +26,8 @@ MODELS ?=
 # What `make quality` measures: the folder of test models and data, and a Python with onnxruntime and onnx.
 QUALITY_DATA ?= ../shared/data
 PYTHON ?=
-# Passed on to every `go test`.
-TESTFLAGS ?= -count=1
+# Passed on to every `go test`. Beside other stages a package may take longer than the ten minutes that Go allows.
+TESTFLAGS ?= -count=1 -timeout=20m
 
 # Version control stamps fail in checkouts that belong to another user; the version is stamped below instead.
 export GOFLAGS := $(strip $(GOFLAGS) -buildvcs=false)
