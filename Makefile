@@ -6,11 +6,16 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-# The steps of a target run in order; the native build is parallel in itself.
-.NOTPARALLEL:
-
 GO ?= go
+# How much runs at once, in all that this starts together: stages of the tests, and compilers.
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
+ifeq ($(MAKELEVEL),0)
+MAKEFLAGS += -j$(JOBS)
+endif
+# The steps of a target, and the targets of one call, run in order; the stages of the tests do not.
+ifneq ($(MAKECMDGOALS),stages)
+.NOTPARALLEL:
+endif
 # How long each fuzz target runs in `make test`.
 FUZZTIME ?= 5s
 # Packages that start goroutines of their own, tested again under the race detector.
@@ -21,8 +26,8 @@ MODELS ?=
 # What `make quality` measures: the folder of test models and data, and a Python with onnxruntime and onnx.
 QUALITY_DATA ?= ../shared/data
 PYTHON ?=
-# Passed on to every `go test`.
-TESTFLAGS ?= -count=1
+# Passed on to every `go test`. Beside other stages a package may take longer than the ten minutes that Go allows.
+TESTFLAGS ?= -count=1 -timeout=20m
 
 # Version control stamps fail in checkouts that belong to another user; the version is stamped below instead.
 export GOFLAGS := $(strip $(GOFLAGS) -buildvcs=false)
@@ -31,15 +36,16 @@ export ORT_SHA256
 export LAYERBENCH
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
-native := $(MAKE) --no-print-directory -j$(JOBS) -f cudaops/build.mk
-cuda := $(MAKE) --no-print-directory -j$(JOBS) -f cudaops/cuda/build.mk
+# Recipes with these begin with a +, which lends them their part of the jobs.
+native := $(MAKE) --no-print-directory -f cudaops/build.mk
+cuda := $(MAKE) --no-print-directory -f cudaops/cuda/build.mk
 stage := scripts/stage
 staticcheck := build/tools/staticcheck
 govulncheck := build/tools/govulncheck
 cyclonedx := build/tools/cyclonedx-gomod
 
 .PHONY: dist reproducible help setup setup-ort-versions setup-python setup-node setup-cuda build cuda cuda-test bench-cuda quickstart test lint sbom bench bench-cpu quality clean distclean
-.PHONY: tools-present fmt vet staticcheck vulncheck generated nocgo unit race native-test native-asan fuzz
+.PHONY: tools-present fmt vet staticcheck vulncheck generated nocgo unit race native-test native-asan fuzz stages
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 26
@@ -59,19 +65,19 @@ setup-cuda: tools-present ## fetch NVIDIA's compiler into build/cuda; needs no G
 	@$(GO) run ./scripts/setup cuda
 
 cuda: setup-cuda ## build the library of GPU kernels and its tests
-	@$(cuda) all
+	+@$(cuda) all
 
 bench-cuda: ## time the GPU kernels beside cuBLAS: docs/benchmarks.md's GPU table; needs a GPU and PyTorch
-	@$(cuda) bench
+	+@$(cuda) bench
 
-cuda-test: cuda ## test the GPU kernels; skips where there is no GPU
-	@$(cuda) check
+cuda-test: setup-cuda ## test the GPU kernels; skips where there is no GPU
+	+@$(stage) "GPU kernels" $(cuda) check
 
 setup-node: tools-present ## fetch ONNX Runtime for JavaScript into build/node, with which those snippets are tested
 	@$(GO) run ./scripts/setup node
 
 build: setup ## build the native library and bin/cosetq
-	@$(native) all
+	+@$(native) all
 	@mkdir -p bin
 	CGO_ENABLED=1 $(GO) build -trimpath -ldflags '-X github.com/cosetq/cosetq.version=$(VERSION)' -o bin/cosetq ./cmd/cosetq
 
@@ -79,21 +85,24 @@ quickstart: build ## build everything, then quantize and judge a small model
 	bin/cosetq quickstart --dir build/quickstart
 
 dist: build ## pack a release in build/dist: tool, native library, man pages, completion, licences
-	@scripts/dist $(VERSION)
+	+@scripts/dist $(VERSION)
 
 reproducible: setup ## pack the release twice, in clones at different paths, and compare
-	@scripts/reproducible $(VERSION)
+	+@scripts/reproducible $(VERSION)
 
+# Generators write files that other stages read, and a fuzz target's time counts only if it has the machine.
 test: build ## run all tests
 	@rm -f build/stages
-	@$(MAKE) --no-print-directory lint vulncheck generated nocgo unit race native-test native-asan fuzz
+	@$(MAKE) --no-print-directory generated
+	@$(MAKE) --no-print-directory stages
+	@$(MAKE) --no-print-directory fuzz
 	@echo "all tests passed"
 
 lint: fmt vet staticcheck ## check the form of the Go code
 
 bench: build ## run the benchmarks of the Go packages and of the kernels alone
 	$(GO) test -run '^$$' -bench . -benchmem ./...
-	$(native) bench
+	+$(native) bench
 
 bench-cpu: build ## time layers against ONNX Runtime's own, and whole models: MODELS="llama.onnx:seq=1 vit.onnx:batch=1"
 	@$(GO) run ./cmd/layerbench $$LAYERBENCH
@@ -107,12 +116,17 @@ sbom: $(cyclonedx) ## write build/sbom.cdx.json: every module in the program, it
 	@echo "wrote build/sbom.cdx.json"
 
 clean: ## remove what was built, not what was fetched
-	rm -rf bin build/ops build/tools build/stages build/quickstart
+	rm -rf bin build/ops build/tools build/stages build/logs build/quickstart
 
 distclean: clean ## remove what was fetched as well
 	rm -rf build
 
 # The parts of `make test`.
+
+# Side by side: those with long stretches on one core first, compilers, which fill all cores, last. BESIDE is what else
+# .ci/run has run with them.
+BESIDE ?=
+stages: native-asan unit race vet staticcheck vulncheck fmt nocgo native-test $(BESIDE)
 
 tools-present:
 	@for tool in $(GO) g++; do command -v $$tool >/dev/null || { \
@@ -146,17 +160,17 @@ nocgo:
 	@$(stage) "build for windows" env CGO_ENABLED=0 GOOS=windows GOARCH=arm64 $(GO) build ./...
 
 unit:
-	@$(stage) "provider on the host" $(native) provider
+	+@$(stage) "provider on the host" $(native) provider
 	@$(stage) "go test" $(GO) test $(TESTFLAGS) -shuffle=on ./...
 
 race:
 	@$(stage) "go test -race" env CGO_ENABLED=1 $(GO) test $(TESTFLAGS) -race -short $(RACE)
 
 native-test:
-	@$(stage) "native tests" $(native) check
+	+@$(stage) "native tests" $(native) check
 
 native-asan:
-	@$(stage) "native tests, sanitized" $(native) asan
+	+@$(stage) "native tests, sanitized" $(native) asan
 
 fuzz:
 	@$(stage) fuzz scripts/fuzz $(FUZZTIME)

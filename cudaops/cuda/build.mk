@@ -37,7 +37,9 @@ flags := -std=c++17 -O3 --expt-relaxed-constexpr -I$(ops)/include -I$(ops)/src -
 libraries := $(if $(findstring $(fetched),$(NVCC)),-L$(fetched)/lib)
 link := $(flags) $(both) -cudart static -ldl $(libraries) -Xlinker --gc-sections
 
-parts := $(basename $(notdir $(wildcard $(here)/src/*.cu)))
+# Those that take minutes begin first, so that no core waits for them at the end.
+slow := small small_lanes wide_bytes columns_many wide_halves
+parts := $(slow) $(filter-out $(slow),$(basename $(notdir $(wildcard $(here)/src/*.cu))))
 cpu_parts := weight form rotation encode_create
 objects := $(out)/cuda
 library_objects := $(parts:%=$(objects)/%.o) $(cpu_parts:%=$(objects)/cpu/%.o)
