@@ -7,7 +7,7 @@
 namespace cosetq::cuda {
 namespace {
 
-constexpr int kMinMiddleBatch = 9;
+constexpr int kLeastBatch = 5, kMinMiddleBatch = 9;  // of long rows, and of any
 constexpr std::array<int, 3> kSplits = {2, 4, 8};
 
 // The cut that takes least by a count in the time that a block takes for a chunk of a band. False if none fits.
@@ -44,10 +44,11 @@ bool Multiply(const PackedView& w, const __half* a, int batch, __half* y, cudaSt
 }  // namespace
 
 bool TakesMiddle(const PackedView& w, const void* a, int64_t batch) {
-  if (!CurrentDevice().hopper || batch < kMinMiddleBatch || batch > kMaxMiddleBatch) return false;
+  if (!CurrentDevice().hopper || batch < kLeastBatch || batch > kMaxMiddleBatch) return false;
   if (w.cols % (kGroup * kPanelSteps) != 0 || reinterpret_cast<uintptr_t>(a) % 16 != 0) return false;
-  // What takes less time with the kernels of small.h, as measured: small weights, unless there are two calls of those, and large ones of
-  // a single level.
+  // What takes less time with the kernels of small.h, as measured: few rows, unless a warp of theirs would have to make chunk after chunk
+  // ready, each for few tiles; small weights, unless there are two calls of those, and large ones of a single level.
+  if (batch < kMinMiddleBatch && (w.chunks <= 32 || w.tiles > 3 * w.shares)) return false;
   const int64_t panels = int64_t{w.tiles} * w.chunks;
   return w.chunks >= kSplits[0] && (batch > 16 || panels >= 1 << 10) && (w.form != Form::kOneByte || panels < 1 << 15);
 }

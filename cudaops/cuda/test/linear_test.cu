@@ -83,7 +83,9 @@ bool HasBytes(const Case& c, Sample& sample) {
 std::string PathOf(const Case& c, int64_t batch, int accuracy, int64_t workspace) {
   const int64_t panels = (c.rows + 15) / 16 * ((c.cols + 255) / 256);
   const bool aligned = c.options.half && c.rotation == 0 && c.shift == 0 && c.cols % 64 == 0;
-  if (Packed(c) && c.bytes && Hopper() && aligned && c.cols > 256 && batch > (panels < 1024 ? 16 : 8) && batch <= 32) return "middle";
+  // No case with such rows has many tiles.
+  const int few = panels < 1024 ? 16 : c.cols > 32 * 256 ? 4 : 8;
+  if (Packed(c) && c.bytes && Hopper() && aligned && c.cols > 256 && batch > few && batch <= 32) return "middle";
   if (Packed(c) && c.bytes && batch <= (accuracy == schema::kAccuracyFast || Columns(c) ? 16 : 32)) return "small";
   if (Packed(c) && Hopper()) return "wide";
   if (batch >= 48 && c.cols % 8 == 0 && workspace > (32 << 20)) return "large";
@@ -304,6 +306,7 @@ void TestCudaLinear(bool brief) {
     for (const char* codec : {"d4:4,4", "d4:2,4", "d4:4"}) {
       Run({CodecNamed(codec), 300, 8192, options, 0, 1000}, {1, 4, 7, 16});
       Run({CodecNamed(codec), 160, 14336, options}, {2, 3, 8});
+      Run({CodecNamed(codec), 320, 14336, options}, {4, 5, 8});
     }
   }
   options.half = false;
@@ -347,6 +350,7 @@ void TestColumns(const Codec& codec, bool brief) {
     for (const int shift : {1, 2, 4}) Run({codec, 120, 512, options, 0, 1, 1, shift}, {1, 5, 16, 24, 130});
     Run({codec, 300, 8192, options, 0, 1000}, {1, 4, 7, 16, 64});
     Run({codec, 160, 14336, options}, {2, 3, 8});
+    Run({codec, 320, 14336, options}, {4, 5, 8});
     // Two blocks that fetch together, and tiles of which the last rows and columns are not all there.
     if (half) Run({codec, 4090, 1024, options}, {1000});
     options.direct_scales = true;
