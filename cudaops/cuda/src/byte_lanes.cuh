@@ -26,7 +26,7 @@ class ByteLanes {
  public:
   static_assert(kMostRows == 4 || kMostRows == 8);
   static constexpr int kTiles = 1, kLaneRows = kMostRows / 4, kTileRows = kMostRows, kRows = kMostRows;
-  static constexpr int kColumnTiles = kMostRows / 4;
+  static constexpr int kColumnTiles = kMostRows / 4, kRests = kColumnTiles + IsColumns(kForm);
   // Two lanes that multiply by a row's high and low bytes each make a block of both.
   static constexpr bool kHalves = kMostRows == 4;
   using Loads = RowLoads<8 / kMostRows, 1, kHalves ? kGroup / 2 : kGroup>;
@@ -95,27 +95,33 @@ class ByteLanes {
         }
       }
       if constexpr (IsColumns(kForm)) {
-        // Two bytes of a sum, both signed: begun with 128, the upper one is rounded, and the lower one less 128 is what is left.
-#pragma unroll
-        for (int tile = 0; tile < kColumnTiles; ++tile) {
-          uint32_t of[4];
+        const uint32_t weight = ColumnRest(w.bytes);
+        uint32_t of[4];
+        if constexpr (kSigned) {
+          // Two bytes of a sum, both signed: begun with 128, the upper one is rounded, and the lower one less 128 is what is left.
 #pragma unroll
           for (int i = 0; i < 4; ++i) {
             const auto(&q)[2][kColumnTiles] = data_[half * 4 + i];
-            const auto dot = [&](uint32_t x, int sum) {
-              return kSigned || tile == 0 ? DotSigned(x, ColumnRest(w.bytes), sum) : DotBytes(x, ColumnRest(w.bytes), sum);
-            };
-            of[i] = static_cast<uint32_t>(dot(q[0][tile], dot(q[1][tile], 128)));
+            of[i] = static_cast<uint32_t>(DotSigned(q[0][0], weight, DotSigned(q[1][0], weight, 128)));
           }
-          const uint32_t first = __byte_perm(of[0], of[1], 0x5140), second = __byte_perm(of[2], of[3], 0x5140);
-          Rest(half, tile, 0) = __byte_perm(first, second, 0x5410) ^ 0x80808080u;
-          Rest(half, tile, 1) = __byte_perm(first, second, 0x7632);
+        } else {
+          // Three, of the sum of both bytes.
+#pragma unroll
+          for (int i = 0; i < 4; ++i) {
+            const auto(&q)[2][kColumnTiles] = data_[half * 4 + i];
+            const auto high = static_cast<uint32_t>(DotSigned(q[0][0], weight, DotSigned(q[1][0], weight, 0)));
+            of[i] = high * 256 + static_cast<uint32_t>(DotBytes(q[0][1], weight, DotBytes(q[1][1], weight, 0x8080)));
+          }
+          Rest(half, 2) = __byte_perm(__byte_perm(of[0], of[1], 0x0062), __byte_perm(of[2], of[3], 0x0062), 0x5410);
         }
+        const uint32_t first = __byte_perm(of[0], of[1], 0x5140), second = __byte_perm(of[2], of[3], 0x5140);
+        Rest(half, 0) = __byte_perm(first, second, 0x5410) ^ 0x80808080u;
+        Rest(half, 1) = __byte_perm(first, second, 0x7632) ^ (kSigned ? 0 : 0x80808080u);
       } else {
         uint32_t packed[kColumnTiles];
         pack(rest, packed);
 #pragma unroll
-        for (int tile = 0; tile < kColumnTiles; ++tile) Rest(half, tile, 0) = packed[tile];
+        for (int tile = 0; tile < kColumnTiles; ++tile) Rest(half, tile) = packed[tile];
       }
     }
 #pragma unroll
@@ -134,15 +140,18 @@ class ByteLanes {
 
   __device__ __forceinline__ void Begin(const uint32_t gains[2][2], Sums& sums) const {
     const uint32_t a[4] = {gains[0][0], gains[1][0], gains[0][1], gains[1][1]};
+    // The gains themselves are A for what goes with them: a byte per step and lane is a column of A.
+    if constexpr (IsColumns(kForm) && kMostRows == 4) {
+      MultiplyGains<kForm>(sums[0], a, rests_);
+    } else if constexpr (IsColumns(kForm)) {
+      MultiplyGains<kForm>(sums[0], a, {rests_[1], rests_[2]});
+      MultiplyGains<kForm>(sums[1], a, {rests_[0]});
+    } else {
 #pragma unroll
-    for (int tile = 0; tile < kColumnTiles; ++tile) {
-      if constexpr (IsColumns(kForm)) {
-        MultiplyGains<kForm>(sums[tile], a, rests_[tile]);
-      } else {
-        // The gains themselves are A for what goes with them: a byte per step and lane is a column of A.
+      for (int tile = 0; tile < kColumnTiles; ++tile) {
 #pragma unroll
         for (int r = 0; r < 4; ++r) sums[tile][r] = offsets_[tile][r % 2];
-        Add(sums[tile], a, rests_[tile][0].x, rests_[tile][0].y, tile);
+        Add(sums[tile], a, rests_[tile].x, rests_[tile].y, tile);
       }
     }
   }
@@ -168,11 +177,11 @@ class ByteLanes {
   }
 
   // Of the first four steps or the second.
-  __device__ __forceinline__ uint32_t& Rest(int half, int tile, int byte) { return half == 0 ? rests_[tile][byte].x : rests_[tile][byte].y; }
+  __device__ __forceinline__ uint32_t& Rest(int half, int i) { return half == 0 ? rests_[i].x : rests_[i].y; }
 
   Loads loads_;
   uint32_t data_[kPanelSteps][2][kColumnTiles];  // blocks
-  uint2 rests_[kColumnTiles][RestBytes(kForm)];  // what gains are multiplied by, a byte per step
+  uint2 rests_[kRests];                          // what gains are multiplied by, a byte per step: of tiles, or the bytes of a sum
   int offsets_[kColumnTiles][2];                 // of columns 2t and 2t + 1
   int steps_[kLaneRows];                         // as the exponents of floats
   int shifts_[kLaneRows], rounds_[kLaneRows];

@@ -50,22 +50,22 @@ struct Prepared {
 // The bytes of what goes with gains.
 constexpr int RestBytes(Form form) { return IsColumns(form) ? 2 : 1; }
 
-// Sums of a panel as they begin. The gains themselves are A for what goes with them: a byte per step and lane is a column of A.
-template <Form kForm>
-__device__ __forceinline__ void MultiplyGains(int (&sums)[4], const uint32_t (&gains)[4], const uint2 (&rests)[RestBytes(kForm)]) {
-  if constexpr (IsColumns(kForm)) {
-    constexpr int kSecond = kForm == Form::kTwoBits ? 2 : 0;  // of rows g + 8
-    static_assert(ColumnUnit(kForm, 1) * (1 << kSecond) == 1);
-    const auto shift = [](int& x, int by) { x = static_cast<int>(static_cast<uint32_t>(x) << by); };
-    Multiply(sums, gains, rests[1].x, rests[1].y);
+// Sums of a panel as they begin. The gains themselves are A for what goes with them, so many bytes, the lowest first: a byte per step and lane
+// is a column of A.
+template <Form kForm, int kBytes>
+__device__ __forceinline__ void MultiplyGains(int (&sums)[4], const uint32_t (&gains)[4], const uint2 (&rests)[kBytes]) {
+  constexpr int kSecond = kForm == Form::kTwoBits ? 2 : 0;  // of rows g + 8
+  static_assert(!IsColumns(kForm) || ColumnUnit(kForm, 1) * (1 << kSecond) == 1);
+  const auto shift = [](int& x, int by) { x = static_cast<int>(static_cast<uint32_t>(x) << by); };
+  Multiply(sums, gains, rests[kBytes - 1].x, rests[kBytes - 1].y);
+#pragma unroll
+  for (int byte = kBytes - 2; byte >= 0; --byte) {
 #pragma unroll
     for (int i = 0; i < 4; ++i) shift(sums[i], 8);
-    MultiplyAdd(sums, gains, rests[0].x, rests[0].y);
-#pragma unroll
-    for (int i = 2; i < 4; ++i) shift(sums[i], kSecond);
-  } else {
-    Multiply(sums, gains, rests[0].x, rests[0].y);
+    MultiplyAdd(sums, gains, rests[byte].x, rests[byte].y);
   }
+#pragma unroll
+  for (int i = 2; i < 4; ++i) shift(sums[i], kSecond);
 }
 
 // The activations of one chunk as a lane multiplies them: lane 4c + t has column c of the tiles; and what the sums of a panel lack so
