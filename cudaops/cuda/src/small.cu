@@ -14,21 +14,17 @@ template <Form kForm, int kRoom, bool kOwn, typename T>
 bool Launch(const PackedView& w, const T* a, int batch, void* y, bool half_y, void* workspace, cudaStream_t stream) {
   constexpr int kWarps = kRoom == 16 ? 12 : 16, kUnit = PanelVectors(kForm) == 2 ? 2 : 1;  // whose panels are half as large
   const int64_t panels = static_cast<int64_t>(w.tiles) * w.chunks / w.shares / kWarps;
-  if constexpr (IsColumns(kForm) && kOwn) {
+  if constexpr (kOwn && kForm == Form::kNibbles) {
     // They are decoded so soon that more on their way would only hold up the activations.
-    if (kUnit == 1 && panels >= 6 && LaunchSmallBytes<kForm, kRoom, kOwn, kWarps, 2, 2, kRoom == 1 ? 1 : 2>(w, a, batch, workspace, y, half_y, stream))
-      return true;
-    return LaunchSmallBytes<kForm, kRoom, kOwn, kWarps, kUnit>(w, a, batch, workspace, y, half_y, stream);
-  }
-  if constexpr (kOwn && (kForm == Form::kTwoByte || kForm == Form::kNibbleByte)) {
-    if (CurrentDevice().hopper && LaunchSmallBytes<kForm, kRoom, kOwn, kWarps, 3, 1, 1, true>(w, a, batch, workspace, y, half_y, stream)) return true;
-  }
-  if constexpr (kRoom == 16 || kForm == Form::kTwoByte || (kForm == Form::kNibbleByte && kRoom == 1)) {
-    if ((kRoom == 16 || (panels >= 6 && panels < 16)) &&
-        LaunchSmallBytes<kForm, kRoom, kOwn, kWarps, 3 * kUnit, 2 * kUnit>(w, a, batch, workspace, y, half_y, stream))
-      return true;
-  }
-  if constexpr (kRoom < 16) {
+    if (panels >= 6 && LaunchSmallBytes<kForm, kRoom, kOwn, kWarps, 2, 2, kRoom == 1 ? 1 : 2>(w, a, batch, workspace, y, half_y, stream)) return true;
+  } else if constexpr (kOwn && (kForm == Form::kTwoByte || kForm == Form::kNibbleByte)) {
+    if (LaunchSmallBytes<kForm, kRoom, kOwn, kWarps, 3, 1, 1, true>(w, a, batch, workspace, y, half_y, stream)) return true;
+  } else if constexpr (kRoom == 16) {
+    if (LaunchSmallBytes<kForm, kRoom, kOwn, kWarps, 3 * kUnit, 2 * kUnit>(w, a, batch, workspace, y, half_y, stream)) return true;
+  } else if constexpr (!(kOwn && IsColumns(kForm))) {
+    if constexpr (kForm == Form::kTwoByte) {
+      if (panels >= 6 && panels < 16 && LaunchSmallBytes<kForm, kRoom, kOwn, kWarps, 3, 2>(w, a, batch, workspace, y, half_y, stream)) return true;
+    }
     if (panels >= 16 && LaunchSmallBytes<kForm, kRoom, kOwn, kWarps, 2 * kUnit>(w, a, batch, workspace, y, half_y, stream)) return true;
   }
   return LaunchSmallBytes<kForm, kRoom, kOwn, kWarps, kUnit>(w, a, batch, workspace, y, half_y, stream);
