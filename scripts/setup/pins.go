@@ -3,7 +3,7 @@ package main
 // The versions of ONNX Runtime: the one that the tool runs with, and those that the native library must also load in.
 const mainVersion = "1.30.0"
 
-var otherVersions = []string{"1.24.4", "1.26.0", "1.28.0"}
+var otherVersions = []string{"1.24.4", "1.26.0", "1.28.0", "1.32.0"}
 
 // A pin is the SHA-256 of libonnxruntime.so as one source ships it. Sources build their own binaries, so that the same
 // version has several.
@@ -24,6 +24,7 @@ var knownPins = pinTable{
 	{"1.24.4", "amd64", "pip", "2d518e11c7767f9fdc4413bdbeb45acf30db504ff76a82fc19d9238a3f9f6c24"},
 	{"1.26.0", "amd64", "pip", "50775d390eb55e7abd9f6d734da103a04f0e5342ef0a76b1c6ec795544439295"},
 	{"1.28.0", "amd64", "pip", "aa4079d18f4ea7a5f3a94d80cd4bbe0f2740436626622d64d793803a20381083"},
+	{"1.32.0", "amd64", "pip", "6c1585d1bbf45b0712ea4a21b705c5fcb4ba04ff2e30f1fbf81a49faf658638f"},
 }
 
 type pinTable []pin
