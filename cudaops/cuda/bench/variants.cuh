@@ -189,14 +189,14 @@ void Variant(int number, const Bench& bench, int batch, bool parts, const Launch
   std::fflush(stdout);
 }
 
-template <Form kForm, int kRoom, bool kOwn, int kWarps, int kDepth, int kEarly, bool kParts = false>
+template <Form kForm, int kRoom, bool kOwn, int kWarps, int kDepth, int kEarly, bool kParts = false, bool kPaced = false>
 void BytesVariant(int number, const Bench& bench, int batch) {
   const Buffer<unsigned char> workspace(Prepared::Bytes(bench.view, batch));
   Check(cudaMemset(workspace.get(), 0xff, workspace.bytes()), "poison");
-  std::printf("bytes  room %2d %s warps %2d depth %d early %d        ", kRoom, kOwn ? "own" : "   ", kWarps, kDepth, kEarly);
+  std::printf("bytes  room %2d %s warps %2d depth %d early %d %s  ", kRoom, kOwn ? "own" : "   ", kWarps, kDepth, kEarly, kPaced ? "pace " : "     ");
   Variant(number, bench, batch, kParts, [&](auto work, const PackedView& w, const __half* a, __half* y, cudaStream_t stream) {
     if constexpr (kParts || decltype(work)::value == kMultiply) {
-      return LaunchSmallBytes<kForm, kRoom, kOwn, kWarps, kDepth, kEarly, kOwn && kEarly == kDepth, decltype(work)::value>(w, a, batch, workspace.get(), y, true, stream);
+      return LaunchSmallBytes<kForm, kRoom, kOwn, kWarps, kDepth, kEarly, kPaced || (kOwn && kEarly == kDepth), kPaced, decltype(work)::value>(w, a, batch, workspace.get(), y, true, stream);
     } else {
       return false;
     }
@@ -222,7 +222,7 @@ void MiddleVariants(const Bench& bench, int batch) {
     MiddleCut cut;
     const bool fits = CutMiddle<kForm, kRows>(bench.view, splits, MostClusters<kForm, kRows>(std::array<int, 1>{splits})[0], &cut);
     std::printf("middle rows %2d splits %d                   ", kRows, splits);
-    Variant(9, bench, batch, false, [&](auto, const PackedView& w, const __half* a, __half* y, cudaStream_t stream) {
+    Variant(18, bench, batch, false, [&](auto, const PackedView& w, const __half* a, __half* y, cudaStream_t stream) {
       if (fits) LaunchMiddle<kForm, kRows>(w, a, batch, y, cut, stream);
       return fits;
     });
@@ -236,6 +236,7 @@ void BytesVariants(const Bench& bench, int batch) {
   BytesVariant<kForm, kRoom, kOwn, kWarps, 2 * kUnit, kUnit>(2, bench, batch);
   BytesVariant<kForm, kRoom, kOwn, kWarps, 2 * kUnit, 2 * kUnit>(3, bench, batch);
   BytesVariant<kForm, kRoom, kOwn, kWarps, 3 * kUnit, 2 * kUnit>(4, bench, batch);
+  if constexpr (kOwn) BytesVariant<kForm, kRoom, kOwn, kWarps, 3, 1, false, true>(5, bench, batch);
 }
 
 template <Form kForm, typename Operands>
@@ -267,9 +268,9 @@ void RunVariantsOf(const char* name, int rows, int cols, int batch) {
     default:
       BytesVariants<kForm, 16, false>(bench, batch);
   }
-  if (batch <= 4) LanesVariants<kForm, ByteLanes<kForm, 4>>(5, "bytes by lanes", bench, batch);
-  if (batch <= 8) LanesVariants<kForm, ByteLanes<kForm, 8>>(9, "bytes by lanes", bench, batch);
-  batch <= 8 ? LanesVariants<kForm, HalfOperands<8>>(13, "float16", bench, batch) : LanesVariants<kForm, HalfOperands<16>>(13, "float16", bench, batch);
+  if (batch <= 4) LanesVariants<kForm, ByteLanes<kForm, 4>>(6, "bytes by lanes", bench, batch);
+  if (batch <= 8) LanesVariants<kForm, ByteLanes<kForm, 8>>(10, "bytes by lanes", bench, batch);
+  batch <= 8 ? LanesVariants<kForm, HalfOperands<8>>(14, "float16", bench, batch) : LanesVariants<kForm, HalfOperands<16>>(14, "float16", bench, batch);
 }
 
 }  // namespace
