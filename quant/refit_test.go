@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"testing"
 
+	"github.com/cosetq/cosetq/internal/testenv"
 	"github.com/cosetq/cosetq/lattice"
 )
 
@@ -25,6 +26,7 @@ func (s normal) Rows(dst []float32, n0, n1 int) error {
 
 // Every part of the work lowers the loss or leaves it, with shared scales and with a scale for each row.
 func TestEachPartPays(t *testing.T) {
+	testenv.Numbers(t)
 	codec, err := lattice.Preset(2)
 	if err != nil {
 		t.Fatal(err)

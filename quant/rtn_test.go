@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"testing"
 
+	"github.com/cosetq/cosetq/internal/testenv"
 	"github.com/cosetq/cosetq/lattice"
 	"github.com/cosetq/cosetq/quant"
 )
@@ -53,6 +54,7 @@ func quantize(t testing.TB, src quant.Source, c *lattice.Codec, threads int) *qu
 
 // The presets on N(0,1), every stored bit counted, the codebook too.
 func TestPresetsOnGaussian(t *testing.T) {
+	testenv.Numbers(t)
 	const n, k = 64, 16384 // 2^20 weights
 	src := gaussian(n, k, 7)
 	for _, c := range []struct {
@@ -104,6 +106,7 @@ func TestDecodeMatchesReportedError(t *testing.T) {
 
 // What is said of the size before a matrix is coded comes true.
 func TestPlaceholderHasTheSizeOfTheCode(t *testing.T) {
+	testenv.Numbers(t)
 	for _, name := range []string{"d4:4:g3,4,5,7", "d4:2,4:g3,4,5,7", "d4:4,4:g3,4,5,6", "e8:2,2", "d4:8"} {
 		for _, dims := range [][2]int{{300, 192}, {10, 64}, {7, 100}, {129, 1024}} {
 			n, k := dims[0], dims[1]
@@ -212,6 +215,7 @@ func BenchmarkQuantize(b *testing.B) {
 
 // Scales reach 2^31 below the largest, in the end without much precision: rows below that are counted.
 func TestFadedRows(t *testing.T) {
+	testenv.Numbers(t)
 	const n = 160
 	for _, k := range []int{64, 1600} { // with shared scales, and with one per row
 		for _, c := range []struct {

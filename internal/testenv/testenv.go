@@ -44,6 +44,15 @@ func Require(what string) bool {
 // Slow tells whether the long form of a test was asked for (COSETQ_REQUIRE=slow).
 func Slow() bool { return Require("slow") }
 
+// Numbers leaves a test out of short runs, which are those under the race detector: it looks at numbers, and starts no goroutines that
+// other tests do not start as well.
+func Numbers(t testing.TB) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("a test of numbers; the run without -short has it")
+	}
+}
+
 // Root is the repository root: the nearest folder upwards from the working directory that holds go.mod.
 func Root(t testing.TB) string {
 	t.Helper()
