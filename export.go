@@ -136,7 +136,7 @@ func ExportOps(dir string, overwrite bool) ([]File, error) {
 		if name == cudaops.LibraryName {
 			mode = 0o755
 		}
-		file, err := writeFile(filepath.Join(dir, name), content[name], mode)
+		file, err := writeFile(filepath.Join(dir, name), dir, content[name], mode)
 		if err != nil {
 			return nil, err
 		}
@@ -145,9 +145,9 @@ func ExportOps(dir string, overwrite bool) ([]File, error) {
 	return files, nil
 }
 
-// writeFile writes a file under a temporary name and renames it.
-func writeFile(path string, content []byte, mode os.FileMode) (File, error) {
-	tmp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
+// writeFile writes a file under a temporary name in tempDir, which is on the same file system, and renames it.
+func writeFile(path, tempDir string, content []byte, mode os.FileMode) (File, error) {
+	tmp, err := os.CreateTemp(tempDir, "."+filepath.Base(path)+".*")
 	if err != nil {
 		return File{}, err
 	}

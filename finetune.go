@@ -120,7 +120,7 @@ func Finetune(ctx context.Context, float, quantized string, o FinetuneOptions) (
 	}
 	if result.Interrupted {
 		r.Checkpoint = t.options.Train.Checkpoint
-	} else if err := os.Remove(t.options.Train.Checkpoint); err != nil && !errors.Is(err, os.ErrNotExist) {
+	} else if err := finetune.RemoveCheckpoint(t.options.Train.Checkpoint); err != nil {
 		return nil, err
 	}
 	r.Seconds, r.CPUSeconds, r.PeakRSS = time.Since(start).Seconds(), cpuSeconds(), PeakRSS()

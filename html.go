@@ -133,7 +133,7 @@ func (o *PageOptions) complete(ctx context.Context, p *report.Page, path, float,
 	if err := report.Write(&page, *p); err != nil {
 		return File{}, err
 	}
-	return writeFile(path, page.Bytes(), 0o644)
+	return writeFile(path, filepath.Dir(path), page.Bytes(), 0o644)
 }
 
 // finite is a ratio, or nil for none.

@@ -195,7 +195,7 @@ func (r *QuantizeReport) assemble(ctx context.Context, o *QuantizeOptions, m *on
 		return err
 	}
 	r.Files, r.Bytes = savedFiles(saved)
-	file, err := writeFile(recipe.path, recipe.text, 0o644)
+	file, err := writeFile(recipe.path, j.Dir(), recipe.text, 0o644)
 	if err != nil {
 		return err
 	}

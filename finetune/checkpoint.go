@@ -11,7 +11,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"time"
 )
 
@@ -61,12 +60,27 @@ func (t *trainer) arrays() []any {
 	return all
 }
 
+// newEnding is what the name of a checkpoint that is being written ends in: always the same, so that what a killed training leaves
+// is replaced by the next one.
+const newEnding = ".new"
+
+// RemoveCheckpoint removes a checkpoint and what a killed training left of one, where they are there.
+func RemoveCheckpoint(path string) error {
+	var all error
+	for _, p := range []string{path + newEnding, path} {
+		if err := os.Remove(p); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			all = errors.Join(all, err)
+		}
+	}
+	return all
+}
+
 // checkpoint writes the state of the training beside the place it is to have, and puts it there when it is whole.
 func (t *trainer) checkpoint(c *clock) (err error) {
 	if t.opt.Checkpoint == "" {
 		return nil
 	}
-	f, err := os.CreateTemp(filepath.Dir(t.opt.Checkpoint), filepath.Base(t.opt.Checkpoint)+".*")
+	f, err := os.Create(t.opt.Checkpoint + newEnding)
 	if err != nil {
 		return fmt.Errorf("finetune: write a checkpoint: %w", err)
 	}

@@ -4,10 +4,10 @@
 //
 // The folder holds
 //
-//	settings.json   what the results depend on; a run with other settings is refused
+//	settings.json   what the results depend on; a run with other settings is refused. And the checksums of the final files, from
+//	                just before they get their names
 //	plan.json       what was decided about the weights, where that took work
 //	<weight>.layer  one result each
-//	output.json     the checksums of the final files, from just before they get their names
 //
 // Every file appears under its name complete and with checksums; whatever else lies there is the remains of a killed process
 // and of no consequence. Layers are flushed to the disk while the next are worked on, the other files before they get their

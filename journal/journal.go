@@ -15,17 +15,24 @@ import (
 
 const (
 	settingsName = "settings.json"
-	outputName   = "output.json"
 	planName     = "plan.json"
 	layerEnding  = ".layer"
 	tempEnding   = ".tmp"
 )
 
-// formatName stands among the settings, so that a journal of another layout is refused as one of other settings is.
+// A journal of another layout is refused as one of other settings is.
 const (
 	formatName = "journal format"
-	format     = "1"
+	format     = "2"
 )
+
+// identity is the content of settings.json. The output is in the same file as the settings so that a removal, which deletes it last,
+// forgets both at once.
+type identity struct {
+	Format   string   `json:"journal format"` // formatName
+	Settings Settings `json:"settings"`
+	Output   []File   `json:"output,omitempty"`
+}
 
 // Settings are everything that the results depend on, by the name a person knows it by.
 type Settings map[string]string
@@ -60,8 +67,7 @@ type Journal struct {
 // Create begins a journal in the folder dir, which is made. The error wraps fs.ErrExist when a journal is there already.
 func Create(dir string, s Settings) (*Journal, error) {
 	s = maps.Clone(s)
-	s[formatName] = format
-	b, err := json.MarshalIndent(s, "", "\t")
+	b, err := json.MarshalIndent(identity{Format: format, Settings: s}, "", "\t")
 	if err != nil {
 		return nil, err
 	}
@@ -102,33 +108,38 @@ func (j *Journal) publish(name string, b []byte) error {
 
 // Open opens the journal in dir, whatever its settings. The error wraps ErrNoJournal when there is none.
 func Open(dir string) (*Journal, error) {
-	b, err := os.ReadFile(filepath.Join(dir, settingsName))
+	id, err := readIdentity(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%s: %w", dir, ErrNoJournal)
 	}
 	if err != nil {
 		return nil, err
 	}
-	j := &Journal{dir: dir, flusher: newFlusher(dir)}
-	if err := json.Unmarshal(b, &j.settings); err != nil {
-		return nil, fmt.Errorf("%s: %w", filepath.Join(dir, settingsName), err)
+	return &Journal{dir: dir, settings: id.Settings, flusher: newFlusher(dir)}, nil
+}
+
+func readIdentity(dir string) (*identity, error) {
+	path := filepath.Join(dir, settingsName)
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
 	}
-	if got := j.settings[formatName]; got != format {
-		return nil, fmt.Errorf("journal %s: %w", dir, &MismatchError{formatName, got, format})
+	var id identity
+	if err := json.Unmarshal(b, &id); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	return j, nil
+	if id.Format != format {
+		return nil, fmt.Errorf("journal %s: %w", dir, &MismatchError{formatName, id.Format, format})
+	}
+	return &id, nil
 }
 
 // Settings returns what the journal was begun with.
-func (j *Journal) Settings() Settings {
-	s := maps.Clone(j.settings)
-	delete(s, formatName)
-	return s
-}
+func (j *Journal) Settings() Settings { return maps.Clone(j.settings) }
 
 // Require compares the settings. The error is a *MismatchError.
 func (j *Journal) Require(s Settings) error {
-	mine := j.Settings()
+	mine := j.settings
 	names := slices.Sorted(maps.Keys(mine))
 	for name := range s {
 		if _, ok := mine[name]; !ok {
@@ -171,19 +182,22 @@ func (j *Journal) Remove() error {
 }
 
 // File is a final file and its checksum.
-type File struct{ Path, SHA256 string }
+type File struct {
+	Path   string `json:"path"`
+	SHA256 string `json:"sha256"`
+}
 
 // SetOutput records the files that are about to get their names. It fails when a result, from which they were written, did not
 // reach the disk.
 func (j *Journal) SetOutput(files []File) error {
-	b, err := json.Marshal(files)
+	b, err := json.MarshalIndent(identity{Format: format, Settings: j.settings, Output: files}, "", "\t")
 	if err == nil {
 		err = j.flusher.wait()
 	}
 	if err != nil {
 		return err
 	}
-	if err := j.put(outputName, true, b); err != nil {
+	if err := j.put(settingsName, true, b); err != nil {
 		return err
 	}
 	syncDir(j.dir)
@@ -192,15 +206,11 @@ func (j *Journal) SetOutput(files []File) error {
 
 // Output returns the files of the last SetOutput: they may have been put in place by a process that was killed then.
 func (j *Journal) Output() ([]File, error) {
-	b, err := os.ReadFile(filepath.Join(j.dir, outputName))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
+	id, err := readIdentity(j.dir)
 	if err != nil {
 		return nil, err
 	}
-	var files []File
-	return files, json.Unmarshal(b, &files)
+	return id.Output, nil
 }
 
 // SetPlan stores what the run decided about the weights, unless a plan is there: then that of another process stands. It returns

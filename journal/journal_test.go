@@ -228,12 +228,45 @@ func TestOutput(t *testing.T) {
 	if files, err := j.Output(); len(files) != 0 || err != nil {
 		t.Errorf("%v, %v", files, err)
 	}
-	want := []File{{"q.onnx", "aa"}, {"q.onnx.data", "bb"}}
+	want := []File{{Path: "q.onnx", SHA256: "aa"}, {Path: "q.onnx.data", SHA256: "bb"}}
 	if err := j.SetOutput(want); err != nil {
 		t.Fatal(err)
 	}
 	if got, err := j.Output(); err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("%v, %v", got, err)
+	}
+}
+
+// What a killed removal leaves still tells of the output, which would otherwise pass for a file of the user's.
+func TestOutputOutlivesRemoval(t *testing.T) {
+	j := create(t)
+	if err := j.Put("w", Layer{Source: "s", Meta: []byte(`{}`)}); err != nil {
+		t.Fatal(err)
+	}
+	want := []File{{Path: "q.onnx", SHA256: "aa"}}
+	if err := j.SetOutput(want); err != nil {
+		t.Fatal(err)
+	}
+	entries, err := os.ReadDir(j.Dir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		if e.Name() != settingsName { // removed last
+			if err := os.Remove(filepath.Join(j.Dir(), e.Name())); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	again, err := Open(j.Dir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := again.Output(); err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("%v, %v", got, err)
+	}
+	if err := again.Require(settings); err != nil {
+		t.Error(err)
 	}
 }
 
