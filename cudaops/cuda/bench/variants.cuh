@@ -43,6 +43,8 @@ struct Bench {
     view.tiles = (rows + 15) / 16;
     view.chunks = (view.groups + 31) / 32;
     view.shares = std::min(view.tiles, CurrentDevice().processors);
+    view.by_tiles = Divisor(view.tiles);
+    view.by_shares = Divisor(view.shares);
     bytes = static_cast<size_t>(view.tiles) * static_cast<size_t>(view.chunks) * static_cast<size_t>(PanelBytes(form));
     copies = static_cast<int>(400e6 / static_cast<double>(bytes)) + 2;
     host.resize(bytes);
@@ -270,7 +272,8 @@ void RunVariantsOf(const char* name, int rows, int cols, int batch) {
   }
   if (batch <= 4) LanesVariants<kForm, ByteLanes<kForm, 4>>(6, "bytes by lanes", bench, batch);
   if (batch <= 8) LanesVariants<kForm, ByteLanes<kForm, 8>>(10, "bytes by lanes", bench, batch);
-  batch <= 8 ? LanesVariants<kForm, HalfOperands<8>>(14, "float16", bench, batch) : LanesVariants<kForm, HalfOperands<16>>(14, "float16", bench, batch);
+  batch <= 8 ? LanesVariants<kForm, HalfOperands<kForm, 8>>(14, "float16", bench, batch)
+             : LanesVariants<kForm, HalfOperands<kForm, 16>>(14, "float16", bench, batch);
 }
 
 }  // namespace

@@ -110,7 +110,7 @@ __device__ __forceinline__ float ScaleOf(uint32_t peak) {
 
 // What a sum is multiplied by; NaN for a row with NaN or infinity.
 __device__ __forceinline__ float StepOf(uint32_t peak) {
-  return peak < 0x7f800000u ? __uint_as_float(peak) / kLargestActivation : __int_as_float(0x7fffffff);
+  return peak < 0x7f800000u ? __uint_as_float(peak) * (1 / kLargestActivation) : __int_as_float(0x7fffffff);
 }
 
 // Four lanes q exchange words: lane q gives its r-th one to lane r.

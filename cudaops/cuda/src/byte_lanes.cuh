@@ -25,6 +25,7 @@ template <Form kForm, int kMostRows>
 class ByteLanes {
  public:
   static_assert(kMostRows == 4 || kMostRows == 8);
+  using Panel = BytePanel<kForm>;
   static constexpr int kTiles = 1, kLaneRows = kMostRows / 4, kTileRows = kMostRows, kRows = kMostRows;
   static constexpr int kColumnTiles = kMostRows / 4, kRests = kColumnTiles + IsColumns(kForm);
   // Two lanes that multiply by a row's high and low bytes each make a block of both.
@@ -138,7 +139,8 @@ class ByteLanes {
     }
   }
 
-  __device__ __forceinline__ void Begin(const uint32_t gains[2][2], Sums& sums) const {
+  __device__ __forceinline__ void Begin(const Panel& panel, Sums& sums) const {
+    const auto& gains = panel.gains;
     const uint32_t a[4] = {gains[0][0], gains[1][0], gains[0][1], gains[1][1]};
     // The gains themselves are A for what goes with them: a byte per step and lane is a column of A.
     if constexpr (IsColumns(kForm) && kMostRows == 4) {
@@ -155,7 +157,7 @@ class ByteLanes {
       }
     }
   }
-  __device__ __forceinline__ void Multiply(const uint32_t u[4], int step, Sums& sums) const {
+  __device__ __forceinline__ void Multiply(const uint32_t (&u)[4], int step, Sums& sums) const {
 #pragma unroll
     for (int tile = 0; tile < kColumnTiles; ++tile) Add(sums[tile], u, data_[step][0][tile], data_[step][1][tile], tile);
   }
@@ -170,6 +172,8 @@ class ByteLanes {
     const int high = kMostRows == 4 ? sums[0][2 * r] : sums[0][r], low = kMostRows == 4 ? sums[0][2 * r + 1] : sums[kColumnTiles - 1][r];
     return (high * 256 + low + rounds_[r % kLaneRows]) >> shifts_[r % kLaneRows];
   }
+  // What sums of rows g + 8 * half are multiplied by.
+  static constexpr float Unit(int half) { return ColumnUnit(kForm, half); }
 
  private:
   __device__ __forceinline__ static void Add(int (&d)[4], const uint32_t a[4], uint32_t b0, uint32_t b1, int tile) {

@@ -75,6 +75,14 @@ class ColumnGains {
     }
   }
 
+  // All that has been expanded.
+  __device__ __forceinline__ uint32_t Fold() const {
+    uint32_t all = 0;
+#pragma unroll
+    for (int i = 0; i < 8; ++i) all ^= factors_[i / 4][i / 2 % 2][i % 2] ^ summands_[i / 4][i / 2 % 2][i % 2];
+    return all;
+  }
+
   // A of product s of coordinate j, of the vector that has it.
   __device__ __forceinline__ void Decode(const uint4& vector, int j, int s, uint32_t (&a)[4]) const {
     constexpr uint32_t kMask = kForm == Form::kTwoBits ? 0x00030003u : 0x000f000fu;

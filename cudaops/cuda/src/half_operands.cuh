@@ -22,9 +22,11 @@ __device__ __forceinline__ void MultiplyHalves(float (&d)[4], const uint32_t (&a
 }
 
 // The activations of a chunk for a kernel with so many columns of B, one for each row of the activations, in tiles of eight.
-template <int kColumns>
+template <Form kForm, int kColumns>
 class HalfOperands {
  public:
+  static_assert(!IsColumns(kForm));
+  using Panel = BytePanel<kForm>;
   static constexpr int kTiles = kColumns / 8;
   // A lane 4g + t has sums of the rows g and g + 8 of A, and of so many rows of a tile of activations.
   static constexpr int kLaneRows = 2, kTileRows = 8, kRows = kTiles * kTileRows;
@@ -73,7 +75,8 @@ class HalfOperands {
   }
 
   // The sums of a panel: first its gains, then the weights of a step after the other, as bytes.
-  __device__ __forceinline__ void Begin(const uint32_t gains[2][2], Sums& sums) const {
+  __device__ __forceinline__ void Begin(const Panel& panel, Sums& sums) const {
+    const auto& gains = panel.gains;
 #pragma unroll
     for (int i = 0; i < kTiles * kChains * 4; ++i) {
       const int tile = i / (kChains * 4), chain = i / 4 % kChains;
@@ -87,7 +90,7 @@ class HalfOperands {
       for (int tile = 0; tile < kTiles; ++tile) MultiplyHalves(sums[tile][i % kChains], a, rests_[tile][2 * i], rests_[tile][2 * i + 1]);
     }
   }
-  __device__ __forceinline__ void Multiply(const uint32_t u[4], int step, Sums& sums) const {
+  __device__ __forceinline__ void Multiply(const uint32_t (&u)[4], int step, Sums& sums) const {
 #pragma unroll
     for (int block = 0; block < 2; ++block) {
       const uint32_t a[4] = {HalvesOf<0, 1>(u[2 * block]), HalvesOf<0, 1>(u[2 * block + 1]), HalvesOf<2, 3>(u[2 * block]),
@@ -106,6 +109,8 @@ class HalfOperands {
     if constexpr (kChains == 2) sum += sums[tile][1][r];
     return __float2int_rn(sum * scales_[tile][r % 2]);
   }
+  // What sums of rows g + 8 * half are multiplied by.
+  static constexpr float Unit(int) { return 1; }
 
  private:
   RowLoads<1, kTiles> loads_;

@@ -192,6 +192,38 @@ __device__ __forceinline__ void ExpandGains(uint32_t values, uint32_t packed, ui
   gains[1][1] = __byte_perm(values, 0, high >> 16);
 }
 
+// A panel on its way to bytes of A, a step after the other.
+template <Form kForm>
+struct BytePanel {
+  static constexpr int kProducts = kPanelSteps;
+
+  const ByteView& bytes;
+  uint32_t lane_table;
+  PanelCodes<kForm> codes;
+  uint32_t gains[2][2];
+
+  __device__ __forceinline__ BytePanel(const PackedView& w, uint32_t table) : bytes(w.bytes), lane_table(table) {}
+
+  template <typename Ring>
+  __device__ __forceinline__ void Take(const Ring& ring) {
+    ring.Take(bytes, codes, gains);
+  }
+
+  // Calls use(step, bytes) for all of them.
+  template <typename Use>
+  __device__ __forceinline__ void ForEach(const Use& use) const {
+    ForEachStep<kForm>(codes, lane_table, gains, bytes, use);
+  }
+
+  // All that has been read.
+  __device__ __forceinline__ uint32_t Fold() const {
+    uint32_t all = gains[0][0] ^ gains[0][1] ^ gains[1][0] ^ gains[1][1];
+#pragma unroll
+    for (const uint32_t word : codes.words) all ^= word;
+    return all;
+  }
+};
+
 // D += A * B for unsigned bytes A [16, 32] and signed bytes B [32, 8].
 __device__ __forceinline__ void MultiplyAdd(int d[4], const uint32_t a[4], uint32_t b0, uint32_t b1) {
   asm volatile(

@@ -64,6 +64,7 @@ __global__ void __launch_bounds__(kMiddleThreads, 1)
   Ring ring(address + layout.rings + warp * Ring::kBytes, 0, BandPanels(w, share, warp), lane);
 #pragma unroll
   for (int i = 0; i < MiddleEarly(kForm); ++i) ring.Fetch(i);
+  OperandMaker<kForm, kRows> maker(w, a, batch, share, warp, lane);
   // So that what the end needs comes from the second-level cache.
   const int first_row = share.first_band * kBandRows, ahead_row = first_row + static_cast<int>(threadIdx.x) * 32;
   if (ahead_row < min(share.last_band * kBandRows, w.rows)) {
@@ -72,6 +73,8 @@ __global__ void __launch_bounds__(kMiddleThreads, 1)
   }
   auto* peaks = reinterpret_cast<uint32_t*>(shared + layout.peaks);
   if (threadIdx.x < kRows) peaks[threadIdx.x] = 0;
+#pragma unroll 1
+  for (int i = threadIdx.x; i < (share.chunks + 1) * kColumns; i += kMiddleThreads) reinterpret_cast<int*>(shared + layout.offsets)[i] = 0;
   table.Store(reinterpret_cast<uint32_t*>(shared));
   __syncthreads();
 
@@ -93,7 +96,7 @@ __global__ void __launch_bounds__(kMiddleThreads, 1)
   const BandCuts first_pass = share.Pass(share.first_band);
   bool decoded = kRows == 16 && first_pass.bands * first_pass.chunks >= kMiddleGroups;
   WaitForKernelsAhead();
-  MakeOperands<kForm, kRows>(w, a, batch, share, operands, address + layout.offsets, peaks, warp, lane, [&] {
+  maker.Peaks(peaks, [&] {
 #pragma unroll
     for (int i = MiddleEarly(kForm); i < MiddleDepth(kForm); ++i) ring.Fetch(i);
     if (decoded) {
@@ -101,6 +104,8 @@ __global__ void __launch_bounds__(kMiddleThreads, 1)
       decode();
     }
   });
+  __syncthreads();
+  maker.Make(operands, address + layout.offsets, peaks);
   FenceCopyEngine();
   __syncthreads();
   WaitForClusterArrivals();
@@ -117,16 +122,6 @@ __global__ void __launch_bounds__(kMiddleThreads, 1)
     while (item < end) {
       const int last = min(share.chunks, first + end - item);
       int sums[kColumns / 2] = {};
-#pragma unroll 2
-      for (int j = 2 * first; j < 2 * last; ++j) {
-#pragma unroll
-        for (int i = 0; i < kColumns / 8; ++i) {
-          const int2 x = offsets[j * kColumns / 2 + i * 4];
-          sums[4 * i] += x.x, sums[4 * i + 1] += x.y;
-        }
-      }
-#pragma unroll
-      for (int i = 0; i < kColumns / 8; ++i) sums[4 * i + 2] = sums[4 * i], sums[4 * i + 3] = sums[4 * i + 1];
       int chunk = first;
       const auto multiply = [&](int slice, int unit, const uint32_t (&of)[4]) {
         MultiplyColumns(sums, of, Columns(operands + slice * Layout::kSlice) + unit * 2);
@@ -177,14 +172,22 @@ __global__ void __launch_bounds__(kMiddleThreads, 1)
       }
       if (!may_send) Wait(empty, (pass - 1) & 1);
       may_send = true;
+      // What biases make of these chunks, minus.
+      const auto offset = [&](int i) {
+        const int2 to = offsets[last * kColumns / 2 + i * 4], from = offsets[first * kColumns / 2 + i * 4];
+        return make_int2(to.x - from.x, to.y - from.y);
+      };
 #pragma unroll
       for (int i = 0; i < kTiles; ++i) {
+        const int2 high = offset(i), low = offset(kTiles + i);
         const int piece = warp % 4 * kTiles + i, owner = piece >> shift;
         const uint32_t to = sent + static_cast<uint32_t>(((rank * cut.Segments() + of + group) * pieces + (piece & (pieces - 1))) * 32 + lane) * 16;
         float merged[4];
 #pragma unroll
-        for (int k = 0; k < 4; ++k)
-          merged[k] = __fmaf_rn(static_cast<float>(sums[4 * i + k]), 256, static_cast<float>(sums[4 * (kTiles + i) + k])) * steps[i][k % 2];
+        for (int k = 0; k < 4; ++k) {
+          const int of_high = sums[4 * i + k] + (k % 2 == 0 ? high.x : high.y), of_low = sums[4 * (kTiles + i) + k] + (k % 2 == 0 ? low.x : low.y);
+          merged[k] = __fmaf_rn(static_cast<float>(of_high), 256, static_cast<float>(of_low)) * steps[i][k % 2];
+        }
         SendAsync(InBlock(to, owner), merged, InBlock(full, owner));
       }
       ++of;
@@ -200,12 +203,9 @@ __global__ void __launch_bounds__(kMiddleThreads, 1)
     };
     for (int i = warp; i < cuts.bands * pieces; i += kMiddleWarps) {
       const int of = i >> shift, piece = rank * pieces + (i & (pieces - 1));
-      uint32_t groups[2] = {0, 0};  // that have a segment, in blocks with fewer chunks and with more
-#pragma unroll
-      for (int k = 0; k < 2; ++k) {
-        const BandCuts other = {cuts.bands, cut.chunks.each + k};
-        for (int g = 0; g < kMiddleGroups; ++g) groups[k] |= static_cast<uint32_t>(other.Has(of, g)) << g;
-      }
+      // Groups that have a segment, in blocks with fewer chunks and with more.
+      const uint32_t groups[2] = {BandCuts{cuts.bands, cut.chunks.each}.GroupsOf(of),
+                                  cut.chunks.more > 0 ? BandCuts{cuts.bands, cut.chunks.each + 1}.GroupsOf(of) : 0};
       const int n = (band + of) * kBandRows + piece / kTiles * kPanelRows + lane / 4;
       float scales[2], biases[2];
 #pragma unroll

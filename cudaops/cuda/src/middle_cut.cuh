@@ -46,12 +46,18 @@ struct BandCuts {
   int bands, chunks;
 
   __host__ __device__ int Begin(int group) const { return bands * chunks * group / kMiddleGroups; }
-  // Whether a group has a segment of a band.
-  __host__ __device__ bool Has(int band, int group) const {
-    const int begin = Begin(group), end = Begin(group + 1);
-    return begin < end && begin < (band + 1) * chunks && end > band * chunks;
+  // The group that has an item, and the band of one. Items are far less than 2^16.
+  __device__ int GroupOf(int item) const {
+    return static_cast<int>(__fdividef(static_cast<float>(kMiddleGroups * item + kMiddleGroups - 1) + 0.5f, static_cast<float>(bands * chunks)));
   }
-  // The band of an item, which is far less than 2^16.
+  // The groups that have a segment of a band, a bit each. With fewer items than groups some have none.
+  __device__ uint32_t GroupsOf(int band) const {
+    static_assert(kMiddleGroups == 4);
+    constexpr uint32_t kBusy = 0xfea8;  // four bits for 1, 2, 3 and more items
+    const uint32_t busy = kBusy >> (4 * (min(bands * chunks, 4) - 1));
+    const uint32_t until = (2u << GroupOf((band + 1) * chunks - 1)) - 1, before = (1u << GroupOf(band * chunks)) - 1;
+    return busy & until & ~before;
+  }
   __device__ int BandOf(int item) const { return static_cast<int>(__fdividef(static_cast<float>(item) + 0.5f, static_cast<float>(chunks))); }
 };
 
@@ -132,8 +138,8 @@ struct MiddleLayout {
     operands = (TableWords(kForm) * 4 + 1023) / 1024 * 1024;  // [chunk][slice]
     sums = operands + MiddleSlices(kForm, chunks) * kSlice;          // [block that sends][segment][piece][lane], four each
     rings = sums + cut.Segments() * kSegment;
-    offsets = rings + kMiddleWarps * Ring::kBytes;            // [chunk][block of a group][column]
-    peaks = offsets + chunks * 2 * kColumns * 4;
+    offsets = rings + kMiddleWarps * Ring::kBytes;            // [chunk][column]: of all chunks before it, also behind the last one
+    peaks = offsets + (chunks + 1) * kColumns * 4;
     barriers = peaks + kRows * 4;
     bytes = barriers + 16;
   }

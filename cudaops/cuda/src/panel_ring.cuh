@@ -73,13 +73,20 @@ class PanelRing {
 
   // Waits for the panel whose turn it is, and loads it: codes and gains, a byte per step of each row.
   __device__ __forceinline__ void Take(const ByteView& bytes, PanelCodes<kForm>& codes, uint32_t (&gains)[2][2]) const {
+    uint32_t packed;
+    Take(codes, packed);
+    ExpandGains(bytes.gains, packed, gains);
+  }
+
+  // The same with gains as they are stored.
+  __device__ __forceinline__ void Take(PanelCodes<kForm>& codes, uint32_t& gains) const {
     if constexpr (kEngine) {
       Wait(barrier_, phase_);
     } else {
       WaitForCopies<kDepth - 1>();
       __syncwarp();
     }
-    Load(slot_, bytes, codes, gains);
+    Load(slot_, codes, gains);
   }
 
   // The same of the panel in slot kSlotAhead, of which so many have been asked for and none has made room yet.
@@ -88,7 +95,9 @@ class PanelRing {
     static_assert(!kEngine);
     WaitForCopies<kAsked - 1 - kSlotAhead>();
     __syncwarp();
-    Load(slots_ + kSlotAhead * kSlot, bytes, codes, gains);
+    uint32_t packed;
+    Load(slots_ + kSlotAhead * kSlot, codes, packed);
+    ExpandGains(bytes.gains, packed, gains);
   }
 
   // The panel that was taken makes room for another. To be called when something that it is needed for has been stored, and not only when
@@ -107,7 +116,7 @@ class PanelRing {
   }
 
  private:
-  __device__ __forceinline__ void Load(uint32_t slot, const ByteView& bytes, PanelCodes<kForm>& codes, uint32_t (&gains)[2][2]) const {
+  __device__ __forceinline__ void Load(uint32_t slot, PanelCodes<kForm>& codes, uint32_t& gains) const {
 #pragma unroll
     for (int v = 0; v < PanelVectors(kForm); ++v) {
       const uint4 vector = LoadShared16(slot + lane_ * 16 + v * 512);
@@ -116,7 +125,7 @@ class PanelRing {
       codes.words[4 * v + 2] = vector.z;
       codes.words[4 * v + 3] = vector.w;
     }
-    ExpandGains(bytes.gains, LoadShared4(slot + lane_ * 4 + PanelVectors(kForm) * 512), gains);
+    gains = LoadShared4(slot + lane_ * 4 + PanelVectors(kForm) * 512);
   }
   __device__ __forceinline__ void FetchTo(uint32_t to, uint32_t barrier) {
     const unsigned char* panel;

@@ -1,6 +1,7 @@
 #include "small_lanes.h"
 
 #include "byte_operands.cuh"
+#include "column_lanes.cuh"
 #include "small_lanes.cuh"
 
 namespace cosetq::cuda {
@@ -28,15 +29,18 @@ bool LaunchBytes(const PackedView& w, const __half* a, int batch, __half* y, cud
 
 template <Form kForm>
 bool Launch(const PackedView& w, const __half* a, int batch, __half* y, cudaStream_t stream) {
-  if constexpr (!IsColumns(kForm)) {
+  // Float16 as it is takes less time to make ready, and more to multiply.
+  const bool as_it_is = batch > 4 && HasFew(w);
+  if constexpr (IsColumns(kForm)) {
+    if (as_it_is && LaunchSmallLanes<kForm, ColumnLanes<kForm>, Plan<true, 3, 1, kInPace>>(w, a, batch, y, stream)) return true;
+  } else {
     constexpr int kUnit = kForm == Form::kOneByte ? 2 : 1;  // whose panels are half as large
     if (batch > 8) {
-      if (kUnit == 1 && !HasFew(w) && LaunchSmallLanes<kForm, HalfOperands<16>, Plan<true, 2, 1>>(w, a, batch, y, stream)) return true;
-      return LaunchSmallLanes<kForm, HalfOperands<16>, Plan<false, 2 * kUnit, kUnit>>(w, a, batch, y, stream) ||
-             LaunchSmallLanes<kForm, HalfOperands<16>, Plan<false, kUnit>>(w, a, batch, y, stream);
+      if (kUnit == 1 && !HasFew(w) && LaunchSmallLanes<kForm, HalfOperands<kForm, 16>, Plan<true, 2, 1>>(w, a, batch, y, stream)) return true;
+      return LaunchSmallLanes<kForm, HalfOperands<kForm, 16>, Plan<false, 2 * kUnit, kUnit>>(w, a, batch, y, stream) ||
+             LaunchSmallLanes<kForm, HalfOperands<kForm, 16>, Plan<false, kUnit>>(w, a, batch, y, stream);
     }
-    // Float16 as it is takes less time to make ready, and more to multiply.
-    if (batch > 4 && kForm != Form::kOneByte && HasFew(w)) return LaunchSmallLanes<kForm, HalfOperands<8>, Plan<false, 1, 1, kAhead>>(w, a, batch, y, stream);
+    if (as_it_is && kForm != Form::kOneByte) return LaunchSmallLanes<kForm, HalfOperands<kForm, 8>, Plan<false, 1, 1, kAhead>>(w, a, batch, y, stream);
   }
   return (batch <= 4 && LaunchBytes<kForm, ByteLanes<kForm, 4>>(w, a, batch, y, stream)) || LaunchBytes<kForm, ByteLanes<kForm, 8>>(w, a, batch, y, stream);
 }

@@ -109,16 +109,14 @@ __global__ void __launch_bounds__(SmallLanesLayout<kForm, Operands, Plan>::kThre
   table.Store(reinterpret_cast<uint32_t*>(shared));
   __syncthreads();
 
-  const uint32_t lane_table = address + lane * 4;
-  PanelCodes<kForm> codes;
-  uint32_t gains[2][2];
-  const auto decode = [&](const auto& use) { ForEachStep<kForm>(codes, lane_table, gains, w.bytes, use); };
-  uint32_t first_steps[kPanelSteps][4];
+  typename Operands::Panel panel(w, address + lane * 4);
+  constexpr int kProducts = Operands::Panel::kProducts;
+  uint32_t first[kProducts][4];  // A of the first panel
   const auto decode_first = [&] {
-    ring.Take(w.bytes, codes, gains);
-    decode([&](int step, const uint32_t u[4]) {
+    panel.Take(ring);
+    panel.ForEach([&](int product, const uint32_t (&a)[4]) {
 #pragma unroll
-      for (int r = 0; r < 4; ++r) first_steps[step][r] = u[r];
+      for (int r = 0; r < 4; ++r) first[product][r] = a[r];
     });
   };
   if (kFirst == kAhead && begin < end) decode_first();
@@ -179,32 +177,26 @@ __global__ void __launch_bounds__(SmallLanesLayout<kForm, Operands, Plan>::kThre
 
   typename Operands::Sums sum;
   const auto multiply = [&] {
-    ring.Take(w.bytes, codes, gains);
-    if constexpr (kWork == kFetch) {
-      uint32_t all = gains[0][0] ^ gains[0][1] ^ gains[1][0] ^ gains[1][1];
-#pragma unroll
-      for (const uint32_t word : codes.words) all ^= word;
-      const uint32_t none[2][2] = {};
-      b.Begin(all == 0 ? none : gains, sum);
+    panel.Take(ring);
+    b.Begin(panel, sum);
+    if constexpr (kWork == kMultiply) {
+      panel.ForEach([&](int product, const uint32_t (&a)[4]) { b.Multiply(a, product, sum); });
     } else {
-      b.Begin(gains, sum);
       uint32_t all = 0;
-      decode([&](int step, const uint32_t u[4]) {
-        if constexpr (kWork == kDecode) {
-          all ^= u[0] ^ u[1] ^ u[2] ^ u[3];
-        } else {
-          b.Multiply(u, step, sum);
-        }
-      });
-      if (kWork == kDecode && all == 0) b.Begin(gains, sum);
+      if constexpr (kWork == kFetch) {
+        all = panel.Fold();
+      } else {
+        panel.ForEach([&](int, const uint32_t (&a)[4]) { all ^= a[0] ^ a[1] ^ a[2] ^ a[3]; });
+      }
+      if (all == 0) b.Multiply({all, all, all, all}, 0, sum);  // which it hardly ever is
     }
   };
   // The first panel, while other warps are waiting for their activations.
   if (begin < end) {
     if constexpr (kFirst != kInTurn) {
-      b.Begin(gains, sum);
+      b.Begin(panel, sum);
 #pragma unroll
-      for (int step = 0; step < kPanelSteps; ++step) b.Multiply(first_steps[step], step, sum);
+      for (int product = 0; product < kProducts; ++product) b.Multiply(first[product], product, sum);
     } else {
       multiply();
     }
@@ -253,7 +245,7 @@ __global__ void __launch_bounds__(SmallLanesLayout<kForm, Operands, Plan>::kThre
   __syncthreads();
 
   of_share.template ForEachResult<Operands::kRows, kThreads>(w, batch, [&](int at, int r, int row, int n, const auto& finish) {
-    const float product = static_cast<float>(of_share.Sums(at)[LaneSums<Operands>::Place(r, row)]) * (FixedPoint(w, peaks[row]).step * ColumnUnit(kForm, r / 8));
+    const float product = static_cast<float>(of_share.Sums(at)[LaneSums<Operands>::Place(r, row)]) * (FixedPoint(w, peaks[row]).step * Operands::Unit(r / 8));
     y[static_cast<int64_t>(row) * w.rows + n] = __float2half_rn(finish(product));
   });
 }

@@ -83,12 +83,26 @@ struct PointView {
   float centre[kGroup];
 };
 
+// Divides numbers from 0 to 2^31 - 1 by one that is known beforehand, which takes a product and a shift. The factor is 2^shift over the
+// number, and so little more, for shift is 31 plus its bits, that quotients come out right.
+struct Divisor {
+  uint32_t factor, shift;
+
+  Divisor() = default;
+  explicit Divisor(int32_t by) : shift(31) {
+    while (int64_t{1} << (shift - 31) < by) ++shift;
+    factor = static_cast<uint32_t>((uint64_t{1} << shift) / static_cast<uint32_t>(by)) + 1;
+  }
+  __host__ __device__ int Of(int n) const { return static_cast<int>(static_cast<uint64_t>(static_cast<uint32_t>(n)) * factor >> shift); }
+};
+
 struct PackedView {
   Form form;
   int32_t rows, cols, groups;
   int32_t tiles;   // of kPanelRows
   int32_t chunks;  // of kPanelGroups
   int32_t shares;  // of the tiles: what a block of the small-batch kernel takes
+  Divisor by_tiles, by_shares;
   const unsigned char* panels;  // [share][chunk][tile of the share]
   ByteView bytes;  // of blocks of four columns
   PointView points;
@@ -106,12 +120,12 @@ struct Share {
   int first, count;
 
   __host__ __device__ Share(const PackedView& w, int share)
-      : first(Part(w.tiles, share, w.shares)), count(Part(w.tiles, share + 1, w.shares) - first) {}
+      : first(w.by_shares.Of(w.tiles * share)), count(w.by_shares.Of(w.tiles * (share + 1)) - first) {}
 };
 
 // The share that holds a tile.
 __host__ __device__ inline int ShareOf(const PackedView& w, int tile) {
-  return static_cast<int>(static_cast<uint32_t>((tile + 1) * w.shares - 1) / static_cast<uint32_t>(w.tiles));
+  return w.by_tiles.Of((tile + 1) * w.shares - 1);
 }
 
 // The panels of a tile lie a stride apart, chunk after chunk.

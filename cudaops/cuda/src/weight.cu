@@ -325,7 +325,7 @@ bool DeviceWeight::SetPacked(const WeightView& w) {
   if (form == Form::kGeneral) return false;
   const std::vector<int> gain_values = GainsOf(w);
   if (gain_values.empty() || gain_values.size() > 4) return false;
-  // Sums of bytes by bytes stay within 31 bits, and the numbers of tiles and panels times those of shares within 32.
+  // Sums of bytes by bytes stay within 31 bits, and the numbers of tiles and panels times those of shares within 31.
   if (w.groups * kGroup > 1 << 16 || w.rows > 1 << 21) return false;
   PackedView& p = packed_view_;
   p.form = form;
@@ -354,6 +354,8 @@ bool DeviceWeight::SetPacked(const WeightView& w) {
   constexpr int kMostTiles = 16;
   const int processors = CurrentDevice().processors, waves = (p.tiles + kMostTiles * processors - 1) / (kMostTiles * processors);
   p.shares = std::min(p.tiles, waves * processors);
+  p.by_tiles = Divisor(p.tiles);
+  p.by_shares = Divisor(p.shares);
   std::vector<float> scales(static_cast<size_t>(p.tiles) * kPanelRows, 0.0f);
   for (int64_t n = 0; n < w.rows; ++n)
     scales[static_cast<size_t>(n)] = w.row_scales[n] * w.level_weights[0] * (w.gains == nullptr ? w.gain_values[0] : 1) * (columns ? 0.5f : 1);
