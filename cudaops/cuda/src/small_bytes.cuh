@@ -61,6 +61,9 @@ struct SmallBytesLayout {
 template <Form kForm, int kRoom, bool kOwn, int kWarps, int kDepth, int kEarly, int kDecoded, bool kPaced, Work kWork, typename T>
 __global__ void __launch_bounds__(kWarps * 32, 1)
     SmallBytes(const __grid_constant__ PackedView w, const T* a, const __grid_constant__ Prepared prepared, int batch, void* y, bool half_y) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
+  if constexpr (IsColumns(kForm)) return;  // weights of single columns have such forms on Hopper alone
+#endif
   using Layout = SmallBytesLayout<kForm, kRoom, kOwn, kWarps, kDepth, kPaced>;
 #if __CUDA_ARCH__ >= 900
   constexpr bool kInPace = kPaced;
@@ -284,7 +287,8 @@ template <Form kForm, int kRoom, bool kOwn, int kWarps, int kDepth, int kEarly =
           Work kWork = kMultiply, typename T>
 bool LaunchSmallBytes(const PackedView& w, const T* a, int batch, void* workspace, void* y, bool half_y, cudaStream_t stream) {
   static_assert(!kPaced || (kEarly == 1 && kDecoded == 1));
-  const auto kernel = SmallBytes<kForm, kRoom, kOwn, kWarps, kDepth, kEarly, kDecoded, kPaced, kWork, T>;
+  using Own = std::conditional_t<kOwn, T, float>;  // prepared ones come in bytes, whatever they had been
+  const auto kernel = SmallBytes<kForm, kRoom, kOwn, kWarps, kDepth, kEarly, kDecoded, kPaced, kWork, Own>;
   const Device& device = CurrentDevice();
   const int shared = SmallBytesLayout<kForm, kRoom, kOwn, kWarps, kDepth, kPaced>::Bytes((w.tiles + w.shares - 1) / w.shares, batch * w.cols * static_cast<int>(sizeof(T)));
   if (shared > device.shared_limit) return false;
@@ -296,7 +300,7 @@ bool LaunchSmallBytes(const PackedView& w, const T* a, int batch, void* workspac
                      device.hopper, stream, w, a, prepared, batch);
   }
   LaunchOverlapped("multiply a small batch", kernel, dim3(static_cast<unsigned>(w.shares)), kWarps * 32, static_cast<size_t>(shared), device.hopper,
-                   stream, w, a, prepared, batch, y, half_y);
+                   stream, w, reinterpret_cast<const Own*>(a), prepared, batch, y, half_y);
   return true;
 }
 
