@@ -66,10 +66,11 @@ var rules = map[string]rule{
 	"internal/browser":     {project: []string{"internal/testenv"}, modules: []string{"github.com/chromedp"}}, // chromedp: drives Chromium
 	"internal/conformance": {},
 	"internal/filestart":   {},
+	"internal/ortversions": {},
 	"internal/strictyaml":  {modules: []string{"github.com/goccy/go-yaml"}},
 	"internal/suggest":     {},
 	"internal/testenv":     {modules: []string{"golang.org/x/sys/cpu"}},
-	"scripts":              {},
+	"scripts":              {project: []string{"internal/ortversions"}},
 }
 
 // cgoFolder is the only one with C in it. A C++ file beside Go files elsewhere breaks the build when cgo is on.

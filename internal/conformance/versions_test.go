@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/cosetq/cosetq/cudaops"
+	"github.com/cosetq/cosetq/internal/ortversions"
 	"github.com/cosetq/cosetq/internal/testenv"
 	"github.com/cosetq/cosetq/lattice"
 	"github.com/cosetq/cosetq/models"
@@ -156,11 +157,11 @@ func compile(t *testing.T, source string, more ...string) string {
 	return program
 }
 
-// runtimes are the ONNX Runtimes that one library file must serve: the oldest, the newest, some between, and the one of this tool.
+// runtimes are the ONNX Runtimes that one library file must serve.
 func runtimes(t *testing.T) map[string]string {
 	t.Helper()
 	found := map[string]string{"current": testenv.ORT(t)}
-	for _, v := range []string{"1.24.4", "1.26.0", "1.28.0", "1.32.0"} {
+	for _, v := range ortversions.Others {
 		found[v] = filepath.Join(testenv.Root(t), "build", "ort-"+v, "libonnxruntime.so")
 	}
 	return found

@@ -9,7 +9,7 @@
 //
 // It downloads through the package clients that the machine has (pip, or else npm), checks every library against the
 // SHA-256 pinned in pins.go, and does nothing, and needs no network, when the right files are in place.
-// It uses the standard library alone, so that `go run` can start it before any module was downloaded.
+// It uses the standard library and no other module, so that `go run` can start it before any module was downloaded.
 package main
 
 import (
@@ -17,6 +17,8 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+
+	"github.com/cosetq/cosetq/internal/ortversions"
 )
 
 func main() {
@@ -45,9 +47,9 @@ func run(args []string) error {
 	}
 	switch args[0] {
 	case "ort":
-		return f.ensure(mainVersion, "ort")
+		return f.ensure(ortversions.Main, "ort")
 	case "ort-versions":
-		for _, v := range otherVersions {
+		for _, v := range ortversions.Others {
 			if err := f.ensure(v, "ort-"+v); err != nil {
 				return err
 			}

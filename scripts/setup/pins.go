@@ -1,10 +1,5 @@
 package main
 
-// The versions of ONNX Runtime: the one that the tool runs with, and those that the native library must also load in.
-const mainVersion = "1.30.0"
-
-var otherVersions = []string{"1.24.4", "1.26.0", "1.28.0", "1.32.0"}
-
 // A pin is the SHA-256 of libonnxruntime.so as one source ships it. Sources build their own binaries, so that the same
 // version has several.
 type pin struct {

@@ -13,6 +13,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/cosetq/cosetq/internal/ortversions"
 )
 
 const testVersion = "9.9.9"
@@ -236,7 +238,7 @@ func TestOtherPlatform(t *testing.T) {
 
 // Every version that is fetched has a pin for the common machine, and sums are sums.
 func TestPins(t *testing.T) {
-	for _, v := range append([]string{mainVersion}, otherVersions...) {
+	for _, v := range append([]string{ortversions.Main}, ortversions.Others...) {
 		if !knownPins.covers(v, "amd64", "pip") {
 			t.Errorf("no pin for %s", v)
 		}
