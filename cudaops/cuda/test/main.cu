@@ -15,15 +15,17 @@ void TestCudaNotFinite();
 void TestCudaEncode();
 void TestCudaErrors();
 void TestCudaTables();
+void TestDivisor();
 }  // namespace cosetq::test
 
 int main(int argc, char** argv) {
   const bool brief = argc > 1 && std::strcmp(argv[1], "--short") == 0;
-  if (cosetq_cuda_device_count() == 0) {
-    std::printf("skipped: %s\n", cosetq_cuda_error());
-    return 0;
-  }
   using namespace cosetq::test;
+  TestDivisor();
+  if (cosetq_cuda_device_count() == 0) {
+    std::printf("%ld passed, %ld failed, others skipped: %s\n", Passed(), Failed(), cosetq_cuda_error());
+    return Failed() == 0 ? 0 : 1;
+  }
   TestCudaErrors();
   TestCudaEncode();
   TestCudaDecode();
