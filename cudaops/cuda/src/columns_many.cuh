@@ -86,7 +86,7 @@ class PairStream {
  public:
   PairStream() = default;
   __device__ __forceinline__ PairStream(const TilePanels& panels, int chunks, int first, int last, int lane)
-      : stride_(static_cast<int>(panels.stride)), chunk_(first * kPairPanels), chunks_(chunks), left_(last - first) {
+      : stride_(panels.stride), chunk_(first * kPairPanels), chunks_(chunks), left_(last - first) {
     at_ = panels[chunk_] + lane * 16;
     gains_at_ = PanelVectors(kForm) * 512 - lane * 12;
     Second();

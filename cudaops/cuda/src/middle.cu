@@ -10,17 +10,18 @@ namespace {
 constexpr int kLeastBatch = 5, kMinMiddleBatch = 9;  // of long rows, and of any
 constexpr std::array<int, 3> kSplits = {2, 4, 8};
 
-// The cut that takes least by a count in the time that a block takes for a chunk of a band. False if none fits.
+// The cut that takes least by a count in quarters of the time that a block takes for a chunk of a band. False if none fits.
 template <Form kForm, int kRows>
 bool Choose(const PackedView& w, MiddleCut* best) {
   static const std::array<int, kSplits.size()> most = MostClusters<kForm, kRows>(kSplits);
-  constexpr int kChunk = 2, kBand = 1, kPass = 6;  // to fetch activations, to send the last sums, to wait for those of others
+  constexpr int kItem = 4, kChunk = 10, kSegment = 5, kPass = 24;  // to fetch activations, to send sums, to wait for those of others
   int least = 0;
   for (size_t i = 0; i < kSplits.size(); ++i) {
     MiddleCut cut;
     if (!CutMiddle<kForm, kRows>(w, kSplits[i], most[i], &cut)) continue;
     const int bands = cut.bands.Most(), chunks = cut.chunks.Most(), passes = (bands + cut.together - 1) / cut.together;
-    const int cost = bands * chunks + kChunk * chunks + kBand * cut.together + kPass * passes;
+    const int segments = bands + passes * (kMiddleGroups - 1);
+    const int cost = kItem * bands * chunks + kChunk * chunks + kSegment * segments + kPass * passes;
     if (least > 0 && cost >= least) continue;
     least = cost;
     *best = cut;

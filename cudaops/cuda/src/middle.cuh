@@ -210,18 +210,22 @@ __global__ void __launch_bounds__(kMiddleThreads, 1)
       float scales[2], biases[2];
 #pragma unroll
       for (int k = 0; k < 2; ++k) {
-        scales[k] = n + 8 * k < w.rows ? LoadEarly(w.scales + n + 8 * k) : 0;
+        scales[k] = n + 8 * k < w.rows ? LoadEarly(w.scales + n + 8 * k) * StepUnit(kForm, k) : 0;
         biases[k] = n + 8 * k < w.rows && w.offsets != nullptr ? LoadEarly(w.offsets + n + 8 * k) : 0;
       }
       float4 sum = {0, 0, 0, 0};
-      uint32_t from = sent + static_cast<uint32_t>((of * pieces + (i & (pieces - 1))) * 32 + lane) * 16;
+      const uint32_t from = sent + static_cast<uint32_t>((of * pieces + (i & (pieces - 1))) * 32 + lane) * 16;
       wait();
+      const auto add = [&](int r, uint32_t group) {  // the lowest of a block's groups
+        const uint4 x = LoadShared16(from + static_cast<uint32_t>((r * cut.Segments() + __ffs(static_cast<int>(group)) - 1) * pieces) * 512);
+        sum.x += __uint_as_float(x.x), sum.y += __uint_as_float(x.y), sum.z += __uint_as_float(x.z), sum.w += __uint_as_float(x.w);
+      };
+      const auto groups_of = [&](int r) { return r < cut.chunks.more ? groups[1] : groups[0]; };
+      // Every block has one, which are loaded at the same time.
+#pragma unroll 4
+      for (int r = 0; r < cut.splits; ++r) add(r, groups_of(r));
       for (int r = 0; r < cut.splits; ++r) {
-        for (uint32_t left = r < cut.chunks.more ? groups[1] : groups[0]; left != 0; left &= left - 1) {
-          const uint4 x = LoadShared16(from + static_cast<uint32_t>((__ffs(static_cast<int>(left)) - 1) * pieces) * 512);
-          sum.x += __uint_as_float(x.x), sum.y += __uint_as_float(x.y), sum.z += __uint_as_float(x.z), sum.w += __uint_as_float(x.w);
-        }
-        from += static_cast<uint32_t>(cut.Segments() * pieces) * 512;
+        for (uint32_t left = groups_of(r); (left &= left - 1) != 0;) add(r, left);
       }
       const float values[4] = {sum.x, sum.y, sum.z, sum.w};
 #pragma unroll

@@ -94,28 +94,33 @@ class BandPanels {
  private:
   __device__ __forceinline__ void BeginPass() {
     const BandCuts cuts = share_.Pass(pass_);
-    item_ = cuts.Begin(group_);
-    end_ = cuts.Begin(group_ + 1);
+    const int item = cuts.Begin(group_), band = cuts.BandOf(item);
+    rest_ = cuts.Begin(group_ + 1) - item;
+    band_ = pass_ + band;
+    chunk_ = item - band * share_.chunks;
   }
   __device__ __forceinline__ bool NextBand() {
-    while (item_ == end_) {
+    while (rest_ == 0) {
       if (pass_ + share_.together >= share_.last_band) return false;
       pass_ += share_.together;
       BeginPass();
     }
-    const int band = share_.Pass(pass_).BandOf(item_), chunk = item_ - band * share_.chunks;
-    left_ = min(share_.chunks - chunk, end_ - item_);
-    item_ += left_;
+    left_ = min(share_.chunks - chunk_, rest_);
     // Warps past the last tile multiply another's weights, since all of a warp group must come along.
-    const TilePanels panels(w_, min((pass_ + band) * kBandTiles + tile_, w_.tiles - 1));
-    at_ = panels[share_.first_chunk + chunk];
-    stride_ = static_cast<int>(panels.stride);
+    const TilePanels panels(w_, min(band_ * kBandTiles + tile_, w_.tiles - 1));
+    at_ = panels[share_.first_chunk + chunk_];
+    stride_ = panels.stride;
+    rest_ -= left_;
+    ++band_;
+    chunk_ = 0;
     return true;
   }
 
   const PackedView& w_;
   const MiddleShare& share_;
-  int group_, tile_, pass_, item_, end_, left_ = 0, stride_ = 0;
+  int group_, tile_, pass_;
+  int rest_, band_, chunk_;    // of the pass: items that are not begun, and the first one of them
+  int left_ = 0, stride_ = 0;  // of the band begun
   const unsigned char* at_ = nullptr;
 };
 

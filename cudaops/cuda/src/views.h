@@ -131,14 +131,14 @@ __host__ __device__ inline int ShareOf(const PackedView& w, int tile) {
 // The panels of a tile lie a stride apart, chunk after chunk.
 struct TilePanels {
   const unsigned char* first;
-  int64_t stride;  // in bytes
+  int32_t stride;  // in bytes
 
   __host__ __device__ TilePanels(const PackedView& w, int tile) {
     const Share share(w, ShareOf(w, tile));
-    first = w.panels + (static_cast<int64_t>(share.first) * w.chunks + tile - share.first) * PanelBytes(w.form);
-    stride = static_cast<int64_t>(share.count) * PanelBytes(w.form);
+    first = w.panels + static_cast<int64_t>(share.first * w.chunks + tile - share.first) * PanelBytes(w.form);
+    stride = share.count * PanelBytes(w.form);
   }
-  __host__ __device__ const unsigned char* operator[](int chunk) const { return first + chunk * stride; }
+  __host__ __device__ const unsigned char* operator[](int chunk) const { return first + static_cast<int64_t>(chunk) * stride; }
 };
 
 // The rotation of the activations that a weight was coded under, see docs/format.md.
