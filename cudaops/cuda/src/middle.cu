@@ -3,11 +3,12 @@
 #include <array>
 
 #include "middle.cuh"
+#include "small_lanes.h"
 
 namespace cosetq::cuda {
 namespace {
 
-constexpr int kLeastBatch = 5, kMinMiddleBatch = 9;  // of long rows, and of any
+constexpr int kLeastBatch = 5, kMinMiddleBatch = 9;  // of some weights, and of any
 constexpr std::array<int, 3> kSplits = {2, 4, 8};
 
 // The cut that takes least by a count in quarters of the time that a block takes for a chunk of a band. False if none fits.
@@ -42,16 +43,23 @@ bool Multiply(const PackedView& w, const __half* a, int batch, __half* y, cudaSt
   return true;
 }
 
+// Whether warps of the kernel of small_lanes.h would have to make chunk after chunk ready, some more often than others, or each for few tiles.
+bool LanesMakeManyChunks(const PackedView& w) {
+  if (w.chunks <= kLaneWarps) return false;
+  const bool few_tiles = w.tiles <= 3 * w.shares;
+  if (w.chunks % kLaneWarps != 0) return few_tiles || int64_t{w.tiles} * w.chunks < int64_t{16} * kLaneWarps * w.shares;
+  return few_tiles && (w.tiles > w.shares || w.chunks > 2 * kLaneWarps);
+}
+
 }  // namespace
 
 bool TakesMiddle(const PackedView& w, const void* a, int64_t batch) {
   if (!CurrentDevice().hopper || batch < kLeastBatch || batch > kMaxMiddleBatch) return false;
   if (w.cols % (kGroup * kPanelSteps) != 0 || reinterpret_cast<uintptr_t>(a) % 16 != 0) return false;
-  // What takes less time with the kernels of small.h, as measured: few rows, unless a warp of theirs would have to make chunk after chunk
-  // ready, each for few tiles; small weights, unless there are two calls of those, and large ones of a single level.
-  if (batch < kMinMiddleBatch && (w.chunks <= 32 || w.tiles > 3 * w.shares)) return false;
+  // What takes less time with the kernels of small.h, as measured: small weights, unless there are two calls of those, and few rows, for
+  // most weights.
   const int64_t panels = int64_t{w.tiles} * w.chunks;
-  return w.chunks >= kSplits[0] && (batch > 16 || panels >= 1 << 10) && (w.form != Form::kOneByte || panels < 1 << 15);
+  return w.chunks >= kSplits[0] && (batch > 16 || panels >= 1 << 10) && (batch >= kMinMiddleBatch || LanesMakeManyChunks(w));
 }
 
 bool MiddleLinear(const PackedView& w, const void* a, int batch, void* y, cudaStream_t stream) {

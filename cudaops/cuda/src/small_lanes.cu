@@ -8,8 +8,8 @@ namespace cosetq::cuda {
 namespace {
 
 // The panels of a warp, of which there may be few or many.
-int64_t WarpPanels(const PackedView& w) { return static_cast<int64_t>(w.tiles) * w.chunks / w.shares / 16; }
-bool HasFew(const PackedView& w) { return WarpPanels(w) < 6; }
+int64_t WarpPanels(const PackedView& w) { return static_cast<int64_t>(w.tiles) * w.chunks / w.shares / kLaneWarps; }
+bool HasFew(const PackedView& w) { return WarpPanels(w) < 5; }
 bool HasMany(const PackedView& w) { return WarpPanels(w) >= 16; }
 
 // As the workbench has it. Short panels lanes fetch themselves, which begins sooner; long ones the copy engine, for which lanes do not
@@ -20,7 +20,7 @@ bool LaunchBytes(const PackedView& w, const __half* a, int batch, __half* y, cud
     return LaunchSmallLanes<kForm, Operands, Plan<false, 3, 2, kInTurn, true>>(w, a, batch, y, stream);
   } else {
     if (!IsColumns(kForm) && HasFew(w)) return LaunchSmallLanes<kForm, Operands, Plan<true, 2, 1>>(w, a, batch, y, stream);
-    const bool next = w.chunks > SmallLanesLayout<kForm, Operands, Plan<true, 1>>::kWarps;  // chunks for all warps
+    const bool next = w.chunks > kLaneWarps;  // chunks for all warps
     constexpr FirstPanel kFirst = kForm == Form::kNibbleByte && Operands::kRows == 8 ? kAlong : kInPace;
     return (next && LaunchSmallLanes<kForm, Operands, Plan<true, 3, 1, kFirst, false, true>>(w, a, batch, y, stream)) ||
            LaunchSmallLanes<kForm, Operands, Plan<true, 3, 1, kFirst>>(w, a, batch, y, stream);
@@ -29,8 +29,8 @@ bool LaunchBytes(const PackedView& w, const __half* a, int batch, __half* y, cud
 
 template <Form kForm>
 bool Launch(const PackedView& w, const __half* a, int batch, __half* y, cudaStream_t stream) {
-  // Float16 as it is takes less time to make ready, and more to multiply.
-  const bool as_it_is = batch > 4 && HasFew(w);
+  // Float16 as it is takes less time to make ready, and more to multiply: for a panel or two, or where warps have chunks to make ready twice.
+  const bool as_it_is = batch > 4 && (WarpPanels(w) < 2 || (HasFew(w) && w.chunks > kLaneWarps));
   if constexpr (IsColumns(kForm)) {
     if (as_it_is && LaunchSmallLanes<kForm, ColumnLanes<kForm>, Plan<true, 3, 1, kInPace>>(w, a, batch, y, stream)) return true;
   } else {

@@ -20,6 +20,7 @@
 #include "overlap.h"
 #include "panel_ring.cuh"
 #include "share_rows.cuh"
+#include "small_lanes.h"
 
 namespace cosetq::cuda {
 namespace {
@@ -59,7 +60,7 @@ template <Form kForm, typename Operands, typename Plan>
 struct SmallLanesLayout {
   using Ring = PanelRing<kForm, Plan::kDepth, false>;
   using Rows = ShareRows<LaneSums<Operands>::kWords>;
-  static constexpr int kWarps = 16, kThreads = kWarps * 32;
+  static constexpr int kWarps = kLaneWarps, kThreads = kWarps * 32;
   static constexpr int kRings = TableWords(kForm) * 4;
   static constexpr int kBarriers = kRings + kWarps * Ring::kBytes;
   static constexpr int kEnd = kBarriers + kWarps * Ring::kBarriers;  // a barrier: the kernels ahead have ended

@@ -9,6 +9,8 @@
 
 namespace cosetq::cuda {
 
+constexpr int kLaneWarps = 16;  // of a block
+
 // Whether activations lie as the kernel wants them, and it takes less time than the one where blocks or a kernel ahead make them ready.
 bool TakesLanes(const PackedView& w, const void* a, int batch);
 
