@@ -1,4 +1,5 @@
-// The linear operation for a few more rows than the kernels of small.h are made for, in float16 (compute capability 9.0).
+// The linear operation for a few more rows than the kernels of small.h are made for, or as many where those would take longer, in float16 (compute
+// capability 9.0).
 
 #ifndef COSETQ_CUDA_MIDDLE_H_
 #define COSETQ_CUDA_MIDDLE_H_
