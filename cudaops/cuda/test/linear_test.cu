@@ -81,10 +81,11 @@ bool HasBytes(const Case& c, Sample& sample) {
 
 // The path that a call must take. Where there is no cuBLAS the large path is not taken, and needs no workspace.
 std::string PathOf(const Case& c, int64_t batch, int accuracy, int64_t workspace) {
-  const int64_t panels = (c.rows + 15) / 16 * ((c.cols + 255) / 256);
+  const int64_t tiles = (c.rows + 15) / 16, chunks = (c.cols + 255) / 256, panels = tiles * chunks;
   const bool aligned = c.options.half && c.rotation == 0 && c.shift == 0 && c.cols % 64 == 0;
-  // No case with such rows has many tiles.
-  const int few = panels < 1024 ? 16 : c.cols > 32 * 256 ? 4 : 8;
+  // Up to eight rows of which warps of the small path would make chunk after chunk ready; no such case has more than two tiles for a processor.
+  const bool many_chunks = chunks > 16 && (chunks % 16 != 0 || chunks > 32 || tiles > 132);
+  const int few = panels < 1024 ? 16 : many_chunks ? 4 : 8;
   if (Packed(c) && c.bytes && Hopper() && aligned && c.cols > 256 && batch > few && batch <= 32) return "middle";
   if (Packed(c) && c.bytes && batch <= (accuracy == schema::kAccuracyFast || Columns(c) ? 16 : 32)) return "small";
   if (Packed(c) && Hopper()) return "wide";
@@ -285,7 +286,8 @@ void TestCudaLinear(bool brief) {
     Run({CodecNamed(codec), 1001, 4160, options}, {9});
     if (brief) continue;
     Run({CodecNamed(codec), 1, 320, options}, {17});
-    Run({CodecNamed(codec), 1001, 4160, options}, {16, 17});
+    Run({CodecNamed(codec), 1001, 4160, options}, {4, 5, 8, 16, 17});
+    Run({CodecNamed(codec), 2200, 8192, options}, {4, 5});
     Run({CodecNamed(codec), 600, 8192, options, 0, 1000}, {16, 32});
     // So many that they are taken in several passes, and so many columns that rows are.
     Run({CodecNamed(codec), 16000, 832, options}, {16, 32});
@@ -351,6 +353,7 @@ void TestColumns(const Codec& codec, bool brief) {
     Run({codec, 300, 8192, options, 0, 1000}, {1, 4, 7, 16, 64});
     Run({codec, 160, 14336, options}, {2, 3, 8});
     Run({codec, 320, 14336, options}, {4, 5, 8});
+    Run({codec, 1001, 4160, options}, {4, 5, 8});
     // Two blocks that fetch together, and tiles of which the last rows and columns are not all there.
     if (half) Run({codec, 4090, 1024, options}, {1000});
     options.direct_scales = true;
