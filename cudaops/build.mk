@@ -7,10 +7,13 @@
 #   make -f cudaops/build.mk provider   build/ops/libcosetq_ep_host.so, the execution provider of the GPU library on
 #                                       a device that is the host: its tests need no GPU
 #   make -f cudaops/build.mk bench      times of the kernels alone
+#
+# V=1 shows the commands.
 
 here := $(patsubst %/,%,$(dir $(abspath $(lastword $(MAKEFILE_LIST)))))
 out ?= $(here)/../build/ops
 include $(here)/moved.mk
+include $(here)/quiet.mk
 CXX ?= g++
 GO ?= go
 ort_include ?= $(shell cd $(here) && $(GO) list -m -f '{{.Dir}}' github.com/yalue/onnxruntime_go)
@@ -45,19 +48,23 @@ sanitize := -O1 -g1 -fsanitize=address,undefined -fno-sanitize-recover=all -fno-
 
 $(release)/cpu/%.o: $(here)/src/cpu/%.cc
 	@mkdir -p $(@D)
-	$(CXX) $(flags) $(isa_$(firstword $(subst _, ,$*))) -MMD -MP -c $< -o $@
+	$(compiling)
+	$(quiet)$(CXX) $(flags) $(isa_$(firstword $(subst _, ,$*))) -MMD -MP -c $< -o $@
 
 $(release)/ort/%.o: $(here)/src/%.cc
 	@mkdir -p $(@D)
-	$(CXX) $(flags) -isystem $(ort_include) -MMD -MP -c $< -o $@
+	$(compiling)
+	$(quiet)$(CXX) $(flags) -isystem $(ort_include) -MMD -MP -c $< -o $@
 
 $(release)/test/%.o: $(here)/test/%.cc
 	@mkdir -p $(@D)
-	$(CXX) $(flags) -MMD -MP -c $< -o $@
+	$(compiling)
+	$(quiet)$(CXX) $(flags) -MMD -MP -c $< -o $@
 
 $(release)/bench/%.o: $(here)/bench/%.cc
 	@mkdir -p $(@D)
-	$(CXX) $(flags) -I$(here)/test -MMD -MP -c $< -o $@
+	$(compiling)
+	$(quiet)$(CXX) $(flags) -I$(here)/test -MMD -MP -c $< -o $@
 
 # Checks by call take more than twice the time of those in place, which are minutes of work for the compiler where much is unrolled.
 unrolled := amx_panel avx512 avx512_decode avx512_nibbles
@@ -65,30 +72,36 @@ by_call := --param asan-instrumentation-with-call-threshold=0
 
 $(sanitized)/cpu/%.o: $(here)/src/cpu/%.cc
 	@mkdir -p $(@D)
-	$(CXX) $(flags) $(isa_$(firstword $(subst _, ,$*))) $(sanitize) $(if $(filter $*,$(unrolled)),$(by_call)) -MMD -MP -c $< -o $@
+	$(compiling)
+	$(quiet)$(CXX) $(flags) $(isa_$(firstword $(subst _, ,$*))) $(sanitize) $(if $(filter $*,$(unrolled)),$(by_call)) -MMD -MP -c $< -o $@
 
 $(sanitized)/test/%.o: $(here)/test/%.cc
 	@mkdir -p $(@D)
-	$(CXX) $(flags) $(sanitize) -MMD -MP -c $< -o $@
+	$(compiling)
+	$(quiet)$(CXX) $(flags) $(sanitize) -MMD -MP -c $< -o $@
 
 # All of the provider but its GPU; cudaops/cuda/build.mk builds the rest. Its speed is no concern here.
 provider := $(filter-out backend_cuda,$(basename $(notdir $(wildcard $(here)/ep/*.cc $(here)/ep/*.cu))))
 
 $(release)/ep/%.o: $(here)/ep/%.cc
 	@mkdir -p $(@D)
-	$(CXX) $(flags) -O1 -isystem $(ort_include) -MMD -MP -c $< -o $@
+	$(compiling)
+	$(quiet)$(CXX) $(flags) -O1 -isystem $(ort_include) -MMD -MP -c $< -o $@
 
 $(release)/ep/%.o: $(here)/ep/%.cu
 	@mkdir -p $(@D)
-	$(CXX) $(flags) -O1 -isystem $(ort_include) -MMD -MP -x c++ -c $< -o $@
+	$(compiling)
+	$(quiet)$(CXX) $(flags) -O1 -isystem $(ort_include) -MMD -MP -x c++ -c $< -o $@
 
 $(out)/libcosetq_ep_host.so: $(call objects,$(release)) $(provider:%=$(release)/ep/%.o) $(addprefix $(release)/ort/,linear_op.o linear_spec.o infer_shape.o read_weight.o)
-	$(CXX) -shared -Wl,--no-undefined -Wl,-z,relro,-z,now $^ -pthread -o $@.new
-	mv $@.new $@
+	$(linking)
+	$(quiet)$(CXX) -shared -Wl,--no-undefined -Wl,-z,relro,-z,now $^ -pthread -o $@.new
+	$(quiet)mv $@.new $@
 
 $(out)/libcosetq.so: $(here)/src/exports.map $(call objects,$(release)) $(addprefix $(release)/ort/,$(addsuffix .o,$(ort_parts)))
-	$(CXX) $(link) $(filter %.o,$^) -o $@.new
-	mv $@.new $@
+	$(linking)
+	$(quiet)$(CXX) $(link) $(filter %.o,$^) -o $@.new
+	$(quiet)mv $@.new $@
 
 # What takes foreign bytes, as libFuzzer wants it: fuzz/<name>_fuzz.cc.
 fuzzers := weight encoder observe
@@ -96,20 +109,25 @@ random_seconds ?= 4
 
 $(sanitized)/fuzz/%.o: $(here)/fuzz/%.cc
 	@mkdir -p $(@D)
-	$(CXX) $(flags) $(sanitize) -I$(here)/test -MMD -MP -c $< -o $@
+	$(compiling)
+	$(quiet)$(CXX) $(flags) $(sanitize) -I$(here)/test -MMD -MP -c $< -o $@
 
 $(addprefix $(sanitized)/,$(fuzzers)): $(sanitized)/%: $(sanitized)/fuzz/%_fuzz.o $(sanitized)/fuzz/standalone.o $(call objects,$(sanitized)) $(sanitized)/test/sample.o
-	$(CXX) $(sanitize) $^ -pthread -o $@
+	$(linking)
+	$(quiet)$(CXX) $(sanitize) $^ -pthread -o $@
 
 tests := $(basename $(notdir $(wildcard $(here)/test/*.cc)))
 $(release)/cosetq_test: $(call objects,$(release)) $(addprefix $(release)/test/,$(addsuffix .o,$(tests)))
-	$(CXX) $^ -pthread -o $@
+	$(linking)
+	$(quiet)$(CXX) $^ -pthread -o $@
 
 $(sanitized)/cosetq_test: $(call objects,$(sanitized)) $(addprefix $(sanitized)/test/,$(addsuffix .o,$(tests)))
-	$(CXX) $(sanitize) $^ -pthread -o $@
+	$(linking)
+	$(quiet)$(CXX) $(sanitize) $^ -pthread -o $@
 
 $(release)/cosetq_bench: $(call objects,$(release)) $(release)/bench/bench.o $(release)/test/sample.o
-	$(CXX) $^ -pthread -o $@
+	$(linking)
+	$(quiet)$(CXX) $^ -pthread -o $@
 
 # A weak symbol in a file built for one instruction set could replace everyone's copy of an inline function.
 check: $(release)/cosetq_test
@@ -129,18 +147,22 @@ fuzz_flags := $(flags) -Wno-unknown-warning-option $(sanitize) -O2 -fsanitize=fu
 
 $(fuzzed)/cpu/%.o: $(here)/src/cpu/%.cc
 	@mkdir -p $(@D)
-	$(fuzz_cxx) $(fuzz_flags) $(isa_$(firstword $(subst _, ,$*))) -MMD -MP -c $< -o $@
+	$(compiling)
+	$(quiet)$(fuzz_cxx) $(fuzz_flags) $(isa_$(firstword $(subst _, ,$*))) -MMD -MP -c $< -o $@
 
 $(fuzzed)/fuzz/%.o: $(here)/fuzz/%.cc
 	@mkdir -p $(@D)
-	$(fuzz_cxx) $(fuzz_flags) -MMD -MP -c $< -o $@
+	$(compiling)
+	$(quiet)$(fuzz_cxx) $(fuzz_flags) -MMD -MP -c $< -o $@
 
 $(fuzzed)/test/%.o: $(here)/test/%.cc
 	@mkdir -p $(@D)
-	$(fuzz_cxx) $(fuzz_flags) -MMD -MP -c $< -o $@
+	$(compiling)
+	$(quiet)$(fuzz_cxx) $(fuzz_flags) -MMD -MP -c $< -o $@
 
 $(addprefix $(fuzzed)/,$(fuzzers)): $(fuzzed)/%: $(fuzzed)/fuzz/%_fuzz.o $(call objects,$(fuzzed)) $(fuzzed)/test/sample.o
-	$(fuzz_cxx) $(sanitize) -fsanitize=fuzzer $^ -pthread -o $@
+	$(linking)
+	$(quiet)$(fuzz_cxx) $(sanitize) -fsanitize=fuzzer $^ -pthread -o $@
 
 fuzz: $(addprefix $(fuzzed)/,$(fuzzers))
 	@for target in $(fuzzers); do echo "-- $$target"; mkdir -p $(fuzzed)/corpus/$$target; \
@@ -148,7 +170,8 @@ fuzz: $(addprefix $(fuzzed)/,$(fuzzers))
 	    -print_final_stats=1 -artifact_prefix=$(fuzzed)/$$target- $(fuzzed)/corpus/$$target || exit 1; done
 
 $(release)/cosetq_product_bench: $(call objects,$(release)) $(release)/bench/product.o
-	$(CXX) $^ -pthread -o $@
+	$(linking)
+	$(quiet)$(CXX) $^ -pthread -o $@
 
 bench: $(release)/cosetq_bench $(release)/cosetq_product_bench
 	$(release)/cosetq_bench

@@ -11,6 +11,7 @@ here := $(patsubst %/,%,$(dir $(abspath $(lastword $(MAKEFILE_LIST)))))
 ops := $(here)/..
 out ?= $(ops)/../build/ops
 include $(ops)/moved.mk
+include $(ops)/quiet.mk
 CXX ?= g++
 GO ?= go
 fetched := $(ops)/../build/cuda/nvidia/cu13
@@ -50,7 +51,8 @@ all: $(out)/libcosetq_cuda.so $(objects)/cosetq_cuda_test
 # The assembler says no more than "info" when it has the products of a warp group wait for each other, which makes a kernel slower.
 $(objects)/%.o: $(here)/src/%.cu
 	@mkdir -p $(@D)
-	$(NVCC) $(flags) $(target) $(flags_$*) -MMD -MP -c $< -o $@ 2>$@.said || { cat $@.said >&2; exit 1; }
+	$(compiling)
+	$(quiet)$(NVCC) $(flags) $(target) $(flags_$*) -MMD -MP -c $< -o $@ 2>$@.said || { cat $@.said >&2; exit 1; }
 	@cat $@.said >&2; if grep -q 'instructions are serialized' $@.said; then rm $@; exit 1; fi
 
 # Kernels that promise the bits of another implementation may not contract products and sums.
@@ -59,7 +61,8 @@ flags_feedback := -fmad=false
 
 $(objects)/cpu/%.o: $(ops)/src/cpu/%.cc
 	@mkdir -p $(@D)
-	$(CXX) -std=c++17 -O3 -fPIC -fvisibility=hidden -ffp-contract=off -Wall -Wextra -I$(ops)/include -I$(ops)/src \
+	$(compiling)
+	$(quiet)$(CXX) -std=c++17 -O3 -fPIC -fvisibility=hidden -ffp-contract=off -Wall -Wextra -I$(ops)/include -I$(ops)/src \
 	  -ffile-prefix-map=$(ops)=cudaops -MMD -MP -c $< -o $@
 
 # The execution provider, all but what stands in for a GPU.
@@ -71,42 +74,51 @@ ort_include ?= $(shell cd $(ops) && $(GO) list -m -f '{{.Dir}}' github.com/yalue
 
 $(objects)/ep/%.o: $(provider)/%.cu
 	@mkdir -p $(@D)
-	$(NVCC) $(flags) $(both) -isystem $(ort_include) -MMD -MP -c $< -o $@
+	$(compiling)
+	$(quiet)$(NVCC) $(flags) $(both) -isystem $(ort_include) -MMD -MP -c $< -o $@
 
 $(objects)/ep/%.o: $(provider)/%.cc
 	@mkdir -p $(@D)
-	$(CXX) -std=c++17 -O2 -fPIC -fvisibility=hidden -Wall -Wextra -I$(ops)/include -I$(ops)/src -isystem $(ort_include) \
+	$(compiling)
+	$(quiet)$(CXX) -std=c++17 -O2 -fPIC -fvisibility=hidden -Wall -Wextra -I$(ops)/include -I$(ops)/src -isystem $(ort_include) \
 	  -ffile-prefix-map=$(ops)=cudaops -MMD -MP -c $< -o $@
 
 $(objects)/ort/%.o: $(ops)/src/%.cc
 	@mkdir -p $(@D)
-	$(CXX) -std=c++17 -O2 -fPIC -fvisibility=hidden -Wall -Wextra -I$(ops)/include -I$(ops)/src -isystem $(ort_include) \
+	$(compiling)
+	$(quiet)$(CXX) -std=c++17 -O2 -fPIC -fvisibility=hidden -Wall -Wextra -I$(ops)/include -I$(ops)/src -isystem $(ort_include) \
 	  -ffile-prefix-map=$(ops)=cudaops -MMD -MP -c $< -o $@
 
 $(objects)/shared/%.o: $(ops)/test/%.cc
 	@mkdir -p $(@D)
-	$(CXX) -std=c++17 -O2 -Wall -Wextra -I$(ops)/include -I$(ops)/src -MMD -MP -c $< -o $@
+	$(compiling)
+	$(quiet)$(CXX) -std=c++17 -O2 -Wall -Wextra -I$(ops)/include -I$(ops)/src -MMD -MP -c $< -o $@
 
 $(objects)/test/%.o: $(here)/test/%.cu
 	@mkdir -p $(@D)
-	$(NVCC) $(flags) $(both) -I$(ops)/test -MMD -MP -c $< -o $@
+	$(compiling)
+	$(quiet)$(NVCC) $(flags) $(both) -I$(ops)/test -MMD -MP -c $< -o $@
 
 $(objects)/bench/%.o: $(here)/bench/%.cu
 	@mkdir -p $(@D)
-	$(NVCC) $(flags) $(targets_small) -I$(ops)/test -MMD -MP -c $< -o $@
+	$(compiling)
+	$(quiet)$(NVCC) $(flags) $(targets_small) -I$(ops)/test -MMD -MP -c $< -o $@
 
 $(out)/libcosetq_cuda.so: $(here)/src/exports.map $(library_objects)
-	$(NVCC) -shared $(link) -Xlinker --version-script=$< -Xcompiler -static-libstdc++,-static-libgcc $(filter %.o,$^) -o $@.new
-	mv $@.new $@
+	$(linking)
+	$(quiet)$(NVCC) -shared $(link) -Xlinker --version-script=$< -Xcompiler -static-libstdc++,-static-libgcc $(filter %.o,$^) -o $@.new
+	$(quiet)mv $@.new $@
 
 tests := $(basename $(notdir $(wildcard $(here)/test/*.cu)))
 $(objects)/cosetq_cuda_test: $(kernel_objects) $(tests:%=$(objects)/test/%.o) $(objects)/shared/sample.o $(objects)/shared/check.o \
   $(objects)/cpu/portable_encode.o
-	$(NVCC) $(link) $^ -o $@
+	$(linking)
+	$(quiet)$(NVCC) $(link) $^ -o $@
 
 $(objects)/workbench: $(kernel_objects) $(patsubst $(here)/bench/%.cu,$(objects)/bench/%.o,$(wildcard $(here)/bench/*.cu)) \
   $(objects)/shared/sample.o
-	$(NVCC) $(link) $^ -o $@
+	$(linking)
+	$(quiet)$(NVCC) $(link) $^ -o $@
 
 check: all
 	$(objects)/cosetq_cuda_test
