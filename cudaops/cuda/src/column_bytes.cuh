@@ -51,7 +51,7 @@ __device__ __forceinline__ void CombineColumns(const ColumnPart<kForm>& part, co
   }
 }
 
-// The unit of rows g + 8 * half in a step (DecodeColumns): digits of two bits of the second rows stay two bits up, which is four times as much.
+// The unit of rows g + 8 * half in a step (DecodeColumns): digits of two bits of the second rows stay two bits up, where those of the first are doubled.
 __host__ __device__ constexpr float StepUnit(Form form, int half) { return form == Form::kTwoBits && half == 1 ? 0.5f : 1; }
 
 // A of a step of views.h, in StepUnit.
