@@ -47,7 +47,7 @@ bool Multiply(const PackedView& w, const __half* a, int batch, __half* y, cudaSt
 bool LanesMakeManyChunks(const PackedView& w) {
   if (w.chunks <= kLaneWarps) return false;
   const bool few_tiles = w.tiles <= 3 * w.shares;
-  if (w.chunks % kLaneWarps != 0) return few_tiles || int64_t{w.tiles} * w.chunks < int64_t{16} * kLaneWarps * w.shares;
+  if (w.chunks % kLaneWarps != 0) return few_tiles || !HasMany(w);
   return few_tiles && (w.tiles > w.shares || w.chunks > 2 * kLaneWarps);
 }
 

@@ -7,11 +7,6 @@
 namespace cosetq::cuda {
 namespace {
 
-// The panels of a warp, of which there may be few or many.
-int64_t WarpPanels(const PackedView& w) { return static_cast<int64_t>(w.tiles) * w.chunks / w.shares / kLaneWarps; }
-bool HasFew(const PackedView& w) { return WarpPanels(w) < 5; }
-bool HasMany(const PackedView& w) { return WarpPanels(w) >= 16; }
-
 // As the workbench has it. Short panels lanes fetch themselves, which begins sooner; long ones the copy engine, for which lanes do not
 // have to wait.
 template <Form kForm, typename Operands>

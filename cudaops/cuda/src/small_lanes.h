@@ -11,6 +11,11 @@ namespace cosetq::cuda {
 
 constexpr int kLaneWarps = 16;  // of a block
 
+// The panels of a warp, of which there may be few or many.
+inline int64_t WarpPanels(const PackedView& w) { return static_cast<int64_t>(w.tiles) * w.chunks / w.shares / kLaneWarps; }
+inline bool HasFew(const PackedView& w) { return WarpPanels(w) < 5; }
+inline bool HasMany(const PackedView& w) { return WarpPanels(w) >= 16; }
+
 // Whether activations lie as the kernel wants them, and it takes less time than the one where blocks or a kernel ahead make them ready.
 bool TakesLanes(const PackedView& w, const void* a, int batch);
 
