@@ -15,6 +15,7 @@ void TestCudaNotFinite();
 void TestCudaEncode();
 void TestCudaErrors();
 void TestCudaTables();
+void TestCudaOrder(bool brief);
 void TestDivisor();
 }  // namespace cosetq::test
 
@@ -30,6 +31,7 @@ int main(int argc, char** argv) {
   TestCudaEncode();
   TestCudaDecode();
   TestCudaTables();
+  TestCudaOrder(brief);
   TestCudaNotFinite();
   TestCudaColumns(brief);
   TestCudaLinear(brief);

@@ -1,10 +1,9 @@
-#include "vlut.h"
-
 #include <algorithm>
 
 #include "device.h"
 #include "errors.h"
 #include "lookup.cuh"
+#include "vlut.h"
 
 namespace cosetq::cuda {
 namespace {
@@ -41,82 +40,6 @@ __device__ __forceinline__ uint32_t Coarse(const PanelCodes<kForm>& codes, int s
   const int place = 2 * block + half;
   if constexpr (kForm == Form::kTwoByte) return codes.words[2 * step + 1] >> (8 * place) & 255;
   return codes.words[step] >> (8 * place) & 255;
-}
-
-// Tables of one step for all its blocks: entry c of table i stands at c * kTables + i, so that lanes that read different
-// tables never meet in a bank.
-constexpr int kTables = kStepGroups * kBlocks;
-
-// A block of threads makes the tables of a chunk, then goes through its rows. The sums of a chunk go to partial.
-template <Form kForm>
-__global__ void __launch_bounds__(kThreads) Products(PackedView w, const float* query, float* partial) {
-  extern __shared__ float tables[];  // [step][digit][table], fine, then coarse if they differ
-  constexpr int kFine = FineDigits(kForm);
-  constexpr int kDigits = kFine + (kForm == Form::kNibbleByte ? 256 : 0);
-  __shared__ float columns[kPanelGroups][kGroup];
-  __shared__ float centres[kPanelGroups];  // <bias and centre, query>
-  const int chunk = blockIdx.y;
-  for (int i = threadIdx.x; i < kPanelGroups * kGroup; i += kThreads) {
-    const int group = chunk * kPanelGroups + i / kGroup, column = group + w.groups * (i % kGroup);
-    columns[i / kGroup][i % kGroup] = group < w.groups && column < w.cols ? query[column] : 0.0f;
-  }
-  __syncthreads();
-  if (threadIdx.x < kPanelGroups) {
-    float sum = 0;
-    for (int j = 0; j < kGroup; ++j)
-      sum += columns[threadIdx.x][j] * (static_cast<float>(w.points.bias) + w.points.centre[j]);
-    centres[threadIdx.x] = sum;
-  }
-  for (int i = threadIdx.x; i < kPanelSteps * kDigits * kTables; i += kThreads) {
-    const int table = i % kTables, digit = i / kTables % kDigits, step = i / kTables / kDigits;
-    const uint32_t word = digit < kFine ? __ldg(w.points.fine + digit) : __ldg(w.points.coarse + digit - kFine);
-    const float* x = &columns[GroupOf(kForm, step, table / kBlocks)][table % kBlocks * 4];
-    float sum = 0;
-    for (int j = 0; j < 4; ++j) sum += x[j] * static_cast<float>(word >> (8 * j) & 255);
-    tables[i] = sum;
-  }
-  __syncthreads();
-  const int lane = threadIdx.x % 32, t = lane % 4;
-  const int warps = gridDim.x * (kThreads / 32);
-  for (int tile = blockIdx.x * (kThreads / 32) + threadIdx.x / 32; tile < w.tiles; tile += warps) {
-    PanelCodes<kForm> codes;
-    uint32_t gains[2][2];
-    LoadPanel<kForm>(w, tile, chunk, lane, &codes, gains);
-    float sums[2] = {};
-#pragma unroll
-    for (int step = 0; step < kPanelSteps; ++step) {
-      const float* at = tables + step * kDigits * kTables + t * kBlocks;
-      const float centre = centres[GroupOf(kForm, step, t)];
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        float fine = -centre, coarse = 0;
-#pragma unroll
-        for (int block = 0; block < kBlocks; ++block) {
-          fine += at[Fine<kForm>(codes, step, block, half) * kTables + block];
-          if constexpr (kForm == Form::kTwoByte) coarse += at[Coarse<kForm>(codes, step, block, half) * kTables + block];
-          if constexpr (kForm == Form::kNibbleByte)
-            fine += at[(kFine + Coarse<kForm>(codes, step, block, half)) * kTables + block];
-        }
-        const float gain = static_cast<float>(gains[half][step / 4] >> (step % 4 * 8) & 255);
-        sums[half] += gain * (fine + static_cast<float>(kLevelRatio) * coarse);
-      }
-    }
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      sums[half] += __shfl_xor_sync(0xffffffffu, sums[half], 1);
-      sums[half] += __shfl_xor_sync(0xffffffffu, sums[half], 2);
-      const int row = tile * kPanelRows + lane / 4 + 8 * half;
-      if (t == 0 && row < w.rows) partial[static_cast<int64_t>(chunk) * w.rows + row] = sums[half];
-    }
-  }
-}
-
-__global__ void AddChunks(PackedView w, const float* partial, float* y) {
-  const int row = blockIdx.x * blockDim.x + threadIdx.x;
-  if (row >= w.rows) return;
-  float sum = 0;
-  for (int chunk = 0; chunk < w.chunks; ++chunk) sum += partial[static_cast<int64_t>(chunk) * w.rows + row];
-  y[row] = sum * w.scales[row];
 }
 
 // A warp multiplies 16 rows of a with one row of b.
@@ -201,22 +124,6 @@ __global__ void __launch_bounds__(kThreads) Pairs(PackedView a, PackedView b, fl
 }
 
 template <Form kForm>
-void LaunchOneSided(const PackedView& w, const float* query, float* partial, float* y, cudaStream_t stream) {
-  constexpr int kDigits = FineDigits(kForm) + (kForm == Form::kNibbleByte ? 256 : 0);
-  constexpr size_t kShared = sizeof(float) * kPanelSteps * kDigits * kTables;
-  Check(cudaFuncSetAttribute(Products<kForm>, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(kShared)),
-        "reserve shared memory");
-  const int processors = CurrentDevice().processors;
-  // Two blocks on each multiprocessor; every block has tables to make before it begins.
-  const int blocks = std::max(1, std::min(2 * processors / w.chunks, (w.tiles + 15) / 16));
-  Products<kForm><<<dim3(static_cast<unsigned>(blocks), static_cast<unsigned>(w.chunks)), kThreads, kShared, stream>>>(
-      w, query, partial);
-  CheckLaunch("look up products");
-  AddChunks<<<static_cast<unsigned>((w.rows + 255) / 256), 256, 0, stream>>>(w, partial, y);
-  CheckLaunch("add products");
-}
-
-template <Form kForm>
 void LaunchTwoSided(const PackedView& a, const PackedView& b, float* y, cudaStream_t stream) {
   constexpr int kDigits = FineDigits(kForm) + (kForm == Form::kNibbleByte ? 256 : 0);
   constexpr size_t kShared = sizeof(int16_t) * kDigits * kDigits;
@@ -231,17 +138,6 @@ void LaunchTwoSided(const PackedView& a, const PackedView& b, float* y, cudaStre
 }
 
 }  // namespace
-
-void OneSided(const PackedView& w, const float* query, float* partial, float* y, cudaStream_t stream) {
-  switch (w.form) {
-    case Form::kOneByte:
-      return LaunchOneSided<Form::kOneByte>(w, query, partial, y, stream);
-    case Form::kTwoByte:
-      return LaunchOneSided<Form::kTwoByte>(w, query, partial, y, stream);
-    default:
-      return LaunchOneSided<Form::kNibbleByte>(w, query, partial, y, stream);
-  }
-}
 
 void TwoSided(const PackedView& a, const PackedView& b, float* y, cudaStream_t stream) {
   switch (a.form) {
