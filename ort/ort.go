@@ -106,6 +106,7 @@ const ProviderName = "CosetExecutionProvider"
 // Traffic counts the copies between host and GPU in the middle of graphs, not those of inputs and outputs.
 type Traffic struct {
 	Runs                     int64 // of graphs or parts of graphs
+	Repeats                  int64 // those among them that launched a recorded run as a whole, which runs of the same shapes do after a few
 	Uploads, UploadBytes     int64 // to the GPU
 	Downloads, DownloadBytes int64 // to the host
 }

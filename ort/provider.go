@@ -15,6 +15,7 @@ typedef struct {
   int64_t (*device)(char *, int64_t, int64_t *);
   int64_t (*placement)(char *, int64_t);
   void (*traffic)(struct cosetq_ep_traffic *);
+  int64_t (*repeats)(void);
 } provider_functions;
 
 // open_provider loads the library, for good, and finds the functions.
@@ -24,7 +25,8 @@ static int open_provider(const char *path, provider_functions *f, const char **e
   f->device = (int64_t (*)(char *, int64_t, int64_t *))dlsym(lib, "cosetq_ep_device");
   f->placement = (int64_t (*)(char *, int64_t))dlsym(lib, "cosetq_ep_placement");
   f->traffic = (void (*)(struct cosetq_ep_traffic *))dlsym(lib, "cosetq_ep_traffic");
-  if (f->device && f->placement && f->traffic) return 0;
+  f->repeats = (int64_t (*)(void))dlsym(lib, "cosetq_ep_repeats");
+  if (f->device && f->placement && f->traffic && f->repeats) return 0;
   *error = "it is no library of an execution provider of cosetq, or an older one";
   return -1;
 }
@@ -32,6 +34,7 @@ static int open_provider(const char *path, provider_functions *f, const char **e
 static int64_t call_device(provider_functions *f, char *out, int64_t n, int64_t *problem) { return f->device(out, n, problem); }
 static int64_t call_placement(provider_functions *f, char *out, int64_t n) { return f->placement(out, n); }
 static void call_traffic(provider_functions *f, struct cosetq_ep_traffic *t) { f->traffic(t); }
+static int64_t call_repeats(provider_functions *f) { return f->repeats(); }
 */
 import "C"
 
@@ -94,12 +97,12 @@ func (p *Provider) placement() []NodeRun {
 	return nodes
 }
 
-// Traffic tells what was copied between host and GPU in the middle of graphs since the library was loaded.
+// Traffic tells what ran on the GPU since the library was loaded, and what was copied between it and the host meanwhile.
 func (p *Provider) Traffic() Traffic {
 	var t C.struct_cosetq_ep_traffic
 	C.call_traffic(&p.functions, &t)
 	return Traffic{
-		Runs: int64(t.runs), Uploads: int64(t.uploads), UploadBytes: int64(t.upload_bytes),
+		Runs: int64(t.runs), Repeats: int64(C.call_repeats(&p.functions)), Uploads: int64(t.uploads), UploadBytes: int64(t.upload_bytes),
 		Downloads: int64(t.downloads), DownloadBytes: int64(t.download_bytes),
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"google.golang.org/protobuf/encoding/protowire"
@@ -124,10 +125,15 @@ func TestProviderRunsWholeModels(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	device, err := about.Device()
+	if err != nil {
+		t.Fatal(err)
+	}
 	for name, path := range paths {
 		t.Run(name, func(t *testing.T) {
 			want, got := session(t, path, ort.SessionOptions{}), session(t, path, ort.SessionOptions{Provider: library})
-			for round, length := range []int64{7, 7, 5} {
+			lengths := []int64{7, 7, 5, 7, 7, 5, 5, 7, 5}
+			for round, length := range lengths {
 				inputs := randomInputs(t, want.Inputs(), uint64(round), map[string]int64{"1": length})
 				a, err := want.Run(context.Background(), inputs)
 				if err != nil {
@@ -144,6 +150,10 @@ func TestProviderRunsWholeModels(t *testing.T) {
 				}
 				if round == 1 && (after.Uploads != before.Uploads || after.Downloads != before.Downloads) {
 					t.Errorf("copies in the middle: %+v, then %+v", before, after)
+				}
+				// What runs often becomes one piece of work, where the device has such a thing.
+				if repeated := after.Repeats > before.Repeats; round == len(lengths)-1 && repeated != (device != "host") {
+					t.Errorf("on %s the last run of many with the same shapes repeated a recording: %t", device, repeated)
 				}
 				for _, out := range want.Outputs() {
 					if d := distance(t, a[out.Name], b[out.Name]); !(d < 1e-5) {
@@ -165,11 +175,66 @@ func TestProviderRunsWholeModels(t *testing.T) {
 	}
 }
 
-// A node without a kernel goes to the CPU, alone, with the reason; those around it stay on the device.
+// Runs of one session at the same time, of two shapes, do not meet in each other's memory, be they recorded or not.
+func TestProviderRunsAtTheSameTime(t *testing.T) {
+	library := provider(t)
+	path := testenv.Data(t, "models/optimum_tests_tiny.onnx")
+	want, got := session(t, path, ort.SessionOptions{}), session(t, path, ort.SessionOptions{Provider: library})
+	type job struct{ inputs, outputs map[string]*tensor.Tensor }
+	var jobs []job
+	for seed := range uint64(6) {
+		inputs := randomInputs(t, want.Inputs(), seed, map[string]int64{"1": 4 + int64(seed%2)})
+		outputs, err := want.Run(context.Background(), inputs)
+		if err != nil {
+			t.Fatal(err)
+		}
+		jobs = append(jobs, job{inputs, outputs})
+	}
+	var group sync.WaitGroup
+	for _, j := range jobs {
+		group.Go(func() {
+			for range 20 {
+				b, err := got.Run(context.Background(), j.inputs)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				for name, x := range j.outputs {
+					if d := distance(t, x, b[name]); !(d < 1e-5) {
+						t.Errorf("%s is off by %g", name, d)
+						return
+					}
+				}
+			}
+		})
+	}
+	group.Wait()
+}
+
+// A node without a kernel goes to the CPU, alone, with the reason; those around it stay on the device. What it reads has been computed by
+// then, however long that takes.
 func TestProviderLeavesNodesToTheCPU(t *testing.T) {
 	library := provider(t)
+	n := int64(64)
+	if about, err := ort.OpenProvider(library); err != nil {
+		t.Fatal(err)
+	} else if device, err := about.Device(); err != nil {
+		t.Fatal(err)
+	} else if device != "host" {
+		n = 2048
+	}
+	// Small integers, whose products are exact.
+	integers := func(seed, count int64) []float32 {
+		rng := rand.New(rand.NewPCG(uint64(seed), 3))
+		v := make([]float32, count)
+		for i := range v {
+			v[i] = float32(rng.IntN(5) - 2)
+		}
+		return v
+	}
 	path := model(t, func(g *onnx.Graph) {
-		g.Initializers = []*onnx.Tensor{onnx.NewTensor("w", []int64{3, 3}, []float32{1, 2, 3, 4, 5, 6, 7, 8, 9})}
+		g.Initializers = []*onnx.Tensor{onnx.NewTensor("w", []int64{n, n}, integers(1, n*n))}
+		g.Inputs = []*onnx.ValueInfo{value("x", onnx.Float, "batch", int(n))}
 		g.Nodes = []*onnx.Node{
 			onnx.NewNode("MatMul", []string{"x", "w"}, []string{"a"}),
 			onnx.NewNode("Hardmax", []string{"a"}, []string{"b"}),
@@ -179,15 +244,18 @@ func TestProviderLeavesNodesToTheCPU(t *testing.T) {
 		for _, n := range g.Nodes {
 			n.Name = n.OpType + n.Outputs[0]
 		}
-		g.Outputs = []*onnx.ValueInfo{value("y", onnx.Float, "batch", 3)}
+		g.Outputs = []*onnx.ValueInfo{value("y", onnx.Float, "batch", int(n))}
 	})
-	x := tensor.Of([]float32{1, 0, 0, 0, 1, -2}, 2, 3)
 	o := ort.SessionOptions{Optimization: ort.OptimizeDisabled}
-	want := run(t, session(t, path, o), x)
+	want := session(t, path, o)
 	o.Provider = library
-	got := run(t, session(t, path, o), x)
-	if d := distance(t, want["y"], got["y"]); d != 0 {
-		t.Errorf("off by %g", d)
+	got := session(t, path, o)
+	var x *tensor.Tensor
+	for round := range int64(6) {
+		x = tensor.Of(integers(2+round, n*n), n, n)
+		if d := distance(t, run(t, want, x)["y"], run(t, got, x)["y"]); d != 0 {
+			t.Errorf("round %d: off by %g", round, d)
+		}
 	}
 	nodes, err := openORT(t).Placement(context.Background(), path, o, map[string]*tensor.Tensor{"x": x})
 	if err != nil {

@@ -35,6 +35,14 @@ void Record(void* event, void* stream);
 void WaitOnStream(void* event, void* stream);
 void WaitOnHost(void* event);
 
+// What a stream is given between Begin and End is not done but kept, to be done any number of times, always in the same memory. kRecords is
+// false where that cannot be.
+extern const bool kRecords;
+void BeginRecording(void* stream);
+void* EndRecording(void* stream);  // throws if something was asked for that cannot be kept; the stream is as before in either case
+void Repeat(void* recording, void* stream);
+void DestroyRecording(void* recording);
+
 void* Allocate(size_t bytes);
 void Free(void* data);
 

@@ -66,6 +66,29 @@ void WaitOnStream(void* event, void* stream) {
 }
 void WaitOnHost(void* event) { Check(cudaEventSynchronize(E(event)), "wait for an event"); }
 
+const bool kRecords = true;
+
+void BeginRecording(void* stream) {
+  // Memory may be allocated meanwhile, by this thread and others.
+  Check(cudaStreamBeginCapture(S(stream), cudaStreamCaptureModeRelaxed), "record work");
+}
+
+void* EndRecording(void* stream) {
+  cudaGraph_t graph = nullptr;
+  Check(cudaStreamEndCapture(S(stream), &graph), "end a recording");
+  cudaGraphExec_t recording = nullptr;
+  const cudaError_t error = cudaGraphInstantiate(&recording, graph, 0);
+  cudaGraphDestroy(graph);
+  Check(error, "make ready a recording");
+  return recording;
+}
+
+void Repeat(void* recording, void* stream) {
+  Check(cudaGraphLaunch(static_cast<cudaGraphExec_t>(recording), S(stream)), "repeat recorded work");
+}
+
+void DestroyRecording(void* recording) { cudaGraphExecDestroy(static_cast<cudaGraphExec_t>(recording)); }
+
 void* Allocate(size_t bytes) {
   void* data = nullptr;
   Check(cudaMalloc(&data, bytes), "allocate GPU memory");

@@ -110,7 +110,9 @@ struct GatherNDKernel {
     const int tuple = i / inner;
     int64_t at = static_cast<int64_t>(tuple / tuples) * batch_stride + (i - tuple * inner);
     bool inside = true;
-    for (int d = 0; d < depth; ++d) {
+COSETQ_UNROLL
+    for (int d = 0; d < kMaxRank; ++d) {
+      if (d == depth) break;
       const int k = indices.At(tuple * depth + d, dims[d]);
       inside = inside && k >= 0;
       at += static_cast<int64_t>(k) * strides[d];

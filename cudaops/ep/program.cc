@@ -10,8 +10,12 @@ namespace cosetq::ep {
 namespace {
 
 constexpr size_t kMaxMemories = 16;
+// Runs with the same shapes before they are recorded, which takes as long as several; attempts, each of which failed for want of memory
+// or was undone for the sake of other shapes; and the memory of all recordings, in bytes: with more, launches are no longer what takes time.
+constexpr int kRunsBeforeRecording = 2, kAttempts = 3;
+constexpr size_t kRecorderMemory = size_t{256} << 20;
 
-std::atomic<int64_t> runs, uploads, upload_bytes, downloads, download_bytes;
+std::atomic<int64_t> runs, repeats, uploads, upload_bytes, downloads, download_bytes;
 
 bool TellsShape(const Node& node) { return node.domain.empty() && (node.op == "Shape" || node.op == "Size"); }
 
@@ -19,7 +23,19 @@ bool Bit(uint32_t set, size_t i) { return i < 32 && (set >> i & 1) != 0; }
 
 }  // namespace
 
-Traffic TotalTraffic() { return {runs, uploads, upload_bytes, downloads, download_bytes}; }
+Traffic TotalTraffic() { return {runs, repeats, uploads, upload_bytes, downloads, download_bytes}; }
+
+Tensor Upload(const Tensor& tensor, Stream& stream) {
+  Tensor copy = tensor;
+  copy.buffer = Buffer::OnDevice(stream.arena(), tensor.bytes());
+  if (tensor.bytes() > 0) {
+    backend::CopyToDevice(copy.data(), tensor.data(), tensor.bytes(), stream.handle());
+    backend::Synchronize(stream.handle());  // the host memory may go
+  }
+  ++uploads;
+  upload_bytes += static_cast<int64_t>(tensor.bytes());
+  return copy;
+}
 
 Program::Program(Graph graph, const Settings& settings) : graph_(std::move(graph)) {
   for (const Node& node : graph_.nodes) {
@@ -52,6 +68,7 @@ void Program::Place() {
       if (step.node->inputs[i] < 0) continue;
       const auto v = static_cast<size_t>(step.node->inputs[i]);
       fixed = fixed && (TellsShape(*step.node) ? fixed_shape[v] : fixed_[v]);
+      if (Bit(step.op->host_inputs, i) && !fixed_[v]) recordable_ = false;
       shape = shape && (Bit(step.op->host_inputs, i) ? fixed_[v] : fixed_shape[v]);
       if (Bit(step.op->host_inputs, i)) wanted_on_host[v] = true;
     }
@@ -168,18 +185,8 @@ class Program::Execution {
 
   Tensor OnDevice(int value) {
     Slot& slot = At(value);
-    Tensor tensor{slot.type, slot.shape, nullptr};
-    if (!slot.device) {
-      slot.device = Buffer::OnDevice(stream_.arena(), tensor.bytes());
-      if (tensor.bytes() > 0) {
-        backend::CopyToDevice(slot.device->data(), slot.host->data(), tensor.bytes(), stream_.handle());
-        backend::Synchronize(stream_.handle());  // the host memory may go
-      }
-      ++uploads;
-      upload_bytes += static_cast<int64_t>(tensor.bytes());
-    }
-    tensor.buffer = slot.device;
-    return tensor;
+    if (!slot.device) slot.device = Upload({slot.type, slot.shape, slot.host}, stream_).buffer;
+    return {slot.type, slot.shape, slot.device};
   }
 
   // Memory for what a step makes; a graph's output is written where ONNX Runtime wants it.
@@ -279,35 +286,107 @@ Program::Memory& Program::Recall(const std::vector<Tensor>& inputs) {
     backend::SynchronizeDevice();  // whoever uses it has to be done
     memories_.pop_back();
   }
-  memories_.push_front({std::move(shapes), std::vector<Slot>(graph_.values.size()), false});
-  return memories_.front();
+  Memory& memory = memories_.emplace_front();
+  memory.shapes = std::move(shapes);
+  memory.slots.resize(graph_.values.size());
+  return memory;
+}
+
+void Program::Enqueue(Memory& memory, Stream& stream, const std::vector<Tensor>& inputs, const MakeOutput& make_output) {
+  Execution execution(*this, memory, stream, make_output);
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    Slot& slot = execution.At(graph_.inputs[i]);
+    slot = {inputs[i].type, inputs[i].shape, nullptr, inputs[i].buffer};
+  }
+  for (const Step& step : steps_) {
+    if (step.fixed && memory.complete) continue;
+    StepCall call(execution, step);
+    try {
+      step.op->run(call);
+    } catch (const std::bad_alloc&) {
+      throw;
+    } catch (const std::exception& e) {
+      throw std::runtime_error(step.node->op + " node " + step.node->name + ": " + e.what());
+    }
+    execution.Forget(step.finished);
+  }
+  execution.Finish();
+}
+
+// Leaves the memory without a recording if there can be none, or too little room for it.
+void Program::Record(Memory& memory, const std::vector<Tensor>& inputs) {
+  ++memory.attempts;
+  const bool alone = recorder_ == nullptr;
+  if (alone) recorder_ = std::make_unique<Stream>(kRecorderMemory);
+  const auto own = [&](Type type, const Shape& shape) {
+    Tensor tensor{type, shape, nullptr};
+    tensor.buffer = Buffer::OnDevice(recorder_->arena(), tensor.bytes());
+    return tensor;
+  };
+  try {
+    auto recording = std::make_unique<Recording>();
+    for (const Tensor& input : inputs) recording->inputs.push_back(own(input.type, input.shape));
+    recording->outputs.resize(graph_.outputs.size());
+    backend::BeginRecording(recorder_->handle());
+    try {
+      Enqueue(memory, *recorder_, recording->inputs, [&](size_t i, const Shape& shape) {
+        return recording->outputs[i] = own(graph_.values[static_cast<size_t>(graph_.outputs[i])].type, shape);
+      });
+    } catch (...) {
+      try {
+        backend::DestroyRecording(backend::EndRecording(recorder_->handle()));
+      } catch (const DeviceError&) {
+        // what was recorded cannot be used, which it will not be
+      }
+      throw;
+    }
+    recording->work.reset(backend::EndRecording(recorder_->handle()), backend::DestroyRecording);
+    // The arena has it for the next recording, and keeps it.
+    for (auto* tensors : {&recording->inputs, &recording->outputs}) {
+      for (Tensor& tensor : *tensors) tensor.buffer = Buffer::Borrowed(tensor.data());
+    }
+    memory.recording = std::move(recording);
+  } catch (const std::bad_alloc&) {
+    if (alone) memory.attempts = kAttempts;  // the next one would find no more
+    backend::SynchronizeDevice();
+    for (Memory& other : memories_) other.recording = nullptr;
+    recorder_ = nullptr;
+  } catch (const std::exception&) {
+    memory.attempts = kAttempts;  // work that cannot be recorded; where it cannot be done either, the plain run says why
+  }
+}
+
+void Program::Repeat(const Recording& recording, Stream& stream, const std::vector<Tensor>& inputs, const MakeOutput& make_output) {
+  if (last_repeat_ == nullptr) {
+    last_repeat_.reset(backend::CreateEvent(), backend::DestroyEvent);
+  } else {
+    backend::WaitOnStream(last_repeat_.get(), stream.handle());
+  }
+  for (size_t i = 0; i < inputs.size(); ++i) stream.Copy(recording.inputs[i].data(), inputs[i].data(), inputs[i].bytes());
+  backend::Repeat(recording.work.get(), stream.handle());
+  for (size_t i = 0; i < recording.outputs.size(); ++i) {
+    const Tensor& from = recording.outputs[i];
+    stream.Copy(make_output(i, from.shape).data(), from.data(), from.bytes());
+  }
+  backend::Record(last_repeat_.get(), stream.handle());
+  ++repeats;
 }
 
 void Program::Run(Stream& stream, const std::vector<Tensor>& inputs, const MakeOutput& make_output) {
   std::lock_guard<std::mutex> lock(mutex_);
   Memory& memory = Recall(inputs);
   try {
-    Execution execution(*this, memory, stream, make_output);
-    for (size_t i = 0; i < inputs.size(); ++i) {
-      Slot& slot = execution.At(graph_.inputs[i]);
-      slot = {inputs[i].type, inputs[i].shape, nullptr, inputs[i].buffer};
-    }
-    for (const Step& step : steps_) {
-      if (step.fixed && memory.complete) continue;
-      StepCall call(execution, step);
-      try {
-        step.op->run(call);
-      } catch (const std::bad_alloc&) {
-        throw;
-      } catch (const std::exception& e) {
-        throw std::runtime_error(step.node->op + " node " + step.node->name + ": " + e.what());
+    if (memory.recording == nullptr && recordable_ && memory.runs >= kRunsBeforeRecording && memory.attempts < kAttempts)
+      Record(memory, inputs);
+    if (memory.recording != nullptr) {
+      Repeat(*memory.recording, stream, inputs, make_output);
+    } else {
+      Enqueue(memory, stream, inputs, make_output);
+      if (!memory.complete) {
+        backend::Synchronize(stream.handle());  // other streams may use what was made
+        memory.complete = true;
       }
-      execution.Forget(step.finished);
-    }
-    execution.Finish();
-    if (!memory.complete) {
-      backend::Synchronize(stream.handle());  // other streams may use what was made
-      memory.complete = true;
+      ++memory.runs;
     }
     ++runs;
   } catch (...) {

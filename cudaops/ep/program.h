@@ -9,6 +9,7 @@
 #include <mutex>
 #include <vector>
 
+#include "backend.h"
 #include "graph.h"
 #include "operator.h"
 
@@ -16,16 +17,19 @@ namespace cosetq::ep {
 
 // What crossed between host and device inside programs since the library was loaded.
 struct Traffic {
-  int64_t runs = 0;
+  int64_t runs = 0, repeats = 0;
   int64_t uploads = 0, upload_bytes = 0;
   int64_t downloads = 0, download_bytes = 0;
 };
 Traffic TotalTraffic();
 
+// A copy on the device of a tensor of the host, which counts as traffic.
+Tensor Upload(const Tensor& tensor, Stream& stream);
+
 // Constants are on the device from the start. What depends on the shapes of the inputs alone (masks,
 // positions, shapes themselves) is computed at the first run with those shapes and kept: on the host
 // where it decides about shapes, else on the device. So a run with known shapes copies nothing
-// between host and device.
+// between host and device, and after some such runs it is recorded, and repeated as a whole.
 class Program {
  public:
   Program(Graph graph, const Settings& settings);
@@ -51,11 +55,19 @@ class Program {
     Shape shape;
     std::shared_ptr<Buffer> host, device;
   };
+  // A run of one set of input shapes as one piece of work, which is launched in a few microseconds where every kernel of its own takes
+  // that. Its memory is that of the recorder, shared with all others: only one of them runs at a time.
+  struct Recording {
+    std::vector<Tensor> inputs, outputs;
+    std::shared_ptr<void> work;
+  };
   // What is kept for one set of input shapes.
   struct Memory {
     std::vector<Shape> shapes;
     std::vector<Slot> slots;  // of the fixed values, by value
     bool complete = false;
+    int runs = 0, attempts = 0;  // runs without a recording, once complete, and attempts to record one
+    std::unique_ptr<Recording> recording;
   };
   class StepCall;
   class Execution;
@@ -64,6 +76,9 @@ class Program {
   void ReadConstants(const Settings& settings);
   void FindLastUses();
   Memory& Recall(const std::vector<Tensor>& inputs);
+  void Enqueue(Memory& memory, Stream& stream, const std::vector<Tensor>& inputs, const MakeOutput& make_output);
+  void Record(Memory& memory, const std::vector<Tensor>& inputs);
+  void Repeat(const Recording& recording, Stream& stream, const std::vector<Tensor>& inputs, const MakeOutput& make_output);
 
   Graph graph_;
   std::vector<Step> steps_;
@@ -71,8 +86,11 @@ class Program {
   std::vector<bool> fixed_;         // by value
   std::vector<int> output_index_;   // by value, -1 for none
   std::shared_ptr<Arena> constant_memory_ = std::make_shared<Arena>();
+  bool recordable_ = backend::kRecords;  // whether the host needs nothing that a run computes
   std::mutex mutex_;
-  std::list<Memory> memories_;  // the latest first
+  std::unique_ptr<Stream> recorder_;
+  std::shared_ptr<void> last_repeat_;  // an event: the end of the last repeat
+  std::list<Memory> memories_;         // the latest first
 };
 
 }  // namespace cosetq::ep

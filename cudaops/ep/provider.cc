@@ -72,7 +72,9 @@ struct ProgramNode : OrtNodeComputeInfo {
     for (size_t i = 0; i < count; ++i) {
       const OrtValue* value = nullptr;
       Check(ort->KernelContext_GetInput(context, i, &value));
-      inputs.push_back(Borrow(value));
+      // ONNX Runtime's own nodes between a node on the CPU and this one copy to memory of the host.
+      const bool on_host = ort_ep->MemoryDevice_GetDeviceType(ort_ep->Value_GetMemoryDevice(value)) == OrtMemoryInfoDeviceType_CPU;
+      inputs.push_back(on_host ? Upload(Borrow(value), stream) : Borrow(value));
     }
     program.Run(stream, inputs, [&](size_t i, const Shape& shape) {
       OrtValue* value = nullptr;

@@ -62,4 +62,6 @@ void cosetq_ep_traffic(struct cosetq_ep_traffic* out) {
   *out = {t.runs, t.uploads, t.upload_bytes, t.downloads, t.download_bytes};
 }
 
+int64_t cosetq_ep_repeats(void) { return cosetq::ep::TotalTraffic().repeats; }
+
 }  // extern "C"

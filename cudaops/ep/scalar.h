@@ -7,12 +7,10 @@
 #include <cstdint>
 
 #include "cpu/half.h"
+#include "host_device.h"
 
 #ifdef __CUDACC__
 #include <cuda_fp16.h>
-#define COSETQ_HD __host__ __device__
-#else
-#define COSETQ_HD
 #endif
 
 namespace cosetq::ep {

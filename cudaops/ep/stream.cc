@@ -37,19 +37,22 @@ void* Arena::Allocate(size_t bytes) {
     free_.erase(found);
     return data;
   }
+  if (limit_ != 0 && size_ + size > limit_) throw std::bad_alloc();
   void* data = nullptr;
   try {
     data = backend::Allocate(size);
   } catch (const std::bad_alloc&) {
-    if (free_.empty()) throw;
-    for (const auto& [unused, block] : free_) {  // give back what lies idle, once
+    if (limit_ != 0 || free_.empty()) throw;
+    for (const auto& [bytes_of, block] : free_) {  // give back what lies idle, once
       backend::Free(block);
       sizes_.erase(block);
+      size_ -= bytes_of;
     }
     free_.clear();
     data = backend::Allocate(size);
   }
   sizes_[data] = size;
+  size_ += size;
   return data;
 }
 
@@ -82,7 +85,7 @@ std::shared_ptr<Buffer> Buffer::Borrowed(void* data) {
 }
 
 Stream& Stream::Host() {
-  static auto* host = new Stream(nullptr);
+  static auto* host = new Stream(OfHost());
   return *host;
 }
 
@@ -97,7 +100,7 @@ Stream& Stream::At(void* handle) {
   return *found->second;
 }
 
-Stream::Stream() : handle_(backend::CreateStream()), arena_(std::make_shared<Arena>()) {
+Stream::Stream(size_t memory_limit) : handle_(backend::CreateStream()), arena_(std::make_shared<Arena>(memory_limit)) {
   std::lock_guard<std::mutex> lock(streams_mutex);
   Streams()[handle_] = this;
 }

@@ -15,7 +15,9 @@ namespace cosetq::ep {
 // stream: then a block may be given out again before the work that used it has run.
 class Arena {
  public:
-  Arena() = default;
+  // One with a limit, in bytes, never has more, and keeps it, where recorded work expects it. Others give back what lies idle when the
+  // device's memory runs out.
+  explicit Arena(size_t limit = 0) : limit_(limit) {}
   ~Arena();
   Arena(const Arena&) = delete;
   Arena& operator=(const Arena&) = delete;
@@ -24,6 +26,8 @@ class Arena {
   void Free(void* data);
 
  private:
+  const size_t limit_;
+  size_t size_ = 0;
   std::mutex mutex_;
   std::multimap<size_t, void*> free_;
   std::unordered_map<void*, size_t> sizes_;
@@ -57,7 +61,7 @@ class Stream {
   // The stream behind a handle that ONNX Runtime was given; for null, one that everybody shares.
   static Stream& At(void* handle);
 
-  Stream();
+  explicit Stream(size_t memory_limit = 0);
   ~Stream();
   Stream(const Stream&) = delete;
   Stream& operator=(const Stream&) = delete;
@@ -68,7 +72,8 @@ class Stream {
   void Copy(void* to, const void* from, size_t bytes);
 
  private:
-  explicit Stream(void* handle) : handle_(handle) {}
+  struct OfHost {};
+  explicit Stream(OfHost) : handle_(nullptr) {}
   void* handle_;
   std::shared_ptr<Arena> arena_;
 };

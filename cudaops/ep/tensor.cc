@@ -35,24 +35,23 @@ int Axis(int64_t axis, size_t rank) {
 template <size_t N>
 Layout<N> MakeLayout(const Shape& shape, const std::array<Shape, N>& strides) {
   Layout<N> out = {};
-  for (size_t d = 0; d < shape.size(); ++d) {
+  for (size_t d = shape.size(); d-- > 0;) {
     if (shape[d] == 1) continue;
     const int dim = CheckedCount(shape[d]);
+    const int last = out.rank - 1;
     bool even = out.rank > 0;
-    for (size_t n = 0; n < N && even; ++n) {
-      even = out.strides[n][out.rank - 1] == strides[n][d] * shape[d];
+    for (size_t n = 0; n < N && even; ++n) even = int64_t{out.strides[n][last]} * out.dims[last] == strides[n][d];
+    if (even) {
+      out.dims[last] = CheckedCount(int64_t{out.dims[last]} * dim);
+      continue;
     }
-    if (!even && out.rank == kMaxRank) {
-      throw std::invalid_argument("more than 8 dimensions that cannot be joined: " + Text(shape));
-    }
-    const int at = even ? out.rank - 1 : out.rank++;
-    out.dims[at] = even ? CheckedCount(int64_t{out.dims[at]} * dim) : dim;
-    for (size_t n = 0; n < N; ++n) out.strides[n][at] = static_cast<int>(strides[n][d]);
+    if (out.rank == kMaxRank) throw std::invalid_argument("more than 8 dimensions that cannot be joined: " + Text(shape));
+    out.dims[out.rank] = dim;
+    for (size_t n = 0; n < N; ++n) out.strides[n][out.rank] = static_cast<int>(strides[n][d]);
+    ++out.rank;
   }
-  if (out.rank == 0) {
-    out.rank = 1;
-    out.dims[0] = 1;
-  }
+  if (out.rank == 0) out.dims[out.rank++] = 1;
+  for (int d = 0; d < out.rank; ++d) out.by[d] = Divisor(std::max(1, out.dims[d]));
   return out;
 }
 

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "divisor.h"
 #include "scalar.h"
 #include "stream.h"
 
@@ -45,21 +46,25 @@ struct Tensor {
 
 constexpr int kMaxRank = 8;
 
-// Offsets of N tensors at each place of a row-major walk.
+// Offsets of N tensors at each place of a row-major walk, dimensions from the last to the first. Loops over them are unrolled: a kernel
+// that picks one at run time copies its parameters to every thread's memory.
 template <size_t N>
 struct Layout {
   int rank;
   int dims[kMaxRank];
+  Divisor by[kMaxRank];  // dims
   int strides[N][kMaxRank];
 
   COSETQ_HD void At(int place, int (&offset)[N]) const {
     for (size_t n = 0; n < N; ++n) offset[n] = 0;
-    for (int d = rank - 1; d > 0; --d) {
-      const int next = place / dims[d], index = place - next * dims[d];
+COSETQ_UNROLL
+    for (int d = 0; d < kMaxRank; ++d) {
+      const bool first = d + 1 == rank;
+      const int next = first ? 0 : by[d].Of(place), index = place - next * dims[d];
       for (size_t n = 0; n < N; ++n) offset[n] += index * strides[n][d];
+      if (first) break;
       place = next;
     }
-    for (size_t n = 0; n < N; ++n) offset[n] += place * strides[n][0];
   }
 };
 

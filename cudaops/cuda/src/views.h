@@ -14,6 +14,7 @@
 #include <cstdint>
 
 #include "cpu/weight_view.h"
+#include "divisor.h"
 
 namespace cosetq::cuda {
 
@@ -81,19 +82,6 @@ struct PointView {
   int32_t fine_bias;     // of the fine level
   uint32_t gains;        // four bytes; 0x01010101 when there is one gain
   float centre[kGroup];
-};
-
-// Divides numbers from 0 to 2^31 - 1 by one that is known beforehand, which takes a product and a shift. The factor is 2^shift over the
-// number, and so little more, for shift is 31 plus its bits, that quotients come out right.
-struct Divisor {
-  uint32_t factor, shift;
-
-  Divisor() = default;
-  explicit Divisor(int32_t by) : shift(31) {
-    while (int64_t{1} << (shift - 31) < by) ++shift;
-    factor = static_cast<uint32_t>((uint64_t{1} << shift) / static_cast<uint32_t>(by)) + 1;
-  }
-  __host__ __device__ int Of(int n) const { return static_cast<int>(static_cast<uint64_t>(static_cast<uint32_t>(n)) * factor >> shift); }
 };
 
 struct PackedView {

@@ -4,7 +4,7 @@
 #include <string>
 
 #include "check.h"
-#include "views.h"
+#include "divisor.h"
 
 namespace cosetq::test {
 
@@ -13,7 +13,7 @@ void TestDivisor() {
   int64_t step = 1, wrong = 0;
   for (int64_t by = 1; by <= 1 << 18; by += step) {
     if (by > 5000) step = by % 97 + 1;
-    const cuda::Divisor divisor(static_cast<int32_t>(by));
+    const Divisor divisor(static_cast<int32_t>(by));
     bool right = divisor.Of(static_cast<int>(kMost)) == kMost / by;
     // On either side of multiples, where a quotient changes.
     for (int i = 0; i <= 64; ++i) {

@@ -31,6 +31,9 @@ struct cosetq_ep_traffic {
 };
 COSETQ_EXPORT void cosetq_ep_traffic(struct cosetq_ep_traffic* out);
 
+/* How many of the runs repeated a recorded one as a whole, instead of launching kernel after kernel. */
+COSETQ_EXPORT int64_t cosetq_ep_repeats(void);
+
 #ifdef __cplusplus
 }
 #endif
