@@ -26,6 +26,7 @@ struct Block {
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     for (int offset = 16; offset > 0; offset /= 2)
       x = combine(x, __shfl_xor_sync(0xffffffffu, x, offset));
+    if (blockDim.x == 32) return x;
     __syncthreads();  // the previous reduction has been read
     if (lane == 0) partial[warp] = x;
     __syncthreads();

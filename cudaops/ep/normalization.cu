@@ -9,28 +9,60 @@
 namespace cosetq::ep {
 namespace {
 
+// Lines of up to kHeld elements for each thread are read once, longer ones three times.
 template <typename T>
 struct SoftmaxKernel {
+  static constexpr int kHeld = 8;
   const T* x;
   T* y;
   int n, inner;  // along the axis; after it
   bool logarithm;
+
+  COSETQ_HD T Out(float above, float sum, float log_sum) const { return FromFloat<T>(logarithm ? above - log_sum : expf(above) / sum); }
+
+  COSETQ_HD void Short(const Block& block, const T* from, T* to) const {
+    float held[kHeld], largest = -INFINITY, sum = 0;
+COSETQ_UNROLL
+    for (int i = 0; i < kHeld; ++i) {
+      const int k = block.thread() + i * block.threads();
+      held[i] = k < n ? ToFloat(from[static_cast<int64_t>(k) * inner]) : -INFINITY;
+      largest = Larger()(held[i], largest);
+    }
+    largest = block.Reduce(largest, -INFINITY, Larger());
+COSETQ_UNROLL
+    for (int i = 0; i < kHeld; ++i) {
+      held[i] -= largest;
+      if (block.thread() + i * block.threads() < n) sum += expf(held[i]);
+    }
+    sum = block.Reduce(sum, 0, Plus());
+    const float log_sum = logf(sum);
+COSETQ_UNROLL
+    for (int i = 0; i < kHeld; ++i) {
+      const int k = block.thread() + i * block.threads();
+      if (k < n) to[static_cast<int64_t>(k) * inner] = Out(held[i], sum, log_sum);
+    }
+  }
+
+  COSETQ_HD void Long(const Block& block, const T* from, T* to) const {
+    float largest = -INFINITY, sum = 0;
+    for (int k = block.thread(); k < n; k += block.threads()) largest = Larger()(ToFloat(from[static_cast<int64_t>(k) * inner]), largest);
+    largest = block.Reduce(largest, -INFINITY, Larger());
+    for (int k = block.thread(); k < n; k += block.threads()) sum += expf(ToFloat(from[static_cast<int64_t>(k) * inner]) - largest);
+    sum = block.Reduce(sum, 0, Plus());
+    const float log_sum = logf(sum);
+    for (int k = block.thread(); k < n; k += block.threads()) {
+      const int64_t at = static_cast<int64_t>(k) * inner;
+      to[at] = Out(ToFloat(from[at]) - largest, sum, log_sum);
+    }
+  }
+
   COSETQ_HD void operator()(const Block& block, int line) const {
     const int outer = line / inner, column = line - outer * inner;
     const int64_t first = static_cast<int64_t>(outer) * n * inner + column;
-    float largest = -INFINITY;
-    for (int k = block.thread(); k < n; k += block.threads())
-      largest = Larger()(ToFloat(x[first + static_cast<int64_t>(k) * inner]), largest);
-    largest = block.Reduce(largest, -INFINITY, Larger());
-    float sum = 0;
-    for (int k = block.thread(); k < n; k += block.threads())
-      sum += expf(ToFloat(x[first + static_cast<int64_t>(k) * inner]) - largest);
-    sum = block.Reduce(sum, 0, Plus());
-    const float log_sum = logf(sum), inverse = 1 / sum;
-    for (int k = block.thread(); k < n; k += block.threads()) {
-      const int64_t at = first + static_cast<int64_t>(k) * inner;
-      const float above = ToFloat(x[at]) - largest;
-      y[at] = FromFloat<T>(logarithm ? above - log_sum : expf(above) * inverse);
+    if (n <= kHeld * block.threads()) {
+      Short(block, x + first, y + first);
+    } else {
+      Long(block, x + first, y + first);
     }
   }
 };
@@ -44,7 +76,7 @@ void LaunchSoftmax(Call& call, bool logarithm) {
   for (size_t d = axis + 1; d < x.shape.size(); ++d) (flat ? n : inner) *= x.shape[d];
   const Tensor y = call.Out(0, x.type, x.shape);
   if (y.count() == 0) return;
-  ForEachBlock(call.stream, y.count() / n, n,
+  ForEachBlock(call.stream, y.count() / n, n / 4,
                SoftmaxKernel<T>{x.data<T>(), y.data<T>(), CheckedCount(n), CheckedCount(inner), logarithm});
 }
 
