@@ -38,82 +38,125 @@ void MultiplyOnHost(const Product& p, const T* a, const T* b, const T* d, T* c) 
 
 constexpr int kDepth = 16;
 
+// What a thread loads of kDepth columns of kRows rows of a matrix and stores by columns: element e of it is e steps further in both, as neighbours in
+// a block follow whichever stride of the matrix is 1.
+template <typename T, int kRows, int kThreads>
+struct Slice {
+  static constexpr int kCount = kRows * kDepth / kThreads, kStride = kRows + 4;
+  static_assert(kRows * kDepth % kThreads == 0 && kThreads % kRows == 0 && kThreads % kDepth == 0);
+
+  const T* from;
+  int row, column, row_step, column_step, rows, columns;
+  int64_t step, advance;
+  float next[kCount];
+
+  __device__ __forceinline__ Slice(const T* matrix, int first, int matrix_rows, int matrix_columns, int64_t row_stride, int64_t column_stride)
+      : rows(matrix_rows), columns(matrix_columns) {
+    const int thread = static_cast<int>(threadIdx.x);
+    const bool by_column = column_stride == 1;
+    row = first + (by_column ? thread / kDepth : thread % kRows);
+    column = by_column ? thread % kDepth : thread / kRows;
+    row_step = by_column ? kThreads / kDepth : 0;
+    column_step = by_column ? 0 : kThreads / kRows;
+    from = matrix + row * row_stride + column * column_stride;
+    step = row_step * row_stride + column_step * column_stride;
+    advance = kDepth * column_stride;
+    rows -= row;
+    row -= first;
+  }
+  __device__ __forceinline__ void Load() {
+#pragma unroll
+    for (int e = 0; e < kCount; ++e)
+      next[e] = e * row_step < rows && column + e * column_step < columns ? ToFloat(from[e * step]) : 0.0f;
+    from += advance;
+    columns -= kDepth;
+  }
+  __device__ __forceinline__ void Store(float* to) const {
+#pragma unroll
+    for (int e = 0; e < kCount; ++e) to[(column + e * column_step) * kStride + row + e * row_step] = next[e];
+  }
+};
+
 // A block makes a tile of kM x kN, a thread kRows x 4 of it. While it multiplies kDepth columns of A and rows of B it loads the next.
 template <int kM, int kN, int kRows>
 struct Tile {
   static constexpr int kColumns = 4, kThreads = kM / kRows * (kN / kColumns);
-  static constexpr int kLoadsA = kM * kDepth / kThreads, kLoadsB = kN * kDepth / kThreads;
-  static_assert(kM * kDepth % kThreads == 0 && kN * kDepth % kThreads == 0 && kRows % 4 == 0);
 };
+
+__device__ __forceinline__ void StoreFour(float* c, float alpha, const float (&sum)[4]) {
+  *reinterpret_cast<float4*>(c) = make_float4(sum[0] * alpha, sum[1] * alpha, sum[2] * alpha, sum[3] * alpha);
+}
+__device__ __forceinline__ void StoreFour(Half* c, float alpha, const float (&sum)[4]) {
+  const __half2 low = __floats2half2_rn(sum[0] * alpha, sum[1] * alpha), high = __floats2half2_rn(sum[2] * alpha, sum[3] * alpha);
+  __half2* out = reinterpret_cast<__half2*>(c);
+  out[0] = low;
+  out[1] = high;
+}
 
 template <typename T, int kM, int kN, int kRows>
 __global__ void __launch_bounds__(Tile<kM, kN, kRows>::kThreads) MultiplyKernel(Product p, const T* a, const T* b, const T* d, T* c) {
   using Size = Tile<kM, kN, kRows>;
   constexpr int kColumns = Size::kColumns;
-  __shared__ float as[2][kDepth][kM + 4], bs[2][kDepth][kN + 4];
+  using SliceA = Slice<T, kM, Size::kThreads>;
+  using SliceB = Slice<T, kN, Size::kThreads>;  // of B^T
+  __shared__ __align__(16) float as[2][kDepth * SliceA::kStride], bs[2][kDepth * SliceB::kStride];
   int at[2];
   p.batch.At(static_cast<int>(blockIdx.z), at);
-  a += at[0];
-  b += at[1];
   const int row0 = static_cast<int>(blockIdx.y) * kM, column0 = static_cast<int>(blockIdx.x) * kN;
   const int thread = static_cast<int>(threadIdx.x), ty = thread / (kN / kColumns), tx = thread % (kN / kColumns);
-  // The fast index of a load follows whichever stride of the matrix is 1.
-  const bool a_by_k = p.a_column == 1, b_by_k = p.b_column != 1;
-  float next_a[Size::kLoadsA], next_b[Size::kLoadsB];
-  const auto load = [&](int k0) {
-#pragma unroll
-    for (int e = 0; e < Size::kLoadsA; ++e) {
-      const int i = thread + e * Size::kThreads, row = row0 + (a_by_k ? i / kDepth : i % kM), k = k0 + (a_by_k ? i % kDepth : i / kM);
-      next_a[e] = row < p.m && k < p.k ? ToFloat(a[row * p.a_row + k * p.a_column]) : 0.0f;
-    }
-#pragma unroll
-    for (int e = 0; e < Size::kLoadsB; ++e) {
-      const int i = thread + e * Size::kThreads, column = column0 + (b_by_k ? i / kDepth : i % kN), k = k0 + (b_by_k ? i % kDepth : i / kN);
-      next_b[e] = column < p.n && k < p.k ? ToFloat(b[k * p.b_row + column * p.b_column]) : 0.0f;
-    }
-  };
-  const auto store = [&](int half) {
-#pragma unroll
-    for (int e = 0; e < Size::kLoadsA; ++e) {
-      const int i = thread + e * Size::kThreads;
-      as[half][a_by_k ? i % kDepth : i / kM][a_by_k ? i / kDepth : i % kM] = next_a[e];
-    }
-#pragma unroll
-    for (int e = 0; e < Size::kLoadsB; ++e) {
-      const int i = thread + e * Size::kThreads;
-      bs[half][b_by_k ? i % kDepth : i / kN][b_by_k ? i / kDepth : i % kN] = next_b[e];
-    }
-  };
+  SliceA slice_a(a + at[0], row0, p.m, p.k, p.a_row, p.a_column);
+  SliceB slice_b(b + at[1], column0, p.n, p.k, p.b_column, p.b_row);
   float sum[kRows][kColumns] = {};
-  load(0);
-  store(0);
+  slice_a.Load();
+  slice_b.Load();
+  slice_a.Store(as[0]);
+  slice_b.Store(bs[0]);
   __syncthreads();
   int half = 0;
   for (int k0 = 0; k0 < p.k; k0 += kDepth, half ^= 1) {
     const bool more = k0 + kDepth < p.k;
-    if (more) load(k0 + kDepth);
+    if (more) {
+      slice_a.Load();
+      slice_b.Load();
+    }
 #pragma unroll
     for (int k = 0; k < kDepth; ++k) {
       float x[kRows];
 #pragma unroll
-      for (int i = 0; i < kRows; i += 4) *reinterpret_cast<float4*>(x + i) = *reinterpret_cast<const float4*>(&as[half][k][ty * kRows + i]);
-      const float4 four = *reinterpret_cast<const float4*>(&bs[half][k][tx * kColumns]);
+      for (int i = 0; i < kRows; i += 4)
+        *reinterpret_cast<float4*>(x + i) = *reinterpret_cast<const float4*>(&as[half][k * SliceA::kStride + ty * kRows + i]);
+      const float4 four = *reinterpret_cast<const float4*>(&bs[half][k * SliceB::kStride + tx * kColumns]);
       const float y[kColumns] = {four.x, four.y, four.z, four.w};
 #pragma unroll
       for (int i = 0; i < kRows; ++i)
 #pragma unroll
         for (int j = 0; j < kColumns; ++j) sum[i][j] += x[i] * y[j];
     }
-    if (more) store(half ^ 1);
+    if (more) {
+      slice_a.Store(as[half ^ 1]);
+      slice_b.Store(bs[half ^ 1]);
+    }
     __syncthreads();
   }
+  const int column = column0 + tx * kColumns;
+  if (d == nullptr && p.f.kind == Unary::kIdentity && p.n % kColumns == 0) {
+    if (column >= p.n) return;
 #pragma unroll
-  for (int i = 0; i < kRows; ++i)
-#pragma unroll
-    for (int j = 0; j < kColumns; ++j) {
-      const int row = row0 + ty * kRows + i, column = column0 + tx * kColumns + j;
-      if (row < p.m && column < p.n) Store(p, d, c, blockIdx.z, row, column, sum[i][j]);
+    for (int i = 0; i < kRows; ++i) {
+      const int row = row0 + ty * kRows + i;
+      if (row < p.m) StoreFour(c + (static_cast<int64_t>(blockIdx.z) * p.m + row) * p.n + column, p.alpha, sum[i]);
     }
+    return;
+  }
+  // By way of memory, so that the machine code has all functions once and not for each element.
+  float all[kRows * kColumns];
+#pragma unroll
+  for (int e = 0; e < kRows * kColumns; ++e) all[e] = sum[e / kColumns][e % kColumns];
+#pragma unroll 1
+  for (int e = 0; e < kRows * kColumns; ++e) {
+    const int row = row0 + ty * kRows + e / kColumns;
+    if (row < p.m && column + e % kColumns < p.n) Store(p, d, c, blockIdx.z, row, column + e % kColumns, all[e]);
+  }
 }
 
 // For a few rows: a warp makes one element at a time, and reads B once.
