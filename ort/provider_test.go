@@ -273,6 +273,43 @@ func TestProviderLeavesNodesToTheCPU(t *testing.T) {
 	}
 }
 
+// A batch of nothing gives outputs of nothing, also where an open dimension follows from those that are not zero, which ONNX Runtime's own
+// Reshape refuses unless it has been folded away.
+func TestProviderRunsEmptyBatches(t *testing.T) {
+	library := provider(t)
+	path := model(t, func(g *onnx.Graph) {
+		g.Inputs = []*onnx.ValueInfo{value("x", onnx.Float, "batch", 6)}
+		g.Initializers = []*onnx.Tensor{
+			onnx.NewTensor("w", []int64{3, 3}, []float32{1, 2, 3, 4, 5, 6, 7, 8, 9}),
+			onnx.NewTensor("halves", []int64{3}, []int64{0, -1, 3}), onnx.NewTensor("rows", []int64{2}, []int64{-1, 6}),
+		}
+		g.Nodes = []*onnx.Node{
+			onnx.NewNode("Reshape", []string{"x", "halves"}, []string{"a"}),
+			onnx.NewNode("MatMul", []string{"a", "w"}, []string{"b"}),
+			onnx.NewNode("Softmax", []string{"b"}, []string{"c"}),
+			onnx.NewNode("Reshape", []string{"c", "rows"}, []string{"y"}),
+		}
+		for _, n := range g.Nodes {
+			n.Name = n.OpType + n.Outputs[0]
+		}
+		g.Outputs = []*onnx.ValueInfo{value("b", onnx.Float, "batch", 2, 3), value("y", onnx.Float, "batch", 6)}
+	})
+	want, got := session(t, path, ort.SessionOptions{}), session(t, path, ort.SessionOptions{Provider: library})
+	for range 4 {
+		x := tensor.Of([]float32{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12}, 2, 6)
+		a, b := run(t, want, x), run(t, got, x)
+		for name := range a {
+			if d := distance(t, a[name], b[name]); !(d < 1e-6) {
+				t.Errorf("%s is off by %g", name, d)
+			}
+		}
+		none := run(t, got, tensor.Of([]float32{}, 0, 6))
+		if !slices.Equal(none["b"].Shape, []int64{0, 2, 3}) || !slices.Equal(none["y"].Shape, []int64{0, 6}) {
+			t.Errorf("of nothing: %v and %v", none["b"].Shape, none["y"].Shape)
+		}
+	}
+}
+
 // What the provider takes of ONNX's own tests of single operators, it computes as the CPU does.
 func TestProviderOperators(t *testing.T) {
 	library := provider(t)

@@ -27,17 +27,25 @@ void RunSize(Call& call) {
 void RunReshape(Call& call) {
   const Tensor& x = call.in(0);
   Shape shape = call.Axes(1, "shape");
-  int64_t known = 1;
+  int64_t known = 1;  // but for zeros
+  bool empty = false;
   size_t open = shape.size();
   for (size_t d = 0; d < shape.size(); ++d) {
     if (shape[d] == 0 && call.node.attributes.Int("allowzero", 0) == 0) shape[d] = x.shape.at(d);
     if (shape[d] == -1) {
       open = d;
+    } else if (shape[d] == 0) {
+      empty = true;
     } else {
       known *= shape[d];
     }
   }
-  if (open < shape.size()) shape[open] = known == 0 ? 0 : x.count() / known;
+  if (open < shape.size()) {
+    // Of what is empty either way, the dimensions that are not zero decide.
+    int64_t count = 1;
+    for (int64_t d : x.shape) count *= d == 0 && empty ? 1 : d;
+    shape[open] = count / known;
+  }
   if (Count(shape) != x.count())
     throw std::invalid_argument("Reshape of " + Text(x.shape) + " to " + Text(shape));
   call.View(0, x, shape);
