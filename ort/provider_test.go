@@ -310,6 +310,72 @@ func TestProviderRunsEmptyBatches(t *testing.T) {
 	}
 }
 
+// Elementwise operators in any order, over shapes that are broadcast, of values that are used once, more often or put out, are what they
+// are on the CPU, however the provider joins them.
+func TestProviderJoinsElementwise(t *testing.T) {
+	library := provider(t)
+	for seed := range uint64(60) {
+		rng := rand.New(rand.NewPCG(seed, 11))
+		width := []int64{6, 8, 1, 32}[seed%4]
+		floats := func(count int64) []float32 {
+			v := make([]float32, count)
+			for i := range v {
+				v[i] = float32(rng.NormFloat64())
+			}
+			return v
+		}
+		path := model(t, func(g *onnx.Graph) {
+			g.Inputs = []*onnx.ValueInfo{value("x", onnx.Float, "batch", 4, int(width))}
+			g.Initializers = []*onnx.Tensor{
+				onnx.NewTensor("row", []int64{width}, floats(width)), onnx.NewTensor("column", []int64{4, 1}, floats(4)),
+				onnx.NewTensor("one", []int64{}, floats(1)), onnx.NewTensor("all", []int64{1, 4, width}, floats(4*width)),
+				onnx.NewTensor("truths", []int64{4, 1}, []bool{true, false, false, true}),
+			}
+			// Recent values come up more often, so that there are long chains.
+			values := []string{"row", "column", "one", "all", "x"}
+			pick := func() string { return values[max(rng.IntN(len(values)), rng.IntN(len(values)))] }
+			for i := range 4 + rng.IntN(16) {
+				out := fmt.Sprintf("v%d", i)
+				var n *onnx.Node
+				switch rng.IntN(5) {
+				case 0:
+					n = onnx.NewNode([]string{"Sigmoid", "Tanh", "Neg", "Abs", "Relu", "LeakyRelu", "Elu"}[rng.IntN(7)], []string{pick()}, []string{out})
+				case 1:
+					truth := "truths"
+					if rng.IntN(2) == 0 {
+						truth = out + "nan"
+						g.Nodes = append(g.Nodes, onnx.NewNode("IsNaN", []string{pick()}, []string{truth}))
+						g.Nodes[len(g.Nodes)-1].Name = truth
+					}
+					n = onnx.NewNode("Where", []string{truth, pick(), pick()}, []string{out})
+				default:
+					n = onnx.NewNode([]string{"Add", "Sub", "Mul", "Max", "Min"}[rng.IntN(5)], []string{pick(), pick()}, []string{out})
+				}
+				n.Name = out
+				g.Nodes = append(g.Nodes, n)
+				values = append(values, out)
+			}
+			g.Outputs = []*onnx.ValueInfo{{Name: values[len(values)-1]}, {Name: values[len(values)-3]}}
+			for _, out := range g.Outputs {
+				*out = *value(out.Name, onnx.Float)
+			}
+		})
+		o := ort.SessionOptions{Optimization: ort.OptimizeDisabled}
+		want := session(t, path, o)
+		o.Provider, o.Config = library, map[string]string{"ai.coset.gpu_nodes": "all"}
+		got := session(t, path, o)
+		for range 4 {
+			x := tensor.Of(floats(3*4*width), 3, 4, width)
+			a, b := run(t, want, x), run(t, got, x)
+			for name := range a {
+				if d := distance(t, a[name], b[name]); !(d < 1e-5) {
+					t.Errorf("seed %d: %s is off by %g", seed, name, d)
+				}
+			}
+		}
+	}
+}
+
 // What the provider takes of ONNX's own tests of single operators, it computes as the CPU does.
 func TestProviderOperators(t *testing.T) {
 	library := provider(t)

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <stdexcept>
+#include <type_traits>
 
 #include "launch.h"
 #include "math.h"
@@ -25,33 +26,41 @@ void LaunchUnary(Call& call, const UnaryFunction& f) {
           UnaryKernel<T>{f, call.in(0).data<T>(), y.data<T>()});
 }
 
-template <Unary kind>
-void RunUnary(Call& call) {
+UnaryFunction FunctionOf(const Node& node, Unary kind) {
   UnaryFunction f{kind, 0, 0};
   switch (kind) {
     case Unary::kElu:
-      f.alpha = call.node.attributes.Float("alpha", 1);
+      f.alpha = node.attributes.Float("alpha", 1);
       break;
     case Unary::kHardSigmoid:
-      f.alpha = call.node.attributes.Float("alpha", 0.2f);
-      f.beta = call.node.attributes.Float("beta", 0.5f);
+      f.alpha = node.attributes.Float("alpha", 0.2f);
+      f.beta = node.attributes.Float("beta", 0.5f);
       break;
     case Unary::kLeakyRelu:
-      f.alpha = call.node.attributes.Float("alpha", 0.01f);
+      f.alpha = node.attributes.Float("alpha", 0.01f);
       break;
     case Unary::kQuickGelu:
-      f.alpha = call.node.attributes.Float("alpha", 1.702f);
+      f.alpha = node.attributes.Float("alpha", 1.702f);
+      break;
+    case Unary::kGelu:
+      if (node.attributes.String("approximate", "none") == "tanh") f.kind = Unary::kFastGelu;
       break;
     default:
       break;
   }
-  COSETQ_EP_NUMBERS(call, call.in(0).type, LaunchUnary, call, f)
+  return f;
 }
 
-void RunGelu(Call& call) {
-  const bool tanh = call.node.attributes.String("approximate", "none") == "tanh";
-  const UnaryFunction f{tanh ? Unary::kFastGelu : Unary::kGelu, 0, 0};
-  COSETQ_EP_FLOATS(call, call.in(0).type, LaunchUnary, call, f)
+template <Unary kind>
+void RunUnary(Call& call) {
+  COSETQ_EP_NUMBERS(call, call.in(0).type, LaunchUnary, call, FunctionOf(call.node, kind))
+}
+
+template <Unary kind>
+bool StepOfUnary(const Node& node, Instruction* step) {
+  const UnaryFunction f = FunctionOf(node, kind);
+  *step = {Instruction::kUnary, static_cast<uint8_t>(f.kind), 0, f.alpha, f.beta};
+  return true;
 }
 
 // A limit of Clip: an attribute until version 10, then a scalar input.
@@ -99,6 +108,12 @@ template <Binary kind>
 void RunBinary(Call& call) {
   const Tensor &a = call.in(0), &b = call.in(1);
   Compute(call, kind, a, b, call.Out(0, a.type, BroadcastShape({a.shape, b.shape})));
+}
+
+template <Binary kind>
+bool StepOfBinary(const Node& node, Instruction* step) {
+  *step = {Instruction::kBinary, static_cast<uint8_t>(kind)};
+  return node.inputs.size() == 2;
 }
 
 // One kernel for each type that is read; which one is written is the same for all threads.
@@ -245,6 +260,16 @@ void LaunchIsNaN(Call& call) {
   ForEach(call.stream, y.count(), IsNaNKernel<T>{call.in(0).data<T>(), y.data<bool>()});
 }
 
+bool StepOfIsNaN(const Node&, Instruction* step) {
+  *step = {Instruction::kIsNaN};
+  return true;
+}
+
+bool StepOfWhere(const Node&, Instruction* step) {
+  *step = {Instruction::kSelect};
+  return true;
+}
+
 void RunIsNaN(Call& call) { COSETQ_EP_FLOATS(call, call.in(0).type, LaunchIsNaN, call) }
 
 template <typename T>
@@ -305,50 +330,68 @@ std::string CheckPow(const Graph& graph, const Node& node) {
 }  // namespace
 
 std::vector<Operator> ElementwiseOperators() {
-  std::vector<Operator> all = {
-      {"Abs", RunUnary<Unary::kAbs>, {kNumbers}},
-      {"Neg", RunUnary<Unary::kNeg>, {kNumbers}},
-      {"Relu", RunUnary<Unary::kRelu>, {kNumbers}},
-      {"Sign", RunUnary<Unary::kSign>, {kNumbers}},
-      {"Ceil", RunUnary<Unary::kCeil>, {kFloats}},
-      {"Cos", RunUnary<Unary::kCos>, {kFloats}},
-      {"Elu", RunUnary<Unary::kElu>, {kFloats}},
-      {"Erf", RunUnary<Unary::kErf>, {kFloats}},
-      {"Exp", RunUnary<Unary::kExp>, {kFloats}},
-      {"Floor", RunUnary<Unary::kFloor>, {kFloats}},
-      {"HardSigmoid", RunUnary<Unary::kHardSigmoid>, {kFloats}},
-      {"HardSwish", RunUnary<Unary::kHardSwish>, {kFloats}},
-      {"LeakyRelu", RunUnary<Unary::kLeakyRelu>, {kFloats}},
-      {"Log", RunUnary<Unary::kLog>, {kFloats}},
-      {"Reciprocal", RunUnary<Unary::kReciprocal>, {kFloats}},
-      {"Round", RunUnary<Unary::kRound>, {kFloats}},
-      {"Sigmoid", RunUnary<Unary::kSigmoid>, {kFloats}},
-      {"Sin", RunUnary<Unary::kSin>, {kFloats}},
-      {"Softplus", RunUnary<Unary::kSoftplus>, {kFloats}},
-      {"Sqrt", RunUnary<Unary::kSqrt>, {kFloats}},
-      {"Tanh", RunUnary<Unary::kTanh>, {kFloats}},
-      {"Gelu", RunGelu, {kFloats}},
-      {"Clip", RunClip, {kFloats}, 6},
-      {"Not", RunNot, {kBool}},
-      {"IsNaN", RunIsNaN, {kFloats}},
-      {"Where", RunWhere, {kBool, kAny}},
-      {"PRelu", RunBinary<Binary::kPRelu>, {kFloats}},
-      {"Max", RunVariadic<Binary::kMax>, {kNumbers}},
-      {"Min", RunVariadic<Binary::kMin>, {kNumbers}},
-      {"Sum", RunVariadic<Binary::kAdd>, {kFloats}},
-  };
-  const auto add = [&](Operator op, const char* domain, auto check) {
+  std::vector<Operator> all = {{"Clip", RunClip, {kFloats}, 6}, {"Not", RunNot, {kBool}}};
+  const auto add = [&](Operator op, const char* domain = "", decltype(Operator::check) check = nullptr) {
     op.domain = domain;
     op.check = check;
     all.push_back(op);
   };
+  const auto unary = [&](const char* name, auto kind, TypeSet types, const char* domain = "") {
+    Operator op{name, RunUnary<decltype(kind)::value>, {types}};
+    op.step = StepOfUnary<decltype(kind)::value>;
+    add(op, domain);
+  };
+  const auto binary = [&](const char* name, auto kind, auto run, TypeSet types, decltype(Operator::check) check, const char* domain = "") {
+    Operator op{name, run, {types}};
+    op.step = StepOfBinary<decltype(kind)::value>;
+    add(op, domain, check);
+  };
+#define COSETQ_EP_UNARY(kind) std::integral_constant<Unary, Unary::kind>()
+#define COSETQ_EP_BINARY(kind) std::integral_constant<Binary, Binary::kind>()
+  unary("Abs", COSETQ_EP_UNARY(kAbs), kNumbers);
+  unary("Neg", COSETQ_EP_UNARY(kNeg), kNumbers);
+  unary("Relu", COSETQ_EP_UNARY(kRelu), kNumbers);
+  unary("Sign", COSETQ_EP_UNARY(kSign), kNumbers);
+  unary("Ceil", COSETQ_EP_UNARY(kCeil), kFloats);
+  unary("Cos", COSETQ_EP_UNARY(kCos), kFloats);
+  unary("Elu", COSETQ_EP_UNARY(kElu), kFloats);
+  unary("Erf", COSETQ_EP_UNARY(kErf), kFloats);
+  unary("Exp", COSETQ_EP_UNARY(kExp), kFloats);
+  unary("Floor", COSETQ_EP_UNARY(kFloor), kFloats);
+  unary("Gelu", COSETQ_EP_UNARY(kGelu), kFloats);
+  unary("HardSigmoid", COSETQ_EP_UNARY(kHardSigmoid), kFloats);
+  unary("HardSwish", COSETQ_EP_UNARY(kHardSwish), kFloats);
+  unary("LeakyRelu", COSETQ_EP_UNARY(kLeakyRelu), kFloats);
+  unary("Log", COSETQ_EP_UNARY(kLog), kFloats);
+  unary("Reciprocal", COSETQ_EP_UNARY(kReciprocal), kFloats);
+  unary("Round", COSETQ_EP_UNARY(kRound), kFloats);
+  unary("Sigmoid", COSETQ_EP_UNARY(kSigmoid), kFloats);
+  unary("Sin", COSETQ_EP_UNARY(kSin), kFloats);
+  unary("Softplus", COSETQ_EP_UNARY(kSoftplus), kFloats);
+  unary("Sqrt", COSETQ_EP_UNARY(kSqrt), kFloats);
+  unary("Tanh", COSETQ_EP_UNARY(kTanh), kFloats);
+  unary("Gelu", COSETQ_EP_UNARY(kGelu), kFloats, "com.microsoft");
+  unary("FastGelu", COSETQ_EP_UNARY(kFastGelu), kFloats, "com.microsoft");
+  unary("QuickGelu", COSETQ_EP_UNARY(kQuickGelu), kFloats, "com.microsoft");
+  binary("Add", COSETQ_EP_BINARY(kAdd), RunBinary<Binary::kAdd>, kNumbers, CheckBroadcast);
+  binary("Sub", COSETQ_EP_BINARY(kSub), RunBinary<Binary::kSub>, kNumbers, CheckBroadcast);
+  binary("Mul", COSETQ_EP_BINARY(kMul), RunBinary<Binary::kMul>, kNumbers, CheckBroadcast);
+  binary("Div", COSETQ_EP_BINARY(kDiv), RunBinary<Binary::kDiv>, kNumbers, CheckBroadcast);
+  binary("Pow", COSETQ_EP_BINARY(kPow), RunPow, kNumbers, CheckPow);
+  binary("Mod", COSETQ_EP_BINARY(kMod), RunBinary<Binary::kMod>, kNumbers, CheckMod);
+  binary("PRelu", COSETQ_EP_BINARY(kPRelu), RunBinary<Binary::kPRelu>, kFloats, nullptr);
+  binary("Max", COSETQ_EP_BINARY(kMax), RunVariadic<Binary::kMax>, kNumbers, nullptr);
+  binary("Min", COSETQ_EP_BINARY(kMin), RunVariadic<Binary::kMin>, kNumbers, nullptr);
+  binary("Sum", COSETQ_EP_BINARY(kAdd), RunVariadic<Binary::kAdd>, kFloats, nullptr);
+  binary("BiasGelu", COSETQ_EP_BINARY(kBiasGelu), RunBinary<Binary::kBiasGelu>, kFloats, nullptr, "com.microsoft");
+#undef COSETQ_EP_UNARY
+#undef COSETQ_EP_BINARY
+  Operator where{"Where", RunWhere, {kBool, kAny}}, is_nan{"IsNaN", RunIsNaN, {kFloats}};
+  where.step = StepOfWhere;
+  is_nan.step = StepOfIsNaN;
+  add(where);
+  add(is_nan);
   add({"Cast", RunCast, {kAny & ~Set(Type::kUint16)}}, "", CheckCast);
-  add({"Mod", RunBinary<Binary::kMod>, {kNumbers}}, "", CheckMod);
-  add({"Add", RunBinary<Binary::kAdd>, {kNumbers}}, "", CheckBroadcast);
-  add({"Sub", RunBinary<Binary::kSub>, {kNumbers}}, "", CheckBroadcast);
-  add({"Mul", RunBinary<Binary::kMul>, {kNumbers}}, "", CheckBroadcast);
-  add({"Div", RunBinary<Binary::kDiv>, {kNumbers}}, "", CheckBroadcast);
-  add({"Pow", RunPow, {kNumbers}}, "", CheckPow);
   add({"Equal", RunRelation<Relation::kEqual>, {kNumbers | kBool}}, "", CheckBroadcast);
   add({"Less", RunRelation<Relation::kLess>, {kNumbers}}, "", CheckBroadcast);
   add({"Greater", RunRelation<Relation::kGreater>, {kNumbers}}, "", CheckBroadcast);
@@ -357,10 +400,6 @@ std::vector<Operator> ElementwiseOperators() {
   add({"And", RunLogic<Logic::kAnd>, {kBool}}, "", CheckBroadcast);
   add({"Or", RunLogic<Logic::kOr>, {kBool}}, "", CheckBroadcast);
   add({"Xor", RunLogic<Logic::kXor>, {kBool}}, "", CheckBroadcast);
-  add({"Gelu", RunUnary<Unary::kGelu>, {kFloats}}, "com.microsoft", nullptr);
-  add({"FastGelu", RunUnary<Unary::kFastGelu>, {kFloats}}, "com.microsoft", nullptr);
-  add({"QuickGelu", RunUnary<Unary::kQuickGelu>, {kFloats}}, "com.microsoft", nullptr);
-  add({"BiasGelu", RunBinary<Binary::kBiasGelu>, {kFloats}}, "com.microsoft", nullptr);
   return all;
 }
 

@@ -31,7 +31,10 @@ COSETQ_HD inline float Apply(const UnaryFunction& f, float x) {
   switch (f.kind) {
     case Unary::kAbs: return fabsf(x);
     case Unary::kCeil: return ceilf(x);
-    case Unary::kClip: return x < f.alpha ? f.alpha : x > f.beta ? f.beta : x;
+    case Unary::kClip: {  // to the upper limit where it is the lower one; NaN stays
+      const float above = x < f.alpha ? f.alpha : x;
+      return above > f.beta ? f.beta : above;
+    }
     case Unary::kCos: return cosf(x);
     case Unary::kElu: return x < 0 ? f.alpha * expm1f(x) : x;
     case Unary::kErf: return erff(x);

@@ -73,6 +73,7 @@ class Program {
   class Execution;
 
   void Place();
+  void Fuse();
   void ReadConstants(const Settings& settings);
   void FindLastUses();
   Memory& Recall(const std::vector<Tensor>& inputs);
@@ -81,6 +82,7 @@ class Program {
   void Repeat(const Recording& recording, Stream& stream, const std::vector<Tensor>& inputs, const MakeOutput& make_output);
 
   Graph graph_;
+  std::list<Node> chained_;  // nodes in place of several of the graph's
   std::vector<Step> steps_;
   std::vector<Slot> constants_;     // by value
   std::vector<bool> fixed_;         // by value

@@ -1,0 +1,287 @@
+#include "chain.h"
+
+#include <algorithm>
+
+#include "launch.h"
+#include "operator.h"
+
+namespace cosetq::ep {
+namespace {
+
+constexpr int kOperands = static_cast<int>(Chain::kMaxOperands), kDepth = Chain::kMaxDepth;
+
+// How the elements of an operand that follow each other in the result lie.
+enum class Run : uint8_t { kStrided, kRepeated, kVector };
+
+template <int kRun>
+struct alignas(sizeof(float) * kRun) Elements {
+  float of[kRun];
+};
+
+template <typename T>
+struct ChainKernel {
+  // As they lie in memory.
+  template <int kRun>
+  struct alignas(sizeof(T) * kRun) Vector {
+    T of[kRun];
+  };
+
+  int count, inputs, rank;
+  uint32_t steps[Chain::kMaxSteps];  // kind, which and operand, from the lowest byte on
+  struct {
+    float alpha, beta;
+  } parameters[Chain::kMaxSteps];
+  const void* operands[kOperands];
+  bool truths[kOperands];  // operands of bool
+  Run runs[kOperands];
+  Layout<Chain::kMaxOperands> layout;
+  T* y;
+
+  // kRun elements from a place on, all within the last dimension.
+  template <int kRun>
+  COSETQ_HD void Evaluate(int place) const {
+    int index[kMaxRank] = {};
+    int rest = place;
+COSETQ_UNROLL
+    for (int d = 0; d < kMaxRank; ++d) {
+      if (d == rank) break;
+      const int next = d + 1 == rank ? 0 : layout.by[d].Of(rest);
+      index[d] = rest - next * layout.dims[d];
+      rest = next;
+    }
+    // All operands before the first step, so that none waits for another. They and the stack, of which the first is the top, stay in
+    // registers: as places that a step picks at run time a thread would have them in memory.
+    Elements<kRun> loaded[kOperands] = {}, stack[kDepth] = {};
+COSETQ_UNROLL
+    for (int i = 0; i < kOperands; ++i) {
+      if (i == inputs) break;
+      int offset = 0;
+COSETQ_UNROLL
+      for (int d = 0; d < kMaxRank; ++d) {
+        if (d == rank) break;
+        offset += index[d] * layout.strides[i][d];
+      }
+      loaded[i] = Load<kRun>(i, offset);
+    }
+    Elements<kRun>& top = stack[0];
+    for (int s = 0; s < count; ++s) {
+      const uint32_t step = steps[s];
+      const uint32_t kind = step & 255;
+      const int which = step >> 8 & 255, operand = step >> 16;
+      // In the order of how often they come: a jump to one of many places takes longer than to ask for some.
+      if (kind == Instruction::kBinaryWithOperand) {
+        Elements<kRun> second = {};
+        Pick(loaded, operand, second);
+        ApplyBinary(which, top, second, top);
+      } else if (kind == Instruction::kLoad) {
+COSETQ_UNROLL
+        for (int i = kDepth - 1; i > 0; --i) stack[i] = stack[i - 1];
+        Pick(loaded, operand, top);
+      } else if (kind == Instruction::kUnary) {
+        ApplyUnary(which, parameters[s].alpha, parameters[s].beta, top);
+      } else if (kind == Instruction::kBinary) {
+        ApplyBinary(which, stack[1], top, top);
+        Drop(stack);
+      } else if (kind == Instruction::kIsNaN) {
+        Each<kRun>([&](int e) { top.of[e] = top.of[e] != top.of[e] ? 1.0f : 0.0f; });
+      } else {
+        Each<kRun>([&](int e) { top.of[e] = stack[2].of[e] != 0 ? stack[1].of[e] : top.of[e]; });
+        Drop(stack);
+        Drop(stack);
+      }
+    }
+    StoreRun<kRun>(place, top);
+  }
+
+  COSETQ_HD void operator()(int place) const { Evaluate<1>(place); }
+
+ private:
+  template <int kRun, typename F>
+  COSETQ_HD static void Each(const F& f) {
+COSETQ_UNROLL
+    for (int e = 0; e < kRun; ++e) f(e);
+  }
+
+  template <int kRun>
+  COSETQ_HD static void Pick(const Elements<kRun> (&from)[kOperands], int which, Elements<kRun>& to) {
+COSETQ_UNROLL
+    for (int i = 0; i < kOperands; ++i) {
+      if (i == which) to = from[i];
+    }
+  }
+
+  // Takes out what is below the top.
+  template <int kRun>
+  COSETQ_HD static void Drop(Elements<kRun> (&stack)[kDepth]) {
+COSETQ_UNROLL
+    for (int i = 1; i + 1 < kDepth; ++i) stack[i] = stack[i + 1];
+  }
+
+  // Applies one of the commonest functions as a constant, so that not every element looks for it. False if it is another.
+  template <typename Kind, Kind... kinds, typename F>
+  COSETQ_HD static bool Known(Kind kind, const F& apply) {
+    return ((kind == kinds && (apply(kinds), true)) || ...);
+  }
+
+  template <int kRun>
+  COSETQ_HD static void ApplyUnary(int which, float alpha, float beta, Elements<kRun>& x) {
+    const auto kind = static_cast<Unary>(which);
+    const auto apply = [&](Unary of) { Each<kRun>([&](int e) { x.of[e] = Apply(UnaryFunction{of, alpha, beta}, x.of[e]); }); };
+    if (!Known<Unary, Unary::kNeg, Unary::kSigmoid, Unary::kSqrt, Unary::kReciprocal>(kind, apply)) apply(kind);
+  }
+
+  template <int kRun>
+  COSETQ_HD static void ApplyBinary(int which, const Elements<kRun> a, const Elements<kRun> b, Elements<kRun>& y) {
+    const auto kind = static_cast<Binary>(which);
+    const auto apply = [&](Binary of) { Each<kRun>([&](int e) { y.of[e] = Apply(of, a.of[e], b.of[e]); }); };
+    if (!Known<Binary, Binary::kAdd, Binary::kMul, Binary::kSub, Binary::kDiv>(kind, apply)) apply(kind);
+  }
+
+  template <int kRun>
+  COSETQ_HD Elements<kRun> Load(int which, int offset) const {
+    Elements<kRun> to;
+    const int stride = layout.strides[which][0];
+    if (truths[which]) {
+      const bool* x = static_cast<const bool*>(operands[which]) + offset;
+      Each<kRun>([&](int e) { to.of[e] = x[e * stride] ? 1.0f : 0.0f; });
+      return to;
+    }
+    const T* x = static_cast<const T*>(operands[which]) + offset;
+    if (kRun > 1 && runs[which] == Run::kRepeated) {
+      const float one = ToFloat(*x);
+      Each<kRun>([&](int e) { to.of[e] = one; });
+    } else if (kRun > 1 && runs[which] == Run::kVector) {
+      const Vector<kRun> vector = *reinterpret_cast<const Vector<kRun>*>(x);
+      Each<kRun>([&](int e) { to.of[e] = ToFloat(vector.of[e]); });
+    } else {
+      Each<kRun>([&](int e) { to.of[e] = ToFloat(x[e * stride]); });
+    }
+    return to;
+  }
+
+  template <int kRun>
+  COSETQ_HD void StoreRun(int place, const Elements<kRun>& from) const {
+    Vector<kRun> vector;
+    Each<kRun>([&](int e) { vector.of[e] = FromFloat<T>(from.of[e]); });
+    *reinterpret_cast<Vector<kRun>*>(y + place) = vector;
+  }
+};
+
+constexpr int kRunLength = 4;
+
+#ifdef __CUDACC__
+// The steps are read where the parameters are, which a copy for each thread would not be.
+template <typename T, int kRun>
+__global__ void __launch_bounds__(kThreads) RunChain(const __grid_constant__ ChainKernel<T> f, int count) {
+  const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (i < count) f.template Evaluate<kRun>(static_cast<int>(i) * kRun);
+}
+#endif
+
+class ChainState : public State {
+ public:
+  explicit ChainState(std::vector<Instruction> chain_steps) : steps(std::move(chain_steps)) {}
+  const std::vector<Instruction> steps;
+};
+
+template <typename T>
+void Launch(Call& call, const Tensor& y) {
+  const auto& steps = static_cast<const ChainState&>(*call.state).steps;
+  ChainKernel<T> f = {};
+  f.count = static_cast<int>(steps.size());
+  for (size_t s = 0; s < steps.size(); ++s) {
+    f.steps[s] = static_cast<uint32_t>(steps[s].kind) | static_cast<uint32_t>(steps[s].which) << 8 | static_cast<uint32_t>(steps[s].operand) << 16;
+    f.parameters[s] = {steps[s].alpha, steps[s].beta};
+  }
+  std::array<Shape, Chain::kMaxOperands> strides;
+  strides.fill(Shape(y.shape.size(), 0));
+  for (size_t i = 0; i < call.inputs(); ++i) strides[i] = BroadcastStrides(call.in(i).shape, y.shape);
+  f.layout = MakeLayout<Chain::kMaxOperands>(y.shape, strides);
+  f.inputs = static_cast<int>(call.inputs());
+  f.rank = f.layout.rank;
+  f.y = y.data<T>();
+  for (size_t i = 0; i < call.inputs(); ++i) {
+    f.operands[i] = call.in(i).data();
+    f.truths[i] = call.in(i).type == Type::kBool;
+    const int* own = f.layout.strides[i];
+    const bool vector = own[0] == 1 && reinterpret_cast<uintptr_t>(f.operands[i]) % (sizeof(T) * kRunLength) == 0 &&
+                        std::all_of(own + 1, own + f.rank, [](int stride) { return stride % kRunLength == 0; });
+    f.runs[i] = own[0] == 0 ? Run::kRepeated : vector ? Run::kVector : Run::kStrided;
+  }
+#ifdef __CUDACC__
+  if (!call.stream.on_host()) {
+    const int count = CheckedCount(y.count());
+    const auto launch = [&](auto kernel, int elements) {
+      kernel<<<(elements - 1) / kThreads + 1, kThreads, 0, static_cast<cudaStream_t>(call.stream.handle())>>>(f, elements);
+    };
+    if (f.layout.dims[0] % kRunLength == 0 && reinterpret_cast<uintptr_t>(f.y) % (sizeof(T) * kRunLength) == 0) {
+      launch(RunChain<T, kRunLength>, count / kRunLength);
+    } else {
+      launch(RunChain<T, 1>, count);
+    }
+    CheckLaunch();
+    return;
+  }
+#endif
+  ForEach(call.stream, y.count(), f);
+}
+
+void Run(Call& call) {
+  std::vector<Shape> shapes;
+  Type type = Type::kNone;
+  for (size_t i = 0; i < call.inputs(); ++i) {
+    shapes.push_back(call.in(i).shape);
+    if (call.in(i).type != Type::kBool) type = call.in(i).type;
+  }
+  const Tensor y = call.Out(0, type, BroadcastShape(shapes));
+  if (y.count() == 0) return;
+  COSETQ_EP_FLOATS(call, type, Launch, call, y)
+}
+
+}  // namespace
+
+bool Chain::Fits() const {
+  int depth = 0, most = 0;
+  for (const Instruction& step : steps) most = std::max(most, depth += 1 - step.takes());
+  return steps.size() <= kMaxSteps && operands.size() <= kMaxOperands && most <= kMaxDepth;
+}
+
+uint8_t Chain::Operand(int value) {
+  const auto at = std::find(operands.begin(), operands.end(), value) - operands.begin();
+  if (at == static_cast<std::ptrdiff_t>(operands.size())) operands.push_back(value);
+  return static_cast<uint8_t>(at);
+}
+
+bool Chain::Push(const Chain& other) {
+  for (Instruction step : other.steps) {
+    if (step.has_operand()) step.operand = Operand(other.operands[step.operand]);
+    steps.push_back(step);
+  }
+  return Fits();
+}
+
+bool Chain::Push(int operand) {
+  Instruction load;
+  load.operand = Operand(operand);
+  steps.push_back(load);
+  return Fits();
+}
+
+bool Chain::Take(const Instruction& step) {
+  if (step.kind == Instruction::kBinary && steps.back().kind == Instruction::kLoad) {
+    Instruction& last = steps.back();
+    last = {Instruction::kBinaryWithOperand, step.which, last.operand};
+  } else {
+    steps.push_back(step);
+  }
+  return Fits();
+}
+
+const Operator& ChainOperator() {
+  static const Operator* chain = new Operator{"", Run, {kFloats | kBool}};
+  return *chain;
+}
+
+std::unique_ptr<State> ChainStateOf(std::vector<Instruction> steps) { return std::make_unique<ChainState>(std::move(steps)); }
+
+}  // namespace cosetq::ep

@@ -1,0 +1,92 @@
+#include <optional>
+
+#include "chain.h"
+#include "program.h"
+
+namespace cosetq::ep {
+
+// Makes one step of elementwise ones each of which alone uses what the one before it gives.
+void Program::Fuse() {
+  struct Candidate {
+    Chain chain;
+    Type type;                  // of all numbers in it
+    std::vector<size_t> taken;  // steps that it stands for, beside the last
+  };
+  std::vector<int> uses(graph_.values.size(), 0), producer(graph_.values.size(), -1);
+  for (const Step& step : steps_) {
+    for (int v : step.node->inputs) {
+      if (v >= 0) ++uses[static_cast<size_t>(v)];
+    }
+  }
+  for (int v : graph_.outputs) uses[static_cast<size_t>(v)] += 2;
+
+  const auto type_of = [&](int v) { return graph_.values[static_cast<size_t>(v)].type; };
+  // The type of the numbers that a step takes one element at a time, kNone if it is another kind of step.
+  const auto elementwise = [&](const Step& step, Instruction* instruction) {
+    const Node& node = *step.node;
+    if (step.fixed || step.on_host || step.op->step == nullptr || node.outputs.size() != 1 || !step.op->step(node, instruction) ||
+        instruction->takes() != static_cast<int>(node.inputs.size()))
+      return Type::kNone;
+    Type type = Type::kNone;
+    for (size_t i = 0; i < node.inputs.size(); ++i) {
+      if (node.inputs[i] < 0) return Type::kNone;
+      if (instruction->kind == Instruction::kSelect && i == 0) continue;
+      const Type own = type_of(node.inputs[i]);
+      if (type != Type::kNone && own != type) return Type::kNone;
+      type = own;
+    }
+    const bool truth = instruction->kind == Instruction::kIsNaN;
+    if ((Set(type) & kFloats) == 0 || (!truth && type_of(node.outputs[0]) != type)) return Type::kNone;
+    return type;
+  };
+
+  std::vector<std::optional<Candidate>> candidates(steps_.size());
+  std::vector<bool> gone(steps_.size(), false);
+  for (size_t s = 0; s < steps_.size(); ++s) {
+    const Node& node = *steps_[s].node;
+    for (int v : node.outputs) {
+      if (v >= 0) producer[static_cast<size_t>(v)] = static_cast<int>(s);
+    }
+    Instruction instruction;
+    const Type type = elementwise(steps_[s], &instruction);
+    if (type == Type::kNone) continue;
+    Candidate candidate{{}, type, {}};
+    bool fits = true;
+    for (int v : node.inputs) {
+      const int from = producer[static_cast<size_t>(v)];
+      Chain longer = candidate.chain;
+      if (from >= 0 && uses[static_cast<size_t>(v)] == 1 && candidates[static_cast<size_t>(from)] &&
+          candidates[static_cast<size_t>(from)]->type == type && longer.Push(candidates[static_cast<size_t>(from)]->chain)) {
+        candidate.chain = longer;
+        candidate.taken.push_back(static_cast<size_t>(from));
+      } else {
+        fits = fits && candidate.chain.Push(v);
+      }
+    }
+    if (!fits || !candidate.chain.Take(instruction)) {
+      candidate = {{}, type, {}};
+      for (int v : node.inputs) candidate.chain.Push(v);
+      candidate.chain.Take(instruction);
+    }
+    for (size_t taken : candidate.taken) gone[taken] = true;
+    candidates[s] = std::move(candidate);
+  }
+
+  std::vector<Step> left;
+  for (size_t s = 0; s < steps_.size(); ++s) {
+    if (gone[s]) continue;
+    Step& step = steps_[s];
+    // A truth is no number that a chain can end with.
+    if (candidates[s] && type_of(step.node->outputs[0]) != Type::kBool) {
+      Node& node = chained_.emplace_back(*step.node);
+      node.inputs = candidates[s]->chain.operands;
+      step.node = &node;
+      step.op = &ChainOperator();
+      step.state = ChainStateOf(candidates[s]->chain.steps);
+    }
+    left.push_back(std::move(step));
+  }
+  steps_ = std::move(left);
+}
+
+}  // namespace cosetq::ep
