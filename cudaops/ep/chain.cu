@@ -13,11 +13,6 @@ constexpr int kOperands = static_cast<int>(Chain::kMaxOperands), kDepth = Chain:
 // How the elements of an operand that follow each other in the result lie.
 enum class Run : uint8_t { kStrided, kRepeated, kVector };
 
-template <int kRun>
-struct alignas(sizeof(float) * kRun) Elements {
-  float of[kRun];
-};
-
 template <typename T>
 struct ChainKernel {
   // As they lie in memory.
@@ -27,10 +22,7 @@ struct ChainKernel {
   };
 
   int count, inputs, rank;
-  uint32_t steps[Chain::kMaxSteps];  // kind, which and operand, from the lowest byte on
-  struct {
-    float alpha, beta;
-  } parameters[Chain::kMaxSteps];
+  Instruction steps[Chain::kMaxSteps];
   const void* operands[kOperands];
   bool truths[kOperands];  // operands of bool
   Run runs[kOperands];
@@ -51,7 +43,7 @@ COSETQ_UNROLL
     }
     // All operands before the first step, so that none waits for another. They and the stack, of which the first is the top, stay in
     // registers: as places that a step picks at run time a thread would have them in memory.
-    Elements<kRun> loaded[kOperands] = {}, stack[kDepth] = {};
+    float loaded[kOperands][kRun] = {}, stack[kDepth][kRun] = {};
 COSETQ_UNROLL
     for (int i = 0; i < kOperands; ++i) {
       if (i == inputs) break;
@@ -61,33 +53,26 @@ COSETQ_UNROLL
         if (d == rank) break;
         offset += index[d] * layout.strides[i][d];
       }
-      loaded[i] = Load<kRun>(i, offset);
+      Load<kRun>(i, offset, loaded[i]);
     }
-    Elements<kRun>& top = stack[0];
+    float(&top)[kRun] = stack[0];
     for (int s = 0; s < count; ++s) {
-      const uint32_t step = steps[s];
-      const uint32_t kind = step & 255;
-      const int which = step >> 8 & 255, operand = step >> 16;
-      // In the order of how often they come: a jump to one of many places takes longer than to ask for some.
-      if (kind == Instruction::kBinaryWithOperand) {
-        Elements<kRun> second = {};
-        Pick(loaded, operand, second);
-        ApplyBinary(which, top, second, top);
-      } else if (kind == Instruction::kLoad) {
+      const Instruction step = steps[s];  // a copy: of a reference the compiler makes an index into loaded, which is memory then
+      if (step.kind == Instruction::kLoad) {
+        Push<kRun>(stack);
 COSETQ_UNROLL
-        for (int i = kDepth - 1; i > 0; --i) stack[i] = stack[i - 1];
-        Pick(loaded, operand, top);
-      } else if (kind == Instruction::kUnary) {
-        ApplyUnary(which, parameters[s].alpha, parameters[s].beta, top);
-      } else if (kind == Instruction::kBinary) {
-        ApplyBinary(which, stack[1], top, top);
-        Drop(stack);
-      } else if (kind == Instruction::kIsNaN) {
-        Each<kRun>([&](int e) { top.of[e] = top.of[e] != top.of[e] ? 1.0f : 0.0f; });
+        for (int i = 0; i < kOperands; ++i) Each<kRun>([&](int e) { top[e] = step.which == i ? loaded[i][e] : top[e]; });
+      } else if (step.kind == Instruction::kUnary) {
+        ApplyUnary<kRun>(step, top);
+      } else if (step.kind == Instruction::kBinary) {
+        ApplyBinary<kRun>(static_cast<Binary>(step.which), stack[1], top);
+        Drop<kRun>(stack);
+      } else if (step.kind == Instruction::kIsNaN) {
+        Each<kRun>([&](int e) { top[e] = top[e] != top[e] ? 1.0f : 0.0f; });
       } else {
-        Each<kRun>([&](int e) { top.of[e] = stack[2].of[e] != 0 ? stack[1].of[e] : top.of[e]; });
-        Drop(stack);
-        Drop(stack);
+        Each<kRun>([&](int e) { top[e] = stack[2][e] != 0 ? stack[1][e] : top[e]; });
+        Drop<kRun>(stack);
+        Drop<kRun>(stack);
       }
     }
     StoreRun<kRun>(place, top);
@@ -102,19 +87,18 @@ COSETQ_UNROLL
     for (int e = 0; e < kRun; ++e) f(e);
   }
 
+  // Makes room for a top.
   template <int kRun>
-  COSETQ_HD static void Pick(const Elements<kRun> (&from)[kOperands], int which, Elements<kRun>& to) {
+  COSETQ_HD static void Push(float (&stack)[kDepth][kRun]) {
 COSETQ_UNROLL
-    for (int i = 0; i < kOperands; ++i) {
-      if (i == which) to = from[i];
-    }
+    for (int i = kDepth - 1; i > 0; --i) Each<kRun>([&](int e) { stack[i][e] = stack[i - 1][e]; });
   }
 
   // Takes out what is below the top.
   template <int kRun>
-  COSETQ_HD static void Drop(Elements<kRun> (&stack)[kDepth]) {
+  COSETQ_HD static void Drop(float (&stack)[kDepth][kRun]) {
 COSETQ_UNROLL
-    for (int i = 1; i + 1 < kDepth; ++i) stack[i] = stack[i + 1];
+    for (int i = 1; i + 1 < kDepth; ++i) Each<kRun>([&](int e) { stack[i][e] = stack[i + 1][e]; });
   }
 
   // Applies one of the commonest functions as a constant, so that not every element looks for it. False if it is another.
@@ -124,45 +108,43 @@ COSETQ_UNROLL
   }
 
   template <int kRun>
-  COSETQ_HD static void ApplyUnary(int which, float alpha, float beta, Elements<kRun>& x) {
-    const auto kind = static_cast<Unary>(which);
-    const auto apply = [&](Unary of) { Each<kRun>([&](int e) { x.of[e] = Apply(UnaryFunction{of, alpha, beta}, x.of[e]); }); };
+  COSETQ_HD static void ApplyUnary(const Instruction& step, float (&x)[kRun]) {
+    const auto kind = static_cast<Unary>(step.which);
+    const auto apply = [&](Unary of) { Each<kRun>([&](int e) { x[e] = Apply(UnaryFunction{of, step.alpha, step.beta}, x[e]); }); };
     if (!Known<Unary, Unary::kNeg, Unary::kSigmoid, Unary::kSqrt, Unary::kReciprocal>(kind, apply)) apply(kind);
   }
 
+  // Of a and b, to b.
   template <int kRun>
-  COSETQ_HD static void ApplyBinary(int which, const Elements<kRun> a, const Elements<kRun> b, Elements<kRun>& y) {
-    const auto kind = static_cast<Binary>(which);
-    const auto apply = [&](Binary of) { Each<kRun>([&](int e) { y.of[e] = Apply(of, a.of[e], b.of[e]); }); };
+  COSETQ_HD static void ApplyBinary(Binary kind, const float (&a)[kRun], float (&b)[kRun]) {
+    const auto apply = [&](Binary of) { Each<kRun>([&](int e) { b[e] = Apply(of, a[e], b[e]); }); };
     if (!Known<Binary, Binary::kAdd, Binary::kMul, Binary::kSub, Binary::kDiv>(kind, apply)) apply(kind);
   }
 
   template <int kRun>
-  COSETQ_HD Elements<kRun> Load(int which, int offset) const {
-    Elements<kRun> to;
+  COSETQ_HD void Load(int which, int offset, float (&to)[kRun]) const {
     const int stride = layout.strides[which][0];
     if (truths[which]) {
       const bool* x = static_cast<const bool*>(operands[which]) + offset;
-      Each<kRun>([&](int e) { to.of[e] = x[e * stride] ? 1.0f : 0.0f; });
-      return to;
+      Each<kRun>([&](int e) { to[e] = x[e * stride] ? 1.0f : 0.0f; });
+      return;
     }
     const T* x = static_cast<const T*>(operands[which]) + offset;
     if (kRun > 1 && runs[which] == Run::kRepeated) {
       const float one = ToFloat(*x);
-      Each<kRun>([&](int e) { to.of[e] = one; });
+      Each<kRun>([&](int e) { to[e] = one; });
     } else if (kRun > 1 && runs[which] == Run::kVector) {
       const Vector<kRun> vector = *reinterpret_cast<const Vector<kRun>*>(x);
-      Each<kRun>([&](int e) { to.of[e] = ToFloat(vector.of[e]); });
+      Each<kRun>([&](int e) { to[e] = ToFloat(vector.of[e]); });
     } else {
-      Each<kRun>([&](int e) { to.of[e] = ToFloat(x[e * stride]); });
+      Each<kRun>([&](int e) { to[e] = ToFloat(x[e * stride]); });
     }
-    return to;
   }
 
   template <int kRun>
-  COSETQ_HD void StoreRun(int place, const Elements<kRun>& from) const {
+  COSETQ_HD void StoreRun(int place, const float (&from)[kRun]) const {
     Vector<kRun> vector;
-    Each<kRun>([&](int e) { vector.of[e] = FromFloat<T>(from.of[e]); });
+    Each<kRun>([&](int e) { vector.of[e] = FromFloat<T>(from[e]); });
     *reinterpret_cast<Vector<kRun>*>(y + place) = vector;
   }
 };
@@ -189,10 +171,7 @@ void Launch(Call& call, const Tensor& y) {
   const auto& steps = static_cast<const ChainState&>(*call.state).steps;
   ChainKernel<T> f = {};
   f.count = static_cast<int>(steps.size());
-  for (size_t s = 0; s < steps.size(); ++s) {
-    f.steps[s] = static_cast<uint32_t>(steps[s].kind) | static_cast<uint32_t>(steps[s].which) << 8 | static_cast<uint32_t>(steps[s].operand) << 16;
-    f.parameters[s] = {steps[s].alpha, steps[s].beta};
-  }
+  std::copy(steps.begin(), steps.end(), f.steps);
   std::array<Shape, Chain::kMaxOperands> strides;
   strides.fill(Shape(y.shape.size(), 0));
   for (size_t i = 0; i < call.inputs(); ++i) strides[i] = BroadcastStrides(call.in(i).shape, y.shape);
@@ -254,7 +233,7 @@ uint8_t Chain::Operand(int value) {
 
 bool Chain::Push(const Chain& other) {
   for (Instruction step : other.steps) {
-    if (step.has_operand()) step.operand = Operand(other.operands[step.operand]);
+    if (step.kind == Instruction::kLoad) step.which = Operand(other.operands[step.which]);
     steps.push_back(step);
   }
   return Fits();
@@ -262,18 +241,13 @@ bool Chain::Push(const Chain& other) {
 
 bool Chain::Push(int operand) {
   Instruction load;
-  load.operand = Operand(operand);
+  load.which = Operand(operand);
   steps.push_back(load);
   return Fits();
 }
 
 bool Chain::Take(const Instruction& step) {
-  if (step.kind == Instruction::kBinary && steps.back().kind == Instruction::kLoad) {
-    Instruction& last = steps.back();
-    last = {Instruction::kBinaryWithOperand, step.which, last.operand};
-  } else {
-    steps.push_back(step);
-  }
+  steps.push_back(step);
   return Fits();
 }
 

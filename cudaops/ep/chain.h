@@ -13,13 +13,11 @@ namespace cosetq::ep {
 
 // A step of a machine that holds values in a stack. Operands are pushed; other steps replace what they take, the first of it deepest.
 struct Instruction {
-  enum Kind : uint8_t { kLoad, kUnary, kBinary, kBinaryWithOperand, kIsNaN, kSelect };
+  enum Kind : uint8_t { kLoad, kUnary, kBinary, kIsNaN, kSelect };
   Kind kind = kLoad;
-  uint8_t which = 0;    // of Unary or of Binary
-  uint8_t operand = 0;  // that is pushed, or the second of a function of two
+  uint8_t which = 0;  // of the operands, of Unary or of Binary
   float alpha = 0, beta = 0;
 
-  bool has_operand() const { return kind == kLoad || kind == kBinaryWithOperand; }
   int takes() const { return kind == kLoad ? 0 : kind == kBinary ? 2 : kind == kSelect ? 3 : 1; }
 };
 

@@ -59,7 +59,7 @@ void RunUnary(Call& call) {
 template <Unary kind>
 bool StepOfUnary(const Node& node, Instruction* step) {
   const UnaryFunction f = FunctionOf(node, kind);
-  *step = {Instruction::kUnary, static_cast<uint8_t>(f.kind), 0, f.alpha, f.beta};
+  *step = {Instruction::kUnary, static_cast<uint8_t>(f.kind), f.alpha, f.beta};
   return true;
 }
 
