@@ -391,6 +391,11 @@ void Program::Run(Stream& stream, const std::vector<Tensor>& inputs, const MakeO
     }
     ++runs;
   } catch (...) {
+    try {
+      backend::SynchronizeDevice();  // what was launched uses the memory
+    } catch (const DeviceError&) {
+      // the first error says more
+    }
     memories_.pop_front();
     throw;
   }
