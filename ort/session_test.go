@@ -46,7 +46,13 @@ func value(name string, dt onnx.DataType, dims ...any) *onnx.ValueInfo {
 // model writes a model with one float input x [batch,3] and returns its path.
 func model(t testing.TB, build func(g *onnx.Graph)) string {
 	t.Helper()
-	m := onnx.NewModel(8, 17, "test")
+	return modelOf(t, 17, build)
+}
+
+// modelOf is model with a version of ONNX's operators.
+func modelOf(t testing.TB, opset int64, build func(g *onnx.Graph)) string {
+	t.Helper()
+	m := onnx.NewModel(8, opset, "test")
 	m.Graph.Inputs = []*onnx.ValueInfo{value("x", onnx.Float, "batch", 3)}
 	build(m.Graph)
 	data, err := m.Marshal()

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstdint>
 #include <string>
+#include <type_traits>
 
 #include "backend.h"
 #include "scalar.h"
@@ -20,9 +21,10 @@ struct Block {
   __device__ int thread() const { return threadIdx.x; }
   __device__ int threads() const { return blockDim.x; }
 
-  template <typename Combine>
-  __device__ float Reduce(float x, float neutral, Combine combine) const {
-    __shared__ float partial[32];
+  // V is float or int64_t.
+  template <typename V, typename Combine>
+  __device__ V Reduce(V x, std::common_type_t<V> neutral, Combine combine) const {
+    __shared__ V partial[32];
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     for (int offset = 16; offset > 0; offset /= 2)
       x = combine(x, __shfl_xor_sync(0xffffffffu, x, offset));
@@ -39,8 +41,8 @@ struct Block {
   COSETQ_HD int thread() const { return 0; }
   COSETQ_HD int threads() const { return 1; }
 
-  template <typename Combine>
-  COSETQ_HD float Reduce(float x, float, Combine) const {
+  template <typename V, typename Combine>
+  COSETQ_HD V Reduce(V x, std::common_type_t<V>, Combine) const {
     return x;
   }
 #endif

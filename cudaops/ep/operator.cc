@@ -21,7 +21,7 @@ const Table& Operators() {
     auto* all = new Table;
     for (auto list : {ElementwiseOperators, MovementOperators, IndexOperators, ShapeOperators,
                       ReductionOperators, NormalizationOperators, MatrixOperators,
-                      ConvolutionOperators, LinearOperators}) {
+                      ConvolutionOperators, AttentionOperators, LinearOperators}) {
       for (Operator& op : list()) {
         auto key = std::make_pair(std::string(op.domain), std::string(op.name));
         all->emplace(std::move(key), std::move(op));

@@ -101,6 +101,7 @@ std::vector<Operator> ReductionOperators();
 std::vector<Operator> NormalizationOperators();
 std::vector<Operator> MatrixOperators();
 std::vector<Operator> ConvolutionOperators();
+std::vector<Operator> AttentionOperators();
 std::vector<Operator> LinearOperators();
 
 [[noreturn]] void ThrowType(const Call& call, Type type);

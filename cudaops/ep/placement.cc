@@ -1,7 +1,9 @@
 #include "placement.h"
 
 #include <algorithm>
+#include <climits>
 #include <map>
+#include <set>
 
 #include "operator.h"
 
@@ -12,34 +14,54 @@ namespace cosetq::ep {
 // fused.
 Placement Place(const Graph& graph, bool all) {
   Placement out;
-  std::vector<int> ready(graph.values.size(), 0);  // by value: the stage of the node that makes it
-  std::map<int, std::vector<size_t>> parts;
   for (const Node& node : graph.nodes) out.refusals.push_back(Refusal(graph, node));
-  for (size_t i = 0; i < graph.nodes.size(); ++i) {
+  const size_t count = graph.nodes.size();
+  const auto odd = [&](size_t i) { return out.refusals[i].empty() ? 0 : 1; };
+  std::vector<int> stage(count), ready(graph.values.size(), 0);  // by value: the stage of the node that makes it
+  std::set<int> worth;
+  for (size_t i = 0; i < count; ++i) {
     const Node& node = graph.nodes[i];
-    const int odd = out.refusals[i].empty() ? 0 : 1;
-    int stage = odd;
+    stage[i] = odd(i);
     for (const auto* list : {&node.inputs, &node.implicit}) {
       for (int v : *list) {
         if (v < 0) continue;
         const int from = ready[static_cast<size_t>(v)];
-        stage = std::max(stage, from + (from % 2 != odd));
+        stage[i] = std::max(stage[i], from + (from % 2 != odd(i)));
       }
     }
     for (int v : node.outputs) {
-      if (v >= 0) ready[static_cast<size_t>(v)] = stage;
+      if (v >= 0) ready[static_cast<size_t>(v)] = stage[i];
     }
-    if (odd == 0) parts[stage].push_back(i);
+    if (odd(i) == 0 && (all || FindOperator(node.domain, node.op)->heavy)) worth.insert(stage[i]);
   }
-  for (auto& [stage, nodes] : parts) {
-    const bool worth = all || std::any_of(nodes.begin(), nodes.end(), [&](size_t i) {
-      return FindOperator(graph.nodes[i].domain, graph.nodes[i].op)->heavy;
-    });
-    if (worth) {
-      out.parts.push_back(std::move(nodes));
-    } else {
-      for (size_t i : nodes) out.refusals[i] = "not worth the way to the GPU: no product of matrices beside it";
+  // What would be left out goes along with those that use it, where it can: shapes and lengths that a later part asks for.
+  constexpr int kNever = INT_MAX;
+  std::vector<int> wanted(graph.values.size(), kNever);  // by value: the first stage that uses it
+  std::map<int, std::vector<size_t>> parts;
+  for (size_t i = count; i-- > 0;) {
+    const Node& node = graph.nodes[i];
+    if (odd(i) == 0 && worth.count(stage[i]) == 0) {
+      int latest = kNever;
+      for (int v : node.outputs) {
+        if (v >= 0) latest = std::min(latest, wanted[static_cast<size_t>(v)]);
+      }
+      if (latest != kNever) stage[i] = latest / 2 * 2;
     }
+    for (const auto* list : {&node.inputs, &node.implicit}) {
+      for (int v : *list) {
+        if (v >= 0) wanted[static_cast<size_t>(v)] = std::min(wanted[static_cast<size_t>(v)], stage[i]);
+      }
+    }
+    if (odd(i) != 0) continue;
+    if (worth.count(stage[i]) != 0) {
+      parts[stage[i]].push_back(i);
+    } else {
+      out.refusals[i] = "not worth the way to the GPU: no product of matrices beside it";
+    }
+  }
+  for (auto& [unused, nodes] : parts) {
+    std::reverse(nodes.begin(), nodes.end());
+    out.parts.push_back(std::move(nodes));
   }
   return out;
 }

@@ -11,18 +11,19 @@ namespace {
 
 enum class Reduce { kL1, kL2, kMax, kMean, kMin, kProd, kSum, kSumSquare };
 
-template <typename T>
-struct ReduceKernel {
-  Reduce kind;
-  Layout<1> kept, reduced;
-  int n;  // elements reduced to one
-  const T* x;
-  T* y;
+// What a combination begins with.
+COSETQ_HD float First(Reduce kind, float) { return kind == Reduce::kMax ? -INFINITY : kind == Reduce::kMin ? INFINITY : kind == Reduce::kProd ? 1.0f : 0.0f; }
+COSETQ_HD int64_t First(Reduce kind, int64_t) { return kind == Reduce::kMax ? INT64_MIN : kind == Reduce::kMin ? INT64_MAX : kind == Reduce::kProd ? 1 : 0; }
 
-  COSETQ_HD float First() const {
-    return kind == Reduce::kMax ? -INFINITY : kind == Reduce::kMin ? INFINITY : kind == Reduce::kProd ? 1.0f : 0.0f;
-  }
-  COSETQ_HD float Combine(float a, float b) const {
+COSETQ_HD float Finish(Reduce kind, float total, int n) {
+  return kind == Reduce::kMean ? total / static_cast<float>(n) : kind == Reduce::kL2 ? sqrtf(total) : total;
+}
+COSETQ_HD int64_t Finish(Reduce, int64_t total, int) { return total; }
+
+template <typename V>
+struct Combination {
+  Reduce kind;
+  COSETQ_HD V operator()(V a, V b) const {
     switch (kind) {
       case Reduce::kMax: return Apply(Binary::kMax, a, b);
       case Reduce::kMin: return Apply(Binary::kMin, a, b);
@@ -30,26 +31,32 @@ struct ReduceKernel {
       default: return a + b;
     }
   }
+};
+
+template <typename T>
+struct ReduceKernel {
+  using V = decltype(Wide(T()));  // float or int64_t
+
+  Reduce kind;
+  Layout<1> kept, reduced;
+  int n;  // elements reduced to one
+  const T* x;
+  T* y;
+
   COSETQ_HD void operator()(const Block& block, int i) const {
     int first[1], at[1];
     kept.At(i, first);
-    float total = First();
+    const Combination<V> combine{kind};
+    V total = First(kind, V());
     for (int k = block.thread(); k < n; k += block.threads()) {
       reduced.At(k, at);
-      float value = ToFloat(x[first[0] + at[0]]);
-      if (kind == Reduce::kL1) value = fabsf(value);
+      V value = Wide(x[first[0] + at[0]]);
+      if (kind == Reduce::kL1) value = Apply(UnaryFunction{Unary::kAbs}, value);
       if (kind == Reduce::kL2 || kind == Reduce::kSumSquare) value *= value;
-      total = Combine(total, value);
+      total = combine(total, value);
     }
-    const ReduceKernel& self = *this;
-    struct Both {
-      const ReduceKernel& kernel;
-      COSETQ_HD float operator()(float a, float b) const { return kernel.Combine(a, b); }
-    };
-    total = block.Reduce(total, First(), Both{self});
-    if (kind == Reduce::kMean) total /= static_cast<float>(n);
-    if (kind == Reduce::kL2) total = sqrtf(total);
-    if (block.thread() == 0) y[i] = FromFloat<T>(total);
+    total = block.Reduce(total, First(kind, V()), combine);
+    if (block.thread() == 0) y[i] = Narrow<T>(Finish(kind, total, n));
   }
 };
 
@@ -79,7 +86,7 @@ void LaunchReduce(Call& call, Reduce kind) {
 
 template <Reduce kind>
 void RunReduce(Call& call) {
-  COSETQ_EP_FLOATS(call, call.in(0).type, LaunchReduce, call, kind)
+  COSETQ_EP_NUMBERS(call, call.in(0).type, LaunchReduce, call, kind)
 }
 
 // One thread looks at one line.
@@ -129,14 +136,14 @@ void RunArg(Call& call) {
 
 std::vector<Operator> ReductionOperators() {
   return {
-      {"ReduceL1", RunReduce<Reduce::kL1>, {kFloats, kIndices}, 2},
+      {"ReduceL1", RunReduce<Reduce::kL1>, {kNumbers, kIndices}, 2},
       {"ReduceL2", RunReduce<Reduce::kL2>, {kFloats, kIndices}, 2},
-      {"ReduceMax", RunReduce<Reduce::kMax>, {kFloats, kIndices}, 2},
+      {"ReduceMax", RunReduce<Reduce::kMax>, {kNumbers, kIndices}, 2},
       {"ReduceMean", RunReduce<Reduce::kMean>, {kFloats, kIndices}, 2},
-      {"ReduceMin", RunReduce<Reduce::kMin>, {kFloats, kIndices}, 2},
-      {"ReduceProd", RunReduce<Reduce::kProd>, {kFloats, kIndices}, 2},
-      {"ReduceSum", RunReduce<Reduce::kSum>, {kFloats, kIndices}, 2},
-      {"ReduceSumSquare", RunReduce<Reduce::kSumSquare>, {kFloats, kIndices}, 2},
+      {"ReduceMin", RunReduce<Reduce::kMin>, {kNumbers, kIndices}, 2},
+      {"ReduceProd", RunReduce<Reduce::kProd>, {kNumbers, kIndices}, 2},
+      {"ReduceSum", RunReduce<Reduce::kSum>, {kNumbers, kIndices}, 2},
+      {"ReduceSumSquare", RunReduce<Reduce::kSumSquare>, {kNumbers, kIndices}, 2},
       {"ArgMax", RunArg<true>, {kFloats}},
       {"ArgMin", RunArg<false>, {kFloats}},
   };

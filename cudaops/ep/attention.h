@@ -1,0 +1,80 @@
+// Attention of queries over keys and values, and what is done to those first.
+
+#ifndef COSETQ_EP_ATTENTION_H_
+#define COSETQ_EP_ATTENTION_H_
+
+#include "operator.h"
+
+namespace cosetq::ep {
+
+// Where the numbers of a head at a token begin: elements from one batch, head and token to the next. Those of a head lie together.
+struct Places {
+  int64_t batch = 0, head = 0, token = 0;
+
+  static Places ByHead(int64_t heads, int64_t tokens, int64_t width) { return {heads * tokens * width, tokens * width, width}; }
+  static Places ByToken(int64_t heads, int64_t tokens, int64_t width) { return {heads * tokens * width, width, heads * width}; }
+};
+
+// How many tokens there are of each batch: as many as there is room for, unless one of these is given.
+struct Lengths {
+  const int32_t* last = nullptr;   // [batches] the last one
+  const int64_t* count = nullptr;  // [batches]
+};
+
+// softmax(mask(scale q k^T)) v. All of one type, float or float16; sums are float.
+struct Attention {
+  int batches = 0, heads = 0, kv_heads = 0, queries = 0, keys = 0;
+  int width = 0, value_width = 0;  // of a head
+  const void *q = nullptr, *k = nullptr, *v = nullptr;
+  void* y = nullptr;
+  Places q_at, k_at, v_at, y_at;
+  float scale = 1, cap = 0;     // scores become cap * tanh(score / cap), unless cap is 0
+  bool mask_before_cap = false;
+  Lengths lengths;              // of the keys
+  bool causal = false;          // a query sees no key after its own
+  int past = 0;                 // keys ahead of the first query's, -1 for all that the batch has more than queries
+  int window = 0;               // a query sees that many keys up to its own, unless 0
+  enum { kNone, kAdd, kKeep, kPadding } mask_kind = kNone;
+  const void* mask = nullptr;   // kAdd: of the tensors' type; kKeep: bool; kPadding: int32, 0 adds the filter
+  Places mask_at;               // "token" is a query; keys lie together
+  int mask_keys = 0;            // those that follow are hidden
+  float filter = 0;
+  const void* sink = nullptr;   // [heads]: a score beside those of the keys, without a value
+  bool zero_sink = false;       // such a score of 0
+};
+
+// The widest head that the GPU's kernel takes.
+constexpr int kMaxHeadWidth = 256;
+
+void Attend(Call& call, Type type, const Attention& a);
+
+// What becomes of the queries, keys or values of a call before they are used: new tokens get a bias, or are turned by the angle of their
+// position, and follow those of the past.
+struct Arranged {
+  const void* from = nullptr;  // null where there is nothing to do
+  Places from_at;
+  void* to = nullptr;          // [batches, heads, room, width]
+  int heads = 0, width = 0, added = 0, room = 0;
+  bool cache = false;          // new tokens follow those of the past, else they are all there is
+  const void* past = nullptr;  // [batches, heads, past_room, width]; may be where the result is
+  int past_room = 0;
+  const void* bias = nullptr;  // [heads * width]
+  bool turned = false;
+};
+
+struct Arrangement {
+  int batches = 0;
+  Arranged parts[3];
+  Lengths lengths;  // with the new tokens; without them the past is full
+  bool prompt = false;  // there is no past
+  const void *cosine = nullptr, *sine = nullptr;  // [positions, turned / 2]
+  const int64_t* position = nullptr;              // [batches, added], or null for one after the other
+  int positions = 0, turned = 0;
+  bool interleaved = false;
+};
+
+void Arrange(Stream& stream, Type type, const Arrangement& a);
+
+}  // namespace cosetq::ep
+
+#endif  // COSETQ_EP_ATTENTION_H_
