@@ -70,8 +70,8 @@ cuda: setup-cuda ## build the library of GPU kernels and its tests
 bench-cuda: ## time the GPU kernels beside cuBLAS: docs/benchmarks.md's GPU table; needs a GPU and PyTorch
 	+@$(cuda) bench
 
-cuda-test: setup-cuda ## test the GPU kernels; skips where there is no GPU
-	+@$(stage) "GPU kernels" $(cuda) check
+cuda-test: setup-cuda ## build the GPU kernels and what times them, and test them; skips the tests where there is no GPU
+	+@$(stage) "GPU kernels" $(cuda) check workbench workbench_for=hopper
 
 setup-node: tools-present ## fetch ONNX Runtime for JavaScript into build/node, with which those snippets are tested
 	@$(GO) run ./scripts/setup node

@@ -40,8 +40,10 @@ cpu_parts := weight form rotation encode_create
 objects := $(out)/cuda
 library_objects := $(parts:%=$(objects)/%.o) $(cpu_parts:%=$(objects)/cpu/%.o)
 
-.PHONY: all check sanitize bench clean
+.PHONY: all workbench check sanitize bench clean
 all: $(out)/libcosetq_cuda.so $(objects)/cosetq_cuda_test
+# The variants that are timed; workbench_for=hopper translates them for Hopper alone, in half the time.
+workbench: $(objects)/workbench
 
 # The assembler says no more than "info" when it has the products of a warp group wait for each other, which makes a kernel slower.
 # And a kernel that is to wait for the one ahead of it (overlap.h) does not, without a word, in code that was translated for Ampere.
@@ -100,7 +102,7 @@ $(objects)/test/%.o: $(here)/test/%.cu
 $(objects)/bench/%.o: $(here)/bench/%.cu
 	@mkdir -p $(@D)
 	$(compiling)
-	$(quiet)$(NVCC) $(flags) $(targets_small) -I$(ops)/test -MMD -MP -c $< -o $@
+	$(quiet)$(NVCC) $(flags) $(if $(filter hopper,$(workbench_for)),,$(ampere)) $(hopper) -I$(ops)/test -MMD -MP -c $< -o $@
 
 $(out)/libcosetq_cuda.so: $(here)/src/exports.map $(library_objects)
 	$(linking)

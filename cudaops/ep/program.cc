@@ -326,12 +326,18 @@ void Program::Record(Memory& memory, const std::vector<Tensor>& inputs) {
   };
   try {
     auto recording = std::make_unique<Recording>();
-    for (const Tensor& input : inputs) recording->inputs.push_back(own(input.type, input.shape));
-    recording->outputs.resize(graph_.outputs.size());
+    for (size_t i = 0; i < inputs.size(); ++i) {
+      const bool stays = !memory.moves && inputs[i].data() == memory.last.inputs[i].data();
+      recording->inputs_stay.push_back(stays);
+      recording->ends.inputs.push_back(stays ? memory.last.inputs[i] : own(inputs[i].type, inputs[i].shape));
+    }
+    recording->ends.outputs.resize(graph_.outputs.size());
+    recording->outputs_stay.assign(graph_.outputs.size(), !memory.moves);
     backend::BeginRecording(recorder_->handle());
     try {
-      Enqueue(memory, *recorder_, recording->inputs, [&](size_t i, const Shape& shape) {
-        return recording->outputs[i] = own(graph_.values[static_cast<size_t>(graph_.outputs[i])].type, shape);
+      Enqueue(memory, *recorder_, recording->ends.inputs, [&](size_t i, const Shape& shape) {
+        const Type type = graph_.values[static_cast<size_t>(graph_.outputs[i])].type;
+        return recording->ends.outputs[i] = memory.moves ? own(type, shape) : memory.last.outputs[i];
       });
     } catch (...) {
       try {
@@ -343,7 +349,7 @@ void Program::Record(Memory& memory, const std::vector<Tensor>& inputs) {
     }
     recording->work.reset(backend::EndRecording(recorder_->handle()), backend::DestroyRecording);
     // The arena has it for the next recording, and keeps it.
-    for (auto* tensors : {&recording->inputs, &recording->outputs}) {
+    for (auto* tensors : {&recording->ends.inputs, &recording->ends.outputs}) {
       for (Tensor& tensor : *tensors) tensor.buffer = Buffer::Borrowed(tensor.data());
     }
     memory.recording = std::move(recording);
@@ -357,36 +363,65 @@ void Program::Record(Memory& memory, const std::vector<Tensor>& inputs) {
   }
 }
 
-void Program::Repeat(const Recording& recording, Stream& stream, const std::vector<Tensor>& inputs, const MakeOutput& make_output) {
+// False, and nothing is done, if inputs or outputs are not where the recording has them.
+bool Program::Repeat(const Recording& recording, Stream& stream, const std::vector<Tensor>& inputs, const MakeOutput& make_output) {
+  std::vector<Tensor> outputs;
+  for (size_t i = 0; i < recording.ends.outputs.size(); ++i) {
+    outputs.push_back(make_output(i, recording.ends.outputs[i].shape));
+    if (recording.outputs_stay[i] && outputs[i].data() != recording.ends.outputs[i].data()) return false;
+  }
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    if (recording.inputs_stay[i] && inputs[i].data() != recording.ends.inputs[i].data()) return false;
+  }
   if (last_repeat_ == nullptr) {
     last_repeat_.reset(backend::CreateEvent(), backend::DestroyEvent);
   } else {
     backend::WaitOnStream(last_repeat_.get(), stream.handle());
   }
-  for (size_t i = 0; i < inputs.size(); ++i) stream.Copy(recording.inputs[i].data(), inputs[i].data(), inputs[i].bytes());
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    if (!recording.inputs_stay[i]) stream.Copy(recording.ends.inputs[i].data(), inputs[i].data(), inputs[i].bytes());
+  }
   backend::Repeat(recording.work.get(), stream.handle());
-  for (size_t i = 0; i < recording.outputs.size(); ++i) {
-    const Tensor& from = recording.outputs[i];
-    stream.Copy(make_output(i, from.shape).data(), from.data(), from.bytes());
+  for (size_t i = 0; i < outputs.size(); ++i) {
+    if (!recording.outputs_stay[i]) stream.Copy(outputs[i].data(), recording.ends.outputs[i].data(), outputs[i].bytes());
   }
   backend::Record(last_repeat_.get(), stream.handle());
   ++repeats;
+  return true;
 }
 
 void Program::Run(Stream& stream, const std::vector<Tensor>& inputs, const MakeOutput& make_output) {
   std::lock_guard<std::mutex> lock(mutex_);
   Memory& memory = Recall(inputs);
-  try {
+  const auto record = [&] {
     if (memory.recording == nullptr && recordable_ && memory.runs >= kRunsBeforeRecording && memory.attempts < kAttempts)
       Record(memory, inputs);
-    if (memory.recording != nullptr) {
-      Repeat(*memory.recording, stream, inputs, make_output);
-    } else {
-      Enqueue(memory, stream, inputs, make_output);
+  };
+  const auto repeat = [&] { return memory.recording != nullptr && Repeat(*memory.recording, stream, inputs, make_output); };
+  try {
+    record();
+    bool done = repeat();
+    if (!done && memory.recording != nullptr) {
+      backend::SynchronizeDevice();  // it may still be under way
+      memory.recording = nullptr;
+      memory.moves = true;
+      record();
+      done = repeat();
+    }
+    if (!done) {
+      Ends ends;
+      for (const Tensor& input : inputs) ends.inputs.push_back({input.type, input.shape, Buffer::Borrowed(input.data())});
+      ends.outputs.resize(graph_.outputs.size());
+      Enqueue(memory, stream, inputs, [&](size_t i, const Shape& shape) {
+        const Tensor output = make_output(i, shape);
+        ends.outputs[i] = {output.type, output.shape, Buffer::Borrowed(output.data())};
+        return output;
+      });
       if (!memory.complete) {
         backend::Synchronize(stream.handle());  // other streams may use what was made
         memory.complete = true;
       }
+      memory.last = std::move(ends);
       ++memory.runs;
     }
     ++runs;

@@ -55,10 +55,16 @@ class Program {
     Shape shape;
     std::shared_ptr<Buffer> host, device;
   };
-  // A run of one set of input shapes as one piece of work, which is launched in a few microseconds where every kernel of its own takes
-  // that. Its memory is that of the recorder, shared with all others: only one of them runs at a time.
-  struct Recording {
+  // Where the inputs and outputs of a run are.
+  struct Ends {
     std::vector<Tensor> inputs, outputs;
+  };
+  // A run of one set of input shapes as one piece of work, which is launched in a few microseconds where every kernel of its own takes
+  // that. Its memory is that of the recorder, shared with all others: only one of them runs at a time. Inputs and outputs that are where
+  // they were in the runs before, as those are that a program binds once, are used there; others are copied.
+  struct Recording {
+    Ends ends;
+    std::vector<bool> inputs_stay, outputs_stay;
     std::shared_ptr<void> work;
   };
   // What is kept for one set of input shapes.
@@ -67,6 +73,8 @@ class Program {
     std::vector<Slot> slots;  // of the fixed values, by value
     bool complete = false;
     int runs = 0, attempts = 0;  // runs without a recording, once complete, and attempts to record one
+    Ends last;                   // of the last of these runs, without owning them
+    bool moves = false;          // inputs and outputs are not where they were
     std::unique_ptr<Recording> recording;
   };
   class StepCall;
@@ -79,7 +87,7 @@ class Program {
   Memory& Recall(const std::vector<Tensor>& inputs);
   void Enqueue(Memory& memory, Stream& stream, const std::vector<Tensor>& inputs, const MakeOutput& make_output);
   void Record(Memory& memory, const std::vector<Tensor>& inputs);
-  void Repeat(const Recording& recording, Stream& stream, const std::vector<Tensor>& inputs, const MakeOutput& make_output);
+  bool Repeat(const Recording& recording, Stream& stream, const std::vector<Tensor>& inputs, const MakeOutput& make_output);
 
   Graph graph_;
   std::list<Node> chained_;  // nodes in place of several of the graph's
