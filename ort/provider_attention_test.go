@@ -5,9 +5,14 @@ package ort_test
 import (
 	"context"
 	"fmt"
+	"maps"
 	"math/rand/v2"
+	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 
+	"github.com/cosetq/cosetq/models"
 	"github.com/cosetq/cosetq/onnx"
 	"github.com/cosetq/cosetq/ort"
 	"github.com/cosetq/cosetq/tensor"
@@ -156,7 +161,9 @@ func (c *attentionCase) multiHead() {
 			}
 			return c.add("padding", tensor.Of(keep, c.batches, total))
 		}),
-		c.optional(masked == 2, func() string { return c.floats("score_bias", c.oneOf(1, c.batches), c.oneOf(1, c.heads), c.queries, total) }),
+		c.optional(masked == 2, func() string {
+			return c.floats("score_bias", c.oneOf(1, c.batches), c.oneOf(1, c.heads), c.queries, total)
+		}),
 		c.optional(c.past > 0, func() string { return c.floats("past_key", c.batches, c.heads, c.past, c.width) }),
 		c.optional(c.past > 0, func() string { return c.floats("past_value", c.batches, c.heads, c.past, c.width) })}
 	if c.past > 0 {
@@ -215,7 +222,9 @@ func (c *attentionCase) groupQuery() {
 			}
 			return c.add("positions", tensor.Of(positions, c.batches, c.queries))
 		}),
-		c.optional(c.coin(), func() string { return c.floats("score_bias", c.oneOf(1, c.batches), c.oneOf(1, c.heads), c.queries, total) }),
+		c.optional(c.coin(), func() string {
+			return c.floats("score_bias", c.oneOf(1, c.batches), c.oneOf(1, c.heads), c.queries, total)
+		}),
 	}
 	if c.coin() {
 		c.node.Inputs = append(c.node.Inputs, c.optional(c.coin(), func() string { return c.floats("sink", c.heads) }))
@@ -322,7 +331,9 @@ func growCaches(t *testing.T, first string) {
 		t.Fatal(err)
 	}
 	const heads, kv, width, prompt, tokens = 4, 2, 16, 5, 24
-	ints := func(name string, v int64) *onnx.Attribute { return &onnx.Attribute{Name: name, Type: onnx.AttrInt, I: v} }
+	ints := func(name string, v int64) *onnx.Attribute {
+		return &onnx.Attribute{Name: name, Type: onnx.AttrInt, I: v}
+	}
 	path := model(t, func(g *onnx.Graph) {
 		cache := []any{"batch", kv, "past", width}
 		g.Inputs = []*onnx.ValueInfo{value("x", onnx.Float, "batch", "tokens", (heads+2*kv)*width), value("mask", onnx.Int64, "batch", "total"),
@@ -385,5 +396,88 @@ func growCaches(t *testing.T, first string) {
 	}
 	if n := after.Downloads - before.Downloads; n != 0 {
 		t.Errorf("%d copies to the host in the middle of the graph", n)
+	}
+}
+
+// A language model writes on in a cache that has room for more tokens, in float and in float16, as it does on the CPU: all of its nodes are
+// on the device, and runs after the prompt's have the same shapes.
+func TestProviderRunsDecoders(t *testing.T) {
+	library := provider(t)
+	about, err := ort.OpenProvider(library)
+	if err != nil {
+		t.Fatal(err)
+	}
+	device, err := about.Device()
+	if err != nil {
+		t.Fatal(err)
+	}
+	const room, prompt, steps, batch = 80, 9, 6, 2
+	for _, half := range []bool{false, true} {
+		c := models.Decoder{Layers: 2, Width: 64, Heads: 4, CacheHeads: 2, Network: 96, Vocabulary: 50, Tokens: room, Half: half, Seed: 3}
+		path := filepath.Join(t.TempDir(), "decoder.onnx")
+		if _, err := c.ONNX().Save(path, onnx.SaveOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		limit := 2e-5
+		if half {
+			limit = 1e-2
+		}
+		want, got := session(t, path, ort.SessionOptions{}), session(t, path, ort.SessionOptions{Provider: library})
+		before := about.Traffic()
+		empty := map[string]*tensor.Tensor{}
+		for _, s := range want.Inputs() {
+			if len(s.Shape) == 4 {
+				if empty[s.Name], err = tensor.New(s.Type, batch, s.Shape[1].Size, room, s.Shape[3].Size); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		caches := [2]map[string]*tensor.Tensor{empty, empty}
+		for step := range int64(1 + steps) {
+			inputs, mask := map[string]*tensor.Tensor{}, make([]int64, batch*room)
+			for i := range mask {
+				if int64(i%room) < prompt+step {
+					mask[i] = 1
+				}
+			}
+			inputs["attention_mask"] = tensor.Of(mask, batch, room)
+			tokens := int64(1)
+			if step == 0 { // the mask is as long as the prompt, by which attention knows one
+				tokens = prompt
+				inputs["attention_mask"] = tensor.Of(slices.Repeat([]int64{1}, batch*prompt), batch, prompt)
+			}
+			ids := make([]int64, batch*tokens)
+			for i := range ids {
+				ids[i] = (int64(i)*7 + step*5) % 50
+			}
+			inputs["input_ids"] = tensor.Of(ids, batch, tokens)
+			var outputs [2]map[string]*tensor.Tensor
+			for i, s := range []*ort.Session{want, got} {
+				maps.Copy(inputs, caches[i])
+				if outputs[i], err = s.Run(context.Background(), inputs); err != nil {
+					t.Fatal(err)
+				}
+				caches[i] = map[string]*tensor.Tensor{}
+				for name, x := range outputs[i] {
+					if layer, ok := strings.CutPrefix(name, "present."); ok {
+						caches[i]["past_key_values."+layer] = x
+					}
+				}
+			}
+			for name, x := range outputs[0] {
+				if d := distance(t, x, outputs[1][name]); !(d < limit) {
+					t.Errorf("half %v, step %d: %s is off by %g", half, step, name, d)
+				}
+			}
+		}
+		if runs := about.Traffic().Runs - before.Runs; runs != 1+steps {
+			t.Errorf("%d of %d runs on the device", runs, 1+steps)
+		}
+		if n := about.Traffic().Downloads - before.Downloads; n != 0 {
+			t.Errorf("%d copies to the host in the middle of the graph", n)
+		}
+		if repeats := about.Traffic().Repeats - before.Repeats; (repeats > 0) != (device != "host") {
+			t.Errorf("on %s %d runs repeated a recording", device, repeats)
+		}
 	}
 }

@@ -75,7 +75,7 @@ ort_include ?= $(shell cd $(ops) && $(GO) list -m -f '{{.Dir}}' github.com/yalue
 $(objects)/ep/%.o: $(provider)/%.cu
 	@mkdir -p $(@D)
 	$(compiling)
-	$(quiet)$(NVCC) $(flags) $(both) -isystem $(ort_include) -MMD -MP -c $< -o $@
+	$(quiet)$(NVCC) $(flags) $(ampere) $(hopper) -isystem $(ort_include) -MMD -MP -c $< -o $@
 
 $(objects)/ep/%.o: $(provider)/%.cc
 	@mkdir -p $(@D)

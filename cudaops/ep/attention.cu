@@ -3,9 +3,6 @@
 
 #include "attention.h"
 
-#include <algorithm>
-#include <vector>
-
 #include "launch.h"
 
 namespace cosetq::ep {
@@ -56,38 +53,47 @@ struct Rules {
 // exp(x - largest), where nothing has been seen as long as the largest is -infinity.
 COSETQ_HD float Weight(float x, float largest) { return x == -INFINITY ? 0 : expf(x - largest); }
 
+// A block makes one row of the result from all of its scores, which wait in memory: on the host, and for heads that are too wide for the
+// kernel below.
 template <typename T>
-void AttendOnHost(const Attention& a) {
-  const Rules<T> rules{a};
-  std::vector<float> scores(static_cast<size_t>(a.keys)), sums(static_cast<size_t>(a.value_width));
-  for (int b = 0; b < a.batches; ++b) {
-    for (int h = 0; h < a.heads; ++h) {
-      const int kv = h / (a.heads / a.kv_heads);
-      for (int s = 0; s < a.queries; ++s) {
-        const T* q = static_cast<const T*>(a.q) + b * a.q_at.batch + h * a.q_at.head + s * a.q_at.token;
-        int first, end;
-        rules.Range(b, s, &first, &end);
-        float largest = rules.Sink(h);
-        for (int j = first; j < end; ++j) {
-          const T* k = static_cast<const T*>(a.k) + b * a.k_at.batch + kv * a.k_at.head + j * a.k_at.token;
-          float product = 0;
-          for (int d = 0; d < a.width; ++d) product += ToFloat(q[d]) * ToFloat(k[d]);
-          float& score = scores[static_cast<size_t>(j)] = rules.Score(product, b, h, s, j);
-          largest = Larger()(score, largest);
-        }
-        float total = Weight(rules.Sink(h), largest);
-        std::fill(sums.begin(), sums.end(), 0.0f);
-        for (int j = first; j < end; ++j) {
-          const T* v = static_cast<const T*>(a.v) + b * a.v_at.batch + kv * a.v_at.head + j * a.v_at.token;
-          const float weight = Weight(scores[static_cast<size_t>(j)], largest);
-          total += weight;
-          for (int d = 0; d < a.value_width; ++d) sums[static_cast<size_t>(d)] += weight * ToFloat(v[d]);
-        }
-        T* y = static_cast<T*>(a.y) + b * a.y_at.batch + h * a.y_at.head + s * a.y_at.token;
-        for (int d = 0; d < a.value_width; ++d) y[d] = FromFloat<T>(total == 0 ? 0 : sums[static_cast<size_t>(d)] / total);
-      }
+struct AttendRow {
+  Rules<T> rules;
+  float* scores;  // [batches * heads * queries, keys]
+
+  COSETQ_HD void operator()(const Block& block, int row) const {
+    const Attention& a = rules.a;
+    const int s = row % a.queries, h = row / a.queries % a.heads, b = row / a.queries / a.heads, kv = h / (a.heads / a.kv_heads);
+    const T* q = static_cast<const T*>(a.q) + b * a.q_at.batch + h * a.q_at.head + s * a.q_at.token;
+    const T* k = static_cast<const T*>(a.k) + b * a.k_at.batch + kv * a.k_at.head;
+    const T* v = static_cast<const T*>(a.v) + b * a.v_at.batch + kv * a.v_at.head;
+    T* y = static_cast<T*>(a.y) + b * a.y_at.batch + h * a.y_at.head + s * a.y_at.token;
+    float* own = scores + static_cast<int64_t>(row) * a.keys;
+    int first, end;
+    rules.Range(b, s, &first, &end);
+    float largest = rules.Sink(h), total = 0;
+    for (int j = first + block.thread(); j < end; j += block.threads()) {
+      float product = 0;
+      for (int d = 0; d < a.width; ++d) product += ToFloat(q[d]) * ToFloat(k[j * a.k_at.token + d]);
+      own[j] = rules.Score(product, b, h, s, j);
+      largest = Larger()(own[j], largest);
+    }
+    largest = block.Reduce(largest, -INFINITY, Larger());
+    for (int j = first + block.thread(); j < end; j += block.threads()) total += own[j] = Weight(own[j], largest);
+    total = block.Reduce(total, 0, Plus()) + Weight(rules.Sink(h), largest);
+    block.Meet();
+    for (int d = block.thread(); d < a.value_width; d += block.threads()) {
+      float sum = 0;
+      for (int j = first; j < end; ++j) sum += own[j] * ToFloat(v[j * a.v_at.token + d]);
+      y[d] = FromFloat<T>(total == 0 ? 0 : sum / total);
     }
   }
+};
+
+template <typename T>
+void AttendByRows(Call& call, const Attention& a) {
+  const int64_t rows = int64_t{a.batches} * a.heads * a.queries;
+  const Tensor scores = call.Scratch(Type::kFloat, {rows, a.keys});
+  ForEachBlock(call.stream, rows, a.keys, AttendRow<T>{Rules<T>{a}, scores.data<float>()});
 }
 
 #ifdef __CUDACC__
@@ -141,10 +147,11 @@ struct AttendMemory {
 
 // A block takes kRows * 16 rows and 64 keys at a time, a thread kRows x 4 scores and kRows x kWidth / 16 numbers of the result.
 template <typename T, int kRows, int kWidth>
-__global__ void __launch_bounds__(kBlock, kWidth <= 128 ? 2 : 1) AttendKernel(Rules<T> rules, Division division) {
+__global__ void __launch_bounds__(kBlock, (kWidth <= 128 ? 2 : 1) + (kRows == 1)) AttendKernel(Rules<T> rules, Division division) {
   constexpr int kM = kRows * kSide, kColumns = kWidth / 64;
   extern __shared__ __align__(16) unsigned char shared[];
   auto& memory = *reinterpret_cast<AttendMemory<kRows, kWidth>*>(shared);
+  Begin();
   const Attention& a = rules.a;
   const int thread = static_cast<int>(threadIdx.x), tx = thread % kSide, ty = thread / kSide;
   const int batch = static_cast<int>(blockIdx.y) / a.kv_heads, kv_head = static_cast<int>(blockIdx.y) % a.kv_heads;
@@ -313,30 +320,13 @@ struct Combine {
   }
 };
 
-struct Limits {
-  int processors = 0, memory = 0;  // shared memory of a block, in bytes
-};
-
-const Limits& LimitsOfDevice() {
-  static const Limits limits = [] {
-    Limits l;
-    int device = 0;
-    cudaGetDevice(&device);
-    cudaDeviceGetAttribute(&l.processors, cudaDevAttrMultiProcessorCount, device);
-    cudaDeviceGetAttribute(&l.memory, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
-    return l;
-  }();
-  return limits;
-}
-
 template <typename T, int kRows, int kWidth>
 void LaunchAttend(Call& call, const Rules<T>& rules, Division division) {
   const Attention& a = rules.a;
-  const auto stream = static_cast<cudaStream_t>(call.stream.handle());
   constexpr int kM = kRows * kSide, kBytes = static_cast<int>(sizeof(AttendMemory<kRows, kWidth>));
   const int tiles = (division.rows - 1) / kM + 1, heads = a.batches * a.kv_heads;
   // Enough blocks for all processors, of at least two rounds of keys each.
-  const int wanted = 2 * LimitsOfDevice().processors / Most(1, tiles * heads), rounds = (a.keys - 1) / kKeys + 1;
+  const int wanted = 2 * cuda::CurrentDevice().processors / Most(1, tiles * heads), rounds = (a.keys - 1) / kKeys + 1;
   division.splits = Most(1, Least(wanted, rounds / 2));
   division.keys_of_split = ((rounds - 1) / division.splits + 1) * kKeys;
   division.splits = (a.keys - 1) / division.keys_of_split + 1;
@@ -348,15 +338,14 @@ void LaunchAttend(Call& call, const Rules<T>& rules, Division division) {
   static const bool allowed = cudaFuncSetAttribute(AttendKernel<T, kRows, kWidth>, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes) == cudaSuccess;
   if (!allowed) throw DeviceError("attention needs more shared memory than this GPU has");
   const dim3 grid(static_cast<unsigned>(tiles), static_cast<unsigned>(heads), static_cast<unsigned>(division.splits));
-  AttendKernel<T, kRows, kWidth><<<grid, kBlock, kBytes, stream>>>(rules, division);
-  CheckLaunch();
+  Launch(call.stream, AttendKernel<T, kRows, kWidth>, grid, kBlock, kBytes, rules, division);
   if (division.splits > 1) ForEachBlock(call.stream, int64_t{heads} * division.rows, a.value_width, Combine<T>{rules, division});
 }
 
 template <typename T, int kWidth>
 void LaunchWidth(Call& call, const Rules<T>& rules, const Division& division) {
   constexpr int kMany = 4;
-  if (division.rows > kSide && static_cast<int>(sizeof(AttendMemory<kMany, kWidth>)) <= LimitsOfDevice().memory) {
+  if (division.rows > kSide && static_cast<int>(sizeof(AttendMemory<kMany, kWidth>)) <= cuda::CurrentDevice().shared_limit) {
     LaunchAttend<T, kMany, kWidth>(call, rules, division);
   } else {
     LaunchAttend<T, 1, kWidth>(call, rules, division);
@@ -380,10 +369,10 @@ void AttendOnDevice(Call& call, const Attention& a) {
     LaunchWidth<T, 64>(call, rules, division);
   } else if (width <= 128) {
     LaunchWidth<T, 128>(call, rules, division);
-  } else if (width <= kMaxHeadWidth) {
-    LaunchWidth<T, kMaxHeadWidth>(call, rules, division);
+  } else if (width <= 256) {
+    LaunchWidth<T, 256>(call, rules, division);
   } else {
-    throw DeviceError("attention with heads of " + std::to_string(width) + " numbers, where " + std::to_string(kMaxHeadWidth) + " are the most");
+    AttendByRows<T>(call, a);
   }
 }
 
@@ -394,8 +383,7 @@ void AttendAs(Call& call, const Attention& a) {
 #ifdef __CUDACC__
   if (!call.stream.on_host()) return AttendOnDevice<T>(call, a);
 #endif
-  (void)call;
-  AttendOnHost<T>(a);
+  AttendByRows<T>(call, a);
 }
 
 }  // namespace

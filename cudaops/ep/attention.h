@@ -43,9 +43,6 @@ struct Attention {
   bool zero_sink = false;       // such a score of 0
 };
 
-// The widest head that the GPU's kernel takes.
-constexpr int kMaxHeadWidth = 256;
-
 void Attend(Call& call, Type type, const Attention& a);
 
 // What becomes of the queries, keys or values of a call before they are used: new tokens get a bias, or are turned by the angle of their

@@ -155,6 +155,7 @@ constexpr int kRunLength = 4;
 // The steps are read where the parameters are, which a copy for each thread would not be.
 template <typename T, int kRun>
 __global__ void __launch_bounds__(kThreads) RunChain(const __grid_constant__ ChainKernel<T> f, int count) {
+  Begin();
   const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (i < count) f.template Evaluate<kRun>(static_cast<int>(i) * kRun);
 }
@@ -167,7 +168,7 @@ class ChainState : public State {
 };
 
 template <typename T>
-void Launch(Call& call, const Tensor& y) {
+void LaunchChain(Call& call, const Tensor& y) {
   const auto& steps = static_cast<const ChainState&>(*call.state).steps;
   ChainKernel<T> f = {};
   f.count = static_cast<int>(steps.size());
@@ -190,15 +191,12 @@ void Launch(Call& call, const Tensor& y) {
 #ifdef __CUDACC__
   if (!call.stream.on_host()) {
     const int count = CheckedCount(y.count());
-    const auto launch = [&](auto kernel, int elements) {
-      kernel<<<(elements - 1) / kThreads + 1, kThreads, 0, static_cast<cudaStream_t>(call.stream.handle())>>>(f, elements);
-    };
+    const auto launch = [&](auto kernel, int elements) { Launch(call.stream, kernel, (elements - 1) / kThreads + 1, kThreads, 0, f, elements); };
     if (f.layout.dims[0] % kRunLength == 0 && reinterpret_cast<uintptr_t>(f.y) % (sizeof(T) * kRunLength) == 0) {
       launch(RunChain<T, kRunLength>, count / kRunLength);
     } else {
       launch(RunChain<T, 1>, count);
     }
-    CheckLaunch();
     return;
   }
 #endif
@@ -214,7 +212,7 @@ void Run(Call& call) {
   }
   const Tensor y = call.Out(0, type, BroadcastShape(shapes));
   if (y.count() == 0) return;
-  COSETQ_EP_FLOATS(call, type, Launch, call, y)
+  COSETQ_EP_FLOATS(call, type, LaunchChain, call, y)
 }
 
 }  // namespace

@@ -13,6 +13,11 @@
 #include "scalar.h"
 #include "stream.h"
 
+#ifdef __CUDACC__
+#include "device.h"
+#include "overlap.h"
+#endif
+
 namespace cosetq::ep {
 
 // Threads that work on one item together; on the host there is one.
@@ -20,6 +25,8 @@ struct Block {
 #ifdef __CUDA_ARCH__
   __device__ int thread() const { return threadIdx.x; }
   __device__ int threads() const { return blockDim.x; }
+  // What threads of the block have written to memory is there for the others.
+  __device__ void Meet() const { __syncthreads(); }
 
   // V is float or int64_t.
   template <typename V, typename Combine>
@@ -40,6 +47,7 @@ struct Block {
 #else
   COSETQ_HD int thread() const { return 0; }
   COSETQ_HD int threads() const { return 1; }
+  COSETQ_HD void Meet() const {}
 
   template <typename V, typename Combine>
   COSETQ_HD V Reduce(V x, std::common_type_t<V>, Combine) const {
@@ -64,23 +72,36 @@ inline int CheckedCount(int64_t count) {
 }
 
 #ifdef __CUDACC__
-constexpr int kThreads = 256;
+constexpr int kThreads = 256, kMostThreads = 1024;
+
+// What a kernel of the provider begins with: it was launched while the one ahead of it still ran.
+__device__ __forceinline__ void Begin() {
+  cuda::LetNextKernelBegin();
+  cuda::WaitForKernelsAhead();
+}
+
+// Launches a kernel that begins with Begin.
+template <typename... Parameters, typename... Arguments>
+void Launch(Stream& stream, void (*kernel)(Parameters...), dim3 grid, unsigned threads, size_t shared, const Arguments&... arguments) {
+  try {
+    cuda::LaunchOverlapped("start a kernel", kernel, grid, threads, shared, cuda::CurrentDevice().hopper, static_cast<cudaStream_t>(stream.handle()),
+                           arguments...);
+  } catch (const cuda::Error& e) {
+    throw DeviceError(e.what());
+  }
+}
 
 template <typename F>
 __global__ void EachKernel(int count, F f) {
+  Begin();
   const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (i < count) f(static_cast<int>(i));
 }
 
 template <typename F>
-__global__ void BlockKernel(F f) {
+__global__ void __launch_bounds__(kMostThreads) BlockKernel(F f) {
+  Begin();
   f(Block(), static_cast<int>(blockIdx.x));
-}
-
-inline void CheckLaunch() {
-  const cudaError_t error = cudaGetLastError();
-  if (error != cudaSuccess)
-    throw DeviceError(std::string("start a kernel: ") + cudaGetErrorString(error));
 }
 #endif
 
@@ -92,9 +113,7 @@ void ForEach(Stream& stream, int64_t count64, const F& f) {
   (void)stream;  // used on the device only
 #ifdef __CUDACC__
   if (!stream.on_host()) {
-    EachKernel<<<(count - 1) / kThreads + 1, kThreads, 0,
-                 static_cast<cudaStream_t>(stream.handle())>>>(count, f);
-    CheckLaunch();
+    Launch(stream, EachKernel<F>, (count - 1) / kThreads + 1, kThreads, 0, count, f);
     return;
   }
 #endif
@@ -110,9 +129,9 @@ void ForEachBlock(Stream& stream, int64_t count64, int64_t work, const F& f) {
   (void)work;
 #ifdef __CUDACC__
   if (!stream.on_host()) {
-    const int threads = work <= 64 ? 32 : work <= 512 ? 128 : 256;
-    BlockKernel<<<count, threads, 0, static_cast<cudaStream_t>(stream.handle())>>>(f);
-    CheckLaunch();
+    constexpr int kFew = 32;  // items, which cannot fill the processors otherwise
+    const int threads = work <= 64 ? 32 : work <= 512 ? 128 : work < 2048 || count > kFew ? 256 : kMostThreads;
+    Launch(stream, BlockKernel<F>, count, static_cast<unsigned>(threads), 0, f);
     return;
   }
 #endif

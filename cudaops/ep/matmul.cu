@@ -100,6 +100,7 @@ __global__ void __launch_bounds__(Tile<kM, kN, kRows>::kThreads) MultiplyKernel(
   using SliceA = Slice<T, kM, Size::kThreads>;
   using SliceB = Slice<T, kN, Size::kThreads>;  // of B^T
   __shared__ __align__(16) float as[2][kDepth * SliceA::kStride], bs[2][kDepth * SliceB::kStride];
+  Begin();
   int at[2];
   p.batch.At(static_cast<int>(blockIdx.z), at);
   const int row0 = static_cast<int>(blockIdx.y) * kM, column0 = static_cast<int>(blockIdx.x) * kN;
@@ -162,6 +163,7 @@ __global__ void __launch_bounds__(Tile<kM, kN, kRows>::kThreads) MultiplyKernel(
 // For a few rows: a warp makes one element at a time, and reads B once.
 template <typename T>
 __global__ void __launch_bounds__(256) MultiplyFewKernel(Product p, const T* a, const T* b, const T* d, T* c) {
+  Begin();
   int at[2];
   p.batch.At(static_cast<int>(blockIdx.z), at);
   a += at[0];
@@ -183,6 +185,7 @@ template <typename T>
 __global__ void __launch_bounds__(256) MultiplyFewColumnsKernel(Product p, const T* a, const T* b, const T* d, T* c) {
   constexpr int kWarps = 8;
   __shared__ float sums[kWarps][32];
+  Begin();
   int at[2];
   p.batch.At(static_cast<int>(blockIdx.z), at);
   a += at[0];
@@ -202,9 +205,9 @@ __global__ void __launch_bounds__(256) MultiplyFewColumnsKernel(Product p, const
 }
 
 template <typename T, int kM, int kN, int kRows>
-void LaunchTiles(cudaStream_t stream, const Product& p, const T* a, const T* b, const T* d, T* c) {
+void LaunchTiles(Stream& stream, const Product& p, const T* a, const T* b, const T* d, T* c) {
   const dim3 grid(static_cast<unsigned>((p.n - 1) / kN + 1), static_cast<unsigned>((p.m - 1) / kM + 1), static_cast<unsigned>(p.batches));
-  MultiplyKernel<T, kM, kN, kRows><<<grid, Tile<kM, kN, kRows>::kThreads, 0, stream>>>(p, a, b, d, c);
+  Launch(stream, MultiplyKernel<T, kM, kN, kRows>, grid, Tile<kM, kN, kRows>::kThreads, 0, p, a, b, d, c);
 }
 
 #endif
@@ -215,7 +218,6 @@ void MultiplyAs(Stream& stream, const Product& p, const void* a, const void* b, 
   T* ct = static_cast<T*>(c);
 #ifdef __CUDACC__
   if (!stream.on_host()) {
-    const auto s = static_cast<cudaStream_t>(stream.handle());
     constexpr int kMaxGrid = 65535, kSmallest = 32, kFew = 4;
     if (p.batches > kMaxGrid || (p.m - 1) / kSmallest >= kMaxGrid)
       throw DeviceError("a product of matrices with more than 65535 batches or 2 million rows");
@@ -224,17 +226,16 @@ void MultiplyAs(Stream& stream, const Product& p, const void* a, const void* b, 
     constexpr int kEnough = 256;
     const auto blocks = [&](int m, int n) { return int64_t{(p.m - 1) / m + 1} * ((p.n - 1) / n + 1) * p.batches; };
     if (p.m <= kFew && p.b_row == 1) {
-      MultiplyFewKernel<T><<<dim3((p.n - 1) / 8 + 1, 1, batches), 256, 0, s>>>(p, at, bt, dt, ct);
+      Launch(stream, MultiplyFewKernel<T>, dim3((p.n - 1) / 8 + 1, 1, batches), 256, 0, p, at, bt, dt, ct);
     } else if (p.m <= kFew && p.b_column == 1) {
-      MultiplyFewColumnsKernel<T><<<dim3((p.n - 1) / 32 + 1, p.m, batches), 256, 0, s>>>(p, at, bt, dt, ct);
+      Launch(stream, MultiplyFewColumnsKernel<T>, dim3((p.n - 1) / 32 + 1, p.m, batches), 256, 0, p, at, bt, dt, ct);
     } else if (blocks(128, 64) >= kEnough) {
-      LaunchTiles<T, 128, 64, 8>(s, p, at, bt, dt, ct);
+      LaunchTiles<T, 128, 64, 8>(stream, p, at, bt, dt, ct);
     } else if (blocks(64, 64) >= kEnough) {
-      LaunchTiles<T, 64, 64, 8>(s, p, at, bt, dt, ct);
+      LaunchTiles<T, 64, 64, 8>(stream, p, at, bt, dt, ct);
     } else {
-      LaunchTiles<T, 32, 32, 4>(s, p, at, bt, dt, ct);
+      LaunchTiles<T, 32, 32, 4>(stream, p, at, bt, dt, ct);
     }
-    CheckLaunch();
     return;
   }
 #endif

@@ -1,0 +1,169 @@
+"""Times a language model that writes token after token, in ONNX Runtime with our provider and in PyTorch with float16 weights.
+
+    go run ./models/decoder -half decoder.onnx
+    cosetq quantize decoder.onnx -o decoder.q.onnx --device cuda
+    python3 decode.py libcosetq.so libcosetq_cuda.so MODEL.onnx...
+
+Models are those of models/decoder with its default sizes, float16. Caches have room for 4096 tokens and are used in place; a time is the median
+for one token after `context` others, or for a prompt, with the host waiting for each. PyTorch runs the same layers on weights of its own,
+as one CUDA graph. The error is that of the logits after 16 tokens and one more, against ONNX Runtime on the processor.
+"""
+
+import argparse
+import math
+import time
+
+import numpy as np
+import onnxruntime as ort
+import torch
+import torch.nn.functional as F
+
+LAYERS, WIDTH, HEADS, CACHE_HEADS, NETWORK, VOCABULARY, ROOM = 4, 4096, 32, 8, 14336, 32000, 4096
+SIZE = WIDTH // HEADS
+NVIDIA = 0x10DE
+
+
+def median(step, wait, runs=60, warm=10):
+    for _ in range(warm):
+        step()
+    wait()
+    times = []
+    for _ in range(runs):
+        start = time.perf_counter()
+        step()
+        wait()
+        times.append(time.perf_counter() - start)
+    return 1e3 * sorted(times)[runs // 2]
+
+
+class Ours:
+    """A model on the GPU, its caches and everything else bound to memory there."""
+
+    def __init__(self, path, ops, device):
+        options = ort.SessionOptions()
+        options.register_custom_ops_library(ops)
+        options.add_provider_for_devices([device], {})
+        self.session = ort.InferenceSession(path, options)
+        shape = [1, CACHE_HEADS, ROOM, SIZE]
+        names = [i.name for i in self.session.get_inputs() if i.name.startswith("past_key_values.")]
+        self.caches = {name: self.put(np.zeros(shape, np.float16)) for name in names}
+
+    @staticmethod
+    def put(array):
+        return ort.OrtValue.ortvalue_from_numpy(array, "gpu", 0, NVIDIA)
+
+    def bind(self, tokens, mask):
+        """A run over these tokens; the mask has one for each that the cache then has."""
+        binding = self.session.io_binding()
+        binding.bind_ortvalue_input("input_ids", self.put(np.array([tokens], np.int64)))
+        binding.bind_ortvalue_input("attention_mask", self.put(np.array([mask], np.int64)))
+        logits = ort.OrtValue.ortvalue_from_shape_and_type([1, len(tokens), VOCABULARY], np.float16, "gpu", 0, NVIDIA)
+        binding.bind_ortvalue_output("logits", logits)
+        for name, cache in self.caches.items():
+            binding.bind_ortvalue_input(name, cache)
+            binding.bind_ortvalue_output(name.replace("past_key_values", "present"), cache)
+        return binding, logits
+
+    def time(self, tokens, mask):
+        binding, _ = self.bind(tokens, mask)
+        return median(lambda: self.session.run_with_iobinding(binding), binding.synchronize_outputs)
+
+    def logits(self, tokens, mask):
+        binding, logits = self.bind(tokens, mask)
+        self.session.run_with_iobinding(binding)
+        binding.synchronize_outputs()
+        return logits.numpy()
+
+
+def error(path, ops, ours):
+    """Of the last logits, relative to the largest, once the runs of one token are recorded."""
+    options = ort.SessionOptions()
+    options.register_custom_ops_library(ops)
+    session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    prompt = [(7 * i) % VOCABULARY for i in range(16)]
+    empty = {name: np.zeros([1, CACHE_HEADS, 0, SIZE], np.float16) for name in ours.caches}
+    names = [o.name for o in session.get_outputs()]
+    out = dict(zip(names, session.run(names, {"input_ids": np.array([prompt]), "attention_mask": np.ones([1, 16], np.int64), **empty})))
+    past = {name: out[name.replace("past_key_values", "present")] for name in empty}
+    want = session.run(["logits"], {"input_ids": np.array([[5]]), "attention_mask": np.ones([1, 17], np.int64), **past})[0]
+    ours.logits(prompt, [1] * 16)
+    mask = [1] * 17 + [0] * (ROOM - 17)
+    got = [ours.logits([5], mask) for _ in range(4)][-1]
+    return np.abs(got.astype(np.float32) - want).max() / np.abs(want).max()
+
+
+class Torch:
+    """The same layers on random float16 weights, captured as a CUDA graph."""
+
+    def __init__(self):
+        def weight(rows, columns):
+            return torch.randn(rows, columns, device="cuda", dtype=torch.half) / math.sqrt(columns)
+
+        kv = CACHE_HEADS * SIZE
+        self.layers = [(weight(WIDTH + 2 * kv, WIDTH), weight(WIDTH, WIDTH), weight(NETWORK, WIDTH), weight(NETWORK, WIDTH), weight(WIDTH, NETWORK)) for _ in range(LAYERS)]
+        self.embedding, self.head = weight(VOCABULARY, WIDTH), weight(VOCABULARY, WIDTH)
+        self.caches = [[torch.zeros(1, CACHE_HEADS, ROOM, SIZE, device="cuda", dtype=torch.half) for _ in range(2)] for _ in range(LAYERS)]
+        self.ones = torch.ones(WIDTH, device="cuda", dtype=torch.half)
+        angle = torch.arange(ROOM, device="cuda")[:, None] * 10000.0 ** -(torch.arange(SIZE // 2, device="cuda") / (SIZE // 2))
+        self.cosines, self.sines = angle.cos().half().repeat(1, 2), angle.sin().half().repeat(1, 2)
+
+    def turn(self, x, first):
+        half = SIZE // 2
+        rows = slice(first, first + x.shape[2])
+        return x * self.cosines[rows] + torch.cat((-x[..., half:], x[..., :half]), -1) * self.sines[rows]
+
+    def forward(self, ids, first):
+        count, kv = ids.shape[0], CACHE_HEADS * SIZE
+        total = F.embedding(ids, self.embedding)
+        for (qkv, o, gate, up, down), (keys, values) in zip(self.layers, self.caches):
+            x = F.rms_norm(total, (WIDTH,), self.ones)
+            q, k, v = F.linear(x, qkv).split((WIDTH, kv, kv), -1)
+            q, k, v = (t.view(1, count, -1, SIZE).transpose(1, 2) for t in (q, k, v))
+            keys[:, :, first : first + count] = self.turn(k, first)
+            values[:, :, first : first + count] = v
+            y = F.scaled_dot_product_attention(self.turn(q, first), keys[:, :, : first + count], values[:, :, : first + count], is_causal=count > 1, enable_gqa=True)
+            total = total + F.linear(y.transpose(1, 2).reshape(count, WIDTH), o)
+            x = F.rms_norm(total, (WIDTH,), self.ones)
+            total = total + F.linear(F.silu(F.linear(x, gate)) * F.linear(x, up), down)
+        return F.linear(F.rms_norm(total, (WIDTH,), self.ones), self.head)
+
+    def time(self, count, first):
+        ids = torch.zeros(count, device="cuda", dtype=torch.long)
+        side = torch.cuda.Stream()
+        with torch.no_grad(), torch.cuda.stream(side):
+            for _ in range(3):
+                self.forward(ids, first)
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.no_grad(), torch.cuda.graph(graph):
+            self.forward(ids, first)
+        return median(graph.replay, torch.cuda.synchronize)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("ops")
+    parser.add_argument("library")
+    parser.add_argument("models", nargs="+", metavar="MODEL.onnx")
+    arguments = parser.parse_args()
+    print(torch.cuda.get_device_name(), "ONNX Runtime", ort.__version__, "PyTorch", torch.__version__)
+    ort.register_execution_provider_library("coset", arguments.library)
+    device = next(d for d in ort.get_ep_devices() if d.ep_name == "CosetExecutionProvider")
+    cases = [(1, 128), (1, 1024), (1, 4000), (512, 0)]
+    peer = Torch()
+    for path in [None, *arguments.models]:
+        ours = Ours(path, arguments.ops, device) if path else None
+        for count, context in cases:
+            if ours is None:
+                ms = peer.time(count, context)
+            else:
+                mask = [1] * count if context == 0 else [1] * (context + 1) + [0] * (ROOM - context - 1)
+                ms = ours.time([0] * count, mask)
+            what = f"prompt of {count}" if context == 0 else f"one token after {context}"
+            print(f"{path or 'PyTorch float16'}: {what}: {ms:.3f} ms, {1e3 * count / ms:.0f} tokens/s", flush=True)
+        if ours is not None:
+            print(f"{path}: error {error(path, arguments.ops, ours):.1e}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
