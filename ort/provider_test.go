@@ -60,7 +60,7 @@ func distance(t *testing.T, want, got *tensor.Tensor) float64 {
 		}
 	}
 	for _, x := range a {
-		if !math.IsInf(x, 0) {
+		if !math.IsInf(x, 0) && !math.IsNaN(x) {
 			largest = max(largest, math.Abs(x))
 		}
 	}

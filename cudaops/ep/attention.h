@@ -28,6 +28,7 @@ struct Attention {
   const void *q = nullptr, *k = nullptr, *v = nullptr;
   void* y = nullptr;
   Places q_at, k_at, v_at, y_at;
+  int64_t k_step = 1;           // from one number of a key to the next; those of one place lie together if it is not 1
   float scale = 1, cap = 0;     // scores become cap * tanh(score / cap), unless cap is 0
   bool mask_before_cap = false;
   Lengths lengths;              // of the keys
@@ -37,13 +38,20 @@ struct Attention {
   enum { kNone, kAdd, kKeep, kPadding } mask_kind = kNone;
   const void* mask = nullptr;   // kAdd: of the tensors' type; kKeep: bool; kPadding: int32, 0 adds the filter
   Places mask_at;               // "token" is a query; keys lie together
+  int mask_step = 1;            // 0 for one number for all keys
   int mask_keys = 0;            // those that follow are hidden
   float filter = 0;
   const void* sink = nullptr;   // [heads]: a score beside those of the keys, without a value
   bool zero_sink = false;       // such a score of 0
+  float empty = 0;              // the result of a query that sees no key
+  bool nan_is_zero = false;     // that of one with scores that are no numbers is 0, and NaN otherwise
 };
 
 void Attend(Call& call, Type type, const Attention& a);
+
+// softmax(scale q k^T + mask) v of a graph that has it in pieces: inputs are q, k^T (or k, where "across" is 0), v and perhaps the mask, of three
+// or four dimensions.
+const Operator& MatchedAttention();
 
 // What becomes of the queries, keys or values of a call before they are used: new tokens get a bias, or are turned by the angle of their
 // position, and follow those of the past.

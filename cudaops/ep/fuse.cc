@@ -1,12 +1,44 @@
+#include <algorithm>
 #include <optional>
 
 #include "chain.h"
+#include "patterns.h"
 #include "program.h"
 
 namespace cosetq::ep {
 
+// Makes one step of those that stand for an operator.
+void Program::FusePatterns() {
+  std::vector<const Node*> nodes;
+  for (const Step& step : steps_) nodes.push_back(step.fixed || step.on_host ? nullptr : step.node);
+  const Matcher matcher(graph_, nodes);
+  std::vector<std::optional<Match>> matches(steps_.size());
+  std::vector<bool> gone(steps_.size(), false);
+  for (size_t s = 0; s < steps_.size(); ++s) {
+    if (nodes[s] == nullptr) continue;
+    std::optional<Match> match = matcher.Norm(s);
+    if (!match) match = matcher.Attention(s);
+    if (!match || std::any_of(match->taken.begin(), match->taken.end(), [&](size_t t) { return gone[t] || matches[t]; })) continue;
+    for (size_t t : match->taken) gone[t] = true;
+    const size_t last = *std::max_element(match->taken.begin(), match->taken.end());
+    gone[last] = false;
+    matches[last] = std::move(match);
+  }
+  std::vector<Step> left;
+  for (size_t s = 0; s < steps_.size(); ++s) {
+    if (gone[s]) continue;
+    Step& step = steps_[s];
+    if (matches[s]) {
+      step.node = &joined_.emplace_back(std::move(matches[s]->node));
+      step.op = matches[s]->op;
+    }
+    left.push_back(std::move(step));
+  }
+  steps_ = std::move(left);
+}
+
 // Makes one step of elementwise ones each of which alone uses what the one before it gives.
-void Program::Fuse() {
+void Program::FuseElementwise() {
   struct Candidate {
     Chain chain;
     Type type;                  // of all numbers in it
@@ -78,7 +110,7 @@ void Program::Fuse() {
     Step& step = steps_[s];
     // A truth is no number that a chain can end with.
     if (candidates[s] && type_of(step.node->outputs[0]) != Type::kBool) {
-      Node& node = chained_.emplace_back(*step.node);
+      Node& node = joined_.emplace_back(*step.node);
       node.inputs = candidates[s]->chain.operands;
       step.node = &node;
       step.op = &ChainOperator();

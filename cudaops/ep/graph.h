@@ -27,6 +27,8 @@ class Attributes {
   std::vector<float> Floats(const std::string& name) const;
   // On the host; no buffer where the attribute is missing.
   Tensor Value(const std::string& name) const;
+  void Set(const std::string& name, int value) { ints_[name] = {value}; }
+  void Set(const std::string& name, float value) { floats_[name] = {value}; }
   // A subgraph, or something else without a getter.
   bool has_other() const { return has_other_; }
 

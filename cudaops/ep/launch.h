@@ -74,9 +74,11 @@ inline int CheckedCount(int64_t count) {
 #ifdef __CUDACC__
 constexpr int kThreads = 256, kMostThreads = 1024;
 
-// What a kernel of the provider begins with: it was launched while the one ahead of it still ran.
+// What a kernel of the provider begins with: it was launched while the one ahead of it still ran. Of one with many blocks the next one
+// waits for the end, so as not to take processors from it.
 __device__ __forceinline__ void Begin() {
-  cuda::LetNextKernelBegin();
+  constexpr unsigned kMany = 512;
+  if (gridDim.x * gridDim.y * gridDim.z < kMany) cuda::LetNextKernelBegin();
   cuda::WaitForKernelsAhead();
 }
 

@@ -49,7 +49,8 @@ Program::Program(Graph graph, const Settings& settings) : graph_(std::move(graph
   for (size_t i = 0; i < graph_.outputs.size(); ++i)
     output_index_[static_cast<size_t>(graph_.outputs[i])] = static_cast<int>(i);
   Place();
-  Fuse();
+  FusePatterns();
+  FuseElementwise();
   ReadConstants(settings);
   FindLastUses();
 }

@@ -81,7 +81,8 @@ class Program {
   class Execution;
 
   void Place();
-  void Fuse();
+  void FusePatterns();
+  void FuseElementwise();
   void ReadConstants(const Settings& settings);
   void FindLastUses();
   Memory& Recall(const std::vector<Tensor>& inputs);
@@ -90,7 +91,7 @@ class Program {
   bool Repeat(const Recording& recording, Stream& stream, const std::vector<Tensor>& inputs, const MakeOutput& make_output);
 
   Graph graph_;
-  std::list<Node> chained_;  // nodes in place of several of the graph's
+  std::list<Node> joined_;  // nodes in place of several of the graph's
   std::vector<Step> steps_;
   std::vector<Slot> constants_;     // by value
   std::vector<bool> fixed_;         // by value

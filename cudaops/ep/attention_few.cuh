@@ -1,0 +1,165 @@
+// Attention of few queries, as when one token follows another: all that takes time is to read keys and values.
+
+#ifndef COSETQ_EP_ATTENTION_FEW_CUH_
+#define COSETQ_EP_ATTENTION_FEW_CUH_
+
+#include "attention_rules.cuh"
+
+#ifdef __CUDACC__
+
+namespace cosetq::ep {
+
+// kCount numbers that lie together, up to an end, with zeros behind them; at multiples of four unless kCount is two.
+template <typename T, int kCount>
+__device__ __forceinline__ void LoadRun(const T* from, int left, float (&x)[kCount]) {
+  if constexpr (kCount == 2) {
+    x[0] = left > 0 ? ToFloat(from[0]) : 0.0f;
+    x[1] = left > 1 ? ToFloat(from[1]) : 0.0f;
+  } else {
+#pragma unroll
+    for (int i = 0; i < kCount; i += 4) {
+      const float4 four = i < left ? LoadFour(from + i) : make_float4(0, 0, 0, 0);
+      x[i] = four.x;
+      x[i + 1] = four.y;
+      x[i + 2] = four.z;
+      x[i + 3] = four.w;
+    }
+  }
+}
+
+// A block takes up to kRows rows. Half a warp multiplies them by a key; when a chunk of keys has its scores, a warp makes weights of those of a row;
+// then each warp adds up the values of an eighth of the keys, a lane some columns of them.
+template <typename T, int kRows, int kWidth>
+__global__ void __launch_bounds__(256) AttendFewKernel(Rules<T> rules, Division division) {
+  constexpr int kWarps = 8, kHalf = 16, kOwn = kWidth / kHalf, kColumns = kWidth / 32, kChunk = 256, kAtOnce = kOwn > 8 ? 2 : 4;
+  static_assert(kRows <= kWarps);
+  __shared__ float scores[kRows][kChunk], shrinks[kRows], largests[kRows], totals[kRows], sums[kWarps][kRows][kWidth];
+  Begin();
+  const Attention& a = rules.a;
+  const int lane = static_cast<int>(threadIdx.x % 32), warp = static_cast<int>(threadIdx.x / 32), own = lane % kHalf;
+  const int batch = static_cast<int>(blockIdx.y) / a.kv_heads, kv_head = static_cast<int>(blockIdx.y) % a.kv_heads, group = division.group;
+  const int row0 = static_cast<int>(blockIdx.x) * kRows, rows = Least(kRows, division.rows - row0);
+  int first, end, unused;
+  rules.Range(batch, row0 / group, &first, &unused);
+  rules.Range(batch, (row0 + rows - 1) / group, &unused, &end);
+  division.Cut(static_cast<int>(blockIdx.z), kHalf, &first, &end);
+
+  float q[kRows][kOwn];
+#pragma unroll
+  for (int i = 0; i < kRows; ++i) {
+    const int row = row0 + i;
+    const T* from = static_cast<const T*>(a.q) + batch * a.q_at.batch + (kv_head * group + row % group) * a.q_at.head + row / group * a.q_at.token;
+    LoadRun(from + own * kOwn, i < rows ? a.width - own * kOwn : 0, q[i]);
+  }
+  // The row whose scores a lane finishes.
+  const int query = (row0 + own) / group, head = kv_head * group + (row0 + own) % group;
+  int sees_first = 0, sees_end = 0;
+  if (own < rows) rules.Range(batch, query, &sees_first, &sees_end);
+
+  const T* keys = static_cast<const T*>(a.k) + batch * a.k_at.batch + kv_head * a.k_at.head + own * kOwn;
+  const T* values = static_cast<const T*>(a.v) + batch * a.v_at.batch + kv_head * a.v_at.head + lane * kColumns;
+  const int key_left = a.width - own * kOwn, value_left = a.value_width - lane * kColumns;
+  float largest = -INFINITY, total = 0, out[kRows][kColumns] = {};
+  for (int key0 = first; key0 < end; key0 += kChunk) {
+    const int count = Least(kChunk, end - key0);
+    for (int base = 2 * warp; base < count; base += 2 * kWarps * kAtOnce) {
+      float k[kAtOnce][kOwn];
+#pragma unroll
+      for (int u = 0; u < kAtOnce; ++u) {
+        const int j = base + 2 * kWarps * u + lane / kHalf;
+        LoadRun(keys + (key0 + j) * a.k_at.token, j < count ? key_left : 0, k[u]);
+      }
+#pragma unroll
+      for (int u = 0; u < kAtOnce; ++u) {
+        const int j = base + 2 * kWarps * u + lane / kHalf;
+        float mine = 0;
+#pragma unroll
+        for (int i = 0; i < kRows; ++i) {
+          float product = 0;
+#pragma unroll
+          for (int e = 0; e < kOwn; ++e) product = fmaf(q[i][e], k[u][e], product);
+#pragma unroll
+          for (int offset = kHalf / 2; offset > 0; offset /= 2) product += __shfl_xor_sync(0xffffffffu, product, offset);
+          if (own == i) mine = product;
+        }
+        if (own >= kRows || j >= count) continue;
+        const int key = key0 + j;
+        scores[own][j] = key >= sees_first && key < sees_end ? rules.Score(mine, batch, head, query, key) : -INFINITY;
+      }
+    }
+    __syncthreads();
+    if (warp < kRows) {
+      float held[kChunk / 32], most = largest;
+#pragma unroll
+      for (int i = 0; i < kChunk / 32; ++i) {
+        held[i] = lane + 32 * i < count ? scores[warp][lane + 32 * i] : -INFINITY;
+        most = Larger()(held[i], most);
+      }
+#pragma unroll
+      for (int offset = 16; offset > 0; offset /= 2) most = Larger()(__shfl_xor_sync(0xffffffffu, most, offset), most);
+      const float shrink = Weight(largest, most);
+      total *= shrink;
+      largest = most;
+#pragma unroll
+      for (int i = 0; i < kChunk / 32; ++i) {
+        const float weight = Weight(held[i], most);
+        total += weight;
+        scores[warp][lane + 32 * i] = weight;
+      }
+      if (lane == 0) shrinks[warp] = shrink;
+    }
+    __syncthreads();
+#pragma unroll
+    for (int i = 0; i < kRows; ++i) {
+#pragma unroll
+      for (int c = 0; c < kColumns; ++c) out[i][c] *= shrinks[i];
+    }
+    for (int base = warp; base < count; base += kWarps * kAtOnce) {
+      float v[kAtOnce][kColumns];
+#pragma unroll
+      for (int u = 0; u < kAtOnce; ++u) {
+        const int j = base + kWarps * u;
+        LoadRun(values + (key0 + j) * a.v_at.token, j < count ? value_left : 0, v[u]);
+      }
+#pragma unroll
+      for (int u = 0; u < kAtOnce; ++u) {
+        const int j = base + kWarps * u;
+        if (j >= count) break;
+#pragma unroll
+        for (int i = 0; i < kRows; ++i) {
+          const float weight = scores[i][j];
+#pragma unroll
+          for (int c = 0; c < kColumns; ++c) out[i][c] = fmaf(weight, v[u][c], out[i][c]);
+        }
+      }
+    }
+    __syncthreads();  // scores have been read
+  }
+#pragma unroll
+  for (int offset = 16; offset > 0; offset /= 2) total += __shfl_xor_sync(0xffffffffu, total, offset);
+  if (warp < kRows && lane == 0) {
+    largests[warp] = largest;
+    totals[warp] = total;
+  }
+#pragma unroll
+  for (int i = 0; i < kRows; ++i) {
+#pragma unroll
+    for (int c = 0; c < kColumns; ++c) sums[warp][i][lane * kColumns + c] = out[i][c];
+  }
+  __syncthreads();
+  if (warp >= rows) return;
+  const int row = row0 + warp;
+  const RowEnd<T> to(rules, division, row, kv_head * group + row % group, row / group, batch, largests[warp], totals[warp], lane == 0);
+  for (int d = lane; d < a.value_width; d += 32) {
+    float sum = 0;
+#pragma unroll
+    for (int w = 0; w < kWarps; ++w) sum += sums[w][warp][d];
+    to.Store(rules, d, sum);
+  }
+}
+
+}  // namespace cosetq::ep
+
+#endif
+
+#endif  // COSETQ_EP_ATTENTION_FEW_CUH_

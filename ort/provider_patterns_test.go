@@ -1,0 +1,208 @@
+//go:build cgo && linux
+
+package ort_test
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/cosetq/cosetq/onnx"
+	"github.com/cosetq/cosetq/ort"
+	"github.com/cosetq/cosetq/tensor"
+)
+
+// patternCase is a graph that has an operator in pieces, in one of the ways that exporters write them, or in one that only looks like it.
+type patternCase struct {
+	rng    *rand.Rand
+	graph  *onnx.Graph
+	inputs map[string]*tensor.Tensor
+}
+
+func (c *patternCase) coin() bool             { return c.rng.IntN(2) == 0 }
+func (c *patternCase) oneOf(n ...int64) int64 { return n[c.rng.IntN(len(n))] }
+
+func (c *patternCase) floats(dims ...int64) []float32 {
+	n := int64(1)
+	for _, d := range dims {
+		n *= d
+	}
+	v := make([]float32, n)
+	for i := range v {
+		v[i] = float32(c.rng.NormFloat64())
+	}
+	return v
+}
+
+// input is one of which the graph knows the last dimension, or only how many there are.
+func (c *patternCase) input(name string, v []float32, dims ...int64) string {
+	shape := make([]any, len(dims))
+	for i := range shape {
+		shape[i] = fmt.Sprintf("%s%d", name, i)
+	}
+	if c.coin() {
+		shape[len(dims)-1] = int(dims[len(dims)-1])
+	}
+	c.graph.Inputs = append(c.graph.Inputs, value(name, onnx.Float, shape...))
+	c.inputs[name] = tensor.Of(v, dims...)
+	return name
+}
+
+func (c *patternCase) constant(name string, dims []int64, v ...float32) string {
+	c.graph.Initializers = append(c.graph.Initializers, onnx.NewTensor(name, dims, v))
+	return name
+}
+
+func (c *patternCase) node(op string, inputs []string, attrs ...*onnx.Attribute) string {
+	out := fmt.Sprintf("%s%d", op, len(c.graph.Nodes))
+	n := onnx.NewNode(op, inputs, []string{out}, attrs...)
+	n.Name = out
+	c.graph.Nodes = append(c.graph.Nodes, n)
+	return out
+}
+
+// either has both inputs in either order.
+func (c *patternCase) either(a, b string) []string {
+	if c.coin() {
+		return []string{b, a}
+	}
+	return []string{a, b}
+}
+
+func (c *patternCase) output(name string) {
+	c.graph.Outputs = append(c.graph.Outputs, value(name, onnx.Float))
+	c.graph.Outputs[len(c.graph.Outputs)-1].Type.Tensor.Shape = nil
+}
+
+func (c *patternCase) norm() {
+	width := c.oneOf(1, 6, 48, 700)
+	x := c.input("x", c.floats(2, 3, width), 2, 3, width)
+	square := []string{x, x}
+	op := "Mul"
+	if c.coin() {
+		op, square[1] = "Pow", c.constant("two", nil, float32(c.oneOf(2, 2, 3)))
+	}
+	squared := c.node(op, square)
+	c.graph.Initializers = append(c.graph.Initializers, onnx.NewTensor("axis", []int64{1}, []int64{c.oneOf(-1, -1, 2, 1)}))
+	mean := c.node("ReduceMean", []string{squared, "axis"}, onnx.IntAttr("keepdims", c.oneOf(1, 1, 1, 0)))
+	if mean := c.graph.Nodes[len(c.graph.Nodes)-1]; mean.Int("keepdims", 1) == 0 {
+		mean.SetAttr(onnx.IntAttr("keepdims", 1))
+		c.graph.Initializers = c.graph.Initializers[:len(c.graph.Initializers)-1]
+		mean.Inputs = mean.Inputs[:1] // over everything
+	}
+	sum := c.node("Add", c.either(mean, c.constant("epsilon", []int64{1}, 1e-3)))
+	root := c.node("Sqrt", []string{sum})
+	var y string
+	switch c.rng.IntN(4) {
+	case 0:
+		y = c.node("Div", []string{x, root})
+	case 1:
+		y = c.node("Mul", c.either(x, c.node("Reciprocal", []string{root})))
+	case 2:
+		y = c.node("Mul", c.either(x, c.node("Div", []string{c.constant("number", nil, float32(c.oneOf(1, 1, 2))), root})))
+	default:
+		y = c.node("Div", []string{root, x}) // something else
+	}
+	switch c.rng.IntN(6) {
+	case 0:
+		y = c.node("Mul", c.either(y, c.constant("weight", []int64{width}, c.floats(width)...)))
+	case 1:
+		y = c.node("Mul", c.either(y, c.constant("weight", []int64{1, width}, c.floats(width)...)))
+	case 2:
+		y = c.node("Mul", c.either(y, c.constant("weight", []int64{3, 1}, c.floats(3)...)))
+	case 3:
+		y = c.node("Mul", []string{y, y})
+	case 4:
+		c.output(c.node("Mul", c.either(y, c.constant("weight", []int64{width}, c.floats(width)...))))
+	}
+	if c.rng.IntN(5) == 0 {
+		c.output([]string{squared, mean, root}[c.rng.IntN(3)])
+	}
+	c.output(y)
+}
+
+func (c *patternCase) attention() {
+	batches, heads, queries, keys, width, wide := c.oneOf(1, 2), c.oneOf(1, 3), c.oneOf(1, 5, 70), c.oneOf(1, 9, 130), c.oneOf(5, 16, 80, 130), c.oneOf(4, 16, 100)
+	rank := int(c.oneOf(3, 4))
+	shape := func(dims ...int64) []int64 { return dims[4-rank:] }
+	q := c.input("q", c.floats(shape(batches, heads, queries, width)...), shape(batches, heads, queries, width)...)
+	keyBatches := c.oneOf(batches, batches, 1)
+	var k string
+	if c.coin() {
+		k = c.input("k", c.floats(shape(keyBatches, heads, width, keys)...), shape(keyBatches, heads, width, keys)...)
+	} else {
+		perm := []int64{0, 1, 3, 2}
+		if rank == 3 {
+			perm = []int64{0, 2, 1}
+		}
+		k = c.input("k", c.floats(shape(keyBatches, heads, keys, width)...), shape(keyBatches, heads, keys, width)...)
+		k = c.node("Transpose", []string{k}, onnx.IntsAttr("perm", perm...))
+	}
+	v := c.input("v", c.floats(shape(batches, heads, keys, wide)...), shape(batches, heads, keys, wide)...)
+	scores := c.node("MatMul", []string{q, k})
+	switch c.rng.IntN(3) {
+	case 0:
+		scores = c.node("Mul", c.either(scores, c.constant("scale", nil, 0.2)))
+	case 1:
+		scores = c.node("Div", []string{scores, c.constant("scale", []int64{1}, 4)})
+	}
+	product := scores
+	if c.coin() {
+		dims := [][]int64{{queries, keys}, {keys}, shape(batches, 1, queries, keys), shape(batches, heads, 1, keys), shape(1, heads, queries, 1)}[c.rng.IntN(5)]
+		mask := c.floats(dims...)
+		for i := range mask {
+			if c.rng.IntN(3) == 0 {
+				mask[i] = float32(math.Inf(-1)) // some queries see nothing
+			}
+		}
+		scores = c.node("Add", c.either(scores, c.input("mask", mask, dims...)))
+	}
+	p := c.node("Softmax", []string{scores}, onnx.IntAttr("axis", c.oneOf(-1, -1, -1, int64(rank-1), int64(rank-2))))
+	softmax := p
+	if c.coin() {
+		test := c.node("IsNaN", []string{p})
+		p = c.node("Where", []string{test, c.constant("nothing", nil, float32(c.oneOf(0, 0, 7))), p})
+	}
+	if c.rng.IntN(6) == 0 {
+		c.output([]string{product, softmax, p}[c.rng.IntN(3)])
+	}
+	c.output(c.node("MatMul", []string{p, v}))
+}
+
+// Attention and normalizations that a graph has in pieces are what they are on the CPU, however the provider joins them, and so is what only
+// looks like one.
+func TestProviderJoinsPatterns(t *testing.T) {
+	library := provider(t)
+	for seed := range uint64(240) {
+		c := &patternCase{rng: rand.New(rand.NewPCG(seed, 13)), inputs: map[string]*tensor.Tensor{}}
+		path := modelOf(t, 18, func(g *onnx.Graph) {
+			g.Inputs, c.graph = nil, g
+			[]func(){c.norm, c.attention}[seed%2]()
+		})
+		o := ort.SessionOptions{Optimization: ort.OptimizeDisabled, Threads: 1}
+		want := session(t, path, o)
+		a, err := want.Run(context.Background(), c.inputs)
+		if err != nil {
+			t.Fatalf("seed %d on the CPU: %v", seed, err)
+		}
+		o.Provider, o.Config = library, map[string]string{"ai.coset.gpu_nodes": "all"}
+		got := session(t, path, o)
+		for range 4 {
+			b, err := got.Run(context.Background(), c.inputs)
+			if err != nil {
+				t.Fatalf("seed %d: %v", seed, err)
+			}
+			for name := range a {
+				if d := distance(t, a[name], b[name]); !(d < 3e-5) {
+					var ops []string
+					for _, n := range c.graph.Nodes {
+						ops = append(ops, n.OpType)
+					}
+					t.Errorf("seed %d, %v: %s is off by %g", seed, ops, name, d)
+				}
+			}
+		}
+	}
+}
