@@ -4,7 +4,7 @@
 #include "attention.h"
 #include "attention_few.cuh"
 #include "attention_rules.cuh"
-#include "attention_tiles.cuh"
+#include "attention_tensor.cuh"
 #include "launch.h"
 
 namespace cosetq::ep {
@@ -86,7 +86,8 @@ struct Combine {
 
 // Launches a kernel for rows of so many at a time, with what a block needs of shared memory beyond its own, and adds up its splits.
 template <typename T>
-void LaunchAttend(Call& call, const Rules<T>& rules, Division division, void (*kernel)(Rules<T>, Division), int rows, int least_keys, size_t shared) {
+void LaunchAttend(Call& call, const Rules<T>& rules, Division division, void (*kernel)(Rules<T>, Division), int rows, unsigned threads,
+                  int least_keys, size_t shared) {
   const Attention& a = rules.a;
   const int tiles = (division.rows - 1) / rows + 1, heads = a.batches * a.kv_heads;
   // Enough blocks for all processors, unless there are few keys for each.
@@ -98,39 +99,39 @@ void LaunchAttend(Call& call, const Rules<T>& rules, Division division, void (*k
     division.partial = partial.data<float>();
   }
   const dim3 grid(static_cast<unsigned>(tiles), static_cast<unsigned>(heads), static_cast<unsigned>(division.splits));
-  Launch(call.stream, kernel, grid, kBlock, shared, rules, division);
+  Launch(call.stream, kernel, grid, threads, shared, rules, division);
   if (division.splits > 1) ForEachBlock(call.stream, int64_t{heads} * division.rows, a.value_width, Combine<T>{rules, division});
 }
 
-template <typename T, int kRows, int kWidth, bool kAcross>
-void LaunchTiles(Call& call, const Rules<T>& rules, const Division& division) {
-  constexpr int kBytes = static_cast<int>(sizeof(AttendMemory<kRows, kWidth>));
-  const auto kernel = AttendKernel<T, kRows, kWidth, kAcross>;
+template <typename T, int kWidth, bool kAcross>
+void LaunchTensor(Call& call, const Rules<T>& rules, const Division& division) {
+  constexpr int kBytes = static_cast<int>(sizeof(TensorMemory<T, kWidth, kAcross>));
+  if (kBytes > cuda::CurrentDevice().shared_limit) return AttendByRows<T>(call, rules.a);
+  const auto kernel = AttendTensorKernel<T, kWidth, kAcross>;
   static const bool allowed = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes) == cudaSuccess;
-  if (!allowed) throw DeviceError("attention needs more shared memory than this GPU has");
-  LaunchAttend<T>(call, rules, division, kernel, kRows * kSide, 2 * kKeys, kBytes);
+  if (!allowed) throw DeviceError("attention needs more shared memory than this GPU gives");
+  LaunchAttend<T>(call, rules, division, kernel, kTensorRows, kTensorThreads, 2 * kTensorKeys, kBytes);
+}
+
+template <typename T, int kRows, int kWidth>
+void LaunchFew(Call& call, const Rules<T>& rules, const Division& division) {
+  constexpr int kLeastKeys = 32;
+  LaunchAttend<T>(call, rules, division, AttendFewKernel<T, kRows, kWidth>, kRows, kFewThreads, kLeastKeys, 0);
 }
 
 template <typename T, int kWidth>
 void LaunchWidth(Call& call, const Rules<T>& rules, const Division& division) {
-  constexpr int kFew = kWidth > 128 ? 4 : 8, kLeastKeys = 32, kMany = 4;
-  const bool many = division.rows > kSide && static_cast<int>(sizeof(AttendMemory<kMany, kWidth>)) <= cuda::CurrentDevice().shared_limit;
+  constexpr int kFew = kWidth > 128 ? 4 : 8;
   if (rules.a.k_step != 1) {
-    if constexpr (kWidth <= 128) {
-      many ? LaunchTiles<T, kMany, kWidth, true>(call, rules, division) : LaunchTiles<T, 1, kWidth, true>(call, rules, division);
-    } else {
-      AttendByRows<T>(call, rules.a);
-    }
+    LaunchTensor<T, kWidth, true>(call, rules, division);
   } else if (division.fours && division.rows == 1) {
-    LaunchAttend<T>(call, rules, division, AttendFewKernel<T, 1, kWidth>, 1, kLeastKeys, 0);
+    LaunchFew<T, 1, kWidth>(call, rules, division);
   } else if (division.fours && division.rows <= 4) {
-    LaunchAttend<T>(call, rules, division, AttendFewKernel<T, 4, kWidth>, 4, kLeastKeys, 0);
+    LaunchFew<T, 4, kWidth>(call, rules, division);
   } else if (division.fours && division.rows <= kFew) {
-    LaunchAttend<T>(call, rules, division, AttendFewKernel<T, kFew, kWidth>, kFew, kLeastKeys, 0);
-  } else if (many) {
-    LaunchTiles<T, kMany, kWidth, false>(call, rules, division);
+    LaunchFew<T, kFew, kWidth>(call, rules, division);
   } else {
-    LaunchTiles<T, 1, kWidth, false>(call, rules, division);
+    LaunchTensor<T, kWidth, false>(call, rules, division);
   }
 }
 

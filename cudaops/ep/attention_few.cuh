@@ -27,11 +27,13 @@ __device__ __forceinline__ void LoadRun(const T* from, int left, float (&x)[kCou
   }
 }
 
+constexpr int kFewThreads = 256;
+
 // A block takes up to kRows rows. Half a warp multiplies them by a key; when a chunk of keys has its scores, a warp makes weights of those of a row;
 // then each warp adds up the values of an eighth of the keys, a lane some columns of them.
 template <typename T, int kRows, int kWidth>
-__global__ void __launch_bounds__(256) AttendFewKernel(Rules<T> rules, Division division) {
-  constexpr int kWarps = 8, kHalf = 16, kOwn = kWidth / kHalf, kColumns = kWidth / 32, kChunk = 256, kAtOnce = kOwn > 8 ? 2 : 4;
+__global__ void __launch_bounds__(kFewThreads) AttendFewKernel(Rules<T> rules, Division division) {
+  constexpr int kWarps = kFewThreads / 32, kHalf = 16, kOwn = kWidth / kHalf, kColumns = kWidth / 32, kChunk = 256, kAtOnce = kOwn > 8 ? 2 : 4;
   static_assert(kRows <= kWarps);
   __shared__ float scores[kRows][kChunk], shrinks[kRows], largests[kRows], totals[kRows], sums[kWarps][kRows][kWidth];
   Begin();

@@ -1,0 +1,296 @@
+// Attention of many queries at once, by tensor cores: 16 queries to a warp, 64 keys at a time.
+
+#ifndef COSETQ_EP_ATTENTION_TENSOR_CUH_
+#define COSETQ_EP_ATTENTION_TENSOR_CUH_
+
+#include "attention_rules.cuh"
+
+#ifdef __CUDACC__
+
+namespace cosetq::ep {
+
+constexpr int kTensorWarps = 4, kTensorThreads = 32 * kTensorWarps, kTensorRows = 16 * kTensorWarps, kTensorKeys = 64;
+
+// Four numbers to shared memory while the thread goes on; nothing of them is read where they are not there.
+__device__ __forceinline__ void CopyFour(void* to, const void* from, int bytes, bool there) {
+  const auto at = static_cast<unsigned>(__cvta_generic_to_shared(to));
+  const int read = there ? bytes : 0;
+  if (bytes == 16) {
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 16, %2;" ::"r"(at), "l"(from), "r"(read));
+  } else {
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 8, %2;" ::"r"(at), "l"(from), "r"(read));
+  }
+}
+__device__ __forceinline__ void WaitForCopies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
+
+// kRows rows of kColumns numbers to shared memory, kStride apart, with zeros where rows and columns end. fours: rows begin at multiples of four
+// numbers, and have such a number of them.
+template <typename T, int kRows, int kColumns, int kStride, typename RowAt>
+__device__ __forceinline__ void LoadTile(T* to, int rows, int columns, bool fours, RowAt row_at) {
+  constexpr int kFours = kColumns / 4;
+  for (int i = static_cast<int>(threadIdx.x); i < kRows * kFours; i += kTensorThreads) {
+    const int row = i / kFours, column = i % kFours * 4;
+    const T* from = row_at(Least(row, rows - 1));
+    T* own = to + row * kStride + column;
+    if (fours) {
+      const bool there = row < rows && column < columns;
+      CopyFour(own, from + (there ? column : 0), 4 * sizeof(T), there);
+      continue;
+    }
+#pragma unroll
+    for (int e = 0; e < 4; ++e) own[e] = row < rows && column + e < columns ? from[column + e] : FromFloat<T>(0);
+  }
+}
+
+template <int kCount>
+__device__ __forceinline__ void LoadMatrices(unsigned (&x)[kCount], const Half* from) {
+  static_assert(kCount == 4);
+  const auto at = static_cast<unsigned>(__cvta_generic_to_shared(from));
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];" : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3]) : "r"(at));
+}
+template <int kCount>
+__device__ __forceinline__ void LoadTransposed(unsigned (&x)[kCount], const Half* from) {
+  static_assert(kCount == 4);
+  const auto at = static_cast<unsigned>(__cvta_generic_to_shared(from));
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];" : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3]) : "r"(at));
+}
+
+__device__ __forceinline__ void MultiplyHalves(float (&c)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
+  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+               : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+// A float as two numbers of ten bits behind the point, which tensor cores multiply: what both leave out is 2^-21 of it.
+struct Split {
+  unsigned high, low;
+};
+__device__ __forceinline__ Split SplitOf(float x) {
+  const unsigned high = __float_as_uint(x) & 0xffffe000u;
+  return {high, __float_as_uint(x - __uint_as_float(high))};
+}
+
+__device__ __forceinline__ void MultiplyTens(float (&c)[4], unsigned a0, unsigned a1, unsigned a2, unsigned a3, unsigned b0, unsigned b1) {
+  asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+               : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+               : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+}
+__device__ __forceinline__ void MultiplySplit(float (&c)[4], const Split (&a)[4], const Split& b0, const Split& b1) {
+  MultiplyTens(c, a[0].low, a[1].low, a[2].low, a[3].low, b0.high, b1.high);
+  MultiplyTens(c, a[0].high, a[1].high, a[2].high, a[3].high, b0.low, b1.low);
+  MultiplyTens(c, a[0].high, a[1].high, a[2].high, a[3].high, b0.high, b1.high);
+}
+
+// Products of a warp: 16 rows by 64 keys, and weights of those by values. Lane 4g + t has of a result rows g and g + 8, and columns 8n + 2t and
+// 8n + 2t + 1. Strides are such that no two lanes meet in a bank.
+template <typename T, int kWidth, bool kAcross>
+struct Products;
+
+template <int kWidth, bool kAcross>
+struct Products<Half, kWidth, kAcross> {
+  static constexpr int kQueryStride = kWidth + 8, kValueStride = kWidth + 8, kKeyStride = kAcross ? kTensorKeys + 8 : kWidth + 8;
+
+  static __device__ __forceinline__ void Scores(float (&score)[kTensorKeys / 8][4], const Half* q, const Half* k, int width) {
+    const int lane = static_cast<int>(threadIdx.x % 32);
+#pragma unroll 4
+    for (int d = 0; d < width; d += 16) {
+      unsigned a[4];
+      LoadMatrices(a, q + lane % 16 * kQueryStride + d + lane / 16 * 8);
+#pragma unroll
+      for (int n = 0; n < kTensorKeys / 8; n += 2) {
+        unsigned b[4];
+        if constexpr (kAcross) {
+          LoadTransposed(b, k + (d + lane % 16) * kKeyStride + n * 8 + lane / 16 * 8);
+        } else {
+          LoadMatrices(b, k + (n * 8 + lane % 8 + lane / 16 * 8) * kKeyStride + d + lane / 8 % 2 * 8);
+        }
+        MultiplyHalves(score[n], a, b[0], b[1]);
+        MultiplyHalves(score[n + 1], a, b[2], b[3]);
+      }
+    }
+  }
+
+  static __device__ __forceinline__ unsigned Pack(float x, float y) {
+    const __half2 both = __floats2half2_rn(x, y);
+    return *reinterpret_cast<const unsigned*>(&both);
+  }
+  static __device__ __forceinline__ void Values(float (&out)[kWidth / 8][4], const float (&weight)[kTensorKeys / 8][4], const Half* v, int width) {
+    const int lane = static_cast<int>(threadIdx.x % 32);
+#pragma unroll
+    for (int j = 0; j < kTensorKeys / 8; j += 2) {
+      const unsigned a[4] = {Pack(weight[j][0], weight[j][1]), Pack(weight[j][2], weight[j][3]), Pack(weight[j + 1][0], weight[j + 1][1]),
+                             Pack(weight[j + 1][2], weight[j + 1][3])};
+#pragma unroll
+      for (int n = 0; n < kWidth / 8; n += 2) {
+        if (n * 8 >= width) break;
+        unsigned b[4];
+        LoadTransposed(b, v + (j * 8 + lane % 16) * kValueStride + n * 8 + lane / 16 * 8);
+        MultiplyHalves(out[n], a, b[0], b[1]);
+        MultiplyHalves(out[n + 1], a, b[2], b[3]);
+      }
+    }
+  }
+};
+
+// Of floats, place t of eight is 2t, and place t + 4 is 2t + 1, so that weights lie as scores come.
+template <int kWidth, bool kAcross>
+struct Products<float, kWidth, kAcross> {
+  static constexpr int kQueryStride = kWidth + 8, kValueStride = kWidth + 4, kKeyStride = kAcross ? kTensorKeys + 4 : kWidth + 8;
+
+  static __device__ __forceinline__ void Scores(float (&score)[kTensorKeys / 8][4], const float* q, const float* k, int width) {
+    const int lane = static_cast<int>(threadIdx.x % 32), g = lane / 4, t = lane % 4;
+#pragma unroll 2
+    for (int d = 0; d < width; d += 8) {
+      const float2 low = *reinterpret_cast<const float2*>(q + g * kQueryStride + d + 2 * t);
+      const float2 high = *reinterpret_cast<const float2*>(q + (g + 8) * kQueryStride + d + 2 * t);
+      const Split a[4] = {SplitOf(low.x), SplitOf(high.x), SplitOf(low.y), SplitOf(high.y)};
+#pragma unroll
+      for (int n = 0; n < kTensorKeys / 8; ++n) {
+        float2 b;
+        if constexpr (kAcross) {
+          b.x = k[(d + 2 * t) * kKeyStride + n * 8 + g];
+          b.y = k[(d + 2 * t + 1) * kKeyStride + n * 8 + g];
+        } else {
+          b = *reinterpret_cast<const float2*>(k + (n * 8 + g) * kKeyStride + d + 2 * t);
+        }
+        MultiplySplit(score[n], a, SplitOf(b.x), SplitOf(b.y));
+      }
+    }
+  }
+
+  static __device__ __forceinline__ void Values(float (&out)[kWidth / 8][4], const float (&weight)[kTensorKeys / 8][4], const float* v, int width) {
+    const int lane = static_cast<int>(threadIdx.x % 32), g = lane / 4, t = lane % 4;
+#pragma unroll
+    for (int j = 0; j < kTensorKeys / 8; ++j) {
+      const Split a[4] = {SplitOf(weight[j][0]), SplitOf(weight[j][2]), SplitOf(weight[j][1]), SplitOf(weight[j][3])};
+#pragma unroll
+      for (int n = 0; n < kWidth / 8; ++n) {
+        if (n * 8 >= width) break;
+        const float* b = v + (j * 8 + 2 * t) * kValueStride + n * 8 + g;
+        MultiplySplit(out[n], a, SplitOf(b[0]), SplitOf(b[kValueStride]));
+      }
+    }
+  }
+};
+
+template <typename T, int kWidth, bool kAcross>
+struct TensorMemory {
+  using P = Products<T, kWidth, kAcross>;
+  __align__(16) T q[kTensorRows * P::kQueryStride];
+  __align__(16) T k[(kAcross ? kWidth : kTensorKeys) * P::kKeyStride];
+  __align__(16) T v[kTensorKeys * P::kValueStride];
+};
+
+// A block takes 64 rows. While it multiplies by keys their values come, and while it multiplies by values the next keys.
+template <typename T, int kWidth, bool kAcross>
+__global__ void __launch_bounds__(kTensorThreads) AttendTensorKernel(Rules<T> rules, Division division) {
+  using P = Products<T, kWidth, kAcross>;
+  constexpr int kTiles = kTensorKeys / 8;
+  extern __shared__ __align__(16) unsigned char shared[];
+  auto& memory = *reinterpret_cast<TensorMemory<T, kWidth, kAcross>*>(shared);
+  Begin();
+  const Attention& a = rules.a;
+  const int lane = static_cast<int>(threadIdx.x % 32), warp = static_cast<int>(threadIdx.x / 32), t = lane % 4, group = division.group;
+  const int batch = static_cast<int>(blockIdx.y) / a.kv_heads, kv_head = static_cast<int>(blockIdx.y) % a.kv_heads;
+  const int row0 = static_cast<int>(blockIdx.x) * kTensorRows, rows = Least(kTensorRows, division.rows - row0);
+  int first, end, unused;
+  rules.Range(batch, row0 / group, &first, &unused);
+  rules.Range(batch, (row0 + rows - 1) / group, &unused, &end);
+  division.Cut(static_cast<int>(blockIdx.z), kTensorKeys, &first, &end);
+
+  const T* keys = static_cast<const T*>(a.k) + batch * a.k_at.batch + kv_head * a.k_at.head;
+  const T* values = static_cast<const T*>(a.v) + batch * a.v_at.batch + kv_head * a.v_at.head;
+  const auto load_keys = [&](int key0) {
+    const int count = Least(kTensorKeys, end - key0);
+    const T* from = keys + key0 * a.k_at.token;
+    if constexpr (kAcross) {
+      LoadTile<T, kWidth, kTensorKeys, P::kKeyStride>(memory.k, a.width, count, false, [&](int d) { return from + d * a.k_step; });
+    } else {
+      LoadTile<T, kTensorKeys, kWidth, P::kKeyStride>(memory.k, count, a.width, division.fours, [&](int j) { return from + j * a.k_at.token; });
+    }
+  };
+  LoadTile<T, kTensorRows, kWidth, P::kQueryStride>(memory.q, rows, a.width, division.fours, [&](int i) {
+    const int row = row0 + i;
+    return static_cast<const T*>(a.q) + batch * a.q_at.batch + (kv_head * group + row % group) * a.q_at.head + row / group * a.q_at.token;
+  });
+  if (first < end) load_keys(first);
+
+  int query[2], head[2], sees_first[2], sees_end[2];
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    const int row = row0 + warp * 16 + lane / 4 + 8 * i;
+    query[i] = row / group;
+    head[i] = kv_head * group + row % group;
+    rules.Range(batch, query[i], &sees_first[i], &sees_end[i]);
+    if (row >= division.rows) sees_end[i] = 0;
+  }
+  const T* own = memory.q + warp * 16 * P::kQueryStride;
+  float largest[2] = {-INFINITY, -INFINITY}, total[2] = {}, out[kWidth / 8][4] = {};
+  for (int key0 = first; key0 < end; key0 += kTensorKeys) {
+    WaitForCopies();
+    __syncthreads();  // keys are there, and the last values have been read
+    LoadTile<T, kTensorKeys, kWidth, P::kValueStride>(memory.v, Least(kTensorKeys, end - key0), a.value_width, division.fours,
+                                                      [&](int j) { return values + (key0 + j) * a.v_at.token; });
+    float score[kTiles][4] = {};
+    P::Scores(score, own, memory.k, a.width);
+    WaitForCopies();
+    __syncthreads();  // values are there, and keys have been read
+    if (key0 + kTensorKeys < end) load_keys(key0 + kTensorKeys);
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      float most = largest[i];
+#pragma unroll
+      for (int n = 0; n < kTiles; ++n) {
+#pragma unroll
+        for (int e = 0; e < 2; ++e) {
+          const int key = key0 + n * 8 + 2 * t + e;
+          float& s = score[n][2 * i + e];
+          s = key >= sees_first[i] && key < sees_end[i] ? rules.Score(s, batch, head[i], query[i], key) : -INFINITY;
+          most = Larger()(s, most);
+        }
+      }
+      most = Larger()(__shfl_xor_sync(0xffffffffu, most, 1), most);
+      most = Larger()(__shfl_xor_sync(0xffffffffu, most, 2), most);
+      const float shrink = Weight(largest[i], most);
+      largest[i] = most;
+      total[i] *= shrink;
+#pragma unroll
+      for (int n = 0; n < kWidth / 8; ++n) {
+        out[n][2 * i] *= shrink;
+        out[n][2 * i + 1] *= shrink;
+      }
+#pragma unroll
+      for (int n = 0; n < kTiles; ++n) {
+#pragma unroll
+        for (int e = 0; e < 2; ++e) {
+          float& s = score[n][2 * i + e];
+          s = Weight(s, most);
+          total[i] += s;
+        }
+      }
+    }
+    P::Values(out, score, memory.v, a.value_width);
+  }
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    total[i] += __shfl_xor_sync(0xffffffffu, total[i], 1);
+    total[i] += __shfl_xor_sync(0xffffffffu, total[i], 2);
+    const int row = row0 + warp * 16 + lane / 4 + 8 * i;
+    if (row >= division.rows) continue;
+    const RowEnd<T> to(rules, division, row, head[i], query[i], batch, largest[i], total[i], t == 0);
+#pragma unroll
+    for (int n = 0; n < kWidth / 8; ++n) {
+#pragma unroll
+      for (int e = 0; e < 2; ++e) {
+        const int d = n * 8 + 2 * t + e;
+        if (d < a.value_width) to.Store(rules, d, out[n][2 * i + e]);
+      }
+    }
+  }
+}
+
+}  // namespace cosetq::ep
+
+#endif
+
+#endif  // COSETQ_EP_ATTENTION_TENSOR_CUH_
