@@ -146,7 +146,8 @@ void AttendOnDevice(Call& call, const Attention& a) {
   const auto fours = [](const void* p, const Places& at) {
     return reinterpret_cast<uintptr_t>(p) % (4 * sizeof(T)) == 0 && (at.batch | at.head | at.token) % 4 == 0;
   };
-  // Of keys that lie across, their own loads need nothing.
+  // Keys across are read from multiples of 64 on.
+  division.fours_across = (a.k_step | a.keys | a.k_at.batch | a.k_at.head) % 4 == 0 && a.k_at.token == 1 && !a.causal && reinterpret_cast<uintptr_t>(a.k) % (4 * sizeof(T)) == 0;
   division.fours = (a.width | a.value_width) % 4 == 0 && fours(a.q, a.q_at) && (a.k_step != 1 || fours(a.k, a.k_at)) && fours(a.v, a.v_at);
   const int width = Most(a.width, a.value_width);
   if (width <= 64) {

@@ -362,7 +362,7 @@ void RunMatched(Call& call) {
   a.k = call.in(1).data();
   a.v = call.in(2).data();
   a.q_at = q.Over(a.batches, a.heads, q.shape[2] == a.queries ? a.width : 0);
-  a.k_at = k.Over(a.batches, a.heads, across ? 1 : a.width);
+  a.k_at = k.Over(a.batches, a.heads, across && a.keys != 1 ? 1 : a.width);
   a.k_step = across ? a.keys : 1;
   a.v_at = v.Over(a.batches, a.heads, a.value_width);
   a.scale = attributes.Float("scale", 1);

@@ -58,7 +58,8 @@ COSETQ_HD float Weight(float x, float largest) { return x == -INFINITY ? 0 : exp
 // How the work is divided: rows are the queries of all heads that share keys, the heads of a query next to each other.
 struct Division {
   int group, rows, splits;
-  bool fours;      // everything lies at multiples of four numbers
+  bool fours;      // everything lies at multiples of four numbers, but for keys across
+  bool fours_across;
   float* partial;  // [splits, batches * kv_heads, rows, value_width + 2]: sums, largest score, sum of exponentials; null for one split
 
   // The keys of a split, in numbers that are multiples of a quantum.

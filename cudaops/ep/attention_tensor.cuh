@@ -27,9 +27,12 @@ __device__ __forceinline__ void WaitForCopies() { asm volatile("cp.async.wait_al
 // numbers, and have such a number of them.
 template <typename T, int kRows, int kColumns, int kStride, typename RowAt>
 __device__ __forceinline__ void LoadTile(T* to, int rows, int columns, bool fours, RowAt row_at) {
-  constexpr int kFours = kColumns / 4;
-  for (int i = static_cast<int>(threadIdx.x); i < kRows * kFours; i += kTensorThreads) {
-    const int row = i / kFours, column = i % kFours * 4;
+  constexpr int kFours = kColumns / 4, kStep = kTensorThreads / kFours;
+  static_assert(kTensorThreads % kFours == 0 && kRows % kStep == 0);
+  const int row0 = static_cast<int>(threadIdx.x) / kFours, column = static_cast<int>(threadIdx.x) % kFours * 4;
+#pragma unroll 4
+  for (int i = 0; i < kRows; i += kStep) {
+    const int row = row0 + i;
     const T* from = row_at(Least(row, rows - 1));
     T* own = to + row * kStride + column;
     if (fours) {
@@ -181,6 +184,60 @@ struct TensorMemory {
   __align__(16) T v[kTensorKeys * P::kValueStride];
 };
 
+// Makes scores of what a lane has of the products of a row: keys from key0 on, two of each eight. All that is read for them is asked for at once.
+template <typename T>
+__device__ __forceinline__ void Finish(const Rules<T>& rules, float (&score)[kTensorKeys / 8][4], int i, int batch, int head, int query, int key0,
+                                       int sees_first, int sees_end) {
+  constexpr int kTiles = kTensorKeys / 8;
+  const Attention& a = rules.a;
+  if (a.mask_kind == Attention::kNone) {
+#pragma unroll
+    for (int n = 0; n < kTiles; ++n) {
+#pragma unroll
+      for (int e = 0; e < 2; ++e) score[n][2 * i + e] *= a.scale;
+    }
+    if (a.cap != 0) {
+#pragma unroll
+      for (int n = 0; n < kTiles; ++n) {
+#pragma unroll
+        for (int e = 0; e < 2; ++e) score[n][2 * i + e] = a.cap * tanhf(score[n][2 * i + e] / a.cap);
+      }
+    }
+  } else if (a.mask_kind == Attention::kAdd && a.cap == 0) {
+    const T* mask = static_cast<const T*>(a.mask) + batch * a.mask_at.batch + head * a.mask_at.head + query * a.mask_at.token;
+    const int end = Least(sees_end, a.mask_keys);
+    float own[kTiles][2];
+#pragma unroll
+    for (int n = 0; n < kTiles; ++n) {
+#pragma unroll
+      for (int e = 0; e < 2; ++e) own[n][e] = key0 + 8 * n + e < end ? ToFloat(mask[(key0 + 8 * n + e) * a.mask_step]) : -INFINITY;
+    }
+#pragma unroll
+    for (int n = 0; n < kTiles; ++n) {
+#pragma unroll
+      for (int e = 0; e < 2; ++e) score[n][2 * i + e] = fmaf(score[n][2 * i + e], a.scale, own[n][e]);
+    }
+  } else {
+#pragma unroll
+    for (int n = 0; n < kTiles; ++n) {
+#pragma unroll
+      for (int e = 0; e < 2; ++e) {
+        const int key = key0 + 8 * n + e;
+        if (key < sees_end) score[n][2 * i + e] = rules.Score(score[n][2 * i + e], batch, head, query, key);
+      }
+    }
+  }
+  if (key0 >= sees_first && key0 + kTensorKeys <= sees_end) return;
+#pragma unroll
+  for (int n = 0; n < kTiles; ++n) {
+#pragma unroll
+    for (int e = 0; e < 2; ++e) {
+      const int key = key0 + 8 * n + e;
+      if (key < sees_first || key >= sees_end) score[n][2 * i + e] = -INFINITY;
+    }
+  }
+}
+
 // A block takes 64 rows. While it multiplies by keys their values come, and while it multiplies by values the next keys.
 template <typename T, int kWidth, bool kAcross>
 __global__ void __launch_bounds__(kTensorThreads) AttendTensorKernel(Rules<T> rules, Division division) {
@@ -201,12 +258,13 @@ __global__ void __launch_bounds__(kTensorThreads) AttendTensorKernel(Rules<T> ru
   const T* keys = static_cast<const T*>(a.k) + batch * a.k_at.batch + kv_head * a.k_at.head;
   const T* values = static_cast<const T*>(a.v) + batch * a.v_at.batch + kv_head * a.v_at.head;
   const auto load_keys = [&](int key0) {
-    const int count = Least(kTensorKeys, end - key0);
     const T* from = keys + key0 * a.k_at.token;
     if constexpr (kAcross) {
-      LoadTile<T, kWidth, kTensorKeys, P::kKeyStride>(memory.k, a.width, count, false, [&](int d) { return from + d * a.k_step; });
+      LoadTile<T, kWidth, kTensorKeys, P::kKeyStride>(memory.k, a.width, Least(kTensorKeys, a.keys - key0), division.fours_across,
+                                                      [&](int d) { return from + d * a.k_step; });
     } else {
-      LoadTile<T, kTensorKeys, kWidth, P::kKeyStride>(memory.k, count, a.width, division.fours, [&](int j) { return from + j * a.k_at.token; });
+      LoadTile<T, kTensorKeys, kWidth, P::kKeyStride>(memory.k, Least(kTensorKeys, end - key0), a.width, division.fours,
+                                                      [&](int j) { return from + j * a.k_at.token; });
     }
   };
   LoadTile<T, kTensorRows, kWidth, P::kQueryStride>(memory.q, rows, a.width, division.fours, [&](int i) {
@@ -238,20 +296,14 @@ __global__ void __launch_bounds__(kTensorThreads) AttendTensorKernel(Rules<T> ru
     if (key0 + kTensorKeys < end) load_keys(key0 + kTensorKeys);
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
+      Finish(rules, score, i, batch, head[i], query[i], key0 + 2 * t, sees_first[i], sees_end[i]);
       float most = largest[i];
 #pragma unroll
-      for (int n = 0; n < kTiles; ++n) {
-#pragma unroll
-        for (int e = 0; e < 2; ++e) {
-          const int key = key0 + n * 8 + 2 * t + e;
-          float& s = score[n][2 * i + e];
-          s = key >= sees_first[i] && key < sees_end[i] ? rules.Score(s, batch, head[i], query[i], key) : -INFINITY;
-          most = Larger()(s, most);
-        }
-      }
-      most = Larger()(__shfl_xor_sync(0xffffffffu, most, 1), most);
-      most = Larger()(__shfl_xor_sync(0xffffffffu, most, 2), most);
-      const float shrink = Weight(largest[i], most);
+      for (int n = 0; n < kTiles; ++n) most = fmaxf(most, fmaxf(score[n][2 * i], score[n][2 * i + 1]));
+      most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, 1));
+      most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, 2));
+      const float base = most == -INFINITY ? 0 : most;  // nothing has been seen, and all weights are 0
+      const float shrink = __expf(largest[i] - base);
       largest[i] = most;
       total[i] *= shrink;
 #pragma unroll
@@ -262,11 +314,7 @@ __global__ void __launch_bounds__(kTensorThreads) AttendTensorKernel(Rules<T> ru
 #pragma unroll
       for (int n = 0; n < kTiles; ++n) {
 #pragma unroll
-        for (int e = 0; e < 2; ++e) {
-          float& s = score[n][2 * i + e];
-          s = Weight(s, most);
-          total[i] += s;
-        }
+        for (int e = 0; e < 2; ++e) total[i] += score[n][2 * i + e] = __expf(score[n][2 * i + e] - base);
       }
     }
     P::Values(out, score, memory.v, a.value_width);
