@@ -152,6 +152,32 @@ COSETQ_UNROLL
 constexpr int kRunLength = 4;
 
 #ifdef __CUDACC__
+// The gated network of language models, gate * sigmoid(gate) * up: the longest vectors that chains meet, and twice as fast where nobody asks for the
+// next step.
+template <typename T>
+__global__ void __launch_bounds__(kThreads) RunGated(const T* gate, const T* up, T* y, int runs) {
+  using Four = typename ChainKernel<T>::template Vector<kRunLength>;
+  Begin();
+  const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (i >= runs) return;
+  const Four a = reinterpret_cast<const Four*>(gate)[i], b = reinterpret_cast<const Four*>(up)[i];
+  Four out;
+#pragma unroll
+  for (int e = 0; e < kRunLength; ++e) {
+    const float x = ToFloat(a.of[e]);
+    out.of[e] = FromFloat<T>(x * Sigmoid(x) * ToFloat(b.of[e]));
+  }
+  reinterpret_cast<Four*>(y)[i] = out;
+}
+
+// Whether these are the steps of a gated network, of operands 0 and 1.
+bool IsGated(const std::vector<Instruction>& steps) {
+  const auto is = [&](size_t i, Instruction::Kind kind, int which) { return steps[i].kind == kind && steps[i].which == which; };
+  const int sigmoid = static_cast<int>(Unary::kSigmoid), product = static_cast<int>(Binary::kMul);
+  return steps.size() == 6 && is(0, Instruction::kLoad, 0) && is(1, Instruction::kLoad, 0) && is(2, Instruction::kUnary, sigmoid) &&
+         is(3, Instruction::kBinary, product) && is(4, Instruction::kLoad, 1) && is(5, Instruction::kBinary, product);
+}
+
 // The steps are read where the parameters are, which a copy for each thread would not be.
 template <typename T, int kRun>
 __global__ void __launch_bounds__(kThreads) RunChain(const __grid_constant__ ChainKernel<T> f, int count) {
@@ -192,6 +218,12 @@ void LaunchChain(Call& call, const Tensor& y) {
   if (!call.stream.on_host()) {
     const int count = CheckedCount(y.count());
     const auto launch = [&](auto kernel, int elements) { Launch(call.stream, kernel, (elements - 1) / kThreads + 1, kThreads, 0, f, elements); };
+    const bool whole = f.rank == 1 && std::all_of(f.runs, f.runs + f.inputs, [](Run run) { return run == Run::kVector; });
+    if (whole && IsGated(steps) && count % kRunLength == 0 && reinterpret_cast<uintptr_t>(f.y) % (sizeof(T) * kRunLength) == 0) {
+      const int runs = count / kRunLength;
+      Launch(call.stream, RunGated<T>, (runs - 1) / kThreads + 1, kThreads, 0, static_cast<const T*>(f.operands[0]), static_cast<const T*>(f.operands[1]), f.y, runs);
+      return;
+    }
     if (f.layout.dims[0] % kRunLength == 0 && reinterpret_cast<uintptr_t>(f.y) % (sizeof(T) * kRunLength) == 0) {
       launch(RunChain<T, kRunLength>, count / kRunLength);
     } else {
