@@ -36,6 +36,7 @@ var testedElsewhere = map[string]string{
 	"python folder/generate.py": "internal/conformance runs the snippet",
 	"make":                      "checked against the Makefile below",
 	"go install":                "TestGoInstall builds what it builds",
+	"go run ./models/decoder":   "TestDecoderCommand of package models runs it",
 }
 
 var commandLine = regexp.MustCompile(`^(?:    |\$ )((?:bin/)?cosetq|make|python|go|node) (.*)$`)
