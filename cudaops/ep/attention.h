@@ -3,6 +3,8 @@
 #ifndef COSETQ_EP_ATTENTION_H_
 #define COSETQ_EP_ATTENTION_H_
 
+#include <stdexcept>
+
 #include "operator.h"
 
 namespace cosetq::ep {
@@ -20,6 +22,12 @@ struct Lengths {
   const int32_t* last = nullptr;   // [batches] the last one
   const int64_t* count = nullptr;  // [batches]
 };
+
+// A dimension as the kernels count.
+inline int Extent(int64_t n) {
+  if (n < 0 || n > INT32_MAX) throw std::invalid_argument("attention over " + std::to_string(n) + " elements");
+  return static_cast<int>(n);
+}
 
 // softmax(mask(scale q k^T)) v. All of one type, float or float16; sums are float.
 struct Attention {

@@ -4,18 +4,12 @@
 #include <cmath>
 #include <initializer_list>
 #include <iterator>
-#include <limits>
 #include <stdexcept>
 
 #include "attention.h"
 
 namespace cosetq::ep {
 namespace {
-
-int Int(int64_t n) {
-  if (n < 0 || n > INT32_MAX) throw std::invalid_argument("attention over " + std::to_string(n) + " elements");
-  return static_cast<int>(n);
-}
 
 int64_t Quotient(const Call& call, int64_t whole, int64_t parts) {
   if (parts < 1 || whole % parts != 0)
@@ -40,10 +34,10 @@ struct Operand {
 Operand Read(const Call& call, size_t input, int64_t heads) {
   const Tensor& x = call.in(input);
   if (x.shape.size() == 4)
-    return {x.data(), Int(x.shape[1]), Int(x.shape[2]), Int(x.shape[3]), Places::ByHead(x.shape[1], x.shape[2], x.shape[3])};
+    return {x.data(), Extent(x.shape[1]), Extent(x.shape[2]), Extent(x.shape[3]), Places::ByHead(x.shape[1], x.shape[2], x.shape[3])};
   if (x.shape.size() != 3) throw std::invalid_argument(call.node.op + " of " + Text(x.shape));
   const int64_t width = Quotient(call, x.shape[2], heads);
-  return {x.data(), Int(heads), Int(x.shape[1]), Int(width), Places::ByToken(heads, x.shape[1], width)};
+  return {x.data(), Extent(heads), Extent(x.shape[1]), Extent(width), Places::ByToken(heads, x.shape[1], width)};
 }
 
 // A mask or bias that is repeated along batches, heads and queries where it has one of them.
@@ -51,7 +45,7 @@ void ReadMask(const Call& call, size_t input, const Attention& a, Places* at, in
   Shape shape = call.in(input).shape;
   if (shape.empty()) throw std::invalid_argument(call.node.op + ": a mask without dimensions");
   shape.insert(shape.begin(), shape.size() < 4 ? 4 - shape.size() : 0, 1);
-  *keys = Int(shape[3]);
+  *keys = Extent(shape[3]);
   const Shape strides = BroadcastStrides(shape, {a.batches, a.heads, a.queries, shape[3]});
   *at = {strides[0], strides[1], strides[2]};
 }
@@ -81,7 +75,7 @@ class Cache {
     arranged.turned = turned;
     if (past != nullptr) {
       arranged.past = past->data();
-      arranged.past_room = Int(past->shape[2]);
+      arranged.past_room = Extent(past->shape[2]);
     }
     at = Places::ByHead(fresh.heads, room, fresh.width);
     data = memory_.data();
@@ -121,7 +115,7 @@ int PastTokens(const Call& call, size_t input, const Operand& fresh) {
   const Shape& shape = call.in(input).shape;
   if (shape.size() != 4) throw std::invalid_argument(call.node.op + ": a past of " + Text(shape));
   Want(call, input, {call.in(0).shape[0], fresh.heads, shape[2], fresh.width});
-  return Int(shape[2]);
+  return Extent(shape[2]);
 }
 
 float ScaleOf(const Call& call, int width) {
@@ -153,7 +147,7 @@ void RunAttention(Call& call) {
   const int64_t kv_heads = attributes.Int("kv_num_heads", 0);
   const Operand q = Read(call, 0, attributes.Int("q_num_heads", 0)), k = Read(call, 1, kv_heads), v = Read(call, 2, kv_heads);
   Attention a;
-  a.batches = Int(call.in(0).shape[0]);
+  a.batches = Extent(call.in(0).shape[0]);
   a.past = PastTokens(call, 4, k);
   PastTokens(call, 5, v);
   Arrangement arrangement;
@@ -196,7 +190,7 @@ void RunMultiHead(Call& call) {
   const int64_t hidden = int64_t{q.heads} * q.width;
   if (call.has(3)) Want(call, 3, {2 * hidden + int64_t{v.heads} * v.width});
   Attention a;
-  a.batches = Int(call.in(0).shape[0]);
+  a.batches = Extent(call.in(0).shape[0]);
   a.past = PastTokens(call, 6, k);
   PastTokens(call, 7, v);
   const Cache keys(call, k, 1, a.past + k.tokens, Given(call, 6), bias_at(hidden), false),
@@ -242,7 +236,7 @@ void Unpack(const Call& call, int64_t heads, int64_t kv_heads, Operand* q, Opera
   const auto from = [&](int64_t first, int64_t count) {
     Operand o = all;
     o.data = static_cast<const char*>(all.data) + static_cast<size_t>(first) * head;
-    o.heads = Int(count);
+    o.heads = Extent(count);
     return o;
   };
   *q = from(0, heads);
@@ -265,10 +259,10 @@ void RunGroupQuery(Call& call) {
     Unpack(call, heads, kv_heads, &q, &k, &v);
   }
   Attention a;
-  a.batches = Int(call.in(0).shape[0]);
+  a.batches = Extent(call.in(0).shape[0]);
   if (call.in(5).count() != a.batches) throw std::invalid_argument("GroupQueryAttention: seqlens_k is " + Text(call.in(5).shape));
   const int64_t total = call.Integers(6).at(0);
-  const int past = PastTokens(call, 3, k), room = Int(std::max<int64_t>(past, total));
+  const int past = PastTokens(call, 3, k), room = Extent(std::max<int64_t>(past, total));
   PastTokens(call, 4, v);
   if (total < q.tokens) throw std::invalid_argument("GroupQueryAttention: total_sequence_length " + std::to_string(total) + " for " + std::to_string(q.tokens) + " tokens");
   const bool turned = attributes.Int("do_rotary", 0) != 0;
@@ -289,8 +283,8 @@ void RunGroupQuery(Call& call) {
       throw std::invalid_argument("GroupQueryAttention: cosines and sines of " + Text(cosine.shape));
     arrangement.cosine = cosine.data();
     arrangement.sine = call.in(8).data();
-    arrangement.positions = Int(cosine.shape[0]);
-    arrangement.turned = Int(2 * cosine.shape[1]);
+    arrangement.positions = Extent(cosine.shape[0]);
+    arrangement.turned = Extent(2 * cosine.shape[1]);
     arrangement.interleaved = attributes.Int("rotary_interleaved", 0) != 0;
     if (call.has(9)) {
       if (call.in(9).count() != int64_t{a.batches} * q.tokens) throw std::invalid_argument("GroupQueryAttention: positions of " + Text(call.in(9).shape));
@@ -307,7 +301,7 @@ void RunGroupQuery(Call& call) {
   a.lengths = arrangement.lengths;
   a.causal = true;
   a.past = arrangement.prompt ? 0 : -1;
-  a.window = Int(std::max<int64_t>(0, attributes.Int("local_window_size", -1)));
+  a.window = Extent(std::max<int64_t>(0, attributes.Int("local_window_size", -1)));
   if (call.has(10)) {
     a.mask_kind = Attention::kAdd;
     a.mask = call.in(10).data();
@@ -321,68 +315,6 @@ void RunGroupQuery(Call& call) {
   const Tensor y = call.Out(0, type, {a.batches, a.queries, int64_t{a.heads} * a.value_width});
   a.y = y.data();
   a.y_at = Places::ByToken(a.heads, a.queries, a.value_width);
-  Attend(call, type, a);
-}
-
-// A tensor with four dimensions, where it has fewer, and its strides over those of a result.
-struct Matrices {
-  Shape shape;
-
-  Matrices(const Call& call, size_t input) : shape(call.in(input).shape) { shape.insert(shape.begin(), 4 - shape.size(), 1); }
-  Shape batch() const { return {shape[0], shape[1]}; }
-  Places Over(int batches, int heads, int64_t token) const {
-    const int64_t matrix = shape[2] * shape[3];
-    const Shape steps = BroadcastStrides(batch(), {batches, heads});
-    return {steps[0] * matrix, steps[1] * matrix, token};
-  }
-};
-
-void RunMatched(Call& call) {
-  const Attributes& attributes = call.node.attributes;
-  const Type type = call.in(0).type;
-  const bool across = attributes.Int("across", 0) != 0;
-  const Matrices q(call, 0), k(call, 1), v(call, 2);
-  Attention a;
-  Shape batch = BroadcastShape({q.batch(), k.batch(), v.batch()});
-  int64_t queries = q.shape[2];
-  if (call.has(3)) {
-    const Matrices mask(call, 3);
-    batch = BroadcastShape({batch, mask.batch()});
-    queries = BroadcastShape({{queries}, {mask.shape[2]}})[0];
-  }
-  a.batches = Int(batch[0]);
-  a.heads = a.kv_heads = Int(batch[1]);
-  a.queries = Int(queries);
-  a.width = Int(q.shape[3]);
-  a.keys = Int(k.shape[across ? 3 : 2]);
-  a.value_width = Int(v.shape[3]);
-  if (k.shape[across ? 2 : 3] != a.width || v.shape[2] != a.keys)
-    throw std::invalid_argument("products of " + Text(call.in(0).shape) + ", " + Text(call.in(1).shape) + " and " + Text(call.in(2).shape));
-  a.q = call.in(0).data();
-  a.k = call.in(1).data();
-  a.v = call.in(2).data();
-  a.q_at = q.Over(a.batches, a.heads, q.shape[2] == a.queries ? a.width : 0);
-  a.k_at = k.Over(a.batches, a.heads, across && a.keys != 1 ? 1 : a.width);
-  a.k_step = across ? a.keys : 1;
-  a.v_at = v.Over(a.batches, a.heads, a.value_width);
-  a.scale = attributes.Float("scale", 1);
-  a.empty = std::numeric_limits<float>::quiet_NaN();
-  a.nan_is_zero = attributes.Int("nan_is_zero", 0) != 0;
-  if (a.nan_is_zero) a.empty = 0;
-  if (call.has(3)) {
-    const Matrices mask(call, 3);
-    const Shape steps = BroadcastStrides(mask.shape, {a.batches, a.heads, a.queries, a.keys});
-    a.mask_kind = Attention::kAdd;
-    a.mask = call.in(3).data();
-    a.mask_at = {steps[0], steps[1], steps[2]};
-    a.mask_step = Int(steps[3]);
-    a.mask_keys = a.keys;
-  }
-  Shape shape = {a.batches, a.heads, a.queries, a.value_width};
-  a.y_at = Places::ByHead(a.heads, a.queries, a.value_width);
-  shape.erase(shape.begin(), shape.begin() + static_cast<std::ptrdiff_t>(4 - call.in(0).shape.size()));
-  const Tensor y = call.Out(0, type, shape);
-  a.y = y.data();
   Attend(call, type, a);
 }
 
@@ -438,11 +370,6 @@ std::string CheckGroupQuery(const Graph& graph, const Node& node) {
 }
 
 }  // namespace
-
-const Operator& MatchedAttention() {
-  static const Operator* matched = new Operator{"", RunMatched, {kFloats}};
-  return *matched;
-}
 
 std::vector<Operator> AttentionOperators() {
   constexpr TypeSet kInt32 = Set(Type::kInt32), kInt64 = Set(Type::kInt64);

@@ -88,6 +88,7 @@ class Program {
   Memory& Recall(const std::vector<Tensor>& inputs);
   void Enqueue(Memory& memory, Stream& stream, const std::vector<Tensor>& inputs, const MakeOutput& make_output);
   void Record(Memory& memory, const std::vector<Tensor>& inputs);
+  bool RunRecorded(Memory& memory, Stream& stream, const std::vector<Tensor>& inputs, const MakeOutput& make_output);
   bool Repeat(const Recording& recording, Stream& stream, const std::vector<Tensor>& inputs, const MakeOutput& make_output);
 
   Graph graph_;
