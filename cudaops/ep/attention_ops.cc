@@ -33,6 +33,8 @@ struct Operand {
 
 Operand Read(const Call& call, size_t input, int64_t heads) {
   const Tensor& x = call.in(input);
+  if (x.shape.empty() || x.shape[0] != call.in(0).shape[0])
+    throw std::invalid_argument(call.node.op + ": input " + std::to_string(input) + " is " + Text(x.shape) + ", for queries of " + Text(call.in(0).shape));
   if (x.shape.size() == 4)
     return {x.data(), Extent(x.shape[1]), Extent(x.shape[2]), Extent(x.shape[3]), Places::ByHead(x.shape[1], x.shape[2], x.shape[3])};
   if (x.shape.size() != 3) throw std::invalid_argument(call.node.op + " of " + Text(x.shape));
@@ -258,6 +260,8 @@ void RunGroupQuery(Call& call) {
   } else {
     Unpack(call, heads, kv_heads, &q, &k, &v);
   }
+  if (k.tokens != q.tokens || v.tokens != q.tokens)
+    throw std::invalid_argument("GroupQueryAttention: " + std::to_string(q.tokens) + " queries, " + std::to_string(k.tokens) + " keys and " + std::to_string(v.tokens) + " values");
   Attention a;
   a.batches = Extent(call.in(0).shape[0]);
   if (call.in(5).count() != a.batches) throw std::invalid_argument("GroupQueryAttention: seqlens_k is " + Text(call.in(5).shape));
