@@ -481,3 +481,30 @@ func TestProviderRunsDecoders(t *testing.T) {
 		}
 	}
 }
+
+// Inputs that do not go together are an error that says which, and nothing is read beyond their ends.
+func TestProviderRefusesAttention(t *testing.T) {
+	library := provider(t)
+	path := model(t, func(g *onnx.Graph) {
+		g.Inputs = []*onnx.ValueInfo{value("q", onnx.Float, "b", "s", 8), value("k", onnx.Float, "bk", "t", 8), value("v", onnx.Float, "bv", "u", 8)}
+		n := onnx.NewNode("MultiHeadAttention", []string{"q", "k", "v"}, []string{"y"}, onnx.IntAttr("num_heads", 2))
+		n.Name, n.Domain = "attention", "com.microsoft"
+		g.Nodes = []*onnx.Node{n}
+		g.Outputs = []*onnx.ValueInfo{value("y", onnx.Float, "b", "s", 8)}
+	})
+	s := session(t, path, ort.SessionOptions{Provider: library, Optimization: ort.OptimizeDisabled})
+	for _, c := range []struct {
+		k, v []int64
+		want string
+	}{
+		{[]int64{2, 3, 8}, []int64{2, 3, 8}, ""},
+		{[]int64{1, 3, 8}, []int64{2, 3, 8}, "input 1 is [1,3,8]"},
+		{[]int64{2, 3, 8}, []int64{2, 4, 8}, "another number than values"},
+	} {
+		x := func(dims []int64) *tensor.Tensor { return tensor.Of(make([]float32, dims[0]*dims[1]*dims[2]), dims...) }
+		_, err := s.Run(context.Background(), map[string]*tensor.Tensor{"q": x([]int64{2, 3, 8}), "k": x(c.k), "v": x(c.v)})
+		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("keys %v, values %v: %v, want %q", c.k, c.v, err, c.want)
+		}
+	}
+}
