@@ -16,6 +16,7 @@ typedef struct {
   int64_t (*placement)(char *, int64_t);
   void (*traffic)(struct cosetq_ep_traffic *);
   int64_t (*repeats)(void);
+  void (*joined)(int64_t *, int64_t *);
 } provider_functions;
 
 // open_provider loads the library, for good, and finds the functions.
@@ -26,7 +27,8 @@ static int open_provider(const char *path, provider_functions *f, const char **e
   f->placement = (int64_t (*)(char *, int64_t))dlsym(lib, "cosetq_ep_placement");
   f->traffic = (void (*)(struct cosetq_ep_traffic *))dlsym(lib, "cosetq_ep_traffic");
   f->repeats = (int64_t (*)(void))dlsym(lib, "cosetq_ep_repeats");
-  if (f->device && f->placement && f->traffic && f->repeats) return 0;
+  f->joined = (void (*)(int64_t *, int64_t *))dlsym(lib, "cosetq_ep_joined");
+  if (f->device && f->placement && f->traffic && f->repeats && f->joined) return 0;
   *error = "it is no library of an execution provider of cosetq, or an older one";
   return -1;
 }
@@ -35,6 +37,7 @@ static int64_t call_device(provider_functions *f, char *out, int64_t n, int64_t 
 static int64_t call_placement(provider_functions *f, char *out, int64_t n) { return f->placement(out, n); }
 static void call_traffic(provider_functions *f, struct cosetq_ep_traffic *t) { f->traffic(t); }
 static int64_t call_repeats(provider_functions *f) { return f->repeats(); }
+static void call_joined(provider_functions *f, int64_t *patterns, int64_t *elementwise) { f->joined(patterns, elementwise); }
 */
 import "C"
 
@@ -105,6 +108,14 @@ func (p *Provider) Traffic() Traffic {
 		Runs: int64(t.runs), Repeats: int64(C.call_repeats(&p.functions)), Uploads: int64(t.uploads), UploadBytes: int64(t.upload_bytes),
 		Downloads: int64(t.downloads), DownloadBytes: int64(t.download_bytes),
 	}
+}
+
+// Joined tells how many operators that graphs had in pieces became one kernel, and how many elementwise nodes part of another, in all sessions
+// since the library was loaded.
+func (p *Provider) Joined() (patterns, elementwise int64) {
+	var a, b C.int64_t
+	C.call_joined(&p.functions, &a, &b)
+	return int64(a), int64(b)
 }
 
 // text reads a text of a size that changes.

@@ -233,11 +233,7 @@ func (c *attentionCase) groupQuery() {
 
 // Attention of every kind is what it is on the CPU, with any of its inputs and attributes.
 func TestProviderAttention(t *testing.T) {
-	library := provider(t)
-	about, err := ort.OpenProvider(library)
-	if err != nil {
-		t.Fatal(err)
-	}
+	library, about, _ := aboutProvider(t)
 	ran := map[string]int{}
 	for seed := range uint64(300) {
 		rng := rand.New(rand.NewPCG(seed, 5))
@@ -325,11 +321,7 @@ func TestProviderGrowsCaches(t *testing.T) {
 }
 
 func growCaches(t *testing.T, first string) {
-	library := provider(t)
-	about, err := ort.OpenProvider(library)
-	if err != nil {
-		t.Fatal(err)
-	}
+	library, about, _ := aboutProvider(t)
 	const heads, kv, width, prompt, tokens = 4, 2, 16, 5, 24
 	ints := func(name string, v int64) *onnx.Attribute {
 		return &onnx.Attribute{Name: name, Type: onnx.AttrInt, I: v}
@@ -402,15 +394,7 @@ func growCaches(t *testing.T, first string) {
 // A language model writes on in a cache that has room for more tokens, in float and in float16, as it does on the CPU: all of its nodes are
 // on the device, and runs after the prompt's have the same shapes.
 func TestProviderRunsDecoders(t *testing.T) {
-	library := provider(t)
-	about, err := ort.OpenProvider(library)
-	if err != nil {
-		t.Fatal(err)
-	}
-	device, err := about.Device()
-	if err != nil {
-		t.Fatal(err)
-	}
+	library, about, device := aboutProvider(t)
 	const room, prompt, steps, batch = 80, 9, 6, 2
 	for _, half := range []bool{false, true} {
 		c := models.Decoder{Layers: 2, Width: 64, Heads: 4, CacheHeads: 2, Network: 96, Vocabulary: 50, Tokens: room, Half: half, Seed: 3}
@@ -425,6 +409,7 @@ func TestProviderRunsDecoders(t *testing.T) {
 		want, got := session(t, path, ort.SessionOptions{}), session(t, path, ort.SessionOptions{Provider: library})
 		before := about.Traffic()
 		empty := map[string]*tensor.Tensor{}
+		var err error
 		for _, s := range want.Inputs() {
 			if len(s.Shape) == 4 {
 				if empty[s.Name], err = tensor.New(s.Type, batch, s.Shape[1].Size, room, s.Shape[3].Size); err != nil {

@@ -174,7 +174,8 @@ func (c *patternCase) attention() {
 // Attention and normalizations that a graph has in pieces are what they are on the CPU, however the provider joins them, and so is what only
 // looks like one.
 func TestProviderJoinsPatterns(t *testing.T) {
-	library := provider(t)
+	library, about, _ := aboutProvider(t)
+	before, _ := about.Joined()
 	for seed := range uint64(240) {
 		c := &patternCase{rng: rand.New(rand.NewPCG(seed, 13)), inputs: map[string]*tensor.Tensor{}}
 		path := modelOf(t, 18, func(g *onnx.Graph) {
@@ -204,5 +205,9 @@ func TestProviderJoinsPatterns(t *testing.T) {
 				}
 			}
 		}
+	}
+	const whole = 94 // have all of an operator, and nothing else looks into it
+	if after, _ := about.Joined(); after-before != whole {
+		t.Errorf("%d of these graphs were joined, want %d", after-before, whole)
 	}
 }

@@ -39,6 +39,20 @@ func provider(t testing.TB) string {
 	return testenv.HostProvider(t)
 }
 
+// aboutProvider is the provider, asked about itself, and the device that it runs on.
+func aboutProvider(t testing.TB) (library string, about *ort.Provider, device string) {
+	t.Helper()
+	library = provider(t)
+	about, err := ort.OpenProvider(library)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if device, err = about.Device(); err != nil {
+		t.Fatal(err)
+	}
+	return library, about, device
+}
+
 // distance is the largest difference between two tensors, relative to the largest number of the first.
 func distance(t *testing.T, want, got *tensor.Tensor) float64 {
 	t.Helper()
@@ -111,7 +125,7 @@ func randomInputs(t *testing.T, specs []tensor.Spec, seed uint64, sizes map[stri
 // Every node of real models runs on the device, with the results of the CPU, and once the shapes are known nothing is copied
 // in the middle of the graph.
 func TestProviderRunsWholeModels(t *testing.T) {
-	library := provider(t)
+	library, about, device := aboutProvider(t)
 	paths := map[string]string{}
 	for _, name := range []string{"cora24_mnist_point", "optimum_tests_tiny", "vnn21_mnist_net_256x2", "vnn21_eran_mnist_relu_9_200",
 		"vnn21_oval21_cifar_base_kw", "vnn23_vit_pgd_2_3_16", "vnn23_ml4acopf_118", "vnn23_nn4sys_mscn_128d"} {
@@ -120,14 +134,6 @@ func TestProviderRunsWholeModels(t *testing.T) {
 	if testenv.Slow() {
 		paths["vit_tiny_patch16_224"] = testenv.Data(t, "models/vit_tiny_patch16_224.onnx")
 		paths["novel_llama_24m"] = testenv.Llama(t)
-	}
-	about, err := ort.OpenProvider(library)
-	if err != nil {
-		t.Fatal(err)
-	}
-	device, err := about.Device()
-	if err != nil {
-		t.Fatal(err)
 	}
 	for name, path := range paths {
 		t.Run(name, func(t *testing.T) {
@@ -313,7 +319,8 @@ func TestProviderRunsEmptyBatches(t *testing.T) {
 // Elementwise operators in any order, over shapes that are broadcast, of values that are used once, more often or put out, are what they
 // are on the CPU, however the provider joins them.
 func TestProviderJoinsElementwise(t *testing.T) {
-	library := provider(t)
+	library, about, _ := aboutProvider(t)
+	_, before := about.Joined()
 	for seed := range uint64(60) {
 		rng := rand.New(rand.NewPCG(seed, 11))
 		width := []int64{6, 8, 1, 32}[seed%4]
@@ -373,6 +380,10 @@ func TestProviderJoinsElementwise(t *testing.T) {
 				}
 			}
 		}
+	}
+	const joined = 173
+	if _, after := about.Joined(); after-before != joined {
+		t.Errorf("%d nodes of these graphs became part of others, want %d", after-before, joined)
 	}
 }
 

@@ -91,18 +91,20 @@ class Cache {
   Tensor memory_;
 };
 
-// Queries after a bias or a turn.
-Arranged ArrangeQueries(const Operand& q, const void* bias, bool turned, void* to) {
-  Arranged out;
-  out.from = q.data;
-  out.from_at = q.at;
-  out.to = to;
-  out.heads = q.heads;
-  out.width = q.width;
-  out.added = out.room = q.tokens;
-  out.bias = bias;
-  out.turned = turned;
-  return out;
+// Has queries arranged to memory of their own, which is to be kept: with a bias, or turned.
+Tensor ArrangeQueries(const Call& call, const Operand& q, const void* bias, bool turned, Attention* a, Arranged* out) {
+  const Tensor to = call.Scratch(call.in(0).type, {a->batches, a->heads, a->queries, a->width});
+  out->from = q.data;
+  out->from_at = q.at;
+  out->to = to.data();
+  out->heads = q.heads;
+  out->width = q.width;
+  out->added = out->room = q.tokens;
+  out->bias = bias;
+  out->turned = turned;
+  a->q = to.data();
+  a->q_at = Places::ByHead(a->heads, a->queries, a->width);
+  return to;
 }
 
 void Prepare(Call& call, const Arrangement& arrangement) {
@@ -125,13 +127,15 @@ float ScaleOf(const Call& call, int width) {
   return scale != 0 ? scale : 1 / std::sqrt(static_cast<float>(width));
 }
 
-void SetKeys(Attention* a, const Operand& q, const Cache& k, const Cache& v) {
+void SetOperands(Attention* a, const Operand& q, const Cache& k, const Cache& v) {
   a->heads = q.heads;
   a->kv_heads = k.arranged.heads;
   a->queries = q.tokens;
   a->keys = k.arranged.room;
   a->width = q.width;
   a->value_width = v.arranged.width;
+  a->q = q.data;
+  a->q_at = q.at;
   a->k = k.data;
   a->v = v.data;
   a->k_at = k.at;
@@ -158,9 +162,7 @@ void RunAttention(Call& call) {
   arrangement.parts[1] = keys.arranged;
   arrangement.parts[2] = values.arranged;
   Prepare(call, arrangement);
-  SetKeys(&a, q, keys, values);
-  a.q = q.data;
-  a.q_at = q.at;
+  SetOperands(&a, q, keys, values);
   a.scale = ScaleOf(call, q.width);
   a.cap = attributes.Float("softcap", 0);
   a.mask_before_cap = true;
@@ -201,16 +203,9 @@ void RunMultiHead(Call& call) {
   arrangement.batches = a.batches;
   arrangement.parts[1] = keys.arranged;
   arrangement.parts[2] = values.arranged;
-  SetKeys(&a, q, keys, values);
-  a.q = q.data;
-  a.q_at = q.at;
+  SetOperands(&a, q, keys, values);
   Tensor queries;
-  if (call.has(3)) {
-    queries = call.Scratch(type, {a.batches, a.heads, a.queries, a.width});
-    arrangement.parts[0] = ArrangeQueries(q, bias_at(0), false, queries.data());
-    a.q = queries.data();
-    a.q_at = Places::ByHead(a.heads, a.queries, a.width);
-  }
+  if (call.has(3)) queries = ArrangeQueries(call, q, bias_at(0), false, &a, &arrangement.parts[0]);
   Prepare(call, arrangement);
   a.scale = ScaleOf(call, q.width);
   a.causal = attributes.Int("unidirectional", 0) != 0;
@@ -277,9 +272,7 @@ void RunGroupQuery(Call& call) {
   const Cache keys(call, k, 1, room, Given(call, 3), nullptr, turned), values(call, v, 2, room, Given(call, 4), nullptr, false);
   arrangement.parts[1] = keys.arranged;
   arrangement.parts[2] = values.arranged;
-  SetKeys(&a, q, keys, values);
-  a.q = q.data;
-  a.q_at = q.at;
+  SetOperands(&a, q, keys, values);
   Tensor queries;
   if (turned) {
     const Tensor& cosine = call.in(7);
@@ -294,10 +287,7 @@ void RunGroupQuery(Call& call) {
       if (call.in(9).count() != int64_t{a.batches} * q.tokens) throw std::invalid_argument("GroupQueryAttention: positions of " + Text(call.in(9).shape));
       arrangement.position = call.in(9).data<int64_t>();
     }
-    queries = call.Scratch(type, {a.batches, a.heads, a.queries, a.width});
-    arrangement.parts[0] = ArrangeQueries(q, nullptr, true, queries.data());
-    a.q = queries.data();
-    a.q_at = Places::ByHead(a.heads, a.queries, a.width);
+    queries = ArrangeQueries(call, q, nullptr, true, &a, &arrangement.parts[0]);
   }
   Prepare(call, arrangement);
   a.scale = ScaleOf(call, q.width);

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <atomic>
 #include <optional>
 
 #include "chain.h"
@@ -6,6 +7,14 @@
 #include "program.h"
 
 namespace cosetq::ep {
+
+namespace {
+
+std::atomic<int64_t> patterns, elementwise_nodes;
+
+}  // namespace
+
+Joined TotalJoined() { return {patterns, elementwise_nodes}; }
 
 // Makes one step of those that stand for an operator.
 void Program::FusePatterns() {
@@ -23,6 +32,7 @@ void Program::FusePatterns() {
     const size_t last = *std::max_element(match->taken.begin(), match->taken.end());
     gone[last] = false;
     matches[last] = std::move(match);
+    ++patterns;
   }
   std::vector<Step> left;
   for (size_t s = 0; s < steps_.size(); ++s) {
@@ -106,7 +116,10 @@ void Program::FuseElementwise() {
 
   std::vector<Step> left;
   for (size_t s = 0; s < steps_.size(); ++s) {
-    if (gone[s]) continue;
+    if (gone[s]) {
+      ++elementwise_nodes;
+      continue;
+    }
     Step& step = steps_[s];
     // A truth is no number that a chain can end with.
     if (candidates[s] && type_of(step.node->outputs[0]) != Type::kBool) {

@@ -23,6 +23,12 @@ struct Traffic {
 };
 Traffic TotalTraffic();
 
+// What became one step in programs since the library was loaded: operators in pieces, and elementwise nodes that others took in.
+struct Joined {
+  int64_t patterns = 0, elementwise = 0;
+};
+Joined TotalJoined();
+
 // A copy on the device of a tensor of the host, which counts as traffic.
 Tensor Upload(const Tensor& tensor, Stream& stream);
 

@@ -8,8 +8,8 @@
 namespace cosetq::ep {
 namespace {
 
-// Runs with the same shapes before they are recorded, which takes as long as several; attempts, each of which failed for want of memory
-// or was undone for the sake of other shapes; and the memory of all recordings, in bytes: with more, launches are no longer what takes time.
+// Runs with the same shapes before they are recorded, which takes as long as several; attempts, each of which failed for want of memory,
+// was undone for the sake of other shapes, or met inputs and outputs elsewhere; and the memory of all recordings, in bytes: with more, launches are no longer what takes time.
 constexpr int kRunsBeforeRecording = 2, kAttempts = 3;
 constexpr size_t kRecorderMemory = size_t{256} << 20;
 

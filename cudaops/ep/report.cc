@@ -64,4 +64,10 @@ void cosetq_ep_traffic(struct cosetq_ep_traffic* out) {
 
 int64_t cosetq_ep_repeats(void) { return cosetq::ep::TotalTraffic().repeats; }
 
+void cosetq_ep_joined(int64_t* patterns, int64_t* elementwise) {
+  const cosetq::ep::Joined j = cosetq::ep::TotalJoined();
+  *patterns = j.patterns;
+  *elementwise = j.elementwise;
+}
+
 }  // extern "C"
