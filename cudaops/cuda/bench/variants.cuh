@@ -15,6 +15,7 @@
 
 #include "memory.h"
 #include "middle.cuh"
+#include "row_lanes.cuh"
 #include "small_bytes.cuh"
 #include "small_lanes.cuh"
 #include "workbench.h"
@@ -208,7 +209,7 @@ void BytesVariant(int number, const Bench& bench, int batch) {
 template <Form kForm, typename Operands, typename Plan, bool kParts = false>
 void LanesVariant(int number, const char* name, const Bench& bench, int batch) {
   std::printf("%s %2d %s depth %2d early %d %s ", name, Operands::kRows, Plan::kEngine ? "engine" : "lanes ", Plan::kDepth, Plan::kEarly,
-              Plan::kFirst == kAhead ? "ahead" : Plan::kFirst == kInPace ? "pace " : "     ");
+              Plan::kFirst == kAhead ? "ahead" : Plan::kFirst == kInPace ? "pace " : Plan::kFirst == kAlong ? "along" : "     ");
   Variant(number, bench, batch, kParts, [&](auto work, const PackedView& w, const __half* a, __half* y, cudaStream_t stream) {
     if constexpr (kParts || decltype(work)::value == kMultiply) {
       return LaunchSmallLanes<kForm, Operands, Plan, decltype(work)::value>(w, a, batch, y, stream);
@@ -224,7 +225,7 @@ void MiddleVariants(const Bench& bench, int batch) {
     MiddleCut cut;
     const bool fits = CutMiddle<kForm, kRows>(bench.view, splits, MostClusters<kForm, kRows>(std::array<int, 1>{splits})[0], &cut);
     std::printf("middle rows %2d splits %d                   ", kRows, splits);
-    Variant(18, bench, batch, false, [&](auto, const PackedView& w, const __half* a, __half* y, cudaStream_t stream) {
+    Variant(31, bench, batch, false, [&](auto, const PackedView& w, const __half* a, __half* y, cudaStream_t stream) {
       if (fits) LaunchMiddle<kForm, kRows>(w, a, batch, y, cut, stream);
       return fits;
     });
@@ -248,6 +249,7 @@ void LanesVariants(int number, const char* name, const Bench& bench, int batch) 
   LanesVariant<kForm, Operands, Plan<false, 2 * kUnit, kUnit>>(number + 1, name, bench, batch);
   LanesVariant<kForm, Operands, Plan<true, 2 * kUnit, kUnit>, true>(number + 2, name, bench, batch);
   LanesVariant<kForm, Operands, Plan<true, 3, 1, kInPace>>(number + 3, name, bench, batch);
+  if constexpr (Operands::kRows <= 8) LanesVariant<kForm, Operands, Plan<true, kUnit + 1, 1, kAlong>>(number + 4, name, bench, batch);
 }
 
 template <Form kForm>
@@ -270,10 +272,12 @@ void RunVariantsOf(const char* name, int rows, int cols, int batch) {
     default:
       BytesVariants<kForm, 16, false>(bench, batch);
   }
-  if (batch <= 4) LanesVariants<kForm, ByteLanes<kForm, 4>>(6, "bytes by lanes", bench, batch);
-  if (batch <= 8) LanesVariants<kForm, ByteLanes<kForm, 8>>(10, "bytes by lanes", bench, batch);
-  batch <= 8 ? LanesVariants<kForm, HalfOperands<kForm, 8>>(14, "float16", bench, batch)
-             : LanesVariants<kForm, HalfOperands<kForm, 16>>(14, "float16", bench, batch);
+  if (batch == 1) LanesVariants<kForm, RowLanes<kForm, 1>>(6, "bytes by lanes", bench, batch);
+  if (batch <= 2) LanesVariants<kForm, RowLanes<kForm, 2>>(11, "bytes by lanes", bench, batch);
+  if (batch <= 4) LanesVariants<kForm, ByteLanes<kForm, 4>>(16, "bytes by lanes", bench, batch);
+  if (batch <= 8) LanesVariants<kForm, ByteLanes<kForm, 8>>(21, "bytes by lanes", bench, batch);
+  batch <= 8 ? LanesVariants<kForm, HalfOperands<kForm, 8>>(26, "float16", bench, batch)
+             : LanesVariants<kForm, HalfOperands<kForm, 16>>(26, "float16", bench, batch);
 }
 
 }  // namespace

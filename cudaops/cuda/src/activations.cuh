@@ -113,16 +113,17 @@ __device__ __forceinline__ float StepOf(uint32_t peak) {
   return peak < 0x7f800000u ? __uint_as_float(peak) * (1 / kLargestActivation) : __int_as_float(0x7fffffff);
 }
 
-// Four lanes q exchange words: lane q gives its r-th one to lane r.
+// Four lanes q, kApart from each other, exchange words: lane q gives its r-th one to lane r.
+template <int kApart = 1>
 __device__ __forceinline__ void ExchangeGroups(int q, uint32_t (&words)[4]) {
   const auto exchange = [&](bool high, int bit, uint32_t& first, uint32_t& second) {
     const uint32_t other = __shfl_xor_sync(0xffffffffu, high ? first : second, bit);
     (high ? first : second) = other;
   };
-  exchange(q & 2, 2, words[0], words[2]);
-  exchange(q & 2, 2, words[1], words[3]);
-  exchange(q & 1, 1, words[0], words[1]);
-  exchange(q & 1, 1, words[2], words[3]);
+  exchange(q & 2, 2 * kApart, words[0], words[2]);
+  exchange(q & 2, 2 * kApart, words[1], words[3]);
+  exchange(q & 1, kApart, words[0], words[1]);
+  exchange(q & 1, kApart, words[2], words[3]);
 }
 
 template <typename T>

@@ -18,6 +18,20 @@ __device__ __forceinline__ void MultiplyAddUnsigned(int d[4], const uint32_t a[4
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
+// The step of a chunk of a row, as the exponent of a float, and one over it: so small that the largest q is reached, of what float16 can
+// tell from 0.
+struct ByteStep {
+  int exponent;
+  float scale;
+
+  __device__ __forceinline__ explicit ByteStep(uint32_t peak) {
+    constexpr int kBits = 15, kLeast = 127 - 24;
+    const float most = __uint_as_float(peak) * ((1 << kBits) / kLargestActivation);
+    exponent = max(static_cast<int>(__float_as_uint(most) >> 23), kLeast) + 1 - kBits;
+    scale = __uint_as_float(static_cast<uint32_t>(254 - exponent) << 23);
+  }
+};
+
 // The activations of a chunk of a row are step * q, a power of two and an integer, |q| <= kLargestActivation, and q = 256 * high + low.
 // Up to four rows share a tile of columns of B, where high bytes and low ones, both signed, alternate; of up to eight a tile has the high
 // bytes, signed, and one the low ones, unsigned. Either way a lane has both sums of what it has of a row.
@@ -45,11 +59,9 @@ class ByteLanes {
 
   __device__ __forceinline__ void Make(const PackedView& w, const uint32_t (&peaks)[kTiles], int lane) {
     if constexpr (IsColumns(kForm)) loads_.Exchange(lane);
-    // So small a step that the largest q is reached; of what float16 can tell from 0.
-    constexpr int kBits = 15, kLeast = 127 - 24;
-    const float most = __uint_as_float(peaks[0]) * ((1 << kBits) / kLargestActivation);
-    const int exponent = max(static_cast<int>(__float_as_uint(most) >> 23), kLeast) + 1 - kBits;
-    const float scale = __uint_as_float(static_cast<uint32_t>(254 - exponent) << 23);
+    const ByteStep made(peaks[0]);
+    const int exponent = made.exponent;
+    const float scale = made.scale;
     // A float of 1.5 * 2^23 plus q has q in its low bits; a further 2^15 + 2^7 makes both bytes unsigned, 128 too large.
     constexpr bool kSigned = kMostRows == 4;
     constexpr float kRound = (3 << 22) + (kSigned ? (1 << 15) + (1 << 7) : 0);

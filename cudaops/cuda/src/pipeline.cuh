@@ -83,7 +83,6 @@ __device__ __forceinline__ void FenceCopyEngine() { asm volatile("fence.proxy.as
 // Makes new barriers known to everybody, the copy engine too.
 __device__ __forceinline__ void PublishBarriers() {
   asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
-  FenceCopyEngine();
 }
 
 // The place of this block in its cluster.

@@ -94,6 +94,14 @@ class RowLoads {
     return sum;
   }
 
+  // The largest magnitude that the lane itself has, as the bits of a float16 number.
+  __device__ __forceinline__ uint32_t Largest(int tile) const {
+    uint32_t largest = 0;
+#pragma unroll
+    for (int j = 0; j < kCoordinates; ++j) largest = max(largest, Magnitude(of_[tile][j], __half()));
+    return largest;
+  }
+
   // The largest magnitude in the row's chunk, the same for the lanes that share the row, as the bits of a float, which are ordered like
   // magnitudes, NaN above infinity.
   __device__ __forceinline__ uint32_t Peak(int tile) const {

@@ -2,32 +2,42 @@
 
 #include "byte_operands.cuh"
 #include "column_lanes.cuh"
+#include "row_lanes.cuh"
 #include "small_lanes.cuh"
 
 namespace cosetq::cuda {
 namespace {
 
-// As the workbench has it. Short panels lanes fetch themselves, which begins sooner; long ones the copy engine, for which lanes do not
-// have to wait.
+// As the workbench has it. Until its activations are there a warp fetches one panel and decodes it; where memory is what warps wait for, one
+// after the other. With chunks for all warps the next one is copied ahead of time, unless a chunk has so many panels that it matters less.
 template <Form kForm, typename Operands>
 bool LaunchBytes(const PackedView& w, const __half* a, int batch, __half* y, cudaStream_t stream) {
-  if constexpr (kForm == Form::kOneByte) {
-    return LaunchSmallLanes<kForm, Operands, Plan<false, 3, 2, kInTurn, true>>(w, a, batch, y, stream);
+  const auto launch = [&](auto plan) { return LaunchSmallLanes<kForm, Operands, decltype(plan)>(w, a, batch, y, stream); };
+  constexpr bool kOneLevel = PanelVectors(kForm) == 2, kColumns = IsColumns(kForm);
+  const bool next = w.chunks > kLaneWarps && (kForm != Form::kNibbleByte || w.tiles < 8 * w.shares);
+  if constexpr (kOneLevel) {
+    return launch(Plan<true, 3, 1, kAlong>());
   } else {
-    if (!IsColumns(kForm) && HasFew(w)) return LaunchSmallLanes<kForm, Operands, Plan<true, 2, 1>>(w, a, batch, y, stream);
-    const bool next = w.chunks > kLaneWarps;  // chunks for all warps
-    constexpr FirstPanel kFirst = kForm == Form::kNibbleByte && Operands::kRows == 8 ? kAlong : kInPace;
-    return (next && LaunchSmallLanes<kForm, Operands, Plan<true, 3, 1, kFirst, false, true>>(w, a, batch, y, stream)) ||
-           LaunchSmallLanes<kForm, Operands, Plan<true, 3, 1, kFirst>>(w, a, batch, y, stream);
+    if constexpr (kColumns && Operands::kRows <= 2) {
+      if (HasMany(w)) return launch(Plan<true, 4, 1, kInPace>());
+    }
+    if constexpr (kColumns || (kForm == Form::kTwoByte && Operands::kRows <= 4)) {
+      if (kColumns ? !HasFew(w) : HasMany(w)) return (next && launch(Plan<true, 3, 1, kInPace, false, true>())) || launch(Plan<true, 3, 1, kInPace>());
+    }
+    return (next && launch(Plan<true, 2, 1, kAlong, false, true>())) || launch(Plan<true, 2, 1, kAlong>());
   }
 }
 
 template <Form kForm>
 bool Launch(const PackedView& w, const __half* a, int batch, __half* y, cudaStream_t stream) {
+  if (batch == 1) return LaunchBytes<kForm, RowLanes<kForm, 1>>(w, a, batch, y, stream);
+  if (batch == 2) return LaunchBytes<kForm, RowLanes<kForm, 2>>(w, a, batch, y, stream);
   // Float16 as it is takes less time to make ready, and more to multiply: for a panel or two, or where warps have chunks to make ready twice.
-  const bool as_it_is = batch > 4 && (WarpPanels(w) < 2 || (HasFew(w) && w.chunks > kLaneWarps));
+  const bool as_it_is = batch > 4 && PanelVectors(kForm) > 2 && (WarpPanels(w) < 2 || (HasFew(w) && w.chunks > kLaneWarps));
   if constexpr (IsColumns(kForm)) {
-    if (as_it_is && LaunchSmallLanes<kForm, ColumnLanes<kForm>, Plan<true, 3, 1, kInPace>>(w, a, batch, y, stream)) return true;
+    if constexpr (PanelVectors(kForm) > 2) {
+      if (as_it_is && LaunchSmallLanes<kForm, ColumnLanes<kForm>, Plan<true, 3, 1, kInPace>>(w, a, batch, y, stream)) return true;
+    }
   } else {
     constexpr int kUnit = kForm == Form::kOneByte ? 2 : 1;  // whose panels are half as large
     if (batch > 8) {
@@ -35,7 +45,9 @@ bool Launch(const PackedView& w, const __half* a, int batch, __half* y, cudaStre
       return LaunchSmallLanes<kForm, HalfOperands<kForm, 16>, Plan<false, 2 * kUnit, kUnit>>(w, a, batch, y, stream) ||
              LaunchSmallLanes<kForm, HalfOperands<kForm, 16>, Plan<false, kUnit>>(w, a, batch, y, stream);
     }
-    if (as_it_is && kForm != Form::kOneByte) return LaunchSmallLanes<kForm, HalfOperands<kForm, 8>, Plan<false, 1, 1, kAhead>>(w, a, batch, y, stream);
+    if constexpr (kUnit == 1) {
+      if (as_it_is) return LaunchSmallLanes<kForm, HalfOperands<kForm, 8>, Plan<false, 1, 1, kAhead>>(w, a, batch, y, stream);
+    }
   }
   return (batch <= 4 && LaunchBytes<kForm, ByteLanes<kForm, 4>>(w, a, batch, y, stream)) || LaunchBytes<kForm, ByteLanes<kForm, 8>>(w, a, batch, y, stream);
 }
@@ -44,10 +56,7 @@ bool Launch(const PackedView& w, const __half* a, int batch, __half* y, cudaStre
 
 bool TakesLanes(const PackedView& w, const void* a, int batch) {
   if (w.cols % (kGroup * kPanelSteps) != 0 || reinterpret_cast<uintptr_t>(a) % 16 != 0) return false;
-  // Two rows of single columns every block makes ready by itself, if they are not long.
-  if (IsColumns(w.form)) return batch > (OwnActivations<float>(2, w.cols) ? 2 : 1) && batch <= 8;
-  if (HasMany(w)) return batch > 2 && batch <= 8;
-  return batch > (w.form == Form::kTwoByte && !HasFew(w) ? 2 : 1);
+  return batch <= 8 || !(IsColumns(w.form) || HasMany(w));
 }
 
 bool SmallLanesLinear(const PackedView& w, const void* a, int batch, void* y, cudaStream_t stream) {

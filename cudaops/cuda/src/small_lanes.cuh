@@ -25,15 +25,23 @@
 namespace cosetq::cuda {
 namespace {
 
-// Sums of a tile of rows, as lanes have them: [tile of activations][register][lane].
+// Sums of a tile of rows, as lanes have them: [tile of activations][register][lane]. With fewer than four rows of activations
+// several lanes have a part of each.
 template <typename Operands>
 struct LaneSums {
-  static constexpr int kRegisters = 2 * Operands::kLaneRows, kTileWords = kRegisters * 32, kWords = Operands::kTiles * kTileWords;
+  static constexpr int kLaneRows = Operands::kLaneRows, kTileRows = Operands::kTileRows, kParts = 4 * kLaneRows / kTileRows;
+  static constexpr int kRegisters = 2 * kLaneRows, kTileWords = kRegisters * 32, kWords = Operands::kTiles * kTileWords;
 
-  // Where the sum of a row of the tile and one of the activations is.
-  __device__ __forceinline__ static int Place(int r, int row) {
-    constexpr int kLaneRows = Operands::kLaneRows, kTileRows = Operands::kTileRows;
-    return row / kTileRows * kTileWords + (r / 8 * kLaneRows + row % kLaneRows) * 32 + r % 8 * 4 + row % kTileRows / kLaneRows;
+  // The first row of a tile of activations that lanes 4g + t have sums of.
+  __device__ __forceinline__ static int FirstRow(int t) { return t / kParts * kLaneRows; }
+
+  // The sum of a row of the tile and one of the activations.
+  __device__ __forceinline__ static int Of(const int* sums, int r, int row) {
+    const int* at = sums + row / kTileRows * kTileWords + (r / 8 * kLaneRows + row % kLaneRows) * 32 + r % 8 * 4 + row % kTileRows / kLaneRows * kParts;
+    int sum = at[0];
+#pragma unroll
+    for (int i = 1; i < kParts; ++i) sum += at[i];
+    return sum;
   }
 };
 
@@ -79,7 +87,7 @@ struct SmallLanesLayout {
 // For batch <= Operands::kRows.
 template <Form kForm, typename Operands, typename Plan, Work kWork>
 __global__ void __launch_bounds__(SmallLanesLayout<kForm, Operands, Plan>::kThreads, 1)
-    SmallLanes(const __grid_constant__ PackedView w, const __half* a, int batch, __half* y) {
+    SmallLanes(const __half* a, __half* y, int batch, const __grid_constant__ PackedView w) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
   if constexpr (IsColumns(kForm)) return;  // weights of single columns have such forms on Hopper alone
 #endif
@@ -124,7 +132,9 @@ __global__ void __launch_bounds__(SmallLanesLayout<kForm, Operands, Plan>::kThre
     });
   };
   if (kFirst == kAhead && begin < end) decode_first();
-  int tile = begin % share.count, chunk = begin / share.count, last = (end - 1) / share.count;
+  // Where begin and the panel before end lie: of begin, a part of share.count * w.chunks, the quotient is that part of w.chunks.
+  int chunk = Part(w.chunks, warp, kWarps), tile = begin - chunk * share.count, last = Part(w.chunks, warp + 1, kWarps);
+  if (last * share.count == end) --last;
   asm volatile("" : "+r"(tile), "+r"(chunk), "+r"(last));  // now, while there is time
   Operands b(w, a, batch, lane);
   uint32_t largest[kTiles];
@@ -132,7 +142,7 @@ __global__ void __launch_bounds__(SmallLanesLayout<kForm, Operands, Plan>::kThre
     b.Peaks(largest);
 #pragma unroll
     for (int i = 0; i < kTiles; ++i) {
-      if (lane % 4 == 0) atomicMax(peaks + i * kTileRows + lane / 4 * kTileRows / 8, largest[i]);
+      if (lane % (32 / kTileRows) == 0) atomicMax(peaks + i * kTileRows + lane * kTileRows / 32, largest[i]);
     }
   };
   int asked = Plan::kEarly;
@@ -211,7 +221,7 @@ __global__ void __launch_bounds__(SmallLanesLayout<kForm, Operands, Plan>::kThre
   const auto set_units = [&] {
 #pragma unroll
     for (int i = 0; i < kTiles * kLaneRows; ++i) {
-      const uint32_t peak = peaks[i / kLaneRows * kTileRows + lane % 4 * kLaneRows + i % kLaneRows];
+      const uint32_t peak = peaks[i / kLaneRows * kTileRows + LaneSums<Operands>::FirstRow(lane % 4) + i % kLaneRows];
       b.SetUnit(i / kLaneRows, i % kLaneRows, FixedPoint(w, peak));
     }
   };
@@ -221,7 +231,7 @@ __global__ void __launch_bounds__(SmallLanesLayout<kForm, Operands, Plan>::kThre
     const uint32_t to = first_sum + tile * LaneSums<Operands>::kWords * 4;
 #pragma unroll
     for (int i = 0; i < kTiles; ++i) {
-      if (i * kTileRows + lane % 4 * kLaneRows >= batch) continue;
+      if (i * kTileRows + LaneSums<Operands>::FirstRow(lane % 4) >= batch) continue;
 #pragma unroll
       for (int r = 0; r < kRegisters; ++r)
         AddShared(to + static_cast<uint32_t>(i * kRegisters + r) * 128, b.Sum(sum, i, r));
@@ -249,7 +259,7 @@ __global__ void __launch_bounds__(SmallLanesLayout<kForm, Operands, Plan>::kThre
   __syncthreads();
 
   of_share.template ForEachResult<Operands::kRows, kThreads>(w, batch, [&](int at, int r, int row, int n, const auto& finish) {
-    const float product = static_cast<float>(of_share.Sums(at)[LaneSums<Operands>::Place(r, row)]) * (FixedPoint(w, peaks[row]).step * Operands::Unit(r / 8));
+    const float product = static_cast<float>(LaneSums<Operands>::Of(of_share.Sums(at), r, row)) * (FixedPoint(w, peaks[row]).step * Operands::Unit(r / 8));
     y[static_cast<int64_t>(row) * w.rows + n] = __float2half_rn(finish(product));
   });
 }
@@ -264,7 +274,7 @@ bool LaunchSmallLanes(const PackedView& w, const __half* a, int batch, __half* y
   if (shared > device.shared_limit) return false;
   Check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared), "reserve shared memory");
   LaunchOverlapped("multiply a few rows", kernel, dim3(static_cast<unsigned>(w.shares)), Layout::kThreads, static_cast<size_t>(shared), device.hopper,
-                   stream, w, a, batch, y);
+                   stream, a, y, batch, w);
   return true;
 }
 

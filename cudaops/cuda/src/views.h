@@ -84,18 +84,20 @@ struct PointView {
   float centre[kGroup];
 };
 
+// What every kernel reads comes first, and lies together: each line of parameters is waited for when it is first used.
 struct PackedView {
   Form form;
   int32_t rows, cols, groups;
   int32_t tiles;   // of kPanelRows
   int32_t chunks;  // of kPanelGroups
   int32_t shares;  // of the tiles: what a block of the small-batch kernel takes
-  Divisor by_tiles, by_shares;
+  Divisor by_shares;
   const unsigned char* panels;  // [share][chunk][tile of the share]
-  ByteView bytes;  // of blocks of four columns
+  const float* scales;          // [tiles * kPanelRows], times the unit
+  const float* offsets;         // bias of the node, [rows]; null for none
+  ByteView bytes;               // of blocks of four columns
   PointView points;
-  const float* scales;   // [tiles * kPanelRows], times the unit
-  const float* offsets;  // bias of the node, [rows]; null for none
+  Divisor by_tiles;
 };
 
 // Where part i of a whole begins when it is cut as evenly as may be; whole times parts must stay below 2^31.
