@@ -56,6 +56,9 @@ bool Launch(const PackedView& w, const __half* a, int batch, __half* y, cudaStre
 
 bool TakesLanes(const PackedView& w, const void* a, int batch) {
   if (w.cols % (kGroup * kPanelSteps) != 0 || reinterpret_cast<uintptr_t>(a) % 16 != 0) return false;
+  // One row with several chunks for a warp a block makes ready once, unless there are look-ups of two levels, which take longer than that.
+  const int chunks = IsColumns(w.form) ? kLaneWarps : w.form == Form::kOneByte ? 2 * kLaneWarps : w.chunks;
+  if (batch == 1 && w.chunks > chunks && OwnActivations<__half>(batch, w.cols)) return false;
   return batch <= 8 || !(IsColumns(w.form) || HasMany(w));
 }
 
