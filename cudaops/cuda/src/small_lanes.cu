@@ -22,9 +22,10 @@ bool LaunchBytes(const PackedView& w, const __half* a, int batch, __half* y, cud
       if (HasMany(w)) return launch(Plan<true, 4, 1, kInPace>());
     }
     if constexpr (kColumns || (kForm == Form::kTwoByte && Operands::kRows <= 4)) {
-      if (kColumns ? !HasFew(w) : HasMany(w)) return (next && launch(Plan<true, 3, 1, kInPace, false, true>())) || launch(Plan<true, 3, 1, kInPace>());
+      const bool in_pace = kColumns ? !HasFew(w) : HasMany(w);
+      if (in_pace) return (next && launch(Plan<true, 3, 1, kInPace, true>())) || launch(Plan<true, 3, 1, kInPace>());
     }
-    return (next && launch(Plan<true, 2, 1, kAlong, false, true>())) || launch(Plan<true, 2, 1, kAlong>());
+    return (next && launch(Plan<true, 2, 1, kAlong, true>())) || launch(Plan<true, 2, 1, kAlong>());
   }
 }
 

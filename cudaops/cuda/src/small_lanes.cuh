@@ -51,14 +51,14 @@ struct LaneSums {
 enum FirstPanel { kInTurn, kAhead, kAlong, kInPace };
 
 // How a kernel goes about it: who fills a warp's ring, of how many panels, of which so many are asked for before the activations, the
-// others right behind them or, so as not to hold them up, when they are there; and whether a warp copies the activations of its next chunk to
+// others, so as not to hold them up, when they are there; and whether a warp copies the activations of its next chunk to
 // shared memory ahead of time, for which lanes must not wait for copies of panels meanwhile.
-template <bool kByEngine, int kPanels, int kEarlyPanels = kPanels, FirstPanel kDecode = kInTurn, bool kRestBehind = false, bool kNextAhead = false>
+template <bool kByEngine, int kPanels, int kEarlyPanels = kPanels, FirstPanel kDecode = kInTurn, bool kNextAhead = false>
 struct Plan {
   static_assert(kDecode != kAhead || kEarlyPanels == kPanels);
   static_assert(kDecode != kInPace || (kByEngine && kEarlyPanels == 1));
   static_assert(kByEngine || !kNextAhead);
-  static constexpr bool kEngine = kByEngine, kBehind = kRestBehind, kNext = kNextAhead;
+  static constexpr bool kEngine = kByEngine, kNext = kNextAhead;
   static constexpr int kDepth = kPanels, kEarly = kEarlyPanels;
   static constexpr FirstPanel kFirst = kDecode;
 };
@@ -163,15 +163,8 @@ __global__ void __launch_bounds__(SmallLanesLayout<kForm, Operands, Plan>::kThre
     b.Fetch(w, other);
     raise_peaks();
   }
-  const auto fetch_rest = [&] {
-#pragma unroll
-    for (int i = Plan::kEarly; i < Plan::kDepth; ++i) {
-      if (kFirst != kInPace || i >= asked) ring.Fetch(i);
-    }
-  };
   if (begin < end) b.Fetch(w, chunk);
   copy_next();
-  if (Plan::kBehind) fetch_rest();
   if constexpr (kFirst >= kAlong) {
     int once = begin < end;  // a loop, ahead of which the compiler does not move what waits for activations
     asm volatile("" : "+r"(once));
@@ -179,7 +172,10 @@ __global__ void __launch_bounds__(SmallLanesLayout<kForm, Operands, Plan>::kThre
     b.Hold();
   }
   if (begin < end) raise_peaks();
-  if (!Plan::kBehind) fetch_rest();
+#pragma unroll
+  for (int i = Plan::kEarly; i < Plan::kDepth; ++i) {
+    if (kFirst != kInPace || i >= asked) ring.Fetch(i);
+  }
   if (begin < end) b.Make(w, largest, lane);
   if (kFirst == kAhead && begin < end) ring.Advance();
   if constexpr (kNext) {
