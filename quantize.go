@@ -330,6 +330,18 @@ func (o *QuantizeOptions) quantizeOne(ctx context.Context, options quant.Options
 	if err != nil {
 		return nil, err
 	}
+	// The digest takes one thread, and is not waited for by the others.
+	var source string
+	digesting, stop := context.WithCancel(ctx)
+	var digest errgroup.Group
+	digest.Go(func() (err error) {
+		source, err = journal.Digest(until{w, digesting})
+		return err
+	})
+	defer func() {
+		stop()
+		_ = digest.Wait() // done with the weight
+	}()
 	coded := &codedWeight{}
 	if options.Gradients, err = h.gradients(w.Weight); err != nil {
 		return nil, err
@@ -356,5 +368,24 @@ func (o *QuantizeOptions) quantizeOne(ctx context.Context, options quant.Options
 			coded.SQNR = &db
 		}
 	}
-	return coded, coded.store(j, w, options.Codec)
+	if err := digest.Wait(); ctx.Err() != nil {
+		return nil, ctx.Err()
+	} else if err != nil {
+		return nil, fail(BadModel, err, "")
+	}
+	return coded, coded.store(j, w, options.Codec, source)
+}
+
+// until is a weight that can be read until the context is done.
+type until struct {
+	quant.Source
+	ctx context.Context
+}
+
+// Rows implements [quant.Source].
+func (u until) Rows(dst []float32, n0, n1 int) error {
+	if err := u.ctx.Err(); err != nil {
+		return err
+	}
+	return u.Source.Rows(dst, n0, n1)
 }

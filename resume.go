@@ -170,12 +170,8 @@ func restore(l *journal.Layer, w numbered) (*codedWeight, error) {
 	return c, nil
 }
 
-// store puts the result into the journal, and takes the code from there: it need not stay in memory.
-func (c *codedWeight) store(j *journal.Journal, w numbered, codec *lattice.Codec) error {
-	source, err := journal.Digest(w)
-	if err != nil {
-		return fail(BadModel, err, "")
-	}
+// store puts the result for the weight of that digest into the journal, and takes the code from there: it need not stay in memory.
+func (c *codedWeight) store(j *journal.Journal, w numbered, codec *lattice.Codec, source string) error {
 	w.Release() // before the code is read back: a large weight and two copies of its code would be in memory at once
 	meta, err := json.Marshal(c)
 	if err != nil {

@@ -1,6 +1,9 @@
 package journal
 
 import (
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"io/fs"
 	"os"
@@ -220,6 +223,44 @@ func TestDigest(t *testing.T) {
 	w.v[len(w.v)-1]--
 	if again, err := Digest(dense{30, 40, w.v}); err != nil || again == first {
 		t.Errorf("another shape, the same digest (%v)", err)
+	}
+}
+
+// broken fails for rows from the given one on.
+type broken struct {
+	dense
+	from int
+}
+
+func (b broken) Rows(dst []float32, n0, n1 int) error {
+	if n1 > b.from {
+		return fs.ErrClosed
+	}
+	return b.dense.Rows(dst, n0, n1)
+}
+
+// TestDigestOfPanels has a weight that is read in several panels, two at a time, sum to what all of it gives at once.
+func TestDigestOfPanels(t *testing.T) {
+	for _, n := range []int{1, 63, 64, 65, 128, 129, 300} {
+		const k = digestNumbers/digestRows + 1 // so that 64 rows are a panel
+		w := dense{n, k, make([]float32, n*k)}
+		sum := sha256.New()
+		for _, x := range []uint64{uint64(n), k} {
+			_ = binary.Write(sum, binary.LittleEndian, x)
+		}
+		for i := range w.v {
+			w.v[i] = float32(i)
+		}
+		_ = binary.Write(sum, binary.LittleEndian, w.v)
+		got, err := Digest(w)
+		if err != nil || got != hex.EncodeToString(sum.Sum(nil)) {
+			t.Errorf("%d rows: %s, %v, want %x", n, got, err, sum.Sum(nil))
+		}
+		for _, from := range []int{0, n / 2, n - 1} {
+			if _, err := Digest(broken{w, from}); !errors.Is(err, fs.ErrClosed) {
+				t.Errorf("%d rows, of which those from %d on cannot be read: %v", n, from, err)
+			}
+		}
 	}
 }
 

@@ -14,6 +14,8 @@ import (
 	"path/filepath"
 	"sync"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/cosetq/cosetq/lattice"
 	"github.com/cosetq/cosetq/quant"
 )
@@ -173,10 +175,13 @@ func layerName(weight string) string {
 	return hex.EncodeToString(s[:16]) + layerEnding
 }
 
-// Digest reads so many rows of a weight at once, or so many numbers where that is more.
+// Digest reads so many rows of a weight at once, or so many numbers where that is more: a weight stored by columns is read in panels of
+// rows, and few at a time would read all of it over and over. So many panels are read at the same time, while those before are summed
+// up, which takes less time than reading.
 const (
 	digestRows    = 64
 	digestNumbers = 1 << 20
+	digestPanels  = 2
 )
 
 // Digest identifies the numbers of a weight: SHA-256 over its shape and its rows.
@@ -187,14 +192,31 @@ func Digest(w quant.Source) (string, error) {
 	binary.LittleEndian.PutUint64(shape[:], uint64(n))
 	binary.LittleEndian.PutUint64(shape[8:], uint64(k))
 	h.Write(shape[:])
-	// A weight stored by columns is read in panels of rows: few at a time would read all of it over and over.
 	rows := min(n, max(digestRows, digestNumbers/k))
-	values, raw := make([]float32, rows*k), make([]byte, 4*k)
-	for first := 0; first < n; first += rows {
-		last := min(first+rows, n)
-		v := values[:(last-first)*k]
-		if err := w.Rows(v, first, last); err != nil {
+	step := min(n, digestPanels*rows)
+	// read begins to read the panels from row at on.
+	read := func(at int, values []float32) <-chan error {
+		done := make(chan error, 1)
+		go func() {
+			var panels errgroup.Group
+			for first := at; first < min(at+step, n); first += rows {
+				last := min(first+rows, n)
+				panels.Go(func() error { return w.Rows(values[(first-at)*k:(last-at)*k], first, last) })
+			}
+			done <- panels.Wait()
+		}()
+		return done
+	}
+	values, ahead, raw := make([]float32, step*k), make([]float32, step*k), make([]byte, 4*k)
+	done := read(0, values)
+	for at := 0; at < n; at += step {
+		if err := <-done; err != nil {
 			return "", err
+		}
+		v := values[:(min(at+step, n)-at)*k]
+		values, ahead = ahead, values
+		if at+step < n {
+			done = read(at+step, values)
 		}
 		for ; len(v) > 0; v = v[k:] {
 			for i, x := range v[:k] {

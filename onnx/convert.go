@@ -35,14 +35,42 @@ func (t *Tensor) checkFloat() (int64, error) {
 // in row-major order, into dst, as [Tensor.Float32s] converts them. It reads only
 // that range, so a tensor of any size can be gone through with a small dst.
 func (t *Tensor) Float32Range(dst []float32, from, to int64) error {
+	if room := int64(len(dst)); to-from > room {
+		return t.fail(fmt.Errorf("elements %d to %d do not fit a slice of %d", from, to, room))
+	}
+	return t.Float32Runs(dst[:max(to-from, 0)], from, to-from, 0)
+}
+
+// Float32Runs fills dst with runs of n elements, one after the other, as
+// [Tensor.Float32Range] reads each: the first begins at index from, each of the
+// others stride elements after the one before. Some columns of a matrix are such runs.
+func (t *Tensor) Float32Runs(dst []float32, from, n, stride int64) error {
 	switch t.DataType {
 	case String, Complex64, Complex128:
 		return t.fail(fmt.Errorf("%w %v: it has no float32 form", ErrDataType, t.DataType))
 	}
-	return t.eachRange(from, to, int64(len(dst)), func(at int64, bits int, raw []byte, first, n int) error {
-		toFloat32(dst[at:at+int64(n)], t.DataType, bits, raw, first)
+	if n < 0 || (n == 0 && len(dst) > 0) || (n > 0 && int64(len(dst))%n != 0) {
+		return t.fail(fmt.Errorf("runs of %d elements do not fill a slice of %d", n, len(dst)))
+	}
+	a, err := t.access()
+	if err != nil {
+		return t.fail(err)
+	}
+	if err := a.check(from, from+n); err != nil {
+		return t.fail(err)
+	}
+	run := dst
+	convert := func(at int64, raw []byte, first, n int) error {
+		toFloat32(run[at:at+int64(n)], t.DataType, a.bits, raw, first)
 		return nil
-	})
+	}
+	for ; len(dst) > 0; dst, from = dst[n:], from+stride {
+		run = dst[:n]
+		if err := a.eachRange(from, from+n, convert); err != nil {
+			return t.fail(err)
+		}
+	}
+	return nil
 }
 
 // Int64s returns all elements of an integer or bool tensor. The error wraps
@@ -58,30 +86,30 @@ func (t *Tensor) Int64s() ([]int64, error) {
 		return nil, t.fail(err)
 	}
 	v := make([]int64, a.n)
-	err = t.eachRange(0, a.n, a.n, func(at int64, bits int, raw []byte, first, n int) error {
-		return toInt64(v[at:at+int64(n)], t.DataType, bits, raw, first)
+	err = a.eachRange(0, a.n, func(at int64, raw []byte, first, n int) error {
+		return toInt64(v[at:at+int64(n)], t.DataType, a.bits, raw, first)
 	})
-	return v, err
+	if err != nil {
+		return nil, t.fail(err)
+	}
+	return v, nil
+}
+
+// check reports whether there are elements from to to-1.
+func (a *access) check(from, to int64) error {
+	if from < 0 || to < from || to > a.n {
+		return fmt.Errorf("elements %d to %d asked for, it has %d", from, to, a.n)
+	}
+	return nil
 }
 
 // eachRange calls f for pieces of the elements from..to: n elements that start
 // with element first of raw and go to index at of the destination.
-func (t *Tensor) eachRange(from, to, room int64, f func(at int64, bits int, raw []byte, first, n int) error) error {
-	a, err := t.access()
-	if err != nil {
-		return t.fail(err)
-	}
-	if from < 0 || to < from || to > a.n {
-		return t.fail(fmt.Errorf("elements %d to %d asked for, it has %d", from, to, a.n))
-	}
-	if room < to-from {
-		return t.fail(fmt.Errorf("elements %d to %d do not fit a slice of %d", from, to, room))
-	}
-	if from == to {
-		return nil
+func (a *access) eachRange(from, to int64, f func(at int64, raw []byte, first, n int) error) error {
+	if err := a.check(from, to); err != nil {
+		return err
 	}
 	const step = 8 << 10 // elements, a multiple of what shares bytes
-	var buf []byte
 	for i := from; i < to; {
 		// From the start of the group of 4 elements, the smallest that begins on
 		// a byte for every width.
@@ -92,16 +120,16 @@ func (t *Tensor) eachRange(from, to, room int64, f func(at int64, bits int, raw 
 		if a.fill == nil {
 			raw = a.raw[lo:hi]
 		} else {
-			if int64(cap(buf)) < hi-lo {
-				buf = make([]byte, hi-lo)
+			if int64(cap(a.buf)) < hi-lo {
+				a.buf = make([]byte, hi-lo)
 			}
-			raw = buf[:hi-lo]
+			raw = a.buf[:hi-lo]
 			if err := a.fill(raw, lo); err != nil {
-				return t.fail(err)
+				return err
 			}
 		}
-		if err := f(i-from, a.bits, raw, int(i-group), int(end-i)); err != nil {
-			return t.fail(err)
+		if err := f(i-from, raw, int(i-group), int(end-i)); err != nil {
+			return err
 		}
 		i = end
 	}
@@ -123,7 +151,8 @@ func code(raw []byte, bits, i int) byte {
 
 // toFloat32 converts len(dst) elements, the first at index first of raw.
 func toFloat32(dst []float32, dt DataType, bits int, raw []byte, first int) {
-	if table := codeTables[dt]; table != nil {
+	if bits <= 8 {
+		table := codeTables[dt]
 		for i := range dst {
 			dst[i] = table[code(raw, bits, first+i)]
 		}
@@ -137,8 +166,9 @@ func toFloat32(dst []float32, dt DataType, bits int, raw []byte, first int) {
 			dst[i] = math.Float32frombits(le.Uint32(raw[4*i:]))
 		}
 	case Float16:
+		table := float16s()
 		for i := range dst {
-			dst[i] = Float16ToFloat32(le.Uint16(raw[2*i:]))
+			dst[i] = table[le.Uint16(raw[2*i:])]
 		}
 	case BFloat16:
 		for i := range dst {
@@ -177,7 +207,8 @@ func toFloat32(dst []float32, dt DataType, bits int, raw []byte, first int) {
 
 // toInt64 is toFloat32 for integers.
 func toInt64(dst []int64, dt DataType, bits int, raw []byte, first int) error {
-	if table := codeTables[dt]; table != nil {
+	if bits <= 8 {
+		table := codeTables[dt]
 		for i := range dst {
 			dst[i] = int64(table[code(raw, bits, first+i)])
 		}

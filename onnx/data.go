@@ -118,6 +118,7 @@ type access struct {
 	bits int    // of one element
 	raw  []byte // all data, or nil
 	fill func(dst []byte, from int64) error
+	buf  []byte // what eachRange has filled
 }
 
 func (a *access) size() int64 { return (a.n*int64(a.bits) + 7) / 8 }

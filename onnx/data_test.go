@@ -247,6 +247,23 @@ func TestEveryTypeInEveryStorage(t *testing.T) {
 							}
 						}
 					}
+					// In runs that overlap, touch, or leave elements out.
+					for _, run := range []struct{ n, stride int64 }{{3, 2}, {3, 3}, {5, 7}, {1, 101}} {
+						if n < run.n {
+							continue
+						}
+						var runs []float32
+						for from := n % 2; from+run.n <= n && len(runs) < 1000; from += run.stride {
+							runs = append(runs, want[from:from+run.n]...)
+						}
+						got := make([]float32, len(runs))
+						if err := x.Float32Runs(got, n%2, run.n, run.stride); err != nil && len(runs) > 0 {
+							t.Fatal(err)
+						}
+						if !sameFloats(got, runs) {
+							t.Fatalf("%s: runs of %d elements every %d differ", name, run.n, run.stride)
+						}
+					}
 					if iv, err := x.Int64s(); err == nil {
 						for i := range iv {
 							if float32(iv[i]) != want[i] && dt.Bits() < 64 {
@@ -304,6 +321,11 @@ func TestLyingTensors(t *testing.T) {
 			t.Errorf("Float32Range %v into 3: no error", r)
 		}
 	}
+	for _, r := range [][3]int64{{-1, 2, 1}, {0, 0, 1}, {0, -2, 1}, {0, 3, 1}, {2, 2, 1}, {0, 2, 3}, {0, 2, math.MaxInt64}, {1, 2, -2}} {
+		if err := x.Float32Runs(make([]float32, 4), r[0], r[1], r[2]); err == nil {
+			t.Errorf("Float32Runs %v into 4: no error", r)
+		}
+	}
 }
 
 func TestPackedRejectsGarbage(t *testing.T) {
@@ -320,6 +342,17 @@ func TestPackedRejectsGarbage(t *testing.T) {
 			t.Errorf("reading 3 numbers from %d of 3: no error", from)
 		}
 	}
+}
+
+func ExampleTensor_Float32Runs() {
+	w := NewTensor("w", []int64{3, 4}, []float32{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12})
+	columns := make([]float32, 3*2)
+	if err := w.Float32Runs(columns, 1, 2, 4); err != nil {
+		fmt.Println(err)
+	}
+	fmt.Println(columns)
+	// Output:
+	// [2 3 6 7 10 11]
 }
 
 func ExampleTensor_Float32Range() {

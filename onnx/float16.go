@@ -1,6 +1,9 @@
 package onnx
 
-import "math"
+import (
+	"math"
+	"sync"
+)
 
 // Float16FromFloat32 rounds f to IEEE 754 binary16, to nearest, ties to even.
 // Values beyond the range become infinity, small ones subnormal or zero; a NaN
@@ -44,6 +47,15 @@ func Float16ToFloat32(h uint16) float32 {
 	f := math.Float32frombits(bits) * 0x1p112
 	return math.Float32frombits(sign | math.Float32bits(f))
 }
+
+// float16s are all float16 numbers, for whoever converts many.
+var float16s = sync.OnceValue(func() *[1 << 16]float32 {
+	var v [1 << 16]float32
+	for h := range v {
+		v[h] = Float16ToFloat32(uint16(h))
+	}
+	return &v
+})
 
 // BFloat16FromFloat32 rounds f to bfloat16, to nearest, ties to even. A NaN
 // stays a (quiet) NaN.

@@ -12,6 +12,19 @@ type elements interface {
 	read(dst []float32, start int64) error
 }
 
+// readRuns fills dst with runs of n elements, each stride after the one before.
+func readRuns(e elements, dst []float32, start, n, stride int64) error {
+	if t, ok := e.(tensorElements); ok {
+		return t.Float32Runs(dst, start, n, stride)
+	}
+	for ; len(dst) > 0; dst, start = dst[n:], start+stride {
+		if err := e.read(dst[:n], start); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // tensorElements reads a stored tensor.
 type tensorElements struct{ *onnx.Tensor }
 

@@ -68,15 +68,13 @@ func (w *Weight) turn(dst []float32, n0, n1 int) error {
 	var panel [panelColumns * panelRows]float32
 	for k0 := 0; k0 < w.k; k0 += panelColumns {
 		count := min(panelColumns, w.k-k0)
-		for j := range count {
-			if err := w.elements.read(panel[j*panelRows:][:rows], int64(k0+j)*int64(w.n)+int64(n0)); err != nil {
-				return err
-			}
+		if err := readRuns(w.elements, panel[:count*rows], int64(k0)*int64(w.n)+int64(n0), int64(rows), int64(w.n)); err != nil {
+			return err
 		}
 		for r := range rows {
 			out := dst[r*w.k+k0:][:count]
 			for j := range out {
-				out[j] = panel[j*panelRows+r]
+				out[j] = panel[j*rows+r]
 			}
 		}
 	}
