@@ -264,7 +264,7 @@ func (o *QuantizeOptions) quantizeAll(ctx context.Context, r *QuantizeReport, st
 				return nil, err
 			}
 		}
-		res, err := r.recall(j, w, codec)
+		res, err := r.recall(ctx, j, w, codec)
 		if err != nil {
 			return nil, err
 		}
@@ -330,12 +330,12 @@ func (o *QuantizeOptions) quantizeOne(ctx context.Context, options quant.Options
 	if err != nil {
 		return nil, err
 	}
-	// The digest takes one thread, and is not waited for by the others.
+	// The digest is made meanwhile: it is a sum that one thread makes.
 	var source string
 	digesting, stop := context.WithCancel(ctx)
 	var digest errgroup.Group
 	digest.Go(func() (err error) {
-		source, err = journal.Digest(until{w, digesting})
+		source, err = journal.Digest(digesting, w)
 		return err
 	})
 	defer func() {
@@ -374,18 +374,4 @@ func (o *QuantizeOptions) quantizeOne(ctx context.Context, options quant.Options
 		return nil, fail(BadModel, err, "")
 	}
 	return coded, coded.store(j, w, options.Codec, source)
-}
-
-// until is a weight that can be read until the context is done.
-type until struct {
-	quant.Source
-	ctx context.Context
-}
-
-// Rows implements [quant.Source].
-func (u until) Rows(dst []float32, n0, n1 int) error {
-	if err := u.ctx.Err(); err != nil {
-		return err
-	}
-	return u.Source.Rows(dst, n0, n1)
 }

@@ -1,6 +1,7 @@
 package cosetq
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -138,7 +139,7 @@ func (w numbered) key(codec *lattice.Codec) string {
 }
 
 // recall returns what the journal has for a weight and a codec, or nil. A layer that the disk damaged counts as not done.
-func (r *QuantizeReport) recall(j *journal.Journal, w numbered, codec *lattice.Codec) (*codedWeight, error) {
+func (r *QuantizeReport) recall(ctx context.Context, j *journal.Journal, w numbered, codec *lattice.Codec) (*codedWeight, error) {
 	l, err := j.Get(w.key(codec))
 	var damaged *journal.DamagedError
 	if errors.As(err, &damaged) {
@@ -148,12 +149,15 @@ func (r *QuantizeReport) recall(j *journal.Journal, w numbered, codec *lattice.C
 	if err != nil || l == nil {
 		return nil, err
 	}
-	return restore(l, w)
+	return restore(ctx, l, w)
 }
 
 // restore checks that a layer is of this very weight.
-func restore(l *journal.Layer, w numbered) (*codedWeight, error) {
-	source, err := journal.Digest(w)
+func restore(ctx context.Context, l *journal.Layer, w numbered) (*codedWeight, error) {
+	source, err := journal.Digest(ctx, w)
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
 	if err != nil {
 		return nil, fail(BadModel, err, "")
 	}

@@ -285,7 +285,7 @@ func merge(ctx context.Context, m *onnx.Model, j *journal.Journal, output string
 			missing = append(missing, w.Name())
 			continue
 		}
-		if results[w.Weight], err = restore(l, w); err != nil {
+		if results[w.Weight], err = restore(ctx, l, w); err != nil {
 			return nil, err
 		}
 		w.Release()

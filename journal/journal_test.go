@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
@@ -212,16 +213,16 @@ func TestDamage(t *testing.T) {
 
 func TestDigest(t *testing.T) {
 	w, _ := weight(t, "d4:4", 40, 30)
-	first, err := Digest(w)
+	first, err := Digest(t.Context(), w)
 	if err != nil {
 		t.Fatal(err)
 	}
 	w.v[len(w.v)-1]++
-	if again, err := Digest(w); err != nil || again == first {
+	if again, err := Digest(t.Context(), w); err != nil || again == first {
 		t.Errorf("another number, the same digest (%v)", err)
 	}
 	w.v[len(w.v)-1]--
-	if again, err := Digest(dense{30, 40, w.v}); err != nil || again == first {
+	if again, err := Digest(t.Context(), dense{30, 40, w.v}); err != nil || again == first {
 		t.Errorf("another shape, the same digest (%v)", err)
 	}
 }
@@ -252,14 +253,19 @@ func TestDigestOfPanels(t *testing.T) {
 			w.v[i] = float32(i)
 		}
 		_ = binary.Write(sum, binary.LittleEndian, w.v)
-		got, err := Digest(w)
+		got, err := Digest(t.Context(), w)
 		if err != nil || got != hex.EncodeToString(sum.Sum(nil)) {
 			t.Errorf("%d rows: %s, %v, want %x", n, got, err, sum.Sum(nil))
 		}
 		for _, from := range []int{0, n / 2, n - 1} {
-			if _, err := Digest(broken{w, from}); !errors.Is(err, fs.ErrClosed) {
+			if _, err := Digest(t.Context(), broken{w, from}); !errors.Is(err, fs.ErrClosed) {
 				t.Errorf("%d rows, of which those from %d on cannot be read: %v", n, from, err)
 			}
+		}
+		done, cancel := context.WithCancel(t.Context())
+		cancel()
+		if _, err := Digest(done, w); !errors.Is(err, context.Canceled) {
+			t.Errorf("%d rows, canceled: %v", n, err)
 		}
 	}
 }

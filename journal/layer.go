@@ -2,6 +2,8 @@ package journal
 
 import (
 	"bytes"
+	"cmp"
+	"context"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
@@ -184,8 +186,8 @@ const (
 	digestPanels  = 2
 )
 
-// Digest identifies the numbers of a weight: SHA-256 over its shape and its rows.
-func Digest(w quant.Source) (string, error) {
+// Digest identifies the numbers of a weight: SHA-256 over its shape and its rows. It returns when nobody reads the weight any more.
+func Digest(ctx context.Context, w quant.Source) (string, error) {
 	n, k := w.Dims()
 	h := sha256.New()
 	var shape [16]byte
@@ -210,7 +212,7 @@ func Digest(w quant.Source) (string, error) {
 	values, ahead, raw := make([]float32, step*k), make([]float32, step*k), make([]byte, 4*k)
 	done := read(0, values)
 	for at := 0; at < n; at += step {
-		if err := <-done; err != nil {
+		if err := cmp.Or(<-done, ctx.Err()); err != nil {
 			return "", err
 		}
 		v := values[:(min(at+step, n)-at)*k]
