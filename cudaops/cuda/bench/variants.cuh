@@ -219,17 +219,18 @@ void LanesVariant(int number, const char* name, const Bench& bench, int batch) {
   });
 }
 
-template <Form kForm, int kRows>
+template <Form kForm, int kRows, bool kDirect = false>
 void MiddleVariants(const Bench& bench, int batch) {
   for (const int splits : {2, 4, 8}) {
     MiddleCut cut;
-    const bool fits = CutMiddle<kForm, kRows>(bench.view, splits, MostClusters<kForm, kRows>(std::array<int, 1>{splits})[0], &cut);
-    std::printf("middle rows %2d splits %d                   ", kRows, splits);
-    Variant(31, bench, batch, false, [&](auto, const PackedView& w, const __half* a, __half* y, cudaStream_t stream) {
-      if (fits) LaunchMiddle<kForm, kRows>(w, a, batch, y, cut, stream);
+    const bool fits = CutMiddle<kForm, kRows, kDirect>(bench.view, splits, MostClusters<kForm, kRows, kDirect>(std::array<int, 1>{splits})[0], &cut);
+    std::printf("middle rows %2d splits %d %s            ", kRows, splits, kDirect ? "direct" : "staged");
+    Variant(kDirect ? 32 : 31, bench, batch, false, [&](auto, const PackedView& w, const __half* a, __half* y, cudaStream_t stream) {
+      if (fits) LaunchMiddle<kForm, kRows, kDirect>(w, a, batch, y, cut, stream);
       return fits;
     });
   }
+  if constexpr (!kDirect && !IsColumns(kForm)) MiddleVariants<kForm, kRows, true>(bench, batch);
 }
 
 template <Form kForm, int kRoom, bool kOwn>

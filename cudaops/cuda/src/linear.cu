@@ -11,6 +11,7 @@
 #include "middle.h"
 #include "rotate.h"
 #include "small.h"
+#include "small_lanes.h"
 #include "wide.h"
 
 namespace cosetq::cuda {
@@ -79,10 +80,12 @@ void Linear(const DeviceWeight& w, const LinearCall& call, cudaStream_t stream) 
     half_a = false;
   }
   void* workspace = static_cast<unsigned char*>(call.workspace) + RotatedBytes(w, call.batch);
-  if (HasBytes(w) && half_a && call.half && TakesMiddle(w.packed_view(), a, call.batch) &&
-      MiddleLinear(w.packed_view(), a, static_cast<int>(call.batch), call.y, stream)) {
-    ++Calls(kMiddle);
-    return;
+  if (HasBytes(w) && half_a && call.half && TakesMiddle(w.packed_view(), a, call.batch)) {
+    const MiddleKernel taken = MiddleLinear(w.packed_view(), a, static_cast<int>(call.batch), call.y, stream);
+    if (taken != kNoMiddle) {
+      ++Calls(taken == kDirectMiddle ? kDirect : kMiddle);
+      return;
+    }
   }
   const Path path = PathOf(w, call.batch, call.fast);
   if (TakesHalves(w, call.batch, call.fast)) {
@@ -93,10 +96,17 @@ void Linear(const DeviceWeight& w, const LinearCall& call, cudaStream_t stream) 
     };
     for (int64_t first = 0; first < call.batch; first += kMaxSmallBatch) {
       const int count = static_cast<int>(std::min<int64_t>(kMaxSmallBatch, call.batch - first));
+      const void* rows = row(a, first, w.cols(), half_a);
       void* y = const_cast<char*>(row(call.y, first, w.rows(), call.half));
-      if (!SmallLinear(w.packed_view(), row(a, first, w.cols(), half_a), half_a, count, y, call.half, workspace, stream))
+      if (half_a && call.half && TakesLanes(w.packed_view(), rows, count) && SmallLanesLinear(w.packed_view(), rows, count, y, stream)) {
+        ++Calls(kLanes);
+      } else if (SmallLinear(w.packed_view(), rows, half_a, count, y, call.half, workspace, stream)) {
+        ++Calls(kSmall);
+      } else {
         throw Error("the device has too little shared memory");
+      }
     }
+    return;
   } else if (path == kWide) {
     WideLinear(w.packed_view(), a, half_a, call.batch, call.fast, call.y, call.half, workspace, stream);
   } else if (path == kLarge) {

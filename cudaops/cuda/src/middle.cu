@@ -11,36 +11,60 @@ namespace {
 constexpr int kLeastBatch = 5, kMinMiddleBatch = 9;  // of some weights, and of any
 constexpr std::array<int, 3> kSplits = {2, 4, 8};
 
-// The cut that takes least by a count in quarters of the time that a block takes for a chunk of a band. False if none fits.
-template <Form kForm, int kRows>
-bool Choose(const PackedView& w, MiddleCut* best) {
-  static const std::array<int, kSplits.size()> most = MostClusters<kForm, kRows>(kSplits);
+// What a block takes by a count, in quarters of its time for a chunk of a band.
+int Cost(const MiddleCut& cut) {
   constexpr int kItem = 4, kChunk = 10, kSegment = 5, kPass = 24;  // to fetch activations, to send sums, to wait for those of others
-  int least = 0;
-  for (size_t i = 0; i < kSplits.size(); ++i) {
-    MiddleCut cut;
-    if (!CutMiddle<kForm, kRows>(w, kSplits[i], most[i], &cut)) continue;
-    const int bands = cut.bands.Most(), chunks = cut.chunks.Most(), passes = (bands + cut.together - 1) / cut.together;
-    const int segments = bands + passes * (kMiddleGroups - 1);
-    const int cost = kItem * bands * chunks + kChunk * chunks + kSegment * segments + kPass * passes;
-    if (least > 0 && cost >= least) continue;
-    least = cost;
-    *best = cut;
-  }
-  return least > 0;
+  const int bands = cut.bands.Most(), chunks = cut.chunks.Most(), passes = (bands + cut.together - 1) / cut.together;
+  const int segments = bands + passes * (kMiddleGroups - 1);
+  return kItem * bands * chunks + kChunk * chunks + kSegment * segments + kPass * passes;
 }
 
-// Multiplies by as many rows at a time as fit; false, and nothing done, if not even the fewest do.
+using LaunchCut = void (*)(const PackedView&, const __half*, int, __half*, const MiddleCut&, cudaStream_t);
+
+// A cut, and the kernel that takes least for it, of those that have been offered.
+struct Choice {
+  int cost = 0;
+  MiddleCut cut = {};
+  LaunchCut launch = nullptr;  // where nothing fits
+  MiddleKernel kernel = kNoMiddle;
+
+  template <Form kForm, int kRows, bool kDirect>
+  void Offer(const PackedView& w) {
+    static const std::array<int, kSplits.size()> most = MostClusters<kForm, kRows, kDirect>(kSplits);
+    for (size_t i = 0; i < kSplits.size(); ++i) {
+      MiddleCut other;
+      if (!CutMiddle<kForm, kRows, kDirect>(w, kSplits[i], most[i], &other)) continue;
+      if (launch != nullptr && Cost(other) >= cost) continue;
+      cost = Cost(other);
+      cut = other;
+      launch = LaunchMiddle<kForm, kRows, kDirect>;
+      kernel = kDirect ? kDirectMiddle : kStagedMiddle;
+    }
+  }
+};
+
+template <Form kForm, int kRows>
+Choice Choose(const PackedView& w) {
+  Choice choice;
+  choice.Offer<kForm, kRows, false>(w);
+  if constexpr (!IsColumns(kForm)) choice.Offer<kForm, kRows, true>(w);  // where that leaves room for a cheaper cut
+  return choice;
+}
+
+// Multiplies by as many rows at a time as fit; none, and nothing done, if not even the fewest do.
 template <Form kForm>
-bool Multiply(const PackedView& w, const __half* a, int batch, __half* y, cudaStream_t stream) {
-  MiddleCut cut;
-  const bool wide = batch > 16 && Choose<kForm, 32>(w, &cut);
-  if (!wide && !Choose<kForm, 16>(w, &cut)) return false;
-  const int most = wide ? 32 : 16;
-  const auto launch = wide ? LaunchMiddle<kForm, 32> : LaunchMiddle<kForm, 16>;
+MiddleKernel Multiply(const PackedView& w, const __half* a, int batch, __half* y, cudaStream_t stream) {
+  Choice choice;
+  int most = 32;
+  if (batch > 16) choice = Choose<kForm, 32>(w);
+  if (choice.launch == nullptr) {
+    most = 16;
+    choice = Choose<kForm, 16>(w);
+  }
+  if (choice.launch == nullptr) return kNoMiddle;
   for (int first = 0; first < batch; first += most)
-    launch(w, a + static_cast<int64_t>(first) * w.cols, std::min(most, batch - first), y + static_cast<int64_t>(first) * w.rows, cut, stream);
-  return true;
+    choice.launch(w, a + static_cast<int64_t>(first) * w.cols, std::min(most, batch - first), y + static_cast<int64_t>(first) * w.rows, choice.cut, stream);
+  return choice.kernel;
 }
 
 // Whether warps of the kernel of small_lanes.h would have to make chunk after chunk ready, some more often than others, or each for few tiles.
@@ -62,7 +86,7 @@ bool TakesMiddle(const PackedView& w, const void* a, int64_t batch) {
   return w.chunks >= kSplits[0] && (batch > 16 || panels >= 1 << 10) && (batch >= kMinMiddleBatch || LanesMakeManyChunks(w));
 }
 
-bool MiddleLinear(const PackedView& w, const void* a, int batch, void* y, cudaStream_t stream) {
+MiddleKernel MiddleLinear(const PackedView& w, const void* a, int batch, void* y, cudaStream_t stream) {
   const auto* from = static_cast<const __half*>(a);
   auto* to = static_cast<__half*>(y);
   switch (w.form) {

@@ -3,7 +3,7 @@
 // A cluster takes a range of bands of 64 rows, each of its blocks a part of the columns, whose activations it keeps in shared memory
 // as B of wgmma, in high and low bytes: a warp group multiplies a band by them, chunk after chunk, a warp a tile of 16 rows, with its
 // weights as A in registers. The gains are A for what is missing of the centre, if something is, and sums begin with what the biases of bytes add too
-// much (activations.cuh). Panels come through a ring in shared memory, private to a warp.
+// much (activations.cuh). Panels come to a warp in one of two ways (middle_panels.cuh).
 //
 // Blocks send each other the sums that each of them finishes, as floats, which are added up in a fixed order. Bands are taken in passes,
 // as many at a time as there is shared memory for their sums.
@@ -31,12 +31,11 @@ __device__ __forceinline__ float LoadEarly(const float* from) {
 }
 
 // For batch <= kRows.
-template <Form kForm, int kRows>
+template <Form kForm, int kRows, bool kDirect>
 __global__ void __launch_bounds__(kMiddleThreads, 1)
     Middle(const __grid_constant__ PackedView w, const __half* a, int batch, __half* y, const __grid_constant__ MiddleCut cut) {
 #if __CUDA_ARCH_FEAT_SM90_ALL
-  using Layout = MiddleLayout<kForm, kRows>;
-  using Ring = typename Layout::Ring;
+  using Layout = MiddleLayout<kForm, kRows, kDirect>;
   constexpr int kTiles = kRows / 8, kColumns = Layout::kColumns;
   LetNextKernelBegin();
   extern __shared__ __align__(1024) unsigned char shared[];
@@ -61,9 +60,7 @@ __global__ void __launch_bounds__(kMiddleThreads, 1)
   ArriveAtCluster();
 
   Table<kForm, kMiddleThreads> table(w);
-  Ring ring(address + layout.rings + warp * Ring::kBytes, 0, BandPanels(w, share, warp), lane);
-#pragma unroll
-  for (int i = 0; i < MiddleEarly(kForm); ++i) ring.Fetch(i);
+  typename Layout::Panels panels(address + layout.panels + warp * Layout::Panels::kBytes, BandPanels(w, share, warp), lane);
   OperandMaker<kForm, kRows> maker(w, a, batch, share, warp, lane);
   // So that what the end needs comes from the second-level cache.
   const int first_row = share.first_band * kBandRows, ahead_row = first_row + static_cast<int>(threadIdx.x) * 32;
@@ -79,17 +76,17 @@ __global__ void __launch_bounds__(kMiddleThreads, 1)
   __syncthreads();
 
   const uint32_t lane_table = address + lane * 4;
-  PanelCodes<kForm> codes;
   uint32_t gains[2][2];
   uint32_t panel[kPanelSteps][4] = {};
   const auto decode = [&] {
     ForEachIndex<kPanelSteps>([&](auto step) {
       constexpr int kStep = decltype(step)::value;
       if constexpr (IsColumns(kForm)) {
-        DecodeColumns<kForm, kStep>(codes, gains, w.bytes, panel[kStep]);
+        DecodeColumns<kForm, kStep>(panels.Codes(), gains, w.bytes, panel[kStep]);
       } else {
-        DecodeStep<kForm, kStep>(codes, lane_table, gains, w.bytes, panel[kStep]);
+        DecodeStep<kForm, kStep>(panels.Codes(), lane_table, gains, w.bytes, panel[kStep]);
       }
+      panels.template Decoded<kStep>();
     });
   };
   // Of the fewest rows the first panel is decoded while activations come, if every warp has one; more leave no time for that.
@@ -97,10 +94,9 @@ __global__ void __launch_bounds__(kMiddleThreads, 1)
   bool decoded = kRows == 16 && first_pass.bands * first_pass.chunks >= kMiddleGroups;
   WaitForKernelsAhead();
   maker.Peaks(peaks, [&] {
-#pragma unroll
-    for (int i = MiddleEarly(kForm); i < MiddleDepth(kForm); ++i) ring.Fetch(i);
+    panels.FetchRest();
     if (decoded) {
-      ring.Take(w.bytes, codes, gains);
+      panels.Take(w.bytes, gains);
       decode();
     }
   });
@@ -135,16 +131,16 @@ __global__ void __launch_bounds__(kMiddleThreads, 1)
       };
       if constexpr (IsColumns(kForm)) {
         if (!decoded) {
-          ring.Take(w.bytes, codes, gains);
+          panels.Take(w.bytes, gains);
           decode();
         }
         decoded = false;
         // Products are waited for where they began: if the next ones were to wait for them, the assembler would have all wait for each other.
         while (true) {
           multiply_panel();
-          ring.Advance();
+          panels.Advance();
           const bool more = ++chunk < last;
-          if (more) ring.Take(w.bytes, codes, gains);
+          if (more) panels.Take(w.bytes, gains);
           WaitForProducts<0>();
           Keep(panel);
           if (!more) break;
@@ -152,7 +148,7 @@ __global__ void __launch_bounds__(kMiddleThreads, 1)
         }
       } else {
         do {
-          if (!decoded) ring.Take(w.bytes, codes, gains);
+          if (!decoded) panels.Take(w.bytes, gains);
           uint32_t gain[1][4] = {{gains[0][0], gains[1][0], gains[0][1], gains[1][1]}};  // a byte per step and lane is a column of A
           BeginProducts();
 #pragma unroll
@@ -165,7 +161,7 @@ __global__ void __launch_bounds__(kMiddleThreads, 1)
           multiply_panel();
           WaitForProducts<1>();  // those with the gains
           Keep(gain);
-          ring.Advance();
+          panels.Advance();
         } while (++chunk < last);
         WaitForProducts<0>();
         Keep(panel);
@@ -244,9 +240,9 @@ __global__ void __launch_bounds__(kMiddleThreads, 1)
 }
 
 // Clusters that the device has room for, of so many blocks each.
-template <Form kForm, int kRows, size_t kCount>
+template <Form kForm, int kRows, bool kDirect, size_t kCount>
 std::array<int, kCount> MostClusters(const std::array<int, kCount>& splits) {
-  const auto kernel = Middle<kForm, kRows>;
+  const auto kernel = Middle<kForm, kRows, kDirect>;
   const Device& device = CurrentDevice();
   Check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, device.shared_limit), "reserve shared memory");
   std::array<int, kCount> most;
@@ -266,10 +262,10 @@ std::array<int, kCount> MostClusters(const std::array<int, kCount>& splits) {
   return most;
 }
 
-template <Form kForm, int kRows>
+template <Form kForm, int kRows, bool kDirect>
 void LaunchMiddle(const PackedView& w, const __half* a, int batch, __half* y, const MiddleCut& cut, cudaStream_t stream) {
-  const auto kernel = Middle<kForm, kRows>;
-  const int shared = MiddleLayout<kForm, kRows>(cut).bytes;
+  const auto kernel = Middle<kForm, kRows, kDirect>;
+  const int shared = MiddleLayout<kForm, kRows, kDirect>(cut).bytes;
   Check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared), "reserve shared memory");
   LaunchClusters("multiply some rows", kernel, dim3(static_cast<unsigned>(cut.clusters * cut.splits)), kMiddleThreads,
                  static_cast<size_t>(shared), static_cast<unsigned>(cut.splits), true, stream, w, a, batch, y, cut);

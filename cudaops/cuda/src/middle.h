@@ -16,8 +16,11 @@ constexpr int kMaxMiddleBatch = 32;
 // them.
 bool TakesMiddle(const PackedView& w, const void* a, int64_t batch);
 
-// Y = A * W^T + bias, both float16, for a batch that TakesMiddle. False, and nothing done, if the columns do not fit shared memory.
-bool MiddleLinear(const PackedView& w, const void* a, int batch, void* y, cudaStream_t stream);
+// Two kernels, whose panels come through shared memory or do not; neither if the columns do not fit shared memory.
+enum MiddleKernel { kNoMiddle, kStagedMiddle, kDirectMiddle };
+
+// Y = A * W^T + bias, both float16, for a batch that TakesMiddle; which kernel has done it.
+MiddleKernel MiddleLinear(const PackedView& w, const void* a, int batch, void* y, cudaStream_t stream);
 
 }  // namespace cosetq::cuda
 

@@ -94,24 +94,20 @@ class RowLoads {
     return sum;
   }
 
-  // The largest magnitude that the lane itself has, as the bits of a float16 number.
+  // The largest magnitude that the lane itself has, as the bits of a float16 number, NaN above infinity.
   __device__ __forceinline__ uint32_t Largest(int tile) const {
-    uint32_t largest = 0;
-#pragma unroll
-    for (int j = 0; j < kCoordinates; ++j) largest = max(largest, Magnitude(of_[tile][j], __half()));
-    return largest;
-  }
-
-  // The largest magnitude in the row's chunk, the same for the lanes that share the row, as the bits of a float, which are ordered like
-  // magnitudes, NaN above infinity.
-  __device__ __forceinline__ uint32_t Peak(int tile) const {
-    __half2 peak = __float2half2_rn(0.0f);
+    __half2 largest = __float2half2_rn(0.0f);
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
 #pragma unroll
-      for (int j = 0; j < kCoordinates; ++j) peak = __hmax2_nan(peak, __habs2(Pair(tile, j, i)));
+      for (int j = 0; j < kCoordinates; ++j) largest = __hmax2_nan(largest, __habs2(Pair(tile, j, i)));
     }
-    uint32_t largest = Magnitude(__half2float(__hmax_nan(__low2half(peak), __high2half(peak))));
+    return __half_as_ushort(__hmax_nan(__low2half(largest), __high2half(largest)));
+  }
+
+  // The same of the row's chunk, for all lanes that share the row, as the bits of a float.
+  __device__ __forceinline__ uint32_t Peak(int tile) const {
+    uint32_t largest = FloatMagnitude(Largest(tile), __half());
 #pragma unroll
     for (int other = 1; other < 4 * kGroup / kCoordinates; other *= 2) largest = max(largest, __shfl_xor_sync(0xffffffffu, largest, other));
     return largest;

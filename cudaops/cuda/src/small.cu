@@ -3,7 +3,6 @@
 #include <cuda_fp16.h>
 
 #include "small_bytes.cuh"
-#include "small_lanes.h"
 
 namespace cosetq::cuda {
 namespace {
@@ -70,7 +69,6 @@ size_t SmallWorkspace(const PackedView& w, int64_t batch) {
 
 bool SmallLinear(const PackedView& w, const void* a, bool half_a, int batch, void* y, bool half_y, void* workspace,
                  cudaStream_t stream) {
-  if (half_a && half_y && TakesLanes(w, a, batch) && SmallLanesLinear(w, a, batch, y, stream)) return true;
   return half_a ? LaunchType(w, static_cast<const __half*>(a), batch, y, half_y, workspace, stream)
                 : LaunchType(w, static_cast<const float*>(a), batch, y, half_y, workspace, stream);
 }

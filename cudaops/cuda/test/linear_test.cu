@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <map>
 #include <random>
 #include <string>
 
@@ -79,18 +80,42 @@ bool HasBytes(const Case& c, Sample& sample) {
   return doubled >= 0 && doubled <= 16 && (entries == 4 ? gain <= 10 && largest <= 31 : gain <= 8 && largest <= 127);
 }
 
+// Whether activations lie as kernels want them that read rows of float16 as they come.
+bool Aligned(const Case& c) { return c.options.half && c.rotation == 0 && c.shift == 0 && c.cols % 64 == 0; }
+
 // The path that a call must take. Where there is no cuBLAS the large path is not taken, and needs no workspace.
 std::string PathOf(const Case& c, int64_t batch, int accuracy, int64_t workspace) {
   const int64_t tiles = (c.rows + 15) / 16, chunks = (c.cols + 255) / 256, panels = tiles * chunks;
-  const bool aligned = c.options.half && c.rotation == 0 && c.shift == 0 && c.cols % 64 == 0;
   // Up to eight rows of which warps of the small path would make chunk after chunk ready; no such case has more than two tiles for a processor.
   const bool many_chunks = chunks > 16 && (chunks % 16 != 0 || chunks > 32 || tiles > 132);
   const int few = panels < 1024 ? 16 : many_chunks ? 4 : 8;
-  if (Packed(c) && c.bytes && Hopper() && aligned && c.cols > 256 && batch > few && batch <= 32) return "middle";
+  if (Packed(c) && c.bytes && Hopper() && Aligned(c) && c.cols > 256 && batch > few && batch <= 32) return "middle";
   if (Packed(c) && c.bytes && batch <= (accuracy == schema::kAccuracyFast || Columns(c) ? 16 : 32)) return "small";
   if (Packed(c) && Hopper()) return "wide";
   if (batch >= 48 && c.cols % 8 == 0 && workspace > (32 << 20)) return "large";
   return Packed(c) ? "small" : "general";
+}
+
+// How often a call must launch which kernels, or those of one of several names.
+std::map<std::vector<std::string>, int64_t> LaunchesOf(const Case& c, int64_t batch, const std::string& path) {
+  if (batch == 0) return {};
+  // Which of the two depends on what fits shared memory.
+  if (path == "middle") return {{{"middle", "direct"}, 1}};
+  if (path != "small") return {{{path}, 1}};
+  const int64_t chunks = (c.cols + 255) / 256, lanes_chunks = Columns(c) ? 16 : c.codec.name == std::string("d4:4") ? 32 : chunks;
+  std::map<std::vector<std::string>, int64_t> launches;
+  for (int64_t first = 0; first < batch; first += 16) {
+    const int64_t rows = std::min<int64_t>(16, batch - first);
+    const bool lanes = Aligned(c) && (rows == 1 ? chunks <= lanes_chunks : rows <= 8 || !Columns(c));  // no case has many panels for a warp
+    ++launches[{lanes ? "lanes" : "small"}];
+  }
+  return launches;
+}
+
+int64_t Calls(const std::vector<std::string>& names) {
+  int64_t calls = 0;
+  for (const std::string& name : names) calls += cosetq_cuda_calls(name.c_str());
+  return calls;
 }
 
 // Whether activations are rounded to bytes.
@@ -192,10 +217,11 @@ void Run(Case c, const std::vector<int64_t>& batches) {
       const DeviceBytes workspace(static_cast<size_t>(call.workspace_bytes));
       call.workspace = workspace.get();
       const std::string path = PathOf(c, batch, accuracy, call.workspace_bytes);
-      const int64_t before = cosetq_cuda_calls(path.c_str());
+      auto launches = LaunchesOf(c, batch, path);
+      for (auto& [names, count] : launches) count += Calls(names);
       Must(cosetq_cuda_linear(device.get(), &call, nullptr) == 0, "cosetq_cuda_linear");
       const std::string what = Name(c) + " batch " + std::to_string(batch) + " accuracy " + std::to_string(accuracy) + ": ";
-      Check(batch == 0 || cosetq_cuda_calls(path.c_str()) == before + 1, what + "path " + path + " was not taken");
+      for (const auto& [names, count] : launches) Check(Calls(names) == count, what + "other kernels than " + names[0] + " were launched");
       std::vector<uint16_t> y16;
       std::vector<float> y32;
       Check(out16.Read(&y16) && out32.Read(&y32), what + "something beside the results was written");
@@ -293,6 +319,7 @@ void TestCudaLinear(bool brief) {
     Run({CodecNamed(codec), 16000, 832, options}, {16, 32});
     Run({CodecNamed(codec), 300, 16384, options}, {16, 32});
   }
+  for (const char* name : {"middle", "direct"}) Check(brief || !Hopper() || cosetq_cuda_calls(name) > 0, std::string("some case is multiplied by ") + name);
   options.half = false;
   if (brief) return;
   // Wide and long enough for every split of the work, and one with many tiles for each block.
