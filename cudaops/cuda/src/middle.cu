@@ -46,18 +46,19 @@ struct Choice {
 template <Form kForm, int kRows>
 Choice Choose(const PackedView& w) {
   Choice choice;
-  choice.Offer<kForm, kRows, false>(w);
-  if constexpr (!IsColumns(kForm)) choice.Offer<kForm, kRows, true>(w);  // where that leaves room for a cheaper cut
+  if constexpr (kRows <= 32) choice.Offer<kForm, kRows, false>(w);
+  // Where that leaves room for a cheaper cut, or for any: with 64 rows there is none for panels.
+  if constexpr (!IsColumns(kForm)) choice.Offer<kForm, kRows, true>(w);
   return choice;
 }
 
-// Multiplies by as many rows at a time as fit; none, and nothing done, if not even the fewest do.
+// Multiplies by as many rows at a time as fit, but all of more than 32; none, and nothing done, if not even the fewest do.
 template <Form kForm>
 MiddleKernel Multiply(const PackedView& w, const __half* a, int batch, __half* y, cudaStream_t stream) {
   Choice choice;
-  int most = 32;
-  if (batch > 16) choice = Choose<kForm, 32>(w);
-  if (choice.launch == nullptr) {
+  int most = batch > 32 ? 64 : 32;
+  if (batch > 16) choice = batch > 32 ? Choose<kForm, 64>(w) : Choose<kForm, 32>(w);
+  if (choice.launch == nullptr && batch <= 32) {
     most = 16;
     choice = Choose<kForm, 16>(w);
   }
@@ -81,9 +82,10 @@ bool TakesMiddle(const PackedView& w, const void* a, int64_t batch) {
   if (!CurrentDevice().hopper || batch < kLeastBatch || batch > kMaxMiddleBatch) return false;
   if (w.cols % (kGroup * kPanelSteps) != 0 || reinterpret_cast<uintptr_t>(a) % 16 != 0) return false;
   // What takes less time with the kernels of small.h, as measured: small weights, unless there are two calls of those, and few rows, for
-  // most weights.
+  // most weights. And with those for many rows: more than 32, unless the weight is small.
   const int64_t panels = int64_t{w.tiles} * w.chunks;
-  return w.chunks >= kSplits[0] && (batch > 16 || panels >= 1 << 10) && (batch >= kMinMiddleBatch || LanesMakeManyChunks(w));
+  if (w.chunks < kSplits[0] || (batch > 32 && (IsColumns(w.form) || panels >= 1 << 11))) return false;
+  return (batch > 16 || panels >= 1 << 10) && (batch >= kMinMiddleBatch || LanesMakeManyChunks(w));
 }
 
 MiddleKernel MiddleLinear(const PackedView& w, const void* a, int batch, void* y, cudaStream_t stream) {

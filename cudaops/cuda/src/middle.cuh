@@ -75,16 +75,19 @@ __global__ void __launch_bounds__(kMiddleThreads, 1)
   table.Store(reinterpret_cast<uint32_t*>(shared));
   __syncthreads();
 
+  constexpr std::integral_constant<int, 0> kFirstPart;
   const uint32_t lane_table = address + lane * 4;
   uint32_t gains[2][2];
-  uint32_t panel[kPanelSteps][4] = {};
-  const auto decode = [&] {
-    ForEachIndex<kPanelSteps>([&](auto step) {
-      constexpr int kStep = decltype(step)::value;
+  // With so many sums there are registers for half of a panel.
+  constexpr int kParts = kRows == 64 ? 2 : 1, kPartSteps = kPanelSteps / kParts;
+  uint32_t panel[kPartSteps][4] = {};
+  const auto decode = [&](auto part) {
+    ForEachIndex<kPartSteps>([&](auto index) {
+      constexpr int kIndex = decltype(index)::value, kStep = decltype(part)::value * kPartSteps + kIndex;
       if constexpr (IsColumns(kForm)) {
-        DecodeColumns<kForm, kStep>(panels.Codes(), gains, w.bytes, panel[kStep]);
+        DecodeColumns<kForm, kStep>(panels.Codes(), gains, w.bytes, panel[kIndex]);
       } else {
-        DecodeStep<kForm, kStep>(panels.Codes(), lane_table, gains, w.bytes, panel[kStep]);
+        DecodeStep<kForm, kStep>(panels.Codes(), lane_table, gains, w.bytes, panel[kIndex]);
       }
       panels.template Decoded<kStep>();
     });
@@ -97,7 +100,7 @@ __global__ void __launch_bounds__(kMiddleThreads, 1)
     panels.FetchRest();
     if (decoded) {
       panels.Take(w.bytes, gains);
-      decode();
+      decode(kFirstPart);
     }
   });
   __syncthreads();
@@ -122,29 +125,31 @@ __global__ void __launch_bounds__(kMiddleThreads, 1)
       const auto multiply = [&](int slice, int unit, const uint32_t (&of)[4]) {
         MultiplyColumns(sums, of, Columns(operands + slice * Layout::kSlice) + unit * 2);
       };
-      const auto multiply_panel = [&] {
+      const auto multiply_part = [&](int part) {
         BeginProducts();
 #pragma unroll
-        for (int step = 0; step < kPanelSteps; ++step)
-          multiply(chunk * kChunkSlices + step / kSliceUnits, step % kSliceUnits, panel[step]);
+        for (int i = 0; i < kPartSteps; ++i) {
+          const int step = part * kPartSteps + i;
+          multiply(chunk * kChunkSlices + step / kSliceUnits, step % kSliceUnits, panel[i]);
+        }
         CommitProducts();
       };
       if constexpr (IsColumns(kForm)) {
         if (!decoded) {
           panels.Take(w.bytes, gains);
-          decode();
+          decode(kFirstPart);
         }
         decoded = false;
         // Products are waited for where they began: if the next ones were to wait for them, the assembler would have all wait for each other.
         while (true) {
-          multiply_panel();
+          multiply_part(0);
           panels.Advance();
           const bool more = ++chunk < last;
           if (more) panels.Take(w.bytes, gains);
           WaitForProducts<0>();
           Keep(panel);
           if (!more) break;
-          decode();
+          decode(kFirstPart);
         }
       } else {
         do {
@@ -156,9 +161,15 @@ __global__ void __launch_bounds__(kMiddleThreads, 1)
           CommitProducts();
           WaitForProducts<1>();  // the last panel's
           Keep(panel);
-          if (!decoded) decode();
+          if (!decoded) decode(kFirstPart);
           decoded = false;
-          multiply_panel();
+          multiply_part(0);
+          if constexpr (kParts == 2) {
+            WaitForProducts<0>();
+            Keep(panel);
+            decode(std::integral_constant<int, 1>());
+            multiply_part(1);
+          }
           WaitForProducts<1>();  // those with the gains
           Keep(gain);
           panels.Advance();

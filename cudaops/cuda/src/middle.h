@@ -10,7 +10,7 @@
 
 namespace cosetq::cuda {
 
-constexpr int kMaxMiddleBatch = 32;
+constexpr int kMaxMiddleBatch = 64;
 
 // Whether there is a kernel for so many rows of activations on this device, which takes less time than others, and they lie as it wants
 // them.

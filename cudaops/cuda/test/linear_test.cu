@@ -89,7 +89,8 @@ std::string PathOf(const Case& c, int64_t batch, int accuracy, int64_t workspace
   // Up to eight rows of which warps of the small path would make chunk after chunk ready; no such case has more than two tiles for a processor.
   const bool many_chunks = chunks > 16 && (chunks % 16 != 0 || chunks > 32 || tiles > 132);
   const int few = panels < 1024 ? 16 : many_chunks ? 4 : 8;
-  if (Packed(c) && c.bytes && Hopper() && Aligned(c) && c.cols > 256 && batch > few && batch <= 32) return "middle";
+  const int64_t most = !Columns(c) && panels < 2048 && c.cols <= 4096 ? 64 : 32;  // longer rows of more than 32 would not all fit
+  if (Packed(c) && c.bytes && Hopper() && Aligned(c) && c.cols > 256 && batch > few && batch <= most) return "middle";
   if (Packed(c) && c.bytes && batch <= (accuracy == schema::kAccuracyFast || Columns(c) ? 16 : 32)) return "small";
   if (Packed(c) && Hopper()) return "wide";
   if (batch >= 48 && c.cols % 8 == 0 && workspace > (32 << 20)) return "large";
@@ -308,10 +309,13 @@ void TestCudaLinear(bool brief) {
   // Clusters of blocks that share the columns: less than a band of rows and some that end within one, chunks that blocks share evenly or not.
   options.half = true;
   for (const char* codec : {"d4:4,4", "d4:2,4", "d4:4"}) {
-    Run({CodecNamed(codec), 77, 576, options}, {32});
+    Run({CodecNamed(codec), 77, 576, options}, {32, 64});
     Run({CodecNamed(codec), 1001, 4160, options}, {9});
     if (brief) continue;
     Run({CodecNamed(codec), 1, 320, options}, {17});
+    Run({CodecNamed(codec), 1001, 2112, options}, {33, 50});
+    Run({CodecNamed(codec), 400, 4096, options}, {64, 65});
+    Run({CodecNamed(codec), 5000, 576, options}, {40});
     Run({CodecNamed(codec), 1001, 4160, options}, {4, 5, 8, 16, 17});
     Run({CodecNamed(codec), 2200, 8192, options}, {4, 5});
     Run({CodecNamed(codec), 600, 8192, options, 0, 1000}, {16, 32});
