@@ -1,14 +1,15 @@
-"""Times builds of the GPU library in turn with each other and cuBLAS, for few rows of float16 activations.
+"""Times builds of the GPU library in turn with each other and cuBLAS in float16, for few rows of activations.
 
-    python3 compare.py "4 bits:4096x4096:8,16 z1:16:5120x5120:8" LIBRARY...
+    python3 compare.py [--float32] "4 bits:4096x4096:8,16 z1:16:5120x5120:8" LIBRARY...
 
-What to time are a codec of table.py, N x K and numbers of rows, as many as wanted. The builds and cuBLAS take turns of about 27 ms, as
-table.py times them; a line has the time of each in microseconds, with cuBLAS / it and its error against float64.
+What to time are a codec of table.py, N x K and numbers of rows, as many as wanted. The builds, by float16 activations or float32, and
+cuBLAS take turns of about 27 ms, as table.py times them; a line has the time of each in microseconds, with cuBLAS / it and its error
+against float64.
 """
 
+import argparse
 import os
 import re
-import sys
 
 import torch
 import torch.nn.functional as F
@@ -17,10 +18,15 @@ import table
 
 
 def main():
-    wanted = re.findall(r"([^ ].*?):(\d+)x(\d+):([\d,]+)", sys.argv[1]) if len(sys.argv) > 2 else []
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--float32", action="store_true", help="activations in float32")
+    parser.add_argument("wanted", metavar="CODEC:NxK:ROWS,...")
+    parser.add_argument("libraries", nargs="+", metavar="LIBRARY")
+    arguments = parser.parse_args()
+    wanted = re.findall(r"([^ ].*?):(\d+)x(\d+):([\d,]+)", arguments.wanted)
     if not wanted or any(codec not in table.CODECS for codec, *_ in wanted):
-        raise SystemExit(f"usage: compare.py 'CODEC:NxK:ROWS,...' LIBRARY...; codecs are {', '.join(table.CODECS)}")
-    libraries = [table.Library(os.path.abspath(path)) for path in sys.argv[2:]]
+        parser.error(f"codecs are {', '.join(table.CODECS)}")
+    libraries = [table.Library(os.path.abspath(path)) for path in arguments.libraries]
     torch.manual_seed(1)
     print(torch.cuda.get_device_name())
     for codec, *shape, batches in wanted:
@@ -29,7 +35,7 @@ def main():
         builds = [table.Rows(library, codec, n, k) for library in libraries]
         for batch in map(int, batches.split(",")):
             a = torch.randn(batch, k, device="cuda", dtype=torch.half)
-            ours = [build.ours(a, table.ACCURATE) for build in builds]
+            ours = [build.ours(a.float() if arguments.float32 else a, table.ACCURATE) for build in builds]
             calls = [(lambda i: F.linear(a, peers[i % len(peers)]), max(20, len(peers)))] + [o[:2] for o in ours]
             us = table.times(calls, rounds=3, warm=15, least=12)
             cells = [f"{t:.2f} ({us[0] / t:.2f}, {o[2]:.1e})" for t, o in zip(us[1:], ours)]

@@ -52,6 +52,10 @@ class Codec(c.Structure):
     ]
 
 
+def type_of(tensor):
+    return FLOAT16 if tensor.dtype == torch.half else FLOAT
+
+
 def leaders(dim, q):
     """The leaders of D4 or Z modulo q as docs/format.md orders them; ties fall as they may, which matters to no time."""
     if dim == 1:
@@ -137,12 +141,12 @@ class Weight:
         return out
 
     def linear(self, a, y, workspace, accuracy):
-        call = Call(a.data_ptr(), y.data_ptr(), a.shape[0], FLOAT16, accuracy, workspace.data_ptr(), workspace.numel())
+        call = Call(a.data_ptr(), y.data_ptr(), a.shape[0], type_of(a), accuracy, workspace.data_ptr(), workspace.numel())
         stream = c.c_void_p(torch.cuda.current_stream().cuda_stream)
         self.library.must(self.library.lib.cosetq_cuda_linear(self.handle, c.byref(call), stream))
 
-    def workspace(self, batch, accuracy):
-        size = self.library.lib.cosetq_cuda_linear_workspace(self.handle, c.c_int64(batch), FLOAT16, accuracy)
+    def workspace(self, a, accuracy):
+        size = self.library.lib.cosetq_cuda_linear_workspace(self.handle, c.c_int64(a.shape[0]), type_of(a), accuracy)
         return torch.empty(max(size, 256), dtype=torch.uint8, device="cuda")
 
 
@@ -205,8 +209,8 @@ class Rows:
 
     def ours(self, a, accuracy):
         """A call, how many of it make a graph, and its error."""
-        y = torch.full((a.shape[0], self.n), math.nan, device="cuda", dtype=torch.half)
-        workspace = self.weights[0].workspace(a.shape[0], accuracy)
+        y = torch.full((a.shape[0], self.n), math.nan, device="cuda", dtype=a.dtype)
+        workspace = self.weights[0].workspace(a, accuracy)
         call = lambda i: self.weights[i % len(self.weights)].linear(a, y, workspace, accuracy)
         call(0)
         torch.cuda.synchronize()

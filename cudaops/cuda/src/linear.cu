@@ -80,8 +80,8 @@ void Linear(const DeviceWeight& w, const LinearCall& call, cudaStream_t stream) 
     half_a = false;
   }
   void* workspace = static_cast<unsigned char*>(call.workspace) + RotatedBytes(w, call.batch);
-  if (HasBytes(w) && half_a && call.half && TakesMiddle(w.packed_view(), a, call.batch)) {
-    const MiddleKernel taken = MiddleLinear(w.packed_view(), a, static_cast<int>(call.batch), call.y, stream);
+  if (HasBytes(w) && TakesMiddle(w.packed_view(), a, half_a, call.batch)) {
+    const MiddleKernel taken = MiddleLinear(w.packed_view(), a, half_a, static_cast<int>(call.batch), call.y, call.half, stream);
     if (taken != kNoMiddle) {
       ++Calls(taken == kDirectMiddle ? kDirect : kMiddle);
       return;

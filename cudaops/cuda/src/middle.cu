@@ -19,7 +19,7 @@ int Cost(const MiddleCut& cut) {
   return kItem * bands * chunks + kChunk * chunks + kSegment * segments + kPass * passes;
 }
 
-using LaunchCut = void (*)(const PackedView&, const __half*, int, __half*, const MiddleCut&, cudaStream_t);
+using LaunchCut = void (*)(const PackedView&, const void*, int, void*, bool, const MiddleCut&, cudaStream_t);
 
 // A cut, and the kernel that takes least for it, of those that have been offered.
 struct Choice {
@@ -28,44 +28,62 @@ struct Choice {
   LaunchCut launch = nullptr;  // where nothing fits
   MiddleKernel kernel = kNoMiddle;
 
-  template <Form kForm, int kRows, bool kDirect>
+  template <Form kForm, int kRows, typename T, bool kDirect>
   void Offer(const PackedView& w) {
-    static const std::array<int, kSplits.size()> most = MostClusters<kForm, kRows, kDirect>(kSplits);
+    static const std::array<int, kSplits.size()> most = MostClusters<kForm, kRows, T, kDirect>(kSplits);
     for (size_t i = 0; i < kSplits.size(); ++i) {
       MiddleCut other;
       if (!CutMiddle<kForm, kRows, kDirect>(w, kSplits[i], most[i], &other)) continue;
       if (launch != nullptr && Cost(other) >= cost) continue;
       cost = Cost(other);
       cut = other;
-      launch = LaunchMiddle<kForm, kRows, kDirect>;
+      launch = LaunchMiddle<kForm, kRows, T, kDirect>;
       kernel = kDirect ? kDirectMiddle : kStagedMiddle;
     }
   }
 };
 
-template <Form kForm, int kRows>
+template <Form kForm, int kRows, typename T>
 Choice Choose(const PackedView& w) {
   Choice choice;
-  if constexpr (kRows <= 32) choice.Offer<kForm, kRows, false>(w);
+  if constexpr (kRows <= 32) choice.Offer<kForm, kRows, T, false>(w);
   // Where that leaves room for a cheaper cut, or for any: with 64 rows there is none for panels.
-  if constexpr (!IsColumns(kForm)) choice.Offer<kForm, kRows, true>(w);
+  if constexpr (!IsColumns(kForm)) choice.Offer<kForm, kRows, T, true>(w);
   return choice;
 }
 
 // Multiplies by as many rows at a time as fit, but all of more than 32; none, and nothing done, if not even the fewest do.
-template <Form kForm>
-MiddleKernel Multiply(const PackedView& w, const __half* a, int batch, __half* y, cudaStream_t stream) {
+template <Form kForm, typename T>
+MiddleKernel Multiply(const PackedView& w, const T* a, int batch, void* y, bool half_y, cudaStream_t stream) {
   Choice choice;
   int most = batch > 32 ? 64 : 32;
-  if (batch > 16) choice = batch > 32 ? Choose<kForm, 64>(w) : Choose<kForm, 32>(w);
+  if (batch > 16) choice = batch > 32 ? Choose<kForm, 64, T>(w) : Choose<kForm, 32, T>(w);
   if (choice.launch == nullptr && batch <= 32) {
     most = 16;
-    choice = Choose<kForm, 16>(w);
+    choice = Choose<kForm, 16, T>(w);
   }
   if (choice.launch == nullptr) return kNoMiddle;
-  for (int first = 0; first < batch; first += most)
-    choice.launch(w, a + static_cast<int64_t>(first) * w.cols, std::min(most, batch - first), y + static_cast<int64_t>(first) * w.rows, choice.cut, stream);
+  for (int first = 0; first < batch; first += most) {
+    void* const to = static_cast<char*>(y) + static_cast<int64_t>(first) * w.rows * (half_y ? 2 : 4);
+    choice.launch(w, a + static_cast<int64_t>(first) * w.cols, std::min(most, batch - first), to, half_y, choice.cut, stream);
+  }
   return choice.kernel;
+}
+
+template <typename T>
+MiddleKernel MultiplyType(const PackedView& w, const T* a, int batch, void* y, bool half_y, cudaStream_t stream) {
+  switch (w.form) {
+    case Form::kOneByte:
+      return Multiply<Form::kOneByte>(w, a, batch, y, half_y, stream);
+    case Form::kTwoByte:
+      return Multiply<Form::kTwoByte>(w, a, batch, y, half_y, stream);
+    case Form::kNibbles:
+      return Multiply<Form::kNibbles>(w, a, batch, y, half_y, stream);
+    case Form::kTwoBits:
+      return Multiply<Form::kTwoBits>(w, a, batch, y, half_y, stream);
+    default:
+      return Multiply<Form::kNibbleByte>(w, a, batch, y, half_y, stream);
+  }
 }
 
 // Whether warps of the kernel of small_lanes.h would have to make chunk after chunk ready, some more often than others, or each for few tiles.
@@ -78,31 +96,21 @@ bool LanesMakeManyChunks(const PackedView& w) {
 
 }  // namespace
 
-bool TakesMiddle(const PackedView& w, const void* a, int64_t batch) {
+bool TakesMiddle(const PackedView& w, const void* a, bool half_a, int64_t batch) {
   if (!CurrentDevice().hopper || batch < kLeastBatch || batch > kMaxMiddleBatch) return false;
   if (w.cols % (kGroup * kPanelSteps) != 0 || reinterpret_cast<uintptr_t>(a) % 16 != 0) return false;
   // What takes less time with the kernels of small.h, as measured: small weights, unless there are two calls of those, and few rows, for
   // most weights. And with those for many rows: more than 32, unless the weight is small.
   const int64_t panels = int64_t{w.tiles} * w.chunks;
   if (w.chunks < kSplits[0] || (batch > 32 && (IsColumns(w.form) || panels >= 1 << 11))) return false;
-  return (batch > 16 || panels >= 1 << 10) && (batch >= kMinMiddleBatch || LanesMakeManyChunks(w));
+  // Rows of floats another kernel would make ready first.
+  const bool few = half_a ? LanesMakeManyChunks(w) : !HasMany(w);
+  return (batch > 16 || panels >= 1 << 10) && (batch >= kMinMiddleBatch || few);
 }
 
-MiddleKernel MiddleLinear(const PackedView& w, const void* a, int batch, void* y, cudaStream_t stream) {
-  const auto* from = static_cast<const __half*>(a);
-  auto* to = static_cast<__half*>(y);
-  switch (w.form) {
-    case Form::kOneByte:
-      return Multiply<Form::kOneByte>(w, from, batch, to, stream);
-    case Form::kTwoByte:
-      return Multiply<Form::kTwoByte>(w, from, batch, to, stream);
-    case Form::kNibbles:
-      return Multiply<Form::kNibbles>(w, from, batch, to, stream);
-    case Form::kTwoBits:
-      return Multiply<Form::kTwoBits>(w, from, batch, to, stream);
-    default:
-      return Multiply<Form::kNibbleByte>(w, from, batch, to, stream);
-  }
+MiddleKernel MiddleLinear(const PackedView& w, const void* a, bool half_a, int batch, void* y, bool half_y, cudaStream_t stream) {
+  return half_a ? MultiplyType(w, static_cast<const __half*>(a), batch, y, half_y, stream)
+                : MultiplyType(w, static_cast<const float*>(a), batch, y, half_y, stream);
 }
 
 }  // namespace cosetq::cuda

@@ -30,10 +30,10 @@ __device__ __forceinline__ float LoadEarly(const float* from) {
   return x;
 }
 
-// For batch <= kRows.
-template <Form kForm, int kRows, bool kDirect>
+// For batch <= kRows. Results are float16 if activations are, or if half_y says so.
+template <Form kForm, int kRows, typename T, bool kDirect>
 __global__ void __launch_bounds__(kMiddleThreads, 1)
-    Middle(const __grid_constant__ PackedView w, const __half* a, int batch, __half* y, const __grid_constant__ MiddleCut cut) {
+    Middle(const __grid_constant__ PackedView w, const T* a, int batch, void* y, bool half_y, const __grid_constant__ MiddleCut cut) {
 #if __CUDA_ARCH_FEAT_SM90_ALL
   using Layout = MiddleLayout<kForm, kRows, kDirect>;
   constexpr int kTiles = kRows / 8, kColumns = Layout::kColumns;
@@ -61,7 +61,7 @@ __global__ void __launch_bounds__(kMiddleThreads, 1)
 
   Table<kForm, kMiddleThreads> table(w);
   typename Layout::Panels panels(address + layout.panels + warp * Layout::Panels::kBytes, BandPanels(w, share, warp), lane);
-  OperandMaker<kForm, kRows> maker(w, a, batch, share, warp, lane);
+  OperandMaker<kForm, kRows, T> maker(w, a, batch, share, warp, lane);
   // So that what the end needs comes from the second-level cache.
   const int first_row = share.first_band * kBandRows, ahead_row = first_row + static_cast<int>(threadIdx.x) * 32;
   if (ahead_row < min(share.last_band * kBandRows, w.rows)) {
@@ -238,8 +238,14 @@ __global__ void __launch_bounds__(kMiddleThreads, 1)
 #pragma unroll
       for (int k = 0; k < 4; ++k) {
         const int column = piece % kTiles * 8 + lane % 4 * 2 + k % 2;
-        if (column < batch && n + k / 2 * 8 < w.rows)
-          y[static_cast<int64_t>(column) * w.rows + n + k / 2 * 8] = __float2half_rn(values[k] * scales[k / 2] + biases[k / 2]);
+        if (column >= batch || n + k / 2 * 8 >= w.rows) continue;
+        const int64_t at = static_cast<int64_t>(column) * w.rows + n + k / 2 * 8;
+        const float value = values[k] * scales[k / 2] + biases[k / 2];
+        if (sizeof(T) == 2 || half_y) {
+          static_cast<__half*>(y)[at] = __float2half_rn(value);
+        } else {
+          static_cast<float*>(y)[at] = value;
+        }
       }
     }
     wait();
@@ -251,9 +257,9 @@ __global__ void __launch_bounds__(kMiddleThreads, 1)
 }
 
 // Clusters that the device has room for, of so many blocks each.
-template <Form kForm, int kRows, bool kDirect, size_t kCount>
+template <Form kForm, int kRows, typename T, bool kDirect, size_t kCount>
 std::array<int, kCount> MostClusters(const std::array<int, kCount>& splits) {
-  const auto kernel = Middle<kForm, kRows, kDirect>;
+  const auto kernel = Middle<kForm, kRows, T, kDirect>;
   const Device& device = CurrentDevice();
   Check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, device.shared_limit), "reserve shared memory");
   std::array<int, kCount> most;
@@ -273,13 +279,14 @@ std::array<int, kCount> MostClusters(const std::array<int, kCount>& splits) {
   return most;
 }
 
-template <Form kForm, int kRows, bool kDirect>
-void LaunchMiddle(const PackedView& w, const __half* a, int batch, __half* y, const MiddleCut& cut, cudaStream_t stream) {
-  const auto kernel = Middle<kForm, kRows, kDirect>;
+template <Form kForm, int kRows, typename T, bool kDirect>
+void LaunchMiddle(const PackedView& w, const void* a, int batch, void* y, bool half_y, const MiddleCut& cut, cudaStream_t stream) {
+  const auto kernel = Middle<kForm, kRows, T, kDirect>;
   const int shared = MiddleLayout<kForm, kRows, kDirect>(cut).bytes;
   Check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared), "reserve shared memory");
   LaunchClusters("multiply some rows", kernel, dim3(static_cast<unsigned>(cut.clusters * cut.splits)), kMiddleThreads,
-                 static_cast<size_t>(shared), static_cast<unsigned>(cut.splits), true, stream, w, a, batch, y, cut);
+                 static_cast<size_t>(shared), static_cast<unsigned>(cut.splits), true, stream, w,
+                 static_cast<const T*>(a), batch, y, half_y, cut);
 }
 
 }  // namespace

@@ -23,15 +23,17 @@ struct SignedBytes {
 };
 
 // Makes B of the activations of a block's chunks, integers of 16 bits in the unit of their row and these chunks. A warp takes a block of
-// the groups of a chunk for eight rows, then of chunks further on; a lane 4r + t the groups 8t up of row r: of each coordinate 16 bytes as they lie.
-template <Form kForm, int kRows>
+// the groups of a chunk for eight rows, then of chunks further on; a lane 4r + t the groups 8t up of row r: of each coordinate eight numbers as they lie.
+template <Form kForm, int kRows, typename T>
 class OperandMaker {
   static constexpr int kTiles = kRows / 8, kColumns = 2 * kRows;
-  static constexpr int kStep = kMiddleWarps / (2 * kTiles), kAtOnce = 2;  // between chunks of a warp; which are read at once
+  static constexpr int kStep = kMiddleWarps / (2 * kTiles);  // between chunks of a warp
+  static constexpr int kVectors = sizeof(T) / 2, kAtOnce = 2 / kVectors;  // of eight numbers; chunks that are read at once
+
 
  public:
   // Does what does not depend on the activations.
-  __device__ __forceinline__ OperandMaker(const PackedView& w, const __half* a, int batch, const MiddleShare& share, int warp, int lane)
+  __device__ __forceinline__ OperandMaker(const PackedView& w, const T* a, int batch, const MiddleShare& share, int warp, int lane)
       : w_(w),
         chunks_(share.chunks),
         tile_(warp % kTiles),
@@ -41,7 +43,7 @@ class OperandMaker {
         row_(lane / 4) {
     const int row = tile_ * 8 + row_, group = t_ * kPanelSteps;
     end_ = row < batch ? min(chunks_, (w.groups - group + kPanelGroups - 1) / kPanelGroups - share.first_chunk) : 0;
-    const __half* from = a + static_cast<int64_t>(row) * w.cols + (share.first_chunk + first_) * kPanelGroups + group + 4 * block_ * w.groups;
+    const T* from = a + static_cast<int64_t>(row) * w.cols + (share.first_chunk + first_) * kPanelGroups + group + 4 * block_ * w.groups;
     asm volatile("" : "+r"(end_));  // now, while there is time
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
@@ -59,10 +61,10 @@ class OperandMaker {
       if (chunk == first_) late();
       uint32_t peak = 0;
 #pragma unroll
-      for (int i = 0; i < kAtOnce * 4; ++i) peak = max(peak, Magnitude(v_[i / 4][i % 4], __half()));
+      for (int i = 0; i < kAtOnce * 4 * kVectors; ++i) peak = max(peak, Magnitude(v_[i / (4 * kVectors)][i / kVectors % 4][i % kVectors], T()));
       peak = max(peak, __shfl_xor_sync(0xffffffffu, peak, 1));
       peak = max(peak, __shfl_xor_sync(0xffffffffu, peak, 2));
-      if (t_ == 0) atomicMax(peaks + tile_ * 8 + row_, FloatMagnitude(peak, __half()));
+      if (t_ == 0) atomicMax(peaks + tile_ * 8 + row_, FloatMagnitude(peak, T()));
     }
   }
 
@@ -88,8 +90,11 @@ class OperandMaker {
     for (int i = 0; i < kAtOnce; ++i) {
 #pragma unroll
       for (int j = 0; j < 4; ++j) {
-        v_[i][j] = make_uint4(0, 0, 0, 0);
-        if (chunk + i * kStep < end_) v_[i][j] = __ldcg(reinterpret_cast<const uint4*>(from_[j] + i * kStep * kPanelGroups));
+#pragma unroll
+        for (int k = 0; k < kVectors; ++k) {
+          v_[i][j][k] = make_uint4(0, 0, 0, 0);
+          if (chunk + i * kStep < end_) v_[i][j][k] = __ldcg(reinterpret_cast<const uint4*>(from_[j] + i * kStep * kPanelGroups) + k);
+        }
       }
     }
     Turn(1);
@@ -99,7 +104,7 @@ class OperandMaker {
     for (int j = 0; j < 4; ++j) from_[j] += times * kAtOnce * kStep * kPanelGroups;
   }
 
-  __device__ __forceinline__ void Make(const uint4 (&v)[4], int chunk, float scale, uint32_t operands, uint32_t offsets) const {
+  __device__ __forceinline__ void Make(const uint4 (&v)[4][kVectors], int chunk, float scale, uint32_t operands, uint32_t offsets) const {
     const uint32_t column = operands + (tile_ * 8 + row_) * kSliceBytes;
     const auto store = [&](int slice, int unit, int half, int of_lane, const SignedBytes& bytes) {
       const uint32_t to = column + of_lane * 4 + slice * kColumns * kSliceBytes + static_cast<uint32_t>((unit * 2 + half) ^ row_) * 16;
@@ -115,8 +120,7 @@ class OperandMaker {
       const GroupPlace place(kForm, t_ * kPanelSteps + step);
 #pragma unroll
       for (int j = 0; j < 4; ++j) {
-        const __half2 pair = AsHalves(step / 2 == 0 ? v[j].x : step / 2 == 1 ? v[j].y : step / 2 == 2 ? v[j].z : v[j].w);
-        x[j] = step % 2 == 0 ? __low2float(pair) : __high2float(pair);
+        x[j] = Number(v[j], step);
         rests[step] = __fmaf_rn(block_ == 0 ? w_.bytes.rest[j] : w_.bytes.rest[4 + j], x[j], rests[step]);
         x[j] = __fmaf_rn(x[j], scale, SignedBytes::kRound);
       }
@@ -145,11 +149,19 @@ class OperandMaker {
     }
   }
 
+  // One of eight.
+  __device__ __forceinline__ static float Number(const uint4 (&v)[kVectors], int i) {
+    const auto word = [](const uint4& from, int at) { return at == 0 ? from.x : at == 1 ? from.y : at == 2 ? from.z : from.w; };
+    if constexpr (kVectors == 2) return __uint_as_float(word(v[i / 4], i % 4));
+    const __half2 pair = AsHalves(word(v[0], i / 2));
+    return i % 2 == 0 ? __low2float(pair) : __high2float(pair);
+  }
+
   const PackedView& w_;
   int chunks_, tile_, block_, first_, t_, row_;
   int end_;                // of the chunks that the lane's row has
-  const __half* from_[4];  // of the next chunk, each a coordinate
-  uint4 v_[kAtOnce][4];
+  const T* from_[4];       // of the next chunk, each a coordinate
+  uint4 v_[kAtOnce][4][kVectors];
 };
 
 }  // namespace

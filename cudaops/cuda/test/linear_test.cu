@@ -80,15 +80,19 @@ bool HasBytes(const Case& c, Sample& sample) {
   return doubled >= 0 && doubled <= 16 && (entries == 4 ? gain <= 10 && largest <= 31 : gain <= 8 && largest <= 127);
 }
 
-// Whether activations lie as kernels want them that read rows of float16 as they come.
-bool Aligned(const Case& c) { return c.options.half && c.rotation == 0 && c.shift == 0 && c.cols % 64 == 0; }
+// Whether activations are multiplied as the caller's float16 numbers; those that are rotated become floats.
+bool Halves(const Case& c) { return c.options.half && c.rotation == 0; }
+
+// Whether they lie as kernels want them that read rows as they come.
+bool Aligned(const Case& c) { return c.cols % 64 == 0 && (c.rotation > 0 || c.shift * (c.options.half ? 2 : 4) % 16 == 0); }
 
 // The path that a call must take. Where there is no cuBLAS the large path is not taken, and needs no workspace.
 std::string PathOf(const Case& c, int64_t batch, int accuracy, int64_t workspace) {
   const int64_t tiles = (c.rows + 15) / 16, chunks = (c.cols + 255) / 256, panels = tiles * chunks;
-  // Up to eight rows of which warps of the small path would make chunk after chunk ready; no such case has more than two tiles for a processor.
+  // Up to eight rows of floats, which the small path would make ready first, unless there are many panels, as in no case, and of float16 of
+  // which warps of the small path would make chunk after chunk ready; no such case has more than two tiles for a processor.
   const bool many_chunks = chunks > 16 && (chunks % 16 != 0 || chunks > 32 || tiles > 132);
-  const int few = panels < 1024 ? 16 : many_chunks ? 4 : 8;
+  const int few = panels < 1024 ? 16 : many_chunks || !Halves(c) ? 4 : 8;
   const int64_t most = !Columns(c) && panels < 2048 && c.cols <= 4096 ? 64 : 32;  // longer rows of more than 32 would not all fit
   if (Packed(c) && c.bytes && Hopper() && Aligned(c) && c.cols > 256 && batch > few && batch <= most) return "middle";
   if (Packed(c) && c.bytes && batch <= (accuracy == schema::kAccuracyFast || Columns(c) ? 16 : 32)) return "small";
@@ -107,7 +111,7 @@ std::map<std::vector<std::string>, int64_t> LaunchesOf(const Case& c, int64_t ba
   std::map<std::vector<std::string>, int64_t> launches;
   for (int64_t first = 0; first < batch; first += 16) {
     const int64_t rows = std::min<int64_t>(16, batch - first);
-    const bool lanes = Aligned(c) && (rows == 1 ? chunks <= lanes_chunks : rows <= 8 || !Columns(c));  // no case has many panels for a warp
+    const bool lanes = Halves(c) && Aligned(c) && (rows == 1 ? chunks <= lanes_chunks : rows <= 8 || !Columns(c));  // no case has many panels for a warp
     ++launches[{lanes ? "lanes" : "small"}];
   }
   return launches;
@@ -302,26 +306,28 @@ void TestCudaLinear(bool brief) {
   Options options;
   options.gains = {3, 4, 5, 6};
   for (const char* codec : {"d4:4,4", "d4:4", "e8:2,2"}) {
-    Run({CodecNamed(codec), 100, 1536, options, 256}, {1, 9, 64});
+    Run({CodecNamed(codec), 100, 1536, options, 256}, {1, 9, 17, 64});
     Run({CodecNamed(codec), 100, 48, options, 16}, {3});
     Run({CodecNamed(codec), 100, 48, options, 1}, {3});
   }
   // Clusters of blocks that share the columns: less than a band of rows and some that end within one, chunks that blocks share evenly or not.
-  options.half = true;
-  for (const char* codec : {"d4:4,4", "d4:2,4", "d4:4"}) {
-    Run({CodecNamed(codec), 77, 576, options}, {32, 64});
-    Run({CodecNamed(codec), 1001, 4160, options}, {9});
-    if (brief) continue;
-    Run({CodecNamed(codec), 1, 320, options}, {17});
-    Run({CodecNamed(codec), 1001, 2112, options}, {33, 50});
-    Run({CodecNamed(codec), 400, 4096, options}, {64, 65});
-    Run({CodecNamed(codec), 5000, 576, options}, {40});
-    Run({CodecNamed(codec), 1001, 4160, options}, {4, 5, 8, 16, 17});
-    Run({CodecNamed(codec), 2200, 8192, options}, {4, 5});
-    Run({CodecNamed(codec), 600, 8192, options, 0, 1000}, {16, 32});
-    // So many that they are taken in several passes, and so many columns that rows are.
-    Run({CodecNamed(codec), 16000, 832, options}, {16, 32});
-    Run({CodecNamed(codec), 300, 16384, options}, {16, 32});
+  for (const bool half : {true, false}) {
+    options.half = half;
+    for (const char* codec : {"d4:4,4", "d4:2,4", "d4:4"}) {
+      Run({CodecNamed(codec), 77, 576, options}, {32, 64});
+      Run({CodecNamed(codec), 1001, 4160, options}, {9});
+      if (brief) continue;
+      Run({CodecNamed(codec), 1, 320, options}, {17});
+      Run({CodecNamed(codec), 1001, 2112, options}, {33, 50});
+      Run({CodecNamed(codec), 400, 4096, options}, {64, 65});
+      Run({CodecNamed(codec), 5000, 576, options}, {40});
+      Run({CodecNamed(codec), 1001, 4160, options}, {4, 5, 8, 16, 17});
+      Run({CodecNamed(codec), 2200, 8192, options}, {4, 5});
+      Run({CodecNamed(codec), 600, 8192, options, 0, 1000}, {16, 32});
+      // So many that they are taken in several passes, and so many columns that rows are.
+      Run({CodecNamed(codec), 16000, 832, options}, {16, 32});
+      Run({CodecNamed(codec), 300, 16384, options}, {16, 32});
+    }
   }
   for (const char* name : {"middle", "direct"}) Check(brief || !Hopper() || cosetq_cuda_calls(name) > 0, std::string("some case is multiplied by ") + name);
   options.half = false;
