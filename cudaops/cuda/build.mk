@@ -23,7 +23,7 @@ SANITIZER ?= compute-sanitizer
 both := -gencode arch=compute_80,code=[sm_80,sm_90,compute_80]
 ampere := -gencode arch=compute_80,code=[sm_80,compute_80]
 hopper := -gencode arch=compute_90a,code=sm_90a
-overlapping := small small_lanes columns decode one_sided
+overlapping := small small_lanes small_lanes_floats columns decode one_sided
 hopper_alone := middle columns_many wide wide_halves wide_bytes
 target = $(if $(filter $*,$(hopper_alone)),$(hopper),$(if $(filter $*,$(overlapping)),$(ampere) $(hopper),$(both)))
 host := -fPIC,-fvisibility=hidden,-Wall,-ffp-contract=off,-ffile-prefix-map=$(ops)=cudaops
@@ -34,7 +34,7 @@ libraries := $(if $(findstring $(fetched),$(NVCC)),-L$(fetched)/lib)
 link := $(flags) $(both) -cudart static -ldl $(libraries) -Xlinker --gc-sections
 
 # Those that take minutes begin first, so that no core waits for them at the end.
-slow := small small_lanes wide_bytes columns_many wide_halves
+slow := small small_lanes small_lanes_floats wide_bytes columns_many wide_halves
 parts := $(slow) $(filter-out $(slow),$(basename $(notdir $(wildcard $(here)/src/*.cu))))
 cpu_parts := weight form rotation encode_create
 objects := $(out)/cuda

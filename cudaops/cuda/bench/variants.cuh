@@ -273,10 +273,10 @@ void RunVariantsOf(const char* name, int rows, int cols, int batch) {
     default:
       BytesVariants<kForm, 16, false>(bench, batch);
   }
-  if (batch == 1) LanesVariants<kForm, RowLanes<kForm, 1>>(6, "bytes by lanes", bench, batch);
-  if (batch <= 2) LanesVariants<kForm, RowLanes<kForm, 2>>(11, "bytes by lanes", bench, batch);
-  if (batch <= 4) LanesVariants<kForm, ByteLanes<kForm, 4>>(16, "bytes by lanes", bench, batch);
-  if (batch <= 8) LanesVariants<kForm, ByteLanes<kForm, 8>>(21, "bytes by lanes", bench, batch);
+  if (batch == 1) LanesVariants<kForm, RowLanes<kForm, 1, __half>>(6, "bytes by lanes", bench, batch);
+  if (batch <= 2) LanesVariants<kForm, RowLanes<kForm, 2, __half>>(11, "bytes by lanes", bench, batch);
+  if (batch <= 4) LanesVariants<kForm, ByteLanes<kForm, 4, __half>>(16, "bytes by lanes", bench, batch);
+  if (batch <= 8) LanesVariants<kForm, ByteLanes<kForm, 8, __half>>(21, "bytes by lanes", bench, batch);
   batch <= 8 ? LanesVariants<kForm, HalfOperands<kForm, 8>>(26, "float16", bench, batch)
              : LanesVariants<kForm, HalfOperands<kForm, 16>>(26, "float16", bench, batch);
 }

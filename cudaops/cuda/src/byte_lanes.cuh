@@ -1,4 +1,4 @@
-// Float16 activations of few rows as integers of 16 bits in two bytes, which lanes make of what they read.
+// Activations of few rows as integers of 16 bits in two bytes, which lanes make of what they read.
 
 #ifndef COSETQ_CUDA_BYTE_LANES_CUH_
 #define COSETQ_CUDA_BYTE_LANES_CUH_
@@ -18,14 +18,14 @@ __device__ __forceinline__ void MultiplyAddUnsigned(int d[4], const uint32_t a[4
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
-// The step of a chunk of a row, as the exponent of a float, and one over it: so small that the largest q is reached, of what float16 can
-// tell from 0.
+// The step of a chunk of a row, as the exponent of a float, and one over it, which is finite: so small that the largest q is reached, if
+// activations are such that float16 can tell them from 0.
 struct ByteStep {
   int exponent;
   float scale;
 
   __device__ __forceinline__ explicit ByteStep(uint32_t peak) {
-    constexpr int kBits = 15, kLeast = 127 - 24;
+    constexpr int kBits = 15, kLeast = kBits;
     const float most = __uint_as_float(peak) * ((1 << kBits) / kLargestActivation);
     exponent = max(static_cast<int>(__float_as_uint(most) >> 23), kLeast) + 1 - kBits;
     scale = __uint_as_float(static_cast<uint32_t>(254 - exponent) << 23);
@@ -35,20 +35,21 @@ struct ByteStep {
 // The activations of a chunk of a row are step * q, a power of two and an integer, |q| <= kLargestActivation, and q = 256 * high + low.
 // Up to four rows share a tile of columns of B, where high bytes and low ones, both signed, alternate; of up to eight a tile has the high
 // bytes, signed, and one the low ones, unsigned. Either way a lane has both sums of what it has of a row.
-template <Form kForm, int kMostRows>
+template <Form kForm, int kMostRows, typename T>
 class ByteLanes {
  public:
+  using Number = T;  // of activations
   static_assert(kMostRows == 4 || kMostRows == 8);
   using Panel = BytePanel<kForm>;
   static constexpr int kTiles = 1, kLaneRows = kMostRows / 4, kTileRows = kMostRows, kRows = kMostRows;
   static constexpr int kColumnTiles = kMostRows / 4, kRests = kColumnTiles + IsColumns(kForm);
   // Two lanes that multiply by a row's high and low bytes each make a block of both.
   static constexpr bool kHalves = kMostRows == 4;
-  using Loads = RowLoads<8 / kMostRows, 1, kHalves ? kGroup / 2 : kGroup>;
+  using Loads = RowLoads<T, 8 / kMostRows, 1, kHalves ? kGroup / 2 : kGroup>;
   static constexpr int kStageBytes = Loads::kStageBytes;
   using Sums = int[kColumnTiles][4];
 
-  __device__ __forceinline__ ByteLanes(const PackedView& w, const __half* rows, int batch, int lane) : loads_(w, rows, batch, lane) {}
+  __device__ __forceinline__ ByteLanes(const PackedView& w, const T* rows, int batch, int lane) : loads_(w, rows, batch, lane) {}
 
   // As HalfOperands has them.
   __device__ __forceinline__ void Fetch(const PackedView& w, int chunk) { loads_.Fetch(w, chunk); }
@@ -89,17 +90,22 @@ class ByteLanes {
     };
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
+      const auto number = [&](float x) { return __fmaf_rn(x, scale, kRound); };
       float rest[4];
+#pragma unroll
+      for (int i = 0; i < 2 && !IsColumns(kForm); ++i) {
+        const Two<T> pair = loads_.Rest(w, 0, half * 2 + i, lane);
+        rest[2 * i] = number(First(pair));
+        rest[2 * i + 1] = number(Second(pair));
+      }
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
         const int s = half * 4 + i;
-        const auto number = [&](__half2 pair) { return __fmaf_rn(s % 2 == 0 ? __low2float(pair) : __high2float(pair), scale, kRound); };
-        if constexpr (!IsColumns(kForm)) rest[i] = number(loads_.Rest(w, 0, s / 2, lane));
 #pragma unroll
         for (int block = 0; block < (kHalves ? 1 : 2); ++block) {
           float q[4];
 #pragma unroll
-          for (int j = 0; j < 4; ++j) q[j] = number(loads_.Pair(0, 4 * block + j, s / 2));
+          for (int j = 0; j < 4; ++j) q[j] = number(loads_.Number(0, 4 * block + j, s));
           if constexpr (kHalves) {
             pack_half(q, data_[s]);
           } else {

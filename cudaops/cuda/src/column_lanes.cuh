@@ -56,6 +56,7 @@ class ColumnPanel {
 template <Form kForm>
 class ColumnLanes {
  public:
+  using Number = __half;  // of activations
   static_assert(IsColumns(kForm));
   using Panel = ColumnPanel<kForm>;
   static constexpr int kTiles = 1, kLaneRows = 2, kTileRows = 8, kRows = 8;
@@ -83,7 +84,7 @@ class ColumnLanes {
   static constexpr float Unit(int) { return 1; }
 
  private:
-  RowLoads<1, 1> loads_;
+  RowLoads<__half, 1, 1> loads_;
   float scales_[2];
 };
 

@@ -25,6 +25,7 @@ __device__ __forceinline__ void MultiplyHalves(float (&d)[4], const uint32_t (&a
 template <Form kForm, int kColumns>
 class HalfOperands {
  public:
+  using Number = __half;  // of activations
   static_assert(!IsColumns(kForm));
   using Panel = BytePanel<kForm>;
   static constexpr int kTiles = kColumns / 8;
@@ -113,7 +114,7 @@ class HalfOperands {
   static constexpr float Unit(int) { return 1; }
 
  private:
-  RowLoads<1, kTiles> loads_;
+  RowLoads<__half, 1, kTiles> loads_;
   uint32_t data_[kTiles][kPanelSteps][4];    // pairs of coordinates
   uint32_t rests_[kTiles][kPanelSteps / 2];  // what gains are multiplied by, pairs of groups
   float offsets_[kTiles][2];                 // of columns 2t and 2t + 1

@@ -72,18 +72,7 @@ MiddleKernel Multiply(const PackedView& w, const T* a, int batch, void* y, bool 
 
 template <typename T>
 MiddleKernel MultiplyType(const PackedView& w, const T* a, int batch, void* y, bool half_y, cudaStream_t stream) {
-  switch (w.form) {
-    case Form::kOneByte:
-      return Multiply<Form::kOneByte>(w, a, batch, y, half_y, stream);
-    case Form::kTwoByte:
-      return Multiply<Form::kTwoByte>(w, a, batch, y, half_y, stream);
-    case Form::kNibbles:
-      return Multiply<Form::kNibbles>(w, a, batch, y, half_y, stream);
-    case Form::kTwoBits:
-      return Multiply<Form::kTwoBits>(w, a, batch, y, half_y, stream);
-    default:
-      return Multiply<Form::kNibbleByte>(w, a, batch, y, half_y, stream);
-  }
+  return ForForm(w.form, [&](auto form) { return Multiply<decltype(form)::value>(w, a, batch, y, half_y, stream); });
 }
 
 // Whether warps of the kernel of small_lanes.h would have to make chunk after chunk ready, some more often than others, or each for few tiles.

@@ -1,4 +1,4 @@
-// Float16 activations of one row or two as integers of 16 bits in two bytes, which the lanes of a warp make of what they read together.
+// Activations of one row or two as integers of 16 bits in two bytes, which the lanes of a warp make of what they read together.
 
 #ifndef COSETQ_CUDA_ROW_LANES_CUH_
 #define COSETQ_CUDA_ROW_LANES_CUH_
@@ -12,19 +12,20 @@ namespace {
 // first four steps, low ones of these, then of the other four; where there are eight columns, of a block each. So a lane keeps what four of
 // them have exchanged as it is, and multiplies it in either half of the steps: sums of the other half are of no use. Those of a row are in
 // parts, with high and low bytes of each in one lane.
-template <Form kForm, int kMostRows>
+template <Form kForm, int kMostRows, typename T>
 class RowLanes {
  public:
+  using Number = T;  // of activations
   static_assert(kMostRows == 1 || kMostRows == 2);
   using Panel = BytePanel<kForm>;
   static constexpr int kTiles = 1, kLaneRows = 1, kTileRows = kMostRows, kRows = kMostRows;
-  using Loads = RowLoads<8 / kMostRows, 1, kMostRows>;
+  using Loads = RowLoads<T, 8 / kMostRows, 1, kMostRows>;
   static constexpr int kStageBytes = Loads::kStageBytes;
   using Sums = int[3][4];  // of the first four steps, of the others, and what either begins with
 
-  __device__ __forceinline__ RowLanes(const PackedView& w, const __half* rows, int batch, int lane) : loads_(w, rows, batch, lane), second_(lane % 2 != 0) {
+  __device__ __forceinline__ RowLanes(const PackedView& w, const T* rows, int batch, int lane) : loads_(w, rows, batch, lane), second_(lane % 2 != 0) {
 #pragma unroll
-    for (int j = 0; !IsColumns(kForm) && j < kMostRows; ++j) lacks_[j] = __float2half2_rn(-w.bytes.rest[lane / 4 % (8 / kMostRows) * kMostRows + j]);
+    for (int j = 0; !IsColumns(kForm) && j < kMostRows; ++j) lacks_[j] = Twice<T>(-w.bytes.rest[lane / 4 % (8 / kMostRows) * kMostRows + j]);
   }
 
   // As HalfOperands has them.
@@ -35,7 +36,7 @@ class RowLanes {
   __device__ __forceinline__ void Peaks(uint32_t (&peaks)[kTiles]) const {
     uint32_t largest = loads_.Largest(0);
     largest = OfRow([&](uint32_t x) { return __reduce_max_sync(0xffffffffu, x); }, largest, threadIdx.x % 32 / 16);
-    peaks[0] = FloatMagnitude(largest, __half());
+    peaks[0] = FloatMagnitude(largest, T());
   }
 
   __device__ __forceinline__ void Make(const PackedView& w, const uint32_t (&peaks)[kTiles], int lane) {
@@ -44,9 +45,9 @@ class RowLanes {
     const float scale = made.scale;
     step_ = kMostRows == 1 ? made.exponent : __shfl_sync(0xffffffffu, made.exponent, lane % 4 / 2 * 16);
     // A float of 1.5 * 2^23 plus q has q in its low bits; with a further 2^7 the high byte is rounded, and the low one 128 too large.
-    const auto number = [scale](__half2 pair, int i) {
+    const auto number = [scale](float x) {
       constexpr float kRound = (3 << 22) + (1 << 7);
-      return __float_as_uint(__fmaf_rn(i == 0 ? __low2float(pair) : __high2float(pair), scale, kRound));
+      return __float_as_uint(__fmaf_rn(x, scale, kRound));
     };
     const int column = lane / 4, half = column % 4 / 2;
     // Of four steps high bytes and low ones, then of the other four; coordinates of a step next to each other.
@@ -54,8 +55,8 @@ class RowLanes {
 #pragma unroll
     for (int i = 0; i < 2 * kMostRows; ++i) {
       const auto q = [&](int e) {
-        const int at = 4 * i + e, step = at / kMostRows;
-        return number(loads_.Pair(0, at % kMostRows, step / 2), step % 2);
+        const int at = 4 * i + e;
+        return number(loads_.Number(0, at % kMostRows, at / kMostRows));
       };
       const uint32_t first = __byte_perm(q(0), q(1), 0x5140), second = __byte_perm(q(2), q(3), 0x5140);
       uint32_t(&to)[4] = words[i % kMostRows];
@@ -144,35 +145,34 @@ class RowLanes {
   // that every column ends with those of two steps, or of four.
   template <typename Number>
   __device__ __forceinline__ void MakeRests(const Number& number, int column) {
-    __half2 of[4];
+    Two<T> of[4];
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      of[i] = __hmul2(lacks_[0], loads_.Pair(0, 0, i));
-      if constexpr (kMostRows == 2) of[i] = __hfma2(lacks_[kMostRows - 1], loads_.Pair(0, kMostRows - 1, i), of[i]);
+      of[i] = Times(lacks_[0], loads_.Pair(0, 0, i));
+      if constexpr (kMostRows == 2) of[i] = Times(lacks_[kMostRows - 1], loads_.Pair(0, kMostRows - 1, i), of[i]);
     }
-    const auto other = [](__half2 x, int lanes) { return AsHalves(__shfl_xor_sync(0xffffffffu, AsWord(x), lanes)); };
-    const auto keep = [&](bool second, __half2 x, __half2 y, int lanes) { return __hadd2(second ? y : x, other(second ? x : y, lanes)); };
+    const auto keep = [&](bool second, Two<T> x, Two<T> y, int lanes) { return Plus(second ? y : x, OfLane(second ? x : y, lanes)); };
     const bool low = column % 2 != 0;
-    const auto pair = [&](__half2 x) { return __byte_perm(number(x, 0), number(x, 1), low ? 0x0040 : 0x0051); };
+    const auto pair = [&](Two<T> x) { return __byte_perm(number(First(x)), number(Second(x)), low ? 0x0040 : 0x0051); };
     uint32_t bytes, half;
     if constexpr (kMostRows == 1) {
       const bool second = column & 2;
       half = column & 4;
-      const __half2 first = keep(half, of[0], of[2], 16), last = keep(half, of[1], of[3], 16);
-      const __half2 one = keep(second, first, last, 8);
-      bytes = (pair(__hadd2(one, other(one, 4))) ^ (low ? 0x8080u : 0)) & 0xffffu;
+      const Two<T> first = keep(half, of[0], of[2], 16), last = keep(half, of[1], of[3], 16);
+      const Two<T> one = keep(second, first, last, 8);
+      bytes = (pair(Plus(one, OfLane(one, 4))) ^ (low ? 0x8080u : 0)) & 0xffffu;
       if (second) bytes <<= 16;
     } else {
       half = column & 2;
-      const __half2 first = keep(half, of[0], of[2], 8), last = keep(half, of[1], of[3], 8);
-      bytes = __byte_perm(pair(__hadd2(first, other(first, 4))), pair(__hadd2(last, other(last, 4))), 0x5410) ^ (low ? 0x80808080u : 0);
+      const Two<T> first = keep(half, of[0], of[2], 8), last = keep(half, of[1], of[3], 8);
+      bytes = __byte_perm(pair(Plus(first, OfLane(first, 4))), pair(Plus(last, OfLane(last, 4))), 0x5410) ^ (low ? 0x80808080u : 0);
     }
     rests_[0] = make_uint2(half == 0 ? bytes : 0, half != 0 ? bytes : 0);
   }
 
   Loads loads_;
   bool second_;                  // the lane has sums of the other half of the steps
-  __half2 lacks_[kMostRows];     // what coordinates are multiplied by for the gains
+  Two<T> lacks_[kMostRows];      // what coordinates are multiplied by for the gains
   uint32_t data_[kSteps][2];     // blocks
   uint2 rests_[kRests];          // what gains are multiplied by, a byte per step
   uint32_t offset_ = 0, more_;   // what sums lack so that biases leave them, in one of the parts; and half a unit

@@ -47,18 +47,7 @@ bool LaunchForm(const PackedView& w, const T* a, int batch, void* y, bool half_y
 
 template <typename T>
 bool LaunchType(const PackedView& w, const T* a, int batch, void* y, bool half_y, void* workspace, cudaStream_t stream) {
-  switch (w.form) {
-    case Form::kOneByte:
-      return LaunchForm<Form::kOneByte>(w, a, batch, y, half_y, workspace, stream);
-    case Form::kTwoByte:
-      return LaunchForm<Form::kTwoByte>(w, a, batch, y, half_y, workspace, stream);
-    case Form::kNibbles:
-      return LaunchForm<Form::kNibbles>(w, a, batch, y, half_y, workspace, stream);
-    case Form::kTwoBits:
-      return LaunchForm<Form::kTwoBits>(w, a, batch, y, half_y, workspace, stream);
-    default:
-      return LaunchForm<Form::kNibbleByte>(w, a, batch, y, half_y, workspace, stream);
-  }
+  return ForForm(w.form, [&](auto form) { return LaunchForm<decltype(form)::value>(w, a, batch, y, half_y, workspace, stream); });
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-// The kernel of small.h whose lanes make ready the float16 activations that they have read.
+// The kernel of small_lanes.h, whose lanes make ready the activations that they have read.
 //
 // A block takes a range of row tiles, a warp an equal share of the block's panels, in an order that goes through the tiles of one
 // chunk of columns before the next: a warp thus keeps the activations of its chunk in registers. Panels come through a ring in shared
@@ -87,7 +87,7 @@ struct SmallLanesLayout {
 // For batch <= Operands::kRows.
 template <Form kForm, typename Operands, typename Plan, Work kWork>
 __global__ void __launch_bounds__(SmallLanesLayout<kForm, Operands, Plan>::kThreads, 1)
-    SmallLanes(const __half* a, __half* y, int batch, const __grid_constant__ PackedView w) {
+    SmallLanes(const typename Operands::Number* a, typename Operands::Number* y, int batch, const __grid_constant__ PackedView w) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
   if constexpr (IsColumns(kForm)) return;  // weights of single columns have such forms on Hopper alone
 #endif
@@ -256,13 +256,13 @@ __global__ void __launch_bounds__(SmallLanesLayout<kForm, Operands, Plan>::kThre
 
   of_share.template ForEachResult<Operands::kRows, kThreads>(w, batch, [&](int at, int r, int row, int n, const auto& finish) {
     const float product = static_cast<float>(LaneSums<Operands>::Of(of_share.Sums(at), r, row)) * (FixedPoint(w, peaks[row]).step * Operands::Unit(r / 8));
-    y[static_cast<int64_t>(row) * w.rows + n] = __float2half_rn(finish(product));
+    y[static_cast<int64_t>(row) * w.rows + n] = static_cast<typename Operands::Number>(finish(product));
   });
 }
 
 // Launches the kernel over the whole device; false if the weight does not fit. Activations must be as RowLoads wants them.
 template <Form kForm, typename Operands, typename Plan, Work kWork = kMultiply>
-bool LaunchSmallLanes(const PackedView& w, const __half* a, int batch, __half* y, cudaStream_t stream) {
+bool LaunchSmallLanes(const PackedView& w, const typename Operands::Number* a, int batch, typename Operands::Number* y, cudaStream_t stream) {
   using Layout = SmallLanesLayout<kForm, Operands, Plan>;
   const auto kernel = SmallLanes<kForm, Operands, Plan, kWork>;
   const Device& device = CurrentDevice();

@@ -12,6 +12,7 @@
 #include <cuda_runtime.h>
 
 #include <cstdint>
+#include <type_traits>
 
 #include "cpu/weight_view.h"
 #include "divisor.h"
@@ -25,6 +26,23 @@ constexpr int kStepGroups = kPanelGroups / kPanelSteps;
 
 // Whether blocks are single columns, and the bits of their digits.
 constexpr int ColumnBits(Form form) { return form == Form::kTwoBits ? 2 : 4; }
+// Calls use(form) with the form as a constant.
+template <typename Use>
+auto ForForm(Form form, const Use& use) {
+  switch (form) {
+    case Form::kOneByte:
+      return use(std::integral_constant<Form, Form::kOneByte>());
+    case Form::kTwoByte:
+      return use(std::integral_constant<Form, Form::kTwoByte>());
+    case Form::kNibbles:
+      return use(std::integral_constant<Form, Form::kNibbles>());
+    case Form::kTwoBits:
+      return use(std::integral_constant<Form, Form::kTwoBits>());
+    default:
+      return use(std::integral_constant<Form, Form::kNibbleByte>());
+  }
+}
+
 constexpr bool IsColumns(Form form) { return form == Form::kNibbles || form == Form::kTwoBits; }
 
 // The group of a chunk that lanes 4g + t have in a step: of single columns pairs of each eight, as float16 products want them.

@@ -111,7 +111,9 @@ std::map<std::vector<std::string>, int64_t> LaunchesOf(const Case& c, int64_t ba
   std::map<std::vector<std::string>, int64_t> launches;
   for (int64_t first = 0; first < batch; first += 16) {
     const int64_t rows = std::min<int64_t>(16, batch - first);
-    const bool lanes = Halves(c) && Aligned(c) && (rows == 1 ? chunks <= lanes_chunks : rows <= 8 || !Columns(c));  // no case has many panels for a warp
+    // Floats are, up to four rows, unless results are not; more than eight rows where a warp has not many panels, as in no case.
+    const int most = c.rotation > 0 && c.options.half ? 0 : !c.options.half ? 4 : Columns(c) ? 8 : 16;
+    const bool lanes = Aligned(c) && rows <= most && (rows > 1 || chunks <= lanes_chunks);
     ++launches[{lanes ? "lanes" : "small"}];
   }
   return launches;
@@ -133,7 +135,7 @@ double Limit(const Case& c, int64_t batch, int accuracy, const std::string& path
   if (InBytes(c, batch, accuracy, path)) return c.cols == 1 ? 5e-2 : 1e-2;
   if (c.options.half) return 4e-4;
   if (path == "large") return 6e-4;
-  if (Columns(c) && Packed(c)) return path == "small" ? 3e-5 : 4e-4;
+  if (Columns(c) && Packed(c)) return path == "small" ? 6e-5 : 4e-4;
   return path == "wide" ? 6e-4 : Packed(c) ? 1e-4 : 2e-6;
 }
 
@@ -422,7 +424,7 @@ void TestCudaColumns(bool brief) {
 // NaN and infinity in a row of activations leave the other rows alone.
 void TestCudaNotFinite() {
   for (const char* codec : {"d4:4,4", "z1:16", "z1:4"}) {
-    for (const auto& [half, batch] : {std::pair<bool, int64_t>{false, 5}, {false, 20}, {true, 2}, {true, 5}, {true, 20}}) NotFinite(CodecNamed(codec), half, batch);
+    for (const auto& [half, batch] : {std::pair<bool, int64_t>{false, 2}, {false, 4}, {false, 5}, {false, 20}, {true, 2}, {true, 5}, {true, 20}}) NotFinite(CodecNamed(codec), half, batch);
   }
 }
 

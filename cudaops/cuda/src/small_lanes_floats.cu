@@ -1,0 +1,11 @@
+#include "small_lanes.h"
+
+#include "small_lanes_bytes.cuh"
+
+namespace cosetq::cuda {
+
+bool SmallLanesFloats(const PackedView& w, const void* a, int batch, void* y, cudaStream_t stream) {
+  return ForForm(w.form, [&](auto form) { return LaunchFew<decltype(form)::value>(w, static_cast<const float*>(a), batch, static_cast<float*>(y), stream); });
+}
+
+}  // namespace cosetq::cuda
