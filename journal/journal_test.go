@@ -6,10 +6,12 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -29,6 +31,16 @@ func (d dense) Rows(dst []float32, n0, n1 int) error {
 	copy(dst, d.v[n0*d.k:n1*d.k])
 	return nil
 }
+func (d dense) Columns() bool { return false }
+func (d dense) Numbers(dst []float32, from int64) error {
+	copy(dst, d.v[from:])
+	return nil
+}
+
+// byColumns is a weight that is stored so.
+type byColumns struct{ dense }
+
+func (byColumns) Columns() bool { return true }
 
 // weight returns a weight of n × k and its code.
 func weight(t testing.TB, codec string, n, k int) (dense, *quant.Matrix) {
@@ -225,47 +237,58 @@ func TestDigest(t *testing.T) {
 	if again, err := Digest(t.Context(), dense{30, 40, w.v}); err != nil || again == first {
 		t.Errorf("another shape, the same digest (%v)", err)
 	}
+	if again, err := Digest(t.Context(), byColumns{w}); err != nil || again == first {
+		t.Errorf("the same numbers by columns, the same digest (%v)", err)
+	}
 }
 
-// broken fails for rows from the given one on.
+// broken fails for numbers from the given one on.
 type broken struct {
 	dense
-	from int
+	from int64
 }
 
-func (b broken) Rows(dst []float32, n0, n1 int) error {
-	if n1 > b.from {
+func (b broken) Numbers(dst []float32, from int64) error {
+	if from+int64(len(dst)) > b.from {
 		return fs.ErrClosed
 	}
-	return b.dense.Rows(dst, n0, n1)
+	return b.dense.Numbers(dst, from)
 }
 
-// TestDigestOfPanels has a weight that is read in several panels, two at a time, sum to what all of it gives at once.
-func TestDigestOfPanels(t *testing.T) {
-	for _, n := range []int{1, 63, 64, 65, 128, 129, 300} {
-		const k = digestNumbers/digestRows + 1 // so that 64 rows are a panel
-		w := dense{n, k, make([]float32, n*k)}
-		sum := sha256.New()
-		for _, x := range []uint64{uint64(n), k} {
-			_ = binary.Write(sum, binary.LittleEndian, x)
-		}
+// TestDigestOfPieces has a weight that is summed up in several pieces at the same time give what one after the other does, notice a
+// number in any of them, and end with an error.
+func TestDigestOfPieces(t *testing.T) {
+	for _, count := range []int{1, digestNumbers - 1, digestNumbers, digestNumbers + 1, 7*digestNumbers + 5} {
+		w := dense{1, count, make([]float32, count)}
 		for i := range w.v {
 			w.v[i] = float32(i)
 		}
-		_ = binary.Write(sum, binary.LittleEndian, w.v)
-		got, err := Digest(t.Context(), w)
-		if err != nil || got != hex.EncodeToString(sum.Sum(nil)) {
-			t.Errorf("%d rows: %s, %v, want %x", n, got, err, sum.Sum(nil))
+		all := sha256.New()
+		fmt.Fprintf(all, "1 %d false %d ", count, digestNumbers)
+		for piece := range slices.Chunk(w.v, digestNumbers) {
+			sum := sha256.New()
+			_ = binary.Write(sum, binary.LittleEndian, piece)
+			all.Write(sum.Sum(nil))
 		}
-		for _, from := range []int{0, n / 2, n - 1} {
-			if _, err := Digest(t.Context(), broken{w, from}); !errors.Is(err, fs.ErrClosed) {
-				t.Errorf("%d rows, of which those from %d on cannot be read: %v", n, from, err)
+		want := hex.EncodeToString(all.Sum(nil))
+		got, err := Digest(t.Context(), w)
+		if err != nil || got != want {
+			t.Errorf("%d numbers: %s, %v, want %s", count, got, err, want)
+		}
+		for _, at := range []int{0, count / 2, count - 1} {
+			w.v[at]++
+			if got, err := Digest(t.Context(), w); err != nil || got == want {
+				t.Errorf("%d numbers, another one at %d: %s, %v", count, at, got, err)
+			}
+			w.v[at]--
+			if _, err := Digest(t.Context(), broken{w, int64(at)}); !errors.Is(err, fs.ErrClosed) {
+				t.Errorf("%d numbers, of which those from %d on cannot be read: %v", count, at, err)
 			}
 		}
 		done, cancel := context.WithCancel(t.Context())
 		cancel()
 		if _, err := Digest(done, w); !errors.Is(err, context.Canceled) {
-			t.Errorf("%d rows, canceled: %v", n, err)
+			t.Errorf("%d numbers, canceled: %v", count, err)
 		}
 	}
 }

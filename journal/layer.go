@@ -2,7 +2,6 @@ package journal
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
@@ -15,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
 
@@ -177,56 +177,61 @@ func layerName(weight string) string {
 	return hex.EncodeToString(s[:16]) + layerEnding
 }
 
-// Digest reads so many rows of a weight at once, or so many numbers where that is more: a weight stored by columns is read in panels of
-// rows, and few at a time would read all of it over and over. So many panels are read at the same time, while those before are summed
-// up, which takes less time than reading.
+// Stored is a weight W [N × K] whose numbers can be read in the order in which a model stores them, by rows or by columns.
+type Stored interface {
+	Dims() (n, k int)
+	Columns() bool
+	// Numbers writes those from the given one on to dst. It is safe for concurrent use.
+	Numbers(dst []float32, from int64) error
+}
+
+// Digest sums up so many numbers by themselves, a few such pieces at the same time.
 const (
-	digestRows    = 64
-	digestNumbers = 1 << 20
-	digestPanels  = 2
+	digestNumbers = 1 << 18
+	digestPieces  = 4
 )
 
-// Digest identifies the numbers of a weight: SHA-256 over its shape and its rows. It returns when nobody reads the weight any more.
-func Digest(ctx context.Context, w quant.Source) (string, error) {
+// Digest identifies the numbers of a weight: SHA-256 over its shape, how it is stored and SHA-256 of each piece. It returns when nobody
+// reads the weight any more.
+func Digest(ctx context.Context, w Stored) (string, error) {
 	n, k := w.Dims()
+	all := int64(n) * int64(k)
+	count := (all + digestNumbers - 1) / digestNumbers
+	sums := make([]byte, count*sha256.Size)
+	var next atomic.Int64
+	var pieces errgroup.Group
+	for range digestPieces {
+		pieces.Go(func() error {
+			values, raw := make([]float32, min(all, digestNumbers)), make([]byte, 4*min(all, digestNumbers))
+			for {
+				piece := next.Add(1) - 1
+				if piece >= count {
+					return nil
+				}
+				from := piece * digestNumbers
+				v := values[:min(digestNumbers, all-from)]
+				err := ctx.Err()
+				if err == nil {
+					err = w.Numbers(v, from)
+				}
+				if err != nil {
+					next.Store(count) // the others end
+					return err
+				}
+				for i, x := range v {
+					binary.LittleEndian.PutUint32(raw[4*i:], math.Float32bits(x))
+				}
+				sum := sha256.Sum256(raw[:4*len(v)])
+				copy(sums[piece*sha256.Size:], sum[:])
+			}
+		})
+	}
+	if err := pieces.Wait(); err != nil {
+		return "", err
+	}
 	h := sha256.New()
-	var shape [16]byte
-	binary.LittleEndian.PutUint64(shape[:], uint64(n))
-	binary.LittleEndian.PutUint64(shape[8:], uint64(k))
-	h.Write(shape[:])
-	rows := min(n, max(digestRows, digestNumbers/k))
-	step := min(n, digestPanels*rows)
-	// read begins to read the panels from row at on.
-	read := func(at int, values []float32) <-chan error {
-		done := make(chan error, 1)
-		go func() {
-			var panels errgroup.Group
-			for first := at; first < min(at+step, n); first += rows {
-				last := min(first+rows, n)
-				panels.Go(func() error { return w.Rows(values[(first-at)*k:(last-at)*k], first, last) })
-			}
-			done <- panels.Wait()
-		}()
-		return done
-	}
-	values, ahead, raw := make([]float32, step*k), make([]float32, step*k), make([]byte, 4*k)
-	done := read(0, values)
-	for at := 0; at < n; at += step {
-		if err := cmp.Or(<-done, ctx.Err()); err != nil {
-			return "", err
-		}
-		v := values[:(min(at+step, n)-at)*k]
-		values, ahead = ahead, values
-		if at+step < n {
-			done = read(at+step, values)
-		}
-		for ; len(v) > 0; v = v[k:] {
-			for i, x := range v[:k] {
-				binary.LittleEndian.PutUint32(raw[4*i:], math.Float32bits(x))
-			}
-			h.Write(raw)
-		}
-	}
+	fmt.Fprintf(h, "%d %d %t %d ", n, k, w.Columns(), digestNumbers)
+	h.Write(sums)
 	return hex.EncodeToString(h.Sum(nil)), nil
 }
 

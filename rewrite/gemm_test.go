@@ -140,6 +140,20 @@ func (f gemmForm) check(t *testing.T, rng *rand.Rand, matrix *quant.Matrix, w ro
 	if err := sites[0].Weight.Rows(got, 0, formN); err != nil || !slices.Equal(got, w.v) {
 		t.Fatalf("the weight to code is not alpha times the constant, %v", err)
 	}
+	// The same in the order in which it is stored, in two parts.
+	stored := w.v
+	if sites[0].Weight.Columns() {
+		stored = w.transposed()
+	}
+	for _, at := range []int{0, 7} {
+		got := make([]float32, len(stored)-2*at)
+		if err := sites[0].Weight.Numbers(got, int64(at)); err != nil || !slices.Equal(got, stored[at:len(stored)-at]) {
+			t.Errorf("stored numbers from %d on: %v", at, err)
+		}
+	}
+	if err := sites[0].Weight.Numbers(got, 1); err == nil {
+		t.Error("numbers beyond the last are read")
+	}
 	apply(t, m, matrix)
 	if count(m, "Gemm") != 0 || count(m, "HNLQLinear") != 1 {
 		t.Fatalf("not replaced:\n%s", dump(t, m))

@@ -223,7 +223,7 @@ template <Form kForm, int kRows, bool kDirect = false>
 void MiddleVariants(const Bench& bench, int batch) {
   for (const int splits : {2, 4, 8}) {
     MiddleCut cut;
-    const bool fits = CutMiddle<kForm, kRows, __half, kDirect>(bench.view, splits, MostClusters<kForm, kRows, __half, kDirect>(std::array<int, 1>{splits})[0], &cut);
+    const bool fits = CutMiddle<kForm, kRows, kDirect>(bench.view, splits, MostClusters<kForm, kRows, __half, kDirect>(std::array<int, 1>{splits})[0], &cut);
     std::printf("middle rows %2d splits %d %s            ", kRows, splits, kDirect ? "direct" : "staged");
     Variant(kDirect ? 32 : 31, bench, batch, false, [&](auto, const PackedView& w, const __half* a, __half* y, cudaStream_t stream) {
       if (fits) LaunchMiddle<kForm, kRows, __half, kDirect>(w, a, batch, y, true, cut, stream);
