@@ -64,6 +64,9 @@ func (t *Tensor) Float32Runs(dst []float32, from, n, stride int64) error {
 		toFloat32(run[at:at+int64(n)], t.DataType, a.bits, raw, first)
 		return nil
 	}
+	if n > 0 && stride > n {
+		a.touch(from, n, stride, int64(len(dst))/n)
+	}
 	for ; len(dst) > 0; dst, from = dst[n:], from+stride {
 		run = dst[:n]
 		if err := a.eachRange(from, from+n, convert); err != nil {
@@ -93,6 +96,24 @@ func (t *Tensor) Int64s() ([]int64, error) {
 		return nil, t.fail(err)
 	}
 	return v, nil
+}
+
+// touch reads a byte of every cache line of runs of n elements that are stored far from each other, if they are in memory, so that they come
+// from there at the same time: converted one after the other, each would be waited for.
+func (a *access) touch(from, n, stride, runs int64) {
+	const line, most = 64, 64 << 10 // bytes; what the first-level and second-level cache keep
+	if a.fill != nil || runs*n*int64(a.bits)/8 > most {
+		return
+	}
+	var all byte
+	for ; runs > 0 && from+n <= a.n; runs, from = runs-1, from+stride {
+		end := ((from+n)*int64(a.bits) + 7) / 8
+		for at := from * int64(a.bits) / 8; at < end; at += line {
+			all |= a.raw[at]
+		}
+		all |= a.raw[end-1]
+	}
+	a.touched = all // so that it is read
 }
 
 // check reports whether there are elements from to to-1.

@@ -119,6 +119,8 @@ type access struct {
 	raw  []byte // all data, or nil
 	fill func(dst []byte, from int64) error
 	buf  []byte // what eachRange has filled
+	// touched is made of what touch has read.
+	touched byte
 }
 
 func (a *access) size() int64 { return (a.n*int64(a.bits) + 7) / 8 }
