@@ -106,12 +106,13 @@ func (a *access) touch(from, n, stride, runs int64) {
 		return
 	}
 	var all byte
-	for ; runs > 0 && from+n <= a.n; runs, from = runs-1, from+stride {
+	for ; runs > 0 && from <= a.n-n; runs-- {
 		end := ((from+n)*int64(a.bits) + 7) / 8
 		for at := from * int64(a.bits) / 8; at < end; at += line {
 			all |= a.raw[at]
 		}
 		all |= a.raw[end-1]
+		from += min(stride, a.n) // from which on there is nothing
 	}
 	a.touched = all // so that it is read
 }
