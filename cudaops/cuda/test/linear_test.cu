@@ -312,6 +312,10 @@ void TestCudaLinear(bool brief) {
     Run({CodecNamed(codec), 100, 48, options, 16}, {3});
     Run({CodecNamed(codec), 100, 48, options, 1}, {3});
   }
+  // Floats, as rotated activations are, with results in float16.
+  options.half = true;
+  for (const char* codec : {"d4:4,4", "d4:4"}) Run({CodecNamed(codec), 100, 1536, options, 256}, {1, 9, 17});
+  options.half = false;
   // Clusters of blocks that share the columns: less than a band of rows and some that end within one, chunks that blocks share evenly or not.
   for (const bool half : {true, false}) {
     options.half = half;
@@ -373,7 +377,7 @@ void TestColumns(const Codec& codec, bool brief) {
       Run({codec, 200, 192, options}, brief || centre > 1 ? std::vector<int64_t>{1, 8, 9, 16, 17, 40, 300} : all);
     }
     options.centre = 0.5f;
-    Run({codec, 100, 1536, options, 256}, {1, 9, 64});
+    Run({codec, 100, 1536, options, 256}, {1, 9, 17, 64});
     Run({codec, 33, 300, options}, {3, 16, 65});
     if (brief) continue;
     for (const std::vector<float>& gains : {std::vector<float>{1.5f}, {2, 6}, {8, 1, 5, 3}, {0, 16, 1, 7}}) {
