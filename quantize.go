@@ -330,7 +330,7 @@ func (o *QuantizeOptions) quantizeOne(ctx context.Context, options quant.Options
 	if err != nil {
 		return nil, err
 	}
-	// The digest is made meanwhile: it is a sum that one thread makes.
+	// The digest is made meanwhile, by threads that coding leaves idle while it waits.
 	var source string
 	digesting, stop := context.WithCancel(ctx)
 	var digest errgroup.Group

@@ -30,7 +30,6 @@ class OperandMaker {
   static constexpr int kStep = kMiddleWarps / (2 * kTiles);  // between chunks of a warp
   static constexpr int kVectors = sizeof(T) / 2, kAtOnce = 2 / kVectors;  // of eight numbers; chunks that are read at once
 
-
  public:
   // Does what does not depend on the activations.
   __device__ __forceinline__ OperandMaker(const PackedView& w, const T* a, int batch, const MiddleShare& share, int warp, int lane)
@@ -159,8 +158,8 @@ class OperandMaker {
 
   const PackedView& w_;
   int chunks_, tile_, block_, first_, t_, row_;
-  int end_;                // of the chunks that the lane's row has
-  const T* from_[4];       // of the next chunk, each a coordinate
+  int end_;           // of the chunks that the lane's row has
+  const T* from_[4];  // of the next chunk, each a coordinate
   uint4 v_[kAtOnce][4][kVectors];
 };
 

@@ -135,7 +135,7 @@ double Limit(const Case& c, int64_t batch, int accuracy, const std::string& path
   if (InBytes(c, batch, accuracy, path)) return c.cols == 1 ? 5e-2 : 1e-2;
   if (c.options.half) return 4e-4;
   if (path == "large") return 6e-4;
-  if (Columns(c) && Packed(c)) return path == "small" ? 6e-5 : 4e-4;
+  if (Columns(c) && Packed(c)) return path == "small" ? 3e-5 : 4e-4;
   return path == "wide" ? 6e-4 : Packed(c) ? 1e-4 : 2e-6;
 }
 
