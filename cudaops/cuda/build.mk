@@ -23,7 +23,7 @@ SANITIZER ?= compute-sanitizer
 both := -gencode arch=compute_80,code=[sm_80,sm_90,compute_80]
 ampere := -gencode arch=compute_80,code=[sm_80,compute_80]
 hopper := -gencode arch=compute_90a,code=sm_90a
-overlapping := small small_lanes small_lanes_floats columns decode one_sided
+overlapping := small small_lanes small_lanes_floats columns decode one_sided rotate
 hopper_alone := middle columns_many wide wide_halves wide_bytes
 target = $(if $(filter $*,$(hopper_alone)),$(hopper),$(if $(filter $*,$(overlapping)),$(ampere) $(hopper),$(both)))
 host := -fPIC,-fvisibility=hidden,-Wall,-ffp-contract=off,-ffile-prefix-map=$(ops)=cudaops

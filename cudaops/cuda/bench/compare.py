@@ -1,6 +1,6 @@
 """Times builds of the GPU library in turn with each other and cuBLAS in float16, for few rows of activations.
 
-    python3 compare.py [--float32] "4 bits:4096x4096:8,16 z1:16:5120x5120:8" LIBRARY...
+    python3 compare.py [--float32] [--rotated] "4 bits:4096x4096:8,16 z1:16:5120x5120:8" LIBRARY...
 
 What to time are a codec of table.py, N x K and numbers of rows, as many as wanted. The builds, by float16 activations or float32, and
 cuBLAS take turns of about 27 ms, as table.py times them; a line has the time of each in microseconds, with cuBLAS / it and its error
@@ -20,6 +20,7 @@ import table
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--float32", action="store_true", help="activations in float32")
+    parser.add_argument("--rotated", action="store_true", help="weights of rotated activations")
     parser.add_argument("wanted", metavar="CODEC:NxK:ROWS,...")
     parser.add_argument("libraries", nargs="+", metavar="LIBRARY")
     arguments = parser.parse_args()
@@ -32,7 +33,7 @@ def main():
     for codec, *shape, batches in wanted:
         n, k = map(int, shape)
         peers = [torch.randn(n, k, device="cuda", dtype=torch.half) for _ in range(table.copies(2 * n * k))]
-        builds = [table.Rows(library, codec, n, k) for library in libraries]
+        builds = [table.Rows(library, codec, n, k, arguments.rotated) for library in libraries]
         for batch in map(int, batches.split(",")):
             a = torch.randn(batch, k, device="cuda", dtype=torch.half)
             ours = [build.ours(a.float() if arguments.float32 else a, table.ACCURATE) for build in builds]

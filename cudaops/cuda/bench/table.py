@@ -18,6 +18,7 @@ import torch.nn.functional as F
 
 FLOAT, FLOAT16 = 1, 10
 ACCURATE, FAST = 1, 4  # accuracy of a call
+ROTATION = 256  # columns of a block of rotated weights
 
 
 class Tensor(c.Structure):
@@ -102,9 +103,9 @@ class Library:
 
 
 class Weight:
-    """A weight of random codes."""
+    """A weight of random codes, of rotated activations if so wanted."""
 
-    def __init__(self, library, codec, n, k):
+    def __init__(self, library, codec, n, k, rotated=False):
         self.library, self.n, self.k = library, n, k
         spec = CODECS[codec]
         groups, tile = k // 8, 64
@@ -120,11 +121,15 @@ class Weight:
             gain_divisors=torch.tensor([1, 4, 16, 64]).float(), scale_divisors=torch.tensor([1]).float())
         tensors = dict(codes=codes, scales=scales, scale_index=torch.zeros(1, dtype=torch.uint8), codebook=book, gains=gains,
                        bias=torch.zeros(1))
+        if rotated:
+            tensors["signs"] = torch.randint(0, 256, (k // 8,), dtype=torch.uint8, generator=g)
+            lists["rotation"] = torch.tensor([ROTATION]).float()
         node = Node(rows=n, cols=k, code_bytes=1, bias_type=FLOAT)
         for name, t in tensors.items():
             setattr(node, name, Tensor(t.data_ptr(), t.dim(), (c.c_int64 * 4)(*t.shape)))
         for name, t in lists.items():
             setattr(node, name, Floats(t.data_ptr(), t.numel()))
+        self.signs = tensors.get("signs")
         self.handle = c.c_void_p()
         library.must(library.lib.cosetq_cuda_weight_create(c.byref(node), c.byref(self.handle)))
 
@@ -138,7 +143,17 @@ class Weight:
         out = torch.full((self.n, self.k), math.nan, device="cuda")
         self.library.must(self.library.lib.cosetq_cuda_decode(self.handle, c.c_void_p(out.data_ptr()), FLOAT, None))
         torch.cuda.synchronize()
-        return out
+        return out if self.signs is None else self.turn_back(out.double())
+
+    def turn_back(self, decoded):
+        """Decoded weights as they were before the rotation of docs/format.md."""
+        ones = torch.tensor([[1.0, 1.0], [1.0, -1.0]], device="cuda", dtype=torch.double)
+        hadamard = torch.ones(1, 1, device="cuda", dtype=torch.double)
+        while len(hadamard) < ROTATION:
+            hadamard = torch.kron(hadamard, ones)
+        bits = self.signs[:, None] >> torch.arange(8) & 1
+        signs = 1 - 2 * bits.flatten().double().cuda()
+        return (decoded.view(self.n, -1, ROTATION) @ hadamard).view(self.n, self.k) / math.sqrt(ROTATION) * signs
 
     def linear(self, a, y, workspace, accuracy):
         call = Call(a.data_ptr(), y.data_ptr(), a.shape[0], type_of(a), accuracy, workspace.data_ptr(), workspace.numel())
@@ -201,10 +216,10 @@ def error(weights, a, y):
 class Rows:
     """What multiplies by a shape: weights of a codec, and those of the peers."""
 
-    def __init__(self, library, codec, n, k):
-        first = Weight(library, codec, n, k)
+    def __init__(self, library, codec, n, k, rotated=False):
+        first = Weight(library, codec, n, k, rotated)
         self.bits, self.n, self.k = codec.removesuffix(" bits"), n, k
-        self.weights = [first] + [Weight(library, codec, n, k) for _ in range(copies(first.bytes()) - 1)]
+        self.weights = [first] + [Weight(library, codec, n, k, rotated) for _ in range(copies(first.bytes()) - 1)]
         self.decoded = first.decode()
 
     def ours(self, a, accuracy):

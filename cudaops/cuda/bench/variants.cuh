@@ -212,7 +212,7 @@ void LanesVariant(int number, const char* name, const Bench& bench, int batch) {
               Plan::kFirst == kAhead ? "ahead" : Plan::kFirst == kInPace ? "pace " : Plan::kFirst == kAlong ? "along" : "     ");
   Variant(number, bench, batch, kParts, [&](auto work, const PackedView& w, const __half* a, __half* y, cudaStream_t stream) {
     if constexpr (kParts || decltype(work)::value == kMultiply) {
-      return LaunchSmallLanes<kForm, Operands, Plan, decltype(work)::value>(w, a, batch, y, stream);
+      return LaunchSmallLanes<kForm, Operands, Plan, decltype(work)::value>(w, a, batch, y, true, stream);
     } else {
       return false;
     }

@@ -94,12 +94,14 @@ void Linear(const DeviceWeight& w, const LinearCall& call, cudaStream_t stream) 
     const auto row = [](const void* p, int64_t first, int64_t cols, bool half) {
       return static_cast<const char*>(p) + first * cols * (half ? 2 : 4);
     };
-    const auto by_lanes = half_a ? SmallLanesHalves : SmallLanesFloats;
+    const auto by_lanes = [&](const void* rows, int count, void* y) {
+      return half_a ? SmallLanesHalves(w.packed_view(), rows, count, y, stream) : SmallLanesFloats(w.packed_view(), rows, count, y, call.half, stream);
+    };
     for (int64_t first = 0; first < call.batch; first += kMaxSmallBatch) {
       const int count = static_cast<int>(std::min<int64_t>(kMaxSmallBatch, call.batch - first));
       const void* rows = row(a, first, w.cols(), half_a);
       void* y = const_cast<char*>(row(call.y, first, w.rows(), call.half));
-      if (half_a == call.half && TakesLanes(w.packed_view(), rows, half_a, count) && by_lanes(w.packed_view(), rows, count, y, stream)) {
+      if (TakesLanes(w.packed_view(), rows, half_a, count) && by_lanes(rows, count, y)) {
         ++Calls(kLanes);
       } else if (SmallLinear(w.packed_view(), rows, half_a, count, y, call.half, workspace, stream)) {
         ++Calls(kSmall);

@@ -7,26 +7,26 @@ namespace cosetq::cuda {
 namespace {
 
 template <Form kForm>
-bool Launch(const PackedView& w, const __half* a, int batch, __half* y, cudaStream_t stream) {
-  if (batch <= 2) return LaunchFew<kForm>(w, a, batch, y, stream);
+bool Launch(const PackedView& w, const __half* a, int batch, void* y, cudaStream_t stream) {
+  if (batch <= 2) return LaunchFew<kForm>(w, a, batch, y, true, stream);
   // Float16 as it is takes less time to make ready, and more to multiply: for a panel or two, or where warps have chunks to make ready twice.
   const bool as_it_is = batch > 4 && PanelVectors(kForm) > 2 && (WarpPanels(w) < 2 || (HasFew(w) && w.chunks > kLaneWarps));
   if constexpr (IsColumns(kForm)) {
     if constexpr (PanelVectors(kForm) > 2) {
-      if (as_it_is && LaunchSmallLanes<kForm, ColumnLanes<kForm>, Plan<true, 3, 1, kInPace>>(w, a, batch, y, stream)) return true;
+      if (as_it_is && LaunchSmallLanes<kForm, ColumnLanes<kForm>, Plan<true, 3, 1, kInPace>>(w, a, batch, y, true, stream)) return true;
     }
   } else {
     constexpr int kUnit = kForm == Form::kOneByte ? 2 : 1;  // whose panels are half as large
     if (batch > 8) {
-      if (kUnit == 1 && !HasFew(w) && LaunchSmallLanes<kForm, HalfOperands<kForm, 16>, Plan<true, 2, 1>>(w, a, batch, y, stream)) return true;
-      return LaunchSmallLanes<kForm, HalfOperands<kForm, 16>, Plan<false, 2 * kUnit, kUnit>>(w, a, batch, y, stream) ||
-             LaunchSmallLanes<kForm, HalfOperands<kForm, 16>, Plan<false, kUnit>>(w, a, batch, y, stream);
+      if (kUnit == 1 && !HasFew(w) && LaunchSmallLanes<kForm, HalfOperands<kForm, 16>, Plan<true, 2, 1>>(w, a, batch, y, true, stream)) return true;
+      return LaunchSmallLanes<kForm, HalfOperands<kForm, 16>, Plan<false, 2 * kUnit, kUnit>>(w, a, batch, y, true, stream) ||
+             LaunchSmallLanes<kForm, HalfOperands<kForm, 16>, Plan<false, kUnit>>(w, a, batch, y, true, stream);
     }
     if constexpr (kUnit == 1) {
-      if (as_it_is) return LaunchSmallLanes<kForm, HalfOperands<kForm, 8>, Plan<false, 1, 1, kAhead>>(w, a, batch, y, stream);
+      if (as_it_is) return LaunchSmallLanes<kForm, HalfOperands<kForm, 8>, Plan<false, 1, 1, kAhead>>(w, a, batch, y, true, stream);
     }
   }
-  return (batch <= 4 && LaunchFew<kForm>(w, a, batch, y, stream)) || LaunchBytes<kForm, ByteLanes<kForm, 8, __half>>(w, a, batch, y, stream);
+  return (batch <= 4 && LaunchFew<kForm>(w, a, batch, y, true, stream)) || LaunchBytes<kForm, ByteLanes<kForm, 8, __half>>(w, a, batch, y, true, stream);
 }
 
 }  // namespace
@@ -41,7 +41,7 @@ bool TakesLanes(const PackedView& w, const void* a, bool half, int batch) {
 }
 
 bool SmallLanesHalves(const PackedView& w, const void* a, int batch, void* y, cudaStream_t stream) {
-  return ForForm(w.form, [&](auto form) { return Launch<decltype(form)::value>(w, static_cast<const __half*>(a), batch, static_cast<__half*>(y), stream); });
+  return ForForm(w.form, [&](auto form) { return Launch<decltype(form)::value>(w, static_cast<const __half*>(a), batch, y, stream); });
 }
 
 }  // namespace cosetq::cuda

@@ -84,10 +84,10 @@ struct SmallLanesLayout {
   static int Bytes(int tiles) { return kTiles + tiles * Rows::kTileBytes; }
 };
 
-// For batch <= Operands::kRows.
+// For batch <= Operands::kRows. Results are float16 if activations are, or if half_y says so.
 template <Form kForm, typename Operands, typename Plan, Work kWork>
 __global__ void __launch_bounds__(SmallLanesLayout<kForm, Operands, Plan>::kThreads, 1)
-    SmallLanes(const typename Operands::Number* a, typename Operands::Number* y, int batch, const __grid_constant__ PackedView w) {
+    SmallLanes(const typename Operands::Number* a, void* y, bool half_y, int batch, const __grid_constant__ PackedView w) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
   if constexpr (IsColumns(kForm)) return;  // weights of single columns have such forms on Hopper alone
 #endif
@@ -256,13 +256,18 @@ __global__ void __launch_bounds__(SmallLanesLayout<kForm, Operands, Plan>::kThre
 
   of_share.template ForEachResult<Operands::kRows, kThreads>(w, batch, [&](int at, int r, int row, int n, const auto& finish) {
     const float product = static_cast<float>(LaneSums<Operands>::Of(of_share.Sums(at), r, row)) * (FixedPoint(w, peaks[row]).step * Operands::Unit(r / 8));
-    y[static_cast<int64_t>(row) * w.rows + n] = static_cast<typename Operands::Number>(finish(product));
+    const int64_t to = static_cast<int64_t>(row) * w.rows + n;
+    if (sizeof(typename Operands::Number) == 2 || half_y) {
+      static_cast<__half*>(y)[to] = __float2half_rn(finish(product));
+    } else {
+      static_cast<float*>(y)[to] = finish(product);
+    }
   });
 }
 
 // Launches the kernel over the whole device; false if the weight does not fit. Activations must be as RowLoads wants them.
 template <Form kForm, typename Operands, typename Plan, Work kWork = kMultiply>
-bool LaunchSmallLanes(const PackedView& w, const typename Operands::Number* a, int batch, typename Operands::Number* y, cudaStream_t stream) {
+bool LaunchSmallLanes(const PackedView& w, const typename Operands::Number* a, int batch, void* y, bool half_y, cudaStream_t stream) {
   using Layout = SmallLanesLayout<kForm, Operands, Plan>;
   const auto kernel = SmallLanes<kForm, Operands, Plan, kWork>;
   const Device& device = CurrentDevice();
@@ -270,7 +275,7 @@ bool LaunchSmallLanes(const PackedView& w, const typename Operands::Number* a, i
   if (shared > device.shared_limit) return false;
   Check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared), "reserve shared memory");
   LaunchOverlapped("multiply a few rows", kernel, dim3(static_cast<unsigned>(w.shares)), Layout::kThreads, static_cast<size_t>(shared), device.hopper,
-                   stream, a, y, batch, w);
+                   stream, a, y, half_y, batch, w);
   return true;
 }
 

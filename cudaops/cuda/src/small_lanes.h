@@ -17,13 +17,12 @@ inline bool HasFew(const PackedView& w) { return WarpPanels(w) < 5; }
 inline bool HasMany(const PackedView& w) { return WarpPanels(w) >= 16; }
 
 // Whether activations lie as the kernel wants them, and it takes less time than the one where blocks or a kernel ahead make them ready.
-// Both are float16, or both float.
 bool TakesLanes(const PackedView& w, const void* a, bool half, int batch);
 
-// Y = A * W^T + bias for up to 16 rows, both float16, or up to four, both float. False, and nothing done, if the weight does not fit the
-// device's shared memory.
+// Y = A * W^T + bias for up to 16 rows of float16, with such results, or up to four of floats. False, and nothing done, if the weight does
+// not fit the device's shared memory.
 bool SmallLanesHalves(const PackedView& w, const void* a, int batch, void* y, cudaStream_t stream);
-bool SmallLanesFloats(const PackedView& w, const void* a, int batch, void* y, cudaStream_t stream);
+bool SmallLanesFloats(const PackedView& w, const void* a, int batch, void* y, bool half_y, cudaStream_t stream);
 
 }  // namespace cosetq::cuda
 

@@ -12,8 +12,8 @@ namespace {
 // As the workbench has it. Until its activations are there a warp fetches one panel and decodes it; where memory is what warps wait for, one
 // after the other. With chunks for all warps the next one is copied ahead of time, unless a chunk has so many panels that it matters less.
 template <Form kForm, typename Operands>
-bool LaunchBytes(const PackedView& w, const typename Operands::Number* a, int batch, typename Operands::Number* y, cudaStream_t stream) {
-  const auto launch = [&](auto plan) { return LaunchSmallLanes<kForm, Operands, decltype(plan)>(w, a, batch, y, stream); };
+bool LaunchBytes(const PackedView& w, const typename Operands::Number* a, int batch, void* y, bool half_y, cudaStream_t stream) {
+  const auto launch = [&](auto plan) { return LaunchSmallLanes<kForm, Operands, decltype(plan)>(w, a, batch, y, half_y, stream); };
   constexpr bool kOneLevel = PanelVectors(kForm) == 2, kColumns = IsColumns(kForm);
   const bool next = w.chunks > kLaneWarps && (kForm != Form::kNibbleByte || w.tiles < 8 * w.shares);
   if constexpr (kOneLevel) {
@@ -32,10 +32,10 @@ bool LaunchBytes(const PackedView& w, const typename Operands::Number* a, int ba
 
 // For up to four rows.
 template <Form kForm, typename T>
-bool LaunchFew(const PackedView& w, const T* a, int batch, T* y, cudaStream_t stream) {
-  if (batch == 1) return LaunchBytes<kForm, RowLanes<kForm, 1, T>>(w, a, batch, y, stream);
-  if (batch == 2) return LaunchBytes<kForm, RowLanes<kForm, 2, T>>(w, a, batch, y, stream);
-  return LaunchBytes<kForm, ByteLanes<kForm, 4, T>>(w, a, batch, y, stream);
+bool LaunchFew(const PackedView& w, const T* a, int batch, void* y, bool half_y, cudaStream_t stream) {
+  if (batch == 1) return LaunchBytes<kForm, RowLanes<kForm, 1, T>>(w, a, batch, y, half_y, stream);
+  if (batch == 2) return LaunchBytes<kForm, RowLanes<kForm, 2, T>>(w, a, batch, y, half_y, stream);
+  return LaunchBytes<kForm, ByteLanes<kForm, 4, T>>(w, a, batch, y, half_y, stream);
 }
 
 }  // namespace

@@ -111,8 +111,8 @@ std::map<std::vector<std::string>, int64_t> LaunchesOf(const Case& c, int64_t ba
   std::map<std::vector<std::string>, int64_t> launches;
   for (int64_t first = 0; first < batch; first += 16) {
     const int64_t rows = std::min<int64_t>(16, batch - first);
-    // Floats are, up to four rows, unless results are not; more than eight rows where a warp has not many panels, as in no case.
-    const int most = c.rotation > 0 && c.options.half ? 0 : !c.options.half ? 4 : Columns(c) ? 8 : 16;
+    // Floats are, up to four rows; more than eight rows where a warp has not many panels, as in no case.
+    const int most = !Halves(c) ? 4 : Columns(c) ? 8 : 16;
     const bool lanes = Aligned(c) && rows <= most && (rows > 1 || chunks <= lanes_chunks);
     ++launches[{lanes ? "lanes" : "small"}];
   }
