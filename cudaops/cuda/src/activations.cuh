@@ -78,22 +78,29 @@ __device__ __forceinline__ void CopyRows(const T* rows, int count, int cols, int
   }
 }
 
+// What another kernel has written a moment ago, past the first-level cache; or what lies in shared memory.
+template <bool kShared, typename T>
+__device__ __forceinline__ T Fresh(const T* at) {
+  if constexpr (kShared) return *at;
+  return __ldcg(at);
+}
+
 // The largest magnitude of a row, as the bits of a float, of which the threads of a warp look at a part.
-template <typename T>
+template <bool kShared = false, typename T>
 __device__ __forceinline__ uint32_t PeakOf(const T* row, int cols, int thread, int threads, T* copy = nullptr) {
   constexpr int kVector = 16 / sizeof(T);
   uint32_t peak = 0;
   if (reinterpret_cast<uintptr_t>(row) % 16 == 0 && cols % kVector == 0) {
 #pragma unroll 4
     for (int i = thread; i < cols / kVector; i += threads) {
-      const uint4 v = __ldcg(reinterpret_cast<const uint4*>(row) + i);
+      const uint4 v = Fresh<kShared>(reinterpret_cast<const uint4*>(row) + i);
       peak = max(peak, Magnitude(v, T()));
       if (copy != nullptr) reinterpret_cast<uint4*>(copy)[i] = v;
     }
   } else {
 #pragma unroll 2
     for (int i = thread; i < cols; i += threads) {
-      const T x = __ldcg(row + i);
+      const T x = Fresh<kShared>(row + i);
       peak = max(peak, Magnitude(x));
       if (copy != nullptr) copy[i] = x;
     }

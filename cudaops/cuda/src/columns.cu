@@ -2,11 +2,11 @@
 
 #include <cuda_fp16.h>
 
-#include "activations.cuh"
 #include "columns_many.h"
 #include "device.h"
 #include "errors.h"
 #include "overlap.h"
+#include "rotate.cuh"
 
 namespace cosetq::cuda {
 namespace {
@@ -31,25 +31,26 @@ struct ReadyRows {
 
 // Makes a row float16, a block each. Floats are scaled by a power of two of their own, so that the largest has a float16 number with
 // room to spare.
-template <typename T>
-__global__ void __launch_bounds__(kThreads) Prepare(const __grid_constant__ PackedView w, const T* a, ReadyRows out) {
+template <bool kTurned, typename T>
+__global__ void __launch_bounds__(kThreads) Prepare(const __grid_constant__ PackedView w, Turn turn, const T* a, ReadyRows out) {
+  using Number = RowNumber<kTurned, T>;
   __shared__ uint32_t peak;
   LetNextKernelBegin();
   if (threadIdx.x == 0) peak = 0;
   __syncthreads();
   WaitForKernelsAhead();
   const int coordinate = threadIdx.x / 32 / kParts, first = (threadIdx.x / 32 % kParts * 32 + threadIdx.x % 32) * 2;
-  const T* from = a + static_cast<int64_t>(blockIdx.x) * w.cols;
+  const Number* from = RowOf<kTurned, kThreads>(turn, a + static_cast<int64_t>(blockIdx.x) * w.cols, w.cols);
   const auto load = [&](int group) {
     const int column = group + w.groups * coordinate;
-    return group < w.groups && column < w.cols ? ToFloat(__ldcg(from + column)) : 0.0f;
+    return group < w.groups && column < w.cols ? ToFloat(Fresh<kTurned>(from + column)) : 0.0f;
   };
   constexpr int kStride = 64 * kParts;
   float2 held[kHeld];
 #pragma unroll
   for (int i = 0; i < kHeld; ++i) held[i] = make_float2(load(first + i * kStride), load(first + i * kStride + 1));
   float scale = 1;
-  if constexpr (sizeof(T) == 4) {
+  if constexpr (sizeof(Number) == 4) {
     uint32_t largest = 0;
 #pragma unroll
     for (const float2& x : held) largest = max(largest, max(Magnitude(x.x), Magnitude(x.y)));
@@ -75,30 +76,31 @@ __global__ void __launch_bounds__(kThreads) Prepare(const __grid_constant__ Pack
 }
 
 // Rows as the kernels want them: as they are, if they lie so.
-template <typename T>
-HalfRows Ready(const PackedView& w, const T* a, int rows, void* workspace, cudaStream_t stream) {
-  if constexpr (sizeof(T) == 2) {
+template <bool kTurned, typename T>
+HalfRows Ready(const PackedView& w, const Turn& turn, const T* a, int rows, void* workspace, cudaStream_t stream) {
+  if constexpr (sizeof(RowNumber<kTurned, T>) == 2) {
     if (w.cols % (8 * kGroup) == 0 && reinterpret_cast<uintptr_t>(a) % 16 == 0) return {a, rows, w.cols, w.groups, w.groups, nullptr};
   }
   const ReadyRows ready(w, rows, workspace);
-  LaunchOverlapped("make activations ready", Prepare<T>, dim3(static_cast<unsigned>(rows)), kThreads, 0, CurrentDevice().hopper, stream, w, a, ready);
-  return {ready.data, rows, int64_t{kGroup} * ready.groups, ready.groups, ready.groups, sizeof(T) == 4 ? ready.steps : nullptr};
+  LaunchForRows("make activations ready", Prepare<kTurned, T>, rows, kThreads, turn, w.cols, stream, w, turn, a, ready);
+  return {ready.data, rows, int64_t{kGroup} * ready.groups, ready.groups, ready.groups, sizeof(RowNumber<kTurned, T>) == 4 ? ready.steps : nullptr};
 }
 
 template <typename T>
-void Multiply(const PackedView& w, const T* a, int rows, void* y, bool half_y, void* workspace, cudaStream_t stream) {
-  if (!ColumnsMany(w, Ready(w, a, rows, workspace, stream), y, half_y, stream)) throw Error("the device has too little shared memory");
+void Multiply(const PackedView& w, const Turn& turn, const T* a, int rows, void* y, bool half_y, void* workspace, cudaStream_t stream) {
+  const auto ready = turn.factors == nullptr ? Ready<false, T> : Ready<true, T>;
+  if (!ColumnsMany(w, ready(w, turn, a, rows, workspace, stream), y, half_y, stream)) throw Error("the device has too little shared memory");
 }
 
 }  // namespace
 
 size_t ColumnsWorkspace(const PackedView& w, int64_t batch) { return ReadyRows(w, batch, nullptr).bytes; }
 
-void ColumnsLinear(const PackedView& w, const void* a, bool half_a, int64_t batch, void* y, bool half_y, void* workspace,
+void ColumnsLinear(const PackedView& w, const Turn& turn, const void* a, bool half_a, int64_t batch, void* y, bool half_y, void* workspace,
                    cudaStream_t stream) {
   const auto rows = static_cast<int>(batch);
-  half_a ? Multiply(w, static_cast<const __half*>(a), rows, y, half_y, workspace, stream)
-         : Multiply(w, static_cast<const float*>(a), rows, y, half_y, workspace, stream);
+  half_a ? Multiply(w, turn, static_cast<const __half*>(a), rows, y, half_y, workspace, stream)
+         : Multiply(w, turn, static_cast<const float*>(a), rows, y, half_y, workspace, stream);
 }
 
 }  // namespace cosetq::cuda

@@ -12,8 +12,8 @@ namespace cosetq::cuda {
 // The workspace of ColumnsLinear, in bytes.
 size_t ColumnsWorkspace(const PackedView& w, int64_t batch);
 
-// Y = A * W^T + bias, either of a and y float or float16. Throws an Error.
-void ColumnsLinear(const PackedView& w, const void* a, bool half_a, int64_t batch, void* y, bool half_y, void* workspace,
+// Y = A * W^T + bias, A rotated by the turn, if it has factors, either of a and y float or float16. Throws an Error.
+void ColumnsLinear(const PackedView& w, const Turn& turn, const void* a, bool half_a, int64_t batch, void* y, bool half_y, void* workspace,
                    cudaStream_t stream);
 
 }  // namespace cosetq::cuda

@@ -37,7 +37,7 @@ template <Form kForm, int kColumns>
 void Launch(const PackedView& w, const HalfRows& a, const ManyCut& cut, const Results& y, cudaStream_t stream) {
   const auto kernel = Many<kForm, kColumns>;
   const int shared = ManySharedBytes<kColumns>(cut.splits);
-  Check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared), "reserve shared memory");
+  ReserveSharedMemory(kernel);
   LaunchClusters("multiply many rows", kernel, dim3(static_cast<unsigned>(cut.blocks)), kManyThreads, static_cast<size_t>(shared),
                  static_cast<unsigned>(cut.splits * cut.peers), true, stream, w, MapOf(a, kColumns / cut.peers), a.steps, cut, y);
 }

@@ -46,15 +46,33 @@ Path PathOf(const DeviceWeight& w, int64_t batch, bool fast) {
   return w.packed() ? kSmall : kGeneral;
 }
 
-// Bytes of rotated activations, in float.
-size_t RotatedBytes(const DeviceWeight& w, int64_t batch) {
-  return w.turn().factors == nullptr ? 0 : static_cast<size_t>((batch * w.cols() * 4 + 255) / 256 * 256);
+// Whether the kernels of middle.h are asked first: with rows at a, or rotated ones.
+bool AsksMiddle(const DeviceWeight& w, const void* a, bool half, int64_t batch) {
+  return HasBytes(w) && (w.turn().factors == nullptr ? TakesMiddle(w.packed_view(), a, half, batch) : TakesMiddle(w.packed_view(), nullptr, false, batch));
+}
+
+// Rows, and columns of each, from and up to which the kernel of wide.h that makes them ready rotates them in less time than one for that alone:
+// 512 rows of 4096 take as long either way, of 14336 longer.
+constexpr int64_t kMinTurnedBatch = 1024, kMaxTurnedCols = 8192;
+
+// Whether activations are rotated by the kernel that makes them ready, a row in shared memory for each of its blocks. Those of wide.h are small:
+// a processor must have many of them.
+bool TurnsRows(const DeviceWeight& w, int64_t batch, bool fast) {
+  if (w.turn().factors == nullptr || AsksMiddle(w, nullptr, false, batch)) return false;
+  if (TakesHalves(w, batch, fast)) return HasRoomToTurn(w.cols());
+  return PathOf(w, batch, fast) == kWide && batch >= kMinTurnedBatch && w.cols() <= kMaxTurnedCols;
+}
+
+// Bytes of rotated activations, in float, where a kernel does nothing else.
+size_t RotatedBytes(const DeviceWeight& w, int64_t batch, bool fast) {
+  if (w.turn().factors == nullptr || TurnsRows(w, batch, fast)) return 0;
+  return static_cast<size_t>((batch * w.cols() * 4 + 255) / 256 * 256);
 }
 
 }  // namespace
 
 size_t LinearWorkspace(const DeviceWeight& w, int64_t batch, bool half, bool fast) {
-  const size_t rotated = RotatedBytes(w, batch);
+  const size_t rotated = RotatedBytes(w, batch, fast);
   if (TakesHalves(w, batch, fast)) return rotated + ColumnsWorkspace(w.packed_view(), batch);
   switch (PathOf(w, batch, fast)) {
     case kSmall:
@@ -74,13 +92,16 @@ void Linear(const DeviceWeight& w, const LinearCall& call, cudaStream_t stream) 
     throw Error("the workspace is too small: see cosetq_cuda_linear_workspace");
   const void* a = call.a;
   bool half_a = call.half;
-  if (w.turn().factors != nullptr) {
-    Rotate(w.turn(), call.a, call.half, call.batch, w.cols(), static_cast<float*>(call.workspace), stream);
+  Turn turn = w.turn();
+  const bool asks_middle = AsksMiddle(w, a, half_a, call.batch);
+  if (turn.factors != nullptr && !TurnsRows(w, call.batch, call.fast)) {
+    Rotate(turn, call.a, call.half, call.batch, w.cols(), static_cast<float*>(call.workspace), stream);
     a = call.workspace;
     half_a = false;
+    turn = {};
   }
-  void* workspace = static_cast<unsigned char*>(call.workspace) + RotatedBytes(w, call.batch);
-  if (HasBytes(w) && TakesMiddle(w.packed_view(), a, half_a, call.batch)) {
+  void* workspace = static_cast<unsigned char*>(call.workspace) + RotatedBytes(w, call.batch, call.fast);
+  if (asks_middle) {
     const MiddleKernel taken = MiddleLinear(w.packed_view(), a, half_a, static_cast<int>(call.batch), call.y, call.half, stream);
     if (taken != kNoMiddle) {
       ++Calls(taken == kDirectMiddle ? kDirect : kMiddle);
@@ -89,7 +110,7 @@ void Linear(const DeviceWeight& w, const LinearCall& call, cudaStream_t stream) 
   }
   const Path path = PathOf(w, call.batch, call.fast);
   if (TakesHalves(w, call.batch, call.fast)) {
-    ColumnsLinear(w.packed_view(), a, half_a, call.batch, call.y, call.half, workspace, stream);
+    ColumnsLinear(w.packed_view(), turn, a, half_a, call.batch, call.y, call.half, workspace, stream);
   } else if (path == kSmall) {
     const auto row = [](const void* p, int64_t first, int64_t cols, bool half) {
       return static_cast<const char*>(p) + first * cols * (half ? 2 : 4);
@@ -111,7 +132,7 @@ void Linear(const DeviceWeight& w, const LinearCall& call, cudaStream_t stream) 
     }
     return;
   } else if (path == kWide) {
-    WideLinear(w.packed_view(), a, half_a, call.batch, call.fast, call.y, call.half, workspace, stream);
+    WideLinear(w.packed_view(), turn, a, half_a, call.batch, call.fast, call.y, call.half, workspace, stream);
   } else if (path == kLarge) {
     LargeLinear(w, a, half_a, call.batch, call.y, call.half, workspace, stream);
   } else {

@@ -261,7 +261,7 @@ template <Form kForm, int kRows, typename T, bool kDirect, size_t kCount>
 std::array<int, kCount> MostClusters(const std::array<int, kCount>& splits) {
   const auto kernel = Middle<kForm, kRows, T, kDirect>;
   const Device& device = CurrentDevice();
-  Check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, device.shared_limit), "reserve shared memory");
+  ReserveSharedMemory(kernel);
   std::array<int, kCount> most;
   for (size_t i = 0; i < kCount; ++i) {
     cudaLaunchAttribute attribute = {};
@@ -283,7 +283,7 @@ template <Form kForm, int kRows, typename T, bool kDirect>
 void LaunchMiddle(const PackedView& w, const void* a, int batch, void* y, bool half_y, const MiddleCut& cut, cudaStream_t stream) {
   const auto kernel = Middle<kForm, kRows, T, kDirect>;
   const int shared = MiddleLayout<kForm, kRows, kDirect>(cut).bytes;
-  Check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared), "reserve shared memory");
+  ReserveSharedMemory(kernel);
   LaunchClusters("multiply some rows", kernel, dim3(static_cast<unsigned>(cut.clusters * cut.splits)), kMiddleThreads,
                  static_cast<size_t>(shared), static_cast<unsigned>(cut.splits), true, stream, w,
                  static_cast<const T*>(a), batch, y, half_y, cut);

@@ -292,7 +292,7 @@ bool LaunchSmallBytes(const PackedView& w, const T* a, int batch, void* workspac
   const Device& device = CurrentDevice();
   const int shared = SmallBytesLayout<kForm, kRoom, kOwn, kWarps, kDepth, kPaced>::Bytes((w.tiles + w.shares - 1) / w.shares, batch * w.cols * static_cast<int>(sizeof(T)));
   if (shared > device.shared_limit) return false;
-  Check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared), "reserve shared memory");
+  ReserveSharedMemory(kernel);
   const Prepared prepared(workspace, w, batch);
   if constexpr (!kOwn) {
     const size_t copy = w.cols <= kKeptRow ? static_cast<size_t>(w.cols) * sizeof(T) : 0;

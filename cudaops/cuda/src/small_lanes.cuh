@@ -273,7 +273,7 @@ bool LaunchSmallLanes(const PackedView& w, const typename Operands::Number* a, i
   const Device& device = CurrentDevice();
   const int shared = Layout::Bytes((w.tiles + w.shares - 1) / w.shares);
   if (shared > device.shared_limit) return false;
-  Check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared), "reserve shared memory");
+  ReserveSharedMemory(kernel);
   LaunchOverlapped("multiply a few rows", kernel, dim3(static_cast<unsigned>(w.shares)), Layout::kThreads, static_cast<size_t>(shared), device.hopper,
                    stream, a, y, half_y, batch, w);
   return true;

@@ -4,7 +4,7 @@
 
 #include <algorithm>
 
-#include "activations.cuh"
+#include "rotate.cuh"
 #include "wide.cuh"
 
 namespace cosetq::cuda {
@@ -22,13 +22,7 @@ __device__ __forceinline__ uint32_t Pack(__half x, __half y, float) {
   return *reinterpret_cast<const uint32_t*>(&halves);
 }
 
-// Eight groups next to each other, of a coordinate, as they are in memory: those that the lanes of two steps have.
-template <typename T>
-struct alignas(16) Eight {
-  T x[8];
-};
-
-// Whole: they are all there, and aligned.
+// Eight groups next to each other, of a coordinate: those that the lanes of two steps have. Whole: they are all there, and aligned.
 template <typename T>
 __device__ __forceinline__ Eight<T> LoadEight(const PackedView& w, const T* row, int group, int coordinate, bool whole) {
   const int at = group + w.groups * coordinate;
@@ -55,8 +49,8 @@ struct ColumnPlace {
 };
 
 template <typename T>
-__device__ __forceinline__ bool Whole(const PackedView& w, const T* a) {
-  return w.groups % 8 == 0 && w.groups * kGroup == w.cols && reinterpret_cast<uintptr_t>(a) % 16 == 0;
+__device__ __forceinline__ bool Whole(const PackedView& w, const T* row) {
+  return w.groups % 8 == 0 && w.groups * kGroup == w.cols && reinterpret_cast<uintptr_t>(row) % 16 == 0;
 }
 
 // Clears flags for the kernel behind.
@@ -68,19 +62,20 @@ __device__ __forceinline__ void Clear(uint32_t* flags, int count) {
 // Makes float16 numbers. A block per row of activations: a thread reads two coordinates of eight groups, and writes two pieces of a
 // slice, of two steps. Blocks are small, so that many rows are on their way at the same time. Loads of two chunks come before the stores
 // of the first, which the compiler could not tell from what is loaded.
-template <typename T>
-__global__ void __launch_bounds__(kThreads) PrepareHalves(const __grid_constant__ PackedView w, const T* a, int columns,
+template <bool kTurned, typename T>
+__global__ void __launch_bounds__(kThreads) PrepareHalves(const __grid_constant__ PackedView w, Turn turn, const T* a, int columns,
                                                           WideActivations out, uint32_t* flags, int count) {
+  using Number = RowNumber<kTurned, T>;
   __shared__ uint32_t peak;
   LetNextKernelBegin();
   if (threadIdx.x == 0) peak = 0;
   __syncthreads();
   WaitForKernelsAhead();
   Clear(flags, count);
-  const T* from = a + static_cast<int64_t>(blockIdx.x) * w.cols;
+  const Number* from = RowOf<kTurned, kThreads>(turn, a + static_cast<int64_t>(blockIdx.x) * w.cols, w.cols);
   float scale = 1, step = 1;
-  if (sizeof(T) == 4) {
-    const uint32_t largest = __reduce_max_sync(0xffffffffu, PeakOf(from, w.cols, threadIdx.x, kThreads));
+  if (sizeof(Number) == 4) {
+    const uint32_t largest = __reduce_max_sync(0xffffffffu, PeakOf<kTurned>(from, w.cols, threadIdx.x, kThreads));
     if (threadIdx.x % 32 == 0) atomicMax(&peak, largest);
     __syncthreads();
     // A power of two that leaves room above and below.
@@ -90,12 +85,12 @@ __global__ void __launch_bounds__(kThreads) PrepareHalves(const __grid_constant_
     if (peak >= 0x7f800000u) step = __int_as_float(0x7fffffff), scale = 0;
   }
   const ColumnPlace place(out.slices, blockIdx.x, columns, AllSlices(w, false));
-  const bool whole = Whole(w, a);
+  const bool whole = Whole(w, from);
   const int steps = threadIdx.x % 4, pair = threadIdx.x / 4 % 4;  // the first of two steps, halved
   const int all = (w.chunks + 1) / 2 * 2;                          // whole warps
   constexpr int kAtOnce = 2, kStride = kThreads / 16;  // chunks of a thread that are on their way together, and how far apart
   for (int first = threadIdx.x / 16; first < all; first += kAtOnce * kStride) {
-    Eight<T> x[kAtOnce][2];
+    Eight<Number> x[kAtOnce][2];
 #pragma unroll
     for (int i = 0; i < 2 * kAtOnce; ++i) {
       const int group = (first + i / 2 * kStride) * kPanelGroups + steps * 8;
@@ -162,9 +157,10 @@ __device__ __forceinline__ uint32_t LargestOf(const Eight<__half>& v) {
 }
 
 // Rounds to bytes. A block per row of activations: a thread reads a block of eight groups.
-template <typename T>
-__global__ void __launch_bounds__(kThreads) PrepareBytes(const __grid_constant__ PackedView w, const T* a, int columns,
+template <bool kTurned, typename T>
+__global__ void __launch_bounds__(kThreads) PrepareBytes(const __grid_constant__ PackedView w, Turn turn, const T* a, int columns,
                                                          WideActivations out, uint32_t* flags, int count) {
+  using Number = RowNumber<kTurned, T>;
   __shared__ uint32_t peak, correction_peak;
   __shared__ int32_t sum;
   LetNextKernelBegin();
@@ -172,13 +168,13 @@ __global__ void __launch_bounds__(kThreads) PrepareBytes(const __grid_constant__
   __syncthreads();
   WaitForKernelsAhead();
   Clear(flags, count);
-  const T* from = a + static_cast<int64_t>(blockIdx.x) * w.cols;
-  const bool whole = Whole(w, a);
+  const Number* from = RowOf<kTurned, kThreads>(turn, a + static_cast<int64_t>(blockIdx.x) * w.cols, w.cols);
+  const bool whole = Whole(w, from);
   const int lane = threadIdx.x % 32, steps = lane % 4, block = lane / 4 % 2;
   constexpr int kStride = kThreads / 8;
   const int first = threadIdx.x / 8, all = (w.chunks + 3) / 4 * 4;  // whole warps
-  Eight<T> x[4];  // [coordinate]
-  Corrections<T> correction;
+  Eight<Number> x[4];  // [coordinate]
+  Corrections<Number> correction;
   const auto load = [&](int chunk) {
     const int group = chunk * kPanelGroups + steps * 8;
     correction = {};
@@ -256,9 +252,10 @@ __global__ void __launch_bounds__(kThreads) PrepareBytes(const __grid_constant__
 
 // The same for weights of single columns, of which nothing is missing: a thread reads four coordinates of eight groups, which make a piece
 // of two products, see column_bytes.cuh.
-template <typename T>
-__global__ void __launch_bounds__(kThreads) PrepareColumnBytes(const __grid_constant__ PackedView w, const T* a, int columns, WideActivations out,
-                                                               uint32_t* flags, int count) {
+template <bool kTurned, typename T>
+__global__ void __launch_bounds__(kThreads) PrepareColumnBytes(const __grid_constant__ PackedView w, Turn turn, const T* a, int columns,
+                                                               WideActivations out, uint32_t* flags, int count) {
+  using Number = RowNumber<kTurned, T>;
   __shared__ uint32_t peak;
   __shared__ int32_t sum;
   LetNextKernelBegin();
@@ -266,10 +263,10 @@ __global__ void __launch_bounds__(kThreads) PrepareColumnBytes(const __grid_cons
   __syncthreads();
   WaitForKernelsAhead();
   Clear(flags, count);
-  const T* from = a + static_cast<int64_t>(blockIdx.x) * w.cols;
-  const bool whole = Whole(w, a);
+  const Number* from = RowOf<kTurned, kThreads>(turn, a + static_cast<int64_t>(blockIdx.x) * w.cols, w.cols);
+  const bool whole = Whole(w, from);
   const int lane = threadIdx.x % 32, all = w.chunks * 8;
-  Eight<T> x[4];  // [coordinate]
+  Eight<Number> x[4];  // [coordinate]
   const auto load = [&](int i) {
     const int group = i / 8 * kPanelGroups + i % 4 * 8, coordinate = i / 4 % 2 * 4;
 #pragma unroll
@@ -388,12 +385,12 @@ struct Workspace {
   static int Flags(const WideCut& cut) { return cut.even > 0 ? kConsumerWarps * cut.blocks : 0; }
 };
 
-template <typename T>
-void Prepare(const PackedView& w, const void* a, bool bytes, int64_t batch, int columns, const Workspace& to, int flags,
+template <bool kTurned, typename T>
+void Prepare(const PackedView& w, const Turn& turn, const void* a, bool bytes, int64_t batch, int columns, const Workspace& to, int flags,
              cudaStream_t stream) {
-  const auto prepare = !bytes ? PrepareHalves<T> : IsColumns(w.form) ? PrepareColumnBytes<T> : PrepareBytes<T>;
-  LaunchOverlapped("prepare activations", prepare, dim3(static_cast<unsigned>(batch)), kThreads, 0, true, stream, w, static_cast<const T*>(a),
-                   columns, to.x, to.handover.ready, flags);
+  const auto prepare = !bytes ? PrepareHalves<kTurned, T> : IsColumns(w.form) ? PrepareColumnBytes<kTurned, T> : PrepareBytes<kTurned, T>;
+  LaunchForRows("prepare activations", prepare, batch, kThreads, turn, w.cols, stream, w, turn, static_cast<const T*>(a), columns, to.x,
+                to.handover.ready, flags);
 }
 
 }  // namespace
@@ -402,12 +399,13 @@ size_t WideWorkspace(const PackedView& w, int64_t batch, bool bytes) {
   return Workspace(w, batch, bytes, CutOf(w, batch, bytes), nullptr).bytes;
 }
 
-void WideLinear(const PackedView& w, const void* a, bool half_a, int64_t batch, bool bytes, void* y, bool half_y,
+void WideLinear(const PackedView& w, const Turn& turn, const void* a, bool half_a, int64_t batch, bool bytes, void* y, bool half_y,
                 void* workspace, cudaStream_t stream) {
   const WideCut cut = CutOf(w, batch, bytes);
   const Workspace to(w, batch, bytes, cut, workspace);
-  const auto prepare = half_a ? Prepare<__half> : Prepare<float>;
-  prepare(w, a, bytes, batch, cut.columns, to, Workspace::Flags(cut), stream);
+  const auto prepare = turn.factors == nullptr ? (half_a ? Prepare<false, __half> : Prepare<false, float>)
+                                               : (half_a ? Prepare<true, __half> : Prepare<true, float>);
+  prepare(w, turn, a, bytes, batch, cut.columns, to, Workspace::Flags(cut), stream);
   const auto multiply = bytes ? MultiplyWide<true> : MultiplyWide<false>;
   multiply(w, to.x, to.handover, cut, {y, static_cast<int>(batch), w.rows, half_y}, stream);
 }

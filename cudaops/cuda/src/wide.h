@@ -13,9 +13,9 @@ namespace cosetq::cuda {
 // The workspace of WideLinear, in bytes.
 size_t WideWorkspace(const PackedView& w, int64_t batch, bool bytes);
 
-// Y = A * W^T + bias, either of a and y float or float16. With bytes, activations are rounded to 8 bits. Needs compute
+// Y = A * W^T + bias, A rotated by the turn, if it has factors, either of a and y float or float16. With bytes, activations are rounded to 8 bits. Needs compute
 // capability 9.0.
-void WideLinear(const PackedView& w, const void* a, bool half_a, int64_t batch, bool bytes, void* y, bool half_y,
+void WideLinear(const PackedView& w, const Turn& turn, const void* a, bool half_a, int64_t batch, bool bytes, void* y, bool half_y,
                 void* workspace, cudaStream_t stream);
 
 }  // namespace cosetq::cuda

@@ -307,14 +307,21 @@ void TestCudaLinear(bool brief) {
   }
   Options options;
   options.gains = {3, 4, 5, 6};
-  for (const char* codec : {"d4:4,4", "d4:4", "e8:2,2"}) {
-    Run({CodecNamed(codec), 100, 1536, options, 256}, {1, 9, 17, 64});
-    Run({CodecNamed(codec), 100, 48, options, 16}, {3});
-    Run({CodecNamed(codec), 100, 48, options, 1}, {3});
+  // Rotated activations, which a kernel turns to floats, or the one that makes many rows ready: of whole vectors or not, in blocks within a lane's
+  // columns, a warp's or none, from anywhere, and longer than a block has room for.
+  for (const bool half : {true, false}) {
+    options.half = half;
+    for (const char* codec : {"d4:4,4", "d4:4", "e8:2,2"}) {
+      Run({CodecNamed(codec), 100, 1536, options, 256}, {1, 3, 9, 17, 64, 200, 1100});
+      Run({CodecNamed(codec), 100, 48, options, 16}, {3, 70});
+      Run({CodecNamed(codec), 100, 48, options, 1}, {3});
+      Run({CodecNamed(codec), 100, 324, options, 4}, {2, 80});
+      if (brief) continue;
+      Run({CodecNamed(codec), 100, 1536, options, 32, 1, 1, 1}, {1, 12, 130});
+      Run({CodecNamed(codec), 2100, 2048, options, 128}, {1, 6, 20, 40});
+      Run({CodecNamed(codec), 20, 59392, options, 256}, {2, 100});
+    }
   }
-  // Floats, as rotated activations are, with results in float16.
-  options.half = true;
-  for (const char* codec : {"d4:4,4", "d4:4"}) Run({CodecNamed(codec), 100, 1536, options, 256}, {1, 9, 17});
   options.half = false;
   // Clusters of blocks that share the columns: less than a band of rows and some that end within one, chunks that blocks share evenly or not.
   for (const bool half : {true, false}) {
@@ -377,7 +384,8 @@ void TestColumns(const Codec& codec, bool brief) {
       Run({codec, 200, 192, options}, brief || centre > 1 ? std::vector<int64_t>{1, 8, 9, 16, 17, 40, 300} : all);
     }
     options.centre = 0.5f;
-    Run({codec, 100, 1536, options, 256}, {1, 9, 17, 64});
+    Run({codec, 100, 1536, options, 256}, {1, 9, 17, 64, 300, 1100});
+    Run({codec, 20, 59392, options, 256}, {100});
     Run({codec, 33, 300, options}, {3, 16, 65});
     if (brief) continue;
     for (const std::vector<float>& gains : {std::vector<float>{1.5f}, {2, 6}, {8, 1, 5, 3}, {0, 16, 1, 7}}) {
