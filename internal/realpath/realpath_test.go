@@ -1,0 +1,32 @@
+package realpath_test
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/cosetq/cosetq/internal/realpath"
+)
+
+func TestOf(t *testing.T) {
+	t.Chdir(t.TempDir())
+	for _, dir := range []string{"a/b", "elsewhere/deep"} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink("../elsewhere/deep", "a/link"); err != nil {
+		t.Skip(err)
+	}
+	for _, tt := range []struct{ path, want string }{
+		{"m.onnx", "m.onnx"},
+		{"a/b/../m.onnx", "a/b/../m.onnx"},
+		{"a/link/m.onnx", "a/link/m.onnx"},
+		{"a/link/../m.onnx", filepath.FromSlash("elsewhere/m.onnx")},
+		{"a/none/../m.onnx", "a/none/../m.onnx"},
+	} {
+		if got := realpath.Of(tt.path); got != tt.want {
+			t.Errorf("%s: %s, want %s", tt.path, got, tt.want)
+		}
+	}
+}
