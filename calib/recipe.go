@@ -100,6 +100,28 @@ func ParseRecipe(path string, text []byte) (*Recipe, error) {
 	return r, r.checkValues()
 }
 
+// Files lists the files that the recipe names, as far as they are there.
+func (r *Recipe) Files() []string {
+	var files []string
+	switch r.Kind {
+	case "idx":
+		files = []string{r.resolve(r.Images)}
+	case "images":
+		if r.Labels != "" {
+			files, _, _ = r.readLabelCSV() // opening the data tells what is wrong with it
+		} else {
+			files, _ = r.listImages()
+		}
+	default:
+		files, _ = filepath.Glob(r.resolve(r.File))
+		return append(files, r.resolve(r.File)) // which may have the signs of a pattern in its name
+	}
+	if r.Labels != "" {
+		files = append(files, r.resolve(r.Labels))
+	}
+	return files
+}
+
 func kinds() []string {
 	var ks []string
 	for k := range keysOf {

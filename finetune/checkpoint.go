@@ -64,10 +64,13 @@ func (t *trainer) arrays() []any {
 // is replaced by the next one.
 const newEnding = ".new"
 
+// CheckpointFiles are the files that a training writes for a checkpoint at path.
+func CheckpointFiles(path string) []string { return []string{path + newEnding, path} }
+
 // RemoveCheckpoint removes a checkpoint and what a killed training left of one, where they are there.
 func RemoveCheckpoint(path string) error {
 	var all error
-	for _, p := range []string{path + newEnding, path} {
+	for _, p := range CheckpointFiles(path) {
 		if err := os.Remove(p); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			all = errors.Join(all, err)
 		}

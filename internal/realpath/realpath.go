@@ -26,3 +26,11 @@ func Of(path string) string {
 	}
 	return filepath.Join(dir, name)
 }
+
+// Same tells whether two paths name one place, be a file there or not.
+func Same(a, b string) bool {
+	a, b = Of(a), Of(b)
+	x, errX := os.Stat(filepath.Dir(a))
+	y, errY := os.Stat(filepath.Dir(b))
+	return errX == nil && errY == nil && os.SameFile(x, y) && filepath.Base(a) == filepath.Base(b)
+}

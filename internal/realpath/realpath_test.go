@@ -30,3 +30,21 @@ func TestOf(t *testing.T) {
 		}
 	}
 }
+
+func TestSame(t *testing.T) {
+	dir := t.TempDir()
+	t.Chdir(dir)
+	for _, tt := range []struct {
+		a, b string
+		want bool
+	}{
+		{"m", "./m", true},
+		{"m", filepath.Join(dir, "m"), true},
+		{"m", "n", false},
+		{"no/m", "no/m", false},
+	} {
+		if got := realpath.Same(tt.a, tt.b); got != tt.want {
+			t.Errorf("%s and %s: %v", tt.a, tt.b, got)
+		}
+	}
+}
