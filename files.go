@@ -40,6 +40,8 @@ func OpenModel(path string) (*onnx.Model, error) {
 		return m, nil
 	case errors.Is(err, os.ErrNotExist):
 		return nil, fail(BadModel, err, "check the path")
+	case errors.Is(err, fs.ErrPermission):
+		return nil, fail(BadModel, err, "you may not read it: change its permissions, or ask its owner")
 	case !isRegular(path):
 		return nil, fail(BadModel, err, "name the file of a model: folders and pipes cannot be mapped into memory")
 	case filestart.Is(path, pointerStart):
