@@ -186,7 +186,7 @@ func TestFinetuneResumes(t *testing.T) {
 	o.Train.Report, o.Train.Resume = nil, true
 	bad := o
 	bad.Train.Seed++
-	if _, err := cosetq.Finetune(context.Background(), files.Model, quantized, bad); !errors.Is(err, finetune.ErrCheckpoint) {
+	if _, err := cosetq.Finetune(context.Background(), files.Model, quantized, bad); !errors.Is(err, finetune.ErrCheckpoint) || !strings.Contains(err.Error(), "the seed is 5 in the checkpoint and 6 now") {
 		t.Errorf("resumed with another seed: %v", err)
 	}
 	good, err := os.ReadFile(broken.Checkpoint)
