@@ -112,15 +112,21 @@ func (r *Recipe) Files() []string {
 		} else {
 			files, _ = r.listImages()
 		}
-	default:
-		files, _ = filepath.Glob(r.resolve(r.File))
-		return append(files, r.resolve(r.File)) // which may have the signs of a pattern in its name
+	default: // whose labels, if any, are an array of the file
+		if r.Kind == "npz" && r.isPattern() {
+			files, _ = filepath.Glob(r.resolve(r.File))
+			return files
+		}
+		return []string{r.resolve(r.File)}
 	}
 	if r.Labels != "" {
 		files = append(files, r.resolve(r.Labels))
 	}
 	return files
 }
+
+// isPattern tells whether the file of kind npz stands for several.
+func (r *Recipe) isPattern() bool { return strings.ContainsAny(r.File, "*?[") }
 
 func kinds() []string {
 	var ks []string

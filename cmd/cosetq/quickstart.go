@@ -136,7 +136,7 @@ func quantizeOnce(ctx context.Context, con *console, model, out string, bits int
 		}
 		path := filepath.Join(filepath.Dir(out), filepath.Base(f.Path))
 		if there, err := os.ReadFile(path); err != nil || !bytes.Equal(made, there) {
-			return nil, usage(fmt.Errorf("%s exists, and %s is not what this version writes", out, path), "--force replaces it; or choose another folder with --dir")
+			return nil, usage(fmt.Errorf("%s is not what this version of quickstart writes there", path), "--force replaces it; or choose another folder with --dir")
 		}
 	}
 	return r, nil
