@@ -82,7 +82,7 @@ build: setup ## build the native library and bin/cosetq
 	CGO_ENABLED=1 $(GO) build -trimpath -ldflags '-X github.com/cosetq/cosetq.version=$(VERSION)' -o bin/cosetq ./cmd/cosetq
 
 quickstart: build ## build everything, then quantize and judge a small model
-	bin/cosetq quickstart --dir build/quickstart
+	bin/cosetq quickstart --force --dir build/quickstart
 
 dist: build ## pack a release in build/dist: tool, native library, man pages, completion, licences
 	+@scripts/dist $(VERSION)

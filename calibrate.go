@@ -63,7 +63,7 @@ func Calibrate(ctx context.Context, model, data string, o CalibrateOptions) (*Ca
 	if err := checkThreads(o.Threads); err != nil {
 		return nil, err
 	}
-	output, err := OutputPath(o.Output, model, StatisticsEnding, o.Overwrite)
+	output, err := OutputPath(o.Output, Reads{Models: []string{model}, Data: []string{data}}, StatisticsEnding, o.Overwrite)
 	if err != nil {
 		return nil, err
 	}
@@ -94,7 +94,7 @@ func MergeStatistics(output string, overwrite bool, inputs ...string) (*Calibrat
 	case len(inputs) < 2:
 		return nil, usage(errors.New("--merge needs two files or more"), "list them")
 	}
-	output, err := OutputPath(output, inputs[0], StatisticsEnding, overwrite)
+	output, err := OutputPath(output, Reads{Files: inputs}, StatisticsEnding, overwrite)
 	if err != nil {
 		return nil, err
 	}

@@ -200,7 +200,7 @@ func (a *allocator) drop(ctx context.Context, at, samples int) (float64, error) 
 	if err != nil {
 		return 0, err
 	}
-	dir, err := os.MkdirTemp(a.j.Dir(), "trial-")
+	dir, err := os.MkdirTemp(a.j.Dir(), ".trial-")
 	if err != nil {
 		return 0, err
 	}

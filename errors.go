@@ -110,7 +110,7 @@ func classify(err error) (kind Kind, hint string) {
 	case errors.Is(err, onnx.ErrSameFile), errors.Is(err, onnx.ErrNotFile):
 		return Usage, "choose another -o"
 	case errors.Is(err, finetune.ErrCheckpoint):
-		return Usage, "repeat the command that was interrupted with --resume added, or leave --resume out to start anew"
+		return Usage, "repeat the command that was interrupted with --resume added, or start anew with --force in the place of --resume"
 	case errors.Is(err, fs.ErrPermission), errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.EROFS), errors.Is(err, syscall.ENOTDIR):
 		return Usage, "choose a folder that is there and that you may write to"
 	case errors.Is(err, syscall.ENAMETOOLONG):

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -48,5 +50,21 @@ func TestClassify(t *testing.T) {
 	}
 	if _, hint := cosetq.Classify(fmt.Errorf("%w: %w", ort.ErrRun, ort.ErrOutput)); !strings.Contains(hint, "zipmap") {
 		t.Errorf("the hint of outputs that are no tensors is %q", hint)
+	}
+}
+
+// A model that this user may not read is neither damaged nor missing.
+func TestUnreadable(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "m.onnx")
+	if err := os.WriteFile(path, nil, 0); err != nil {
+		t.Fatal(err)
+	}
+	if f, err := os.Open(path); err == nil {
+		_ = f.Close()
+		t.Skip("this user may read everything")
+	}
+	_, err := cosetq.OpenModel(path)
+	if kind, hint := cosetq.Classify(err); kind != cosetq.BadModel || !strings.Contains(hint, "permissions") {
+		t.Errorf("%v: kind %d, hint %q", err, kind, hint)
 	}
 }

@@ -57,7 +57,7 @@ func Export(ctx context.Context, input string, o ExportOptions) (*ExportReport, 
 		return nil, err
 	}
 	defer m.Close()
-	output, err := OutputPath(o.Output, input, "."+string(o.Format)+".onnx", o.Overwrite)
+	output, err := OutputPath(o.Output, Reads{Models: []string{input}}, "."+string(o.Format)+".onnx", o.Overwrite, dataEnding)
 	if err != nil {
 		return nil, err
 	}

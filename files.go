@@ -40,6 +40,8 @@ func OpenModel(path string) (*onnx.Model, error) {
 		return m, nil
 	case errors.Is(err, os.ErrNotExist):
 		return nil, fail(BadModel, err, "check the path")
+	case errors.Is(err, fs.ErrPermission):
+		return nil, fail(BadModel, err, "you may not read it: change its permissions, or ask its owner")
 	case !isRegular(path):
 		return nil, fail(BadModel, err, "name the file of a model: folders and pipes cannot be mapped into memory")
 	case filestart.Is(path, pointerStart):
@@ -95,24 +97,35 @@ func checkQuantizable(m *onnx.Model) error {
 	return fail(BadModel, fmt.Errorf("%s: %w", m.Path(), err), "%s", hint)
 }
 
-// modelBytes returns the size of a model's file and of every file its tensors lie in.
-func modelBytes(m *onnx.Model) (int64, error) {
-	files := map[string]bool{m.Path(): true}
+// externalFiles lists the files that tensors of a model lie in. With the error of a malformed entry come those of all others.
+func externalFiles(m *onnx.Model) (files []string, err error) {
+	seen := map[string]bool{}
 	for ref := range m.Tensors() {
 		if !ref.Tensor.IsExternal() {
 			continue
 		}
-		ext, err := ref.Tensor.External()
-		if err != nil {
-			return 0, fail(BadModel, err, "")
+		ext, refErr := ref.Tensor.External()
+		if refErr != nil {
+			err = fail(BadModel, refErr, "")
+		} else if !seen[ext.Location] {
+			seen[ext.Location] = true
+			files = append(files, filepath.Join(filepath.Dir(m.Path()), filepath.FromSlash(ext.Location)))
 		}
-		files[filepath.Join(filepath.Dir(m.Path()), ext.Location)] = true
+	}
+	return files, err
+}
+
+// modelBytes returns the size of a model's file and of every file its tensors lie in.
+func modelBytes(m *onnx.Model) (int64, error) {
+	files, err := externalFiles(m)
+	if err != nil {
+		return 0, err
 	}
 	var total int64
-	for f := range files {
+	for _, f := range append(files, m.Path()) {
 		info, err := os.Stat(f)
 		if err != nil {
-			return 0, fail(BadModel, fmt.Errorf("%s: external data: %w", m.Path(), err), "copy the external data next to the model")
+			return 0, fail(BadModel, fmt.Errorf("%s: external data: %w", m.Path(), err), "copy the external data next to the model, under the name it had")
 		}
 		total += info.Size()
 	}
@@ -131,35 +144,4 @@ func tempDir(pattern string) (string, error) {
 // withEnding gives a path another ending.
 func withEnding(path, ending string) string {
 	return strings.TrimSuffix(path, filepath.Ext(path)) + ending
-}
-
-// OutputPath returns the path to write: output, or where that is empty the input's name with a new ending. It fails early
-// when something is there that may not be replaced.
-func OutputPath(output, input, ending string, overwrite bool) (string, error) {
-	if output == "" {
-		// The folder of a mistyped input is not to be created.
-		if _, err := os.Stat(input); err != nil {
-			return "", fail(BadModel, fmt.Errorf("cannot open the model: %w", err), "check the path")
-		}
-		output = withEnding(input, ending)
-	}
-	if info, err := os.Stat(filepath.Dir(output)); err != nil || !info.IsDir() {
-		return "", usage(fmt.Errorf("the folder of %s does not exist", output), "create it first")
-	}
-	if a, err := os.Stat(input); err == nil {
-		if b, err := os.Stat(output); err == nil && os.SameFile(a, b) {
-			return "", usage(fmt.Errorf("%s is the input itself", output), "models are never changed in place; choose another name")
-		}
-	}
-	if info, err := os.Stat(output); err == nil && info.IsDir() {
-		return "", usage(fmt.Errorf("%s is a folder", output), "name a file in it")
-	} else if err == nil && !info.Mode().IsRegular() {
-		// Renaming a file to its name would take the device or pipe away, from everybody.
-		return "", usage(fmt.Errorf("%s is no regular file", output), "outputs are written under another name first, and cannot go to a device or pipe")
-	} else if err == nil && !overwrite {
-		return "", fmt.Errorf("%s: %w", output, fs.ErrExist)
-	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return "", usage(err, "choose another name")
-	}
-	return output, nil
 }

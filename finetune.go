@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -77,7 +78,7 @@ func Finetune(ctx context.Context, float, quantized string, o FinetuneOptions) (
 	if input == "" {
 		input = float
 	}
-	output, err := OutputPath(o.Output, input, ".ft.onnx", o.Overwrite || o.Train.Resume)
+	output, err := o.places(input, float)
 	if err != nil {
 		return nil, err
 	}
@@ -94,9 +95,6 @@ func Finetune(ctx context.Context, float, quantized string, o FinetuneOptions) (
 		return nil, err
 	}
 	defer t.close()
-	if o.Train.Checkpoint == "" {
-		t.options.Train.Checkpoint = output + ".training"
-	}
 	result, err := t.run(ctx)
 	if err != nil {
 		return nil, ofData(t.ofBatch(err), o.Data)
@@ -116,7 +114,7 @@ func Finetune(ctx context.Context, float, quantized string, o FinetuneOptions) (
 		r.Notes = append(r.Notes, note)
 	}
 	if r.Files, err = t.save(output, result); err != nil {
-		return nil, err
+		return nil, t.keep(result, err)
 	}
 	if result.Interrupted {
 		r.Checkpoint = t.options.Train.Checkpoint
@@ -125,6 +123,48 @@ func Finetune(ctx context.Context, float, quantized string, o FinetuneOptions) (
 	}
 	r.Seconds, r.CPUSeconds, r.PeakRSS = time.Since(start).Seconds(), cpuSeconds(), PeakRSS()
 	return r, nil
+}
+
+// places returns the path of the output and completes that of the checkpoint. It fails before hours of training when one of the
+// files cannot be written, or would take the place of another.
+func (o *FinetuneOptions) places(input, float string) (output string, err error) {
+	reads := Reads{Models: []string{input, float}, Data: []string{o.Data, o.Quantize.Data}, Files: []string{o.Quantize.Statistics}}
+	if output, err = OutputPath(o.Output, reads, ".ft.onnx", true); err != nil {
+		return "", err
+	}
+	if o.Train.Checkpoint == "" {
+		o.Train.Checkpoint = output + ".training"
+	}
+	if err := reads.protect(finetune.CheckpointFiles(o.Train.Checkpoint)...); err != nil {
+		return "", err
+	}
+	for _, place := range []string{o.Train.Checkpoint, output, output + dataEnding} {
+		_, err := OutputPath(place, reads, "", o.Overwrite || o.Train.Resume)
+		if errors.Is(err, fs.ErrExist) && place == o.Train.Checkpoint {
+			err = usage(fmt.Errorf("%s is there: a training that did not end, or is still at work", place), "--resume goes on from where it was, --force starts anew")
+		}
+		if err != nil {
+			return "", err
+		}
+	}
+	// A folder that takes no files.
+	probe, err := os.MkdirTemp(filepath.Dir(output), ".cosetq-*")
+	if err != nil {
+		return "", err
+	}
+	return output, os.Remove(probe)
+}
+
+// keep stores what was trained when the result could not be saved, because of err, and returns the error to tell.
+func (t *training) keep(r *finetune.Result, err error) error {
+	if r.Keep == nil {
+		return err
+	}
+	if keepErr := r.Keep(); keepErr != nil {
+		return fmt.Errorf("%w; nor could the training be kept: %w", err, keepErr)
+	}
+	kind, hint := Classify(err)
+	return &Error{Kind: kind, Err: err, Hint: hint + "; the training is kept in " + t.options.Train.Checkpoint + ": run the same command with --resume to write its result"}
 }
 
 // trainingNote says what went wrong in a training; "" when all went well.

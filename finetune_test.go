@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/cosetq/cosetq"
@@ -184,7 +186,7 @@ func TestFinetuneResumes(t *testing.T) {
 	o.Train.Report, o.Train.Resume = nil, true
 	bad := o
 	bad.Train.Seed++
-	if _, err := cosetq.Finetune(context.Background(), files.Model, quantized, bad); !errors.Is(err, finetune.ErrCheckpoint) {
+	if _, err := cosetq.Finetune(context.Background(), files.Model, quantized, bad); !errors.Is(err, finetune.ErrCheckpoint) || !strings.Contains(err.Error(), "the seed is 5 in the checkpoint and 6 now") {
 		t.Errorf("resumed with another seed: %v", err)
 	}
 	good, err := os.ReadFile(broken.Checkpoint)
@@ -222,6 +224,39 @@ func TestFinetuneResumes(t *testing.T) {
 
 // TestFinetuneDiverges trains at rates far too high: the training goes back, and says so. Stopped and resumed, it goes back to
 // the same state.
+// A result that cannot be saved is kept: --resume writes it, the same as if nothing had happened.
+func TestFinetuneKeepsWhatItCannotSave(t *testing.T) {
+	files, quantized := coarseDigits(t)
+	straight, err := cosetq.Finetune(context.Background(), files.Model, quantized, trainingOptions(files, "straight.onnx"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := trainingOptions(files, "o.onnx")
+	o.Train.Report = func(e finetune.Event) {
+		if e.Step == 60 { // somebody takes the place of the output
+			if err := os.WriteFile(o.Output, nil, 0o666); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	_, err = cosetq.Finetune(context.Background(), files.Model, quantized, o)
+	if _, hint := cosetq.Classify(err); !errors.Is(err, fs.ErrExist) || !strings.Contains(hint, "o.onnx.training: run the same command with --resume") {
+		t.Fatalf("%v, hint %s", err, hint)
+	}
+	if err := os.Remove(o.Output); err != nil {
+		t.Fatal(err)
+	}
+	o.Train.Report, o.Train.Resume = nil, true
+	resumed, err := cosetq.Finetune(context.Background(), files.Model, quantized, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sameData(t, straight, resumed)
+	if _, err := os.Stat(o.Output + ".training"); !errors.Is(err, fs.ErrNotExist) {
+		t.Error("the checkpoint is still there")
+	}
+}
+
 func TestFinetuneDiverges(t *testing.T) {
 	files, quantized := coarseDigits(t)
 	o := trainingOptions(files, "high.onnx")

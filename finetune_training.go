@@ -324,10 +324,26 @@ func (t *training) save(output string, r *finetune.Result) ([]File, error) {
 			return nil, err
 		}
 	}
+	t.noteTraining(r)
 	saved, err := t.quantized.Save(output, onnx.SaveOptions{External: onnx.ExternalAlways, ExternalThreshold: pageSize, Overwrite: t.options.Overwrite || t.options.Train.Resume})
 	if err != nil {
 		return nil, err
 	}
 	files, _ := savedFiles(saved)
 	return files, nil
+}
+
+// noteTraining says in the model's recipe that it gives these bytes no more, and what came after.
+func (t *training) noteTraining(r *finetune.Result) {
+	recipe, ok := t.quantized.Metadata(rewrite.MetadataRecipe)
+	if !ok {
+		return
+	}
+	o := t.options.Train
+	how := o.Loss.String()
+	if t.options.Blocks {
+		how = "block by block"
+	}
+	t.quantized.SetMetadata(rewrite.MetadataRecipe, fmt.Sprintf("# The codes were trained since, by cosetq finetune: %s, %d steps of %d samples of %q, rate %.3g, seed %d\n%s",
+		how, r.Steps, o.Batch*max(o.Accumulate, 1), filepath.Base(t.options.Data), r.Rate, o.Seed, recipe))
 }

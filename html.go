@@ -3,6 +3,7 @@ package cosetq
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"path/filepath"
@@ -34,7 +35,7 @@ const pageBudget = 3 * time.Second
 // times them where ONNX Runtime is there.
 func (r *QuantizeReport) WritePage(ctx context.Context, path string, o PageOptions) (File, error) {
 	if len(r.Files) == 0 {
-		return File{}, usage(fmt.Errorf("there is no model to report on"), "leave --dry-run out")
+		return File{}, usage(errors.New("no model was written, so there is none to report on"), "a dry run and a share write none: report on the run that does")
 	}
 	output := r.Files[0].Path
 	p := report.Page{Title: filepath.Base(output), Program: "cosetq " + Version(), Notes: r.Notes, Command: o.Command, Recipe: o.Recipe,
@@ -119,7 +120,7 @@ func (r *CompareReport) WritePage(ctx context.Context, path string, o PageOption
 
 // complete adds the histogram and the times, and writes the page.
 func (o *PageOptions) complete(ctx context.Context, p *report.Page, path, float, quantized string) (File, error) {
-	path, err := OutputPath(path, float, ".html", o.Overwrite)
+	path, err := OutputPath(path, Reads{Models: []string{float, quantized}, Data: []string{o.Data}}, ".html", o.Overwrite)
 	if err != nil {
 		return File{}, err
 	}

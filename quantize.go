@@ -47,19 +47,21 @@ func quantize(ctx context.Context, input string, o QuantizeOptions, dryRun bool)
 		return nil, err
 	}
 	defer m.Close()
-	output, err := OutputPath(o.Output, input, ".q.onnx", o.Overwrite || dryRun)
+	output, err := OutputPath(o.Output, o.Reads(input), ".q.onnx", o.Overwrite || dryRun, dataEnding)
 	if o.Resume && errors.Is(err, fs.ErrExist) {
 		// Killed between giving the output its name and removing the journal.
-		if output, _ = OutputPath(o.Output, input, ".q.onnx", true); journalPlaced(output) {
+		if output, _ = OutputPath(o.Output, o.Reads(input), ".q.onnx", true); journalPlaced(output) {
 			err = nil
 		}
 	}
 	if err != nil {
 		return nil, err
 	}
-	recipe, err := o.recipeBeside(codec, input, output)
-	if err != nil {
-		return nil, err
+	var recipe *recipeFile
+	if !dryRun { // which leaves what is there alone
+		if recipe, err = o.recipeBeside(codec, input, output); err != nil {
+			return nil, err
+		}
 	}
 	if err := checkQuantizable(m); err != nil {
 		return nil, err

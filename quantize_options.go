@@ -71,6 +71,11 @@ type QuantizeOptions struct {
 	recipeRead string // by ReadRecipe
 }
 
+// Reads are the files that quantizing the model at path input reads.
+func (o *QuantizeOptions) Reads(input string) Reads {
+	return Reads{Models: []string{input}, Data: []string{o.Data}, Files: []string{o.Statistics, o.recipeRead}}
+}
+
 // chosenCodec returns the codec of Codec or Bits, nil where a target chooses.
 func (o *QuantizeOptions) chosenCodec() (*lattice.Codec, error) {
 	if err := o.checkTarget(); err != nil || o.allocates() {

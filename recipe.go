@@ -205,7 +205,7 @@ type recipeFile struct {
 }
 
 // recipeBeside is the effective recipe of the run that makes output from input. In the file, data and statistics go by their
-// paths from there. It fails early when another file is in its place.
+// paths from there. It fails early when another file is in its place that may not be replaced.
 func (o *QuantizeOptions) recipeBeside(codec *lattice.Codec, input, output string) (*recipeFile, error) {
 	f := &recipeFile{path: withEnding(output, RecipeEnding)}
 	e := o.effective(codec)
@@ -225,18 +225,14 @@ func (o *QuantizeOptions) recipeBeside(codec *lattice.Codec, input, output strin
 		return f, nil
 	case err != nil:
 		return nil, err
-	case sameFile(f.path, o.recipeRead):
-		return nil, usage(fmt.Errorf("%s is the recipe of this run, and the effective recipe of the output goes there", f.path), "choose another -o, or rename the recipe")
-	case !o.Overwrite:
+	}
+	if err := o.Reads(input).protect(f.path); err != nil {
+		return nil, fmt.Errorf("the recipe of the output goes beside it, but %w", err)
+	}
+	if !o.Overwrite {
 		return nil, fmt.Errorf("%s: %w", f.path, fs.ErrExist)
 	}
 	return f, nil
-}
-
-func sameFile(a, b string) bool {
-	x, err := os.Stat(a)
-	y, err2 := os.Stat(b)
-	return err == nil && err2 == nil && os.SameFile(x, y)
 }
 
 // pathFrom is the way from the folder dir to path, or path made absolute where there is none.

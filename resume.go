@@ -22,6 +22,9 @@ import (
 // JournalEnding is what the folder of a journal adds to the name of the output.
 const JournalEnding = ".journal"
 
+// statisticsInJournal is the file in it that keeps what --data gave.
+const statisticsInJournal = "statistics" + StatisticsEnding
+
 // Names of the settings that a run and its journal must agree in, beside those of the recipe.
 const (
 	settingProgram    = "the version of cosetq"
@@ -81,23 +84,25 @@ func (o *QuantizeOptions) openJournal(m *onnx.Model, codec *lattice.Codec, outpu
 		return nil, err
 	}
 	dir := output + JournalEnding
+	var foreign *journal.ForeignError
 	if o.Overwrite && !o.Resume && o.Shard.Count == 0 {
-		if old, err := journal.Open(dir); err == nil {
-			if err := old.Remove(); err != nil {
-				return nil, err
-			}
-		}
+		err = journal.Discard(dir, statisticsInJournal)
 	}
-	j, err := journal.Create(dir, s)
-	if err == nil || !errors.Is(err, fs.ErrExist) {
+	var j *journal.Journal
+	if err == nil || errors.Is(err, fs.ErrNotExist) {
+		j, err = journal.Create(dir, s)
+	}
+	switch {
+	case errors.As(err, &foreign):
+		return nil, usage(err, "a run keeps its work in a folder of that name: move it away, or choose another -o")
+	case err == nil || !errors.Is(err, fs.ErrExist):
 		return j, err
-	}
-	if !o.Resume && o.Shard.Count == 0 {
+	case !o.Resume && o.Shard.Count == 0:
 		return nil, usage(fmt.Errorf("%s is there: a run that did not end, or is still at work", dir), "--resume goes on from where it was, --force starts anew")
 	}
 	j, err = journal.Open(dir)
 	if err != nil {
-		return nil, usage(err, "delete %s and start anew", dir)
+		return nil, usage(err, "start anew with --force instead of --resume, or delete %s", dir)
 	}
 	if err := j.Require(s); err != nil {
 		return nil, usage(fmt.Errorf("%s is of another run: %w", dir, err), "run with the same options, or start anew with --force")

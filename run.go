@@ -47,7 +47,8 @@ func Run(ctx context.Context, path, data string, o RunOptions) (*RunReport, erro
 		return nil, usage(errors.New("--data is missing"), "give a data recipe, or random:1 for made-up inputs")
 	}
 	if o.Output != "" {
-		if _, err := OutputPath(o.Output, path, "", o.Overwrite); err != nil {
+		var err error
+		if o.Output, err = OutputPath(o.Output, Reads{Models: []string{path}, Data: []string{data}}, "", o.Overwrite); err != nil {
 			return nil, err
 		}
 	}

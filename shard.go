@@ -218,9 +218,10 @@ func Merge(ctx context.Context, input string, o MergeOptions) (*QuantizeReport, 
 		return nil, err
 	}
 	defer m.Close()
-	output, err := OutputPath(o.Output, input, ".q.onnx", o.Overwrite)
+	reads := Reads{Models: []string{input}}
+	output, err := OutputPath(o.Output, reads, ".q.onnx", o.Overwrite, dataEnding)
 	if errors.Is(err, fs.ErrExist) {
-		if output, _ = OutputPath(o.Output, input, ".q.onnx", true); journalPlaced(output) {
+		if output, _ = OutputPath(o.Output, reads, ".q.onnx", true); journalPlaced(output) {
 			err = nil
 		}
 	}

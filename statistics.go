@@ -75,7 +75,7 @@ func (o *QuantizeOptions) openHessians(ctx context.Context, r *QuantizeReport, m
 	var err error
 	path := o.Statistics
 	if path == "" {
-		path = filepath.Join(j.Dir(), "statistics"+StatisticsEnding)
+		path = filepath.Join(j.Dir(), statisticsInJournal)
 		if _, statErr := os.Stat(path); errors.Is(statErr, fs.ErrNotExist) {
 			r.Notes, err = o.gather(ctx, m.Path(), path)
 		}

@@ -2,7 +2,6 @@ package calib
 
 import (
 	"errors"
-	"strings"
 
 	"github.com/cosetq/cosetq/tensor"
 )
@@ -36,7 +35,7 @@ func openNPZ(r *Recipe, inputs []tensor.Spec, o Options) (Reader, error) {
 		open = func(path string, o Options) (Reader, error) { return openArray(r, in, path, o) }
 	}
 	path := r.resolve(r.File)
-	if strings.ContainsAny(r.File, "*?[") {
+	if r.isPattern() {
 		return openNPZFiles(r, open, path, o)
 	}
 	return open(path, o)

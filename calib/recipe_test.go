@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -85,4 +86,38 @@ func FuzzRecipe(f *testing.F) {
 			t.Fatal("neither recipe nor error")
 		}
 	})
+}
+
+func TestRecipeFiles(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"a.npz", "b.npz", "x.png", "y.jpg", "notes.txt"} {
+		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o666); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(dir, "labels.csv"), []byte("file,label\nx.png,3\n"), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		recipe string
+		want   []string
+	}{
+		{"{kind: idx, images: i.gz, labels: l.gz}", []string{"i.gz", "l.gz"}},
+		{"{kind: npz, file: '*.npz', labels: array}", []string{"a.npz", "b.npz"}},
+		{"{kind: bytes, file: notes.txt, seq: 8}", []string{"notes.txt"}},
+		{"{kind: images, dir: .}", []string{"x.png", "y.jpg"}},
+		{"{kind: images, dir: ., labels: labels.csv}", []string{"x.png", "labels.csv"}},
+	} {
+		r, err := calib.ParseRecipe(filepath.Join(dir, "r.yaml"), []byte(tt.recipe))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, f := range r.Files() {
+			got = append(got, filepath.Base(f))
+		}
+		if !slices.Equal(got, tt.want) {
+			t.Errorf("%s: %q, want %q", tt.recipe, got, tt.want)
+		}
+	}
 }

@@ -11,36 +11,65 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"strconv"
 	"time"
 )
 
 // checkpointMagic begins a checkpoint; the number is its version. A SHA-256 sum of all before it ends one.
-const checkpointMagic = "cosetq training 3\n"
+const checkpointMagic = "cosetq training 4\n"
 
 // checkpointHeader is the JSON line after the magic. Arrays of numbers follow in the order of [trainer.arrays].
 type checkpointHeader struct {
-	Options  string  `json:"options"` // what must be the same to go on
-	Done     int     `json:"done"`
-	Elapsed  int64   `json:"elapsed_ns"`
-	Start    float64 `json:"start"`
-	Best     float64 `json:"best"`
-	BestStep int     `json:"best_step"`
-	Last     float64 `json:"last"`
-	Retreats int     `json:"retreats,omitempty"`
-	Restart  restart `json:"restart"`
+	Settings []setting `json:"settings"` // what must be the same to go on
+	Done     int       `json:"done"`
+	Elapsed  int64     `json:"elapsed_ns"`
+	Start    float64   `json:"start"`
+	Best     float64   `json:"best"`
+	BestStep int       `json:"best_step"`
+	Last     float64   `json:"last"`
+	Retreats int       `json:"retreats,omitempty"`
+	Restart  restart   `json:"restart"`
 }
 
 // ErrCheckpoint says that a checkpoint cannot be resumed.
 var ErrCheckpoint = errors.New("finetune: the training cannot be resumed")
 
-// identity is what a checkpoint must share with the training that resumes it.
-func (t *trainer) identity() string {
-	s := fmt.Sprintf("steps %d, time %v, batch %d × %d, loss %v, rate %v, warm-up %v, clip %v, held out %d, seed %d",
-		t.opt.Steps, t.opt.MaxTime, t.opt.Batch, t.opt.Accumulate, t.opt.Loss, t.opt.Rate, t.opt.WarmUp, t.opt.Clip, len(t.order.heldOut), t.opt.Seed)
+// setting is something that a training depends on, by the name a person knows it by.
+type setting struct{ Name, Value string }
+
+// settings are what a checkpoint must share with the training that resumes it.
+func (t *trainer) settings() []setting {
+	var all []setting
+	add := func(name string, value any) { all = append(all, setting{name, fmt.Sprint(value)}) }
+	add("the number of steps", t.opt.Steps)
+	add("the time to train", t.opt.MaxTime)
+	add("the batch", t.opt.Batch)
+	add("the number of batches in a step", t.opt.Accumulate)
+	add("the loss", t.opt.Loss)
+	add("the rate", t.opt.Rate)
+	add("the warm-up", t.opt.WarmUp)
+	add("the bound on the gradient", t.opt.Clip)
+	add("the number of samples to train on", len(t.order.train))
+	add("the number of samples held out", len(t.order.heldOut))
+	add("the seed", t.opt.Seed)
+	add("the number of weights", len(t.latents))
 	for _, l := range t.latents {
-		s += fmt.Sprintf("; %s %v %d×%d", l.Input, l.Matrix.Codec, l.n, l.k)
+		add("weight "+strconv.Quote(l.Input), fmt.Sprintf("%v %d×%d", l.Matrix.Codec, l.n, l.k))
 	}
-	return s
+	return all
+}
+
+// same makes it an error when a checkpoint was made with other settings.
+func (h *checkpointHeader) same(now []setting) error {
+	for i, s := range now {
+		if i >= len(h.Settings) || h.Settings[i].Name != s.Name {
+			return fmt.Errorf("%w: it is of another model, without %s", ErrCheckpoint, s.Name)
+		}
+		if was := h.Settings[i].Value; was != s.Value {
+			return fmt.Errorf("%w: %s is %s in the checkpoint and %s now", ErrCheckpoint, s.Name, was, s.Value)
+		}
+	}
+	return nil
 }
 
 // arrays lists the state of the training and of the best snapshot, for reading and writing alike.
@@ -64,10 +93,13 @@ func (t *trainer) arrays() []any {
 // is replaced by the next one.
 const newEnding = ".new"
 
+// CheckpointFiles are the files that a training writes for a checkpoint at path.
+func CheckpointFiles(path string) []string { return []string{path + newEnding, path} }
+
 // RemoveCheckpoint removes a checkpoint and what a killed training left of one, where they are there.
 func RemoveCheckpoint(path string) error {
 	var all error
-	for _, p := range []string{path + newEnding, path} {
+	for _, p := range CheckpointFiles(path) {
 		if err := os.Remove(p); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			all = errors.Join(all, err)
 		}
@@ -93,7 +125,7 @@ func (t *trainer) checkpoint(c *clock) (err error) {
 	}()
 	w := bufio.NewWriterSize(f, 1<<20)
 	header, err := json.Marshal(checkpointHeader{
-		Options: t.identity(), Done: t.done, Elapsed: int64(c.elapsed()), Start: t.start, Best: t.best.loss, BestStep: t.best.step,
+		Settings: t.settings(), Done: t.done, Elapsed: int64(c.elapsed()), Start: t.start, Best: t.best.loss, BestStep: t.best.step,
 		Last: t.last, Retreats: t.retreats, Restart: t.resumed,
 	})
 	if err != nil {
@@ -181,8 +213,8 @@ func (t *trainer) restoreFrom(r *bufio.Reader, c *clock) error {
 	if err := json.NewDecoder(&lineReader{r: r, left: maxHeader}).Decode(&h); err != nil {
 		return fmt.Errorf("%w: its header is damaged: %v", ErrCheckpoint, err)
 	}
-	if want := t.identity(); h.Options != want {
-		return fmt.Errorf("%w: it was made with other options, model or data: give the same ones, or start anew", ErrCheckpoint)
+	if err := h.same(t.settings()); err != nil {
+		return err
 	}
 	t.best = t.snapshot(h.Best) // of the right sizes, to be read over
 	for _, a := range t.arrays() {

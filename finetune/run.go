@@ -48,6 +48,7 @@ func (t *trainer) run(ctx context.Context) (*Result, error) {
 	return &Result{
 		Matrices: t.best.matrices, Parameters: t.best.parameters, HeldOut: len(t.order.heldOut), Start: t.start, Best: t.best.loss, BestStep: t.best.step, Last: t.last,
 		Steps: t.done, Retreats: t.retreats, Rate: t.peak(), Seconds: c.elapsed().Seconds(), Memory: t.memory, Interrupted: interrupted,
+		Keep: func() error { return t.checkpoint(c) },
 	}, nil
 }
 

@@ -127,6 +127,10 @@ type Result struct {
 	Seconds     float64
 	Memory      Memory
 	Interrupted bool // the context ended the training early
+
+	// Keep writes the state to Options.Checkpoint, whence Options.Resume gives this result again: for a caller who cannot save
+	// it. TrainBlocks has none.
+	Keep func() error
 }
 
 // Train trains a model on the data, against the teacher's outputs or, without a teacher, the labels.

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 )
 
 const (
@@ -64,7 +65,15 @@ type Journal struct {
 	flusher  *flusher
 }
 
-// Create begins a journal in the folder dir, which is made. The error wraps fs.ErrExist when a journal is there already.
+// ForeignError says that a folder with the name of a journal holds something else. It is left alone.
+type ForeignError struct{ Dir, File string }
+
+func (e *ForeignError) Error() string {
+	return fmt.Sprintf("%s holds %s, which is not of a journal", e.Dir, e.File)
+}
+
+// Create begins a journal in the folder dir, which is made. The error wraps fs.ErrExist when a journal is there already, and is a
+// *ForeignError when other files are.
 func Create(dir string, s Settings) (*Journal, error) {
 	s = maps.Clone(s)
 	b, err := json.MarshalIndent(identity{Format: format, Settings: s}, "", "\t")
@@ -74,12 +83,50 @@ func Create(dir string, s Settings) (*Journal, error) {
 	if err := os.Mkdir(dir, 0o777); err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, err
 	}
+	if err := onlyRemains(dir); err != nil {
+		return nil, err
+	}
 	j := &Journal{dir: dir, settings: s, flusher: newFlusher(dir)}
 	if err := j.publish(settingsName, b); err != nil {
 		_ = os.Remove(dir) // unless somebody else's files are there
 		return nil, fmt.Errorf("journal %s: %w", dir, err)
 	}
 	return j, nil
+}
+
+// onlyRemains makes it an error when a folder without settings holds more than what a killed process leaves of one.
+func onlyRemains(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if e.Name() == settingsName || strings.HasPrefix(e.Name(), settingsName+".") && strings.HasSuffix(e.Name(), tempEnding) {
+			continue
+		}
+		if _, err := os.Lstat(filepath.Join(dir, settingsName)); err != nil { // another process may just have begun
+			return &ForeignError{dir, e.Name()}
+		}
+	}
+	return nil
+}
+
+// Discard deletes the journal in dir, whatever state it is in; own are the names of the files that the caller kept there. The error
+// wraps fs.ErrNotExist when there is no such folder, and is a *ForeignError when something in it is of no journal: then nothing is
+// deleted.
+func Discard(dir string, own ...string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		name := e.Name()
+		temporary := strings.HasPrefix(name, ".") || strings.HasSuffix(name, tempEnding)
+		if !temporary && name != settingsName && name != planName && !strings.HasSuffix(name, layerEnding) && !slices.Contains(own, name) {
+			return &ForeignError{dir, name}
+		}
+	}
+	return (&Journal{dir: dir, flusher: newFlusher(dir)}).Remove()
 }
 
 // publish writes a file that appears complete or not at all. The error wraps fs.ErrExist when it is there already: of several
@@ -155,7 +202,7 @@ func (j *Journal) Require(s Settings) error {
 	return nil
 }
 
-// Dir returns the folder, in which the caller may keep files of its own.
+// Dir returns the folder, in which the caller may keep files of its own: those with a dot in front count as temporary.
 func (j *Journal) Dir() string { return j.dir }
 
 // Empty tells whether no result has been stored.

@@ -382,3 +382,59 @@ func FuzzLayer(f *testing.F) {
 		}
 	})
 }
+
+// A folder that holds anything else is no place for a journal, and is not deleted as one.
+func TestForeign(t *testing.T) {
+	var foreign *ForeignError
+	dir := t.TempDir()
+	mine := filepath.Join(dir, "mine.txt")
+	if err := os.WriteFile(mine, nil, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Create(dir, settings); !errors.As(err, &foreign) || foreign.File != "mine.txt" {
+		t.Error(err)
+	}
+	if err := Discard(dir); !errors.As(err, &foreign) {
+		t.Error(err)
+	}
+	if _, err := os.Stat(mine); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestDiscard(t *testing.T) {
+	j := create(t)
+	if err := putMany(j, 0, 1); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := j.SetPlan([]byte("{}")); err != nil {
+		t.Fatal(err)
+	}
+	if err := j.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{settingsName, ".temporary", "x" + layerEnding + ".0123" + tempEnding, "own"} {
+		if err := os.WriteFile(filepath.Join(j.Dir(), name), []byte("{"), 0o666); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := Discard(j.Dir()); err == nil {
+		t.Error("a file that nobody called the caller's was deleted")
+	}
+	if err := Discard(j.Dir(), "own"); err != nil {
+		t.Error(err)
+	}
+	if err := Discard(j.Dir()); !errors.Is(err, fs.ErrNotExist) {
+		t.Error(err)
+	}
+	// What a process leaves that was killed while it began.
+	if err := os.MkdirAll(j.Dir(), 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(j.Dir(), settingsName+".0123"+tempEnding), nil, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Create(j.Dir(), settings); err != nil {
+		t.Error(err)
+	}
+}

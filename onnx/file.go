@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+
+	"github.com/cosetq/cosetq/internal/realpath"
 )
 
 // document is the file behind a parsed model: its mapping and those of the
@@ -41,6 +43,7 @@ type mapping struct {
 // The error is a [*FormatError] when the file is no model, and wraps the error
 // of the operating system when it cannot be read.
 func Open(path string) (*Model, error) {
+	path = realpath.Of(path)
 	mp, err := mapFile(path)
 	if err != nil {
 		return nil, fmt.Errorf("onnx: cannot open the model: %w", err)

@@ -10,6 +10,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"github.com/cosetq/cosetq/internal/realpath"
 )
 
 // SaveOptions says how [Model.Save] lays out a model. The zero value is good.
@@ -84,7 +86,7 @@ type SavedFile struct {
 // to another name, then rename), [ErrTooLarge], [ErrVerify], [ErrChanged], the error of the
 // context, or that of the operating system, such as syscall.ENOSPC.
 func (m *Model) Save(path string, opt SaveOptions) ([]SavedFile, error) {
-	s := &saver{m: m, opt: opt, path: path, dir: filepath.Dir(path), ctx: opt.Context}
+	s := newSaver(m, path, opt)
 	var files []SavedFile
 	err := Guard(func() (err error) {
 		files, err = s.save()
@@ -98,10 +100,7 @@ func (m *Model) Save(path string, opt SaveOptions) ([]SavedFile, error) {
 
 // SavedBytes returns the size that all files together would have if the model were saved.
 func (m *Model) SavedBytes(path string, opt SaveOptions) (int64, error) {
-	s := &saver{m: m, opt: opt, path: path, dir: filepath.Dir(path)}
-	if s.dataName = opt.DataName; s.dataName == "" {
-		s.dataName = filepath.Base(path) + ".data"
-	}
+	s := newSaver(m, path, opt)
 	if err := Guard(s.plan); err != nil {
 		return 0, fmt.Errorf("onnx: %s cannot be saved: %w", path, err)
 	}
@@ -132,13 +131,19 @@ type dataEntry struct {
 	size   int64
 }
 
-func (s *saver) save() (files []SavedFile, err error) {
+func newSaver(m *Model, path string, opt SaveOptions) *saver {
+	path = realpath.Of(path)
+	s := &saver{m: m, opt: opt, path: path, dir: filepath.Dir(path), ctx: opt.Context, dataName: opt.DataName}
 	if s.ctx == nil {
 		s.ctx = context.Background()
 	}
-	if s.dataName = s.opt.DataName; s.dataName == "" {
-		s.dataName = filepath.Base(s.path) + ".data"
+	if s.dataName == "" {
+		s.dataName = filepath.Base(path) + ".data"
 	}
+	return s
+}
+
+func (s *saver) save() (files []SavedFile, err error) {
 	if filepath.Base(s.dataName) != s.dataName || s.dataName == filepath.Base(s.path) || !filepath.IsLocal(s.dataName) {
 		return nil, fmt.Errorf("%w: DataName %q must be a plain file name other than that of the model", ErrLocation, s.dataName)
 	}
@@ -205,7 +210,8 @@ func (s *saver) save() (files []SavedFile, err error) {
 // CheckTargets makes the checks of [Model.Save] that look at what stands at path and, when external is set, at the file
 // beside it: whether they may be replaced. It lets a long work fail before it begins.
 func (m *Model) CheckTargets(path string, opt SaveOptions, external bool) error {
-	s := &saver{m: m, opt: opt, path: path, dir: filepath.Dir(path), docs: map[*document]bool{}}
+	s := newSaver(m, path, opt)
+	s.docs = map[*document]bool{}
 	if m.doc != nil {
 		s.docs[m.doc] = true
 	}
@@ -217,11 +223,8 @@ func (m *Model) CheckTargets(path string, opt SaveOptions, external bool) error 
 			}
 		}
 	}
-	err := s.checkTarget(path)
+	err := s.checkTarget(s.path)
 	if err == nil && external {
-		if s.dataName = opt.DataName; s.dataName == "" {
-			s.dataName = filepath.Base(path) + ".data"
-		}
 		err = s.checkTarget(filepath.Join(s.dir, s.dataName))
 	}
 	if err != nil {
@@ -252,7 +255,7 @@ func (s *saver) checkTarget(path string) error {
 		}
 	}
 	if !s.opt.Overwrite {
-		return fmt.Errorf("%s: %w; choose another name or set Overwrite", path, fs.ErrExist)
+		return fmt.Errorf("%s: %w", path, fs.ErrExist)
 	}
 	return nil
 }

@@ -598,3 +598,29 @@ func TestSaveLongName(t *testing.T) {
 		}
 	}
 }
+
+// A path through a link and back out names a folder that only the system finds: model and data go there together.
+func TestSaveThroughLink(t *testing.T) {
+	dir := t.TempDir()
+	for _, sub := range []string{"a", "elsewhere/deep"} {
+		if err := os.MkdirAll(filepath.Join(dir, sub), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink("../elsewhere/deep", filepath.Join(dir, "a/link")); err != nil {
+		t.Skip(err)
+	}
+	path := dir + "/a/link/../m.onnx"
+	save(t, weightModel(), path, SaveOptions{External: ExternalAlways})
+	for _, name := range []string{"m.onnx", "m.onnx.data"} {
+		if _, err := os.Stat(filepath.Join(dir, "elsewhere", name)); err != nil {
+			t.Error(err)
+		}
+	}
+	m, err := Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	sameData(t, weightModel(), m)
+}

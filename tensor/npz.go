@@ -2,6 +2,7 @@ package tensor
 
 import (
 	"archive/zip"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -34,7 +35,8 @@ func SaveNPZ(path string, specs []Spec, tensors map[string]*Tensor) (err error) 
 	if err := w.Close(); err != nil {
 		return err
 	}
-	if err := tmp.Close(); err != nil {
+	// As other outputs have it; that of os.CreateTemp is for nobody else.
+	if err := errors.Join(tmp.Chmod(0o644), tmp.Close()); err != nil {
 		return err
 	}
 	return os.Rename(tmp.Name(), path)

@@ -39,7 +39,7 @@ that gained most. --bisect finds the first layer that breaks --min-sqnr.`,
 			if o.Session, err = run.options(con); err != nil {
 				return err
 			}
-			if err := page.check(force, paths...); err != nil {
+			if err := page.check(force, cosetq.Reads{Models: paths, Data: []string{o.Data}}, paths...); err != nil {
 				return err
 			}
 			o.Progress = con.follow()

@@ -74,7 +74,7 @@ Without QUANTIZED the float model is quantized first, as --bits or --codec say.`
 	fs.Float64Var(&o.Train.Rate, "rate", 0, fmt.Sprintf("peak learning rate, relative to the distance of weights from their codes (0: %v, less when a step sees fewer than %d tokens or images)", finetune.DefaultRate, finetune.DefaultRateRows))
 	fs.Float64Var(&o.Train.WarmUp, "warm-up", finetune.DefaultWarmUp, "share of the training over which the rate rises; a cosine takes it down to 0 afterwards")
 	fs.Float64Var(&o.Train.Clip, "clip", finetune.DefaultClip, "bound on the norm of the gradient")
-	fs.IntVar(&o.Train.HeldOut, "held-out", finetune.DefaultHeldOut, "samples to judge by, never trained on")
+	fs.IntVar(&o.Train.HeldOut, "held-out", finetune.DefaultHeldOut, "samples to judge by, never trained on: as many whole batches as that makes, and at least one")
 	fs.IntVar(&o.Train.Every, "every", finetune.DefaultEvery, "steps between judgements")
 	fs.TextVar((*cosetq.ByteSize)(&o.Train.MaxMemory), "max-memory", cosetq.ByteSize(0), "compute activations again rather than keep more than this `size`, as in 4GB (default: no bound)")
 	fs.Uint64Var(&o.Train.Seed, "seed", 0, "seed of the order of the samples")

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/cosetq/cosetq"
+	"github.com/cosetq/cosetq/internal/realpath"
 	"github.com/cosetq/cosetq/report"
 )
 
@@ -24,21 +25,22 @@ func (f *pageFlag) add(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.path, "report", "", "also write the result as one HTML file, with charts")
 }
 
-// check fails early, before hours of work, when the file may not be written: over one of the models, for instance.
-func (f *pageFlag) check(overwrite bool, models ...string) error {
+// check fails early, before hours of work, when the file may not be written: over one that is read, or in the place of a model or
+// of what goes beside one.
+func (f *pageFlag) check(overwrite bool, reads cosetq.Reads, models ...string) error {
 	if f.path == "" {
 		return nil
 	}
 	f.options.Overwrite = overwrite
 	for _, m := range models {
-		for _, path := range []string{m, m + ".data", strings.TrimSuffix(m, filepath.Ext(m)) + cosetq.RecipeEnding} {
-			if filepath.Clean(path) == filepath.Clean(f.path) {
+		for _, path := range []string{m, m + ".data", m + cosetq.JournalEnding, strings.TrimSuffix(m, filepath.Ext(m)) + cosetq.RecipeEnding} {
+			if realpath.Same(path, f.path) {
 				return usage(fmt.Errorf("--report %s is the place of another file of this run", f.path), "choose another name, as in report.html")
 			}
 		}
-		if _, err := cosetq.OutputPath(f.path, m, "", overwrite); err != nil {
-			return fmt.Errorf("--report: %w", err)
-		}
+	}
+	if _, err := cosetq.OutputPath(f.path, reads, "", overwrite); err != nil {
+		return fmt.Errorf("--report: %w", err)
 	}
 	return nil
 }

@@ -74,15 +74,20 @@ the model.`,
 				}
 				o.Shard = share
 			}
-			if page.path != "" && dryRun {
-				return usage(errors.New("--report and --dry-run are both given, and there will be no model to report on"), "leave one of them out")
-			}
-			output, err := cosetq.OutputPath(o.Output, args[0], ".q.onnx", true)
-			if err != nil {
-				return err
-			}
-			if err := page.check(o.Overwrite, args[0], output); err != nil {
-				return err
+			if page.path != "" {
+				if dryRun {
+					return usage(errors.New("--report and --dry-run are both given, and there will be no model to report on"), "leave one of them out")
+				}
+				if shard != "" {
+					return usage(errors.New("--report and --shard are both given, and a share is no model to report on"), "leave --report out; after cosetq merge, `cosetq compare --report` makes a page of the model")
+				}
+				output, err := cosetq.OutputPath(o.Output, o.Reads(args[0]), ".q.onnx", true)
+				if err != nil {
+					return err
+				}
+				if err := page.check(o.Overwrite, o.Reads(args[0]), args[0], output); err != nil {
+					return err
+				}
 			}
 			r, err := quantize(cmd, con, args[0], o, dryRun)
 			if err != nil {

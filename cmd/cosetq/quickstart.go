@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -30,15 +31,19 @@ type quickstartRow struct {
 }
 
 func newQuickstart(con *console) *cobra.Command {
-	var dir string
+	var (
+		dir   string
+		force bool
+	)
 	cmd := &cobra.Command{
 		Use:   "quickstart",
 		Short: "Quantize and evaluate an embedded model, end to end",
 		Long: `quickstart writes a small digits classifier and its test images, quantizes it to 4, 3
 and 2 bits, and evaluates float against quantized, with the native library and without.
-It needs no network and no files.`,
+It needs no network and no files. Run again, it keeps what it finds of its own; other files
+of those names stay unless --force is given.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			rows, err := quickstart(cmd.Context(), con, dir)
+			rows, err := quickstart(cmd.Context(), con, dir, force)
 			if err != nil {
 				return err
 			}
@@ -62,11 +67,12 @@ It needs no network and no files.`,
 		},
 	}
 	cmd.Flags().StringVar(&dir, "dir", "quickstart", "folder for the models and data")
+	cmd.Flags().BoolVar(&force, "force", false, "replace quantized models that an earlier version, or somebody else, wrote there")
 	return cmd
 }
 
 // quickstart quantizes the embedded model at every preset and evaluates all of them, with the library and without.
-func quickstart(ctx context.Context, con *console, dir string) ([]quickstartRow, error) {
+func quickstart(ctx context.Context, con *console, dir string, force bool) ([]quickstartRow, error) {
 	lib, err := cudaops.FindLibrary("")
 	if err != nil {
 		return nil, failure(cosetq.Unavailable, err, "run `cosetq doctor` to see what is missing")
@@ -89,8 +95,7 @@ func quickstart(ctx context.Context, con *console, dir string) ([]quickstartRow,
 	rows := []quickstartRow{{Name: "float32", Path: files.Model, Bytes: info.Size(), BitsPerWeight: 32}}
 	for _, bits := range []int{4, 3, 2} {
 		out := filepath.Join(dir, fmt.Sprintf("digits.q%d.onnx", bits))
-		r, err := cosetq.Quantize(ctx, files.Model, cosetq.QuantizeOptions{Output: out, Bits: bits, Overwrite: true, Progress: con.follow()})
-		con.clearProgress()
+		r, err := quantizeOnce(ctx, con, files.Model, out, bits, force)
 		if err != nil {
 			return nil, err
 		}
@@ -104,6 +109,37 @@ func quickstart(ctx context.Context, con *console, dir string) ([]quickstartRow,
 		}
 	}
 	return rows, nil
+}
+
+// quantizeOnce quantizes the model to out. What is there stays, unless force says to replace it: the same files are kept, and
+// others an error.
+func quantizeOnce(ctx context.Context, con *console, model, out string, bits int, force bool) (*cosetq.QuantizeReport, error) {
+	o := cosetq.QuantizeOptions{Output: out, Bits: bits, Overwrite: force, Progress: con.follow()}
+	defer con.clearProgress()
+	if _, err := os.Lstat(out); err != nil || force {
+		return cosetq.Quantize(ctx, model, o)
+	}
+	dir, err := os.MkdirTemp(filepath.Dir(out), ".again-*")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	o.Output = filepath.Join(dir, filepath.Base(out))
+	r, err := cosetq.Quantize(ctx, model, o)
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range r.Files {
+		made, err := os.ReadFile(f.Path)
+		if err != nil {
+			return nil, err
+		}
+		path := filepath.Join(filepath.Dir(out), filepath.Base(f.Path))
+		if there, err := os.ReadFile(path); err != nil || !bytes.Equal(made, there) {
+			return nil, usage(fmt.Errorf("%s is not what this version of quickstart writes there", path), "--force replaces it; or choose another folder with --dir")
+		}
+	}
+	return r, nil
 }
 
 // evaluate fills in accuracy and time.

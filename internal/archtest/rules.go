@@ -22,7 +22,7 @@ var rules = map[string]rule{
 	// Data and mathematics: they know nobody.
 	"lattice": {},
 	"tensor":  {},
-	"onnx":    {modules: []string{"golang.org/x/sys", "google.golang.org/protobuf/encoding/protowire"}},
+	"onnx":    {project: []string{"internal/realpath"}, modules: []string{"golang.org/x/sys", "google.golang.org/protobuf/encoding/protowire"}},
 
 	// The stages.
 	"calib": {
@@ -48,7 +48,7 @@ var rules = map[string]rule{
 	"models": {project: []string{"finetune", "onnx"}, modules: []string{"golang.org/x/image"}},
 
 	// The whole pipeline as an API: it orders the stages.
-	root: {project: []string{"bench", "calib", "cudaops", "eval", "finetune", "internal/filestart", "internal/strictyaml", "internal/suggest", "journal", "lattice", "onnx", "ort", "quant", "report", "rewrite", "tensor"},
+	root: {project: []string{"bench", "calib", "cudaops", "eval", "finetune", "internal/filestart", "internal/realpath", "internal/strictyaml", "internal/suggest", "journal", "lattice", "onnx", "ort", "quant", "report", "rewrite", "tensor"},
 		modules: []string{"al.essio.dev/pkg/shellescape", "github.com/goccy/go-yaml", "golang.org/x/sync"}}, // shellescape: options to paste; goccy/go-yaml: writes recipes; x/sync: weights coded at once
 
 	// The command line: flags, progress, printing.
@@ -67,6 +67,7 @@ var rules = map[string]rule{
 	"internal/conformance": {},
 	"internal/filestart":   {},
 	"internal/ortversions": {},
+	"internal/realpath":    {},
 	"internal/strictyaml":  {modules: []string{"github.com/goccy/go-yaml"}},
 	"internal/suggest":     {},
 	"internal/testenv":     {modules: []string{"golang.org/x/sys/cpu"}},
