@@ -50,6 +50,9 @@ the model.`,
   cosetq quantize model.onnx -o shared/model.q.onnx --shard 0/4`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := notZero(cmd, "bits"); err != nil {
+				return err
+			}
 			given := changed(cmd)
 			if slices.ContainsFunc([]string{"target-bpw", "target-size", "max-drop"}, func(name string) bool { return slices.Contains(given, name) }) &&
 				!slices.Contains(given, "bits") {
