@@ -172,6 +172,13 @@ func TestImages(t *testing.T) {
 	if want := []float64{201, 202, 205, 206, 100, 100, 100, 100, 10, 20, 50, 60}; s.Label != 3 || !slices.Equal(v, want) {
 		t.Errorf("label %d, %v, want %v", s.Label, v, want)
 	}
+	// A byte order mark is no part of the text.
+	const mark = "\ufeff"
+	dir = folder(t, map[string]string{"a.png": b.String(), "l.csv": mark + "file,label\na.png,3\n"})
+	r = mustOpen(t, dir, mark+"kind: images\ndir: .\nlabels: l.csv\nresize: {crop: 2}", calib.Options{}, input("x", tensor.Float32, -1, 3, 2, 2))
+	if _, _, s := values(t, r, 0, "x"); s.Label != 3 {
+		t.Errorf("label %d", s.Label)
+	}
 	if _, err := open(t, dir, "kind: images\ndir: .\nresize: {crop: 3}", calib.Options{}, input("x", tensor.Float32, -1, 3, 2, 2)); err == nil {
 		t.Error("a crop that the model does not take was accepted")
 	}
