@@ -57,7 +57,7 @@ Without QUANTIZED the float model is quantized first, as --bits or --codec say.`
 				printFinetune(con, r)
 			}
 			if err == nil && r.Interrupted {
-				con.logf("interrupted: the best codes so far are written; --resume goes on from %s", r.Checkpoint)
+				con.warnf("interrupted: the best codes so far are written; --resume goes on from %s", r.Checkpoint)
 				err = &silentError{code: exitInterrupted}
 			}
 			return err

@@ -241,7 +241,7 @@ func printQuantize(con *console, r *cosetq.QuantizeReport, layers bool) error {
 	}
 	fmt.Fprintf(con.out, "%s -> %s   %.3f bits per weight, everything counted", cosetq.Size(r.InputBytes), cosetq.Size(r.Bytes), r.BitsPerWeight)
 	if worst >= 0 {
-		fmt.Fprintf(con.out, "   worst SQNR %.1f dB (%s)", *r.Layers[worst].SQNR, r.Layers[worst].Node)
+		fmt.Fprintf(con.out, "   worst SQNR %.1f dB (%s)", *r.Layers[worst].SQNR, visible(r.Layers[worst].Node, ""))
 	}
 	fmt.Fprintln(con.out)
 	for _, file := range r.Files {
