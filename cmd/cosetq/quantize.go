@@ -37,7 +37,8 @@ costs the outputs of the model, measured on --data. --dry-run prints the plan.
 
 The options that made the model are written beside it, as OUTPUT.recipe.yaml, and into
 its metadata. --recipe reads such a file, or one of your own; its keys are the flags, and
-flags given on the command line win. The same recipe gives the same bytes.
+flags given on the command line win. The same recipe gives the same bytes; under another
+name, the .onnx differs by the name of its .data file.
 
 What is done is kept in the folder OUTPUT.journal until the model is written: after a
 crash or Ctrl-C, --resume goes on from there and gives the same bytes. --shard i/n does
