@@ -103,6 +103,7 @@ type allocator struct {
 	j          *journal.Journal
 	output     string // only for the length of its name, which the file holds
 	fixed      codecOf
+	places     placeholders
 	candidates []*lattice.Codec
 	options    [][]option // of each weight; none where it cannot be coded
 	frontier   *quant.Frontier
@@ -133,7 +134,7 @@ type storedPlan struct {
 }
 
 func (o *QuantizeOptions) newAllocator(m *onnx.Model, sites []rewrite.Site, output string) (a *allocator, err error) {
-	a = &allocator{o: o, m: m, float: map[int]any{}, sites: sites, weights: Shard{}.share(weightsOf(sites)), output: output}
+	a = &allocator{o: o, m: m, float: map[int]any{}, sites: sites, weights: Shard{}.share(weightsOf(sites)), output: output, places: o.placeholders(sites)}
 	if a.fixed, err = o.layerCodecs(sites, nil); err != nil {
 		return nil, err
 	}
@@ -195,13 +196,13 @@ func recallPlan(r *QuantizeReport, j *journal.Journal, weights []numbered) (code
 }
 
 // planAllocation fills the report of a dry run. What working it out takes on disk is removed again.
-func (o *QuantizeOptions) planAllocation(ctx context.Context, r *QuantizeReport, m *onnx.Model, sites []rewrite.Site) error {
+func (o *QuantizeOptions) planAllocation(ctx context.Context, r *QuantizeReport, m *onnx.Model, sites []rewrite.Site, output string) error {
 	dir, err := tempDir("cosetq-plan-")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	output := filepath.Join(dir, filepath.Base(m.Path()))
+	output = filepath.Join(dir, filepath.Base(output))
 	j, err := o.openJournal(m, nil, output)
 	if err != nil {
 		return err

@@ -9,7 +9,7 @@ import (
 
 // bytes is what the code of a weight takes: alone, or where the size of the file counts, with what fills up its pages.
 func (a *allocator) bytes(w numbered, codec *lattice.Codec) int64 {
-	m := a.o.placeholder(w, codec).matrix
+	m := a.places.of(w, codec).matrix
 	if a.o.TargetBits != 0 {
 		return m.Bytes()
 	}
@@ -29,11 +29,7 @@ func (a *allocator) sizeOf(codecs []*lattice.Codec) (size, error) {
 		if a.options != nil && len(a.options[i]) == 0 {
 			continue
 		}
-		stand[i] = a.o.placeholder(w, codecs[i])
-		if a.h != nil && a.h.corrects(w.Weight) {
-			n, _ := w.Dims()
-			stand[i].Correction = make([]float32, n)
-		}
+		stand[i] = a.places.of(w, codecs[i])
 	}
 	return a.o.sizeWith(a.m.Path(), a.output, nil, stand)
 }
@@ -66,21 +62,33 @@ func (a *allocator) checkReach() error {
 		return nil
 	}
 	over, least, err := a.excess(a.uniform(a.candidates[0]))
-	switch {
-	case err != nil || over <= 0:
+	if err != nil || over <= 0 {
 		return err
-	case a.o.TargetBytes != 0:
-		return usage(fmt.Errorf("--target-size %s cannot be met: the model takes %s with %s throughout", Size(int64(a.o.TargetBytes)), Size(least.bytes), a.candidates[0]),
+	}
+	return a.outOfReach(least)
+}
+
+// outOfReach is the error of a target that is less than the least that the model can take.
+func (a *allocator) outOfReach(least size) error {
+	with := fmt.Sprintf("%s throughout", a.candidates[0])
+	if len(a.o.Layers) > 0 {
+		with = fmt.Sprintf("%s wherever --layer prescribes nothing", a.candidates[0])
+	}
+	if a.o.TargetBytes != 0 {
+		return usage(fmt.Errorf("--target-size %d cannot be met: with %s the model may take %d bytes", a.o.TargetBytes, with, least.bytes),
 			"ask for more; `cosetq inspect %s` shows what else is in the file", a.m.Path())
 	}
-	return usage(fmt.Errorf("--target-bpw %v cannot be met: with %s throughout it is %.3f bits per weight", a.o.TargetBits, a.candidates[0], least.bitsPerWeight()), "ask for more")
+	return usage(fmt.Errorf("--target-bpw %v cannot be met: with %s it is %.3f bits per weight", a.o.TargetBits, with, least.bitsPerWeight()), "ask for more")
 }
 
 // fit returns the best point of the frontier within the target of bits or bytes.
 func (a *allocator) fit() (int, error) {
-	over, _, err := a.excess(a.codecsAt(0))
+	over, least, err := a.excess(a.codecsAt(0))
 	if err != nil {
 		return 0, err
+	}
+	if over > 0 {
+		return 0, a.outOfReach(least)
 	}
 	// What the layers do not account for is about the same everywhere. Where it is not, the budget is cut until it fits.
 	budget := a.frontier.Point(0).Bytes - over

@@ -35,19 +35,19 @@ type BenchOptions struct {
 	Progress Progress // may be nil
 }
 
-// BenchRow is one model of [BenchReport]. Times are milliseconds of one run.
+// BenchRow is one model of [BenchReport]. Times are milliseconds of one run; under load they are in [LoadRow] instead.
 type BenchRow struct {
 	Name         string         `json:"name"`
 	Path         string         `json:"path,omitempty"` // empty for peers, which are made and removed
 	Bytes        int64          `json:"bytes"`          // on disk
-	Median       float64        `json:"median_ms"`
-	P95          float64        `json:"p95_ms"`
-	Min          float64        `json:"min_ms"`
-	P10          float64        `json:"p10_ms"`
-	P90          float64        `json:"p90_ms"`
-	Rounds       int            `json:"rounds"`
-	PerSecond    float64        `json:"items_per_second"`
-	Speed        float64        `json:"speedup_over_first"` // below 1 is slower
+	Median       float64        `json:"median_ms,omitempty"`
+	P95          float64        `json:"p95_ms,omitempty"`
+	Min          float64        `json:"min_ms,omitempty"`
+	P10          float64        `json:"p10_ms,omitempty"`
+	P90          float64        `json:"p90_ms,omitempty"`
+	Rounds       int            `json:"rounds,omitempty"`
+	PerSecond    float64        `json:"items_per_second,omitempty"`
+	Speed        float64        `json:"speedup_over_first,omitempty"` // below 1 is slower
 	LoadSeconds  float64        `json:"load_seconds"`
 	Memory       int64          `json:"memory_bytes"` // by which the process grew in loading and first running it; 0 where unknown
 	NativeLayers int            `json:"native_layers"`

@@ -121,10 +121,9 @@ func silence(rest, part *quant.Hessian) {
 	}
 }
 
-// correctedTags lists the activations that only layers with a bias read, each of a weight of its own: see [hessians.corrects].
-func correctedTags(sites []rewrite.Site) map[string]bool {
+// inputsOf counts the activations that each weight is multiplied by.
+func inputsOf(points []rewrite.Observation, sites []rewrite.Site) map[*rewrite.Weight]int {
 	inputs := map[*rewrite.Weight]int{}
-	points := rewrite.Observations(sites)
 	for _, p := range points {
 		seen := map[*rewrite.Weight]bool{}
 		for _, i := range p.Sites {
@@ -134,6 +133,13 @@ func correctedTags(sites []rewrite.Site) map[string]bool {
 			}
 		}
 	}
+	return inputs
+}
+
+// correctedTags lists the activations that only layers with a bias read, each of a weight of its own: see [hessians.corrects].
+func correctedTags(sites []rewrite.Site) map[string]bool {
+	points := rewrite.Observations(sites)
+	inputs := inputsOf(points, sites)
 	tags := map[string]bool{}
 	for _, p := range points {
 		tags[p.Tag] = true

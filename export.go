@@ -22,7 +22,7 @@ type ExportOptions struct {
 	Output    string // file to write; "" is the input's name ending in .FORMAT.onnx
 	Overwrite bool   // replace the output if it exists
 
-	Format rewrite.Format       // "" is FP32
+	Format rewrite.Format       // "" is FP32, which is FP16 where the model computes in float16
 	NBits  rewrite.NBitsOptions // of MatMulNBits
 	Sites  rewrite.Options      // which weights of a float model become MatMulNBits
 }
@@ -57,16 +57,24 @@ func Export(ctx context.Context, input string, o ExportOptions) (*ExportReport, 
 		return nil, err
 	}
 	defer m.Close()
-	output, err := OutputPath(o.Output, Reads{Models: []string{input}}, "."+string(o.Format)+".onnx", o.Overwrite, dataEnding)
-	if err != nil {
-		return nil, err
-	}
 	if err := checkModel(m); err != nil {
 		return nil, err
 	}
 	linears, err := rewrite.ReadLinears(m)
 	if err != nil {
 		return nil, fail(BadModel, err, "the file is damaged or was written by a newer version")
+	}
+	if len(linears) > 0 && (o.Sites.Embedding || len(o.Sites.Include)+len(o.Sites.Exclude) > 0) {
+		return nil, usage(fmt.Errorf("--include, --exclude and --embedding are for float models, and of %s, which is quantized, every weight becomes plain", input), "leave them out")
+	}
+	r := &ExportReport{Schema: "cosetq/v1/export", Input: input}
+	if o.Format == rewrite.FP32 && len(linears) > 0 && !slices.ContainsFunc(linears, func(l *rewrite.Linear) bool { return l.DType != onnx.Float16 }) {
+		o.Format = rewrite.FP16
+		r.Notes = append(r.Notes, "the model computes in float16, and its plain weights are float16 too")
+	}
+	output, err := OutputPath(o.Output, Reads{Models: []string{input}}, "."+string(o.Format)+".onnx", o.Overwrite, dataEnding)
+	if err != nil {
+		return nil, err
 	}
 	var done *rewrite.ExportResult
 	switch {
@@ -85,7 +93,7 @@ func Export(ctx context.Context, input string, o ExportOptions) (*ExportReport, 
 	if err != nil {
 		return nil, err
 	}
-	r := &ExportReport{Schema: "cosetq/v1/export", Input: input, Format: string(o.Format), Nodes: done.Nodes}
+	r.Format, r.Nodes = string(o.Format), done.Nodes
 	for _, name := range done.Kept {
 		r.Notes = append(r.Notes, fmt.Sprintf("weight %q stays float32: its numbers are too large or too small for float16", name))
 	}

@@ -96,7 +96,7 @@ func quantize(ctx context.Context, input string, o QuantizeOptions, dryRun bool)
 			return nil, err
 		}
 		if o.allocates() {
-			err = o.planAllocation(ctx, r, m, sites)
+			err = o.planAllocation(ctx, r, m, sites, output)
 		} else {
 			err = r.plan(&o, codec, codecs, sites, output)
 		}
@@ -175,10 +175,13 @@ func (r *QuantizeReport) assemble(ctx context.Context, o *QuantizeOptions, m *on
 	if err := o.noteRecipe(m, codec); err != nil {
 		return err
 	}
+	options := saveOptions()
+	if err := o.checkSize(m, output, options); err != nil {
+		return err
+	}
 	if err := withdraw(j); err != nil {
 		return err
 	}
-	options := saveOptions()
 	options.Overwrite, options.Context, options.TempDir = o.Overwrite, ctx, j.Dir()
 	options.BeforePlace = func(files []onnx.SavedFile) error {
 		var recorded []journal.File
@@ -203,6 +206,18 @@ func (r *QuantizeReport) assemble(ctx context.Context, o *QuantizeOptions, m *on
 	}
 	r.Files = append(r.Files, file)
 	return nil
+}
+
+// checkSize makes sure of a target of bytes, which what was planned keeps unless sizes were foretold wrongly.
+func (o *QuantizeOptions) checkSize(m *onnx.Model, output string, options onnx.SaveOptions) error {
+	if o.TargetBytes == 0 {
+		return nil
+	}
+	bytes, err := m.SavedBytes(output, options)
+	if over := bytes - int64(o.TargetBytes); err == nil && over > 0 {
+		return usage(fmt.Errorf("--target-size %d is missed by %d bytes: the model takes %d", o.TargetBytes, over, bytes), "ask for %d", int64(o.TargetBytes)-over)
+	}
+	return err
 }
 
 // noteRecipe writes the effective recipe into the model.

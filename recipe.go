@@ -126,6 +126,10 @@ func (o *QuantizeOptions) parseRecipe(text []byte, given []string) error {
 			f.value.SetZero()
 		}
 	}
+	// Beside statistics, data only serves to measure for a target: it goes with a target that is ruled out.
+	if read.allocates() && !o.allocates() && o.Statistics != "" && !slices.Contains(given, "data") {
+		o.Data = ""
+	}
 	return nil
 }
 

@@ -4,7 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"slices"
+	"strconv"
 
+	"github.com/cosetq/cosetq/cudaops"
 	"github.com/cosetq/cosetq/eval"
 	"github.com/cosetq/cosetq/ort"
 	"github.com/cosetq/cosetq/tensor"
@@ -20,6 +24,9 @@ type Loaded struct {
 // Load loads the model at path into ONNX Runtime. A model that cannot be read is a [BadModel], whatever ONNX Runtime says of it.
 func Load(path string, o ort.SessionOptions) (*Loaded, error) {
 	if err := checkThreads(o.Threads); err != nil {
+		return nil, err
+	}
+	if err := checkAccuracy(o); err != nil {
 		return nil, err
 	}
 	inputs, outputs, err := signature(path)
@@ -48,6 +55,16 @@ func checkThreads(n int) error {
 		return usage(fmt.Errorf("--threads %d is not between 0 and %d", n, maxThreads), "0 takes all cores")
 	}
 	return nil
+}
+
+// checkAccuracy refuses a wrong environment variable of our kernels, for which ONNX Runtime would blame the model.
+func checkAccuracy(o ort.SessionOptions) error {
+	value := os.Getenv(cudaops.EnvAccuracy)
+	if o.OpsLibrary == "" && o.Provider == "" || slices.Contains([]string{"", strconv.Itoa(cudaops.AccuracyDefault), strconv.Itoa(cudaops.AccuracyAccurate), strconv.Itoa(cudaops.AccuracyFast)}, value) {
+		return nil
+	}
+	return usage(fmt.Errorf("environment variable %s is %q, want %d (default), %d (accurate) or %d (fast)", cudaops.EnvAccuracy, value,
+		cudaops.AccuracyDefault, cudaops.AccuracyAccurate, cudaops.AccuracyFast), "set one of those, or unset it")
 }
 
 // withoutSpinning configures a session whose threads sleep while they wait. That is best where this program or another session

@@ -102,6 +102,10 @@ func (m *Model) run(ctx context.Context) (time.Duration, error) {
 
 func summarize(name string, d []time.Duration) Timing {
 	slices.Sort(d)
-	at := func(percent int) time.Duration { return d[(len(d)-1)*percent/100] }
-	return Timing{Name: name, Rounds: len(d), Min: d[0], P10: at(10), Median: at(50), P90: at(90), P95: at(95)}
+	return Timing{Name: name, Rounds: len(d), Min: d[0], P10: quantile(d, 10), Median: quantile(d, 50), P90: quantile(d, 90), P95: quantile(d, 95)}
+}
+
+// quantile is the smallest of the sorted times that at least so many percent of them do not exceed: of few, a high one is the largest.
+func quantile(sorted []time.Duration, percent int) time.Duration {
+	return sorted[(len(sorted)*percent+99)/100-1]
 }

@@ -53,6 +53,26 @@ func TestRunInterleavesAndOrders(t *testing.T) {
 	}
 }
 
+// napper takes 1 ms more with every run.
+type napper struct{ runs int }
+
+func (n *napper) Run(context.Context, map[string]*tensor.Tensor) (map[string]*tensor.Tensor, error) {
+	n.runs++
+	time.Sleep(time.Duration(n.runs) * time.Millisecond)
+	return nil, nil
+}
+
+// Of few runs the high quantiles are the slowest one, not the one in the middle.
+func TestQuantilesOfFewRuns(t *testing.T) {
+	timings, err := bench.Run(context.Background(), []bench.Model{{Name: "m", Runner: &napper{}}}, bench.Options{Warmup: 1, Rounds: 3})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m := timings[0]; m.P10 != m.Min || m.Median < 3*time.Millisecond || m.P90 < 4*time.Millisecond || m.P95 != m.P90 {
+		t.Errorf("%+v of runs that took at least 2, 3 and 4 ms", m)
+	}
+}
+
 func TestRunPausesBeforeAnotherModel(t *testing.T) {
 	var order []time.Duration
 	model := func(takes time.Duration) bench.Model {

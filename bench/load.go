@@ -82,8 +82,7 @@ func RunLoad(ctx context.Context, m Model, o LoadOptions) (*Load, error) {
 		times = append(times, callers[i].kept...)
 	}
 	slices.Sort(times)
-	at := func(percent int) time.Duration { return times[(len(times)-1)*percent/100] }
-	l.Median, l.P95, l.P99 = at(50), at(95), at(99)
+	l.Median, l.P95, l.P99 = quantile(times, 50), quantile(times, 95), quantile(times, 99)
 	return l, nil
 }
 

@@ -62,6 +62,9 @@ func openImages(r *Recipe, inputs []tensor.Spec, o Options) (Reader, error) {
 	return x, nil
 }
 
+// byteOrderMark begins text files that spreadsheets and editors on Windows write.
+const byteOrderMark = "\ufeff"
+
 // readLabelCSV reads lines of file,label under a header that says so. Every file must exist, so that a run of hours does
 // not end at the last one.
 func (r *Recipe) readLabelCSV() (files []string, labels []int, err error) {
@@ -70,7 +73,11 @@ func (r *Recipe) readLabelCSV() (files []string, labels []int, err error) {
 		return nil, nil, r.fail("labels", "%w", err)
 	}
 	defer f.Close()
-	rows := csv.NewReader(bufio.NewReader(f))
+	text := bufio.NewReader(f)
+	if start, _ := text.Peek(len(byteOrderMark)); string(start) == byteOrderMark {
+		_, _ = text.Discard(len(byteOrderMark)) // it is in the buffer
+	}
+	rows := csv.NewReader(text)
 	rows.FieldsPerRecord = 2
 	rows.ReuseRecord = true
 	for line := 1; ; line++ {

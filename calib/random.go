@@ -12,7 +12,7 @@ import (
 
 // What random data uses where a model leaves a size open, and the bound of random ids.
 const (
-	RandomBatch    = 1   // a dynamic first dimension, and dimensions named after a batch
+	RandomBatch    = 1   // a dynamic first dimension, others of its name, and dimensions named after a batch
 	RandomChannels = 3   // dimensions named after channels
 	RandomPixels   = 224 // dimensions named height or width
 	RandomSize     = 16  // other dynamic dimensions; 0 for those that count the tokens of a key-value cache
@@ -114,7 +114,7 @@ func (r *randomReader) size(i int, d tensor.Dim) int64 {
 		return n
 	case strings.HasPrefix(name, "past") && !strings.Contains(name, "+"): // past + sequence is the length of a mask
 		return 0
-	case i == 0, strings.Contains(name, "batch"):
+	case i == 0, r.leads(d.Name), strings.Contains(name, "batch"):
 		return RandomBatch
 	case strings.Contains(name, "channel"):
 		return RandomChannels
@@ -122,6 +122,11 @@ func (r *randomReader) size(i int, d tensor.Dim) int64 {
 		return RandomPixels
 	}
 	return RandomSize
+}
+
+// leads tells whether the first dimension of an input has this name: one name is one size, wherever it stands.
+func (r *randomReader) leads(name string) bool {
+	return name != "" && slices.ContainsFunc(r.inputs, func(in tensor.Spec) bool { return len(in.Shape) > 0 && in.Shape[0].Name == name })
 }
 
 func (r *randomReader) Len() int     { return r.count }

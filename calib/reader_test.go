@@ -172,6 +172,13 @@ func TestImages(t *testing.T) {
 	if want := []float64{201, 202, 205, 206, 100, 100, 100, 100, 10, 20, 50, 60}; s.Label != 3 || !slices.Equal(v, want) {
 		t.Errorf("label %d, %v, want %v", s.Label, v, want)
 	}
+	// A byte order mark is no part of the text.
+	const mark = "\ufeff"
+	dir = folder(t, map[string]string{"a.png": b.String(), "l.csv": mark + "file,label\na.png,3\n"})
+	r = mustOpen(t, dir, mark+"kind: images\ndir: .\nlabels: l.csv\nresize: {crop: 2}", calib.Options{}, input("x", tensor.Float32, -1, 3, 2, 2))
+	if _, _, s := values(t, r, 0, "x"); s.Label != 3 {
+		t.Errorf("label %d", s.Label)
+	}
 	if _, err := open(t, dir, "kind: images\ndir: .\nresize: {crop: 3}", calib.Options{}, input("x", tensor.Float32, -1, 3, 2, 2)); err == nil {
 		t.Error("a crop that the model does not take was accepted")
 	}
@@ -193,8 +200,21 @@ func TestBytesWindowsSpreadEvenly(t *testing.T) {
 	if p, _, _ := values(t, r, 0, "position_ids"); !slices.Equal(p, []float64{0, 1, 2, 3}) {
 		t.Errorf("positions %v", p)
 	}
-	if all := mustOpen(t, dir, "kind: bytes\nfile: t.txt\nseq: 4", calib.Options{}, ids); all.Len() != 6 {
-		t.Errorf("%d windows without a limit, want ⌊25/4⌋", all.Len())
+	// Without a limit, or one near the number that fits, windows follow each other and end where the data does.
+	for _, c := range []struct{ seq, limit, count int }{{4, 0, 6}, {4, 5, 5}, {1, 0, 25}, {8, 0, 3}} {
+		all := mustOpen(t, dir, fmt.Sprintf("kind: bytes\nfile: t.txt\nseq: %d", c.seq), calib.Options{Limit: c.limit}, ids)
+		var read []float64
+		for i := range all.Len() {
+			v, _, _ := values(t, all, i, "input_ids")
+			read = append(read, v...)
+		}
+		want := make([]float64, c.count*c.seq)
+		for i := range want {
+			want[i] = float64('a' + i)
+		}
+		if !slices.Equal(read, want) {
+			t.Errorf("windows of %d, at most %d: %v, want %v", c.seq, c.limit, read, want)
+		}
 	}
 }
 
@@ -341,6 +361,17 @@ func TestRandom(t *testing.T) {
 		}
 		if s, err := r.Sample(0); err != nil || !slices.Equal(s.Inputs["pixel_values"].Shape, want) {
 			t.Errorf("%s: a picture of %v, want %v: %v", spelling, s.Inputs["pixel_values"].Shape, want, err)
+		}
+	}
+	// A name is one size, although a first dimension of that name is a batch and others are not.
+	state := tensor.Spec{Name: "h", Type: tensor.Float32, Ranked: true, Shape: []tensor.Dim{{Size: 2}, {Size: -1, Name: "N"}, {Size: 4}}}
+	for spelling, want := range map[string]int64{"random:1": 1, "random:1,N=5": 5} {
+		r, err := calib.Open(spelling, []tensor.Spec{state, {Name: "x", Type: tensor.Float32, Ranked: true, Shape: []tensor.Dim{{Size: -1, Name: "N"}, {Size: 3}}}}, calib.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s, err := r.Sample(0); err != nil || s.Inputs["h"].Shape[1] != want || s.Inputs["x"].Shape[0] != want {
+			t.Errorf("%s: N is %v and %v, want %d: %v", spelling, s.Inputs["h"].Shape, s.Inputs["x"].Shape, want, err)
 		}
 	}
 	for _, bad := range []string{"random:0", "random:x", "random:2,sequence", "random:2,sequenze=5"} {

@@ -146,18 +146,21 @@ func (r *Recipe) checkKeys(keys []strictyaml.Key) error {
 	if !ok {
 		return r.fail("kind", "%q is not known%s", r.Kind, didYouMean(r.Kind, kinds()))
 	}
-	known := []string{"kind", "input"}
+	known, missing := []string{"kind", "input"}, ""
 	for _, k := range table {
 		name, required := strings.CutSuffix(k, "*")
-		if required && r.lines[name] == 0 {
-			return r.fail(name, "is missing; kind %s needs it", r.Kind)
+		if required && r.lines[name] == 0 && missing == "" {
+			missing = name
 		}
 		known = append(known, name)
 	}
-	for _, k := range keys {
+	for _, k := range keys { // first, since what is missing may be what is misspelt
 		if !slices.Contains(known, k.Name) {
 			return r.fail(k.Name, "is not a key of kind %s%s", r.Kind, didYouMean(k.Name, known))
 		}
+	}
+	if missing != "" {
+		return r.fail(missing, "is missing; kind %s needs it", r.Kind)
 	}
 	return nil
 }

@@ -30,6 +30,7 @@ func TestRecipeErrorsSayWhatWhereAndWhatToDo(t *testing.T) {
 		{"- a\n- b", "is not a mapping", "a list"},
 		{"a: [", "is not valid YAML", "broken"},
 		{"kind: byte\nfile: x", `did you mean "bytes"`, "kind misspelt"},
+		{"kind: idx\nimage: x", `r.yaml:2: image: is not a key of kind idx (did you mean "images"?)`, "a required key misspelt"},
 		{"kind: bytes\nfile: x\nseqq: 3", `r.yaml:3: seqq: is not a key of kind bytes (did you mean "seq"?)`, "key misspelt"},
 		{"kind: bytes\nfile: x\npixel: {scale: 1}", "pixel: is not a key of kind bytes", "key of another kind"},
 		{"kind: idx\nimages: x\npixel: {scale: 1, transposed: true}", `did you mean "pixel.transpose"`, "nested key misspelt"},

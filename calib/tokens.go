@@ -10,8 +10,8 @@ import (
 )
 
 // tokenReader cuts windows of seq tokens out of one long row of token ids. Window w of n starts at
-// w × ⌊(length − seq − 1) / n⌋; every token's target is the one after it, so a window reads seq + 1 tokens.
-// Without a limit, n is the number of windows that fit without overlap.
+// w × max(seq, ⌊(length − seq − 1) / n⌋), so that none overlap; every token's target is the one after it, so a window reads
+// seq + 1 tokens. Without a limit, n is the number of windows that fit, one right after the other.
 //
 // For kind bytes the ids are the bytes of the file. For kind tokens they are the elements of a one-dimensional integer
 // array in a .npy or .npz file, or of any other file read as little-endian integers of the recipe's dtype.
@@ -117,9 +117,8 @@ func (t *tokenReader) prepare(o Options) error {
 	if length < t.seq+1 {
 		return r.fail("file", "%s holds %d tokens, fewer than one window of %d and the token after it", r.File, length, t.seq)
 	}
-	windows := max((length-1)/t.seq, 1)
-	t.count = limited(windows, o)
-	t.stride = (length - t.seq - 1) / int64(t.count)
+	t.count = limited((length-1)/t.seq, o)
+	t.stride = max(t.seq, (length-t.seq-1)/int64(t.count))
 	return nil
 }
 

@@ -24,7 +24,7 @@ type MemoryError struct {
 
 func (e *MemoryError) Error() string {
 	const mb = 1e6
-	return fmt.Sprintf("the training needs %.1f MB (%.1f for weights, gradients and moments, %.1f for activations, computed again in %d blocks), and may take %.1f",
+	return fmt.Sprintf("the training needs %.1f MB (%.1f for weights, gradients and moments, %.1f for activations, computed again in %d blocks), and may take %g",
 		float64(e.Need.Total())/mb, float64(e.Need.Weights)/mb, float64(e.Need.Activations)/mb, e.Need.Recomputed, float64(e.Have)/mb)
 }
 

@@ -17,6 +17,8 @@ const (
 	MaxGains = 16
 	// MaxGain is the largest gain.
 	MaxGain = 127
+	// maxLeader is the largest coordinate of a leader: codebooks hold them in int8.
+	maxLeader = 127
 	// maxRadixProduct bounds q_0·q_1·…; it keeps every point of a code, and every intermediate of the encoder, in 15 bits.
 	maxRadixProduct = 1 << 12
 )
@@ -44,7 +46,8 @@ type Codec struct {
 
 // NewCodec returns the codec of a lattice, radices (finest level first) and gains (ascending; none means a single gain
 // 1). It fails when the lattice dimension does not divide GroupSize, a table of leaders would exceed MaxClasses, the
-// radices multiply to more than 4096, or the gains are not distinct, ascending and in 1 … MaxGain.
+// radices multiply to more than 4096, a leader has a coordinate beyond int8, or the gains are not distinct, ascending and
+// in 1 … MaxGain.
 func NewCodec(l Lattice, radices, gains []int) (*Codec, error) {
 	if !l.Valid() || GroupSize%l.Dim() != 0 {
 		return nil, fmt.Errorf("lattice: codec lattice %v does not tile a group of %d weights: want z1, z2, z4, z8, d4 or e8",
@@ -80,6 +83,9 @@ func NewCodec(l Lattice, radices, gains []int) (*Codec, error) {
 		c.leaders = append(c.leaders, t)
 		c.weights = append(c.weights, int32(product))
 		one, two := t.maxAbs()
+		if one > maxLeader {
+			return nil, fmt.Errorf("lattice: codec radix %d of %v is too large: its leaders reach %d, and codebooks hold %d at most; split it over levels", q, l, one, maxLeader)
+		}
 		c.reach.one += float32(product) * float32(one)
 		c.reach.two += float32(product) * float32(two)
 		product *= q

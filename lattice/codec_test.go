@@ -13,7 +13,7 @@ import (
 
 func TestParseCodec(t *testing.T) {
 	for _, s := range []string{
-		"d4:4,4:g3,4,5,7", "d4:4,4", "e8:2,2", "z1:16", "z8:2:g1,2", "d4:2,4:g2,3,4,6", "e8:3,3:g1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,127",
+		"d4:4,4:g3,4,5,7", "d4:4,4", "e8:2,2", "z1:16", "z1:255", "z8:2:g1,2", "d4:2,4:g2,3,4,6", "e8:3,3:g1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,127",
 	} {
 		c, err := ParseCodec(s)
 		if err != nil {
@@ -45,6 +45,8 @@ func TestParseCodecErrors(t *testing.T) {
 		"d4:17":                "too large",
 		"e8:5":                 "too large",
 		"d4:16,16,16,16":       "multiply to more",
+		"z1:256":               "its leaders reach 128",
+		"z2:2,256":             "its leaders reach 128",
 		"z1:2,2,2,2,2,2,2,2,2": "9 radices",
 		"d4:4:3,4":             "do not begin with g",
 		"d4:4:g":               `"" is not a number`,

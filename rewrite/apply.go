@@ -47,7 +47,7 @@ type Replacement struct {
 type Result struct {
 	Nodes    int   // nodes replaced
 	Matrices int   // different weights coded
-	Weights  int64 // numbers in them, N·K summed
+	Weights  int64 // numbers that are coded now, N·K summed: in these matrices, and in those that the model had before
 	Bytes    int64 // what they take, the codebooks and what stands in several graphs included, in files saved with ExternalThreshold
 	Removed  []string
 }
@@ -63,7 +63,8 @@ func Apply(m *onnx.Model, replacements []Replacement, version string) (*Result, 
 	if len(replacements) == 0 {
 		return nil, fmt.Errorf("rewrite: %w: no replacements are given", ErrNothing)
 	}
-	if err := Supports(m); err != nil {
+	before, err := supported(m)
+	if err != nil {
 		return nil, err
 	}
 	opset, _ := m.Opset("")
@@ -77,6 +78,7 @@ func Apply(m *onnx.Model, replacements []Replacement, version string) (*Result, 
 	written := needed.write(opset)
 
 	e := newEditor(m, opset)
+	e.result.count(before)
 	for i := range replacements {
 		if err := e.prepare(&replacements[i].Site, replacements[i].Correction); err != nil {
 			return nil, err
@@ -116,20 +118,45 @@ var ErrNothing = errors.New("nothing to do")
 // ErrOpset is the error of a model whose operators are of a version that the decoder is not written for.
 var ErrOpset = fmt.Errorf("the decoder is written for opset %d to %d", MinOpset, MaxOpset)
 
+// count adds what was coded before.
+func (r *Result) count(linears []*Linear) {
+	weights, shared := map[string]bool{}, map[*onnx.Value]bool{}
+	for _, l := range linears {
+		if !weights[l.key] {
+			weights[l.key] = true
+			r.Weights += int64(l.Matrix.N) * int64(l.Matrix.K)
+			r.Bytes += l.Matrix.Bytes()
+		}
+		if book := l.stored[codebookInput]; !shared[book] {
+			shared[book] = true
+			r.Bytes += int64(len(quant.LayoutOf(l.Matrix.Codec).Codebook))
+		}
+		if signs := l.stored[signsInput]; signs != nil && l.Matrix.Rotation == nil && !shared[signs] {
+			shared[signs] = true
+			r.Bytes += int64(l.Matrix.K+7) / 8
+		}
+	}
+}
+
 // Supports returns an error when [Apply] cannot rewrite m, whatever is replaced.
 func Supports(m *onnx.Model) error {
+	_, err := supported(m)
+	return err
+}
+
+// supported is Supports, and returns what is coded already.
+func supported(m *onnx.Model) ([]*Linear, error) {
 	opset, ok := m.Opset("")
 	if !ok {
-		return errors.New("rewrite: the model imports no opset of the default domain; it is damaged or needs none of its operators")
+		return nil, errors.New("rewrite: the model imports no opset of the default domain; it is damaged or needs none of its operators")
 	}
 	if opset < MinOpset || opset > MaxOpset {
-		return fmt.Errorf("rewrite: the model uses opset %d: %w", opset, ErrOpset)
+		return nil, fmt.Errorf("rewrite: the model uses opset %d: %w", opset, ErrOpset)
 	}
 	if v, ok := m.Opset(cudaops.Domain); ok && v != cudaops.OpVersion {
-		return fmt.Errorf("rewrite: the model imports version %d of %s; this program writes version %d", v, cudaops.Domain, cudaops.OpVersion)
+		return nil, fmt.Errorf("rewrite: the model imports version %d of %s; this program writes version %d", v, cudaops.Domain, cudaops.OpVersion)
 	}
-	_, err := ReadLinears(m) // their functions are written anew
-	return err
+	return ReadLinears(m) // their functions are written anew
 }
 
 // check makes sure that a replacement can be done, before anything is changed.

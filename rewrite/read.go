@@ -29,10 +29,11 @@ type Linear struct {
 // maxInputs is the number of inputs of a node with a rotation.
 const maxInputs = cudaops.PlainInputs + 1
 
-// biasInput and signsInput are the last inputs of the node.
+// Inputs of the node.
 const (
-	biasInput  = 6
-	signsInput = 7
+	codebookInput = 4
+	biasInput     = 6
+	signsInput    = 7
 )
 
 // maxSide bounds K and N: the function body counts rows and columns in float32.
@@ -222,7 +223,7 @@ func (r *linearReader) readInputs() error {
 		return err
 	}
 	entries := int64(len(r.layout.Codebook) / r.layout.Dim)
-	book, _, err := r.input(4, onnx.Int8, entries, int64(r.layout.Dim))
+	book, _, err := r.input(codebookInput, onnx.Int8, entries, int64(r.layout.Dim))
 	if err != nil {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/cosetq/cosetq/onnx"
@@ -157,4 +158,40 @@ func FuzzModel(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestApplyCountsWhatWasCoded makes a model in two steps: all that is stored for weights counts, not only that of the last step.
+func TestApplyCountsWhatWasCoded(t *testing.T) {
+	rng := rand.New(rand.NewPCG(60, 61))
+	first, w := onGrid(t, rng, "d4:4,4:g3,4,5,6", 48, 100)
+	m, _ := chainModel(17, onnx.Float, w, rows{40, 48, normal(rng, 1920)})
+	before, err := rewrite.Apply(m, []rewrite.Replacement{{Site: find(t, m)[0], Matrix: first}}, "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m = reopen(t, m)
+	site := find(t, m)[1]
+	second, err := quant.Quantize(t.Context(), site.Weight, quant.Options{Codec: parseCodec(t, "d4:4:g3,4,5,7"), Rotation: quant.NewRotation(48, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := rewrite.Apply(m, []rewrite.Replacement{{Site: site, Matrix: second.Matrix}}, "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	stored := int64(2) // the exponents
+	for _, i := range m.Graph.Initializers {
+		for _, kind := range []string{".codes", ".scales", ".index", ".gains", ".signs", "codebook", "no_rotation"} {
+			if strings.Contains(i.Name, kind) {
+				size, err := i.ByteSize()
+				if err != nil {
+					t.Fatal(err)
+				}
+				stored += size
+			}
+		}
+	}
+	if r.Nodes != 1 || r.Weights != 48*100+40*48 || r.Bytes != stored || r.Bytes <= before.Bytes {
+		t.Errorf("%+v, want %d bytes of %d weights", r, stored, 48*100+40*48)
+	}
 }

@@ -53,13 +53,31 @@ func (b *body) bits(out, bytes string) string {
 	return b.cast(out, b.mod(out+"_int", b.binary("Div", out+"_shifted", bytes, "bit_values"), "two_int"), onnx.Float)
 }
 
+// noRotation begins the names of the signs of weights without a rotation.
+const noRotation = "no_rotation"
+
+// Unturned bounds the bytes by which m would be larger if some of its coded weights needed no rotation: signs that those share would
+// stand in the place of theirs, and may have a longer name.
+func Unturned(m *onnx.Model) int64 {
+	var bytes int64
+	longest := len(noRotation + "_999")
+	for _, s := range m.Scopes() {
+		for _, n := range s.Nodes() {
+			if isCoded(n) && len(n.Inputs) == maxInputs {
+				bytes += 2 * int64(max(0, longest-len(n.Inputs[signsInput])))
+			}
+		}
+	}
+	return bytes
+}
+
 // rotationOf stores the rotation of m, none included, in g, and returns the name of its signs and its attributes.
 func (e *editor) rotationOf(r *quant.Rotation, k int64, g *onnx.Graph, base string) (signs string, attributes []*onnx.Attribute) {
 	block := int64(1)
 	if r == nil {
 		key := placed[int64]{k, g}
 		if e.unsigned[key] == "" {
-			e.unsigned[key] = e.addInitializer(g, "no_rotation", onnx.NewRawTensor("", onnx.Uint8, []int64{(k + 7) / 8}, make([]byte, (k+7)/8)))
+			e.unsigned[key] = e.addInitializer(g, noRotation, onnx.NewRawTensor("", onnx.Uint8, []int64{(k + 7) / 8}, make([]byte, (k+7)/8)))
 			e.result.Bytes += (k + 7) / 8
 		}
 		signs = e.unsigned[key]

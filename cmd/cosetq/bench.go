@@ -29,6 +29,9 @@ the same results and whether memory grew.`,
 		Example: `  cosetq bench model.onnx model.q.onnx --peer fp16 --peer matmulnbits --data random:1,batch=1,seq=256 --threads 2`,
 		Args:    cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, paths []string) error {
+			if err := notZero(cmd, "runs", "budget", "block"); err != nil {
+				return err
+			}
 			var err error
 			if o.Session, err = run.options(con); err != nil {
 				return err

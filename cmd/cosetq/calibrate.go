@@ -85,11 +85,11 @@ func printCalibrate(con *console, r *cosetq.CalibrateReport) {
 	for _, d := range r.Data {
 		samples += d.Samples
 		if d.Random {
-			con.logf("note: data was made up (%s)", d.Recipe)
+			con.warnf("note: data was made up (%s)", d.Recipe)
 		}
 	}
 	if r.BadRows > 0 {
-		con.logf("warning: %d rows of activations held NaN or infinity and were left out", r.BadRows)
+		con.warnf("warning: %d rows of activations held NaN or infinity and were left out", r.BadRows)
 	}
 	con.notes(r.Notes)
 	fmt.Fprintf(con.out, "%d samples   %d/%d weights covered   peak memory %s   %.1f s   -> %s (%s)\n",

@@ -109,7 +109,7 @@ const listed = 10
 
 func printCompare(con *console, r *cosetq.CompareReport, all bool) error {
 	if r.Random {
-		con.logf("note: the data was made up (random inputs)")
+		con.warnf("note: the data was made up (random inputs)")
 	}
 	layers := slices.Clone(r.Layers)
 	if !all && len(layers) > listed {

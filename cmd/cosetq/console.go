@@ -8,6 +8,7 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode"
 
 	"github.com/schollz/progressbar/v3"
 	"golang.org/x/term"
@@ -36,7 +37,8 @@ type output struct {
 }
 
 func (o *output) Write(b []byte) (int, error) {
-	n, err := o.w.Write(b)
+	n := len(b)
+	_, err := io.WriteString(o.w, visible(string(b), "\n\t"))
 	if err != nil && o.err == nil {
 		o.err = &cosetq.Error{Kind: cosetq.Resources, Err: fmt.Errorf("the command did its work, but its report is cut off: %w", err),
 			Hint: "see where its output goes"}
@@ -50,9 +52,14 @@ func (c *console) table() *tabwriter.Writer { return tabwriter.NewWriter(c.out, 
 // logf writes a line to err unless --quiet.
 func (c *console) logf(format string, args ...any) {
 	if !c.quiet {
-		c.clearProgress()
-		fmt.Fprintf(c.err, format+"\n", args...)
+		c.warnf(format, args...)
 	}
+}
+
+// warnf writes a line to err, whatever --quiet says: what must be known to trust the result.
+func (c *console) warnf(format string, args ...any) {
+	c.clearProgress()
+	fmt.Fprintln(c.err, visible(fmt.Sprintf(format, args...), "\n\t"))
 }
 
 // progress starts a bar of n steps on err when that is a terminal, and returns
@@ -83,10 +90,10 @@ func (c *console) follow() cosetq.Progress {
 	}
 }
 
-// notes logs what a command wants people to know beside its result.
+// notes writes what a command wants people to know beside its result.
 func (c *console) notes(list []string) {
 	for _, n := range list {
-		c.logf("note: %s", n)
+		c.warnf("note: %s", n)
 	}
 }
 
@@ -97,8 +104,27 @@ func (c *console) clearProgress() {
 	}
 }
 
+// visible replaces control characters, except those to keep, by their escapes, which JSON has too: names in a model are anybody's, and
+// must not tell a terminal what to do nor break a table.
+func visible(s, keep string) string {
+	hidden := func(r rune) bool { return unicode.IsControl(r) && !strings.ContainsRune(keep, r) }
+	if strings.IndexFunc(s, hidden) < 0 {
+		return s
+	}
+	var b strings.Builder
+	for _, r := range s {
+		if hidden(r) {
+			fmt.Fprintf(&b, `\u%04x`, r)
+		} else {
+			b.WriteRune(r)
+		}
+	}
+	return b.String()
+}
+
 // shorten cuts the middle out of a long name.
 func shorten(s string, n int) string {
+	s = visible(s, "")
 	if len(s) <= n {
 		return s
 	}

@@ -88,9 +88,9 @@ func (c *console) fail(err error) int {
 		_ = enc.Encode(map[string]any{"schema": "cosetq/v1/error", "exit_code": code,
 			"error": map[string]string{"code": codeNames[code], "message": err.Error(), "hint": hint}})
 	}
-	fmt.Fprintf(c.err, "error %s: %s\n", codeNames[code], err)
+	c.warnf("error %s: %s", codeNames[code], err)
 	if hint != "" {
-		fmt.Fprintf(c.err, "  hint: %s\n", hint)
+		c.warnf("  hint: %s", hint)
 	}
 	return code
 }

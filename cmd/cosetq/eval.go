@@ -59,7 +59,7 @@ agreement makes sense.`,
 
 func printEval(con *console, r *eval.Report) error {
 	if r.Random {
-		con.logf("note: the data was made up (random inputs)")
+		con.warnf("note: the data was made up (random inputs)")
 	}
 	t := con.table()
 	first := r.Models[0].Metrics

@@ -19,7 +19,7 @@ func newExport(con *console) *cobra.Command {
 		Use:   "export [MODEL] [-o OUTPUT --format FORMAT] [--ops-dir DIR]",
 		Short: "Turn a quantized model into plain ONNX, or write out the native library",
 		Long: `export writes a model that needs nothing of cosetq:
-  fp32         plain float32 weights
+  fp32         plain float32 weights; float16 where the model computes in float16
   fp16         plain float16 weights, computed in the model's own type
   matmulnbits  com.microsoft MatMulNBits, int4 in blocks; also straight from a float model
 
@@ -31,6 +31,14 @@ C, C#, Node, browsers and Go.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 && opsDir == "" {
 				return usage(errors.New("neither a model nor --ops-dir is given"), "usage: %s", cmd.UseLine())
+			}
+			for _, flag := range []string{"block", "accuracy-level"} {
+				if cmd.Flags().Changed(flag) && format != string(rewrite.MatMulNBits) {
+					return usage(fmt.Errorf("--%s is for --format %s, not %s", flag, rewrite.MatMulNBits, format), "leave it out, or choose that format")
+				}
+			}
+			if err := notZero(cmd, "block"); err != nil {
+				return err
 			}
 			r := &cosetq.ExportReport{Schema: "cosetq/v1/export"}
 			if len(args) == 1 {

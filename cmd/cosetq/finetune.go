@@ -27,6 +27,9 @@ Without QUANTIZED the float model is quantized first, as --bits or --codec say.`
   cosetq finetune model.onnx --bits 2 --data train.yaml --labels --steps 2000`,
 		Args: cobra.RangeArgs(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := notZero(cmd, "warm-up", "clip", "held-out", "every", "samples"); err != nil {
+				return err
+			}
 			quantized := ""
 			if len(args) == 2 {
 				quantized = args[1]
@@ -54,7 +57,7 @@ Without QUANTIZED the float model is quantized first, as --bits or --codec say.`
 				printFinetune(con, r)
 			}
 			if err == nil && r.Interrupted {
-				con.logf("interrupted: the best codes so far are written; --resume goes on from %s", r.Checkpoint)
+				con.warnf("interrupted: the best codes so far are written; --resume goes on from %s", r.Checkpoint)
 				err = &silentError{code: exitInterrupted}
 			}
 			return err

@@ -79,11 +79,11 @@ func printInspect(con *console, r *cosetq.InspectReport, layers bool) error {
 			reasons[n.Reason]++
 		}
 	}
-	fmt.Fprintf(con.out, "%s: %s, %d quantizable (%.1f %% of their %d constant weights)", operators(ops), counted(len(r.Nodes), "node"), count["candidate"], 100*r.Coverage, r.Weights)
+	fmt.Fprintf(con.out, "%s: %s, %d quantizable", operators(ops), counted(len(r.Nodes), "node"), count["candidate"])
 	if n := count["quantized"]; n > 0 {
 		fmt.Fprintf(con.out, ", %d quantized already", n)
 	}
-	fmt.Fprintln(con.out)
+	fmt.Fprintf(con.out, " (%.1f %% of their %d constant weights)\n", 100*r.Coverage, r.Weights)
 	printReasons(con, reasons)
 	printOthers(con, r.Others)
 	for _, e := range r.Estimates {
@@ -100,7 +100,7 @@ func printInspect(con *console, r *cosetq.InspectReport, layers bool) error {
 		t := con.table()
 		fmt.Fprintln(t, "node\top\tK×N\tdtype\tinitializer\tstatus")
 		for _, n := range r.Nodes {
-			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", n.Node, n.Op, shape(n.K, n.N), orDash(n.DType), orDash(n.Initializer), statusText(n.Status, n.Reason, n.Detail))
+			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", visible(n.Node, ""), visible(n.Op, ""), shape(n.K, n.N), orDash(n.DType), visible(orDash(n.Initializer), ""), statusText(n.Status, n.Reason, n.Detail))
 		}
 		return t.Flush()
 	}

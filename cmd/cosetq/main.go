@@ -84,7 +84,7 @@ to quantize or too little of it, 5 a quality gate failed, 6 runtime or device mi
 		SilenceUsage:  true,
 	}
 	root.PersistentFlags().BoolVar(&con.json, "json", false, "print exactly one JSON object on stdout")
-	root.PersistentFlags().BoolVarP(&con.quiet, "quiet", "q", false, "no progress on stderr")
+	root.PersistentFlags().BoolVarP(&con.quiet, "quiet", "q", false, "no progress on stderr, only what must be known to trust the result")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usage(flagError(cmd, err), "run `%s --help` for the flags", cmd.CommandPath())
 	})

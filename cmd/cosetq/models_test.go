@@ -26,6 +26,9 @@ var modelKinds = map[string]func(path string) error{
 	"tied":     func(path string) error { return save(path, tied(), onnx.SaveOptions{}) },
 	"mixed":    func(path string) error { return save(path, mixed(), onnx.SaveOptions{}) },
 	"conv":     func(path string) error { return save(path, conv(), onnx.SaveOptions{}) },
+	"half":     func(path string) error { return save(path, half(), onnx.SaveOptions{}) },
+	"states":   func(path string) error { return save(path, states(), onnx.SaveOptions{}) },
+	"escapes":  func(path string) error { return save(path, escapes(), onnx.SaveOptions{}) },
 	"nan":      func(path string) error { return save(path, withNaN(), onnx.SaveOptions{}) },
 	"all-nan":  func(path string) error { return save(path, allNaN(), onnx.SaveOptions{}) },
 	"small":    func(path string) error { return save(path, mlp(4, 3), onnx.SaveOptions{}) },
@@ -214,6 +217,38 @@ func mixed() *onnx.Model {
 		onnx.NewNode("Transpose", []string{"y2"}, []string{"t"}),
 		onnx.NewNode("MatMul", []string{"y2", "t"}, []string{"gram"}))
 	g.Outputs = []*onnx.ValueInfo{onnx.NewValueInfo("gram", onnx.Float, "batch", "batch")}
+	return m
+}
+
+// half is an mlp that computes in float16.
+func half() *onnx.Model {
+	m := mlp(96, 64, 32)
+	for i, t := range m.Graph.Initializers {
+		v, err := t.Float32s()
+		if err != nil {
+			panic(err) // mlp has just made it
+		}
+		m.Graph.Initializers[i] = onnx.NewFloat16Tensor(t.Name, t.Dims, v)
+	}
+	m.Graph.Inputs = []*onnx.ValueInfo{onnx.NewValueInfo("x", onnx.Float16, "batch", 96)}
+	m.Graph.Outputs = []*onnx.ValueInfo{onnx.NewValueInfo("y1", onnx.Float16, "batch", 32)}
+	return m
+}
+
+// states adds states, whose second dimension is the first one of the input, to what a layer makes of that.
+func states() *onnx.Model {
+	m := mlp(256, 128)
+	m.Graph.Inputs = []*onnx.ValueInfo{onnx.NewValueInfo("x", onnx.Float, "N", 256), onnx.NewValueInfo("h", onnx.Float, 2, "N", 128)}
+	m.Graph.Nodes = append(m.Graph.Nodes, onnx.NewNode("Add", []string{"y0", "h"}, []string{"sum"}))
+	m.Graph.Outputs = []*onnx.ValueInfo{onnx.NewValueInfo("sum", onnx.Float, 2, "N", 128)}
+	return m
+}
+
+// escapes has names that would tell a terminal what to do, and break a table.
+func escapes() *onnx.Model {
+	m := mlp(96, 64, 32)
+	m.Graph.Nodes[0].Name = "\x1b]0;pwned\x07esc"
+	m.Graph.Nodes[2].Name = "two\nlines\u009b"
 	return m
 }
 

@@ -3,6 +3,8 @@ package main
 import (
 	"fmt"
 	"strconv"
+
+	"github.com/spf13/cobra"
 )
 
 // positive is a flag that takes a positive number. Its default, zero, stands for a flag that is not given: who writes
@@ -18,5 +20,16 @@ func (p *positive) Set(text string) error {
 		return fmt.Errorf("%q is no positive number", text)
 	}
 	*p = positive(v)
+	return nil
+}
+
+// notZero refuses a zero for flags whose zero stands for their default: who writes --runs 0 would have 30.
+func notZero(cmd *cobra.Command, names ...string) error {
+	for _, name := range names {
+		f := cmd.Flags().Lookup(name)
+		if zero := f.Value.String(); f.Changed && (zero == "0" || zero == "0s") {
+			return usage(fmt.Errorf("--%s %s: it takes more than 0", name, zero), "leave it out for %s", f.DefValue)
+		}
+	}
 	return nil
 }

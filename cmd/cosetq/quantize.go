@@ -37,7 +37,8 @@ costs the outputs of the model, measured on --data. --dry-run prints the plan.
 
 The options that made the model are written beside it, as OUTPUT.recipe.yaml, and into
 its metadata. --recipe reads such a file, or one of your own; its keys are the flags, and
-flags given on the command line win. The same recipe gives the same bytes.
+flags given on the command line win. The same recipe gives the same bytes; under another
+name, the .onnx differs by the name of its .data file.
 
 What is done is kept in the folder OUTPUT.journal until the model is written: after a
 crash or Ctrl-C, --resume goes on from there and gives the same bytes. --shard i/n does
@@ -50,6 +51,9 @@ the model.`,
   cosetq quantize model.onnx -o shared/model.q.onnx --shard 0/4`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := notZero(cmd, "bits"); err != nil {
+				return err
+			}
 			given := changed(cmd)
 			if slices.ContainsFunc([]string{"target-bpw", "target-size", "max-drop"}, func(name string) bool { return slices.Contains(given, name) }) &&
 				!slices.Contains(given, "bits") {
@@ -243,7 +247,7 @@ func printQuantize(con *console, r *cosetq.QuantizeReport, layers bool) error {
 	}
 	fmt.Fprintf(con.out, "%s -> %s   %.3f bits per weight, everything counted", cosetq.Size(r.InputBytes), cosetq.Size(r.Bytes), r.BitsPerWeight)
 	if worst >= 0 {
-		fmt.Fprintf(con.out, "   worst SQNR %.1f dB (%s)", *r.Layers[worst].SQNR, r.Layers[worst].Node)
+		fmt.Fprintf(con.out, "   worst SQNR %.1f dB (%s)", *r.Layers[worst].SQNR, visible(r.Layers[worst].Node, ""))
 	}
 	fmt.Fprintln(con.out)
 	for _, file := range r.Files {

@@ -84,7 +84,7 @@ func (f *runFlags) options(con *console) (ort.SessionOptions, error) {
 	if f.ops == "auto" {
 		lib, err := cudaops.FindLibrary("")
 		if err != nil {
-			con.logf("warning: the native library is not there, quantized models run on the portable path: %v", err)
+			con.warnf("warning: the native library is not there, quantized models run on the portable path: %v", err)
 		}
 		o.OpsLibrary = lib
 	}

@@ -1,10 +1,13 @@
 package main
 
 import (
+	"os"
 	"path/filepath"
+	"strconv"
 	"testing"
 
 	"github.com/cosetq/cosetq/internal/testenv"
+	"github.com/cosetq/cosetq/models"
 )
 
 // On a real language model the target is met, and the loss is of the order that was predicted from layers one by one: errors of
@@ -66,5 +69,48 @@ func TestTargetBeatsTheLine(t *testing.T) {
 		if loss[2] >= line || bits[2] > 3 {
 			t.Errorf("%s: %.4f at %.3f bits, want less than %.4f", filepath.Base(c.model), loss[2], bits[2], line)
 		}
+	}
+}
+
+// A dry run foretells the size, to the byte unless weights turn out to need no rotation, and a target of bytes is never exceeded.
+func TestTargetSizeIsKept(t *testing.T) {
+	testenv.Ops(t)
+	dir := t.TempDir()
+	files, err := models.WriteQuickstart(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	statistics := filepath.Join(dir, "s.cqs")
+	mustRun(t, "calibrate", files.Model, "--data", files.Calib, "--samples", "16", "-o", statistics)
+	quantize := func(name string, options ...string) (planned, taken float64) {
+		t.Helper()
+		out := filepath.Join(dir, name+".onnx")
+		args := append([]string{"quantize", files.Model, "-o", out, "--calib", statistics, "--data", files.Calib, "--samples", "16"}, options...)
+		plan, _ := mustRun(t, append(args, "--dry-run")...)
+		mustRun(t, args...)
+		for _, file := range []string{out, out + ".data"} {
+			info, err := os.Stat(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			taken += float64(info.Size())
+		}
+		return number(t, plan, "bytes"), taken
+	}
+	for _, rotate := range []string{"none", "hadamard"} {
+		if planned, taken := quantize(rotate, "--target-bpw", "3", "--rotate", rotate); planned != taken {
+			t.Errorf("--rotate %s: the plan says %.0f bytes, the files take %.0f", rotate, planned, taken)
+		}
+	}
+	planned, _ := quantize("least", "--target-bpw", "2.4")
+	for _, target := range []float64{planned, 100000} {
+		name := strconv.Itoa(int(target))
+		if planned, taken := quantize(name, "--target-size", name); taken > target || planned > target || taken > planned {
+			t.Errorf("--target-size %s: the plan says %.0f bytes, the files take %.0f", name, planned, taken)
+		}
+	}
+	report, code, _ := program(t, "quantize", files.Model, "-o", filepath.Join(dir, "less.onnx"), "--calib", statistics, "--data", files.Calib, "--target-size", "86000")
+	if code != exitUsage {
+		t.Errorf("a target below the least: exit code %d: %v", code, report)
 	}
 }

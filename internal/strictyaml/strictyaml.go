@@ -3,6 +3,7 @@
 package strictyaml
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"reflect"
@@ -58,6 +59,7 @@ func Decode(text []byte, v any) (keys []Key, err error) {
 			keys, err = nil, &Error{Msg: fmt.Sprintf("is not valid YAML: %v", p)}
 		}
 	}()
+	text = bytes.TrimPrefix(text, []byte("\ufeff")) // as editors on Windows begin files
 	if len(text) > MaxBytes || !utf8.Valid(text) {
 		return nil, &Error{Msg: fmt.Sprintf("is no text, or larger than %d bytes, so it is not the YAML file meant", MaxBytes)}
 	}
@@ -111,7 +113,14 @@ func wrongType(err error) error {
 	}
 	var typ *yaml.TypeError
 	var node *yaml.UnexpectedNodeTypeError
+	var over *yaml.OverflowError
 	switch {
+	case errors.As(err, &over) && over.Token != nil:
+		want := "a smaller number"
+		if kind := over.DstType.Kind(); kind >= reflect.Uint && kind <= reflect.Uint64 && strings.HasPrefix(over.SrcNum, "-") {
+			want = "a number from 0"
+		}
+		return &Error{Line: over.Token.Position.Line, Msg: fmt.Sprintf("holds %s where %s belongs", over.SrcNum, want), Err: err}
 	case errors.As(err, &typ) && typ.Token != nil:
 		want := "text"
 		switch kind := typ.DstType.Kind(); {

@@ -10,6 +10,7 @@ type file struct {
 	Bits  int      `yaml:"bits"`
 	Name  string   `yaml:"name"`
 	List  []string `yaml:"list"`
+	Seed  uint8    `yaml:"seed"`
 	Inner struct {
 		On bool `yaml:"on"`
 	} `yaml:"inner"`
@@ -17,13 +18,15 @@ type file struct {
 
 func TestDecode(t *testing.T) {
 	var f file
-	keys, err := Decode([]byte("# options\nbits: 3\n\nname: d4:4,4\nlist: [a, b]\ninner: {on: true, odd: 1}\n"), &f)
+	keys, err := Decode([]byte("\ufeff# options\nbits: 3\n\nname: d4:4,4\nlist: [a, b]\ninner: {on: true, odd: 1}\n"), &f)
 	want := []Key{{"bits", 2}, {"name", 4}, {"list", 5}, {"inner", 6}, {"inner.on", 6}, {"inner.odd", 6}}
 	if err != nil || !slices.Equal(keys, want) || f.Bits != 3 || f.Name != "d4:4,4" || len(f.List) != 2 || !f.Inner.On {
 		t.Errorf("%v, %v, %+v", keys, err, f)
 	}
 	for text, want := range map[string]string{
 		"bits: many":          `line 1: holds "many" where a number belongs`,
+		"seed: -1":            `line 1: holds -1 where a number from 0 belongs`,
+		"seed: 300":           `line 1: holds 300 where a smaller number belongs`,
 		"list: {a: b}":        `line 1: holds "{" where a list, as [a, b], belongs`,
 		"inner: 3":            `line 1: holds "3" where a mapping, as {scale: 1}, belongs`,
 		"inner:\n  on: maybe": `line 2: holds "maybe" where true or false belongs`,
