@@ -61,13 +61,14 @@ setup-ort-versions: tools-present ## fetch the older ONNX Runtimes of the compat
 setup-python: tools-present ## make build/venv, in which the Python snippets are tested
 	@$(GO) run ./scripts/setup python
 
-setup-cuda: tools-present ## fetch NVIDIA's compiler into build/cuda; needs no GPU
+setup-cuda: tools-present ## fetch NVIDIA's compiler into build/cuda, unless there is one of CUDA 13 or later; needs no GPU
 	@$(GO) run ./scripts/setup cuda
+	@$(if $(ort_include),,$(GO) mod download github.com/yalue/onnxruntime_go) # it carries ONNX Runtime's headers
 
 cuda: setup-cuda ## build the library of GPU kernels and its tests
 	+@$(cuda) all
 
-bench-cuda: ## time the GPU kernels beside cuBLAS: docs/benchmarks.md's GPU table; needs a GPU and PyTorch
+bench-cuda: setup-cuda ## time the GPU kernels beside cuBLAS: docs/benchmarks.md's GPU table; needs a GPU and PyTorch
 	+@$(cuda) bench
 
 cuda-test: setup-cuda ## build the GPU kernels and what times them, and test them; skips the tests where there is no GPU
