@@ -26,6 +26,8 @@ MODELS ?=
 # What `make quality` measures: the folder of test models and data, and a Python with onnxruntime and onnx.
 QUALITY_DATA ?= ../shared/data
 PYTHON ?=
+# The GPU of this machine, as internal/testenv finds it; `make test GPU=` leaves it alone.
+GPU ?= $(wildcard /dev/nvidia[0-9]* /usr/lib/wsl/drivers/*/libcuda.so.1.1)
 # Passed on to every `go test`. Beside other stages a package may take longer than the ten minutes that Go allows.
 TESTFLAGS ?= -count=1 -timeout=20m
 
@@ -163,6 +165,12 @@ nocgo:
 unit:
 	+@$(stage) "provider on the host" $(native) provider
 	@$(stage) "go test" $(GO) test $(TESTFLAGS) -shuffle=on ./...
+
+# With a GPU the tests that need it wait for its library, and may not be skipped.
+ifneq ($(GPU),)
+unit: cuda-test
+unit: export COSETQ_REQUIRE := $(COSETQ_REQUIRE),cuda
+endif
 
 race:
 	@$(stage) "go test -race" env CGO_ENABLED=1 $(GO) test $(TESTFLAGS) -race -short $(RACE)
