@@ -110,6 +110,9 @@ func Ops(t testing.TB) string {
 // there for GPUs of all makers. The Makefile looks for the same.
 var gpuFiles = []string{"/dev/nvidia[0-9]*", "/usr/lib/wsl/drivers/*/libcuda.so.1.1"}
 
+// HasGPU tells whether a GPU is there.
+func HasGPU() bool { return hasGPU("") }
+
 func hasGPU(root string) bool {
 	return slices.ContainsFunc(gpuFiles, func(pattern string) bool {
 		found, err := filepath.Glob(root + pattern)
@@ -122,7 +125,7 @@ func hasGPU(root string) bool {
 func CUDA(t testing.TB) string {
 	t.Helper()
 	path := library(t, "cuda", EnvCUDA, "build/ops/libcosetq_cuda.so", "make cuda")
-	if !hasGPU("") {
+	if !HasGPU() {
 		missing(t, "cuda", "no GPU: there is no %s", strings.Join(gpuFiles, " or "))
 	}
 	return path
