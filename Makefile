@@ -87,7 +87,8 @@ build: setup ## build the native library and bin/cosetq
 quickstart: build ## build everything, then quantize and judge a small model
 	bin/cosetq quickstart --dir build/quickstart
 
-dist: build ## pack a release in build/dist: tool, native library, man pages, completion, licences
+# With the library for GPUs if that was ever built, and then as the sources are now.
+dist: build $(if $(wildcard build/ops/libcosetq_cuda.so),cuda) ## pack a release in build/dist: tool, native library, man pages, completion, licences
 	+@scripts/dist $(VERSION)
 
 reproducible: setup ## pack the release twice, in clones at different paths, and compare
