@@ -27,7 +27,7 @@ MODELS ?=
 QUALITY_DATA ?= ../shared/data
 PYTHON ?=
 # The GPU of this machine, as internal/testenv finds it; `make test GPU=` leaves it alone.
-GPU ?= $(wildcard /dev/nvidia[0-9]* /usr/lib/wsl/drivers/*/libcuda.so.1.1)
+GPU := $(wildcard /dev/nvidia[0-9]* /usr/lib/wsl/drivers/*/libcuda.so.1.1)
 # Passed on to every `go test`. Beside other stages a package may take longer than the ten minutes that Go allows.
 TESTFLAGS ?= -count=1 -timeout=20m
 
