@@ -26,6 +26,8 @@ MODELS ?=
 # What `make quality` measures: the folder of test models and data, and a Python with onnxruntime and onnx.
 QUALITY_DATA ?= ../shared/data
 PYTHON ?=
+# The GPU of this machine, as internal/testenv finds it; `make test GPU=` leaves it alone.
+GPU := $(wildcard /dev/nvidia[0-9]* /usr/lib/wsl/drivers/*/libcuda.so.1.1)
 # Passed on to every `go test`. Beside other stages a package may take longer than the ten minutes that Go allows.
 TESTFLAGS ?= -count=1 -timeout=20m
 
@@ -61,13 +63,14 @@ setup-ort-versions: tools-present ## fetch the older ONNX Runtimes of the compat
 setup-python: tools-present ## make build/venv, in which the Python snippets are tested
 	@$(GO) run ./scripts/setup python
 
-setup-cuda: tools-present ## fetch NVIDIA's compiler into build/cuda; needs no GPU
+setup-cuda: tools-present ## fetch NVIDIA's compiler into build/cuda, unless there is one of CUDA 13 or later; needs no GPU
 	@$(GO) run ./scripts/setup cuda
+	@$(if $(ort_include),,$(GO) mod download github.com/yalue/onnxruntime_go) # it carries ONNX Runtime's headers
 
 cuda: setup-cuda ## build the library of GPU kernels and its tests
 	+@$(cuda) all
 
-bench-cuda: ## time the GPU kernels beside cuBLAS: docs/benchmarks.md's GPU table; needs a GPU and PyTorch
+bench-cuda: setup-cuda ## time the GPU kernels beside cuBLAS: docs/benchmarks.md's GPU table; needs a GPU and PyTorch
 	+@$(cuda) bench
 
 cuda-test: setup-cuda ## build the GPU kernels and what times them, and test them; skips the tests where there is no GPU
@@ -84,7 +87,8 @@ build: setup ## build the native library and bin/cosetq
 quickstart: build ## build everything, then quantize and judge a small model
 	bin/cosetq quickstart --force --dir build/quickstart
 
-dist: build ## pack a release in build/dist: tool, native library, man pages, completion, licences
+# With the library for GPUs if that was ever built, and then as the sources are now.
+dist: build $(if $(wildcard build/ops/libcosetq_cuda.so),cuda) ## pack a release in build/dist: tool, native library, man pages, completion, licences
 	+@scripts/dist $(VERSION)
 
 reproducible: setup ## pack the release twice, in clones at different paths, and compare
@@ -162,6 +166,12 @@ nocgo:
 unit:
 	+@$(stage) "provider on the host" $(native) provider
 	@$(stage) "go test" $(GO) test $(TESTFLAGS) -shuffle=on ./...
+
+# With a GPU the tests that need it wait for its library, and may not be skipped.
+ifneq ($(GPU),)
+unit: cuda-test
+unit: export COSETQ_REQUIRE := $(COSETQ_REQUIRE),cuda
+endif
 
 race:
 	@$(stage) "go test -race" env CGO_ENABLED=1 $(GO) test $(TESTFLAGS) -race -short $(RACE)

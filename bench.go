@@ -81,6 +81,10 @@ func (o *BenchOptions) check() error {
 	case o.Budget < 0:
 		return usage(fmt.Errorf("--budget %v is negative", o.Budget), "20s are usual")
 	}
+	if o.Session.Provider != "" && slices.Contains(o.Peers, string(rewrite.MatMulNBits)) {
+		return usage(errors.New("--peer matmulnbits and --device cuda are both given: our provider has no MatMulNBits, so the peer's products would run on the CPU"),
+			"leave --device out to compare on the CPU, or compare with --peer fp16 on the GPU")
+	}
 	return checkThreads(o.Session.Threads)
 }
 

@@ -16,22 +16,19 @@ const CUDA = "cuda"
 // none. The results are the same on every device.
 func codingOn(device string, codec *lattice.Codec) (quant.Options, error) {
 	o := coding(codec)
-	switch device {
-	case "", "cpu":
-		return o, nil
-	case CUDA:
-		path, err := cudaops.FindCUDALibrary("")
-		if err != nil {
-			return o, fail(Unavailable, err, "leave the device out to code on the CPU")
-		}
-		e, err := ort.OpenCUDAEncoder(path, codec)
-		if err != nil {
-			return o, fail(Unavailable, err, "leave the device out to code on the CPU")
-		}
-		o.Encoder = e
+	if device != CUDA {
 		return o, nil
 	}
-	return o, usage(fmt.Errorf("device %q", device), "it is cpu or cuda")
+	path, err := cudaops.FindCUDALibrary("")
+	if err != nil {
+		return o, fail(Unavailable, err, "leave --device out to code on the CPU; `cosetq doctor` tells what the GPU needs")
+	}
+	e, err := ort.OpenCUDAEncoder(path, codec)
+	if err != nil {
+		return o, fail(Unavailable, err, "leave --device out to code on the CPU; `cosetq doctor` tells what the GPU needs")
+	}
+	o.Encoder = e
+	return o, nil
 }
 
 // NativeLibrary returns the path of the native library whose functions this program can call: one that was built from the same

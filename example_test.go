@@ -179,11 +179,11 @@ func ExampleFinetune() {
 }
 
 func ExampleExportOps() {
-	files, err := cosetq.ExportOps("ops", false)
+	r, err := cosetq.ExportOps("ops", false)
 	if err != nil {
 		log.Fatal(err)
 	}
-	for _, f := range files {
+	for _, f := range r.Files {
 		fmt.Println(f.Path, cosetq.Size(f.Bytes))
 	}
 }

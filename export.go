@@ -114,19 +114,32 @@ func exportFloat(m *onnx.Model, o ExportOptions) (*rewrite.ExportResult, error) 
 }
 
 // ExportOps writes the native library, its header and loading snippets for Python, ONNX Runtime GenAI, C, C#, Node,
-// browsers and Go to a folder.
-func ExportOps(dir string, overwrite bool) ([]File, error) {
+// browsers and Go to a folder, and with them what runs models on an NVIDIA GPU, where it finds the library for that.
+func ExportOps(dir string, overwrite bool) (*ExportReport, error) {
 	lib, err := cudaops.FindLibrary("")
 	if err != nil {
 		return nil, fail(Unavailable, err, "run `cosetq doctor` to see what is missing")
 	}
+	r := &ExportReport{Schema: "cosetq/v1/export"}
 	content := map[string][]byte{}
 	if content[cudaops.LibraryName], err = os.ReadFile(lib); err != nil {
 		return nil, err
 	}
+	gpu, noGPU := cudaops.FindCUDALibrary("")
+	if noGPU != nil {
+		r.Notes = append(r.Notes, fmt.Sprintf("what NVIDIA GPUs need is left out, since there is no %s: run `make cuda` in a checkout, or set %s to the file",
+			cudaops.CUDALibraryName, cudaops.EnvCUDALibrary))
+	} else {
+		if content[cudaops.CUDALibraryName], err = os.ReadFile(gpu); err != nil {
+			return nil, err
+		}
+		maps.Copy(content, cudaops.GPUHeaders())
+	}
 	content["cosetq.h"] = cudaops.PublicHeader()
 	for _, s := range cudaops.Snippets() {
-		content[s.Name] = s.Text
+		if noGPU == nil || !s.GPU {
+			content[s.Name] = s.Text
+		}
 	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, usage(err, "choose another --ops-dir")
@@ -138,19 +151,18 @@ func ExportOps(dir string, overwrite bool) ([]File, error) {
 			}
 		}
 	}
-	var files []File
 	for _, name := range slices.Sorted(maps.Keys(content)) {
 		mode := os.FileMode(0o644)
-		if name == cudaops.LibraryName {
+		if filepath.Ext(name) == ".so" {
 			mode = 0o755
 		}
 		file, err := writeFile(filepath.Join(dir, name), dir, content[name], mode)
 		if err != nil {
 			return nil, err
 		}
-		files = append(files, file)
+		r.Files = append(r.Files, file)
 	}
-	return files, nil
+	return r, nil
 }
 
 // writeFile writes a file under a temporary name in tempDir, which is on the same file system, and renames it.

@@ -1,6 +1,7 @@
 package cosetq
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 
@@ -107,6 +108,9 @@ func (o *QuantizeOptions) check() error {
 		return usage(errors.New("--shard and --data are both given"), "calibrate once, and give the shares its file with --calib")
 	}
 	if err := checkThreads(o.Threads); err != nil {
+		return err
+	}
+	if err := oneOf("device", cmp.Or(o.Device, "cpu"), "cpu", CUDA); err != nil {
 		return err
 	}
 	if !(o.MinCoverage >= 0 && o.MinCoverage <= 1) { // not even NaN

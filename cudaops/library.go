@@ -29,7 +29,7 @@ type NotFoundError struct {
 }
 
 func (e *NotFoundError) Error() string {
-	return fmt.Sprintf("native library %s not found; run `%s` in a checkout (or `make setup` first), or set %s "+
+	return fmt.Sprintf("native library %s not found; run `%s` in a checkout, after `make setup`, or set %s "+
 		"to its path; tried:\n  %s", e.Library, e.Build, e.Variable, strings.Join(e.Tried, "\n  "))
 }
 

@@ -55,8 +55,8 @@ func TestSnippets(t *testing.T) {
 			t.Errorf("%s does not load the library", s.Name)
 		}
 	}
-	if len(Snippets()) != 7 {
-		t.Errorf("%d snippets, want 7", len(Snippets()))
+	if len(Snippets()) != 8 {
+		t.Errorf("%d snippets, want 8", len(Snippets()))
 	}
 	if !strings.Contains(string(PublicHeader()), RegisterSymbol) {
 		t.Errorf("the public header does not declare %s", RegisterSymbol)

@@ -20,6 +20,7 @@ import (
 
 	"github.com/cosetq/cosetq/cudaops"
 	"github.com/cosetq/cosetq/internal/testenv"
+	"github.com/cosetq/cosetq/lattice"
 	"github.com/cosetq/cosetq/onnx"
 	"github.com/cosetq/cosetq/ort"
 	"github.com/cosetq/cosetq/tensor"
@@ -494,5 +495,31 @@ func TestOpenProviderNeedsOne(t *testing.T) {
 	}
 	if _, err := ort.OpenProvider(testenv.Ops(t)); !errors.Is(err, ort.ErrUnavailable) {
 		t.Errorf("another library: %v", err)
+	}
+}
+
+// Where there is no driver the GPU library says so, and which one it needs: CUDA's own words are of versions that do not fit.
+func TestGPULibraryWithoutADriver(t *testing.T) {
+	library, err := cudaops.FindCUDALibrary("")
+	if err != nil {
+		t.Skip(err)
+	}
+	p, err := ort.OpenProvider(library)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if testenv.HasGPU() {
+		t.Skip("there is a driver")
+	}
+	want := "no NVIDIA driver (libcuda.so.1), or one older than 580"
+	if _, err := p.Device(); !errors.Is(err, ort.ErrUnavailable) || !strings.Contains(err.Error(), want) {
+		t.Errorf("%v, want %s", err, want)
+	}
+	codec, err := lattice.Preset(4)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ort.OpenCUDAEncoder(library, codec); !errors.Is(err, ort.ErrUnavailable) || !strings.Contains(err.Error(), want) {
+		t.Errorf("%v, want %s", err, want)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
 	"math/rand/v2"
 	"os"
@@ -106,6 +107,44 @@ func TestCommandsInDocs(t *testing.T) {
 	}
 	if count < 30 {
 		t.Errorf("only %d commands found: the pattern no longer finds them", count)
+	}
+}
+
+var setting = regexp.MustCompile(`"(COSETQ_[A-Z_]+|ai\.coset\.[a-z_]+)"`)
+
+// Every variable of the environment and every session entry stands in the table where users look.
+func TestSettingsInDocs(t *testing.T) {
+	root := testenv.Root(t)
+	table, err := os.ReadFile(filepath.Join(root, "docs", "troubleshooting.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := map[string]bool{}
+	err = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && (d.Name() == "build" || strings.HasPrefix(d.Name(), ".")):
+			return filepath.SkipDir
+		case d.IsDir() || !slices.Contains([]string{".go", ".cc", ".cu", ".h"}, filepath.Ext(path)):
+			return nil
+		}
+		text, err := os.ReadFile(path)
+		for _, m := range setting.FindAllSubmatch(text, -1) {
+			found[string(m[1])] = true
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(found) < 8 {
+		t.Errorf("only %d settings found: the pattern no longer finds them", len(found))
+	}
+	for name := range found {
+		if !bytes.Contains(table, []byte("`"+name)) {
+			t.Errorf("docs/troubleshooting.md does not tell of %s", name)
+		}
 	}
 }
 

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -50,7 +49,11 @@ func newDoctor(con *console) *cobra.Command {
 					}
 					fmt.Fprintf(con.out, "%s  %-16s %s\n", mark, f.Name, f.Detail)
 					if f.Remedy != "" {
-						fmt.Fprintf(con.out, "      %-16s mend it: %s\n", "", f.Remedy)
+						purpose := "mend it"
+						if f.OK {
+							purpose = "to use it" // nothing is broken
+						}
+						fmt.Fprintf(con.out, "      %-16s %s: %s\n", "", purpose, f.Remedy)
 					}
 				}
 			}
@@ -117,14 +120,25 @@ func selfTest(ctx context.Context, lib string) finding {
 // gpuTest does the same on the GPU. To have none is no fault.
 func gpuTest(ctx context.Context, ops string) finding {
 	f := finding{Name: "gpu", OK: true}
-	lib, err := findGPU()
-	var missing *cudaops.NotFoundError
-	switch {
-	case errors.As(err, &missing):
-		f.Detail = "not used: no " + cudaops.CUDALibraryName + ", which `make cuda` builds"
+	lib, err := cudaops.FindCUDALibrary("")
+	if err != nil {
+		f.Detail = "not used: no " + cudaops.CUDALibraryName
+		if path := os.Getenv(cudaops.EnvCUDALibrary); path != "" {
+			f.Detail += ": " + cudaops.EnvCUDALibrary + " names " + path + ", which is no file"
+		}
+		f.Remedy = "make cuda, after make setup; or set " + cudaops.EnvCUDALibrary + " to the file"
 		return f
-	case err != nil:
+	}
+	p, err := ort.OpenProvider(lib)
+	if err != nil {
+		f.OK, f.Detail = false, err.Error()
+		f.Remedy = "make cuda; or set " + cudaops.EnvCUDALibrary + " to the library that came with this program"
+		return f
+	}
+	if _, err := p.Device(); err != nil {
 		f.Detail = "not used: " + err.Error()
+		f.Remedy = "a GPU of compute capability 8.0 or later and NVIDIA's driver 580 or later, both visible here: `nvidia-smi` lists the GPU, " +
+			"CUDA_VISIBLE_DEVICES leaves it in, a container is started with it (docker run --gpus all); docs/gpu.md"
 		return f
 	}
 	r, err := runEmbedded(ctx, ort.SessionOptions{Threads: 1, OpsLibrary: ops, Provider: lib})

@@ -24,7 +24,7 @@ func newExport(con *console) *cobra.Command {
   matmulnbits  com.microsoft MatMulNBits, int4 in blocks; also straight from a float model
 
 --ops-dir writes the native library, its header and loading snippets for Python, ONNX Runtime GenAI,
-C, C#, Node, browsers and Go.`,
+C, C#, Node, browsers and Go, and the same for NVIDIA GPUs where it finds libcosetq_cuda.so (docs/gpu.md).`,
 		Example: `  cosetq export model.q.onnx -o plain.onnx --format fp32
   cosetq export --ops-dir ops`,
 		Args: cobra.MaximumNArgs(1),
@@ -49,11 +49,11 @@ C, C#, Node, browsers and Go.`,
 				}
 			}
 			if opsDir != "" {
-				files, err := cosetq.ExportOps(opsDir, o.Overwrite)
+				ops, err := cosetq.ExportOps(opsDir, o.Overwrite)
 				if err != nil {
 					return err
 				}
-				r.Files = append(r.Files, files...)
+				r.Notes, r.Files = append(r.Notes, ops.Notes...), append(r.Files, ops.Files...)
 			}
 			con.notes(r.Notes)
 			if con.json {

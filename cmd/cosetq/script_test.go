@@ -47,11 +47,16 @@ func TestScripts(t *testing.T) {
 		ortLibrary = "" // a name that only the system's loader may know
 	}
 	opsLibrary, opsErr := cudaops.FindLibrary("")
+	gpuStandIn := filepath.Join(testenv.Root(t), "build", "ops", "libcosetq_ep_host.so")
+	if testenv.Require("ops") {
+		testenv.HostProvider(t)
+	}
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
 		Setup: func(e *testscript.Env) error {
 			e.Setenv(ort.EnvLibrary, ortLibrary)
 			e.Setenv(cudaops.EnvLibrary, opsLibrary)
+			e.Setenv("GPU_STAND_IN", gpuStandIn)
 			e.Setenv("COSETQ_ISA", os.Getenv("COSETQ_ISA"))
 			return nil
 		},
@@ -59,6 +64,9 @@ func TestScripts(t *testing.T) {
 			switch cond {
 			case "ort":
 				return ortLibrary != "" && opsErr == nil, nil
+			case "stand-in":
+				_, err := os.Stat(gpuStandIn)
+				return err == nil, nil
 			case "proc":
 				_, err := os.Stat("/proc/self/maps")
 				return err == nil, nil

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 
@@ -20,7 +21,7 @@ type runFlags struct {
 
 func (f *runFlags) add(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.ops, "ops", "auto", "auto: use the native library; none: the portable path that runs anywhere")
-	cmd.Flags().StringVar(&f.device, "device", "cpu", "cpu or cuda")
+	cmd.Flags().StringVar(&f.device, "device", "cpu", "cpu, or cuda: an NVIDIA GPU, by libcosetq_cuda.so (docs/gpu.md)")
 	cmd.Flags().StringVar(&f.optimization, "optimization", "all", "ONNX Runtime graph optimizations: disabled, basic, extended or all")
 	cmd.Flags().IntVar(&f.threads, "threads", 0, "threads within one operator (0: all cores)")
 }
@@ -63,7 +64,14 @@ func (f *runFlags) options(con *console) (ort.SessionOptions, error) {
 	if err := oneOf("device", f.device, flagValues["device"]...); err != nil {
 		return o, err
 	}
+	if err := oneOf("ops", f.ops, flagValues["ops"]...); err != nil {
+		return o, err
+	}
 	if f.device == cosetq.CUDA {
+		if f.ops == "none" {
+			return o, usage(errors.New("--ops none and --device cuda are both given: on the GPU it is our library that runs the model"),
+				"leave one of them out; the portable path runs on the CPU")
+		}
 		var err error
 		if o.Provider, err = findGPU(); err != nil {
 			return o, failure(cosetq.Unavailable, fmt.Errorf("--device cuda: %w", err), "leave --device out to run on the CPU; `cosetq doctor` tells what the GPU needs")
@@ -77,9 +85,6 @@ func (f *runFlags) options(con *console) (ort.SessionOptions, error) {
 	}
 	if !found {
 		return o, oneOf("optimization", f.optimization, flagValues["optimization"]...)
-	}
-	if err := oneOf("ops", f.ops, flagValues["ops"]...); err != nil {
-		return o, err
 	}
 	if f.ops == "auto" {
 		lib, err := cudaops.FindLibrary("")

@@ -104,9 +104,10 @@ $(objects)/bench/%.o: $(here)/bench/%.cu
 	$(compiling)
 	$(quiet)$(NVCC) $(flags) $(if $(filter hopper,$(workbench_for)),,$(ampere)) $(hopper) -I$(ops)/test -MMD -MP -c $< -o $@
 
+# Stripped: nvcc names symbols after its process, and the library is shipped.
 $(out)/libcosetq_cuda.so: $(here)/src/exports.map $(library_objects)
 	$(linking)
-	$(quiet)$(NVCC) -shared $(link) -Xlinker --version-script=$< -Xcompiler -static-libstdc++,-static-libgcc $(filter %.o,$^) -o $@.new
+	$(quiet)$(NVCC) -shared $(link) -Xlinker -s,--version-script=$< -Xcompiler -static-libstdc++,-static-libgcc $(filter %.o,$^) -o $@.new
 	$(quiet)mv $@.new $@
 
 tests := $(basename $(notdir $(wildcard $(here)/test/*.cu)))

@@ -5,6 +5,7 @@
 #include <new>
 
 #include "backend.h"
+#include "cosetq/cuda.h"
 
 namespace cosetq::ep::backend {
 
@@ -27,13 +28,14 @@ constexpr int kMinMajor = 8;  // the oldest architecture that the kernels are bu
 }  // namespace
 
 std::string FindDevice(std::string* problem) {
-  int count = 0;
+  if (cosetq_cuda_device_count() == 0) {
+    *problem = cosetq_cuda_error();
+    return "";
+  }
   cudaDeviceProp properties;
-  cudaError_t error = cudaGetDeviceCount(&count);
-  if (error == cudaSuccess && count > 0) error = cudaGetDeviceProperties(&properties, 0);
-  if (error != cudaSuccess || count == 0) {
+  if (const cudaError_t error = cudaGetDeviceProperties(&properties, 0); error != cudaSuccess) {
     cudaGetLastError();
-    *problem = error != cudaSuccess ? cudaGetErrorString(error) : "the driver shows no GPU";
+    *problem = cudaGetErrorString(error);
     return "";
   }
   if (properties.major < kMinMajor) {

@@ -207,6 +207,22 @@ func TestPythonSnippet(t *testing.T) {
 	}
 }
 
+// The shipped Python snippet for GPUs gives the same logits on the provider whose device is the host.
+func TestPythonGPUSnippet(t *testing.T) {
+	testenv.Accurate(t)
+	python := filepath.Join(testenv.Root(t), "build", "venv", "bin", "python")
+	if _, err := os.Stat(python); err != nil {
+		absent(t, "python", "%v; run `make setup-python`", err)
+	}
+	lib, gpu, model := testenv.Ops(t), testenv.HostProvider(t), digits(t)
+	input := numbers(3, digitRows*digitColumns)
+	got := pipe(t, input, python, filepath.Join("testdata", "logits.py"), snippet(t, "Python, NVIDIA GPU", "run_gpu.py"), model, lib,
+		fmt.Sprint(digitRows), fmt.Sprint(digitColumns), gpu)
+	if d := difference(digitLogits(t, model, lib, input), got); !(d <= otherKernel) {
+		t.Errorf("logits differ from those of the CPU by %.2g", d)
+	}
+}
+
 // The shipped C snippet compiles, and loads the model in every ONNX Runtime.
 func TestCSnippet(t *testing.T) {
 	lib, model, source := testenv.Ops(t), digits(t), snippet(t, "C", "run.c")

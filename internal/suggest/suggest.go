@@ -5,16 +5,24 @@ package suggest
 import (
 	"fmt"
 	"slices"
+	"strings"
 )
+
+// meant are words of other programs for ours, which no spelling brings near.
+var meant = map[string]string{"gpu": "cuda"}
 
 // Nearest returns the candidate with the smallest edit distance to name, or ""
 // when none is within a third of its length (at least 1, at most 3 edits).
-// The first of equally near candidates wins.
+// The first of equally near candidates wins. Whether letters are large does not count.
 func Nearest(name string, candidates []string) string {
+	name = strings.ToLower(name)
+	if c, ok := meant[name]; ok && slices.Contains(candidates, c) {
+		return c
+	}
 	limit := min(max(len(name)/3, 1), 3)
 	best := ""
 	for _, c := range candidates {
-		if d := distance(name, c); d <= limit {
+		if d := distance(name, strings.ToLower(c)); d <= limit {
 			best, limit = c, d-1
 		}
 	}

@@ -16,6 +16,15 @@ func TestNearest(t *testing.T) {
 			t.Errorf("Nearest(%q) = %q, want %q", c.name, got, c.want)
 		}
 	}
+	devices := []string{"cpu", "cuda"}
+	for _, c := range []struct{ name, want string }{{"gpu", "cuda"}, {"GPU", "cuda"}, {"CUDA", "cuda"}, {"cup", "cpu"}, {"", ""}} {
+		if got := suggest.Nearest(c.name, devices); got != c.want {
+			t.Errorf("Nearest(%q) = %q, want %q", c.name, got, c.want)
+		}
+	}
+	if got := suggest.Nearest("gpu", keys); got != "" {
+		t.Errorf("Nearest(gpu) = %q of other keys", got)
+	}
 	if got := suggest.DidYouMean("knid", keys); got != ` (did you mean "kind"?)` {
 		t.Errorf("DidYouMean = %q", got)
 	}

@@ -4,7 +4,7 @@
 // A test that asks for something absent is skipped with a message naming the file and what would bring it.
 // The environment variable COSETQ_REQUIRE, a comma-separated list, turns those skips into failures, so that a continuous
 // integration run cannot pass by skipping: "data" for models and data sets, "ort" for ONNX Runtime, "ops" for the native
-// library, "node" for Node with the packages of ONNX Runtime, "chromium" for the browser. The word "slow" in the same list asks for the long form of tests that have one (see [Slow]).
+// library, "cuda" for a GPU and the library of its kernels, "node" for Node with the packages of ONNX Runtime, "chromium" for the browser. The word "slow" in the same list asks for the long form of tests that have one (see [Slow]).
 //
 // It is for tests only and imports nothing of the module.
 package testenv
@@ -31,7 +31,7 @@ const (
 	EnvOps      = "COSETQ_OPS_LIBRARY"  // native ops library
 	EnvCUDA     = "COSETQ_CUDA_LIBRARY" // library of GPU kernels
 	envAccuracy = "COSETQ_ACCURACY"     // how closely the native ops library keeps activations
-	EnvRequire  = "COSETQ_REQUIRE"      // what must not be skipped: data, ort, ops, python, node, chromium, slow
+	EnvRequire  = "COSETQ_REQUIRE"      // what must not be skipped: data, ort, ops, cuda, python, node, chromium, slow
 )
 
 // Require tells whether COSETQ_REQUIRE lists what.
@@ -106,16 +106,27 @@ func Ops(t testing.TB) string {
 	return library(t, "ops", EnvOps, "build/ops/libcosetq.so", "make build")
 }
 
-// gpu is there where NVIDIA's driver has found a GPU.
-const gpu = "/dev/nvidia0"
+// gpuFiles are there where NVIDIA's driver has a GPU, of any number: its devices, or under WSL the driver of Windows, since /dev/dxg is
+// there for GPUs of all makers. The Makefile looks for the same.
+var gpuFiles = []string{"/dev/nvidia[0-9]*", "/usr/lib/wsl/drivers/*/libcuda.so.1.1"}
+
+// HasGPU tells whether a GPU is there.
+func HasGPU() bool { return hasGPU("") }
+
+func hasGPU(root string) bool {
+	return slices.ContainsFunc(gpuFiles, func(pattern string) bool {
+		found, err := filepath.Glob(root + pattern)
+		return err == nil && len(found) > 0
+	})
+}
 
 // CUDA is the path of the library of GPU kernels, on a machine with a GPU: COSETQ_CUDA_LIBRARY or build/ops/libcosetq_cuda.so of
 // the checkout.
 func CUDA(t testing.TB) string {
 	t.Helper()
 	path := library(t, "cuda", EnvCUDA, "build/ops/libcosetq_cuda.so", "make cuda")
-	if _, err := os.Stat(gpu); err != nil {
-		missing(t, "cuda", "no GPU: %v", err)
+	if !HasGPU() {
+		missing(t, "cuda", "no GPU: there is no %s", strings.Join(gpuFiles, " or "))
 	}
 	return path
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 )
 
 //go:embed cuda-requirements.txt
@@ -15,10 +16,15 @@ var cudaRequirements []byte
 
 // ensureCUDA puts NVIDIA's compiler and the headers that it needs into dir, as dir/nvidia/cu13/bin/nvcc. It needs no GPU and no
 // driver. pip checks every package against the sum in the list, which is kept in the folder like that of the virtual environment.
+// It fetches nothing where a compiler is there to take: a machine with a GPU and CUDA's toolkit may have no network.
 func ensureCUDA(dir, goos, arch string, log io.Writer) error {
+	if installed := installedNVCC(dir); installed != "" {
+		fmt.Fprintln(log, "setup: the CUDA compiler is", installed)
+		return nil
+	}
 	if goos != "linux" || arch != "amd64" {
-		return fmt.Errorf("no CUDA compiler is pinned for %s/%s, only for linux/amd64; install CUDA 13.0 or later yourself and "+
-			"call make with NVCC=<path of nvcc>", goos, arch)
+		return fmt.Errorf("no CUDA compiler is pinned for %s/%s, only for linux/amd64; install CUDA 13.0 or later yourself, "+
+			"with its nvcc on the path, or call make with NVCC=<path of nvcc>", goos, arch)
 	}
 	stamp := filepath.Join(dir, "requirements.txt")
 	if made, err := os.ReadFile(stamp); err == nil && bytes.Equal(made, cudaRequirements) {
@@ -41,4 +47,26 @@ func ensureCUDA(dir, goos, arch string, log io.Writer) error {
 		return fmt.Errorf("pip install into %s: %v: %s", dir, err, lastLine(out))
 	}
 	return os.WriteFile(stamp, cudaRequirements, 0o644)
+}
+
+// recent matches what nvcc of CUDA 13 or later says of its version.
+var recent = regexp.MustCompile(`release (1[3-9]|[2-9]\d)\.`)
+
+// installedNVCC is the compiler that cudaops/cuda/build.mk takes although none was fetched into dir: the one that NVCC names, or
+// one on the path that is recent enough.
+func installedNVCC(dir string) string {
+	if named := os.Getenv("NVCC"); named != "" {
+		return named
+	}
+	if _, err := os.Stat(dir); err == nil {
+		return ""
+	}
+	path, err := exec.LookPath("nvcc")
+	if err != nil {
+		return ""
+	}
+	if version, err := exec.Command(path, "--version").Output(); err != nil || !recent.Match(version) {
+		return ""
+	}
+	return path
 }

@@ -98,9 +98,14 @@ extern "C" const char* cosetq_cuda_error(void) { return Message().c_str(); }
 extern "C" int cosetq_cuda_device_count(void) {
   int count = 0;
   const cudaError_t status = cudaGetDeviceCount(&count);
-  if (status == cudaSuccess) return count;
+  if (status == cudaSuccess && count > 0) return count;
   cudaGetLastError();
-  Message() = std::string("no CUDA device: ") + cudaGetErrorString(status);
+  if (status == cudaErrorInsufficientDriver)  // CUDA says the same where there is no driver at all
+    Message() = "no NVIDIA driver (libcuda.so.1), or one older than 580, which CUDA 13.0 needs";
+  else if (status == cudaSuccess || status == cudaErrorNoDevice)
+    Message() = "the driver shows no GPU";
+  else
+    Message() = cudaGetErrorString(status);
   return 0;
 }
 
