@@ -130,7 +130,7 @@ sanitize: all
 
 bench: $(out)/libcosetq_cuda.so $(objects)/workbench
 	$(objects)/workbench
-	python3 $(here)/bench/table.py $(out)/libcosetq_cuda.so
+	python3 $(here)/bench/table.py $(out)/libcosetq_cuda.so $(ops)/../docs/benchmarks.md
 
 clean:
 	rm -rf $(objects) $(out)/libcosetq_cuda.so

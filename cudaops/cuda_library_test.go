@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// table.py of the GPU benchmark hands codecs to the library by a layout of its own, which no compiler compares with the header's.
-func TestTableKnowsTheCodec(t *testing.T) {
+// library.py of the GPU benchmark hands codecs to the library by a layout of its own, which no compiler compares with the header's.
+func TestLibraryKnowsTheCodec(t *testing.T) {
 	read := func(path string) string {
 		text, err := os.ReadFile(filepath.FromSlash(path))
 		if err != nil {
@@ -26,12 +26,12 @@ func TestTableKnowsTheCodec(t *testing.T) {
 	want := name.FindAllString(header, -1)
 
 	var got []string
-	_, table, _ := strings.Cut(read("cuda/bench/table.py"), "class Codec(c.Structure):")
-	table, _, _ = strings.Cut(table, "\n    ]")
-	for _, field := range regexp.MustCompile(`\("([a-z_]+)"`).FindAllStringSubmatch(table, -1) {
+	_, library, _ := strings.Cut(read("cuda/bench/library.py"), "class Codec(c.Structure):")
+	library, _, _ = strings.Cut(library, "\n    ]")
+	for _, field := range regexp.MustCompile(`\("([a-z_]+)"`).FindAllStringSubmatch(library, -1) {
 		got = append(got, field[1])
 	}
 	if len(want) == 0 || !slices.Equal(got, want) {
-		t.Errorf("table.py lays a codec out as %v, cosetq.h as %v", got, want)
+		t.Errorf("library.py lays a codec out as %v, cosetq.h as %v", got, want)
 	}
 }
