@@ -151,6 +151,26 @@ func TestExternalDataOfParsedModel(t *testing.T) {
 	}
 }
 
+// Strings are views of the file as well.
+func TestStringsOfAClosedModel(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "m.onnx")
+	m := tinyModel()
+	m.Graph.Initializers = append(m.Graph.Initializers, NewStringTensor("words", []int64{2}, []string{"one", "two"}))
+	save(t, m, path, SaveOptions{})
+	m = open(t, path)
+	words := m.Graph.Initializer("words")
+	if s, err := words.Strings(); err != nil || len(s) != 2 || s[1] != "two" {
+		t.Errorf("%q, %v", s, err)
+	}
+	m.Close()
+	if _, err := words.Strings(); !errors.Is(err, ErrClosed) {
+		t.Errorf("Strings after Close: %v", err)
+	}
+	if err := words.Validate(); !errors.Is(err, ErrClosed) {
+		t.Errorf("Validate after Close: %v", err)
+	}
+}
+
 func TestClosedModelIsNotWritten(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "m.onnx")
 	save(t, weightModel(), path, SaveOptions{})

@@ -41,6 +41,14 @@ var modelKinds = map[string]func(path string) error{
 		return save(path, m, onnx.SaveOptions{})
 	},
 
+	// All that it reads is stored.
+	"no-input": func(path string) error {
+		m := mlp(96, 64, 32)
+		m.Graph.Inputs = nil
+		m.Graph.Initializers = append(m.Graph.Initializers, onnx.NewTensor("x", []int64{1, 96}, make([]float32, 96)))
+		return save(path, m, onnx.SaveOptions{})
+	},
+
 	// It takes one sample at a time, as exports without dynamic axes do.
 	"single": func(path string) error {
 		m := mlp(96, 64, 32)
