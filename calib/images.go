@@ -43,12 +43,7 @@ func openImages(r *Recipe, inputs []tensor.Spec, o Options) (Reader, error) {
 		return nil, err
 	}
 	x.table = scale.table()
-	if r.Labels != "" {
-		x.files, x.labels, err = r.readLabelCSV()
-	} else {
-		x.files, err = r.listImages()
-	}
-	if err != nil {
+	if x.files, x.labels, err = r.pictures(); err != nil {
 		return nil, err
 	}
 	if r.Resize != nil && r.Resize.Crop > 0 {
@@ -60,6 +55,15 @@ func openImages(r *Recipe, inputs []tensor.Spec, o Options) (Reader, error) {
 	n := limited(int64(len(x.files)), o)
 	x.files = x.files[:n]
 	return x, nil
+}
+
+// pictures lists the pictures, with their labels if there are any.
+func (r *Recipe) pictures() (files []string, labels []int, err error) {
+	if r.Labels != "" {
+		return r.readLabelCSV()
+	}
+	files, err = r.listImages()
+	return files, nil, err
 }
 
 // readLabelCSV reads lines of file,label under a header that says so. Every file must exist, so that a run of hours does

@@ -26,6 +26,9 @@ type npzReader struct {
 	table  [][256]float32
 }
 
+// globbing is what makes the name of a file one of several archives.
+const globbing = "*?["
+
 func openNPZ(r *Recipe, inputs []tensor.Spec, o Options) (Reader, error) {
 	open := func(path string, o Options) (Reader, error) { return openNPZInputs(r, inputs, path, o) }
 	if len(inputs) <= 1 || r.Input != "" || r.Array != "" {
@@ -36,7 +39,7 @@ func openNPZ(r *Recipe, inputs []tensor.Spec, o Options) (Reader, error) {
 		open = func(path string, o Options) (Reader, error) { return openArray(r, in, path, o) }
 	}
 	path := r.resolve(r.File)
-	if strings.ContainsAny(r.File, "*?[") {
+	if strings.ContainsAny(r.File, globbing) {
 		return openNPZFiles(r, open, path, o)
 	}
 	return open(path, o)
