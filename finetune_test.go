@@ -155,6 +155,30 @@ func TestFinetuneLlama(t *testing.T) {
 	sameData(t, reports[0], reports[1])
 }
 
+// changedBias writes a copy of a model with other numbers in its smallest initializer of floats.
+func changedBias(t *testing.T, model string) (path string) {
+	t.Helper()
+	m, err := cosetq.OpenModel(model)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	var bias *onnx.Tensor
+	var values []float32
+	for _, init := range m.Graph.Initializers {
+		if v, err := init.Float32s(); err == nil && (bias == nil || len(v) < len(values)) {
+			bias, values = init, slices.Clone(v)
+		}
+	}
+	values[0]++
+	*bias = *onnx.NewTensor(bias.Name, bias.Dims, values)
+	path = filepath.Join(t.TempDir(), "changed.onnx")
+	if _, err := m.Save(path, onnx.SaveOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
 // TestFinetuneResumes stops a training in the middle. What it leaves can be used, and going on ends where an unbroken training
 // ends.
 func TestFinetuneResumes(t *testing.T) {
@@ -186,6 +210,23 @@ func TestFinetuneResumes(t *testing.T) {
 	bad.Train.Seed++
 	if _, err := cosetq.Finetune(context.Background(), files.Model, quantized, bad); !errors.Is(err, finetune.ErrCheckpoint) {
 		t.Errorf("resumed with another seed: %v", err)
+	}
+	// Another model or data of the same sizes is not trained on from here either.
+	dir := filepath.Dir(files.Model)
+	other := filepath.Join(dir, "other.q.onnx")
+	if _, err := cosetq.Quantize(context.Background(), files.Model, cosetq.QuantizeOptions{Output: other, Bits: 2, Data: files.Calib, Rotate: cosetq.RotateNone}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := cosetq.Finetune(context.Background(), files.Model, other, o); !errors.Is(err, finetune.ErrCheckpoint) {
+		t.Errorf("resumed with other codes: %v", err)
+	}
+	if _, err := cosetq.Finetune(context.Background(), changedBias(t, files.Model), quantized, o); !errors.Is(err, finetune.ErrCheckpoint) {
+		t.Errorf("resumed with another float model: %v", err)
+	}
+	bad = o
+	bad.Data = files.Data
+	if _, err := cosetq.Finetune(context.Background(), files.Model, quantized, bad); !errors.Is(err, finetune.ErrCheckpoint) {
+		t.Errorf("resumed with other data: %v", err)
 	}
 	good, err := os.ReadFile(broken.Checkpoint)
 	if err != nil {

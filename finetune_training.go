@@ -77,6 +77,9 @@ func (t *training) open(float, quantized string) (err error) {
 	if err := t.openData(); err != nil {
 		return err
 	}
+	if err := t.identifySources(); err != nil {
+		return err
+	}
 	t.graph.ReferToFile(pageSize)
 	load, err := graphLoader(quantized, t.options.Threads)
 	if err != nil {
@@ -118,6 +121,22 @@ func (t *training) checkPair(float, quantized string) error {
 			quantized, float, strings.Join(values[1], ", "), strings.Join(values[0], ", ")),
 			"give the float model first and the one that was made from it second")
 	}
+	return nil
+}
+
+// identifySources tells the training what its checkpoint must not be resumed without.
+func (t *training) identifySources() error {
+	float, err := fingerprint(t.float)
+	if err != nil {
+		return err
+	}
+	data := t.options.Data
+	if !isRandom(data) {
+		if data, err = calib.FingerprintData(data, 0); err != nil {
+			return err
+		}
+	}
+	t.options.Train.Sources = map[string]string{"the float model": float, "the data": data}
 	return nil
 }
 

@@ -5,42 +5,68 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"time"
 )
 
 // checkpointMagic begins a checkpoint; the number is its version. A SHA-256 sum of all before it ends one.
-const checkpointMagic = "cosetq training 3\n"
+const checkpointMagic = "cosetq training 4\n"
 
 // checkpointHeader is the JSON line after the magic. Arrays of numbers follow in the order of [trainer.arrays].
 type checkpointHeader struct {
-	Options  string  `json:"options"` // what must be the same to go on
-	Done     int     `json:"done"`
-	Elapsed  int64   `json:"elapsed_ns"`
-	Start    float64 `json:"start"`
-	Best     float64 `json:"best"`
-	BestStep int     `json:"best_step"`
-	Last     float64 `json:"last"`
-	Retreats int     `json:"retreats,omitempty"`
-	Restart  restart `json:"restart"`
+	Identity identity `json:"identity"`
+	Done     int      `json:"done"`
+	Elapsed  int64    `json:"elapsed_ns"`
+	Start    float64  `json:"start"`
+	Best     float64  `json:"best"`
+	BestStep int      `json:"best_step"`
+	Last     float64  `json:"last"`
+	Retreats int      `json:"retreats,omitempty"`
+	Restart  restart  `json:"restart"`
 }
 
 // ErrCheckpoint says that a checkpoint cannot be resumed.
 var ErrCheckpoint = errors.New("finetune: the training cannot be resumed")
 
-// identity is what a checkpoint must share with the training that resumes it.
-func (t *trainer) identity() string {
-	s := fmt.Sprintf("steps %d, time %v, batch %d × %d, loss %v, rate %v, warm-up %v, clip %v, held out %d, seed %d",
-		t.opt.Steps, t.opt.MaxTime, t.opt.Batch, t.opt.Accumulate, t.opt.Loss, t.opt.Rate, t.opt.WarmUp, t.opt.Clip, len(t.order.heldOut), t.opt.Seed)
+// identity is what a checkpoint must share with the training that resumes it, by the name a person knows it by.
+type identity map[string]string
+
+// identify describes a training that has not begun.
+func (t *trainer) identify() (identity, error) {
+	id := identity{"the options": fmt.Sprintf("steps %d, time %v, batch %d × %d, loss %v, rate %v, warm-up %v, clip %v, held out %d, seed %d",
+		t.opt.Steps, t.opt.MaxTime, t.opt.Batch, t.opt.Accumulate, t.opt.Loss, t.opt.Rate, t.opt.WarmUp, t.opt.Clip, len(t.order.heldOut), t.opt.Seed)}
+	maps.Copy(id, t.opt.Sources)
+	sum := sha256.New()
 	for _, l := range t.latents {
-		s += fmt.Sprintf("; %s %v %d×%d", l.Input, l.Matrix.Codec, l.n, l.k)
+		m := l.Matrix
+		fmt.Fprintf(sum, "%q %v %d×%d tile %d 2^%d frozen %v\n", l.Input, m.Codec, l.n, l.k, m.Tile, m.Exponent, l.Frozen)
+		parts := []any{m.Codes, m.Gains, m.Scales, m.ScaleIndex}
+		if r := m.Rotation; r != nil {
+			parts = append(parts, int64(r.Block), r.Signs)
+		}
+		for _, part := range parts {
+			if err := binary.Write(sum, binary.LittleEndian, part); err != nil {
+				return nil, err
+			}
+		}
 	}
-	return s
+	id["the weights to start from"] = hex.EncodeToString(sum.Sum(nil))
+	sum.Reset()
+	for _, p := range t.parameters {
+		fmt.Fprintf(sum, "%q %d\n", p.name, len(p.x))
+		if err := binary.Write(sum, binary.LittleEndian, p.x); err != nil {
+			return nil, err
+		}
+	}
+	id["the parameters to start from"] = hex.EncodeToString(sum.Sum(nil))
+	return id, nil
 }
 
 // arrays lists the state of the training and of the best snapshot, for reading and writing alike.
@@ -93,7 +119,7 @@ func (t *trainer) checkpoint(c *clock) (err error) {
 	}()
 	w := bufio.NewWriterSize(f, 1<<20)
 	header, err := json.Marshal(checkpointHeader{
-		Options: t.identity(), Done: t.done, Elapsed: int64(c.elapsed()), Start: t.start, Best: t.best.loss, BestStep: t.best.step,
+		Identity: t.identity, Done: t.done, Elapsed: int64(c.elapsed()), Start: t.start, Best: t.best.loss, BestStep: t.best.step,
 		Last: t.last, Retreats: t.retreats, Restart: t.resumed,
 	})
 	if err != nil {
@@ -181,7 +207,7 @@ func (t *trainer) restoreFrom(r *bufio.Reader, c *clock) error {
 	if err := json.NewDecoder(&lineReader{r: r, left: maxHeader}).Decode(&h); err != nil {
 		return fmt.Errorf("%w: its header is damaged: %v", ErrCheckpoint, err)
 	}
-	if want := t.identity(); h.Options != want {
+	if !maps.Equal(h.Identity, t.identity) {
 		return fmt.Errorf("%w: it was made with other options, model or data: give the same ones, or start anew", ErrCheckpoint)
 	}
 	t.best = t.snapshot(h.Best) // of the right sizes, to be read over

@@ -32,6 +32,9 @@ type Options struct {
 	Checkpoint string        // file for the state of the training; "" writes none
 	Resume     bool          // go on from Checkpoint
 	Save       time.Duration // time between checkpoints
+	// Sources tell apart what the training learns from: whoever goes on from Checkpoint must have the same. The keys are what an error
+	// calls them.
+	Sources map[string]string
 
 	Plan   func(Plan)  // told what the training will hold, before it begins; may be nil
 	Report func(Event) // follows the training; may be nil

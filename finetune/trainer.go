@@ -29,8 +29,9 @@ type trainer struct {
 	start    float64 // loss of the samples held out before the first step
 	last     float64 // and at the last judgement
 	best     snapshot
-	retreats int     // times the training diverged and went back to the best
-	resumed  restart // of the last of them
+	identity identity // see identify; nil where no checkpoint is written
+	retreats int      // times the training diverged and went back to the best
+	resumed  restart  // of the last of them
 }
 
 // graphs names the values that the graphs of a training exchange.
