@@ -94,6 +94,9 @@ func (o *QuantizeOptions) openJournal(m *onnx.Model, codec *lattice.Codec, outpu
 		}
 	}
 	j, err := journal.Create(dir, s)
+	if errors.Is(err, journal.ErrStray) {
+		return nil, usage(err, "delete %s and start anew", dir)
+	}
 	if err == nil || !errors.Is(err, fs.ErrExist) {
 		return j, err
 	}

@@ -40,6 +40,9 @@ type Settings map[string]string
 // ErrNoJournal says that a folder holds no journal.
 var ErrNoJournal = errors.New("there is no journal")
 
+// ErrStray says that a folder holds files, but not the settings that they were made with.
+var ErrStray = errors.New("it holds files without the settings that they were made with")
+
 // MismatchError is a setting in which a run differs from the one that began the journal.
 type MismatchError struct{ Name, Journal, Now string }
 
@@ -74,12 +77,31 @@ func Create(dir string, s Settings) (*Journal, error) {
 	if err := os.Mkdir(dir, 0o777); err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, err
 	}
+	if err := refuseStray(dir); err != nil {
+		return nil, fmt.Errorf("journal %s: %w", dir, err)
+	}
 	j := &Journal{dir: dir, settings: s, flusher: newFlusher(dir)}
 	if err := j.publish(settingsName, b); err != nil {
 		_ = os.Remove(dir) // unless somebody else's files are there
 		return nil, fmt.Errorf("journal %s: %w", dir, err)
 	}
 	return j, nil
+}
+
+// refuseStray makes it an error when a folder holds results of settings that are gone, for which others would vouch. Another process
+// that begins the same journal meanwhile has its settings there before its results.
+func refuseStray(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	if !slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return filepath.Ext(e.Name()) != tempEnding }) {
+		return nil
+	}
+	if _, err := os.Stat(filepath.Join(dir, settingsName)); errors.Is(err, fs.ErrNotExist) {
+		return ErrStray
+	}
+	return nil
 }
 
 // publish writes a file that appears complete or not at all. The error wraps fs.ErrExist when it is there already: of several
@@ -171,15 +193,21 @@ func (j *Journal) Close() error { return errors.Join(j.flusher.wait(), j.mapped.
 func (j *Journal) Remove() error {
 	j.flusher.forget()
 	err := j.mapped.close()
-	// The settings last: what a killed removal leaves is still a journal, or none.
-	entries, readErr := os.ReadDir(j.dir)
+	// The settings last, and only if all else went: what a removal leaves that was killed, or failed, is still a journal, or none.
+	entries, left := os.ReadDir(j.dir)
 	for _, e := range entries {
 		if e.Name() != settingsName {
-			err = errors.Join(err, os.RemoveAll(filepath.Join(j.dir, e.Name())))
+			left = errors.Join(left, removeAll(filepath.Join(j.dir, e.Name())))
 		}
 	}
-	return errors.Join(err, readErr, os.RemoveAll(j.dir))
+	if left != nil {
+		return errors.Join(err, left)
+	}
+	return errors.Join(err, removeAll(j.dir))
 }
+
+// removeAll is os.RemoveAll; tests replace it.
+var removeAll = os.RemoveAll
 
 // File is a final file and its checksum.
 type File struct {
