@@ -24,7 +24,7 @@ type FinetuneOptions struct {
 	// Quantize says how to make the quantized model where none is given.
 	Quantize QuantizeOptions
 
-	Threads int // of the runtime; 0 takes all cores
+	Threads int // of the runtime and of the training; 0 takes all cores
 }
 
 // FinetuneReport is the outcome of [Finetune].

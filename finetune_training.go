@@ -47,6 +47,7 @@ func (t *training) close() {
 }
 
 func newTraining(float, quantized string, o FinetuneOptions) (*training, error) {
+	o.Train.Threads = o.Threads
 	t := &training{options: o}
 	if err := t.open(float, quantized); err != nil {
 		t.close()

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"image"
+	"image/color"
 	"image/draw"
 	_ "image/jpeg" // registers the decoder
 	_ "image/png"  // registers the decoder
@@ -200,8 +201,16 @@ func (z *Resize) apply(b bitmap) (bitmap, error) {
 func rgb(m image.Image) bitmap {
 	r := m.Bounds()
 	b := bitmap{width: r.Dx(), height: r.Dy(), channels: 3, pix: make([]byte, 3*r.Dx()*r.Dy())}
-	if y, ok := m.(*image.YCbCr); ok {
-		fromYCbCr(b, y)
+	switch m := m.(type) {
+	case *image.YCbCr:
+		fromYCbCr(b, m)
+		return b
+	case *image.Paletted: // drawn, colours that are transparent would be black
+		for i := range b.width * b.height {
+			at := m.PixOffset(r.Min.X+i%b.width, r.Min.Y+i/b.width)
+			c := color.NRGBAModel.Convert(m.Palette[m.Pix[at]]).(color.NRGBA)
+			b.pix[3*i], b.pix[3*i+1], b.pix[3*i+2] = c.R, c.G, c.B
+		}
 		return b
 	}
 	n := image.NewNRGBA(image.Rect(0, 0, b.width, b.height))

@@ -233,7 +233,7 @@ func (t *trainer) restoreFrom(r *bufio.Reader, c *clock) error {
 	for _, p := range t.parameters {
 		p.refresh()
 	}
-	return parallel(t.parts, stretch.encode)
+	return t.parallel(stretch.encode)
 }
 
 // lineReader reads up to the end of a line.

@@ -28,6 +28,7 @@ type Options struct {
 	Every      int       // steps between judgements
 	Seed       uint64    // of the order of the samples
 
+	Threads    int           // that move the weights and code them; 0 takes all cores. The result does not depend on it
 	MaxMemory  int64         // bytes; above it activations are computed again instead of being kept. 0: no bound
 	Checkpoint string        // file for the state of the training; "" writes none
 	Resume     bool          // go on from Checkpoint

@@ -236,7 +236,7 @@ func (t *trainer) accumulate(ctx context.Context) (loss float64, err error) {
 
 // move takes one step with the gradients at hand. It takes none, and returns errNotFinite, when they are not finite.
 func (t *trainer) move(rate float64) error {
-	if err := parallel(t.parts, func(s stretch) error { s.measure(); return nil }); err != nil {
+	if err := t.parallel(func(s stretch) error { s.measure(); return nil }); err != nil {
 		return err
 	}
 	var square float64
@@ -271,5 +271,5 @@ func (t *trainer) move(rate float64) error {
 	for _, p := range t.parameters {
 		p.move(slowRate*rate*blur, factor, step)
 	}
-	return parallel(t.parts, func(s stretch) error { return s.move(rate, factor, step) })
+	return t.parallel(func(s stretch) error { return s.move(rate, factor, step) })
 }
