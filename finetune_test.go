@@ -261,6 +261,30 @@ func TestFinetuneResumes(t *testing.T) {
 	}
 }
 
+// TestFinetuneBlocksInterrupted stops a training by blocks: the result names no state to go on from, for there is none.
+func TestFinetuneBlocksInterrupted(t *testing.T) {
+	files, quantized := coarseDigits(t)
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	o := trainingOptions(files, "broken.onnx")
+	o.Blocks, o.Train.Every = true, 5
+	o.Train.Report = func(e finetune.Event) {
+		if e.Step == 5 {
+			stop()
+		}
+	}
+	r, err := cosetq.Finetune(ctx, files.Model, quantized, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !r.Interrupted || r.Checkpoint != "" {
+		t.Errorf("interrupted %v, checkpoint %q", r.Interrupted, r.Checkpoint)
+	}
+	if _, err := os.Stat(r.Files[0].Path + ".training"); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a state was kept: %v", err)
+	}
+}
+
 // TestFinetuneDiverges trains at rates far too high: the training goes back, and says so. Stopped and resumed, it goes back to
 // the same state.
 func TestFinetuneDiverges(t *testing.T) {
