@@ -102,11 +102,11 @@ func modelBytes(m *onnx.Model) (int64, error) {
 		if !ref.Tensor.IsExternal() {
 			continue
 		}
-		ext, err := ref.Tensor.External()
+		path, err := ref.Tensor.ExternalPath()
 		if err != nil {
 			return 0, fail(BadModel, err, "")
 		}
-		files[filepath.Join(filepath.Dir(m.Path()), ext.Location)] = true
+		files[path] = true
 	}
 	var total int64
 	for f := range files {

@@ -110,7 +110,7 @@ func (a *agreement) compare(model int, b *batch, name string, ref, got *tensor.T
 		if logits {
 			s.rows++
 			s.kl += divergence(want, values)
-			if argmax(want) == argmax(values) {
+			if tensor.ArgMax(want) == tensor.ArgMax(values) {
 				s.same++
 			}
 		}
