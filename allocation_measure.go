@@ -71,7 +71,7 @@ func (a *allocator) measureLayers(ctx context.Context, jd *judge, coded map[*rew
 			step(1)
 			continue
 		}
-		group.Go(func() error {
+		group.Go(caught(func() error {
 			one := <-free
 			defer func() { free <- one }()
 			loss, err := one.loss(ctx, a.o, map[int]*codedWeight{i: c})
@@ -84,7 +84,7 @@ func (a *allocator) measureLayers(ctx context.Context, jd *judge, coded map[*rew
 			lock.Unlock()
 			step(1)
 			return err
-		})
+		}))
 	}
 	return group.Wait()
 }

@@ -313,8 +313,12 @@ func firstSample(l *Loaded, data string, seed uint64) (map[string]*tensor.Tensor
 
 // items counts what a run handles: tokens where the first input is a matrix of integers, else samples.
 func items(l *Loaded, inputs map[string]*tensor.Tensor) (count int64, unit string) {
-	t := inputs[l.Inputs[0].Name]
+	var t *tensor.Tensor // nil for a model without inputs
+	if len(l.Inputs) > 0 {
+		t = inputs[l.Inputs[0].Name]
+	}
 	switch {
+	case t == nil:
 	case t.Type.Integer() && len(t.Shape) == 2:
 		return t.Shape[0] * t.Shape[1], "tokens"
 	case len(t.Shape) > 0:

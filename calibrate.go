@@ -113,7 +113,7 @@ func MergeStatistics(output string, overwrite bool, inputs ...string) (*Calibrat
 			"give the statistics of each run once")
 	}
 	if err != nil {
-		return nil, usage(err, "only runs of the same model can be merged")
+		return nil, usage(err, "only runs of the same model, gathered in the same way, can be merged; `cosetq calibrate` notes where it weighs all rows alike, and why")
 	}
 	merged.Program = Version()
 	r := &CalibrateReport{Inputs: inputs, Output: output}

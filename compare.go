@@ -49,10 +49,10 @@ type ComparedLayer struct {
 	FloatBytes  int64         `json:"float_bytes"`
 	Bytes       int64         `json:"bytes"` // of the weight in the other model
 	Local       eval.Decibels `json:"local_sqnr_db"`
-	LocalCosine float64       `json:"local_cosine"`
+	LocalCosine eval.Number   `json:"local_cosine"`
 	SQNR        eval.Decibels `json:"accumulated_sqnr_db"`
-	Cosine      float64       `json:"accumulated_cosine"`
-	MaxAbsErr   float64       `json:"max_abs_err"` // accumulated
+	Cosine      eval.Number   `json:"accumulated_cosine"`
+	MaxAbsErr   eval.Number   `json:"max_abs_err"` // accumulated
 }
 
 // LayerTrial is what keeping one layer in float would cost and gain.

@@ -69,8 +69,8 @@ func (c *comparison) measure(ctx context.Context, r *CompareReport) error {
 	for i, p := range c.pairs {
 		s := &c.sites[p.Site]
 		l := ComparedLayer{Node: s.Name, Initializer: s.Initializer, Op: s.Op, K: s.K, N: s.N, Codec: p.Codec(), FloatBytes: s.Weights * int64(s.DType.Bits()/8),
-			Local: judge.localErr[i].SQNR(), LocalCosine: judge.localErr[i].Cosine(),
-			SQNR: judge.accumulated[i].SQNR(), Cosine: judge.accumulated[i].Cosine(), MaxAbsErr: judge.accumulated[i].MaxAbsErr()}
+			Local: judge.localErr[i].SQNR(), LocalCosine: eval.Number(judge.localErr[i].Cosine()),
+			SQNR: judge.accumulated[i].SQNR(), Cosine: eval.Number(judge.accumulated[i].Cosine()), MaxAbsErr: eval.Number(judge.accumulated[i].MaxAbsErr())}
 		for _, t := range p.Tensors(c.other) {
 			size, err := t.ByteSize()
 			if err != nil {

@@ -1,12 +1,15 @@
 package cosetq_test
 
 import (
+	"encoding/json"
 	"errors"
 	"math"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/cosetq/cosetq"
+	"github.com/cosetq/cosetq/eval"
 	"github.com/cosetq/cosetq/internal/testenv"
 	"github.com/cosetq/cosetq/lattice"
 	"github.com/cosetq/cosetq/models"
@@ -199,5 +202,16 @@ func TestComparePlainExport(t *testing.T) {
 	}
 	if math.Abs(sqnr[0]-sqnr[2]) > 0.3 || math.Abs(sqnr[1]-sqnr[3]) > 0.3 {
 		t.Errorf("quantized %v, exported %v", sqnr[:2], sqnr[2:])
+	}
+}
+
+// Layers whose values are not finite are reported: JSON has null for what it cannot hold.
+func TestComparedLayerNotFinite(t *testing.T) {
+	nan := math.NaN()
+	text, err := json.Marshal(cosetq.ComparedLayer{
+		Local: eval.Decibels(nan), LocalCosine: eval.Number(nan), SQNR: eval.Decibels(nan), Cosine: eval.Number(nan), MaxAbsErr: eval.Number(math.Inf(1)),
+	})
+	if err != nil || strings.Count(string(text), "null") != 5 {
+		t.Errorf("%v, %s", err, text)
 	}
 }

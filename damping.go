@@ -40,7 +40,7 @@ func (c *calibration) damp(ctx context.Context, all, half *calib.Statistics) err
 		if !o.Full || part == nil || part.Rows == 0 || part.Rows == o.Rows {
 			continue
 		}
-		group.Go(func() error {
+		group.Go(caught(func() error {
 			if err := ctx.Err(); err != nil {
 				return err
 			}
@@ -50,7 +50,7 @@ func (c *calibration) damp(ctx context.Context, all, half *calib.Statistics) err
 			}
 			o.Damping, err = quant.CrossDamping(train, test, c.products, 1)
 			return err
-		})
+		}))
 	}
 	return group.Wait()
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"runtime/debug"
 	"syscall"
 
 	"github.com/cosetq/cosetq/calib"
@@ -44,6 +45,18 @@ func (e *Error) Unwrap() error { return e.Err }
 // fail wraps err.
 func fail(kind Kind, err error, hint string, args ...any) error {
 	return &Error{Kind: kind, Err: err, Hint: fmt.Sprintf(hint, args...)}
+}
+
+// caught turns a panic of f, which is to run on a goroutine of its own and would end the program there, into the error that it is.
+func caught(f func() error) func() error {
+	return func() (err error) {
+		defer func() {
+			if p := recover(); p != nil {
+				err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
+			}
+		}()
+		return f()
+	}
 }
 
 func usage(err error, hint string, args ...any) error { return fail(Usage, err, hint, args...) }

@@ -94,8 +94,12 @@ func Export(ctx context.Context, input string, o ExportOptions) (*ExportReport, 
 		return nil, err
 	}
 	r.Format, r.Nodes = string(o.Format), done.Nodes
+	why := "float32: its numbers are too large or too small for float16"
+	if o.Format == rewrite.MatMulNBits {
+		why = "as it is: a Gather reads it, which MatMulNBits does not take the place of"
+	}
 	for _, name := range done.Kept {
-		r.Notes = append(r.Notes, fmt.Sprintf("weight %q stays float32: its numbers are too large or too small for float16", name))
+		r.Notes = append(r.Notes, fmt.Sprintf("weight %q stays %s", name, why))
 	}
 	r.Files, _ = savedFiles(saved)
 	return r, nil

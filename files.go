@@ -104,12 +104,12 @@ func externalFiles(m *onnx.Model) (files []string, err error) {
 		if !ref.Tensor.IsExternal() {
 			continue
 		}
-		ext, refErr := ref.Tensor.External()
+		path, refErr := ref.Tensor.ExternalPath()
 		if refErr != nil {
 			err = fail(BadModel, refErr, "")
-		} else if !seen[ext.Location] {
-			seen[ext.Location] = true
-			files = append(files, filepath.Join(filepath.Dir(m.Path()), filepath.FromSlash(ext.Location)))
+		} else if !seen[path] {
+			seen[path] = true
+			files = append(files, path)
 		}
 	}
 	return files, err

@@ -25,7 +25,7 @@ type FinetuneOptions struct {
 	// Quantize says how to make the quantized model where none is given.
 	Quantize QuantizeOptions
 
-	Threads int // of the runtime; 0 takes all cores
+	Threads int // of the runtime and of the training; 0 takes all cores
 }
 
 // FinetuneReport is the outcome of [Finetune].
@@ -71,6 +71,9 @@ func Finetune(ctx context.Context, float, quantized string, o FinetuneOptions) (
 	if (o.Train.Steps > 0) == (o.Train.MaxTime > 0) {
 		return nil, usage(errors.New("give either --steps or --max-time"), "--max-time 30m trains as long, --steps 1000 gives the same result on every run")
 	}
+	if o.Blocks && o.Train.Resume {
+		return nil, usage(errors.New("--blocks and --resume are both given"), "no state of a training by blocks is kept: start it anew, or go on from its output without --blocks")
+	}
 	if err := checkThreads(o.Threads); err != nil {
 		return nil, err
 	}
@@ -95,6 +98,9 @@ func Finetune(ctx context.Context, float, quantized string, o FinetuneOptions) (
 		return nil, err
 	}
 	defer t.close()
+	if o.Blocks {
+		t.options.Train.Checkpoint = "" // see finetune.TrainBlocks
+	}
 	result, err := t.run(ctx)
 	if err != nil {
 		return nil, ofData(t.ofBatch(err), o.Data)
@@ -116,10 +122,12 @@ func Finetune(ctx context.Context, float, quantized string, o FinetuneOptions) (
 	if r.Files, err = t.save(output, result); err != nil {
 		return nil, t.keep(result, err)
 	}
-	if result.Interrupted {
-		r.Checkpoint = t.options.Train.Checkpoint
-	} else if err := finetune.RemoveCheckpoint(t.options.Train.Checkpoint); err != nil {
-		return nil, err
+	if checkpoint := t.options.Train.Checkpoint; result.Interrupted {
+		r.Checkpoint = checkpoint
+	} else if checkpoint != "" {
+		if err := finetune.RemoveCheckpoint(checkpoint); err != nil {
+			return nil, err
+		}
 	}
 	r.Seconds, r.CPUSeconds, r.PeakRSS = time.Since(start).Seconds(), cpuSeconds(), PeakRSS()
 	return r, nil

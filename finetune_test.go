@@ -157,6 +157,30 @@ func TestFinetuneLlama(t *testing.T) {
 	sameData(t, reports[0], reports[1])
 }
 
+// changedBias writes a copy of a model with other numbers in its smallest initializer of floats.
+func changedBias(t *testing.T, model string) (path string) {
+	t.Helper()
+	m, err := cosetq.OpenModel(model)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	var bias *onnx.Tensor
+	var values []float32
+	for _, init := range m.Graph.Initializers {
+		if v, err := init.Float32s(); err == nil && (bias == nil || len(v) < len(values)) {
+			bias, values = init, slices.Clone(v)
+		}
+	}
+	values[0]++
+	*bias = *onnx.NewTensor(bias.Name, bias.Dims, values)
+	path = filepath.Join(t.TempDir(), "changed.onnx")
+	if _, err := m.Save(path, onnx.SaveOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
 // TestFinetuneResumes stops a training in the middle. What it leaves can be used, and going on ends where an unbroken training
 // ends.
 func TestFinetuneResumes(t *testing.T) {
@@ -189,6 +213,23 @@ func TestFinetuneResumes(t *testing.T) {
 	if _, err := cosetq.Finetune(context.Background(), files.Model, quantized, bad); !errors.Is(err, finetune.ErrCheckpoint) || !strings.Contains(err.Error(), "the seed is 5 in the checkpoint and 6 now") {
 		t.Errorf("resumed with another seed: %v", err)
 	}
+	// Another model or data of the same sizes is not trained on from here either.
+	dir := filepath.Dir(files.Model)
+	other := filepath.Join(dir, "other.q.onnx")
+	if _, err := cosetq.Quantize(context.Background(), files.Model, cosetq.QuantizeOptions{Output: other, Bits: 2, Data: files.Calib, Rotate: cosetq.RotateNone}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := cosetq.Finetune(context.Background(), files.Model, other, o); !errors.Is(err, finetune.ErrCheckpoint) {
+		t.Errorf("resumed with other codes: %v", err)
+	}
+	if _, err := cosetq.Finetune(context.Background(), changedBias(t, files.Model), quantized, o); !errors.Is(err, finetune.ErrCheckpoint) {
+		t.Errorf("resumed with another float model: %v", err)
+	}
+	bad = o
+	bad.Data = files.Data
+	if _, err := cosetq.Finetune(context.Background(), files.Model, quantized, bad); !errors.Is(err, finetune.ErrCheckpoint) {
+		t.Errorf("resumed with other data: %v", err)
+	}
 	good, err := os.ReadFile(broken.Checkpoint)
 	if err != nil {
 		t.Fatal(err)
@@ -219,6 +260,30 @@ func TestFinetuneResumes(t *testing.T) {
 	sameData(t, whole, resumed)
 	if left, err := filepath.Glob(broken.Checkpoint + "*"); err != nil || len(left) > 0 {
 		t.Errorf("the checkpoint is still there: %v, %v", left, err)
+	}
+}
+
+// TestFinetuneBlocksInterrupted stops a training by blocks: the result names no state to go on from, for there is none.
+func TestFinetuneBlocksInterrupted(t *testing.T) {
+	files, quantized := coarseDigits(t)
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	o := trainingOptions(files, "broken.onnx")
+	o.Blocks, o.Train.Every = true, 5
+	o.Train.Report = func(e finetune.Event) {
+		if e.Step == 5 {
+			stop()
+		}
+	}
+	r, err := cosetq.Finetune(ctx, files.Model, quantized, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !r.Interrupted || r.Checkpoint != "" {
+		t.Errorf("interrupted %v, checkpoint %q", r.Interrupted, r.Checkpoint)
+	}
+	if _, err := os.Stat(r.Files[0].Path + ".training"); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a state was kept: %v", err)
 	}
 }
 

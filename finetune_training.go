@@ -47,6 +47,7 @@ func (t *training) close() {
 }
 
 func newTraining(float, quantized string, o FinetuneOptions) (*training, error) {
+	o.Train.Threads = o.Threads
 	t := &training{options: o}
 	if err := t.open(float, quantized); err != nil {
 		t.close()
@@ -75,6 +76,9 @@ func (t *training) open(float, quantized string) (err error) {
 		return err
 	}
 	if err := t.openData(); err != nil {
+		return err
+	}
+	if err := t.identifySources(); err != nil {
 		return err
 	}
 	t.graph.ReferToFile(pageSize)
@@ -118,6 +122,22 @@ func (t *training) checkPair(float, quantized string) error {
 			quantized, float, strings.Join(values[1], ", "), strings.Join(values[0], ", ")),
 			"give the float model first and the one that was made from it second")
 	}
+	return nil
+}
+
+// identifySources tells the training what its checkpoint must not be resumed without.
+func (t *training) identifySources() error {
+	float, err := fingerprint(t.float)
+	if err != nil {
+		return err
+	}
+	data := t.options.Data
+	if !isRandom(data) {
+		if data, err = calib.FingerprintData(data, 0); err != nil {
+			return err
+		}
+	}
+	t.options.Train.Sources = map[string]string{"the float model": float, "the data": data}
 	return nil
 }
 

@@ -123,7 +123,7 @@ func (r *InspectReport) estimates(sites []rewrite.Site, opts rewrite.Options) ([
 	list := make([]Estimate, 3)
 	var group errgroup.Group
 	for i, bits := range []int{4, 3, 2} {
-		group.Go(func() error {
+		group.Go(caught(func() error {
 			o := QuantizeOptions{Bits: bits, Sites: opts}
 			codec, err := o.chosenCodec()
 			if err == nil {
@@ -136,7 +136,7 @@ func (r *InspectReport) estimates(sites []rewrite.Site, opts rewrite.Options) ([
 			err = p.plan(&o, codec, oneCodec(sites, codec), sites, withEnding(r.Path, ".q.onnx"))
 			list[i] = Estimate{Bits: bits, Codec: codec.String(), BitsPerWeight: p.BitsPerWeight, Bytes: p.Bytes}
 			return err
-		})
+		}))
 	}
 	err := group.Wait()
 	return slices.DeleteFunc(list, func(e Estimate) bool { return e.BitsPerWeight == 0 }), err

@@ -63,8 +63,8 @@ func (c *calibration) open(m *onnx.Model, library string, patterns rewrite.Optio
 	if c.inputs, _, err = ort.Signature(m); err != nil {
 		return fail(BadModel, err, "")
 	}
-	if c.fingerprint, err = calib.Fingerprint(m); err != nil {
-		return fail(BadModel, err, "")
+	if c.fingerprint, err = fingerprint(m); err != nil {
+		return err
 	}
 	patterns.Embedding = true // what shares an embedding may be asked for later
 	sites, err := rewrite.FindSites(m, patterns)
@@ -213,6 +213,7 @@ func (c *calibration) observe(ctx context.Context, lanes *lanes, b *calib.Batch,
 		}
 		c.importance.close()
 		c.importance, c.unweighted = nil, err.Error()
+		c.gathered.ResetAll() // what nodes saw before the failure they will see again
 	}
 	if c.session == nil {
 		var err error

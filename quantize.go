@@ -301,7 +301,7 @@ func (o *QuantizeOptions) quantizeAll(ctx context.Context, r *QuantizeReport, st
 	for _, w := range todo {
 		options := codings[codecs[w.Weight]]
 		options.Threads, options.Progress = threads, step
-		group.Go(func() error {
+		group.Go(caught(func() error {
 			res, err := o.quantizeOne(ctx, options, w, h, j)
 			if err == nil {
 				lock.Lock()
@@ -310,7 +310,7 @@ func (o *QuantizeOptions) quantizeAll(ctx context.Context, r *QuantizeReport, st
 				w.Release()
 			}
 			return err
-		})
+		}))
 	}
 	if err := group.Wait(); err != nil {
 		return nil, err
@@ -351,10 +351,10 @@ func (o *QuantizeOptions) quantizeOne(ctx context.Context, options quant.Options
 	var source string
 	digesting, stop := context.WithCancel(ctx)
 	var digest errgroup.Group
-	digest.Go(func() (err error) {
+	digest.Go(caught(func() (err error) {
 		source, err = journal.Digest(digesting, w)
 		return err
-	})
+	}))
 	defer func() {
 		stop()
 		_ = digest.Wait() // done with the weight

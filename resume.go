@@ -30,11 +30,13 @@ const (
 	settingProgram    = "the version of cosetq"
 	settingModel      = "the model"
 	settingStatistics = "the statistics"
+	settingData       = "the data"
 )
 
 // settings returns everything that the codes of the weights depend on. A weight itself is compared when its code is used.
 func (o *QuantizeOptions) settings(m *onnx.Model, codec *lattice.Codec) (journal.Settings, error) {
-	recipe, err := o.effective(codec).recipeSettings()
+	e := o.effective(codec)
+	recipe, err := e.recipeSettings()
 	if err != nil {
 		return nil, err
 	}
@@ -49,7 +51,10 @@ func (o *QuantizeOptions) settings(m *onnx.Model, codec *lattice.Codec) (journal
 			return nil, usage(err, "give a file that `cosetq calibrate` wrote")
 		}
 	}
-	return s, nil
+	if e.Data != "" && !isRandom(e.Data) { // whose options say all
+		s[settingData], err = calib.FingerprintData(o.Data, o.Samples)
+	}
+	return s, err
 }
 
 // fingerprint identifies a model; see calib.Fingerprint.

@@ -2,6 +2,7 @@ package cosetq
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -77,7 +78,10 @@ func (o *QuantizeOptions) openHessians(ctx context.Context, r *QuantizeReport, m
 	if path == "" {
 		path = filepath.Join(j.Dir(), statisticsInJournal)
 		if _, statErr := os.Stat(path); errors.Is(statErr, fs.ErrNotExist) {
-			r.Notes, err = o.gather(ctx, m.Path(), path)
+			err = o.gather(ctx, m.Path(), path)
+		}
+		if err == nil {
+			err = r.noteGathering(path)
 		}
 	}
 	if err == nil {
@@ -133,8 +137,8 @@ func (h *hessians) open(path string, m *onnx.Model) error {
 	if err != nil {
 		return err
 	}
-	fingerprint, err := calib.Fingerprint(m)
-	if err == nil && fingerprint != file.Fingerprint {
+	print, err := fingerprint(m)
+	if err == nil && print != file.Fingerprint {
 		err = usage(fmt.Errorf("%s: %w: it was made from %s, which differs from %s in its graph or its weights", path, calib.ErrFingerprint, file.Model, m.Path()),
 			"run `cosetq calibrate %s` again", m.Path())
 	}
@@ -150,19 +154,39 @@ func (h *hessians) open(path string, m *onnx.Model) error {
 }
 
 // gather calibrates the model into a file of the journal, from which a resumed run goes on.
-func (o *QuantizeOptions) gather(ctx context.Context, model, path string) (notes []string, err error) {
+func (o *QuantizeOptions) gather(ctx context.Context, model, path string) error {
 	c, err := newCalibration(model, o.Sites, o.Threads, Shard{})
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer c.close()
 	s, err := c.gather(ctx, o.Data, calib.Options{Limit: o.Samples, Seed: o.Seed}, filepath.Dir(path), o.Progress)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer c.gathered.ResetAll()
-	_, err = s.Save(path, false)
-	return c.notes(), err
+	notes, err := json.Marshal(c.notes())
+	if err == nil {
+		err = os.WriteFile(path+notesEnding, notes, 0o666) // first: where the statistics are, so are their notes
+	}
+	if err == nil {
+		_, err = s.Save(path, false)
+	}
+	return err
+}
+
+// notesEnding is what the file with the notes of a calibration adds to the name of its statistics.
+const notesEnding = ".notes"
+
+// noteGathering takes over the notes of the calibration that made the statistics at path, in this run or in one that was stopped.
+func (r *QuantizeReport) noteGathering(path string) error {
+	text, err := os.ReadFile(path + notesEnding)
+	var notes []string
+	if err == nil {
+		err = json.Unmarshal(text, &notes)
+	}
+	r.Notes = append(r.Notes, notes...)
+	return err
 }
 
 // of returns the Hessian of the inputs of a weight, nil when there is none. The moments of several inputs are weighed by how

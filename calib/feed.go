@@ -2,7 +2,6 @@ package calib
 
 import (
 	"fmt"
-	"math"
 	"slices"
 	"strings"
 
@@ -87,19 +86,16 @@ func (r *Recipe) encode(values []float32, t tensor.Type, shape []int64) (*tensor
 		return tensor.Of(convert(values, tensor.ToFloat16), shape...), nil
 	case tensor.BFloat16Type:
 		return tensor.Of(convert(values, tensor.ToBFloat16), shape...), nil
-	case tensor.Uint8:
-		return encodeWhole[uint8](r, values, t, shape, 0, math.MaxUint8)
-	case tensor.Int8:
-		return encodeWhole[int8](r, values, t, shape, math.MinInt8, math.MaxInt8)
-	case tensor.Int32:
-		return encodeWhole[int32](r, values, t, shape, -1<<24, 1<<24)
-	case tensor.Int64:
-		return encodeWhole[int64](r, values, t, shape, -1<<24, 1<<24)
+	}
+	if t.Integer() || t == tensor.Bool {
+		return whole(convert(values, func(v float32) float64 { return float64(v) }), t, shape, func(v float64) error {
+			return r.fail("pixel", "gives %g, and the model's input has type %s; leave scale, mean and std out for a model that takes raw pixels", v, t)
+		})
 	}
 	return nil, r.fail("", "the model's input has type %s, which this kind of data cannot give", t)
 }
 
-func convert[T tensor.Element](values []float32, f func(float32) T) []T {
+func convert[S float32 | float64, T tensor.Element](values []S, f func(S) T) []T {
 	out := make([]T, len(values))
 	for i, v := range values {
 		out[i] = f(v)
@@ -107,16 +103,23 @@ func convert[T tensor.Element](values []float32, f func(float32) T) []T {
 	return out
 }
 
-// encodeWhole refuses to round or clip: the recipe's scale and the model's type disagree then.
-func encodeWhole[T uint8 | int8 | int32 | int64](r *Recipe, values []float32, t tensor.Type, shape []int64, low, high float32) (*tensor.Tensor, error) {
-	out := make([]T, len(values))
-	for i, v := range values {
-		if v != float32(math.Trunc(float64(v))) || v < low || v > high {
-			return nil, r.fail("pixel", "gives %g, and the model's input has type %s; leave scale, mean and std out for a model that takes raw pixels", v, t)
-		}
-		out[i] = T(v)
+// whole makes a tensor of integers, or of bool, of values that are such. It does not round or clip: refuse says what is wrong with one.
+func whole(values []float64, t tensor.Type, shape []int64, refuse func(v float64) error) (*tensor.Tensor, error) {
+	out, err := integers(tensor.Spec{Type: t}, shape, func(j int64) int64 { return int64(values[j]) })
+	if err != nil {
+		return nil, err
 	}
-	return tensor.Of(out, shape...), nil
+	back := make([]float64, len(values))
+	if err := out.Floats(back, 0, int64(len(back))); err != nil {
+		return nil, err
+	}
+	const exact = 1 << 53 // above, a float64 may stand for another integer
+	for i, v := range values {
+		if v != back[i] || v > exact || v < -exact {
+			return nil, refuse(v)
+		}
+	}
+	return out, nil
 }
 
 // scaler turns stored values into inputs, channel by channel.

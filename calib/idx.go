@@ -123,7 +123,7 @@ func openIDXFile(path string) (data store, dims []int64, start int64, err error)
 		return nil, nil, 0, err
 	}
 	fail := func(format string, args ...any) (store, []int64, int64, error) {
-		return nil, nil, 0, errors.Join(fmt.Errorf(path+" "+format, args...), data.Close())
+		return nil, nil, 0, errors.Join(fmt.Errorf("%s %w", path, fmt.Errorf(format, args...)), data.Close())
 	}
 	var magic [4]byte
 	if _, err := data.ReadAt(magic[:], 0); err != nil || magic[0] != 0 || magic[1] != 0 {

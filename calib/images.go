@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"image"
+	"image/color"
 	"image/draw"
 	_ "image/jpeg" // registers the decoder
 	_ "image/png"  // registers the decoder
@@ -43,12 +44,7 @@ func openImages(r *Recipe, inputs []tensor.Spec, o Options) (Reader, error) {
 		return nil, err
 	}
 	x.table = scale.table()
-	if r.Labels != "" {
-		x.files, x.labels, err = r.readLabelCSV()
-	} else {
-		x.files, err = r.listImages()
-	}
-	if err != nil {
+	if x.files, x.labels, err = r.pictures(); err != nil {
 		return nil, err
 	}
 	if r.Resize != nil && r.Resize.Crop > 0 {
@@ -64,6 +60,15 @@ func openImages(r *Recipe, inputs []tensor.Spec, o Options) (Reader, error) {
 
 // byteOrderMark begins text files that spreadsheets and editors on Windows write.
 const byteOrderMark = "\ufeff"
+
+// pictures lists the pictures, with their labels if there are any.
+func (r *Recipe) pictures() (files []string, labels []int, err error) {
+	if r.Labels != "" {
+		return r.readLabelCSV()
+	}
+	files, err = r.listImages()
+	return files, nil, err
+}
 
 // readLabelCSV reads lines of file,label under a header that says so. Every file must exist, so that a run of hours does
 // not end at the last one.
@@ -203,8 +208,16 @@ func (z *Resize) apply(b bitmap) (bitmap, error) {
 func rgb(m image.Image) bitmap {
 	r := m.Bounds()
 	b := bitmap{width: r.Dx(), height: r.Dy(), channels: 3, pix: make([]byte, 3*r.Dx()*r.Dy())}
-	if y, ok := m.(*image.YCbCr); ok {
-		fromYCbCr(b, y)
+	switch m := m.(type) {
+	case *image.YCbCr:
+		fromYCbCr(b, m)
+		return b
+	case *image.Paletted: // drawn, colours that are transparent would be black
+		for i := range b.width * b.height {
+			at := m.PixOffset(r.Min.X+i%b.width, r.Min.Y+i/b.width)
+			c := color.NRGBAModel.Convert(m.Palette[m.Pix[at]]).(color.NRGBA)
+			b.pix[3*i], b.pix[3*i+1], b.pix[3*i+2] = c.R, c.G, c.B
+		}
 		return b
 	}
 	n := image.NewNRGBA(image.Rect(0, 0, b.width, b.height))

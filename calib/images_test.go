@@ -1,7 +1,9 @@
 package calib
 
 import (
+	"bytes"
 	"image"
+	"image/color"
 	"os"
 	"path/filepath"
 	"testing"
@@ -52,6 +54,16 @@ func TestResizeIsPillows(t *testing.T) {
 		if largest, _ := differences(t, got, picture(t, c.golden)); largest != 0 {
 			t.Errorf("%s: differs from Pillow by up to %d", c.golden, largest)
 		}
+	}
+}
+
+// Colours of a palette count without their transparency, as all others do.
+func TestTransparentPalette(t *testing.T) {
+	m := image.NewPaletted(image.Rect(1, 1, 4, 3), color.Palette{color.NRGBA{200, 100, 50, 0}, color.NRGBA{7, 8, 9, 3}, color.Gray{12}})
+	copy(m.Pix, []byte{0, 1, 2, 2, 1, 0})
+	want := []byte{200, 100, 50, 7, 8, 9, 12, 12, 12, 12, 12, 12, 7, 8, 9, 200, 100, 50}
+	if got := rgb(m); got.width != 3 || got.height != 2 || !bytes.Equal(got.pix, want) {
+		t.Errorf("%d × %d %v, want %v", got.width, got.height, got.pix, want)
 	}
 }
 

@@ -13,7 +13,8 @@ import (
 // Merge joins the statistics of runs of one model over different data, each weighted with its rows; or all shares of one
 // run, which give what the run would have given without shares, to the bit. The result reads from
 // its parts, which must stay open while it is used. An activation that only some runs reached counts for those. The error
-// wraps ErrFingerprint when the models differ, and is a *TwiceError when a part is given twice.
+// wraps ErrFingerprint when the models differ, and is a *TwiceError when a part is given twice. Rows that weigh by gradients and
+// rows that weigh alike are not joined.
 func Merge(parts ...*Statistics) (*Statistics, error) {
 	if len(parts) == 0 {
 		return nil, errors.New("statistics: nothing to merge")
@@ -26,6 +27,9 @@ func Merge(parts ...*Statistics) (*Statistics, error) {
 	for _, p := range parts {
 		if p.Fingerprint != first.Fingerprint {
 			return nil, fmt.Errorf("%w: %s (%s) and %s (%s)", ErrFingerprint, first.Model, shortPrint(first.Fingerprint), p.Model, shortPrint(p.Fingerprint))
+		}
+		if (p.Draws > 0) != (first.Draws > 0) {
+			return nil, errors.New("statistics: some weigh rows by the gradients of the outputs, and some weigh all alike: their sums have no common unit")
 		}
 		if p == first || p.Shard == "" { // shares are of the same data
 			merged.Data = append(merged.Data, p.Data...)

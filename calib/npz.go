@@ -141,12 +141,22 @@ func (n *npzReader) Sample(i int) (*Sample, error) {
 		return nil, n.recipe.fail("file", "sample %d of %s: %w", i, n.recipe.File, err)
 	}
 	var values []float32
+	_, scaled := n.recipe.lines["pixel"]
 	if n.images {
 		values = n.recipe.layOut(raw.Data, n.pixels, n.table)
 	} else {
 		stored := make([]float64, n.size)
 		if err := raw.Floats(stored, 0, n.size); err != nil {
 			return nil, n.recipe.fail("array", "%w", err)
+		}
+		if n.in.Type.Integer() && !scaled {
+			t, err := whole(stored, n.in.Type, n.shape, func(v float64) error {
+				return n.recipe.fail("array", "holds %.20g, which the model's input %s cannot take", v, n.in)
+			})
+			if err != nil {
+				return nil, err
+			}
+			return n.sample(i, t), nil
 		}
 		values = make([]float32, n.size)
 		for j, v := range stored {
@@ -157,7 +167,11 @@ func (n *npzReader) Sample(i int) (*Sample, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Sample{Inputs: map[string]*tensor.Tensor{n.in.Name: t}, Label: labelOf(n.labels, i)}, nil
+	return n.sample(i, t), nil
+}
+
+func (n *npzReader) sample(i int, t *tensor.Tensor) *Sample {
+	return &Sample{Inputs: map[string]*tensor.Tensor{n.in.Name: t}, Label: labelOf(n.labels, i)}
 }
 
 // imageShape is the shape of one image in the recipe's layout.

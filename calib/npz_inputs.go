@@ -89,7 +89,8 @@ func (f *fedArray) prepare(r *Recipe) (err error) {
 		return r.fail("file", "array %s: %w", f.in.Name, err)
 	}
 	have, want := f.array.typ, f.in.Type
-	if alike := have == want || have.Integer() && want.Integer() || have.Float() && want.Float(); !alike {
+	whole := func(t tensor.Type) bool { return t.Integer() || t == tensor.Bool }
+	if alike := have == want || whole(have) && whole(want) || have.Float() && want.Float(); !alike {
 		return r.fail("file", "array %s holds %s, and the model's input is %s", f.in.Name, have, f.in)
 	}
 	f.shape = append([]int64{1}, entry...)
@@ -122,11 +123,14 @@ func (n *npzInputs) Sample(i int) (*Sample, error) {
 			if err := t.Floats(stored, 0, f.size); err != nil {
 				return nil, n.recipe.fail("file", "array %s: %w", f.in.Name, err)
 			}
-			values := make([]float32, f.size)
-			for j, v := range stored {
-				values[j] = float32(v)
+			if f.in.Type.Float() {
+				t, err = n.recipe.encode(convert(stored, func(v float64) float32 { return float32(v) }), f.in.Type, f.shape)
+			} else {
+				t, err = whole(stored, f.in.Type, f.shape, func(v float64) error {
+					return n.recipe.fail("file", "array %s holds %.20g, which the model's input %s cannot take", f.in.Name, v, f.in)
+				})
 			}
-			if t, err = n.recipe.encode(values, f.in.Type, f.shape); err != nil {
+			if err != nil {
 				return nil, err
 			}
 		}

@@ -113,3 +113,46 @@ func TestNPZOfADecoderStartsWithoutPast(t *testing.T) {
 		}
 	}
 }
+
+// Integers reach integers, and bool, of any type exactly; what one cannot hold is refused by the name of its array.
+func TestNPZIntegers(t *testing.T) {
+	const large = 1<<40 + 8
+	dir := folder(t, map[string]string{
+		"two.npz": npz(t, map[string]string{
+			"a": npy("<i8", "2,", "\x07\x00\x00\x00\x00\x01\x00\x00\x08\x00\x00\x00\x00\x01\x00\x00"),                       // large-1, large
+			"b": npy("|i1", "2,", "\x00\x01"), "c": npy("<i2", "2,", "\x2c\x01\xff\x00"), "d": npy("|b1", "2,", "\x01\x00"), // c: 300, 255
+		}),
+		"one.npz": npz(t, map[string]string{"ids": npy("<i8", "1, 1", "\x08\x00\x00\x00\x00\x01\x00\x00")}),
+	})
+	for _, c := range []struct {
+		name  string
+		typ   tensor.Type
+		first float64
+	}{
+		{"a", tensor.Uint64, large - 1}, {"b", tensor.Bool, 0}, {"b", tensor.Int32, 0}, {"c", tensor.Uint16, 300}, {"c", tensor.Int16, 300}, {"c", tensor.Uint32, 300},
+		{"d", tensor.Int64, 1},
+	} {
+		other := input("a", tensor.Int64, -1)
+		if c.name == "a" {
+			other = input("b", tensor.Int8, -1)
+		}
+		r := mustOpen(t, dir, "kind: npz\nfile: two.npz", calib.Options{}, input(c.name, c.typ, -1), other)
+		if got, _, s := values(t, r, 0, c.name); len(got) != 1 || got[0] != c.first || s.Inputs[c.name].Type != c.typ {
+			t.Errorf("%s as %v is %v, want %v", c.name, c.typ, got, c.first)
+		}
+	}
+	for _, in := range []tensor.Spec{input("c", tensor.Uint8, -1), input("c", tensor.Bool, -1)} {
+		r := mustOpen(t, dir, "kind: npz\nfile: two.npz", calib.Options{}, in, input("b", tensor.Int8, -1))
+		if _, err := r.Sample(0); err == nil || !strings.Contains(err.Error(), "array c holds 300, which the model's input c") {
+			t.Errorf("300 as %v: %v", in.Type, err)
+		}
+	}
+	r := mustOpen(t, dir, "kind: npz\nfile: one.npz", calib.Options{}, input("ids", tensor.Int64, -1, 1))
+	if got, _, _ := values(t, r, 0, "ids"); len(got) != 1 || got[0] != large {
+		t.Errorf("%v, want %v", got, large)
+	}
+	r = mustOpen(t, dir, "kind: npz\nfile: one.npz", calib.Options{}, input("ids", tensor.Int16, -1, 1))
+	if _, err := r.Sample(0); err == nil || !strings.Contains(err.Error(), "array: holds 1099511627784, which the model's input ids") {
+		t.Errorf("a large number as int16: %v", err)
+	}
+}

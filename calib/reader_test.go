@@ -278,7 +278,7 @@ func TestTokens(t *testing.T) {
 
 func TestBadData(t *testing.T) {
 	dir := folder(t, map[string]string{
-		"i": idxImages, "cut": idxImages[:20], "long": idxImages + "x", "l": idxLabels, "l3": "\x00\x00\x08\x01\x00\x00\x00\x03\x01\x01\x01", "junk": "junk and nothing else",
+		"i": idxImages, "cut": idxImages[:20], "long": idxImages + "x", "l": idxLabels, "l3": "\x00\x00\x08\x01\x00\x00\x00\x03\x01\x01\x01", "junk": "junk and nothing else", "100%done": "junk",
 		"a.npz":    npz(t, map[string]string{"x": npy("<f4", "2, 2", "short"), "y": npy("<c8", "1,", "12345678")}),
 		"l3.npz":   npz(t, map[string]string{"x": npy("|u1", "2, 6", "abcdefabcdef"), "l": npy("|u1", "3,", "abc")}),
 		"huge.npy": npy("<i8", "4611686018427387904, 4", ""), "t.bin": "\xff\xff\xff\xff\xff\xff\xff\xff",
@@ -291,6 +291,7 @@ func TestBadData(t *testing.T) {
 	}{
 		{"kind: idx\nimages: none", "no such file", x},
 		{"kind: idx\nimages: junk", "is not an IDX file", x},
+		{"kind: idx\nimages: 100%done", "100%done is not an IDX file", x},
 		{"kind: idx\nimages: cut", "cut or damaged", x},
 		{"kind: idx\nimages: i\nlabels: l3", "3 labels for 2 images", x},
 		{"kind: idx\nimages: i\nshape: [-1, 7]", "6", x},

@@ -102,26 +102,7 @@ func ParseRecipe(path string, text []byte) (*Recipe, error) {
 
 // Files lists the files that the recipe names, as far as they are there.
 func (r *Recipe) Files() []string {
-	var files []string
-	switch r.Kind {
-	case "idx":
-		files = []string{r.resolve(r.Images)}
-	case "images":
-		if r.Labels != "" {
-			files, _, _ = r.readLabelCSV() // opening the data tells what is wrong with it
-		} else {
-			files, _ = r.listImages()
-		}
-	default: // whose labels, if any, are an array of the file
-		if r.Kind == "npz" && r.isPattern() {
-			files, _ = filepath.Glob(r.resolve(r.File))
-			return files
-		}
-		return []string{r.resolve(r.File)}
-	}
-	if r.Labels != "" {
-		files = append(files, r.resolve(r.Labels))
-	}
+	files, _ := r.files(0) // opening the data tells what is wrong with it
 	return files
 }
 

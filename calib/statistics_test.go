@@ -307,6 +307,11 @@ func TestMergeRefuses(t *testing.T) {
 	if _, err := calib.Merge(a, statistics(sampled{nil, 3, false}.observation("a", "w"))); err == nil {
 		t.Error("a diagonal was merged with a matrix")
 	}
+	b := part(rows[20:])
+	b.Draws = 10
+	if _, err := calib.Merge(part(rows[:20]), b); err == nil || !strings.Contains(err.Error(), "weigh all alike") {
+		t.Errorf("rows that weigh by gradients and rows that weigh alike: %v", err)
+	}
 	if _, err := calib.Merge(); err == nil {
 		t.Error("nothing was merged")
 	}

@@ -22,16 +22,22 @@ type Agreement struct {
 	MaxAbsErr float64  `json:"max_abs_err"`    // largest |model − reference|
 }
 
+// Number is one that need not be finite; it is null in JSON then, which cannot hold it.
+type Number float64
+
+// MarshalJSON writes a number, or null.
+func (n Number) MarshalJSON() ([]byte, error) {
+	if math.IsInf(float64(n), 0) || math.IsNaN(float64(n)) {
+		return []byte("null"), nil
+	}
+	return json.Marshal(float64(n))
+}
+
 // Decibels is a ratio in dB; infinity (no error at all) is null in JSON.
 type Decibels float64
 
-// MarshalJSON writes a number, or null for what JSON cannot hold.
-func (d Decibels) MarshalJSON() ([]byte, error) {
-	if math.IsInf(float64(d), 0) || math.IsNaN(float64(d)) {
-		return []byte("null"), nil
-	}
-	return json.Marshal(float64(d))
-}
+// MarshalJSON writes a number, or null.
+func (d Decibels) MarshalJSON() ([]byte, error) { return Number(d).MarshalJSON() }
 
 // sums are what the metrics are made of.
 type sums struct {
@@ -104,7 +110,7 @@ func (a *agreement) compare(model int, b *batch, name string, ref, got *tensor.T
 		if logits {
 			s.rows++
 			s.kl += divergence(want, values)
-			if argmax(want) == argmax(values) {
+			if tensor.ArgMax(want) == tensor.ArgMax(values) {
 				s.same++
 			}
 		}

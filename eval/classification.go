@@ -45,7 +45,7 @@ func (c *classification) add(model int, b *batch, outputs map[string]*tensor.Ten
 				b.First+int(row), label, name, m.Path, classes, classes-1)}
 		}
 		c.scores[model].Count++
-		if argmax(values) == label {
+		if tensor.ArgMax(values) == label {
 			c.scores[model].Correct++
 		}
 		return nil

@@ -103,7 +103,7 @@ func TestPerplexityOfKnownDistributions(t *testing.T) {
 	m := &fake{shape: []int64{2, 2}, answer: func(int) []float32 { return []float32{0, ln3, 1000, 1000 + ln3} }}
 	got := metrics[eval.Perplexity](t, eval.TaskPerplexity, data, m.model("m", -1))[0]
 	want := (math.Log(4) + 3*math.Log(4.0/3)) / 4
-	if got.Tokens != 4 || math.Abs(got.NLL-want) > 1e-5 || math.Abs(got.Perplexity-math.Exp(got.NLL)) > 1e-12 || math.Abs(got.BitsPerToken-got.NLL/math.Ln2) > 1e-12 {
+	if got.Tokens != 4 || math.Abs(got.NLL-want) > 1e-5 || math.Abs(float64(got.Perplexity)-math.Exp(got.NLL)) > 1e-12 || math.Abs(got.BitsPerToken-got.NLL/math.Ln2) > 1e-12 {
 		t.Errorf("%+v, want nll %g", got, want)
 	}
 	uniform := &fake{shape: []int64{2, 256}, answer: func(int) []float32 { return make([]float32, 512) }}

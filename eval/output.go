@@ -66,20 +66,9 @@ func (m *Model) rows(b *batch, name string, t *tensor.Tensor, cols int64, f func
 	return nil
 }
 
-// argmax is the place of the largest value, the first of equals.
-func argmax(values []float64) int {
-	best := 0
-	for i, v := range values {
-		if v > values[best] {
-			best = i
-		}
-	}
-	return best
-}
-
 // logSumExp is log Σ exp(v), without overflow.
 func logSumExp(values []float64) float64 {
-	top := values[argmax(values)]
+	top := values[tensor.ArgMax(values)]
 	sum := 0.0
 	for _, v := range values {
 		sum += math.Exp(v - top)

@@ -11,7 +11,7 @@ import (
 // Perplexity says how well a model predicts each next token.
 type Perplexity struct {
 	NLL          float64 `json:"nll"`            // mean negative log-likelihood of a token, in nats
-	Perplexity   float64 `json:"perplexity"`     // exp(NLL)
+	Perplexity   Number  `json:"perplexity"`     // exp(NLL)
 	BitsPerToken float64 `json:"bits_per_token"` // NLL / ln 2; bits per byte when tokens are bytes
 	Tokens       int     `json:"tokens"`         // predicted
 }
@@ -59,7 +59,7 @@ func (p *perplexity) metrics(model int) (any, error) {
 	if s.Tokens > 0 {
 		s.NLL = p.nll[model] / float64(s.Tokens)
 	}
-	s.Perplexity = math.Exp(s.NLL)
+	s.Perplexity = Number(math.Exp(s.NLL))
 	s.BitsPerToken = s.NLL / math.Ln2
 	return s, nil
 }

@@ -5,12 +5,15 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
+	"slices"
 	"strconv"
 	"time"
 )
@@ -34,13 +37,16 @@ type checkpointHeader struct {
 // ErrCheckpoint says that a checkpoint cannot be resumed.
 var ErrCheckpoint = errors.New("finetune: the training cannot be resumed")
 
-// setting is something that a training depends on, by the name a person knows it by.
-type setting struct{ Name, Value string }
+// setting is something that a training depends on, by the name a person knows it by. A digest means nothing to one.
+type setting struct {
+	Name, Value string
+	Digest      bool `json:",omitempty"`
+}
 
-// settings are what a checkpoint must share with the training that resumes it.
-func (t *trainer) settings() []setting {
+// identify lists what a checkpoint must share with the training that resumes it, before that has begun.
+func (t *trainer) identify() ([]setting, error) {
 	var all []setting
-	add := func(name string, value any) { all = append(all, setting{name, fmt.Sprint(value)}) }
+	add := func(name string, value any) { all = append(all, setting{Name: name, Value: fmt.Sprint(value)}) }
 	add("the number of steps", t.opt.Steps)
 	add("the time to train", t.opt.MaxTime)
 	add("the batch", t.opt.Batch)
@@ -56,7 +62,32 @@ func (t *trainer) settings() []setting {
 	for _, l := range t.latents {
 		add("weight "+strconv.Quote(l.Input), fmt.Sprintf("%v %d×%d", l.Matrix.Codec, l.n, l.k))
 	}
-	return all
+	for _, name := range slices.Sorted(maps.Keys(t.opt.Sources)) {
+		all = append(all, setting{name, t.opt.Sources[name], true})
+	}
+	sum := sha256.New()
+	for _, l := range t.latents {
+		m := l.Matrix
+		fmt.Fprintf(sum, "%q %v %d×%d tile %d 2^%d frozen %v\n", l.Input, m.Codec, l.n, l.k, m.Tile, m.Exponent, l.Frozen)
+		parts := []any{m.Codes, m.Gains, m.Scales, m.ScaleIndex}
+		if r := m.Rotation; r != nil {
+			parts = append(parts, int64(r.Block), r.Signs)
+		}
+		for _, part := range parts {
+			if err := binary.Write(sum, binary.LittleEndian, part); err != nil {
+				return nil, err
+			}
+		}
+	}
+	all = append(all, setting{"the codes to start from", hex.EncodeToString(sum.Sum(nil)), true})
+	sum.Reset()
+	for _, p := range t.parameters {
+		fmt.Fprintf(sum, "%q %d\n", p.name, len(p.x))
+		if err := binary.Write(sum, binary.LittleEndian, p.x); err != nil {
+			return nil, err
+		}
+	}
+	return append(all, setting{"the parameters to start from", hex.EncodeToString(sum.Sum(nil)), true}), nil
 }
 
 // same makes it an error when a checkpoint was made with other settings.
@@ -65,7 +96,12 @@ func (h *checkpointHeader) same(now []setting) error {
 		if i >= len(h.Settings) || h.Settings[i].Name != s.Name {
 			return fmt.Errorf("%w: it is of another model, without %s", ErrCheckpoint, s.Name)
 		}
-		if was := h.Settings[i].Value; was != s.Value {
+		was := h.Settings[i].Value
+		switch {
+		case was == s.Value:
+		case s.Digest:
+			return fmt.Errorf("%w: %s: not what the checkpoint was made with", ErrCheckpoint, s.Name)
+		default:
 			return fmt.Errorf("%w: %s is %s in the checkpoint and %s now", ErrCheckpoint, s.Name, was, s.Value)
 		}
 	}
@@ -125,7 +161,7 @@ func (t *trainer) checkpoint(c *clock) (err error) {
 	}()
 	w := bufio.NewWriterSize(f, 1<<20)
 	header, err := json.Marshal(checkpointHeader{
-		Settings: t.settings(), Done: t.done, Elapsed: int64(c.elapsed()), Start: t.start, Best: t.best.loss, BestStep: t.best.step,
+		Settings: t.identity, Done: t.done, Elapsed: int64(c.elapsed()), Start: t.start, Best: t.best.loss, BestStep: t.best.step,
 		Last: t.last, Retreats: t.retreats, Restart: t.resumed,
 	})
 	if err != nil {
@@ -213,7 +249,7 @@ func (t *trainer) restoreFrom(r *bufio.Reader, c *clock) error {
 	if err := json.NewDecoder(&lineReader{r: r, left: maxHeader}).Decode(&h); err != nil {
 		return fmt.Errorf("%w: its header is damaged: %v", ErrCheckpoint, err)
 	}
-	if err := h.same(t.settings()); err != nil {
+	if err := h.same(t.identity); err != nil {
 		return err
 	}
 	t.best = t.snapshot(h.Best) // of the right sizes, to be read over
@@ -239,7 +275,7 @@ func (t *trainer) restoreFrom(r *bufio.Reader, c *clock) error {
 	for _, p := range t.parameters {
 		p.refresh()
 	}
-	return parallel(t.parts, stretch.encode)
+	return t.parallel(stretch.encode)
 }
 
 // lineReader reads up to the end of a line.

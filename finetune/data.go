@@ -117,19 +117,9 @@ func agreement(output, target *tensor.Tensor) (same, rows int, err error) {
 	}
 	cols := int(output.Shape[len(output.Shape)-1])
 	for ; rows*cols < len(y); rows++ {
-		if argmax(y[rows*cols:(rows+1)*cols]) == argmax(t[rows*cols:(rows+1)*cols]) {
+		if tensor.ArgMax(y[rows*cols:(rows+1)*cols]) == tensor.ArgMax(t[rows*cols:(rows+1)*cols]) {
 			same++
 		}
 	}
 	return same, rows, nil
-}
-
-func argmax(v []float32) int {
-	best := 0
-	for i, x := range v {
-		if x > v[best] {
-			best = i
-		}
-	}
-	return best
 }

@@ -161,12 +161,16 @@ func (s stretch) encode() error {
 	return l.recoder.Encode(l.w[s.n0*l.k:s.n1*l.k], l.u[s.n0*l.k:s.n1*l.k], s.n0, s.n1, l.recoder.NewScratch(s.n1-s.n0))
 }
 
-// parallel calls do for every part, on all cores, and returns the error of the first part that failed.
-func parallel(parts []stretch, do func(stretch) error) error {
+// parallel calls do for every part, on the threads that there are for it, and returns the error of the first part that failed.
+func (t *trainer) parallel(do func(stretch) error) error {
+	parts, threads := t.parts, t.opt.Threads
+	if threads == 0 {
+		threads = runtime.GOMAXPROCS(0)
+	}
 	errs := make([]error, len(parts))
 	var next atomic.Int64
 	var wg sync.WaitGroup
-	for range min(runtime.GOMAXPROCS(0), len(parts)) {
+	for range min(threads, len(parts)) {
 		wg.Go(func() {
 			for i := int(next.Add(1)) - 1; i < len(parts); i = int(next.Add(1)) - 1 {
 				errs[i] = do(parts[i])

@@ -77,7 +77,7 @@ func parameters(m *onnx.Model) []string {
 	used, spoiled := map[string]bool{}, map[string]bool{}
 	for _, n := range m.Graph.Nodes {
 		depends := slices.ContainsFunc(n.Inputs, func(in string) bool { return data[in] }) ||
-			n.OpType == "Gather" && size[n.Inputs[0]] > 0 // an embedding
+			n.OpType == "Gather" && len(n.Inputs) > 0 && size[n.Inputs[0]] > 0 // an embedding
 		for _, out := range n.Outputs {
 			data[out] = depends
 		}

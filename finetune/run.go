@@ -35,6 +35,12 @@ func (t *trainer) snapshot(loss float64) snapshot {
 // run trains until the end, or until ctx ends, and returns the best state seen.
 func (t *trainer) run(ctx context.Context) (*Result, error) {
 	c := &clock{limit: t.opt.MaxTime, steps: t.opt.Steps}
+	if t.opt.Checkpoint != "" {
+		var err error
+		if t.identity, err = t.identify(); err != nil {
+			return nil, err
+		}
+	}
 	if t.opt.Resume {
 		if err := t.restore(c); err != nil {
 			return nil, err

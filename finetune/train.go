@@ -28,10 +28,14 @@ type Options struct {
 	Every      int       // steps between judgements
 	Seed       uint64    // of the order of the samples
 
+	Threads    int           // that move the weights and code them; 0 takes all cores. The result does not depend on it
 	MaxMemory  int64         // bytes; above it activations are computed again instead of being kept. 0: no bound
 	Checkpoint string        // file for the state of the training; "" writes none
 	Resume     bool          // go on from Checkpoint
 	Save       time.Duration // time between checkpoints
+	// Sources tell apart what the training learns from: whoever goes on from Checkpoint must have the same. The keys are what an error
+	// calls them.
+	Sources map[string]string
 
 	Plan   func(Plan)  // told what the training will hold, before it begins; may be nil
 	Report func(Event) // follows the training; may be nil

@@ -29,8 +29,9 @@ type trainer struct {
 	start    float64 // loss of the samples held out before the first step
 	last     float64 // and at the last judgement
 	best     snapshot
-	retreats int     // times the training diverged and went back to the best
-	resumed  restart // of the last of them
+	identity []setting // see identify; nil where no checkpoint is written
+	retreats int       // times the training diverged and went back to the best
+	resumed  restart   // of the last of them
 }
 
 // graphs names the values that the graphs of a training exchange.
@@ -235,7 +236,7 @@ func (t *trainer) accumulate(ctx context.Context) (loss float64, err error) {
 
 // move takes one step with the gradients at hand. It takes none, and returns errNotFinite, when they are not finite.
 func (t *trainer) move(rate float64) error {
-	if err := parallel(t.parts, func(s stretch) error { s.measure(); return nil }); err != nil {
+	if err := t.parallel(func(s stretch) error { s.measure(); return nil }); err != nil {
 		return err
 	}
 	var square float64
@@ -270,5 +271,5 @@ func (t *trainer) move(rate float64) error {
 	for _, p := range t.parameters {
 		p.move(slowRate*rate*blur, factor, step)
 	}
-	return parallel(t.parts, func(s stretch) error { return s.move(rate, factor, step) })
+	return t.parallel(func(s stretch) error { return s.move(rate, factor, step) })
 }

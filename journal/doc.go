@@ -9,7 +9,7 @@
 //	plan.json       what was decided about the weights, where that took work
 //	<weight>.layer  one result each
 //
-// Every file appears under its name complete and with checksums; whatever else lies there is the remains of a killed process
+// Every file appears under its name complete, layers with checksums; whatever else lies there is the remains of a killed process
 // and of no consequence. Layers are flushed to the disk while the next are worked on, the other files before they get their
 // names: what a power cut leaves of a layer that was not flushed yet is noticed by its checksums.
 package journal

@@ -69,7 +69,7 @@ type Journal struct {
 type ForeignError struct{ Dir, File string }
 
 func (e *ForeignError) Error() string {
-	return fmt.Sprintf("%s holds %s, which is not of a journal", e.Dir, e.File)
+	return fmt.Sprintf("%s holds %s, but no journal that it is of", e.Dir, e.File)
 }
 
 // Create begins a journal in the folder dir, which is made. The error wraps fs.ErrExist when a journal is there already, and is a
@@ -94,7 +94,8 @@ func Create(dir string, s Settings) (*Journal, error) {
 	return j, nil
 }
 
-// onlyRemains makes it an error when a folder without settings holds more than what a killed process leaves of one.
+// onlyRemains makes it an error when a folder without settings holds more than what a killed process leaves of one: files of others, or
+// results of settings that are gone, for which new ones would vouch.
 func onlyRemains(dir string) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -218,15 +219,21 @@ func (j *Journal) Close() error { return errors.Join(j.flusher.wait(), j.mapped.
 func (j *Journal) Remove() error {
 	j.flusher.forget()
 	err := j.mapped.close()
-	// The settings last: what a killed removal leaves is still a journal, or none.
-	entries, readErr := os.ReadDir(j.dir)
+	// The settings last, and only if all else went: what a removal leaves that was killed, or failed, is still a journal, or none.
+	entries, left := os.ReadDir(j.dir)
 	for _, e := range entries {
 		if e.Name() != settingsName {
-			err = errors.Join(err, os.RemoveAll(filepath.Join(j.dir, e.Name())))
+			left = errors.Join(left, removeAll(filepath.Join(j.dir, e.Name())))
 		}
 	}
-	return errors.Join(err, readErr, os.RemoveAll(j.dir))
+	if left != nil {
+		return errors.Join(err, left)
+	}
+	return errors.Join(err, removeAll(j.dir))
 }
+
+// removeAll is os.RemoveAll; tests replace it.
+var removeAll = os.RemoveAll
 
 // File is a final file and its checksum.
 type File struct {

@@ -340,6 +340,43 @@ func TestOutputOutlivesRemoval(t *testing.T) {
 	}
 }
 
+// A removal that fails leaves a journal, and results without settings are not taken for those of other settings.
+func TestFailedRemoval(t *testing.T) {
+	j := create(t)
+	if err := j.Put("w", Layer{Source: "s", Meta: []byte(`{}`)}); err != nil {
+		t.Fatal(err)
+	}
+	stuck := errors.New("it is stuck")
+	removeAll = func(path string) error {
+		if filepath.Ext(path) == layerEnding {
+			return stuck
+		}
+		return os.RemoveAll(path)
+	}
+	err := j.Remove()
+	removeAll = os.RemoveAll
+	if !errors.Is(err, stuck) {
+		t.Errorf("removal: %v", err)
+	}
+	again, err := Open(j.Dir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := again.Require(settings); err != nil {
+		t.Error(err)
+	}
+	if err := os.Remove(filepath.Join(j.Dir(), settingsName)); err != nil {
+		t.Fatal(err)
+	}
+	var foreign *ForeignError
+	if _, err := Create(j.Dir(), settings); !errors.As(err, &foreign) {
+		t.Errorf("begun over stray results: %v", err)
+	}
+	if err := again.Remove(); err != nil {
+		t.Error(err)
+	}
+}
+
 // The first plan stands.
 func TestPlan(t *testing.T) {
 	j := create(t)

@@ -24,8 +24,10 @@ func Guard(f func() error) (err error) {
 	return f()
 }
 
-// Changed tells whether a file that the model or its tensors were read from is
-// no longer what it was when it was opened: the error is nil or wraps [ErrChanged].
+// Changed tells whether the file that the model was read from, or one of the
+// external data that were looked at, is no longer what it was when it was
+// opened: the error is nil or wraps [ErrChanged]. Tensors taken over from
+// another model are not covered.
 func (m *Model) Changed() error {
 	if m.doc == nil {
 		return nil

@@ -98,6 +98,9 @@ func (t *Tensor) WriteRaw(w io.Writer) (int64, error) {
 func (t *Tensor) Validate() error {
 	if t.DataType == String {
 		n, err := t.NumElements()
+		if err == nil && t.doc != nil && t.doc.isClosed() {
+			err = ErrClosed
+		}
 		if err == nil && int64(len(t.StringData)) != n {
 			err = fmt.Errorf("%w: string %v needs %d strings, string_data has %d", ErrTensorSize, short(t.Dims), n, len(t.StringData))
 		}

@@ -42,6 +42,7 @@ func (d *decoder) decode(m Message, b []byte, off int64, depth int) error {
 	// Protobuf merges repeated occurrences of a single submessage as if their
 	// bytes were concatenated, so these are parsed when all have been seen.
 	var single []piece
+	member := -1 // of a oneof, that came last
 	last := 0
 	for at := 0; at < len(b); {
 		num, typ, n := protowire.ConsumeTag(b[at:])
@@ -66,8 +67,8 @@ func (d *decoder) decode(m Message, b []byte, off int64, depth int) error {
 				continue
 			}
 			val, pos = bytesOf(val, pos)
-			if f.oneof != 0 {
-				single = dropOthers(tab, i, single)
+			if f.oneof != 0 && member != i {
+				single, member = dropOthers(tab, i, single), i
 			}
 			if !mf.repeated() {
 				single = append(single, piece{i, val, pos})
@@ -85,8 +86,8 @@ func (d *decoder) decode(m Message, b []byte, off int64, depth int) error {
 		if ok && f.has != nil {
 			*f.has = true
 		}
-		if ok && f.oneof != 0 {
-			single = dropOthers(tab, i, single)
+		if ok && f.oneof != 0 && member != i {
+			single, member = dropOthers(tab, i, single), i
 		}
 	}
 	return d.merge(tab, single, depth)

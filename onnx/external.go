@@ -27,6 +27,20 @@ func (t *Tensor) External() (ExternalRef, error) {
 	return r, nil
 }
 
+// ExternalPath is the file that the data of an external tensor lie in, which need not be there. The error is a [*FormatError] as that
+// of [Tensor.External], and wraps [ErrLocation] where that is not in the folder of the model.
+func (t *Tensor) ExternalPath() (string, error) {
+	r, err := t.external()
+	if err != nil {
+		return "", t.fail(err)
+	}
+	path, err := t.doc.locate(r.Location)
+	if err != nil {
+		return "", t.fail(err)
+	}
+	return path, nil
+}
+
 func (t *Tensor) external() (ExternalRef, error) {
 	r := ExternalRef{Length: -1}
 	if t.DataLocation != LocationExternal {
@@ -70,8 +84,8 @@ func (t *Tensor) externalBytes(want int64) ([]byte, error) {
 	if r.Length >= 0 && r.Length != want {
 		return nil, fmt.Errorf("%w: %v %v needs %d bytes, the external length is %d", ErrTensorSize, t.DataType, short(t.Dims), want, r.Length)
 	}
-	if t.doc == nil || t.doc.dir == "" {
-		return nil, fmt.Errorf("%w: the folder of the model is not known; open it by path, or call SetDir", ErrLocation)
+	if t.doc == nil {
+		return nil, errNoDir
 	}
 	mp, err := t.doc.openExternal(r.Location)
 	if err != nil {
@@ -94,12 +108,9 @@ func (d *document) openExternal(location string) (*mapping, error) {
 	if mp := d.external[location]; mp != nil {
 		return mp, nil
 	}
-	path, ok := d.redirect[location]
-	if !ok {
-		var err error
-		if path, err = d.resolve(location); err != nil {
-			return nil, err
-		}
+	path, err := d.locate(location)
+	if err != nil {
+		return nil, err
 	}
 	mp, err := mapFile(path)
 	if err != nil {
@@ -113,6 +124,19 @@ func (d *document) openExternal(location string) (*mapping, error) {
 	}
 	d.external[location] = mp
 	return mp, nil
+}
+
+var errNoDir = fmt.Errorf("%w: the folder of the model is not known; open it by path, or call SetDir", ErrLocation)
+
+// locate finds the file of a location.
+func (d *document) locate(location string) (string, error) {
+	if d == nil || d.dir == "" {
+		return "", errNoDir
+	}
+	if path, ok := d.redirect[location]; ok {
+		return path, nil
+	}
+	return d.resolve(location)
 }
 
 // resolve turns a location into a path that provably lies in the folder of the

@@ -126,6 +126,23 @@ func TestExternalDataThroughLinks(t *testing.T) {
 	}
 }
 
+// Where data lie is not told of a location that leads out of the folder, and needs no file to be there.
+func TestExternalPath(t *testing.T) {
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for location, want := range map[string]string{"w.bin": filepath.Join(dir, "w.bin"), "missing.bin": filepath.Join(dir, "missing.bin"), "../w.bin": "", "/etc/passwd": ""} {
+		path, err := externalModel(t, dir, "location", location).ExternalPath()
+		if path != want || (err == nil) != (want != "") || err != nil && !errors.Is(err, ErrLocation) {
+			t.Errorf("%s: %q, %v", location, path, err)
+		}
+	}
+	if _, err := tinyModel().Graph.Initializers[0].ExternalPath(); err == nil {
+		t.Error("a tensor in the model has a file of its own")
+	}
+}
+
 func TestExternalDataOfParsedModel(t *testing.T) {
 	dir := t.TempDir()
 	externalModel(t, dir, "location", "w.bin", "offset", "8")
@@ -148,6 +165,26 @@ func TestExternalDataOfParsedModel(t *testing.T) {
 	m.Close()
 	if _, err := m.Graph.Initializers[0].Float32s(); !errors.Is(err, ErrClosed) {
 		t.Errorf("after Close: %v", err)
+	}
+}
+
+// Strings are views of the file as well.
+func TestStringsOfAClosedModel(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "m.onnx")
+	m := tinyModel()
+	m.Graph.Initializers = append(m.Graph.Initializers, NewStringTensor("words", []int64{2}, []string{"one", "two"}))
+	save(t, m, path, SaveOptions{})
+	m = open(t, path)
+	words := m.Graph.Initializer("words")
+	if s, err := words.Strings(); err != nil || len(s) != 2 || s[1] != "two" {
+		t.Errorf("%q, %v", s, err)
+	}
+	m.Close()
+	if _, err := words.Strings(); !errors.Is(err, ErrClosed) {
+		t.Errorf("Strings after Close: %v", err)
+	}
+	if err := words.Validate(); !errors.Is(err, ErrClosed) {
+		t.Errorf("Validate after Close: %v", err)
 	}
 }
 

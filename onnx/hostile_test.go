@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/cosetq/cosetq/internal/testenv"
 	"google.golang.org/protobuf/encoding/protowire"
@@ -180,6 +181,26 @@ func TestManyPieces(t *testing.T) {
 	}
 	if got, err := m.Marshal(); err != nil || string(got) != string(b) {
 		t.Errorf("not written as it was: %v", err)
+	}
+}
+
+// Nor must many pieces of a member of a oneof, by itself or in turn with another.
+func TestManyPiecesOfAOneof(t *testing.T) {
+	const n = 200000
+	for _, members := range []string{"\x0a\x00", "\x0a\x00\x22\x00"} { // tensor_type; then sequence_type
+		typ := bytes.Repeat([]byte(members), n/len(members))
+		var d decoder
+		var got Type
+		start := time.Now()
+		if err := d.decode(&got, typ, 0, 0); err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(start); took > 5*time.Second {
+			t.Errorf("%x: %v for %d bytes", members, took, len(typ))
+		}
+		if last := typ[len(typ)-2]; (got.Tensor != nil) != (last == 0x0a) || (got.Sequence != nil) != (last == 0x22) {
+			t.Errorf("%x: %+v", members, got)
+		}
 	}
 }
 

@@ -6,7 +6,7 @@ import "unsafe"
 func offsetIn(data, b []byte) int64 {
 	start := uintptr(unsafe.Pointer(unsafe.SliceData(data)))
 	at := uintptr(unsafe.Pointer(unsafe.SliceData(b)))
-	if at < start || at-start > uintptr(len(data)) {
+	if at < start || at-start >= uintptr(len(data)) {
 		return -1
 	}
 	return int64(at - start)

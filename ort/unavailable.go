@@ -88,6 +88,9 @@ func (*Provider) Device() (string, error) { return "", unavailable() }
 // Traffic is zero.
 func (*Provider) Traffic() Traffic { return Traffic{} }
 
+// Joined is 0.
+func (*Provider) Joined() (patterns, elementwise int64) { return 0, 0 }
+
 // Observations reads what Observe nodes gathered; this build cannot make one.
 type Observations struct{}
 

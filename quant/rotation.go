@@ -218,8 +218,8 @@ func better(ctx context.Context, src Source, opt Options) (*Result, error) {
 	return code(q, nil)
 }
 
-// lossOfTrial codes what newRun returned as trialPlan says and returns what it lost at the output of its layer, or where that is not
-// known in itself.
+// lossOfTrial codes what newRun returned as trialPlan says and returns the share of the output of its layer that it lost, or where that
+// is not known, and where all columns count alike, of the weight itself.
 func lossOfTrial(q *run, err error) (float64, error) {
 	if err != nil {
 		return 0, err
@@ -232,7 +232,7 @@ func lossOfTrial(q *run, err error) (float64, error) {
 	case r.Feedback != nil:
 		return r.Feedback.Loss, nil
 	}
-	return r.SumSquaredError, nil
+	return r.SumSquaredError / r.SumSquares, nil
 }
 
 // held is a weight in memory: reading rows one by one may be slow.

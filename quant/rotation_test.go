@@ -131,3 +131,33 @@ func TestRotatedHessian(t *testing.T) {
 		t.Errorf("loss %v and mean %v, turned %v and %v", q, m, q2, m2)
 	}
 }
+
+// Whether a rotation pays does not depend on the unit of the weights, also where only one of the two ways has feedback: a rotation
+// leaves nothing of a diagonal to code by.
+func TestTryRotationInAnyUnit(t *testing.T) {
+	const n, k = 64, 256
+	codec, err := lattice.Preset(4)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := &Hessian{K: k, Diagonal: make([]float64, k)}
+	for i := range h.Diagonal {
+		h.Diagonal[i] = 1 + float64(i%7)
+	}
+	turned := map[bool]bool{}
+	for _, unit := range []float32{1e-3, 1, 100} {
+		rng := rand.New(rand.NewPCG(1, 2))
+		w := held{n, k, make([]float32, n*k)}
+		for i := range w.v {
+			w.v[i] = unit * float32(rng.NormFloat64())
+		}
+		res, err := Quantize(t.Context(), w, Options{Codec: codec, Hessian: h, Rotation: NewRotation(k, 1), TryRotation: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		turned[res.Matrix.Rotation != nil] = true
+	}
+	if len(turned) != 1 {
+		t.Error("the unit decides about the rotation")
+	}
+}

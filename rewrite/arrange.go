@@ -102,7 +102,7 @@ const maxInt64 = 1<<63 - 1
 // only undo; else "".
 func untransposed(l *linear) string {
 	n := l.activation.Node
-	if l.in.perm == nil || l.in.steps != nil || n == nil || !standard(n, "Transpose") || l.activation.Scope != l.scope {
+	if l.in.perm == nil || l.in.steps != nil || n == nil || len(n.Inputs) == 0 || !standard(n, "Transpose") || l.activation.Scope != l.scope {
 		return ""
 	}
 	perm := n.Ints("perm")

@@ -15,26 +15,35 @@ func (vs *values) embedding(n *onnx.Node) (site Site, ok bool) {
 	if !standard(n, "Gather") || len(n.Inputs) != 2 || n.Inputs[1] == "" || n.Int("axis", 0) != 0 {
 		return site, false
 	}
-	c, err := vs.constant(vs.input(n, left))
+	table := vs.input(n, left)
+	c, err := vs.constant(table)
 	var no *notConstant
-	if err != nil && !errors.As(err, &no) || c == nil || len(c.dims) != 2 || c.dtype != onnx.Float && c.dtype != onnx.Float16 {
+	replaceable := errors.As(err, &no) && no.reason == Replaceable && table.Initializer != nil
+	if replaceable {
+		c, _ = stored(table.Initializer, table)
+	}
+	if c == nil || len(c.dims) != 2 || c.dtype != onnx.Float && c.dtype != onnx.Float16 {
 		return site, false
 	}
 	site = Site{Op: n.OpType, Status: Candidate}
-	site.hold(c)
-	if err != nil {
+	if replaceable {
 		site.skip(no.reason, "%s", no.why)
 		return site, true
 	}
+	site.hold(c)
 	l := &linear{node: n, scope: vs.scopeOf[n], side: left, activation: vs.input(n, right), weight: newWeight(c, true, 1), gather: true,
 		biasScale: 1, addendScale: 1}
-	site.Weight, site.linear, site.Activation, site.Output = l.weight, l, n.Inputs[right], n.Outputs[0]
+	site.Weight, site.linear, site.Activation = l.weight, l, n.Inputs[right]
 	site.N, site.K = l.weight.Dims()
 	switch {
 	case outermost(l.scope).Function != nil:
 		site.skip(UnsupportedAttr, "it is inside a model-local function; inline the functions first")
 	case l.activation == nil:
 		site.skip(UnsupportedAttr, "its indices are not known")
+	case len(n.Outputs) != 1 || n.Outputs[0] == "":
+		site.skip(UnsupportedAttr, "it has %d outputs, not 1", len(n.Outputs))
+	default:
+		site.Output = n.Outputs[0]
 	}
 	return site, true
 }

@@ -37,7 +37,8 @@ type ExportOptions struct {
 type ExportResult struct {
 	Nodes    int // nodes replaced
 	Matrices int // weights stored
-	// Kept names the weights that are float32 in spite of FP16, because float16 has no room for numbers of their size.
+	// Kept names the weights that stay float32 in spite of FP16, because float16 has no room for numbers of their size, or plain in
+	// spite of MatMulNBits, because a Gather reads them.
 	Kept []string
 }
 
@@ -152,6 +153,9 @@ func (x *exporter) plain(l *Linear) []*onnx.Node {
 		}
 		weight = e.addInitializer(owner, base, onnx.NewStreamTensor("", stored, dims, &decoded{l: l, dtype: stored, table: table}))
 		x.weights[l.key] = weight
+		if x.opts.Format == MatMulNBits {
+			x.kept = append(x.kept, base)
+		}
 	}
 	if stored != l.DType {
 		// Each node has its own Cast: one in an outer graph could stand behind the node that needs it.

@@ -51,6 +51,10 @@ func ExportHalf(m *onnx.Model, sites []Site) (*ExportResult, error) {
 			stored[s.Weight] = weight
 		}
 		e.replace(s, func(activation, bias, output string) []*onnx.Node {
+			if s.linear.gather { // rows first: a Cast of the whole table would be most of the work
+				gather := onnx.NewNode("Gather", []string{weight, activation}, []string{e.names.Unique(output + ".half")}, onnx.IntAttr("axis", 0))
+				return []*onnx.Node{gather, onnx.NewNode("Cast", gather.Outputs, []string{output}, onnx.IntAttr("to", int64(onnx.Float)))}
+			}
 			cast := onnx.NewNode("Cast", []string{weight}, []string{e.names.Unique(weight + ".float")}, onnx.IntAttr("to", int64(onnx.Float)))
 			turn := onnx.NewNode("Transpose", []string{cast.Outputs[0]}, []string{e.names.Unique(weight + ".turned")}, onnx.IntsAttr("perm", 1, 0))
 			turn.Name = e.names.Unique(weight + ".turn")

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 
 	"github.com/cosetq/cosetq/onnx"
 	"github.com/cosetq/cosetq/quant"
@@ -47,7 +48,8 @@ func (o *NBitsOptions) check() error {
 
 // ExportNBits replaces the candidate sites of a float model, found by FindSites with the patterns of interest, by
 // com.microsoft::MatMulNBits with weights rounded to nearest: the int4 form to compare with. The weights are read and
-// rounded when m is written. After an error m is unchanged.
+// rounded when m is written. Tables that a Gather reads stay as they are, for the products that share them too. After an error m is
+// unchanged.
 func ExportNBits(m *onnx.Model, sites []Site, opts NBitsOptions) (*ExportResult, error) {
 	if err := opts.check(); err != nil {
 		return nil, err
@@ -55,8 +57,15 @@ func ExportNBits(m *onnx.Model, sites []Site, opts NBitsOptions) (*ExportResult,
 	opset, _ := m.Opset("")
 	e := newEditor(m, opset)
 	var chosen []*Site
+	r := &ExportResult{}
 	for i := range sites {
 		if sites[i].Status != Candidate {
+			continue
+		}
+		if w := sites[i].Weight; w.Gathered() {
+			if !slices.Contains(r.Kept, w.Name()) {
+				r.Kept = append(r.Kept, w.Name())
+			}
 			continue
 		}
 		if err := e.prepare(&sites[i], nil); err != nil {
@@ -82,7 +91,8 @@ func ExportNBits(m *onnx.Model, sites []Site, opts NBitsOptions) (*ExportResult,
 	m.SetOpset(microsoft, 1)
 	raiseIRVersion(m, minIRUnlisted)
 	prune(m, e.dropped)
-	return &ExportResult{Nodes: len(chosen), Matrices: len(stored)}, nil
+	r.Nodes, r.Matrices = len(chosen), len(stored)
+	return r, nil
 }
 
 // blockWeight is one weight in the form of MatMulNBits.

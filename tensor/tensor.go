@@ -160,3 +160,14 @@ func FormatShape(shape []int64) string {
 	}
 	return "[" + strings.Join(parts, ",") + "]"
 }
+
+// ArgMax is the place of the largest value, the first of equals.
+func ArgMax[T float32 | float64](values []T) int {
+	best := 0
+	for i, v := range values {
+		if v > values[best] {
+			best = i
+		}
+	}
+	return best
+}

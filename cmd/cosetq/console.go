@@ -128,5 +128,5 @@ func shorten(s string, n int) string {
 	if len(s) <= n {
 		return s
 	}
-	return s[:n/2-1] + "…" + strings.ToValidUTF8(s[len(s)-n/2:], "")
+	return strings.ToValidUTF8(s[:n/2-1], "") + "…" + strings.ToValidUTF8(s[len(s)-n/2:], "")
 }

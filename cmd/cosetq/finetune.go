@@ -57,7 +57,11 @@ Without QUANTIZED the float model is quantized first, as --bits or --codec say.`
 				printFinetune(con, r)
 			}
 			if err == nil && r.Interrupted {
-				con.warnf("interrupted: the best codes so far are written; --resume goes on from %s", r.Checkpoint)
+				next := "; --resume goes on from " + r.Checkpoint
+				if r.Checkpoint == "" {
+					next = "" // blocks
+				}
+				con.warnf("interrupted: the best codes so far are written%s", next)
 				err = &silentError{code: exitInterrupted}
 			}
 			return err
@@ -82,7 +86,7 @@ Without QUANTIZED the float model is quantized first, as --bits or --codec say.`
 	fs.TextVar((*cosetq.ByteSize)(&o.Train.MaxMemory), "max-memory", cosetq.ByteSize(0), "compute activations again rather than keep more than this `size`, as in 4GB (default: no bound)")
 	fs.Uint64Var(&o.Train.Seed, "seed", 0, "seed of the order of the samples")
 	fs.IntVar(&o.Threads, "threads", 0, "threads of the runtime (0: all cores)")
-	fs.BoolVar(&o.Train.Resume, "resume", false, "go on from the checkpoint of an interrupted training")
+	fs.BoolVar(&o.Train.Resume, "resume", false, "go on from the checkpoint of an interrupted training (of --blocks there is none)")
 	fs.IntVar(&o.Quantize.Bits, "bits", 0, "without QUANTIZED: preset of 2, 3 or 4 bits per weight")
 	fs.StringVar(&o.Quantize.Codec, "codec", "", "without QUANTIZED: codec instead of a preset, as in d4:4,4")
 	fs.StringVar(&o.Quantize.Method, "method", "", "without QUANTIZED: rtn or ldlq (default ldlq, on the data)")

@@ -44,6 +44,23 @@ var modelKinds = map[string]func(path string) error{
 		return save(path, m, onnx.SaveOptions{})
 	},
 
+	// It is certain of each token, and wrong: its perplexity is beyond the largest number.
+	"certain": func(path string) error {
+		m := tied()
+		m.Graph.Initializers = append(m.Graph.Initializers, onnx.NewTensor("factor", nil, []float32{1e6}))
+		m.Graph.Nodes[len(m.Graph.Nodes)-1].Outputs[0] = "calm"
+		m.Graph.Nodes = append(m.Graph.Nodes, onnx.NewNode("Mul", []string{"calm", "factor"}, []string{"logits"}))
+		return save(path, m, onnx.SaveOptions{})
+	},
+
+	// All that it reads is stored.
+	"no-input": func(path string) error {
+		m := mlp(96, 64, 32)
+		m.Graph.Inputs = nil
+		m.Graph.Initializers = append(m.Graph.Initializers, onnx.NewTensor("x", []int64{1, 96}, make([]float32, 96)))
+		return save(path, m, onnx.SaveOptions{})
+	},
+
 	// It takes one sample at a time, as exports without dynamic axes do.
 	"single": func(path string) error {
 		m := mlp(96, 64, 32)

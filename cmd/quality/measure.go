@@ -119,7 +119,8 @@ func (m *measurement) prepare(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	files := []string{program, m.library, *model, *data}
+	files := []string{program, m.library, *model}
+	read := []string{*data}
 	for d := range *divisions {
 		v := division{}
 		for i := range m.samples {
@@ -128,7 +129,7 @@ func (m *measurement) prepare(ctx context.Context) error {
 			}
 		}
 		recipe := ofDivision(*calibData, d)
-		files = append(files, recipe)
+		read = append(read, recipe)
 		v.statistics = sync.OnceValues(func() (string, error) { return m.calibrate(ctx, recipe, d) })
 		m.divisions = append(m.divisions, v)
 		score, err := m.score(ctx, m.float, v.judged)
@@ -137,7 +138,15 @@ func (m *measurement) prepare(ctx context.Context) error {
 		}
 		m.Float, m.Judged = append(m.Float, score.score), score.judged
 	}
-	if m.Build, err = sumOf(fmt.Sprint(*samples, *limit, *divisions), files...); err != nil {
+	settings := fmt.Sprint(*samples, *limit, *divisions)
+	for _, recipe := range read {
+		print, err := calib.FingerprintData(recipe, 0)
+		if err != nil {
+			return err
+		}
+		settings += " " + print
+	}
+	if m.Build, err = sumOf(settings, files...); err != nil {
 		return err
 	}
 	return m.resume()

@@ -159,8 +159,8 @@ func (v *Value) info() *onnx.ValueInfo {
 	return onnx.NewValueInfo(v.Name, v.Type, dims...)
 }
 
-// maker returns the node that computes a value, nil for none.
-func (g *Graph) maker(name string) *onnx.Node {
+// producer returns the node that computes a value, nil for none.
+func (g *Graph) producer(name string) *onnx.Node {
 	for _, n := range g.nodes {
 		if slices.Contains(n.Outputs, name) {
 			return n

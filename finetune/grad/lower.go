@@ -77,12 +77,18 @@ func (l *lowered) define(i int, v *Value) {
 func (l *lowered) matMul(transposed map[string]*Value) bool {
 	g, a, b := l.g, l.x(0), l.x(1)
 	if b.rank() > 2 || a.rank() == 0 || a.Type != onnx.Float && a.Type != onnx.Double {
-		if a.rank() != 1 {
+		if a.rank() != 1 && b.rank() != 1 {
 			return false
 		}
-		// vector · matrices
+		// vector · matrices, or a vector on the right in a type that Gemm does not take
 		shape := g.values[l.n.Outputs[0]].Shape
-		v := g.matMul(g.reshape(a, 1, a.Count()), b)
+		if a.rank() == 1 {
+			a = g.reshape(a, 1, a.Count())
+		}
+		if b.rank() == 1 {
+			b = g.reshape(b, b.Count(), 1)
+		}
+		v := g.matMul(a, b)
 		g.putAs(l.n.Outputs[0], "Reshape", []*Value{v, g.integers(shape...)}, v.Type, shape)
 		return true
 	}

@@ -102,7 +102,7 @@ func whereRule(s *step) error {
 // replacesSoftmaxNaN tells whether a Where is Where(IsNaN(p), c, p) of the probabilities p of a Softmax, as attention is exported for
 // the sake of rows that are masked whole. Of such a row the gradient is NaN whatever reaches it, so it need not be masked.
 func (s *step) replacesSoftmaxNaN() bool {
-	mask, p := s.g.maker(s.n.Inputs[0]), s.g.maker(s.n.Inputs[2])
+	mask, p := s.g.producer(s.n.Inputs[0]), s.g.producer(s.n.Inputs[2])
 	return !s.wants(1) && mask != nil && p != nil && mask.OpType == "IsNaN" && mask.Inputs[0] == s.n.Inputs[2] && p.OpType == "Softmax"
 }
 

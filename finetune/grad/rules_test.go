@@ -387,3 +387,30 @@ func TestWhereOfNaN(t *testing.T) {
 		}
 	}
 }
+
+// Products of float16 with a vector have gradients: Gemm, as which others are written, does not take float16.
+func TestHalfVectors(t *testing.T) {
+	for _, shapes := range [][3][]int64{{{3, 4}, {4}, {3}}, {{2, 3, 4}, {4}, {2, 3}}, {{4}, {2, 4, 3}, {2, 3}}, {{4}, {4}, {}}} {
+		m := onnx.NewModel(8, 17, "half")
+		m.Graph.Nodes = []*onnx.Node{onnx.NewNode("MatMul", []string{"a", "b"}, []string{"y"})}
+		g := &Graph{
+			source: m, opset: 17, stored: map[string]*onnx.Tensor{}, ints: map[string][]int64{}, names: onnx.NewNames(m), cached: map[string]*Value{},
+			values: map[string]*Value{}, inputs: []string{"a", "b"}, outputs: []string{"y"},
+		}
+		for i, name := range []string{"a", "b", "y"} {
+			g.values[name] = &Value{name, onnx.Float16, shapes[i]}
+		}
+		if err := g.lower(m.Graph.Nodes); err != nil {
+			t.Fatal(err)
+		}
+		gradients, err := g.Backward(g.total(g.Value("y")), []string{"a", "b"}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, d := range gradients {
+			if !slices.Equal(d.Shape, shapes[i]) {
+				t.Errorf("%v · %v: gradient %d has shape %v", shapes[0], shapes[1], i, d.Shape)
+			}
+		}
+	}
+}

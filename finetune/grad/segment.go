@@ -122,15 +122,6 @@ func (g *Graph) Join(segments []Segment, names []string, good func(cut string) b
 	return blocks
 }
 
-func (g *Graph) producer(name string) *onnx.Node {
-	for _, n := range g.nodes {
-		if slices.Contains(n.Outputs, name) {
-			return n
-		}
-	}
-	return nil
-}
-
 // recompute appends clones of the segment's nodes for the backward pass, so that their first results need not be kept. The
 // clones read the cut in front of them through a sum with zero times the gradient that has just arrived: that keeps a runtime
 // from merging them with the originals, and from computing them before they are needed.
