@@ -165,7 +165,6 @@ void RunAttention(Call& call) {
   SetOperands(&a, q, keys, values);
   a.scale = ScaleOf(call, q.width);
   a.cap = attributes.Float("softcap", 0);
-  a.mask_before_cap = true;
   a.causal = attributes.Int("is_causal", 0) != 0;
   if (call.has(3)) {
     a.mask_kind = call.in(3).type == Type::kBool ? Attention::kKeep : Attention::kAdd;
@@ -175,6 +174,7 @@ void RunAttention(Call& call) {
   if (call.has(6)) {
     Want(call, 6, {a.batches});
     a.lengths.count = call.in(6).data<int64_t>();
+    a.past = -1;
   }
   const bool by_head = call.in(0).shape.size() == 4;
   const Tensor y = call.Out(0, type, by_head ? Shape{a.batches, a.heads, a.queries, a.value_width} : Shape{a.batches, a.queries, int64_t{a.heads} * a.value_width});

@@ -25,9 +25,9 @@ struct Rules {
     *first = 0;
     *end = Keys(batch);
     if (!a.causal) return;
-    const int position = s + (a.past >= 0 ? a.past : Most(0, *end - a.queries));
+    const int position = s + (a.past >= 0 ? a.past : *end - a.queries);  // below 0 where there are fewer keys than queries
     if (a.window > 0) *first = Most(0, position + 1 - a.window);
-    *end = Least(*end, position + 1);
+    *end = Most(0, Least(*end, position + 1));
   }
   COSETQ_HD float Masked(float score, int batch, int head, int s, int key) const {
     if (a.mask_kind == Attention::kNone) return score;
@@ -41,9 +41,8 @@ struct Rules {
   }
   COSETQ_HD float Score(float product, int batch, int head, int s, int key) const {
     float score = product * a.scale;
-    if (a.mask_before_cap) score = Masked(score, batch, head, s, key);
     if (a.cap != 0) score = a.cap * tanhf(score / a.cap);
-    return a.mask_before_cap ? score : Masked(score, batch, head, s, key);
+    return Masked(score, batch, head, s, key);
   }
   // What a sum of values with these weights gives, by the sum of those.
   COSETQ_HD float Result(float sum, float total) const { return total > 0 ? sum / total : total == 0 || a.nan_is_zero ? a.empty : total; }

@@ -116,6 +116,13 @@ bool StepOfBinary(const Node& node, Instruction* step) {
   return node.inputs.size() == 2;
 }
 
+// With a bias or without.
+void RunFastGelu(Call& call) { call.has(1) ? RunBinary<Binary::kBiasFastGelu>(call) : RunUnary<Unary::kFastGelu>(call); }
+
+bool StepOfFastGelu(const Node& node, Instruction* step) {
+  return node.inputs.size() > 1 ? StepOfBinary<Binary::kBiasFastGelu>(node, step) : StepOfUnary<Unary::kFastGelu>(node, step);
+}
+
 // One kernel for each type that is read; which one is written is the same for all threads.
 template <typename From>
 struct CastKernel {
@@ -338,6 +345,7 @@ std::vector<Operator> ElementwiseOperators() {
   };
   const auto unary = [&](const char* name, auto kind, TypeSet types, const char* domain = "") {
     Operator op{name, RunUnary<decltype(kind)::value>, {types}};
+    op.inputs = 1;
     op.step = StepOfUnary<decltype(kind)::value>;
     add(op, domain);
   };
@@ -371,7 +379,6 @@ std::vector<Operator> ElementwiseOperators() {
   unary("Sqrt", COSETQ_EP_UNARY(kSqrt), kFloats);
   unary("Tanh", COSETQ_EP_UNARY(kTanh), kFloats);
   unary("Gelu", COSETQ_EP_UNARY(kGelu), kFloats, "com.microsoft");
-  unary("FastGelu", COSETQ_EP_UNARY(kFastGelu), kFloats, "com.microsoft");
   unary("QuickGelu", COSETQ_EP_UNARY(kQuickGelu), kFloats, "com.microsoft");
   binary("Add", COSETQ_EP_BINARY(kAdd), RunBinary<Binary::kAdd>, kNumbers, CheckBroadcast);
   binary("Sub", COSETQ_EP_BINARY(kSub), RunBinary<Binary::kSub>, kNumbers, CheckBroadcast);
@@ -386,6 +393,9 @@ std::vector<Operator> ElementwiseOperators() {
   binary("BiasGelu", COSETQ_EP_BINARY(kBiasGelu), RunBinary<Binary::kBiasGelu>, kFloats, nullptr, "com.microsoft");
 #undef COSETQ_EP_UNARY
 #undef COSETQ_EP_BINARY
+  Operator fast_gelu{"FastGelu", RunFastGelu, {kFloats}};
+  fast_gelu.step = StepOfFastGelu;
+  add(fast_gelu, "com.microsoft");
   Operator where{"Where", RunWhere, {kBool, kAny}}, is_nan{"IsNaN", RunIsNaN, {kFloats}};
   where.step = StepOfWhere;
   is_nan.step = StepOfIsNaN;

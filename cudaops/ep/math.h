@@ -72,11 +72,12 @@ COSETQ_HD inline int64_t Apply(const UnaryFunction& f, int64_t x) {
   }
 }
 
-enum class Binary { kAdd, kBiasGelu, kDiv, kMax, kMin, kMod, kMul, kPow, kPRelu, kSub };
+enum class Binary { kAdd, kBiasFastGelu, kBiasGelu, kDiv, kMax, kMin, kMod, kMul, kPow, kPRelu, kSub };
 
 COSETQ_HD inline float Apply(Binary kind, float a, float b) {
   switch (kind) {
     case Binary::kAdd: return a + b;
+    case Binary::kBiasFastGelu: return FastGelu(a + b);
     case Binary::kBiasGelu: return Gelu(a + b);
     case Binary::kDiv: return a / b;
     case Binary::kMax: return a > b || a != a ? a : b;

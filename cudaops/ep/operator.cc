@@ -50,6 +50,7 @@ std::string Refusal(const Graph& graph, const Node& node) {
   if (node.attributes.has_other()) return "an attribute of a kind that is not supported";
   for (size_t i = 0; i < node.inputs.size(); ++i) {
     if (node.inputs[i] < 0) continue;
+    if (i >= op->inputs) return "more inputs than the GPU kernel reads";
     const Value& value = graph.values[static_cast<size_t>(node.inputs[i])];
     const TypeSet types = op->types[std::min(i, op->types.size() - 1)];
     if ((types & Set(value.type)) == 0 || value.type == Type::kNone) {

@@ -75,6 +75,7 @@ struct Operator {
   uint32_t constant_inputs = 0;  // bit i: input i must be a constant, which only prepare sees
   size_t outputs = 1;            // at most so many
   const char* domain = "";
+  size_t inputs = SIZE_MAX;  // at most so many that the kernel looks at
   // What it does to one element of each of its inputs, where those are floats; false if it is more than that.
   bool (*step)(const Node& node, Instruction* step) = nullptr;
   // A product of matrices or rows of a coded one, worth the way to the GPU, and never run on the host.
