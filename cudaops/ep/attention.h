@@ -43,7 +43,7 @@ struct Attention {
   int past = 0;                 // keys ahead of the first query's, -1 for as many as the batch has more than queries, or fewer
   int window = 0;               // a query sees that many keys up to its own, unless 0
   enum { kNone, kAdd, kKeep, kPadding } mask_kind = kNone;
-  const void* mask = nullptr;   // kAdd: of the tensors' type; kKeep: bool; kPadding: int32, 0 adds the filter
+  const void* mask = nullptr;   // kAdd: of the tensors' type; kKeep: bool; kPadding: int32, none above 0 adds the filter
   Places mask_at;               // "token" is a query; keys lie together
   int mask_step = 1;            // 0 for one number for all keys
   int mask_keys = 0;            // those that follow are hidden

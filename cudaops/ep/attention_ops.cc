@@ -324,6 +324,9 @@ std::string CheckTypes(const Graph& graph, const Node& node, std::initializer_li
 }
 
 std::string CheckAttention(const Graph& graph, const Node& node) {
+  for (const char* name : {"left_window_size", "right_window_size"}) {
+    if (node.attributes.Int(name, -1) != -1) return std::string("the attribute ") + name;
+  }
   if (Has(node, 4) != Has(node, 5)) return "a past of one of keys and values";
   if (Has(node, 3) && ValueOf(graph, node, 3).type != Type::kBool && ValueOf(graph, node, 3).type != ValueOf(graph, node, 0).type)
     return "inputs of different types";
@@ -359,6 +362,7 @@ std::string CheckGroupQuery(const Graph& graph, const Node& node) {
   for (const char* name : {"qk_output", "sliding_window_cache"}) {
     if (attributes.Int(name, 0) != 0) return std::string("the attribute ") + name;
   }
+  if (attributes.Int("causal", 1) != 1) return "queries that see later keys";
   if (attributes.Int("do_rotary", 0) != 0 && (!Has(node, 7) || !Has(node, 8))) return "rotary embedding without cosines and sines";
   return CheckTypes(graph, node, {1, 2, 3, 4, 7, 8, 10, 11});
 }
@@ -369,13 +373,19 @@ std::vector<Operator> AttentionOperators() {
   constexpr TypeSet kInt32 = Set(Type::kInt32), kInt64 = Set(Type::kInt64);
   Operator attention{"Attention", RunAttention, {kFloats, kFloats, kFloats, kFloats | kBool, kFloats, kFloats, kInt64}};
   attention.check = CheckAttention;
+  attention.attributes = "is_causal kv_num_heads left_window_size q_num_heads qk_matmul_output_mode right_window_size scale softcap softmax_precision";
   Operator multi_head{"MultiHeadAttention", RunMultiHead, {kFloats, kFloats, kFloats, kFloats, kInt32, kFloats}};
   multi_head.domain = "com.microsoft";
   multi_head.check = CheckMultiHead;
+  multi_head.attributes = "mask_filter_value num_heads scale unidirectional";
   Operator group_query{"GroupQueryAttention", RunGroupQuery, {kFloats, kFloats, kFloats, kFloats, kFloats, kInt32, kInt32, kFloats, kFloats, kInt64, kFloats}};
   group_query.domain = "com.microsoft";
   group_query.host_inputs = 1u << 6;
   group_query.check = CheckGroupQuery;
+  // Those of norms and quantization are of inputs that are refused.
+  group_query.attributes =
+      "causal do_rotary k_norm_epsilon k_quant_type kv_cache_bit_width kv_num_heads local_window_size num_heads q_norm_epsilon qk_norm_epsilon "
+      "qk_output rotary_interleaved scale sliding_window_cache smooth_softmax softcap v_quant_type";
   for (Operator* op : {&attention, &multi_head, &group_query}) {
     op->outputs = 3;
     op->heavy = true;

@@ -36,7 +36,7 @@ struct Rules {
     switch (a.mask_kind) {
       case Attention::kAdd: return score + ToFloat(static_cast<const T*>(a.mask)[at]);
       case Attention::kKeep: return static_cast<const bool*>(a.mask)[at] ? score : -INFINITY;
-      default: return static_cast<const int32_t*>(a.mask)[at] == 0 ? score + a.filter : score;
+      default: return static_cast<const int32_t*>(a.mask)[at] > 0 ? score : score + a.filter;
     }
   }
   COSETQ_HD float Score(float product, int batch, int head, int s, int key) const {

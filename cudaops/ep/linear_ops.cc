@@ -7,6 +7,7 @@
 #include "backend.h"
 #include "cosetq/cuda.h"
 #include "cosetq/schema.h"
+#include "custom_op.h"
 #include "operator.h"
 
 namespace cosetq::ep {
@@ -146,9 +147,22 @@ void RunGather(Call& call) {
                                  y.data(), static_cast<int32_t>(y.type), call.stream.handle()));
 }
 
+// The constants have the types of the format, where the size of an element alone would read others for them.
+std::string CheckWeight(const Graph& graph, const Node& node) {
+  const auto type = [&](size_t i) { return graph.values[static_cast<size_t>(node.inputs[i])].type; };
+  for (size_t i = schema::kInputCodes; i < node.inputs.size(); ++i) {
+    if (node.inputs[i] < 0) continue;
+    const auto want = i == schema::kInputBias ? node.attributes.Int(schema::kAttrComputeType, 0)
+                                              : int64_t{WeightInputType(i, ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8)};
+    if (static_cast<int64_t>(type(i)) != want && !(i == schema::kInputCodes && type(i) == Type::kUint16))
+      return std::string("input ") + schema::kInputNames[i] + " of another type than the format has";
+  }
+  return "";
+}
+
 std::string CheckLinear(const Graph& graph, const Node& node) {
   const Type type = graph.values[static_cast<size_t>(node.inputs[0])].type;
-  return node.attributes.Int(schema::kAttrComputeType, 0) == static_cast<int>(type) ? "" : "a compute_type other than A's";
+  return node.attributes.Int(schema::kAttrComputeType, 0) == static_cast<int>(type) ? CheckWeight(graph, node) : "a compute_type other than A's";
 }
 
 }  // namespace
@@ -158,6 +172,7 @@ std::vector<Operator> LinearOperators() {
   linear.check = CheckLinear;
   linear.prepare = PrepareLinear;
   Operator gather{schema::kGatherName, RunGather, {kIndices, kAny}};
+  gather.check = CheckWeight;
   gather.prepare = PrepareGather;
   for (Operator* op : {&linear, &gather}) {
     op->domain = schema::kDomain;

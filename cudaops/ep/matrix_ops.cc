@@ -122,9 +122,10 @@ std::string CheckGemm(const Graph&, const Node& node) {
   return node.attributes.Has("broadcast") ? "broadcasting of opset 6" : "";
 }
 
-Operator Heavy(const char* name, const char* domain, void (*run)(Call&), std::string (*check)(const Graph&, const Node&)) {
+Operator Heavy(const char* name, const char* domain, void (*run)(Call&), std::string (*check)(const Graph&, const Node&), const char* attributes = nullptr) {
   Operator op{name, run, {kFloats}};
   op.domain = domain;
+  op.attributes = attributes;
   op.heavy = true;
   op.check = check;
   return op;
@@ -135,9 +136,10 @@ Operator Heavy(const char* name, const char* domain, void (*run)(Call&), std::st
 std::vector<Operator> MatrixOperators() {
   return {
       Heavy("MatMul", "", RunMatMul, nullptr),
-      Heavy("FusedMatMul", "com.microsoft", RunMatMul, CheckMatMul),
+      Heavy("FusedMatMul", "com.microsoft", RunMatMul, CheckMatMul, "alpha transA transB transBatchA transBatchB"),
       Heavy("Gemm", "", RunGemm, CheckGemm),
-      Heavy("FusedGemm", "com.microsoft", RunGemm, CheckGemm),
+      Heavy("FusedGemm", "com.microsoft", RunGemm, CheckGemm,
+            "activation activation_alpha activation_beta activation_gamma activation_params alpha beta transA transB"),
   };
 }
 

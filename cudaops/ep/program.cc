@@ -192,8 +192,9 @@ class Program::Execution {
     Slot& slot = At(value);
     slot = {type, shape, nullptr, nullptr};
     Tensor tensor{type, shape, nullptr};
+    const size_t bytes = tensor.bytes();
     if (step.on_host) {
-      tensor.buffer = slot.host = Buffer::OnHost(tensor.bytes());
+      tensor.buffer = slot.host = Buffer::OnHost(bytes);
       return tensor;
     }
     const int output = program_.output_index_[static_cast<size_t>(value)];
@@ -202,7 +203,7 @@ class Program::Execution {
       if (tensor.type != type) throw std::runtime_error("output " + std::to_string(output) + " has another type than its kernel gives");
       written_[static_cast<size_t>(output)] = tensor.data();
     } else {
-      tensor.buffer = Buffer::OnDevice(stream_.arena(), tensor.bytes());
+      tensor.buffer = Buffer::OnDevice(stream_.arena(), bytes);
     }
     slot.device = tensor.buffer;
     return tensor;
