@@ -6,10 +6,14 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/cosetq/cosetq/cudaops"
+	"github.com/cosetq/cosetq/internal/testenv"
 	"github.com/cosetq/cosetq/onnx"
 	"github.com/cosetq/cosetq/ort"
 	"github.com/cosetq/cosetq/tensor"
@@ -228,7 +232,7 @@ func TestProviderRefusesShapes(t *testing.T) {
 	skip := func(name string, shapes ...int64) nodeCase {
 		return single(name, "com.microsoft::SkipLayerNormalization", inputs{numbers(2, 3, 8), numbers(2, 3, 8), numbers(shapes[0]), numbers(shapes[1]), numbers(shapes[2])}).fails("want 8 elements")
 	}
-	for _, c := range []nodeCase{
+	cases := []nodeCase{
 		single("other rows", "Concat", inputs{numbers(2, 3), numbers(5000, 3)}, onnx.IntAttr("axis", 1)).fails("[2,3] and [5000,3]"),
 		single("negative sizes", "Reshape", inputs{numbers(2, 3), ints(-2, -3)}).fails("[-2,-3]"),
 		single("an open one in vain", "Reshape", inputs{numbers(2, 3), ints(4, -1)}).fails("[2,3] to [4,1]"),
@@ -255,7 +259,11 @@ func TestProviderRefusesShapes(t *testing.T) {
 		single("a short bias", "Conv", inputs{numbers(1, 2, 5, 5), numbers(3, 2, 3, 3), numbers(1)}).fails("a bias of [1]"),
 		single("groups that do not divide", "Conv", inputs{numbers(1, 2, 5, 5), numbers(3, 1, 3, 3)}, onnx.IntAttr("group", 2)).fails("2 groups"),
 		single("no groups", "Conv", inputs{numbers(1, 0, 5, 5), numbers(2, 2, 3, 3)}, onnx.IntAttr("group", 0)).fails("0 groups"),
-	} {
+	}
+	if testenv.Slow() { // three gigabytes
+		cases = append(cases, single("places beyond an int", "Slice", inputs{tensor.Of(make([]uint8, 3<<30), 3, 1<<30), ints(0), ints(1 << 40), ints(1), ints(1 << 28)}).fails("2^31"))
+	}
+	for _, c := range cases {
 		t.Run(c.nodes[0].OpType+"/"+c.name, func(t *testing.T) {
 			path, fed := c.build(t)
 			if _, err := runNodes(t, path, library, fed); err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), ort.ProviderName) {
@@ -282,6 +290,44 @@ func TestProviderRotatesKnownPositions(t *testing.T) {
 		}
 		if v[0] == 0 || slices.Max(v[4:]) != 0 || slices.Min(v[4:]) != 0 {
 			t.Errorf("positions %v: %v", positions.Shape, v)
+		}
+	}
+}
+
+// Constants of a coded weight of another type than the format has are no weight, whatever size their elements have.
+func TestProviderWantsTheTypesOfTheFormat(t *testing.T) {
+	library := provider(t)
+	file, err := os.ReadFile(filepath.Join(testenv.Root(t), "rewrite", "testdata", "compat", "v1", "d4.onnx"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	taken := func(change func(*onnx.Graph, *onnx.Node)) bool {
+		m, err := onnx.Parse(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		change(m.Graph, m.Graph.Nodes[0])
+		path := filepath.Join(t.TempDir(), "model.onnx")
+		if _, err := m.Save(path, onnx.SaveOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		nodes, err := openORT(t).Placement(context.Background(), path, options(library), map[string]*tensor.Tensor{"x0": numbers(2, 3, 60)})
+		// What nobody takes is computed by the function that the model has for it, or is an error.
+		return err == nil && slices.ContainsFunc(nodes, func(n ort.NodeRun) bool { return n.Op == cudaops.OpName && n.Provider == ort.ProviderName })
+	}
+	if !taken(func(*onnx.Graph, *onnx.Node) {}) {
+		t.Fatal("the weight as it is was left to the CPU")
+	}
+	for input, as := range map[int]onnx.DataType{1: onnx.Int8, 2: onnx.Uint16, 4: onnx.Uint8, 6: onnx.Int32} {
+		change := func(g *onnx.Graph, n *onnx.Node) {
+			for _, c := range g.Initializers {
+				if c.Name == n.Inputs[input] {
+					c.DataType = as
+				}
+			}
+		}
+		if taken(change) {
+			t.Errorf("input %d as %s was taken", input, as)
 		}
 	}
 }
