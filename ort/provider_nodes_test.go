@@ -180,6 +180,11 @@ func TestProviderNodes(t *testing.T) {
 		single("the least number", "Mod", inputs{ints(math.MinInt64, 7), ints(-1, -1)}).device(ints(0, 0)),
 		single("beyond the integers", "Cast", inputs{tensor.Of([]float32{-1.9, 3e9, -3e9, nan}, 4)}, onnx.IntAttr("to", int64(onnx.Int32))).device(tensor.Of([]int32{-1, math.MaxInt32, math.MinInt32, 0}, 4)),
 		rank,
+		// More than a launch has blocks in its second and third dimension.
+		single("many batches", "MatMul", inputs{numbers(70000, 1, 2), numbers(70000, 2, 3)}),
+		single("many batches of few rows", "MatMul", inputs{numbers(70000, 8, 2), numbers(70000, 2, 3)}),
+		single("many heads", "Attention", inputs{numbers(70000, 1, 1, 4), numbers(70000, 1, 2, 4), numbers(70000, 1, 2, 4)}).of(23),
+		single("many heads and queries", "Attention", inputs{numbers(70000, 1, 9, 4), numbers(70000, 1, 2, 4), numbers(70000, 1, 2, 4)}).of(23),
 	} {
 		t.Run(c.nodes[len(c.nodes)-1].OpType+"/"+c.name, func(t *testing.T) {
 			path, fed := c.build(t)
@@ -199,7 +204,7 @@ func TestProviderNodes(t *testing.T) {
 				t.Fatal(err)
 			}
 			if d := distance(t, want, got); !(d < 1e-5) {
-				t.Errorf("%v of %v, want %v", got.Data, got.Shape, want.Data)
+				t.Errorf("off by %g", d)
 			}
 			ran := about.Traffic().Runs > before
 			if ran != (c.left == "") {

@@ -57,6 +57,7 @@ COSETQ_HD float Weight(float x, float largest) { return x == -INFINITY ? 0 : exp
 // How the work is divided: rows are the queries of all heads that share keys, the heads of a query next to each other.
 struct Division {
   int group, rows, splits;
+  int first;       // head of keys, of all batches, of a launch
   bool fours;      // everything lies at multiples of four numbers, but for keys across
   bool fours_across;
   float* partial;  // [splits, batches * kv_heads, rows, value_width + 2]: sums, largest score, sum of exponentials; null for one split
