@@ -45,6 +45,17 @@ std::string FindDevice(std::string* problem) {
   return properties.name;
 }
 
+OnDevice::OnDevice() noexcept {
+  if (cudaGetDevice(&before_) != cudaSuccess) {
+    cudaGetLastError();  // no device at all, which whoever wants one is told
+    before_ = 0;
+  }
+  if (before_ != 0) cudaSetDevice(0);
+}
+OnDevice::~OnDevice() {
+  if (before_ != 0) cudaSetDevice(before_);
+}
+
 void* CreateStream() {
   cudaStream_t stream;
   Check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "make a stream");

@@ -12,6 +12,9 @@ const char* const kCustomOpProvider = "CPUExecutionProvider";
 
 std::string FindDevice(std::string*) { return "host"; }
 
+OnDevice::OnDevice() noexcept = default;
+OnDevice::~OnDevice() = default;
+
 void* CreateStream() { return std::malloc(1); }
 void DestroyStream(void* stream) { std::free(stream); }
 void Synchronize(void*) {}
