@@ -6,6 +6,7 @@
 #include <stdexcept>
 
 #include "operator.h"
+#include "rotary.h"
 
 namespace cosetq::ep {
 
@@ -79,10 +80,8 @@ struct Arrangement {
   Arranged parts[3];
   Lengths lengths;  // with the new tokens; without them the past is full
   bool prompt = false;  // there is no past
-  const void *cosine = nullptr, *sine = nullptr;  // [positions, turned / 2]
-  const int64_t* position = nullptr;              // [batches, added], or null for one after the other
-  int positions = 0, turned = 0;
-  bool interleaved = false;
+  Angles angles = {};
+  const int64_t* position = nullptr;  // [batches, added], or null for one after the other
 };
 
 void Arrange(Stream& stream, Type type, const Arrangement& a);

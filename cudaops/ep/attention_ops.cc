@@ -278,11 +278,8 @@ void RunGroupQuery(Call& call) {
     const Tensor& cosine = call.in(7);
     if (cosine.shape.size() != 2 || call.in(8).shape != cosine.shape || 2 * cosine.shape[1] > q.width)
       throw std::invalid_argument("GroupQueryAttention: cosines and sines of " + Text(cosine.shape));
-    arrangement.cosine = cosine.data();
-    arrangement.sine = call.in(8).data();
-    arrangement.positions = Extent(cosine.shape[0]);
-    arrangement.turned = Extent(2 * cosine.shape[1]);
-    arrangement.interleaved = attributes.Int("rotary_interleaved", 0) != 0;
+    arrangement.angles = {cosine.data(), call.in(8).data(), Extent(cosine.shape[0]), Extent(2 * cosine.shape[1]),
+                          attributes.Int("rotary_interleaved", 0) != 0};
     if (call.has(9)) {
       if (call.in(9).count() != int64_t{a.batches} * q.tokens) throw std::invalid_argument("GroupQueryAttention: positions of " + Text(call.in(9).shape));
       arrangement.position = call.in(9).data<int64_t>();

@@ -89,19 +89,6 @@ void LaunchColumns(Stream& stream, const Window& w, const Tensor& x, const Tenso
   ForEach(stream, y.count(), ColumnsKernel<T>{w, x.data<T>(), y.data<T>()});
 }
 
-UnaryFunction ActivationOf(const Node& node) {
-  const std::string name = node.attributes.String("activation", "");
-  const std::vector<float> list = node.attributes.Floats("activation_params");
-  const auto parameter = [&](size_t i) { return i < list.size() ? list[i] : 0; };
-  if (name == "Relu") return {Unary::kRelu, 0, 0};
-  if (name == "Sigmoid") return {Unary::kSigmoid, 0, 0};
-  if (name == "Tanh") return {Unary::kTanh, 0, 0};
-  if (name == "LeakyRelu") return {Unary::kLeakyRelu, parameter(0), 0};
-  if (name == "Clip") return {Unary::kClip, parameter(0), parameter(1)};
-  if (name == "HardSigmoid") return {Unary::kHardSigmoid, parameter(0), parameter(1)};
-  return {};
-}
-
 void RunConv(Call& call) {
   const Tensor &x = call.in(0), &weight = call.in(1);
   const int64_t groups = call.node.attributes.Int("group", 1);
@@ -126,7 +113,7 @@ void RunConv(Call& call) {
   p.b_column = 1;
   p.beta = 1;
   p.d_row = 1;
-  p.f = ActivationOf(call.node);
+  FindActivation(call.node, &p.f);
   p.batches = CheckedCount(x.shape[0]);
   p.batch = MakeLayout<2>({x.shape[0]}, {Shape{0}, Shape{groups * taps * places}});
   const size_t size = SizeOf(x.type);
@@ -151,8 +138,8 @@ std::string CheckWindow(const Graph& graph, const Node& node) {
 }
 
 std::string CheckConv(const Graph& graph, const Node& node) {
-  const std::string name = node.attributes.String("activation", "");
-  if (!name.empty() && ActivationOf(node).kind == Unary::kIdentity) return "this fused activation";
+  UnaryFunction f;
+  if (!FindActivation(node, &f)) return "this fused activation";
   if (node.inputs.size() > 3 && node.inputs[3] >= 0) return "a fused addition";
   return CheckWindow(graph, node);
 }

@@ -6,6 +6,7 @@
 #include "launch.h"
 #include "math.h"
 #include "operator.h"
+#include "rotary.h"
 
 namespace cosetq::ep {
 namespace {
@@ -293,38 +294,23 @@ std::string CheckBatchNorm(const Graph& graph, const Node& node) {
   return "";
 }
 
-// com.microsoft::RotaryEmbedding: pairs of coordinates of each head are turned by the angle of their
-// position.
+// com.microsoft::RotaryEmbedding.
 template <typename T>
 struct RotaryKernel {
-  const T *x, *cosine, *sine;
+  Angles angles;
+  const T* x;
   const int64_t* positions;  // [1]: of the first token; or [batch, length]
   T* y;
-  int length, heads, size, turned;  // size of a head, of which the first turned coordinates are turned
-  int known;                        // positions, beyond which all is zero
+  int length, heads, size;  // size of a head
   int batch_stride, token_stride, head_stride;
-  bool one_position, interleaved;
+  bool one_position;
   COSETQ_HD void operator()(int i) const {
     const int k = i % size, head = i / size % heads, token = i / (size * heads) % length;
     const int batch = i / (size * heads * length);
     const int64_t base = static_cast<int64_t>(batch) * batch_stride + static_cast<int64_t>(token) * token_stride +
                          static_cast<int64_t>(head) * head_stride;
-    if (k >= turned) {
-      y[base + k] = x[base + k];
-      return;
-    }
     const int64_t position = one_position ? positions[0] + token : positions[batch * length + token];
-    if (position < 0 || position >= known) {
-      y[base + k] = T{};
-      return;
-    }
-    const int half = turned / 2;
-    const int pair = interleaved ? k / 2 : k % half;
-    const bool first = interleaved ? k % 2 == 0 : k < half;
-    const int other = interleaved ? (first ? k + 1 : k - 1) : (first ? k + half : k - half);
-    const float c = ToFloat(cosine[position * half + pair]), s = ToFloat(sine[position * half + pair]);
-    const float a = ToFloat(x[base + k]), b = ToFloat(x[base + other]);
-    y[base + k] = FromFloat<T>(first ? a * c - b * s : a * c + b * s);
+    y[base + k] = k < angles.turned ? Turned(angles, x + base, k, position) : x[base + k];
   }
 };
 
@@ -336,21 +322,18 @@ void LaunchRotary(Call& call) {
   if ((!by_head && x.shape.size() != 3) || cosine.shape.size() != 2 || call.in(3).shape != cosine.shape)
     throw std::invalid_argument("RotaryEmbedding of " + Text(x.shape) + " by cosines of " + Text(cosine.shape) + " and sines of " + Text(call.in(3).shape));
   RotaryKernel<T> f = {};
-  f.known = CheckedCount(cosine.shape[0]);
-  f.turned = CheckedCount(2 * cosine.shape[1]);
+  f.angles = {cosine.data(), call.in(3).data(), CheckedCount(cosine.shape[0]), CheckedCount(2 * cosine.shape[1]), attributes.Int("interleaved", 0) != 0};
+  const int turned = f.angles.turned;
   const int64_t length = by_head ? x.shape[2] : x.shape[1];
   int64_t heads = by_head ? x.shape[1] : attributes.Int("num_heads", 0);
-  if (!by_head && heads == 0 && f.turned > 0) heads = x.shape[2] / f.turned;
+  if (!by_head && heads == 0 && turned > 0) heads = x.shape[2] / turned;
   const int64_t size = by_head ? x.shape[3] : heads > 0 ? x.shape[2] / heads : 0;
-  if (f.turned > size || (!by_head && heads * size != x.shape[2]))
+  if (turned > size || (!by_head && heads * size != x.shape[2]))
     throw std::invalid_argument("RotaryEmbedding of " + Text(x.shape) + " with " + std::to_string(heads) + " heads by cosines of " + Text(cosine.shape));
   f.x = x.data<T>();
-  f.cosine = cosine.data<T>();
-  f.sine = call.in(3).data<T>();
   f.positions = positions.data<int64_t>();
   f.one_position = positions.count() == 1 && positions.shape.size() < 2;
   if (!f.one_position) WantCount(call, 1, x.shape[0] * length);
-  f.interleaved = attributes.Int("interleaved", 0) != 0;
   f.length = CheckedCount(length);
   f.heads = CheckedCount(heads);
   f.size = CheckedCount(size);
