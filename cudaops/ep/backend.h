@@ -39,7 +39,6 @@ class OnDevice {
 void* CreateStream();
 void DestroyStream(void* stream);
 void Synchronize(void* stream);
-void SynchronizeDevice();
 
 void* CreateEvent();
 void DestroyEvent(void* event);

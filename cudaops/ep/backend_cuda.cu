@@ -63,7 +63,6 @@ void* CreateStream() {
 }
 void DestroyStream(void* stream) { cudaStreamDestroy(S(stream)); }
 void Synchronize(void* stream) { Check(cudaStreamSynchronize(S(stream)), "wait for the GPU"); }
-void SynchronizeDevice() { Check(cudaDeviceSynchronize(), "wait for the GPU"); }
 
 void* CreateEvent() {
   cudaEvent_t event;

@@ -18,7 +18,6 @@ OnDevice::~OnDevice() = default;
 void* CreateStream() { return std::malloc(1); }
 void DestroyStream(void* stream) { std::free(stream); }
 void Synchronize(void*) {}
-void SynchronizeDevice() {}
 
 void* CreateEvent() { return std::malloc(1); }
 void DestroyEvent(void* event) { std::free(event); }
