@@ -201,13 +201,13 @@ void RunNorm(Call& call) {
 
 // Scale and shift have a number for every element of what is normalized, and are not broadcast over it, nor along what is not.
 std::string CheckNorm(const Graph& graph, const Node& node) {
-  const auto value = [&](size_t i) { return graph.values[static_cast<size_t>(node.inputs[i])]; };
-  const Value x = value(0);
+  const auto value = [&](size_t i) -> const Value& { return graph.values[static_cast<size_t>(node.inputs[i])]; };
+  const Value& x = value(0);
   const int64_t axis = node.attributes.Int("axis", -1);
   const int64_t normalized = axis < 0 ? -axis : x.rank - axis;
   for (size_t i = 1; i < node.inputs.size(); ++i) {
     if (node.inputs[i] < 0) continue;
-    const Value own = value(i);
+    const Value& own = value(i);
     if (own.type != x.type) return "inputs of different types";
     if (own.rank < 0 || x.rank < 0) continue;
     for (int d = 1; d <= std::max<int64_t>(own.rank, normalized); ++d) {
