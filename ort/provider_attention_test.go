@@ -102,10 +102,8 @@ func (c *attentionCase) standard() {
 	}
 	c.sometimes("is_causal", int64(1))
 	c.sometimes("scale", float32(0.3))
+	c.sometimes("softcap", float32(2))
 	masked := c.rng.IntN(3)
-	if masked == 0 {
-		c.sometimes("softcap", float32(2))
-	}
 	c.node.Inputs = []string{c.floats("q", q...), c.floats("k", k...), c.floats("v", v...),
 		c.optional(masked > 0, func() string {
 			dims := [][]int64{{c.queries, total}, {c.heads, c.queries, total}, {c.batches, 1, c.queries, total}, {1, c.heads, c.queries, total}}[c.rng.IntN(4)]

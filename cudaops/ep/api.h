@@ -10,6 +10,8 @@
 #include <stdexcept>
 #include <string>
 
+#include "backend.h"
+#include "cosetq/schema.h"
 #include "onnxruntime_c_api.h"
 
 namespace cosetq::ep {
@@ -27,9 +29,10 @@ inline void Check(OrtStatus* status) {
   throw std::runtime_error(message);
 }
 
-// No exception may cross the C interface.
+// What ONNX Runtime calls runs on the provider's device, and no exception may cross the C interface.
 template <typename Body>
 OrtStatus* Guard(Body body) noexcept {
+  const backend::OnDevice on_device;
   try {
     body();
     return nullptr;

@@ -30,19 +30,9 @@ struct ArrangeKernel {
 
   COSETQ_HD T New(const Part<T>& p, int batch, int head, int token, int past, int d) const {
     const T* from = static_cast<const T*>(p.a.from) + batch * p.a.from_at.batch + head * p.a.from_at.head + token * p.a.from_at.token;
-    float x = ToFloat(from[d]);
-    if (p.a.bias != nullptr) x += ToFloat(static_cast<const T*>(p.a.bias)[head * p.a.width + d]);
-    if (!p.a.turned || d >= a.turned) return p.a.bias != nullptr ? FromFloat<T>(x) : from[d];
-    const int half = a.turned / 2;
-    const int pair = a.interleaved ? d / 2 : d % half;
-    const bool first = a.interleaved ? d % 2 == 0 : d < half;
-    const int other = a.interleaved ? d ^ 1 : first ? d + half : d - half;
-    const int64_t position = a.position != nullptr ? a.position[static_cast<int64_t>(batch) * p.a.added + token] : past + token;
-    if (position < 0 || position >= a.positions) return FromFloat<T>(0);
-    const float c = ToFloat(static_cast<const T*>(a.cosine)[position * half + pair]);
-    const float s = ToFloat(static_cast<const T*>(a.sine)[position * half + pair]);
-    const float y = ToFloat(from[other]);
-    return FromFloat<T>(first ? x * c - y * s : x * c + y * s);
+    if (p.a.bias != nullptr) return FromFloat<T>(ToFloat(from[d]) + ToFloat(static_cast<const T*>(p.a.bias)[head * p.a.width + d]));
+    if (!p.a.turned || d >= a.angles.turned) return from[d];
+    return Turned(a.angles, from, d, a.position != nullptr ? a.position[static_cast<int64_t>(batch) * p.a.added + token] : past + token);
   }
 
   COSETQ_HD void Write(const Part<T>& p, int i) const {

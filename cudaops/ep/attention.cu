@@ -1,6 +1,8 @@
 // softmax(q k^T) v in one pass over keys and values (Dao et al., FlashAttention): of each query the largest score so far, the sum of
 // exponentials and the sum of values are kept, and scaled when a larger score comes.
 
+#include <algorithm>
+
 #include "attention.h"
 #include "attention_few.cuh"
 #include "attention_rules.cuh"
@@ -91,15 +93,19 @@ void LaunchAttend(Call& call, const Rules<T>& rules, Division division, void (*k
   const Attention& a = rules.a;
   const int tiles = (division.rows - 1) / rows + 1, heads = a.batches * a.kv_heads;
   // Enough blocks for all processors, unless there are few keys for each.
-  const int wanted = 2 * cuda::CurrentDevice().processors / Most(1, tiles * heads);
+  const auto wanted = static_cast<int>(2 * cuda::CurrentDevice().processors / std::max<int64_t>(1, int64_t{tiles} * heads));
   division.splits = Most(1, Least(wanted, a.keys / least_keys));
   Tensor partial;
   if (division.splits > 1) {
     partial = call.Scratch(Type::kFloat, {division.splits, heads, division.rows, a.value_width + 2});
     division.partial = partial.data<float>();
   }
-  const dim3 grid(static_cast<unsigned>(tiles), static_cast<unsigned>(heads), static_cast<unsigned>(division.splits));
-  Launch(call.stream, kernel, grid, threads, shared, rules, division);
+  // In pieces where there are more heads than a grid takes, which have one split each.
+  constexpr int kMaxGrid = 65535;
+  for (division.first = 0; division.first < heads; division.first += kMaxGrid) {
+    const dim3 grid(static_cast<unsigned>(tiles), static_cast<unsigned>(Least(kMaxGrid, heads - division.first)), static_cast<unsigned>(division.splits));
+    Launch(call.stream, kernel, grid, threads, shared, rules, division);
+  }
   if (division.splits > 1) ForEachBlock(call.stream, int64_t{heads} * division.rows, a.value_width, Combine<T>{rules, division});
 }
 
@@ -108,6 +114,7 @@ void LaunchTensor(Call& call, const Rules<T>& rules, const Division& division) {
   constexpr int kBytes = static_cast<int>(sizeof(TensorMemory<T, kWidth, kAcross>));
   if (kBytes > cuda::CurrentDevice().shared_limit) return AttendByRows<T>(call, rules.a);
   const auto kernel = AttendTensorKernel<T, kWidth, kAcross>;
+  // Once, as there is one device.
   static const bool allowed = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes) == cudaSuccess;
   if (!allowed) throw DeviceError("attention needs more shared memory than this GPU gives");
   LaunchAttend<T>(call, rules, division, kernel, kTensorRows, kTensorThreads, 2 * kTensorKeys, kBytes);
@@ -141,8 +148,7 @@ void AttendOnDevice(Call& call, const Attention& a) {
   Division division = {};
   division.group = a.heads / a.kv_heads;
   division.rows = CheckedCount(int64_t{a.queries} * division.group);
-  constexpr int kMaxGrid = 65535;
-  if (int64_t{a.batches} * a.kv_heads > kMaxGrid) throw DeviceError("attention with more than 65535 heads of keys in all batches");
+  CheckedCount(int64_t{a.batches} * a.kv_heads);
   const auto fours = [](const void* p, const Places& at) {
     return reinterpret_cast<uintptr_t>(p) % (4 * sizeof(T)) == 0 && (at.batch | at.head | at.token) % 4 == 0;
   };

@@ -6,6 +6,7 @@
 #include <stdexcept>
 
 #include "operator.h"
+#include "rotary.h"
 
 namespace cosetq::ep {
 
@@ -38,13 +39,12 @@ struct Attention {
   Places q_at, k_at, v_at, y_at;
   int64_t k_step = 1;           // from one number of a key to the next; those of one place lie together if it is not 1
   float scale = 1, cap = 0;     // scores become cap * tanh(score / cap), unless cap is 0
-  bool mask_before_cap = false;
   Lengths lengths;              // of the keys
   bool causal = false;          // a query sees no key after its own
-  int past = 0;                 // keys ahead of the first query's, -1 for all that the batch has more than queries
+  int past = 0;                 // keys ahead of the first query's, -1 for as many as the batch has more than queries, or fewer
   int window = 0;               // a query sees that many keys up to its own, unless 0
   enum { kNone, kAdd, kKeep, kPadding } mask_kind = kNone;
-  const void* mask = nullptr;   // kAdd: of the tensors' type; kKeep: bool; kPadding: int32, 0 adds the filter
+  const void* mask = nullptr;   // kAdd: of the tensors' type; kKeep: bool; kPadding: int32, none above 0 adds the filter
   Places mask_at;               // "token" is a query; keys lie together
   int mask_step = 1;            // 0 for one number for all keys
   int mask_keys = 0;            // those that follow are hidden
@@ -80,10 +80,8 @@ struct Arrangement {
   Arranged parts[3];
   Lengths lengths;  // with the new tokens; without them the past is full
   bool prompt = false;  // there is no past
-  const void *cosine = nullptr, *sine = nullptr;  // [positions, turned / 2]
-  const int64_t* position = nullptr;              // [batches, added], or null for one after the other
-  int positions = 0, turned = 0;
-  bool interleaved = false;
+  Angles angles = {};
+  const int64_t* position = nullptr;  // [batches, added], or null for one after the other
 };
 
 void Arrange(Stream& stream, Type type, const Arrangement& a);

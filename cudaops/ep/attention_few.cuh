@@ -39,7 +39,7 @@ __global__ void __launch_bounds__(kFewThreads) AttendFewKernel(Rules<T> rules, D
   Begin();
   const Attention& a = rules.a;
   const int lane = static_cast<int>(threadIdx.x % 32), warp = static_cast<int>(threadIdx.x / 32), own = lane % kHalf;
-  const int batch = static_cast<int>(blockIdx.y) / a.kv_heads, kv_head = static_cast<int>(blockIdx.y) % a.kv_heads, group = division.group;
+  const int both = division.first + static_cast<int>(blockIdx.y), batch = both / a.kv_heads, kv_head = both % a.kv_heads, group = division.group;
   const int row0 = static_cast<int>(blockIdx.x) * kRows, rows = Least(kRows, division.rows - row0);
   int first, end, unused;
   rules.Range(batch, row0 / group, &first, &unused);

@@ -165,7 +165,6 @@ void RunAttention(Call& call) {
   SetOperands(&a, q, keys, values);
   a.scale = ScaleOf(call, q.width);
   a.cap = attributes.Float("softcap", 0);
-  a.mask_before_cap = true;
   a.causal = attributes.Int("is_causal", 0) != 0;
   if (call.has(3)) {
     a.mask_kind = call.in(3).type == Type::kBool ? Attention::kKeep : Attention::kAdd;
@@ -175,6 +174,7 @@ void RunAttention(Call& call) {
   if (call.has(6)) {
     Want(call, 6, {a.batches});
     a.lengths.count = call.in(6).data<int64_t>();
+    a.past = -1;
   }
   const bool by_head = call.in(0).shape.size() == 4;
   const Tensor y = call.Out(0, type, by_head ? Shape{a.batches, a.heads, a.queries, a.value_width} : Shape{a.batches, a.queries, int64_t{a.heads} * a.value_width});
@@ -278,11 +278,8 @@ void RunGroupQuery(Call& call) {
     const Tensor& cosine = call.in(7);
     if (cosine.shape.size() != 2 || call.in(8).shape != cosine.shape || 2 * cosine.shape[1] > q.width)
       throw std::invalid_argument("GroupQueryAttention: cosines and sines of " + Text(cosine.shape));
-    arrangement.cosine = cosine.data();
-    arrangement.sine = call.in(8).data();
-    arrangement.positions = Extent(cosine.shape[0]);
-    arrangement.turned = Extent(2 * cosine.shape[1]);
-    arrangement.interleaved = attributes.Int("rotary_interleaved", 0) != 0;
+    arrangement.angles = {cosine.data(), call.in(8).data(), Extent(cosine.shape[0]), Extent(2 * cosine.shape[1]),
+                          attributes.Int("rotary_interleaved", 0) != 0};
     if (call.has(9)) {
       if (call.in(9).count() != int64_t{a.batches} * q.tokens) throw std::invalid_argument("GroupQueryAttention: positions of " + Text(call.in(9).shape));
       arrangement.position = call.in(9).data<int64_t>();
@@ -324,6 +321,9 @@ std::string CheckTypes(const Graph& graph, const Node& node, std::initializer_li
 }
 
 std::string CheckAttention(const Graph& graph, const Node& node) {
+  for (const char* name : {"left_window_size", "right_window_size"}) {
+    if (node.attributes.Int(name, -1) != -1) return std::string("the attribute ") + name;
+  }
   if (Has(node, 4) != Has(node, 5)) return "a past of one of keys and values";
   if (Has(node, 3) && ValueOf(graph, node, 3).type != Type::kBool && ValueOf(graph, node, 3).type != ValueOf(graph, node, 0).type)
     return "inputs of different types";
@@ -359,6 +359,7 @@ std::string CheckGroupQuery(const Graph& graph, const Node& node) {
   for (const char* name : {"qk_output", "sliding_window_cache"}) {
     if (attributes.Int(name, 0) != 0) return std::string("the attribute ") + name;
   }
+  if (attributes.Int("causal", 1) != 1) return "queries that see later keys";
   if (attributes.Int("do_rotary", 0) != 0 && (!Has(node, 7) || !Has(node, 8))) return "rotary embedding without cosines and sines";
   return CheckTypes(graph, node, {1, 2, 3, 4, 7, 8, 10, 11});
 }
@@ -369,13 +370,19 @@ std::vector<Operator> AttentionOperators() {
   constexpr TypeSet kInt32 = Set(Type::kInt32), kInt64 = Set(Type::kInt64);
   Operator attention{"Attention", RunAttention, {kFloats, kFloats, kFloats, kFloats | kBool, kFloats, kFloats, kInt64}};
   attention.check = CheckAttention;
+  attention.attributes = "is_causal kv_num_heads left_window_size q_num_heads qk_matmul_output_mode right_window_size scale softcap softmax_precision";
   Operator multi_head{"MultiHeadAttention", RunMultiHead, {kFloats, kFloats, kFloats, kFloats, kInt32, kFloats}};
   multi_head.domain = "com.microsoft";
   multi_head.check = CheckMultiHead;
+  multi_head.attributes = "mask_filter_value num_heads scale unidirectional";
   Operator group_query{"GroupQueryAttention", RunGroupQuery, {kFloats, kFloats, kFloats, kFloats, kFloats, kInt32, kInt32, kFloats, kFloats, kInt64, kFloats}};
   group_query.domain = "com.microsoft";
   group_query.host_inputs = 1u << 6;
   group_query.check = CheckGroupQuery;
+  // Those of norms and quantization are of inputs that are refused.
+  group_query.attributes =
+      "causal do_rotary k_norm_epsilon k_quant_type kv_cache_bit_width kv_num_heads local_window_size num_heads q_norm_epsilon qk_norm_epsilon "
+      "qk_output rotary_interleaved scale sliding_window_cache smooth_softmax softcap v_quant_type";
   for (Operator* op : {&attention, &multi_head, &group_query}) {
     op->outputs = 3;
     op->heavy = true;

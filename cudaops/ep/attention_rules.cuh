@@ -25,9 +25,9 @@ struct Rules {
     *first = 0;
     *end = Keys(batch);
     if (!a.causal) return;
-    const int position = s + (a.past >= 0 ? a.past : Most(0, *end - a.queries));
+    const int position = s + (a.past >= 0 ? a.past : *end - a.queries);  // below 0 where there are fewer keys than queries
     if (a.window > 0) *first = Most(0, position + 1 - a.window);
-    *end = Least(*end, position + 1);
+    *end = Most(0, Least(*end, position + 1));
   }
   COSETQ_HD float Masked(float score, int batch, int head, int s, int key) const {
     if (a.mask_kind == Attention::kNone) return score;
@@ -36,14 +36,13 @@ struct Rules {
     switch (a.mask_kind) {
       case Attention::kAdd: return score + ToFloat(static_cast<const T*>(a.mask)[at]);
       case Attention::kKeep: return static_cast<const bool*>(a.mask)[at] ? score : -INFINITY;
-      default: return static_cast<const int32_t*>(a.mask)[at] == 0 ? score + a.filter : score;
+      default: return static_cast<const int32_t*>(a.mask)[at] > 0 ? score : score + a.filter;
     }
   }
   COSETQ_HD float Score(float product, int batch, int head, int s, int key) const {
     float score = product * a.scale;
-    if (a.mask_before_cap) score = Masked(score, batch, head, s, key);
     if (a.cap != 0) score = a.cap * tanhf(score / a.cap);
-    return a.mask_before_cap ? score : Masked(score, batch, head, s, key);
+    return Masked(score, batch, head, s, key);
   }
   // What a sum of values with these weights gives, by the sum of those.
   COSETQ_HD float Result(float sum, float total) const { return total > 0 ? sum / total : total == 0 || a.nan_is_zero ? a.empty : total; }
@@ -58,6 +57,7 @@ COSETQ_HD float Weight(float x, float largest) { return x == -INFINITY ? 0 : exp
 // How the work is divided: rows are the queries of all heads that share keys, the heads of a query next to each other.
 struct Division {
   int group, rows, splits;
+  int first;       // head of keys, of all batches, of a launch
   bool fours;      // everything lies at multiples of four numbers, but for keys across
   bool fours_across;
   float* partial;  // [splits, batches * kv_heads, rows, value_width + 2]: sums, largest score, sum of exponentials; null for one split

@@ -248,7 +248,7 @@ __global__ void __launch_bounds__(kTensorThreads) AttendTensorKernel(Rules<T> ru
   Begin();
   const Attention& a = rules.a;
   const int lane = static_cast<int>(threadIdx.x % 32), warp = static_cast<int>(threadIdx.x / 32), t = lane % 4, group = division.group;
-  const int batch = static_cast<int>(blockIdx.y) / a.kv_heads, kv_head = static_cast<int>(blockIdx.y) % a.kv_heads;
+  const int both = division.first + static_cast<int>(blockIdx.y), batch = both / a.kv_heads, kv_head = both % a.kv_heads;
   const int row0 = static_cast<int>(blockIdx.x) * kTensorRows, rows = Least(kTensorRows, division.rows - row0);
   int first, end, unused;
   rules.Range(batch, row0 / group, &first, &unused);

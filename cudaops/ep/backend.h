@@ -24,10 +24,21 @@ extern const char* const kCustomOpProvider;
 // The device's name, or "" and in problem why there is none. Never throws.
 std::string FindDevice(std::string* problem);
 
+// Makes the provider's device the thread's own for as long as it lives: the application may be at work on another.
+class OnDevice {
+ public:
+  OnDevice() noexcept;
+  ~OnDevice();
+  OnDevice(const OnDevice&) = delete;
+  OnDevice& operator=(const OnDevice&) = delete;
+
+ private:
+  int before_ = 0;
+};
+
 void* CreateStream();
 void DestroyStream(void* stream);
 void Synchronize(void* stream);
-void SynchronizeDevice();
 
 void* CreateEvent();
 void DestroyEvent(void* event);

@@ -47,6 +47,17 @@ std::string FindDevice(std::string* problem) {
   return properties.name;
 }
 
+OnDevice::OnDevice() noexcept {
+  if (cudaGetDevice(&before_) != cudaSuccess) {
+    cudaGetLastError();  // no device at all, which whoever wants one is told
+    before_ = 0;
+  }
+  if (before_ != 0) cudaSetDevice(0);
+}
+OnDevice::~OnDevice() {
+  if (before_ != 0) cudaSetDevice(before_);
+}
+
 void* CreateStream() {
   cudaStream_t stream;
   Check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "make a stream");
@@ -54,7 +65,6 @@ void* CreateStream() {
 }
 void DestroyStream(void* stream) { cudaStreamDestroy(S(stream)); }
 void Synchronize(void* stream) { Check(cudaStreamSynchronize(S(stream)), "wait for the GPU"); }
-void SynchronizeDevice() { Check(cudaDeviceSynchronize(), "wait for the GPU"); }
 
 void* CreateEvent() {
   cudaEvent_t event;

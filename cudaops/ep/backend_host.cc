@@ -12,10 +12,12 @@ const char* const kCustomOpProvider = "CPUExecutionProvider";
 
 std::string FindDevice(std::string*) { return "host"; }
 
+OnDevice::OnDevice() noexcept = default;
+OnDevice::~OnDevice() = default;
+
 void* CreateStream() { return std::malloc(1); }
 void DestroyStream(void* stream) { std::free(stream); }
 void Synchronize(void*) {}
-void SynchronizeDevice() {}
 
 void* CreateEvent() { return std::malloc(1); }
 void DestroyEvent(void* event) { std::free(event); }

@@ -20,8 +20,17 @@ Window WindowOf(const Call& call, const Shape& kernel) {
   const Attributes& attributes = call.node.attributes;
   const Shape& x = call.in(0).shape;
   const size_t dims = x.size() - 2;
-  const std::vector<int64_t> strides = attributes.Ints("strides"), dilations = attributes.Ints("dilations");
-  const std::vector<int64_t> pads = attributes.Ints("pads");
+  // An attribute of so many numbers, or all alike where it is missing.
+  const auto list = [&](const char* name, size_t count, int64_t least, int64_t otherwise) {
+    std::vector<int64_t> v = attributes.Ints(name);
+    if (v.empty()) v.assign(count, otherwise);
+    if (v.size() != count || std::any_of(v.begin(), v.end(), [&](int64_t n) { return n < least || n > INT32_MAX; }))
+      throw std::invalid_argument(call.node.op + " of " + Text(x) + " with " + name + " " + Text(v));
+    return v;
+  };
+  const std::vector<int64_t> strides = list("strides", dims, 1, 1), dilations = list("dilations", dims, 1, 1);
+  const std::vector<int64_t> pads = list("pads", 2 * dims, -INT32_MAX, 0);
+  if (kernel.size() != dims || Count(kernel) == 0) throw std::invalid_argument(call.node.op + " of " + Text(x) + " by a kernel of " + Text(kernel));
   const std::string automatic = attributes.String("auto_pad", "NOTSET");
   const bool same = automatic == "SAME_UPPER" || automatic == "SAME_LOWER";
   const bool ceil = attributes.Int("ceil_mode", 0) != 0;
@@ -30,24 +39,24 @@ Window WindowOf(const Call& call, const Shape& kernel) {
     const size_t at = 2 - dims + d;
     w.in[at] = CheckedCount(x[2 + d]);
     w.kernel[at] = CheckedCount(kernel[d]);
-    if (!strides.empty()) w.stride[at] = static_cast<int>(strides[d]);
-    if (!dilations.empty()) w.dilation[at] = static_cast<int>(dilations[d]);
-    const int reach = (w.kernel[at] - 1) * w.dilation[at] + 1;
+    w.stride[at] = static_cast<int>(strides[d]);
+    w.dilation[at] = static_cast<int>(dilations[d]);
+    const int reach = CheckedCount((kernel[d] - 1) * dilations[d] + 1);
     if (same) {
-      w.out[at] = (w.in[at] + w.stride[at] - 1) / w.stride[at];
-      const int total = std::max(0, (w.out[at] - 1) * w.stride[at] + reach - w.in[at]);
+      w.out[at] = CheckedCount((x[2 + d] + strides[d] - 1) / strides[d]);
+      const int total = CheckedCount(std::max<int64_t>(0, (w.out[at] - 1) * strides[d] + reach - x[2 + d]));
       w.before[at] = automatic == "SAME_UPPER" ? total / 2 : total - total / 2;
       w.after[at] = total - w.before[at];
       continue;
     }
-    if (!pads.empty() && automatic != "VALID") {
+    if (automatic != "VALID") {
       w.before[at] = static_cast<int>(pads[d]);
       w.after[at] = static_cast<int>(pads[dims + d]);
     }
-    const int room = w.in[at] + w.before[at] + w.after[at] - reach;
-    w.out[at] = room < 0 ? 0 : (room + (ceil ? w.stride[at] - 1 : 0)) / w.stride[at] + 1;
+    const int64_t room = x[2 + d] + w.before[at] + w.after[at] - reach;
+    w.out[at] = room < 0 ? 0 : CheckedCount((room + (ceil ? strides[d] - 1 : 0)) / strides[d] + 1);
     // A last window that would begin in the padding behind is left out.
-    if (ceil && (w.out[at] - 1) * w.stride[at] >= w.in[at] + w.before[at]) --w.out[at];
+    if (ceil && (w.out[at] - 1) * strides[d] >= x[2 + d] + w.before[at]) --w.out[at];
   }
   return w;
 }
@@ -80,26 +89,16 @@ void LaunchColumns(Stream& stream, const Window& w, const Tensor& x, const Tenso
   ForEach(stream, y.count(), ColumnsKernel<T>{w, x.data<T>(), y.data<T>()});
 }
 
-UnaryFunction ActivationOf(const Node& node) {
-  const std::string name = node.attributes.String("activation", "");
-  const std::vector<float> list = node.attributes.Floats("activation_params");
-  const auto parameter = [&](size_t i) { return i < list.size() ? list[i] : 0; };
-  if (name == "Relu") return {Unary::kRelu, 0, 0};
-  if (name == "Sigmoid") return {Unary::kSigmoid, 0, 0};
-  if (name == "Tanh") return {Unary::kTanh, 0, 0};
-  if (name == "LeakyRelu") return {Unary::kLeakyRelu, parameter(0), 0};
-  if (name == "Clip") return {Unary::kClip, parameter(0), parameter(1)};
-  if (name == "HardSigmoid") return {Unary::kHardSigmoid, parameter(0), parameter(1)};
-  return {};
-}
-
 void RunConv(Call& call) {
   const Tensor &x = call.in(0), &weight = call.in(1);
+  const int64_t groups = call.node.attributes.Int("group", 1);
+  if (weight.shape.size() != x.shape.size() || groups < 1 || groups > std::max<int64_t>(1, x.shape[1]) || weight.shape[0] % groups != 0 ||
+      x.shape[1] != weight.shape[1] * groups || (call.has(2) && call.in(2).shape != Shape{weight.shape[0]}))
+    throw std::invalid_argument("Conv of " + Text(x.shape) + " by weights of " + Text(weight.shape) + " in " + std::to_string(groups) + " groups" +
+                                (call.has(2) ? ", with a bias of " + Text(call.in(2).shape) : ""));
   const Window w = WindowOf(call, Shape(weight.shape.begin() + 2, weight.shape.end()));
-  const int64_t groups = call.node.attributes.Int("group", 1), out = weight.shape[0] / groups;
+  const int64_t out = weight.shape[0] / groups;
   const int64_t places = int64_t{w.out[0]} * w.out[1], taps = weight.shape[1] * w.kernel[0] * w.kernel[1];
-  if (x.shape[1] != weight.shape[1] * groups)
-    throw std::invalid_argument("Conv: " + std::to_string(x.shape[1]) + " channels for weights " + Text(weight.shape));
   const Tensor y = call.Out(0, x.type, OutShape(x.shape, weight.shape[0], w));
   if (y.count() == 0) return;
   const Tensor columns = call.Scratch(x.type, {x.shape[0], x.shape[1] * w.kernel[0] * w.kernel[1], places});
@@ -114,7 +113,7 @@ void RunConv(Call& call) {
   p.b_column = 1;
   p.beta = 1;
   p.d_row = 1;
-  p.f = ActivationOf(call.node);
+  FindActivation(call.node, &p.f);
   p.batches = CheckedCount(x.shape[0]);
   p.batch = MakeLayout<2>({x.shape[0]}, {Shape{0}, Shape{groups * taps * places}});
   const size_t size = SizeOf(x.type);
@@ -139,8 +138,8 @@ std::string CheckWindow(const Graph& graph, const Node& node) {
 }
 
 std::string CheckConv(const Graph& graph, const Node& node) {
-  const std::string name = node.attributes.String("activation", "");
-  if (!name.empty() && ActivationOf(node).kind == Unary::kIdentity) return "this fused activation";
+  UnaryFunction f;
+  if (!FindActivation(node, &f)) return "this fused activation";
   if (node.inputs.size() > 3 && node.inputs[3] >= 0) return "a fused addition";
   return CheckWindow(graph, node);
 }
@@ -222,7 +221,7 @@ void RunGlobalPool(Call& call) {
 std::vector<Operator> ConvolutionOperators() {
   std::vector<Operator> all = {
       {"Conv", RunConv, {kFloats}},
-      {"FusedConv", RunConv, {kFloats}, 0, 0, 1, "com.microsoft"},
+      {"FusedConv", RunConv, {kFloats}, 0, 0, 1, "com.microsoft", "activation activation_params auto_pad dilations group kernel_shape pads strides"},
       {"MaxPool", RunPool<false>, {kFloats}},
       {"AveragePool", RunPool<true>, {kFloats}},
       {"GlobalMaxPool", RunGlobalPool<false>, {kFloats}},

@@ -80,6 +80,7 @@ OrtStatus* Compute(const DeviceKernel& k, OrtKernelContext* context) {
   call.type = k.type;
   call.accuracy = k.accuracy;
   call.workspace_bytes = cosetq_cuda_linear_workspace(k.weight, call.batch, call.type, call.accuracy);
+  if (call.workspace_bytes < 0) return Invalid(cosetq_cuda_error());
   if (call.workspace_bytes > 0) {
     // Where A is: the memory of the session's provider.
     const OrtMemoryInfo* memory = nullptr;

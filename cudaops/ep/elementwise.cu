@@ -66,7 +66,7 @@ bool StepOfUnary(const Node& node, Instruction* step) {
 // A limit of Clip: an attribute until version 10, then a scalar input.
 float Limit(const Call& call, size_t input, const char* attribute, float otherwise) {
   if (!call.has(input)) return call.node.attributes.Float(attribute, otherwise);
-  const Tensor& t = call.host(input);
+  const Tensor& t = call.Number(input);
   return t.type == Type::kHalf ? ToFloat(*t.data<Half>()) : *t.data<float>();
 }
 
@@ -116,6 +116,13 @@ bool StepOfBinary(const Node& node, Instruction* step) {
   return node.inputs.size() == 2;
 }
 
+// With a bias or without.
+void RunFastGelu(Call& call) { call.has(1) ? RunBinary<Binary::kBiasFastGelu>(call) : RunUnary<Unary::kFastGelu>(call); }
+
+bool StepOfFastGelu(const Node& node, Instruction* step) {
+  return node.inputs.size() > 1 ? StepOfBinary<Binary::kBiasFastGelu>(node, step) : StepOfUnary<Unary::kFastGelu>(node, step);
+}
+
 // One kernel for each type that is read; which one is written is the same for all threads.
 template <typename From>
 struct CastKernel {
@@ -155,15 +162,21 @@ void Convert(Call& call, const Tensor& x, const Tensor& y) {
   }
 }
 
-// The exponent may be of another type than the base.
+// The exponent may be of another type than the base: then both are numbers of the widest one.
 void RunPow(Call& call) {
-  const Tensor& a = call.in(0);
-  Tensor b = call.in(1);
-  if (b.type != a.type) {
-    b = call.Scratch(a.type, b.shape);
-    Convert(call, call.in(1), b);
-  }
-  Compute(call, Binary::kPow, a, b, call.Out(0, a.type, BroadcastShape({a.shape, b.shape})));
+  const Tensor &a = call.in(0), &b = call.in(1);
+  const Tensor y = call.Out(0, a.type, BroadcastShape({a.shape, b.shape}));
+  if (b.type == a.type) return Compute(call, Binary::kPow, a, b, y);
+  const Type wide = (kFloats & Set(a.type)) != 0 ? Type::kFloat : Type::kInt64;
+  const auto widened = [&](const Tensor& x) {
+    if (x.type == wide) return x;
+    const Tensor copy = call.Scratch(wide, x.shape);
+    Convert(call, x, copy);
+    return copy;
+  };
+  const Tensor power = y.type == wide ? y : call.Scratch(wide, y.shape);
+  Compute(call, Binary::kPow, widened(a), widened(b), power);
+  if (y.type != wide) Convert(call, power, y);
 }
 
 // Any number of inputs, two at a time.
@@ -336,8 +349,10 @@ std::vector<Operator> ElementwiseOperators() {
     op.check = check;
     all.push_back(op);
   };
-  const auto unary = [&](const char* name, auto kind, TypeSet types, const char* domain = "") {
+  const auto unary = [&](const char* name, auto kind, TypeSet types, const char* domain = "", const char* attributes = nullptr) {
     Operator op{name, RunUnary<decltype(kind)::value>, {types}};
+    op.inputs = 1;
+    op.attributes = attributes;
     op.step = StepOfUnary<decltype(kind)::value>;
     add(op, domain);
   };
@@ -370,9 +385,8 @@ std::vector<Operator> ElementwiseOperators() {
   unary("Softplus", COSETQ_EP_UNARY(kSoftplus), kFloats);
   unary("Sqrt", COSETQ_EP_UNARY(kSqrt), kFloats);
   unary("Tanh", COSETQ_EP_UNARY(kTanh), kFloats);
-  unary("Gelu", COSETQ_EP_UNARY(kGelu), kFloats, "com.microsoft");
-  unary("FastGelu", COSETQ_EP_UNARY(kFastGelu), kFloats, "com.microsoft");
-  unary("QuickGelu", COSETQ_EP_UNARY(kQuickGelu), kFloats, "com.microsoft");
+  unary("Gelu", COSETQ_EP_UNARY(kGelu), kFloats, "com.microsoft", "");
+  unary("QuickGelu", COSETQ_EP_UNARY(kQuickGelu), kFloats, "com.microsoft", "alpha");
   binary("Add", COSETQ_EP_BINARY(kAdd), RunBinary<Binary::kAdd>, kNumbers, CheckBroadcast);
   binary("Sub", COSETQ_EP_BINARY(kSub), RunBinary<Binary::kSub>, kNumbers, CheckBroadcast);
   binary("Mul", COSETQ_EP_BINARY(kMul), RunBinary<Binary::kMul>, kNumbers, CheckBroadcast);
@@ -384,8 +398,13 @@ std::vector<Operator> ElementwiseOperators() {
   binary("Min", COSETQ_EP_BINARY(kMin), RunVariadic<Binary::kMin>, kNumbers, nullptr);
   binary("Sum", COSETQ_EP_BINARY(kAdd), RunVariadic<Binary::kAdd>, kFloats, nullptr);
   binary("BiasGelu", COSETQ_EP_BINARY(kBiasGelu), RunBinary<Binary::kBiasGelu>, kFloats, nullptr, "com.microsoft");
+  all.back().attributes = "";
 #undef COSETQ_EP_UNARY
 #undef COSETQ_EP_BINARY
+  Operator fast_gelu{"FastGelu", RunFastGelu, {kFloats}};
+  fast_gelu.step = StepOfFastGelu;
+  fast_gelu.attributes = "";
+  add(fast_gelu, "com.microsoft");
   Operator where{"Where", RunWhere, {kBool, kAny}}, is_nan{"IsNaN", RunIsNaN, {kFloats}};
   where.step = StepOfWhere;
   is_nan.step = StepOfIsNaN;

@@ -38,7 +38,7 @@ Factory::Factory() : OrtEpFactory{} {
   memory_.reset(memory);
   transfer_ = std::make_unique<DataTransfer>(ort_ep->MemoryInfo_GetMemoryDevice(memory));
 
-  ort_version_supported = 24;
+  ort_version_supported = schema::kApiVersion;
   GetName = [](const OrtEpFactory*) noexcept { return kProviderName; };
   GetVendor = [](const OrtEpFactory*) noexcept { return "cosetq"; };
   GetVendorId = [](const OrtEpFactory*) noexcept { return kNvidia; };
@@ -105,11 +105,11 @@ extern "C" {
 COSETQ_EXPORT OrtStatus* CreateEpFactories(const char*, const OrtApiBase* base, const OrtLogger*, OrtEpFactory** factories,
                                            size_t capacity, size_t* count) {
   namespace ep = cosetq::ep;
-  constexpr int kApiVersion = 24;
-  const OrtApi* api = base->GetApi(kApiVersion);
+  const OrtApi* api = base->GetApi(cosetq::schema::kApiVersion);
   if (api == nullptr) {
     // Statuses are as old as the API itself.
-    return base->GetApi(1)->CreateStatus(ORT_FAIL, "CosetExecutionProvider needs ONNX Runtime 1.24 or later");
+    const std::string message = std::string(ep::kProviderName) + " needs ONNX Runtime " + cosetq::schema::kMinOrtVersion + " or later";
+    return base->GetApi(1)->CreateStatus(ORT_FAIL, message.c_str());
   }
   ep::ort = api;
   ep::ort_ep = api->GetEpApi();

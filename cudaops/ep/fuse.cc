@@ -83,7 +83,6 @@ void Program::FuseElementwise() {
   };
 
   std::vector<std::optional<Candidate>> candidates(steps_.size());
-  std::vector<bool> gone(steps_.size(), false);
   for (size_t s = 0; s < steps_.size(); ++s) {
     const Node& node = *steps_[s].node;
     for (int v : node.outputs) {
@@ -110,8 +109,17 @@ void Program::FuseElementwise() {
       for (int v : node.inputs) candidate.chain.Push(v);
       candidate.chain.Take(instruction);
     }
-    for (size_t taken : candidate.taken) gone[taken] = true;
     candidates[s] = std::move(candidate);
+  }
+  std::vector<bool> gone(steps_.size(), false);
+  // A truth is no number that a chain can end with: what a step of its own takes stays, unless a later chain has both.
+  for (size_t s = steps_.size(); s-- > 0;) {
+    if (!candidates[s]) continue;
+    if (!gone[s] && type_of(steps_[s].node->outputs[0]) == Type::kBool) {
+      candidates[s].reset();
+      continue;
+    }
+    for (size_t taken : candidates[s]->taken) gone[taken] = true;
   }
 
   std::vector<Step> left;
@@ -121,8 +129,7 @@ void Program::FuseElementwise() {
       continue;
     }
     Step& step = steps_[s];
-    // A truth is no number that a chain can end with.
-    if (candidates[s] && type_of(step.node->outputs[0]) != Type::kBool) {
+    if (candidates[s]) {
       Node& node = joined_.emplace_back(*step.node);
       node.inputs = candidates[s]->chain.operands;
       step.node = &node;

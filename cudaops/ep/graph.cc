@@ -114,6 +114,18 @@ bool Attributes::Has(const std::string& name) const {
   return Find(ints_, name) || Find(floats_, name) || Find(strings_, name) || Find(tensors_, name);
 }
 
+std::vector<std::string> Attributes::Names() const {
+  std::vector<std::string> names;
+  const auto add = [&](const auto& map) {
+    for (const auto& entry : map) names.push_back(entry.first);
+  };
+  add(ints_);
+  add(floats_);
+  add(strings_);
+  add(tensors_);
+  return names;
+}
+
 int64_t Attributes::Int(const std::string& name, int64_t value) const {
   const auto* found = Find(ints_, name);
   return found != nullptr && !found->empty() ? found->front() : value;

@@ -29,6 +29,7 @@ class Attributes {
   Tensor Value(const std::string& name) const;
   void Set(const std::string& name, int value) { ints_[name] = {value}; }
   void Set(const std::string& name, float value) { floats_[name] = {value}; }
+  std::vector<std::string> Names() const;
   // A subgraph, or something else without a getter.
   bool has_other() const { return has_other_; }
 

@@ -1,5 +1,6 @@
 // Operators that are told by tensors of indices what to move. An index that is out of range reads zero.
 
+#include <algorithm>
 #include <stdexcept>
 
 #include "launch.h"
@@ -80,9 +81,12 @@ template <typename T, typename Index>
 void LaunchGatherElementsBy(Call& call) {
   const Tensor &x = call.in(0), &indices = call.in(1);
   const auto axis = static_cast<size_t>(Axis(call.node.attributes.Int("axis", 0), x.shape.size()));
+  bool inside = indices.shape.size() == x.shape.size();
+  for (size_t d = 0; inside && d < x.shape.size(); ++d) inside = d == axis || indices.shape[d] <= x.shape[d];
+  if (!inside) throw std::invalid_argument("GatherElements of " + Text(x.shape) + " along axis " + std::to_string(axis) + " by indices of " + Text(indices.shape));
   const Tensor y = call.Out(0, x.type, indices.shape);
   Shape strides = Strides(x.shape);
-  const int stride = static_cast<int>(strides[axis]);
+  const int stride = CheckedCount(strides[axis]);
   strides[axis] = 0;
   ForEach(call.stream, y.count(),
           GatherElementsKernel<T, Index>{x.data<T>(), {indices.data<Index>()}, y.data<T>(),
@@ -124,10 +128,11 @@ COSETQ_UNROLL
 template <typename T>
 void LaunchGatherND(Call& call) {
   const Tensor &x = call.in(0), &indices = call.in(1);
-  const auto batch = static_cast<size_t>(call.node.attributes.Int("batch_dims", 0));
-  const auto depth = static_cast<size_t>(indices.shape.back());
-  if (batch + depth > x.shape.size() || depth > kMaxRank)
-    throw std::invalid_argument("GatherND: more indices than dimensions");
+  const int64_t batch_dims = call.node.attributes.Int("batch_dims", 0), rank = static_cast<int64_t>(x.shape.size());
+  if (batch_dims < 0 || batch_dims >= static_cast<int64_t>(indices.shape.size()) || batch_dims > rank || indices.shape.back() > rank - batch_dims ||
+      !std::equal(x.shape.begin(), x.shape.begin() + batch_dims, indices.shape.begin()))
+    throw std::invalid_argument("GatherND of " + Text(x.shape) + " by indices of " + Text(indices.shape) + " with batch_dims " + std::to_string(batch_dims));
+  const auto batch = static_cast<size_t>(batch_dims), depth = static_cast<size_t>(indices.shape.back());
   Shape shape(indices.shape.begin(), indices.shape.end() - 1);
   shape.insert(shape.end(), x.shape.begin() + static_cast<int64_t>(batch + depth), x.shape.end());
   const Tensor y = call.Out(0, x.type, shape);
@@ -135,6 +140,7 @@ void LaunchGatherND(Call& call) {
   f.x = x.data<T>();
   f.indices.data = indices.data<int64_t>();
   f.y = y.data<T>();
+  CheckedCount(indices.count());
   f.depth = static_cast<int>(depth);
   f.inner = CheckedCount(Product(x.shape, batch + depth, x.shape.size()));
   f.tuples = CheckedCount(Product(indices.shape, batch, indices.shape.size() - 1));
@@ -142,7 +148,7 @@ void LaunchGatherND(Call& call) {
   const Shape strides = Strides(x.shape);
   for (size_t d = 0; d < depth; ++d) {
     f.dims[d] = CheckedCount(x.shape[batch + d]);
-    f.strides[d] = static_cast<int>(strides[batch + d]);
+    f.strides[d] = CheckedCount(strides[batch + d]);
   }
   ForEach(call.stream, y.count(), f);
 }
@@ -158,7 +164,7 @@ struct RangeKernel {
 
 template <typename T>
 void LaunchRange(Call& call) {
-  const T start = *call.host(0).data<T>(), limit = *call.host(1).data<T>(), delta = *call.host(2).data<T>();
+  const T start = *call.Number(0).data<T>(), limit = *call.Number(1).data<T>(), delta = *call.Number(2).data<T>();
   const double steps = std::ceil((static_cast<double>(limit) - static_cast<double>(start)) / static_cast<double>(delta));
   const int64_t count = steps > 0 ? static_cast<int64_t>(steps) : 0;
   const Tensor y = call.Out(0, call.host(0).type, {count});

@@ -6,6 +6,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <stdexcept>
 #include <string>
 #include <type_traits>
 
@@ -64,6 +65,7 @@ struct Larger {
 };
 
 inline int CheckedCount(int64_t count) {
+  if (count < 0) throw std::invalid_argument("a size of " + std::to_string(count));
   if (count > INT32_MAX) {
     throw DeviceError("a tensor of " + std::to_string(count) +
                       " elements is more than the GPU kernels handle (2^31); use a smaller batch");

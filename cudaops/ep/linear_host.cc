@@ -45,6 +45,10 @@ extern "C" {
 const char* cosetq_cuda_error(void) { return last_error.c_str(); }
 
 int cosetq_cuda_weight_create(const struct cosetq_linear_node* node, struct cosetq_cuda_weight** out) {
+  if (node->code_bytes != 1 && node->code_bytes != 2) {
+    last_error = "code_bytes must be 1 or 2";
+    return -1;
+  }
   auto made = std::make_unique<cosetq_cuda_weight>();
   const auto tensor = [&](const cosetq_tensor& t, size_t size) {
     cosetq::TensorSpec spec;

@@ -1,12 +1,13 @@
 // HNLQLinear, the product with a coded weight, and HNLQGather, rows of one, by the kernels behind cosetq/cuda.h.
 
-#include <cstdlib>
 #include <cstring>
 #include <stdexcept>
 
 #include "backend.h"
 #include "cosetq/cuda.h"
 #include "cosetq/schema.h"
+#include "custom_op.h"
+#include "linear_op.h"
 #include "operator.h"
 
 namespace cosetq::ep {
@@ -43,23 +44,6 @@ cosetq_floats Floats(const Tensor& tensor, const char* name) {
   if (!tensor.buffer || tensor.type != Type::kFloat)
     throw std::invalid_argument(std::string("attribute ") + name + " is missing or not a tensor of floats");
   return {tensor.data<float>(), tensor.count()};
-}
-
-// From the session, else the node, else the environment.
-int32_t AccuracyOf(const Attributes& attributes, const Settings& settings) {
-  const char* variable = std::getenv(schema::kEnvAccuracy);
-  std::string text = std::to_string(schema::kAccuracyDefault);
-  if (!settings.accuracy.empty()) {
-    text = settings.accuracy;
-  } else if (attributes.Has(schema::kAttrAccuracy)) {
-    text = std::to_string(attributes.Int(schema::kAttrAccuracy, 0));
-  } else if (variable != nullptr && *variable != 0) {
-    text = variable;
-  }
-  for (const int32_t value : {schema::kAccuracyDefault, schema::kAccuracyAccurate, schema::kAccuracyFast}) {
-    if (text == std::to_string(value)) return value;
-  }
-  throw std::invalid_argument("accuracy " + text + ", want 0 (default), 1 (accurate) or 4 (fast)");
 }
 
 // The weight of a node, whose constants go up to the last one but for signs.
@@ -107,7 +91,11 @@ std::unique_ptr<CodedWeight> ReadWeight(const Node& node, const std::vector<cons
 std::unique_ptr<State> PrepareLinear(const Node& node, const std::vector<const Tensor*>& constants,
                                      const Settings& settings) {
   auto linear = ReadWeight(node, constants, schema::kInputBias);
-  linear->accuracy = AccuracyOf(node.attributes, settings);
+  const int64_t attribute = node.attributes.Int(schema::kAttrAccuracy, 0);
+  std::string error;
+  if (!ChooseAccuracy(settings.accuracy.empty() ? nullptr : settings.accuracy.c_str(),
+                      node.attributes.Has(schema::kAttrAccuracy) ? &attribute : nullptr, &linear->accuracy, &error))
+    throw std::invalid_argument(error);
   return linear;
 }
 
@@ -131,6 +119,7 @@ void RunLinear(Call& call) {
   request.type = static_cast<int32_t>(a.type);
   request.accuracy = linear.accuracy;
   request.workspace_bytes = cosetq_cuda_linear_workspace(linear.weight, request.batch, request.type, request.accuracy);
+  CheckKernel(request.workspace_bytes < 0);
   const Tensor workspace = call.Scratch(Type::kUint8, {request.workspace_bytes});
   request.workspace = workspace.data();
   CheckKernel(cosetq_cuda_linear(linear.weight, &request, call.stream.handle()));
@@ -146,9 +135,22 @@ void RunGather(Call& call) {
                                  y.data(), static_cast<int32_t>(y.type), call.stream.handle()));
 }
 
+// The constants have the types of the format, where the size of an element alone would read others for them.
+std::string CheckWeight(const Graph& graph, const Node& node) {
+  const auto type = [&](size_t i) { return graph.values[static_cast<size_t>(node.inputs[i])].type; };
+  for (size_t i = schema::kInputCodes; i < node.inputs.size(); ++i) {
+    if (node.inputs[i] < 0) continue;
+    const auto want = i == schema::kInputBias ? node.attributes.Int(schema::kAttrComputeType, 0)
+                                              : int64_t{WeightInputType(i, ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8)};
+    if (static_cast<int64_t>(type(i)) != want && !(i == schema::kInputCodes && type(i) == Type::kUint16))
+      return std::string("input ") + schema::kInputNames[i] + " of another type than the format has";
+  }
+  return "";
+}
+
 std::string CheckLinear(const Graph& graph, const Node& node) {
   const Type type = graph.values[static_cast<size_t>(node.inputs[0])].type;
-  return node.attributes.Int(schema::kAttrComputeType, 0) == static_cast<int>(type) ? "" : "a compute_type other than A's";
+  return node.attributes.Int(schema::kAttrComputeType, 0) == static_cast<int>(type) ? CheckWeight(graph, node) : "a compute_type other than A's";
 }
 
 }  // namespace
@@ -158,6 +160,7 @@ std::vector<Operator> LinearOperators() {
   linear.check = CheckLinear;
   linear.prepare = PrepareLinear;
   Operator gather{schema::kGatherName, RunGather, {kIndices, kAny}};
+  gather.check = CheckWeight;
   gather.prepare = PrepareGather;
   for (Operator* op : {&linear, &gather}) {
     op->domain = schema::kDomain;

@@ -4,6 +4,7 @@
 #define COSETQ_EP_MATH_H_
 
 #include <cmath>
+#include <type_traits>
 
 #include "scalar.h"
 
@@ -21,6 +22,13 @@ struct UnaryFunction {
   float alpha = 0, beta = 0;
 };
 
+// The upper limit where it is below the lower one; NaN stays.
+COSETQ_HD inline float Clip(float x, float low, float high) {
+  const float above = x < low ? low : x;
+  return above > high ? high : above;
+}
+// Overflow wraps around.
+COSETQ_HD inline int64_t Negative(int64_t x) { return static_cast<int64_t>(0 - static_cast<uint64_t>(x)); }
 COSETQ_HD inline float Sigmoid(float x) { return 1 / (1 + expf(-x)); }
 COSETQ_HD inline float Gelu(float x) { return 0.5f * x * (1 + erff(x * 0.70710678118654752f)); }
 COSETQ_HD inline float FastGelu(float x) {
@@ -31,10 +39,7 @@ COSETQ_HD inline float Apply(const UnaryFunction& f, float x) {
   switch (f.kind) {
     case Unary::kAbs: return fabsf(x);
     case Unary::kCeil: return ceilf(x);
-    case Unary::kClip: {  // to the upper limit where it is the lower one; NaN stays
-      const float above = x < f.alpha ? f.alpha : x;
-      return above > f.beta ? f.beta : above;
-    }
+    case Unary::kClip: return Clip(x, f.alpha, f.beta);
     case Unary::kCos: return cosf(x);
     case Unary::kElu: return x < 0 ? f.alpha * expm1f(x) : x;
     case Unary::kErf: return erff(x);
@@ -42,8 +47,8 @@ COSETQ_HD inline float Apply(const UnaryFunction& f, float x) {
     case Unary::kFastGelu: return FastGelu(x);
     case Unary::kFloor: return floorf(x);
     case Unary::kGelu: return Gelu(x);
-    case Unary::kHardSigmoid: return fminf(1, fmaxf(0, f.alpha * x + f.beta));
-    case Unary::kHardSwish: return x * fminf(1, fmaxf(0, x / 6 + 0.5f));
+    case Unary::kHardSigmoid: return Clip(f.alpha * x + f.beta, 0, 1);
+    case Unary::kHardSwish: return x * Clip(x / 6 + 0.5f, 0, 1);
     case Unary::kIdentity: return x;
     case Unary::kLeakyRelu: return x < 0 ? f.alpha * x : x;
     case Unary::kLog: return logf(x);
@@ -64,19 +69,20 @@ COSETQ_HD inline float Apply(const UnaryFunction& f, float x) {
 
 COSETQ_HD inline int64_t Apply(const UnaryFunction& f, int64_t x) {
   switch (f.kind) {
-    case Unary::kAbs: return x < 0 ? -x : x;
-    case Unary::kNeg: return -x;
+    case Unary::kAbs: return x < 0 ? Negative(x) : x;
+    case Unary::kNeg: return Negative(x);
     case Unary::kRelu: return x < 0 ? 0 : x;
     case Unary::kSign: return (x > 0) - (x < 0);
     default: return x;
   }
 }
 
-enum class Binary { kAdd, kBiasGelu, kDiv, kMax, kMin, kMod, kMul, kPow, kPRelu, kSub };
+enum class Binary { kAdd, kBiasFastGelu, kBiasGelu, kDiv, kMax, kMin, kMod, kMul, kPow, kPRelu, kSub };
 
 COSETQ_HD inline float Apply(Binary kind, float a, float b) {
   switch (kind) {
     case Binary::kAdd: return a + b;
+    case Binary::kBiasFastGelu: return FastGelu(a + b);
     case Binary::kBiasGelu: return Gelu(a + b);
     case Binary::kDiv: return a / b;
     case Binary::kMax: return a > b || a != a ? a : b;
@@ -93,11 +99,11 @@ COSETQ_HD inline float Apply(Binary kind, float a, float b) {
 COSETQ_HD inline int64_t Apply(Binary kind, int64_t a, int64_t b) {
   switch (kind) {
     case Binary::kAdd: return a + b;
-    case Binary::kDiv: return b == 0 ? 0 : a / b;
+    case Binary::kDiv: return b == 0 ? 0 : b == -1 ? Negative(a) : a / b;  // the least number by -1 is a trap of the processor
     case Binary::kMax: return a > b ? a : b;
     case Binary::kMin: return a < b ? a : b;
     case Binary::kMod: {  // with the sign of b, as ONNX wants it of integers
-      const int64_t rest = b == 0 ? 0 : a % b;
+      const int64_t rest = b == 0 || b == -1 ? 0 : a % b;
       return rest != 0 && (rest < 0) != (b < 0) ? rest + b : rest;
     }
     case Binary::kMul: return a * b;
@@ -138,9 +144,17 @@ COSETQ_HD inline int64_t Wide(int8_t x) { return x; }
 COSETQ_HD inline int64_t Wide(uint16_t x) { return x; }
 COSETQ_HD inline int64_t Wide(bool x) { return x; }
 
+// To an integer by way of one of at least 32 bits, to the nearest end of its range where it is beyond, and 0 for NaN: C++ leaves both open.
 template <typename T>
 COSETQ_HD inline T Narrow(float x) {
-  return FromFloat<T>(x);
+  if constexpr (std::is_integral_v<T>) {
+    using Wide = std::conditional_t<sizeof(T) == 8, int64_t, int32_t>;
+    const float end = sizeof(T) == 8 ? 9223372036854775808.0f : 2147483648.0f;
+    const Wide largest = sizeof(T) == 8 ? static_cast<Wide>(INT64_MAX) : static_cast<Wide>(INT32_MAX);
+    return static_cast<T>(x != x ? 0 : x >= end ? largest : x < -end ? -largest - 1 : static_cast<Wide>(x));
+  } else {
+    return FromFloat<T>(x);
+  }
 }
 template <>
 COSETQ_HD inline bool Narrow<bool>(float x) {

@@ -1,5 +1,6 @@
 #include "matmul.h"
 
+#include <algorithm>
 #include <vector>
 
 #include "launch.h"
@@ -102,7 +103,8 @@ __global__ void __launch_bounds__(Tile<kM, kN, kRows>::kThreads) MultiplyKernel(
   __shared__ __align__(16) float as[2][kDepth * SliceA::kStride], bs[2][kDepth * SliceB::kStride];
   Begin();
   int at[2];
-  p.batch.At(static_cast<int>(blockIdx.z), at);
+  const int batch = p.first + static_cast<int>(blockIdx.z);
+  p.batch.At(batch, at);
   const int row0 = static_cast<int>(blockIdx.y) * kM, column0 = static_cast<int>(blockIdx.x) * kN;
   const int thread = static_cast<int>(threadIdx.x), ty = thread / (kN / kColumns), tx = thread % (kN / kColumns);
   SliceA slice_a(a + at[0], row0, p.m, p.k, p.a_row, p.a_column);
@@ -145,7 +147,7 @@ __global__ void __launch_bounds__(Tile<kM, kN, kRows>::kThreads) MultiplyKernel(
 #pragma unroll
     for (int i = 0; i < kRows; ++i) {
       const int row = row0 + ty * kRows + i;
-      if (row < p.m) StoreFour(c + (static_cast<int64_t>(blockIdx.z) * p.m + row) * p.n + column, p.alpha, sum[i]);
+      if (row < p.m) StoreFour(c + (static_cast<int64_t>(batch) * p.m + row) * p.n + column, p.alpha, sum[i]);
     }
     return;
   }
@@ -156,7 +158,7 @@ __global__ void __launch_bounds__(Tile<kM, kN, kRows>::kThreads) MultiplyKernel(
 #pragma unroll 1
   for (int e = 0; e < kRows * kColumns; ++e) {
     const int row = row0 + ty * kRows + e / kColumns;
-    if (row < p.m && column + e % kColumns < p.n) Store(p, d, c, blockIdx.z, row, column + e % kColumns, all[e]);
+    if (row < p.m && column + e % kColumns < p.n) Store(p, d, c, batch, row, column + e % kColumns, all[e]);
   }
 }
 
@@ -165,7 +167,8 @@ template <typename T>
 __global__ void __launch_bounds__(256) MultiplyFewKernel(Product p, const T* a, const T* b, const T* d, T* c) {
   Begin();
   int at[2];
-  p.batch.At(static_cast<int>(blockIdx.z), at);
+  const int batch = p.first + static_cast<int>(blockIdx.z);
+  p.batch.At(batch, at);
   a += at[0];
   b += at[1];
   const int lane = static_cast<int>(threadIdx.x % 32);
@@ -176,7 +179,7 @@ __global__ void __launch_bounds__(256) MultiplyFewKernel(Product p, const T* a, 
     for (int k = lane; k < p.k; k += 32)
       sum += ToFloat(a[row * p.a_row + k * p.a_column]) * ToFloat(b[k * p.b_row + column * p.b_column]);
     for (int offset = 16; offset > 0; offset /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, offset);
-    if (lane == 0) Store(p, d, c, blockIdx.z, row, column, sum);
+    if (lane == 0) Store(p, d, c, batch, row, column, sum);
   }
 }
 
@@ -187,7 +190,8 @@ __global__ void __launch_bounds__(256) MultiplyFewColumnsKernel(Product p, const
   __shared__ float sums[kWarps][32];
   Begin();
   int at[2];
-  p.batch.At(static_cast<int>(blockIdx.z), at);
+  const int batch = p.first + static_cast<int>(blockIdx.z);
+  p.batch.At(batch, at);
   a += at[0];
   b += at[1];
   const int lane = static_cast<int>(threadIdx.x % 32), warp = static_cast<int>(threadIdx.x / 32), row = static_cast<int>(blockIdx.y);
@@ -201,7 +205,7 @@ __global__ void __launch_bounds__(256) MultiplyFewColumnsKernel(Product p, const
   __syncthreads();
   if (warp > 0 || column >= p.n) return;
   for (int w = 1; w < kWarps; ++w) sum += sums[w][lane];
-  Store(p, d, c, blockIdx.z, row, column, sum);
+  Store(p, d, c, batch, row, column, sum);
 }
 
 template <typename T, int kM, int kN, int kRows>
@@ -219,8 +223,15 @@ void MultiplyAs(Stream& stream, const Product& p, const void* a, const void* b, 
 #ifdef __CUDACC__
   if (!stream.on_host()) {
     constexpr int kMaxGrid = 65535, kSmallest = 32, kFew = 4;
-    if (p.batches > kMaxGrid || (p.m - 1) / kSmallest >= kMaxGrid)
-      throw DeviceError("a product of matrices with more than 65535 batches or 2 million rows");
+    if ((p.m - 1) / kSmallest >= kMaxGrid) throw DeviceError("a product of matrices with more than 2 million rows");
+    if (p.batches > kMaxGrid) {  // in pieces
+      Product piece = p;
+      for (piece.first = 0; piece.first < p.batches; piece.first += kMaxGrid) {
+        piece.batches = std::min(kMaxGrid, p.batches - piece.first);
+        MultiplyAs<T>(stream, piece, a, b, d, c);
+      }
+      return;
+    }
     const auto batches = static_cast<unsigned>(p.batches);
     // Large tiles read less, small ones leave no processor without one.
     constexpr int kEnough = 256;

@@ -16,12 +16,16 @@ struct Product {
   float alpha = 1, beta = 0;
   UnaryFunction f;
   int batches = 1;
+  int first = 0;         // of those of one launch
   Layout<2> batch = {};  // first elements of A and B
 };
 
 // All of one type, float or float16; d may be null.
 void Multiply(Stream& stream, const Product& p, Type type, const void* a, const void* b, const void* d,
               void* c);
+
+// The activation that a fused operator names; false where it is not known.
+bool FindActivation(const Node& node, UnaryFunction* f);
 
 }  // namespace cosetq::ep
 

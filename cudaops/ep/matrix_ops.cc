@@ -1,6 +1,7 @@
 // MatMul and Gemm, and what ONNX Runtime fuses them into.
 
 #include <algorithm>
+#include <cmath>
 #include <stdexcept>
 
 #include "launch.h"
@@ -63,8 +64,9 @@ std::string CheckMatMul(const Graph&, const Node& node) {
              : "";
 }
 
-// The activation that a fused operator names.
-bool FindActivation(const Node& node, const char* prefix, UnaryFunction* f) {
+}  // namespace
+
+bool FindActivation(const Node& node, UnaryFunction* f) {
   const std::string name = node.attributes.String("activation", "");
   static const struct {
     const char* name;
@@ -75,17 +77,19 @@ bool FindActivation(const Node& node, const char* prefix, UnaryFunction* f) {
                {"Sigmoid", Unary::kSigmoid, 0, 0},
                {"Tanh", Unary::kTanh, 0, 0},
                {"LeakyRelu", Unary::kLeakyRelu, 0.01f, 0},
+               {"Clip", Unary::kClip, -INFINITY, INFINITY},
                {"HardSigmoid", Unary::kHardSigmoid, 0.2f, 0.5f}};
   for (const auto& k : known) {
     if (name != k.name) continue;
-    const std::string p = prefix;
     const std::vector<float> list = node.attributes.Floats("activation_params");
-    *f = {k.kind, node.attributes.Float(p + "alpha", !list.empty() ? list[0] : k.alpha),
-          node.attributes.Float(p + "beta", list.size() > 1 ? list[1] : k.beta)};
+    *f = {k.kind, node.attributes.Float("activation_alpha", !list.empty() ? list[0] : k.alpha),
+          node.attributes.Float("activation_beta", list.size() > 1 ? list[1] : k.beta)};
     return true;
   }
   return false;
 }
+
+namespace {
 
 void RunGemm(Call& call) {
   const Tensor &a = call.in(0), &b = call.in(1);
@@ -104,7 +108,7 @@ void RunGemm(Call& call) {
   p.alpha = attributes.Float("alpha", 1);
   p.beta = attributes.Float("beta", 1);
   p.batch = MakeLayout<2>({}, {Shape{}, Shape{}});
-  FindActivation(call.node, "activation_", &p.f);
+  FindActivation(call.node, &p.f);
   const Tensor y = call.Out(0, a.type, {p.m, p.n});
   const void* d = nullptr;
   if (call.has(2)) {
@@ -118,13 +122,14 @@ void RunGemm(Call& call) {
 
 std::string CheckGemm(const Graph&, const Node& node) {
   UnaryFunction f;
-  if (!FindActivation(node, "activation_", &f)) return "this fused activation";
+  if (!FindActivation(node, &f)) return "this fused activation";
   return node.attributes.Has("broadcast") ? "broadcasting of opset 6" : "";
 }
 
-Operator Heavy(const char* name, const char* domain, void (*run)(Call&), std::string (*check)(const Graph&, const Node&)) {
+Operator Heavy(const char* name, const char* domain, void (*run)(Call&), std::string (*check)(const Graph&, const Node&), const char* attributes = nullptr) {
   Operator op{name, run, {kFloats}};
   op.domain = domain;
+  op.attributes = attributes;
   op.heavy = true;
   op.check = check;
   return op;
@@ -135,9 +140,10 @@ Operator Heavy(const char* name, const char* domain, void (*run)(Call&), std::st
 std::vector<Operator> MatrixOperators() {
   return {
       Heavy("MatMul", "", RunMatMul, nullptr),
-      Heavy("FusedMatMul", "com.microsoft", RunMatMul, CheckMatMul),
+      Heavy("FusedMatMul", "com.microsoft", RunMatMul, CheckMatMul, "alpha transA transB transBatchA transBatchB"),
       Heavy("Gemm", "", RunGemm, CheckGemm),
-      Heavy("FusedGemm", "com.microsoft", RunGemm, CheckGemm),
+      Heavy("FusedGemm", "com.microsoft", RunGemm, CheckGemm,
+            "activation activation_alpha activation_beta activation_gamma activation_params alpha beta transA transB"),
   };
 }
 

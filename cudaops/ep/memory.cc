@@ -15,9 +15,12 @@ std::unordered_map<void*, std::shared_ptr<Arena>>& Blocks() {
   return *blocks;
 }
 
-void* AllocateFrom(std::shared_ptr<Arena> arena, size_t size) noexcept {
+// From the arena of a stream, or for null the device's own.
+void* AllocateOn(OrtSyncStream* stream, size_t size) noexcept {
+  const backend::OnDevice on_device;
   try {
-    if (arena == nullptr) return backend::Allocate(size == 0 ? 1 : size);
+    if (stream == nullptr) return backend::Allocate(size == 0 ? 1 : size);
+    std::shared_ptr<Arena> arena = Stream::At(ort->SyncStream_GetHandle(stream)).arena();
     void* data = arena->Allocate(size);
     std::lock_guard<std::mutex> lock(blocks_mutex);
     Blocks()[data] = std::move(arena);
@@ -48,7 +51,7 @@ void Release(void* data) noexcept {
 struct Notification : OrtSyncNotificationImpl {
   explicit Notification(void* stream_handle)
       : OrtSyncNotificationImpl{}, stream(stream_handle), event(backend::CreateEvent()) {
-    ort_version_supported = 24;
+    ort_version_supported = schema::kApiVersion;
     Release = [](OrtSyncNotificationImpl* self) noexcept {
       auto* n = static_cast<Notification*>(self);
       backend::DestroyEvent(n->event);
@@ -77,20 +80,16 @@ struct Notification : OrtSyncNotificationImpl {
 }  // namespace
 
 Allocator::Allocator(const OrtMemoryInfo* memory_info) : OrtAllocator{}, info(memory_info) {
-  version = 24;
-  Alloc = [](OrtAllocator*, size_t size) { return AllocateFrom(nullptr, size); };
+  version = schema::kApiVersion;
+  Alloc = [](OrtAllocator*, size_t size) { return AllocateOn(nullptr, size); };
   Reserve = Alloc;
   Free = [](OrtAllocator*, void* data) { Release(data); };
   Info = [](const OrtAllocator* self) { return static_cast<const Allocator*>(self)->info; };
-  AllocOnStream = [](OrtAllocator*, size_t size, OrtSyncStream* stream) {
-    std::shared_ptr<Arena> arena;
-    if (stream != nullptr) arena = Stream::At(ort->SyncStream_GetHandle(stream)).arena();
-    return AllocateFrom(std::move(arena), size);
-  };
+  AllocOnStream = [](OrtAllocator*, size_t size, OrtSyncStream* stream) { return AllocateOn(stream, size); };
 }
 
 DataTransfer::DataTransfer(const OrtMemoryDevice* memory) : OrtDataTransferImpl{}, device(memory) {
-  ort_version_supported = 24;
+  ort_version_supported = schema::kApiVersion;
   Release = [](OrtDataTransferImpl*) noexcept {};  // the factory keeps it
   CanCopy = [](const OrtDataTransferImpl* self, const OrtMemoryDevice* from, const OrtMemoryDevice* to) noexcept {
     const OrtMemoryDevice* own = static_cast<const DataTransfer*>(self)->device;
@@ -129,7 +128,7 @@ DataTransfer::DataTransfer(const OrtMemoryDevice* memory) : OrtDataTransferImpl{
 }
 
 SyncStream::SyncStream() : OrtSyncStreamImpl{} {
-  ort_version_supported = 24;
+  ort_version_supported = schema::kApiVersion;
   Release = [](OrtSyncStreamImpl* self) noexcept { delete static_cast<SyncStream*>(self); };
   GetHandle = [](OrtSyncStreamImpl* self) noexcept { return static_cast<SyncStream*>(self)->stream.handle(); };
   CreateNotification = [](OrtSyncStreamImpl* self, OrtSyncNotificationImpl** out) noexcept {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <stdexcept>
+#include <utility>
 
 #include "launch.h"
 #include "movement.h"
@@ -36,11 +37,12 @@ void RunTranspose(Call& call) {
   if (order.empty()) {
     for (size_t d = rank; d-- > 0;) order.push_back(static_cast<int64_t>(d));
   }
+  if (order.size() != rank) throw std::invalid_argument("Transpose of " + Text(x.shape) + " by perm " + Text(order));
   const Shape own = Strides(x.shape);
   Shape shape, strides;
-  for (int64_t d : order) {
-    shape.push_back(x.shape.at(static_cast<size_t>(d)));
-    strides.push_back(own.at(static_cast<size_t>(d)));
+  for (size_t d : Axes(order, rank)) {
+    shape.push_back(x.shape[d]);
+    strides.push_back(own[d]);
   }
   const Tensor y = call.Out(0, x.type, shape);
   Move(call, shape, x, 0, strides, y, 0, Strides(shape));
@@ -78,22 +80,24 @@ void RunSlice(Call& call) {
   if (axes.empty()) {
     for (size_t i = 0; i < starts.size(); ++i) axes.push_back(static_cast<int64_t>(i));
   }
+  const std::vector<size_t> dims = Axes(axes, x.shape.size());
   const std::vector<int64_t> steps = call.has(4) ? call.Integers(4) : std::vector<int64_t>(starts.size(), 1);
   Shape shape = x.shape, strides = Strides(x.shape);
   int64_t first = 0;
-  for (size_t i = 0; i < axes.size(); ++i) {
-    const auto d = static_cast<size_t>(Axis(axes[i], x.shape.size()));
+  for (size_t i = 0; i < dims.size(); ++i) {
+    const size_t d = dims[i];
     const int64_t n = x.shape[d], step = steps.at(i);
     if (step == 0) throw std::invalid_argument("Slice with a step of 0");
+    if (n == 0) continue;
     const auto clamp = [&](int64_t at, int64_t low, int64_t high) {
       return std::clamp(at < 0 ? at + n : at, low, high);
     };
-    const int64_t start = step > 0 ? clamp(starts[i], 0, n) : clamp(starts[i], 0, n - 1);
+    const int64_t start = step > 0 ? clamp(starts.at(i), 0, n) : clamp(starts.at(i), 0, n - 1);
     const int64_t end = step > 0 ? clamp(ends.at(i), 0, n) : clamp(std::max(ends.at(i), -n - 1), -1, n - 1);
-    const int64_t span = step > 0 ? end - start + step - 1 : end - start + step + 1;
-    shape[d] = std::max<int64_t>(0, span / step);
+    const int64_t last = end - start - (step > 0 ? 1 : -1);  // from start; of the other sign than step where there is nothing
+    shape[d] = last != 0 && (last > 0) != (step > 0) ? 0 : last / step + 1;
     first += start * strides[d];
-    strides[d] *= step;
+    if (shape[d] > 1) strides[d] *= step;
   }
   if (shape == x.shape && first == 0 && strides == Strides(x.shape)) return call.View(0, x, shape);
   const Tensor y = call.Out(0, x.type, shape);
@@ -103,7 +107,17 @@ void RunSlice(Call& call) {
 void RunConcat(Call& call) {
   Shape shape = call.in(0).shape;
   const auto axis = static_cast<size_t>(Axis(call.node.attributes.Int("axis", 1), shape.size()));
-  for (size_t i = 1; i < call.inputs(); ++i) shape[axis] += call.in(i).shape.at(axis);
+  for (size_t i = 1; i < call.inputs(); ++i) {
+    Shape alike = call.in(i).shape;
+    if (alike.size() == shape.size()) {
+      const int64_t added = std::exchange(alike[axis], shape[axis]);
+      if (alike == shape) {
+        shape[axis] += added;
+        continue;
+      }
+    }
+    throw std::invalid_argument("Concat along axis " + std::to_string(axis) + " of " + Text(call.in(0).shape) + " and " + Text(call.in(i).shape));
+  }
   const Tensor y = call.Out(0, call.in(0).type, shape);
   const Shape strides = Strides(shape);
   int64_t first = 0;
@@ -124,16 +138,19 @@ void RunSplit(Call& call) {
     for (int64_t left = x.shape[axis]; sizes.size() < parts; left -= each)
       sizes.push_back(std::clamp<int64_t>(left, 0, each));
   }
+  int64_t left = x.shape[axis];
+  for (int64_t size : sizes) left = size < 0 || size > left ? -1 : left - size;
+  if (left != 0 || sizes.size() != parts)
+    throw std::invalid_argument("Split of " + std::to_string(x.shape[axis]) + " into " + std::to_string(parts) + " parts of " + Text(sizes));
   const Shape strides = Strides(x.shape);
   int64_t first = 0;
   for (size_t i = 0; i < parts; ++i) {
     Shape shape = x.shape;
-    shape[axis] = sizes.at(i);
+    shape[axis] = sizes[i];
     const Tensor y = call.Out(i, x.type, shape);
     Move(call, shape, x, first * strides[axis], strides, y, 0, Strides(shape));
     first += sizes[i];
   }
-  if (first != x.shape[axis]) throw std::invalid_argument("Split: the sizes do not add up");
 }
 
 template <typename T>
@@ -154,6 +171,7 @@ void Fill(Call& call, const Tensor& y, const void* value) {
 
 void RunConstantOfShape(Call& call) {
   const Tensor value = call.node.attributes.Value("value");
+  if (value.buffer && value.count() != 1) throw std::invalid_argument("ConstantOfShape of a value of " + Text(value.shape) + ", want a single one");
   const float zero = 0;
   const Tensor y = call.Out(0, value.buffer ? value.type : Type::kFloat, call.Integers(0));
   Fill(call, y, value.buffer ? value.data() : &zero);
@@ -172,19 +190,22 @@ void RunPad(Call& call) {
   const Shape strides = Strides(x.shape);
   int64_t x_first = 0;
   std::vector<int64_t> before(rank, 0);
-  for (size_t i = 0; i < axes.size(); ++i) {
-    const auto d = static_cast<size_t>(Axis(axes[i], rank));
-    const int64_t low = given.at(i), high = given.at(axes.size() + i);
+  const std::vector<size_t> dims = Axes(axes, rank);
+  for (size_t i = 0; i < dims.size(); ++i) {
+    const size_t d = dims[i];
+    const int64_t low = given.at(i), high = given.at(dims.size() + i);
+    for (int64_t n : {low, high}) {
+      if (n < -x.shape[d] || n > INT32_MAX) throw std::invalid_argument("Pad of " + Text(x.shape) + " by " + std::to_string(n));
+    }
     shape[d] += low + high;
     walk[d] += std::min<int64_t>(low, 0) + std::min<int64_t>(high, 0);
+    if (walk[d] < 0) throw std::invalid_argument("Pad cuts more from dimension " + std::to_string(d) + " of " + Text(x.shape) + " than there is");
     before[d] = std::max<int64_t>(low, 0);
     x_first -= std::min<int64_t>(low, 0) * strides[d];
   }
   const Tensor y = call.Out(0, x.type, shape);
   const uint64_t zero = 0;
-  const float value = call.node.attributes.Float("value", 0);
-  const void* fill = call.has(2) ? call.host(2).data() : x.type == Type::kFloat ? static_cast<const void*>(&value) : &zero;
-  Fill(call, y, fill);
+  Fill(call, y, call.has(2) ? call.Number(2).data() : &zero);
   const Shape out = Strides(shape);
   int64_t y_first = 0;
   for (size_t d = 0; d < rank; ++d) y_first += before[d] * out[d];

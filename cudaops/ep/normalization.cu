@@ -1,10 +1,12 @@
 // Softmax, the normalisations, and the rotary embedding.
 
+#include <algorithm>
 #include <stdexcept>
 
 #include "launch.h"
 #include "math.h"
 #include "operator.h"
+#include "rotary.h"
 
 namespace cosetq::ep {
 namespace {
@@ -167,6 +169,12 @@ const T* Optional(const Call& call, size_t i) {
   return call.has(i) ? call.in(i).data<T>() : nullptr;
 }
 
+// Of what there is one number for each of so many.
+void WantCount(const Call& call, size_t i, int64_t n) {
+  if (call.has(i) && call.in(i).count() != n)
+    throw std::invalid_argument(call.node.op + ": input " + std::to_string(i) + " is " + Text(call.in(i).shape) + ", want " + std::to_string(n) + " elements");
+}
+
 // Inputs: x, scale, shift.
 template <typename T>
 void LaunchNorm(Call& call, bool centre) {
@@ -174,10 +182,7 @@ void LaunchNorm(Call& call, bool centre) {
   const auto axis = static_cast<size_t>(Axis(call.node.attributes.Int("axis", -1), x.shape.size()));
   int64_t n = 1;
   for (size_t d = axis; d < x.shape.size(); ++d) n *= x.shape[d];
-  for (size_t i = 1; i < 3; ++i) {
-    if (call.has(i) && call.in(i).count() != n)
-      throw std::invalid_argument(call.node.op + ": scale or bias of " + Text(call.in(i).shape) + " for " + std::to_string(n) + " elements");
-  }
+  for (size_t i = 1; i < 3; ++i) WantCount(call, i, n);
   NormKernel<T> f = {};
   f.x = x.data<T>();
   f.scale = Optional<T>(call, 1);
@@ -194,11 +199,33 @@ void RunNorm(Call& call) {
   COSETQ_EP_FLOATS(call, call.in(0).type, LaunchNorm, call, centre)
 }
 
+// Scale and shift have a number for every element of what is normalized, and are not broadcast over it, nor along what is not.
+std::string CheckNorm(const Graph& graph, const Node& node) {
+  const auto value = [&](size_t i) -> const Value& { return graph.values[static_cast<size_t>(node.inputs[i])]; };
+  const Value& x = value(0);
+  const int64_t axis = node.attributes.Int("axis", -1);
+  const int64_t normalized = axis < 0 ? -axis : x.rank - axis;
+  for (size_t i = 1; i < node.inputs.size(); ++i) {
+    if (node.inputs[i] < 0) continue;
+    const Value& own = value(i);
+    if (own.type != x.type) return "inputs of different types";
+    if (own.rank < 0 || x.rank < 0) continue;
+    for (int d = 1; d <= std::max<int64_t>(own.rank, normalized); ++d) {
+      const int64_t have = d <= own.rank ? own.shape[static_cast<size_t>(own.rank - d)] : 1;
+      const int64_t want = d <= normalized && d <= x.rank ? x.shape[static_cast<size_t>(x.rank - d)] : 1;
+      if (have >= 0 && have != want && (want >= 0 || have == 1)) return "a scale or shift of another shape than what is normalized";
+    }
+  }
+  return "";
+}
+
 // Inputs: x, skip, scale, then for LayerNorm shift, then bias. Outputs 0 and 3: the result, the sum.
 template <typename T>
 void LaunchSkipNorm(Call& call, bool centre) {
   const Tensor& x = call.in(0);
+  if (x.shape.empty()) throw std::invalid_argument(call.node.op + " of a scalar");
   const size_t scale = 2, shift = 3, bias = centre ? 4 : 3;
+  for (size_t i = scale; i <= bias; ++i) WantCount(call, i, x.shape.back());
   NormKernel<T> f = {};
   f.x = x.data<T>();
   f.skip = call.in(1).data<T>();
@@ -245,6 +272,7 @@ struct BatchNormKernel {
 template <typename T>
 void LaunchBatchNorm(Call& call) {
   const Tensor& x = call.in(0);
+  for (size_t i = 1; i < 5; ++i) WantCount(call, i, x.shape.at(1));
   const Tensor y = call.Out(0, x.type, x.shape);
   int64_t inner = 1;
   for (size_t d = 2; d < x.shape.size(); ++d) inner *= x.shape[d];
@@ -266,33 +294,23 @@ std::string CheckBatchNorm(const Graph& graph, const Node& node) {
   return "";
 }
 
-// com.microsoft::RotaryEmbedding: pairs of coordinates of each head are turned by the angle of their
-// position.
+// com.microsoft::RotaryEmbedding.
 template <typename T>
 struct RotaryKernel {
-  const T *x, *cosine, *sine;
+  Angles angles;
+  const T* x;
   const int64_t* positions;  // [1]: of the first token; or [batch, length]
   T* y;
-  int length, heads, size, turned;  // size of a head, of which the first turned coordinates are turned
+  int length, heads, size;  // size of a head
   int batch_stride, token_stride, head_stride;
-  bool one_position, interleaved;
+  bool one_position;
   COSETQ_HD void operator()(int i) const {
     const int k = i % size, head = i / size % heads, token = i / (size * heads) % length;
     const int batch = i / (size * heads * length);
     const int64_t base = static_cast<int64_t>(batch) * batch_stride + static_cast<int64_t>(token) * token_stride +
                          static_cast<int64_t>(head) * head_stride;
-    if (k >= turned) {
-      y[base + k] = x[base + k];
-      return;
-    }
     const int64_t position = one_position ? positions[0] + token : positions[batch * length + token];
-    const int half = turned / 2;
-    const int pair = interleaved ? k / 2 : k % half;
-    const bool first = interleaved ? k % 2 == 0 : k < half;
-    const int other = interleaved ? (first ? k + 1 : k - 1) : (first ? k + half : k - half);
-    const float c = ToFloat(cosine[position * half + pair]), s = ToFloat(sine[position * half + pair]);
-    const float a = ToFloat(x[base + k]), b = ToFloat(x[base + other]);
-    y[base + k] = FromFloat<T>(first ? a * c - b * s : a * c + b * s);
+    y[base + k] = k < angles.turned ? Turned(angles, x + base, k, position) : x[base + k];
   }
 };
 
@@ -300,23 +318,22 @@ template <typename T>
 void LaunchRotary(Call& call) {
   const Tensor &x = call.in(0), &positions = call.in(1), &cosine = call.in(2);
   const Attributes& attributes = call.node.attributes;
-  RotaryKernel<T> f = {};
-  f.turned = CheckedCount(2 * cosine.shape.at(1));
-  int64_t heads = attributes.Int("num_heads", 0);
   const bool by_head = x.shape.size() == 4;  // [batch, heads, length, size]
-  if (by_head) {
-    heads = x.shape[1];
-  } else if (heads == 0) {
-    heads = x.shape.at(2) / f.turned;
-  }
-  const int64_t length = by_head ? x.shape[2] : x.shape.at(1);
-  const int64_t size = by_head ? x.shape[3] : x.shape.at(2) / heads;
+  if ((!by_head && x.shape.size() != 3) || cosine.shape.size() != 2 || call.in(3).shape != cosine.shape)
+    throw std::invalid_argument("RotaryEmbedding of " + Text(x.shape) + " by cosines of " + Text(cosine.shape) + " and sines of " + Text(call.in(3).shape));
+  RotaryKernel<T> f = {};
+  f.angles = {cosine.data(), call.in(3).data(), CheckedCount(cosine.shape[0]), CheckedCount(2 * cosine.shape[1]), attributes.Int("interleaved", 0) != 0};
+  const int turned = f.angles.turned;
+  const int64_t length = by_head ? x.shape[2] : x.shape[1];
+  int64_t heads = by_head ? x.shape[1] : attributes.Int("num_heads", 0);
+  if (!by_head && heads == 0 && turned > 0) heads = x.shape[2] / turned;
+  const int64_t size = by_head ? x.shape[3] : heads > 0 ? x.shape[2] / heads : 0;
+  if (turned > size || (!by_head && heads * size != x.shape[2]))
+    throw std::invalid_argument("RotaryEmbedding of " + Text(x.shape) + " with " + std::to_string(heads) + " heads by cosines of " + Text(cosine.shape));
   f.x = x.data<T>();
-  f.cosine = cosine.data<T>();
-  f.sine = call.in(3).data<T>();
   f.positions = positions.data<int64_t>();
   f.one_position = positions.count() == 1 && positions.shape.size() < 2;
-  f.interleaved = attributes.Int("interleaved", 0) != 0;
+  if (!f.one_position) WantCount(call, 1, x.shape[0] * length);
   f.length = CheckedCount(length);
   f.heads = CheckedCount(heads);
   f.size = CheckedCount(size);
@@ -329,7 +346,9 @@ void LaunchRotary(Call& call) {
 
 void RunRotary(Call& call) { COSETQ_EP_FLOATS(call, call.in(0).type, LaunchRotary, call) }
 
-std::string CheckRotary(const Graph&, const Node& node) {
+std::string CheckRotary(const Graph& graph, const Node& node) {
+  const auto type = [&](size_t i) { return graph.values[static_cast<size_t>(node.inputs[i])].type; };
+  if (type(2) != type(0) || type(3) != type(0)) return "inputs of different types";
   return node.attributes.Int("is_packed_batching", 0) != 0 || node.attributes.Float("scale", 1) != 1
              ? "packed batches or a scale"
              : "";
@@ -345,12 +364,14 @@ std::vector<Operator> NormalizationOperators() {
       {"SimplifiedLayerNormalization", RunNorm<false>, {kFloats}},
       {"RMSNormalization", RunNorm<false>, {kFloats}},
       {"BatchNormalization", RunBatchNorm, {kFloats}},
-      {"SkipLayerNormalization", RunSkipNorm<true>, {kFloats}, 0, 0, 4, "com.microsoft"},
-      {"SkipSimplifiedLayerNormalization", RunSkipNorm<false>, {kFloats}, 0, 0, 4, "com.microsoft"},
-      {"RotaryEmbedding", RunRotary, {kFloats, Set(Type::kInt64), kFloats}, 0, 0, 1, "com.microsoft"},
+      {"SkipLayerNormalization", RunSkipNorm<true>, {kFloats}, 0, 0, 4, "com.microsoft", "epsilon"},
+      {"SkipSimplifiedLayerNormalization", RunSkipNorm<false>, {kFloats}, 0, 0, 4, "com.microsoft", "epsilon"},
+      {"RotaryEmbedding", RunRotary, {kFloats, Set(Type::kInt64), kFloats}, 0, 0, 1, "com.microsoft",
+       "interleaved is_packed_batching num_heads rotary_embedding_dim scale"},
   };
   for (Operator& op : all) {
     const std::string name = op.name;
+    if (op.run == RunNorm<true> || op.run == RunNorm<false>) op.check = CheckNorm;
     if (name == "BatchNormalization") op.check = CheckBatchNorm;
     if (name.rfind("Skip", 0) == 0) op.check = CheckSkipNorm;
     if (name == "RotaryEmbedding") op.check = CheckRotary;

@@ -6,6 +6,9 @@
 namespace cosetq::ep {
 namespace {
 
+// Of ONNX's operators: those here mean the same since they began, or their checks say what they do not do.
+constexpr int kNewestVersion = 28;
+
 const char* TypeName(int number) {
   static const char* const names[] = {"nothing", "float32", "uint8",   "int8",    "uint16",
                                       "int16",   "int32",   "int64",   "string",  "bool",
@@ -47,9 +50,17 @@ const Operator* FindOperator(const std::string& domain, const std::string& name)
 std::string Refusal(const Graph& graph, const Node& node) {
   const Operator* op = FindOperator(node.domain, node.op);
   if (op == nullptr) return "no GPU kernel for this operator";
+  if (node.domain.empty() && node.version > kNewestVersion) return "a later version of this operator than the GPU kernel's";
+  if (op->attributes != nullptr) {
+    const std::string known = std::string(" ") + op->attributes + " ";
+    for (const std::string& name : node.attributes.Names()) {
+      if (known.find(" " + name + " ") == std::string::npos) return "the attribute " + name + ", which the GPU kernel does not know";
+    }
+  }
   if (node.attributes.has_other()) return "an attribute of a kind that is not supported";
   for (size_t i = 0; i < node.inputs.size(); ++i) {
     if (node.inputs[i] < 0) continue;
+    if (i >= op->inputs) return "more inputs than the GPU kernel reads";
     const Value& value = graph.values[static_cast<size_t>(node.inputs[i])];
     const TypeSet types = op->types[std::min(i, op->types.size() - 1)];
     if ((types & Set(value.type)) == 0 || value.type == Type::kNone) {
@@ -69,6 +80,11 @@ std::string Refusal(const Graph& graph, const Node& node) {
   }
   if (outputs > op->outputs) return "more outputs than the GPU kernel makes";
   return op->check == nullptr ? "" : op->check(graph, node);
+}
+
+const Tensor& Call::Number(size_t i) const {
+  if (host(i).count() != 1) throw std::invalid_argument(node.op + ": input " + std::to_string(i) + " is " + Text(host(i).shape) + ", want a single number");
+  return host(i);
 }
 
 std::vector<int64_t> Call::Integers(size_t i) const {

@@ -34,6 +34,8 @@ class Call {
   const Tensor& in(size_t i) const { return *data_.at(i); }
   // An input that the operator declares as one for the host.
   const Tensor& host(size_t i) const { return *data_.at(i); }
+  // One that has a single number.
+  const Tensor& Number(size_t i) const;
   // A host input as integers, whatever integer type it has.
   std::vector<int64_t> Integers(size_t i) const;
   // The axes of an operator that has them as an attribute in old versions and as an input in new ones.
@@ -75,6 +77,9 @@ struct Operator {
   uint32_t constant_inputs = 0;  // bit i: input i must be a constant, which only prepare sees
   size_t outputs = 1;            // at most so many
   const char* domain = "";
+  // Names of the attributes that the kernel knows, of an operator that gets new ones without a new version; null for any.
+  const char* attributes = nullptr;
+  size_t inputs = SIZE_MAX;  // at most so many that the kernel looks at
   // What it does to one element of each of its inputs, where those are floats; false if it is more than that.
   bool (*step)(const Node& node, Instruction* step) = nullptr;
   // A product of matrices or rows of a coded one, worth the way to the GPU, and never run on the host.

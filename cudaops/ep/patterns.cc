@@ -115,7 +115,8 @@ std::optional<Match> Matcher::Norm(size_t i) const {
     return std::nullopt;
   }
   const Value& value = Of(x);
-  if ((Set(value.type) & kFloats) == 0 || Of(scaled->outputs[0]).type != value.type) return std::nullopt;
+  const Value& result = Of(scaled->outputs[0]);  // of more dimensions if a number is a tensor of more
+  if ((Set(value.type) & kFloats) == 0 || result.type != value.type || result.rank != value.rank || value.rank < 0) return std::nullopt;
   match.node = *scaled;
   match.node.inputs = {x};
   // A constant row by which all is multiplied.

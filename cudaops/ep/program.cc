@@ -192,8 +192,9 @@ class Program::Execution {
     Slot& slot = At(value);
     slot = {type, shape, nullptr, nullptr};
     Tensor tensor{type, shape, nullptr};
+    const size_t bytes = tensor.bytes();
     if (step.on_host) {
-      tensor.buffer = slot.host = Buffer::OnHost(tensor.bytes());
+      tensor.buffer = slot.host = Buffer::OnHost(bytes);
       return tensor;
     }
     const int output = program_.output_index_[static_cast<size_t>(value)];
@@ -202,7 +203,7 @@ class Program::Execution {
       if (tensor.type != type) throw std::runtime_error("output " + std::to_string(output) + " has another type than its kernel gives");
       written_[static_cast<size_t>(output)] = tensor.data();
     } else {
-      tensor.buffer = Buffer::OnDevice(stream_.arena(), tensor.bytes());
+      tensor.buffer = Buffer::OnDevice(stream_.arena(), bytes);
     }
     slot.device = tensor.buffer;
     return tensor;
@@ -271,6 +272,23 @@ class Program::StepCall : public Call {
   std::vector<Tensor> tensors_;
 };
 
+void Program::EndRun(Stream& stream, bool repeated) {
+  std::shared_ptr<void>& end = ends_[stream.handle()];
+  if (end == nullptr) end.reset(backend::CreateEvent(), backend::DestroyEvent);
+  backend::Record(end.get(), stream.handle());
+  if (repeated) last_repeat_ = end;
+}
+
+// Not for the whole device, where another session may be recording, which that would end.
+void Program::WaitForRuns() {
+  for (const auto& [stream, end] : ends_) backend::WaitOnHost(end.get());
+}
+
+// The last one began when those before it had ended.
+void Program::WaitForRepeats() {
+  if (last_repeat_ != nullptr) backend::WaitOnHost(last_repeat_.get());
+}
+
 Program::Memory& Program::Recall(const std::vector<Tensor>& inputs) {
   std::vector<Shape> shapes;
   for (const Tensor& t : inputs) shapes.push_back(t.shape);
@@ -281,7 +299,7 @@ Program::Memory& Program::Recall(const std::vector<Tensor>& inputs) {
     return memories_.front();
   }
   if (memories_.size() == kMaxMemories) {
-    backend::SynchronizeDevice();  // whoever uses it has to be done
+    WaitForRuns();  // whoever uses it has to be done
     memories_.pop_back();
   }
   Memory& memory = memories_.emplace_front();
@@ -315,7 +333,8 @@ void Program::Run(Stream& stream, const std::vector<Tensor>& inputs, const MakeO
   std::lock_guard<std::mutex> lock(mutex_);
   Memory& memory = Recall(inputs);
   try {
-    if (RunRecorded(memory, stream, inputs, make_output)) {
+    const bool repeated = RunRecorded(memory, stream, inputs, make_output);
+    if (repeated) {
       ++repeats;
     } else {
       Ends ends;
@@ -333,10 +352,12 @@ void Program::Run(Stream& stream, const std::vector<Tensor>& inputs, const MakeO
       memory.last = std::move(ends);
       ++memory.runs;
     }
+    EndRun(stream, repeated);
     ++runs;
   } catch (...) {
     try {
-      backend::SynchronizeDevice();  // what was launched uses the memory
+      backend::Synchronize(stream.handle());  // what was launched uses the memory
+      WaitForRuns();
     } catch (const DeviceError&) {
       // the first error says more
     }

@@ -5,6 +5,7 @@
 
 #include <functional>
 #include <list>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <vector>
@@ -91,6 +92,9 @@ class Program {
   void FuseElementwise();
   void ReadConstants(const Settings& settings);
   void FindLastUses();
+  void EndRun(Stream& stream, bool repeated);
+  void WaitForRuns();
+  void WaitForRepeats();
   Memory& Recall(const std::vector<Tensor>& inputs);
   void Enqueue(Memory& memory, Stream& stream, const std::vector<Tensor>& inputs, const MakeOutput& make_output);
   void Record(Memory& memory, const std::vector<Tensor>& inputs);
@@ -107,8 +111,9 @@ class Program {
   bool recordable_ = backend::kRecords;  // whether the host needs nothing that a run computes
   std::mutex mutex_;
   std::unique_ptr<Stream> recorder_;
-  std::shared_ptr<void> last_repeat_;  // an event: the end of the last repeat
-  std::list<Memory> memories_;         // the latest first
+  std::map<void*, std::shared_ptr<void>> ends_;  // by stream: an event, the end of the last run
+  std::shared_ptr<void> last_repeat_;            // that of the stream of the last repeat
+  std::list<Memory> memories_;                   // the latest first
 };
 
 }  // namespace cosetq::ep

@@ -42,7 +42,7 @@ void Claim(const OrtGraph* handle, OrtEpGraphSupportInfo* support, bool all) {
     std::vector<const OrtNode*> nodes;
     for (size_t i : part) nodes.push_back(graph.nodes[i].handle);
     OrtNodeFusionOptions options = {};
-    options.ort_version_supported = 24;
+    options.ort_version_supported = schema::kApiVersion;
     options.drop_constant_initializers = true;
     Check(ort_ep->EpGraphSupportInfo_AddNodesToFuse(support, nodes.data(), nodes.size(), &options));
   }
@@ -51,7 +51,7 @@ void Claim(const OrtGraph* handle, OrtEpGraphSupportInfo* support, bool all) {
 // A program as a node of ONNX Runtime.
 struct ProgramNode : OrtNodeComputeInfo {
   ProgramNode(Graph graph, const Settings& settings) : OrtNodeComputeInfo{}, program(std::move(graph), settings) {
-    ort_version_supported = 24;
+    ort_version_supported = schema::kApiVersion;
     CreateState = [](OrtNodeComputeInfo* self, OrtNodeComputeContext*, void** state) -> OrtStatus* {
       *state = static_cast<ProgramNode*>(self);
       return nullptr;
@@ -92,7 +92,7 @@ struct ProgramNode : OrtNodeComputeInfo {
 Provider::Provider(const OrtSessionOptions* options) : OrtEp{} {
   settings.all_nodes = Entry(options, kConfigNodes) == "all";
   settings.accuracy = Entry(options, schema::kConfigAccuracy);
-  ort_version_supported = 24;
+  ort_version_supported = schema::kApiVersion;
   GetName = [](const OrtEp*) noexcept { return kProviderName; };
   GetCapability = [](OrtEp* self, const OrtGraph* graph, OrtEpGraphSupportInfo* support) noexcept {
     return Guard([&] { Claim(graph, support, static_cast<Provider*>(self)->settings.all_nodes); });

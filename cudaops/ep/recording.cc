@@ -56,7 +56,7 @@ void Program::Record(Memory& memory, const std::vector<Tensor>& inputs) {
     memory.recording = std::move(recording);
   } catch (const std::bad_alloc&) {
     if (alone) memory.attempts = kAttempts;  // the next one would find no more
-    backend::SynchronizeDevice();
+    WaitForRepeats();
     for (Memory& other : memories_) other.recording = nullptr;
     recorder_ = nullptr;
   } catch (const std::exception&) {
@@ -74,11 +74,7 @@ bool Program::Repeat(const Recording& recording, Stream& stream, const std::vect
   for (size_t i = 0; i < inputs.size(); ++i) {
     if (recording.inputs_stay[i] && inputs[i].data() != recording.ends.inputs[i].data()) return false;
   }
-  if (last_repeat_ == nullptr) {
-    last_repeat_.reset(backend::CreateEvent(), backend::DestroyEvent);
-  } else {
-    backend::WaitOnStream(last_repeat_.get(), stream.handle());
-  }
+  if (last_repeat_ != nullptr) backend::WaitOnStream(last_repeat_.get(), stream.handle());
   for (size_t i = 0; i < inputs.size(); ++i) {
     if (!recording.inputs_stay[i]) stream.Copy(recording.ends.inputs[i].data(), inputs[i].data(), inputs[i].bytes());
   }
@@ -86,7 +82,6 @@ bool Program::Repeat(const Recording& recording, Stream& stream, const std::vect
   for (size_t i = 0; i < outputs.size(); ++i) {
     if (!recording.outputs_stay[i]) stream.Copy(outputs[i].data(), recording.ends.outputs[i].data(), outputs[i].bytes());
   }
-  backend::Record(last_repeat_.get(), stream.handle());
   return true;
 }
 
@@ -101,7 +96,7 @@ bool Program::RunRecorded(Memory& memory, Stream& stream, const std::vector<Tens
   record();
   if (repeat()) return true;
   if (memory.recording == nullptr) return false;
-  backend::SynchronizeDevice();  // it may still be under way
+  WaitForRepeats();  // it may be among those still under way
   memory.recording = nullptr;
   memory.moves = true;
   record();

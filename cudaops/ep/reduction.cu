@@ -11,9 +11,16 @@ namespace {
 
 enum class Reduce { kL1, kL2, kMax, kMean, kMin, kProd, kSum, kSumSquare };
 
-// What a combination begins with.
-COSETQ_HD float First(Reduce kind, float) { return kind == Reduce::kMax ? -INFINITY : kind == Reduce::kMin ? INFINITY : kind == Reduce::kProd ? 1.0f : 0.0f; }
-COSETQ_HD int64_t First(Reduce kind, int64_t) { return kind == Reduce::kMax ? INT64_MIN : kind == Reduce::kMin ? INT64_MAX : kind == Reduce::kProd ? 1 : 0; }
+// What a combination begins with: of no numbers Max and Min are the least and the largest of the type.
+template <typename T>
+COSETQ_HD float First(Reduce kind, float) {
+  return kind == Reduce::kMax ? -INFINITY : kind == Reduce::kMin ? INFINITY : kind == Reduce::kProd ? 1.0f : 0.0f;
+}
+template <typename T>
+COSETQ_HD int64_t First(Reduce kind, int64_t) {
+  const int64_t largest = sizeof(T) == sizeof(int64_t) ? INT64_MAX : INT32_MAX;
+  return kind == Reduce::kMax ? -largest - 1 : kind == Reduce::kMin ? largest : kind == Reduce::kProd ? 1 : 0;
+}
 
 COSETQ_HD float Finish(Reduce kind, float total, int n) {
   return kind == Reduce::kMean ? total / static_cast<float>(n) : kind == Reduce::kL2 ? sqrtf(total) : total;
@@ -47,7 +54,7 @@ struct ReduceKernel {
     int first[1], at[1];
     kept.At(i, first);
     const Combination<V> combine{kind};
-    V total = First(kind, V());
+    V total = First<T>(kind, V());
     for (int k = block.thread(); k < n; k += block.threads()) {
       reduced.At(k, at);
       V value = Wide(x[first[0] + at[0]]);
@@ -55,7 +62,7 @@ struct ReduceKernel {
       if (kind == Reduce::kL2 || kind == Reduce::kSumSquare) value *= value;
       total = combine(total, value);
     }
-    total = block.Reduce(total, First(kind, V()), combine);
+    total = block.Reduce(total, First<T>(kind, V()), combine);
     if (block.thread() == 0) y[i] = Narrow<T>(Finish(kind, total, n));
   }
 };
@@ -65,9 +72,8 @@ void LaunchReduce(Call& call, Reduce kind) {
   const Tensor& x = call.in(0);
   const size_t rank = x.shape.size();
   const std::vector<int64_t> axes = call.Axes(1);
-  if (axes.empty() && call.node.attributes.Int("noop_with_empty_axes", 0) != 0)
-    return call.View(0, x, x.shape);
-  std::vector<bool> drop(rank, axes.empty());
+  // Over no axes every element is reduced alone, which is more than a copy for some.
+  std::vector<bool> drop(rank, axes.empty() && call.node.attributes.Int("noop_with_empty_axes", 0) == 0);
   for (int64_t a : axes) drop[static_cast<size_t>(Axis(a, rank))] = true;
   const bool keep = call.node.attributes.Int("keepdims", 1) != 0;
   const Shape strides = Strides(x.shape);

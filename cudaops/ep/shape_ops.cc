@@ -27,24 +27,18 @@ void RunSize(Call& call) {
 void RunReshape(Call& call) {
   const Tensor& x = call.in(0);
   Shape shape = call.Axes(1, "shape");
-  int64_t known = 1;  // but for zeros
-  bool empty = false;
-  size_t open = shape.size();
   for (size_t d = 0; d < shape.size(); ++d) {
     if (shape[d] == 0 && call.node.attributes.Int("allowzero", 0) == 0) shape[d] = x.shape.at(d);
-    if (shape[d] == -1) {
-      open = d;
-    } else if (shape[d] == 0) {
-      empty = true;
-    } else {
-      known *= shape[d];
-    }
   }
-  if (open < shape.size()) {
-    // Of what is empty either way, the dimensions that are not zero decide.
-    int64_t count = 1;
-    for (int64_t d : x.shape) count *= d == 0 && empty ? 1 : d;
-    shape[open] = count / known;
+  const auto open = std::find(shape.begin(), shape.end(), -1);
+  if (open != shape.end()) {
+    *open = 1;
+    Shape known = shape, own = x.shape;
+    if (Count(shape) == 0) {
+      // Of what is empty either way, the dimensions that are not zero decide.
+      for (Shape* s : {&known, &own}) std::replace(s->begin(), s->end(), int64_t{0}, int64_t{1});
+    }
+    *open = Count(own) / Count(known);
   }
   if (Count(shape) != x.count())
     throw std::invalid_argument("Reshape of " + Text(x.shape) + " to " + Text(shape));
@@ -55,10 +49,9 @@ void RunFlatten(Call& call) {
   const Tensor& x = call.in(0);
   const int64_t rank = static_cast<int64_t>(x.shape.size());
   int64_t axis = call.node.attributes.Int("axis", 1);
-  if (axis < 0) axis += rank;
-  int64_t rows = 1;
-  for (int64_t d = 0; d < axis; ++d) rows *= x.shape.at(static_cast<size_t>(d));
-  call.View(0, x, {rows, rows == 0 ? 0 : x.count() / rows});
+  if (axis != rank) axis = Axis(axis, x.shape.size());
+  const auto cut = x.shape.begin() + axis;
+  call.View(0, x, {Count(Shape(x.shape.begin(), cut)), Count(Shape(cut, x.shape.end()))});
 }
 
 void RunSqueeze(Call& call) {
@@ -66,7 +59,10 @@ void RunSqueeze(Call& call) {
   const std::vector<int64_t> axes = call.Axes(1);
   std::vector<bool> drop(x.shape.size(), false);
   for (size_t d = 0; d < x.shape.size(); ++d) drop[d] = axes.empty() && x.shape[d] == 1;
-  for (int64_t a : axes) drop[static_cast<size_t>(Axis(a, x.shape.size()))] = true;
+  for (size_t d : Axes(axes, x.shape.size())) {
+    if (x.shape[d] != 1) throw std::invalid_argument("Squeeze of dimension " + std::to_string(d) + " of " + Text(x.shape) + ", which is not 1");
+    drop[d] = true;
+  }
   Shape shape;
   for (size_t d = 0; d < x.shape.size(); ++d) {
     if (!drop[d]) shape.push_back(x.shape[d]);
@@ -78,7 +74,7 @@ void RunUnsqueeze(Call& call) {
   const Tensor& x = call.in(0);
   const std::vector<int64_t> axes = call.Axes(1);
   Shape shape(x.shape.size() + axes.size(), -1);
-  for (int64_t a : axes) shape[static_cast<size_t>(Axis(a, shape.size()))] = 1;
+  for (size_t d : Axes(axes, shape.size())) shape[d] = 1;
   size_t next = 0;
   for (int64_t& dim : shape) {
     if (dim < 0) dim = x.shape.at(next++);

@@ -1,5 +1,6 @@
 #include "stream.h"
 
+#include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <new>
@@ -11,6 +12,7 @@ namespace {
 
 // Classes of sizes an eighth apart, so that slightly different shapes share blocks.
 size_t RoundUp(size_t bytes) {
+  if (bytes > SIZE_MAX / 2) throw std::bad_alloc();
   size_t step = 512;
   while (step * 16 <= bytes) step *= 2;
   return bytes == 0 ? step : (bytes + step - 1) / step * step;

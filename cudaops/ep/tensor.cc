@@ -1,6 +1,7 @@
 #include "tensor.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <stdexcept>
 
 #include "launch.h"
@@ -11,6 +12,19 @@ std::string Text(const Shape& shape) {
   std::string out = "[";
   for (size_t i = 0; i < shape.size(); ++i) out += (i ? "," : "") + std::to_string(shape[i]);
   return out + "]";
+}
+
+int64_t Count(const Shape& shape) {
+  constexpr int64_t kMost = int64_t{1} << 60;
+  int64_t most = 1;
+  bool empty = false;
+  for (int64_t d : shape) {
+    if (d < 0) throw std::invalid_argument("a tensor of shape " + Text(shape));
+    empty = empty || d == 0;
+    if (d > 0 && most > kMost / d) throw std::invalid_argument("a tensor of shape " + Text(shape) + " is too large for any memory");
+    most *= d > 0 ? d : 1;
+  }
+  return empty ? 0 : most;
 }
 
 Shape Strides(const Shape& shape) {
@@ -32,8 +46,36 @@ int Axis(int64_t axis, size_t rank) {
   return static_cast<int>(axis < 0 ? axis + n : axis);
 }
 
+std::vector<size_t> Axes(const std::vector<int64_t>& axes, size_t rank) {
+  std::vector<size_t> out;
+  for (int64_t axis : axes) {
+    const auto d = static_cast<size_t>(Axis(axis, rank));
+    if (std::find(out.begin(), out.end(), d) != out.end()) throw std::invalid_argument("axis " + std::to_string(axis) + " comes twice");
+    out.push_back(d);
+  }
+  return out;
+}
+
+namespace {
+
+// Kernels count places in int.
+void CheckReach(const Shape& shape, const Shape& strides) {
+  int64_t reach = 0;
+  for (size_t d = 0; d < shape.size(); ++d) {
+    if (shape[d] < 2) continue;
+    const int64_t step = std::abs(strides[d]);
+    if (step > INT32_MAX || (reach += (shape[d] - 1) * step) > INT32_MAX)
+      throw DeviceError("a walk over " + Text(shape) + " in a tensor of more elements than the GPU kernels handle (2^31); use a smaller batch");
+  }
+}
+
+}  // namespace
+
 template <size_t N>
 Layout<N> MakeLayout(const Shape& shape, const std::array<Shape, N>& strides) {
+  if (Count(shape) > 0) {
+    for (const Shape& own : strides) CheckReach(shape, own);
+  }
   Layout<N> out = {};
   for (size_t d = shape.size(); d-- > 0;) {
     if (shape[d] == 1) continue;

@@ -17,11 +17,8 @@ namespace cosetq::ep {
 
 using Shape = std::vector<int64_t>;
 
-inline int64_t Count(const Shape& shape) {
-  int64_t n = 1;
-  for (int64_t d : shape) n *= d;
-  return n;
-}
+// Throws where a dimension is negative, or those that are not 0 make a tensor that no memory holds: shapes come from inputs and models.
+int64_t Count(const Shape& shape);
 
 std::string Text(const Shape& shape);
 
@@ -30,6 +27,8 @@ Shape Strides(const Shape& shape);
 
 // -1 counts from the end; throws when there is no such axis.
 int Axis(int64_t axis, size_t rank);
+// The same of several, none of which may come twice.
+std::vector<size_t> Axes(const std::vector<int64_t>& axes, size_t rank);
 
 struct Tensor {
   Type type = Type::kNone;
@@ -69,7 +68,7 @@ COSETQ_UNROLL
 };
 
 // Of a walk over shape, with each tensor's stride per dimension. Dimensions that every tensor walks
-// through evenly become one.
+// through evenly become one. Throws where a place is further from the first than an int says.
 template <size_t N>
 Layout<N> MakeLayout(const Shape& shape, const std::array<Shape, N>& strides);
 

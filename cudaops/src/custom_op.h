@@ -44,11 +44,13 @@ inline ONNXTensorElementDataType WeightInputType(size_t index, ONNXTensorElement
   }
 }
 
-inline OrtStatus* ReadShape(const OrtValue* value, std::vector<int64_t>* shape) {
+// And the type of the elements, unless that is null.
+inline OrtStatus* ReadShape(const OrtValue* value, std::vector<int64_t>* shape, ONNXTensorElementDataType* type = nullptr) {
   OrtTensorTypeAndShapeInfo* raw = nullptr;
   COSETQ_RETURN_IF_ERROR(ort->GetTensorTypeAndShape(value, &raw));
   OrtOwner<OrtTensorTypeAndShapeInfo> info(raw);
   size_t rank = 0;
+  if (type != nullptr) COSETQ_RETURN_IF_ERROR(ort->GetTensorElementType(raw, type));
   COSETQ_RETURN_IF_ERROR(ort->GetDimensionsCount(raw, &rank));
   shape->resize(rank);
   return ort->GetDimensions(raw, shape->data(), rank);

@@ -1,6 +1,8 @@
 #include "gather_op.h"
 
+#include <atomic>
 #include <memory>
+#include <new>
 #include <string>
 #include <utility>
 #include <vector>
@@ -51,6 +53,7 @@ struct Job {
   const int64_t* wide;
   float* y;  // one of these two
   uint16_t* y_half;
+  std::atomic<bool> out_of_memory;  // in some thread of ONNX Runtime's, which no exception may end
 
   int64_t Row(int64_t i) const {
     const int64_t index = wide != nullptr ? wide[i] : narrow[i];
@@ -58,15 +61,19 @@ struct Job {
   }
 };
 
-void Take(void* data, size_t i) {
-  const Job& job = *static_cast<const Job*>(data);
+void Take(void* data, size_t i) noexcept {
+  Job& job = *static_cast<Job*>(data);
   const int64_t cols = job.weight->cols, at = static_cast<int64_t>(i) * cols;
   if (job.y != nullptr) {
     DecodeRow(*job.weight, job.Row(static_cast<int64_t>(i)), job.y + at);
     return;
   }
-  std::vector<float> row(static_cast<size_t>(cols));
-  DecodeRow(*job.weight, job.Row(static_cast<int64_t>(i)), row.data());
+  const std::unique_ptr<float[]> row(new (std::nothrow) float[static_cast<size_t>(cols)]);
+  if (row == nullptr) {
+    job.out_of_memory = true;
+    return;
+  }
+  DecodeRow(*job.weight, job.Row(static_cast<int64_t>(i)), row.get());
   for (int64_t k = 0; k < cols; ++k) job.y_half[at + k] = FloatToHalf(row[static_cast<size_t>(k)]);
 }
 
@@ -105,7 +112,8 @@ OrtStatus* Compute(const GatherKernel& k, OrtKernelContext* context) {
     }
   }
   CountCall(ActiveKernels().name, Path::kGather);
-  return ort->KernelContext_ParallelFor(context, Take, static_cast<size_t>(count), 0, &job);
+  COSETQ_RETURN_IF_ERROR(ort->KernelContext_ParallelFor(context, Take, static_cast<size_t>(count), 0, &job));
+  return job.out_of_memory ? Invalid("out of memory for a row of " + std::to_string(w.cols) + " floats") : nullptr;
 }
 
 // Y has the shape of the indices and one more dimension, K.

@@ -5,6 +5,7 @@
 
 #include <array>
 #include <cstdint>
+#include <string>
 
 #include "cpu/weight.h"
 #include "ort_api.h"
@@ -33,8 +34,9 @@ OrtStatus* OpenLinear(OrtKernelContext* context, int64_t rows, int64_t cols, Lin
 // The constant inputs and attributes of a node. The tensors stay ONNX Runtime's.
 OrtStatus* ReadSpec(const LinearOp& op, const OrtKernelInfo* info, WeightSpec* spec);
 
-// How closely the kernel keeps activations, a constant of the schema: from the session, else the node, else the
-// environment.
+// How closely the kernel keeps activations, a constant of the schema: from the session's entry, else the node's attribute, which
+// are null where they are not given, else the environment. False, and error says why, where that is no such constant.
+bool ChooseAccuracy(const char* entry, const int64_t* attribute, int32_t* accuracy, std::string* error);
 OrtStatus* ReadAccuracy(const OrtKernelInfo* info, int32_t* accuracy);
 
 // The kernel on the CPU.

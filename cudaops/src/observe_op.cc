@@ -133,19 +133,13 @@ OrtStatus* RowWeights(const ObserveKernel& k, OrtKernelContext* context, const O
 OrtStatus* ComputeObserve(const ObserveKernel& k, OrtKernelContext* context) {
   const OrtValue* a = nullptr;
   COSETQ_RETURN_IF_ERROR(ort->KernelContext_GetInput(context, 0, &a));
-  OrtTensorTypeAndShapeInfo* raw = nullptr;
-  COSETQ_RETURN_IF_ERROR(ort->GetTensorTypeAndShape(a, &raw));
-  OrtOwner<OrtTensorTypeAndShapeInfo> info(raw);
-  size_t rank = 0;
   ONNXTensorElementDataType type;
-  COSETQ_RETURN_IF_ERROR(ort->GetTensorElementType(raw, &type));
-  COSETQ_RETURN_IF_ERROR(ort->GetDimensionsCount(raw, &rank));
-  std::vector<int64_t> shape(rank);
-  COSETQ_RETURN_IF_ERROR(ort->GetDimensions(raw, shape.data(), rank));
-  if (rank == 0 || shape.back() <= 0) return Refuse("input A of " + k.tag + " has no columns");
+  std::vector<int64_t> shape;
+  COSETQ_RETURN_IF_ERROR(ReadShape(a, &shape, &type));
+  if (shape.empty() || shape.back() <= 0) return Refuse("input A of " + k.tag + " has no columns");
   ObservedRows rows;
   rows.rows = 1;
-  for (size_t i = 0; i + 1 < rank; ++i) rows.rows *= shape[i];
+  for (size_t i = 0; i + 1 < shape.size(); ++i) rows.rows *= shape[i];
   void* data = nullptr;
   COSETQ_RETURN_IF_ERROR(ort->GetTensorMutableData(const_cast<OrtValue*>(a), &data));
   if (type == ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16) {

@@ -3,20 +3,10 @@
 #include <cstring>
 #include <string>
 
+#include "custom_op.h"
+
 namespace cosetq {
 namespace {
-
-OrtStatus* TensorShape(const OrtValue* value, ONNXTensorElementDataType* type,
-                       std::vector<int64_t>* shape) {
-  OrtTensorTypeAndShapeInfo* raw = nullptr;
-  COSETQ_RETURN_IF_ERROR(ort->GetTensorTypeAndShape(value, &raw));
-  OrtOwner<OrtTensorTypeAndShapeInfo> info(raw);
-  size_t rank = 0;
-  COSETQ_RETURN_IF_ERROR(ort->GetTensorElementType(raw, type));
-  COSETQ_RETURN_IF_ERROR(ort->GetDimensionsCount(raw, &rank));
-  shape->resize(rank);
-  return ort->GetDimensions(raw, shape->data(), rank);
-}
 
 OrtStatus* FloatAttribute(const OrtKernelInfo* info, const char* name, std::vector<int64_t>* shape,
                           std::vector<float>* values) {
@@ -29,7 +19,7 @@ OrtStatus* FloatAttribute(const OrtKernelInfo* info, const char* name, std::vect
   }
   OrtOwner<OrtValue> value(raw);
   ONNXTensorElementDataType type;
-  COSETQ_RETURN_IF_ERROR(TensorShape(raw, &type, shape));
+  COSETQ_RETURN_IF_ERROR(ReadShape(raw, shape, &type));
   if (type != ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT)
     return Invalid(std::string("attribute ") + name + " must hold floats");
   size_t count = 1;
@@ -61,7 +51,7 @@ OrtStatus* ConstantInput(const OrtKernelInfo* info, int index, ONNXTensorElement
   if (is_constant == 0 || value == nullptr)
     return Invalid("input " + name + " must be a constant initializer");
   ONNXTensorElementDataType type;
-  COSETQ_RETURN_IF_ERROR(TensorShape(value, &type, &tensor->shape));
+  COSETQ_RETURN_IF_ERROR(ReadShape(value, &tensor->shape, &type));
   if (type != want) return Invalid("input " + name + " has the wrong element type");
   void* data = nullptr;
   COSETQ_RETURN_IF_ERROR(ort->GetTensorMutableData(const_cast<OrtValue*>(value), &data));

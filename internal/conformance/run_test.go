@@ -363,7 +363,7 @@ func TestProviderAccuracy(t *testing.T) {
 	if reflect.DeepEqual(accurate, fast) {
 		t.Error("the same outputs at accuracy 1 and 4")
 	}
-	if _, err := run("7"); err == nil || !strings.Contains(err.Error(), "accuracy 7, want") {
+	if _, err := run("7"); err == nil || !strings.Contains(err.Error(), "accuracy is 7, want") {
 		t.Errorf("accuracy 7: %v", err)
 	}
 }

@@ -121,8 +121,11 @@ extern "C" int64_t cosetq_cuda_weight_bytes(const cosetq_cuda_weight* weight) {
 
 extern "C" int64_t cosetq_cuda_linear_workspace(const cosetq_cuda_weight* weight, int64_t batch, int32_t type,
                                                 int32_t accuracy) {
-  return static_cast<int64_t>(cosetq::cuda::LinearWorkspace(*weight->weight, batch, type == COSETQ_FLOAT16,
-                                                            accuracy == cosetq::schema::kAccuracyFast));
+  size_t bytes = 0;
+  const int status = Guard([&] {
+    bytes = cosetq::cuda::LinearWorkspace(*weight->weight, batch, type == COSETQ_FLOAT16, accuracy == cosetq::schema::kAccuracyFast);
+  });
+  return status == 0 ? static_cast<int64_t>(bytes) : -1;
 }
 
 extern "C" int cosetq_cuda_linear(const cosetq_cuda_weight* weight, const cosetq_linear_call* call, void* stream) {

@@ -74,7 +74,7 @@ struct cosetq_linear_call {
   int64_t workspace_bytes;
 };
 
-/* The workspace that a call of this batch, type and accuracy takes, in bytes; may be 0. */
+/* The workspace that a call of this batch, type and accuracy takes, in bytes; may be 0, and is -1 if the device fails. */
 COSETQ_EXPORT int64_t cosetq_cuda_linear_workspace(const struct cosetq_cuda_weight* weight,
                                                    int64_t batch, int32_t type, int32_t accuracy);
 

@@ -1,0 +1,33 @@
+// The rotary embedding: pairs of coordinates of a head are turned by the angle of their position.
+
+#ifndef COSETQ_EP_ROTARY_H_
+#define COSETQ_EP_ROTARY_H_
+
+#include "scalar.h"
+
+namespace cosetq::ep {
+
+// Cosines and sines of the angles, [positions, turned / 2] each, of the first turned coordinates.
+struct Angles {
+  const void *cosine, *sine;
+  int positions, turned;
+  bool interleaved;  // pairs are neighbours, else half of turned apart
+};
+
+// Coordinate d < turned of a head. A position that is out of range gives zero.
+template <typename T>
+COSETQ_HD inline T Turned(const Angles& a, const T* head, int d, int64_t position) {
+  if (position < 0 || position >= a.positions) return FromFloat<T>(0);
+  const int half = a.turned / 2;
+  const int pair = a.interleaved ? d / 2 : d % half;
+  const bool first = a.interleaved ? d % 2 == 0 : d < half;
+  const int other = a.interleaved ? d ^ 1 : first ? d + half : d - half;
+  const float c = ToFloat(static_cast<const T*>(a.cosine)[position * half + pair]);
+  const float s = ToFloat(static_cast<const T*>(a.sine)[position * half + pair]);
+  const float x = ToFloat(head[d]), y = ToFloat(head[other]);
+  return FromFloat<T>(first ? x * c - y * s : x * c + y * s);
+}
+
+}  // namespace cosetq::ep
+
+#endif  // COSETQ_EP_ROTARY_H_
