@@ -195,11 +195,10 @@ void RunPad(Call& call) {
     const size_t d = dims[i];
     const int64_t low = given.at(i), high = given.at(dims.size() + i);
     for (int64_t n : {low, high}) {
-      if (n < -x.shape[d] || n > INT32_MAX) throw std::invalid_argument("Pad of " + Text(x.shape) + " by " + std::to_string(n));
+      if (n < -INT32_MAX || n > INT32_MAX) throw std::invalid_argument("Pad of " + Text(x.shape) + " by " + std::to_string(n));
     }
     shape[d] += low + high;
-    walk[d] += std::min<int64_t>(low, 0) + std::min<int64_t>(high, 0);
-    if (walk[d] < 0) throw std::invalid_argument("Pad cuts more from dimension " + std::to_string(d) + " of " + Text(x.shape) + " than there is");
+    walk[d] = std::max<int64_t>(0, walk[d] + std::min<int64_t>(low, 0) + std::min<int64_t>(high, 0));
     before[d] = std::max<int64_t>(low, 0);
     x_first -= std::min<int64_t>(low, 0) * strides[d];
   }
