@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/cosetq/cosetq/internal/testenv"
 	"github.com/cosetq/cosetq/models"
 	"github.com/cosetq/cosetq/onnx"
 	"github.com/cosetq/cosetq/ort"
@@ -467,7 +468,7 @@ func TestProviderRunsDecoders(t *testing.T) {
 
 // Inputs that do not go together are an error that says which, and nothing is read beyond their ends.
 func TestProviderRefusesAttention(t *testing.T) {
-	library := provider(t)
+	library := testenv.Provider(t)
 	path := model(t, func(g *onnx.Graph) {
 		g.Inputs = []*onnx.ValueInfo{value("q", onnx.Float, "b", "s", 8), value("k", onnx.Float, "bk", "t", 8), value("v", onnx.Float, "bv", "u", 8)}
 		n := onnx.NewNode("MultiHeadAttention", []string{"q", "k", "v"}, []string{"y"}, onnx.IntAttr("num_heads", 2))

@@ -226,7 +226,7 @@ func TestProviderNodes(t *testing.T) {
 // Shapes, sizes and axes that do not go together are an error that says which, and nothing is read or written beyond the end of a tensor, nor is
 // the session of no use afterwards.
 func TestProviderRefusesShapes(t *testing.T) {
-	library := provider(t)
+	library := testenv.Provider(t)
 	type inputs = []*tensor.Tensor
 	large := ints(65536, 65536, 65536, 65536)
 	empty := single("too large for any memory", "Reshape", inputs{numbers(0, 4), large}, onnx.IntAttr("allowzero", 1)).fails("too large for any memory")
@@ -282,7 +282,7 @@ func TestProviderRefusesShapes(t *testing.T) {
 
 // Positions that the tables do not reach give zeros, as indices beyond the end do.
 func TestProviderRotatesKnownPositions(t *testing.T) {
-	library := provider(t)
+	library := testenv.Provider(t)
 	x, table := numbers(1, 3, 4), numbers(4, 2)
 	for _, positions := range []*tensor.Tensor{tensor.Of([]int64{3, -1, 1 << 40}, 1, 3), ints(3)} {
 		c := single("", "com.microsoft::RotaryEmbedding", []*tensor.Tensor{x, positions, table, table})
@@ -303,7 +303,7 @@ func TestProviderRotatesKnownPositions(t *testing.T) {
 
 // Constants of a coded weight of another type than the format has are no weight, whatever size their elements have.
 func TestProviderWantsTheTypesOfTheFormat(t *testing.T) {
-	library := provider(t)
+	library := testenv.Provider(t)
 	file, err := os.ReadFile(filepath.Join(testenv.Root(t), "rewrite", "testdata", "compat", "v1", "d4.onnx"))
 	if err != nil {
 		t.Fatal(err)

@@ -26,24 +26,10 @@ import (
 	"github.com/cosetq/cosetq/tensor"
 )
 
-// provider is the GPU library where there is a GPU, else the same provider on the host.
-func provider(t testing.TB) string {
-	t.Helper()
-	if path, err := cudaops.FindCUDALibrary(""); err == nil {
-		if p, err := ort.OpenProvider(path); err == nil {
-			if name, err := p.Device(); err == nil {
-				t.Logf("on %s", name)
-				return path
-			}
-		}
-	}
-	return testenv.HostProvider(t)
-}
-
 // aboutProvider is the provider, asked about itself, and the device that it runs on.
 func aboutProvider(t testing.TB) (library string, about *ort.Provider, device string) {
 	t.Helper()
-	library = provider(t)
+	library = testenv.Provider(t)
 	about, err := ort.OpenProvider(library)
 	if err != nil {
 		t.Fatal(err)
@@ -51,6 +37,7 @@ func aboutProvider(t testing.TB) (library string, about *ort.Provider, device st
 	if device, err = about.Device(); err != nil {
 		t.Fatal(err)
 	}
+	t.Logf("on %s", device)
 	return library, about, device
 }
 
@@ -184,7 +171,7 @@ func TestProviderRunsWholeModels(t *testing.T) {
 
 // Runs of one session at the same time, of two shapes, do not meet in each other's memory, be they recorded or not.
 func TestProviderRunsAtTheSameTime(t *testing.T) {
-	library := provider(t)
+	library := testenv.Provider(t)
 	path := testenv.Data(t, "models/optimum_tests_tiny.onnx")
 	want, got := session(t, path, ort.SessionOptions{}), session(t, path, ort.SessionOptions{Provider: library})
 	type job struct{ inputs, outputs map[string]*tensor.Tensor }
@@ -221,7 +208,7 @@ func TestProviderRunsAtTheSameTime(t *testing.T) {
 // A node without a kernel goes to the CPU, alone, with the reason; those around it stay on the device. What it reads has been computed by
 // then, however long that takes.
 func TestProviderLeavesNodesToTheCPU(t *testing.T) {
-	library := provider(t)
+	library := testenv.Provider(t)
 	n := int64(64)
 	if about, err := ort.OpenProvider(library); err != nil {
 		t.Fatal(err)
@@ -283,7 +270,7 @@ func TestProviderLeavesNodesToTheCPU(t *testing.T) {
 // A batch of nothing gives outputs of nothing, also where an open dimension follows from those that are not zero, which ONNX Runtime's own
 // Reshape refuses unless it has been folded away.
 func TestProviderRunsEmptyBatches(t *testing.T) {
-	library := provider(t)
+	library := testenv.Provider(t)
 	path := model(t, func(g *onnx.Graph) {
 		g.Inputs = []*onnx.ValueInfo{value("x", onnx.Float, "batch", 6)}
 		g.Initializers = []*onnx.Tensor{
@@ -390,7 +377,7 @@ func TestProviderJoinsElementwise(t *testing.T) {
 
 // What the provider takes of ONNX's own tests of single operators, it computes as the CPU does.
 func TestProviderOperators(t *testing.T) {
-	library := provider(t)
+	library := testenv.Provider(t)
 	dirs, err := filepath.Glob(filepath.Join(testenv.Backend(t), "node", "*"))
 	if err != nil || len(dirs) < 500 {
 		t.Fatalf("%d tests of operators, %v", len(dirs), err)

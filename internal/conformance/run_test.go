@@ -338,9 +338,9 @@ func TestCustomOpOfTheGPULibrary(t *testing.T) {
 	}
 }
 
-// The session's accuracy reaches the provider's kernels: 8-bit activations give other results than 16-bit ones.
+// The session's accuracy reaches the provider's kernels: 8-bit activations give other results than 16-bit ones, on a GPU of many rows alone.
 func TestProviderAccuracy(t *testing.T) {
-	dir, lib := prepare(t), testenv.HostProvider(t)
+	dir, lib := prepare(t), testenv.Provider(t)
 	s := suite{"4", onnx.Float}
 	run := func(accuracy string) (map[string]*tensor.Tensor, error) {
 		session, err := openRuntime(t).NewSession(s.model(dir), ort.SessionOptions{
@@ -350,7 +350,7 @@ func TestProviderAccuracy(t *testing.T) {
 			return nil, err
 		}
 		defer session.Close()
-		return session.Run(context.Background(), s.inputs(3))
+		return session.Run(context.Background(), s.inputs(300))
 	}
 	accurate, err := run("1")
 	if err != nil {
@@ -370,7 +370,7 @@ func TestProviderAccuracy(t *testing.T) {
 
 // Rows of a coded table are taken by the provider as well.
 func TestProviderTakesGather(t *testing.T) {
-	dir, lib := prepare(t), testenv.HostProvider(t)
+	dir, lib := prepare(t), testenv.Provider(t)
 	for _, s := range []suite{{"4", onnx.Float}, {"4", onnx.Float16}} {
 		nodes, err := openRuntime(t).Placement(context.Background(), s.model(dir),
 			ort.SessionOptions{Threads: 1, OpsLibrary: testenv.Ops(t), Provider: lib}, s.inputs(3))

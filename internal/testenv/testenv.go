@@ -172,6 +172,22 @@ func Node(t testing.TB) string {
 	return dir
 }
 
+// Provider is the path of the library with our execution provider: that of GPU kernels where there is a GPU and it is built, else
+// [HostProvider]. A process can use but one of them.
+func Provider(t testing.TB) string {
+	t.Helper()
+	if HasGPU() {
+		path := os.Getenv(EnvCUDA)
+		if path == "" {
+			path = filepath.Join(Root(t), "build", "ops", "libcosetq_cuda.so")
+		}
+		if _, err := os.Stat(path); err == nil {
+			return path
+		}
+	}
+	return HostProvider(t)
+}
+
 // HostProvider is the path of the library with the execution provider whose device is the host:
 // build/ops/libcosetq_ep_host.so of the checkout.
 func HostProvider(t testing.TB) string {
