@@ -52,13 +52,14 @@ def type_of(tensor):
 
 
 def leaders(dim, q):
-    """The leaders of D4 or Z modulo q as docs/format.md orders them; ties fall as they may, which matters to no time."""
+    """The leaders of D4 or Z modulo q as docs/format.md orders them, ties by the rule of package lattice."""
     if dim == 1:
         return [(k if k <= q // 2 else k - q,) for k in range(q)]
     table = [None] * q**4
     span = range(-q, q + 1)
     points = [(a, b, d, e) for a in span for b in span for d in span for e in span if (a + b + d + e) % 2 == 0]
-    for p in sorted(points, key=lambda p: sum(x * x for x in p)):
+    epsilon = [math.sqrt(prime) % 1 - 0.47 for prime in (2, 3, 5, 7)]
+    for p in sorted(points, key=lambda p: (sum(x * x for x in p), sum(x * e for x, e in zip(p, epsilon)))):
         # b = G^-1 p modulo q, as the encoder computes it.
         half = sum(p) // 2
         digits = (-half, p[0] - half, -(p[2] + p[3]), -p[3])
