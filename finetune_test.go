@@ -423,8 +423,8 @@ func TestFinetuneBlocks(t *testing.T) {
 	if len(r.Notes) != 1 {
 		t.Errorf("notes %q, want that blocks do not see the model's output", r.Notes)
 	}
-	if blocks != 3 || r.Weights != 3 || r.Best > 0.9*r.Start {
-		t.Errorf("%d blocks, %d weights, mean loss %v -> %v", blocks, r.Weights, r.Start, r.Best)
+	if blocks != 3 || r.Weights != 3 || r.Loss != "mse" || r.Best > 0.9*r.Start {
+		t.Errorf("%d blocks, %d weights, mean loss %s %v -> %v", blocks, r.Weights, r.Loss, r.Start, r.Best)
 	}
 }
 

@@ -213,6 +213,9 @@ func (t *training) openTeacher(path string) error {
 		}
 		return nil
 	}
+	if t.options.Blocks {
+		t.options.Train.Loss = grad.MSE // which finetune.TrainBlocks takes
+	}
 	for _, in := range t.float.Graph.Inputs { // the batch that is fed decides
 		if in.Type != nil && in.Type.Tensor != nil && in.Type.Tensor.Shape != nil && len(in.Type.Tensor.Shape.Dims) > 0 {
 			in.Type.Tensor.Shape.Dims[0] = &onnx.Dim{Param: "batch"}

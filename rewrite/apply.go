@@ -106,7 +106,7 @@ func Apply(m *onnx.Model, replacements []Replacement, version string) (*Result, 
 	m.SetOpset(cudaops.Domain, cudaops.OpVersion)
 	raiseIRVersion(m, minIRVersion)
 	m.SetMetadata(MetadataVersion, version)
-	m.SetMetadata(MetadataCodec, e.codecNames())
+	m.SetMetadata(MetadataCodec, e.codecNames(before))
 	m.SetMetadata(MetadataNote, note)
 	e.result.Removed = prune(m, e.dropped)
 	return &e.result, nil

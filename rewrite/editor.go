@@ -204,9 +204,12 @@ func (e *editor) finish() {
 	}
 }
 
-// codecNames lists the codecs in use.
-func (e *editor) codecNames() string {
+// codecNames lists the codecs in use, of what was coded before too.
+func (e *editor) codecNames(before []*Linear) string {
 	var codecs []string
+	for _, l := range before {
+		codecs = append(codecs, l.Matrix.Codec.String())
+	}
 	for m := range e.counted {
 		codecs = append(codecs, m.Codec.String())
 	}

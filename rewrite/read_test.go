@@ -194,4 +194,7 @@ func TestApplyCountsWhatWasCoded(t *testing.T) {
 	if r.Nodes != 1 || r.Weights != 48*100+40*48 || r.Bytes != stored || r.Bytes <= before.Bytes {
 		t.Errorf("%+v, want %d bytes of %d weights", r, stored, 48*100+40*48)
 	}
+	if codecs, _ := m.Metadata(rewrite.MetadataCodec); codecs != "d4:4,4:g3,4,5,6 d4:4:g3,4,5,7" {
+		t.Errorf("the model says that its codecs are %q", codecs)
+	}
 }
