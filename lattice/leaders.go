@@ -54,7 +54,7 @@ func (l Lattice) Leaders(q int) (*Leaders, error) {
 
 // checkRadix fails unless q >= 2 and q^d <= limit.
 func (l Lattice) checkRadix(q int, limit uint64) error {
-	if !l.Valid() {
+	if !l.valid() {
 		return fmt.Errorf("lattice: no lattice given: want z1 to z8, d4 or e8")
 	}
 	if q < 2 {
