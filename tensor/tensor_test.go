@@ -97,3 +97,20 @@ func TestSpec(t *testing.T) {
 		t.Error("Accepts judges wrongly")
 	}
 }
+
+// A type is of real numbers, whole numbers or neither.
+func TestKindsOfTypes(t *testing.T) {
+	for _, tt := range []struct {
+		t              tensor.Type
+		float, integer bool
+	}{
+		{tensor.Float32, true, false}, {tensor.Float64, true, false}, {tensor.Float16Type, true, false}, {tensor.BFloat16Type, true, false},
+		{tensor.Int8, false, true}, {tensor.Int16, false, true}, {tensor.Int32, false, true}, {tensor.Int64, false, true},
+		{tensor.Uint8, false, true}, {tensor.Uint16, false, true}, {tensor.Uint32, false, true}, {tensor.Uint64, false, true},
+		{tensor.Bool, false, false}, {tensor.String, false, false}, {tensor.Undefined, false, false},
+	} {
+		if tt.t.Float() != tt.float || tt.t.Integer() != tt.integer {
+			t.Errorf("%v: float %v, integer %v", tt.t, tt.t.Float(), tt.t.Integer())
+		}
+	}
+}
