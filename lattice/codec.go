@@ -111,7 +111,7 @@ func (c *Codec) setCentres() {
 		if m == 0 {
 			break
 		}
-		for j, x := range c.leaders[m-1].Mean() {
+		for j, x := range c.leaders[m-1].mean() {
 			sum[j] += float64(float64(c.weights[m-1]) * x)
 		}
 	}

@@ -75,6 +75,14 @@ func TestFunctionsAreScopes(t *testing.T) {
 	if m.FindFunction(m.Graph.Nodes[0]) != m.Functions[0] {
 		t.Error("the function of the node is not found")
 	}
+	f := m.Functions[0]
+	f.SetOpset("my.other", 3)
+	if v, ok := f.Opset("my.other"); v != 3 || !ok {
+		t.Errorf("the function imports my.other %d, %v", v, ok)
+	}
+	if _, ok := m.Opset("my.other"); ok {
+		t.Error("the model imports what the function does")
+	}
 	if m.FindFunction(NewNode("Scale", nil, nil)) != nil {
 		t.Error("a function of another domain is found")
 	}

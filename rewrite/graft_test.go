@@ -52,6 +52,13 @@ func TestGraft(t *testing.T) {
 	if len(pairs) != 2 || pairs[0].Output != "h" || pairs[0].Input != "x" || pairs[1].Output != "y" {
 		t.Fatalf("pairs %+v: want the layers up to h, with its bias, and y", pairs)
 	}
+	var stored []string
+	for _, x := range pairs[0].Tensors(coded) {
+		stored = append(stored, x.Name)
+	}
+	if pairs[0].Codec() != "d4:4,4:g2,3,4,6" || !slices.Contains(stored, "w1.codes") || slices.Contains(stored, "b1") || slices.Contains(stored, "codebook") {
+		t.Errorf("the first layer, of codec %s, has %q to itself", pairs[0].Codec(), stored)
+	}
 	codedSites := find(t, coded)
 	for i := range codedSites {
 		if s := &codedSites[i]; s.Status == rewrite.Quantized != slices.ContainsFunc(pairs, func(p rewrite.Pair) bool { return p.Holds(s) }) {

@@ -114,3 +114,27 @@ func TestKindsOfTypes(t *testing.T) {
 		}
 	}
 }
+
+func TestCount(t *testing.T) {
+	for _, tt := range []struct {
+		shape []int64
+		want  int64
+		fails bool
+	}{
+		{nil, 1, false}, {[]int64{2, 3, 4}, 24, false}, {[]int64{5, 0}, 0, false}, {[]int64{2, -1}, 0, true}, {[]int64{1 << 40, 1 << 40}, 0, true},
+	} {
+		if n, err := tensor.Count(tt.shape); n != tt.want || (err != nil) != tt.fails {
+			t.Errorf("%v: %d, %v", tt.shape, n, err)
+		}
+	}
+}
+
+// Of equal scores the first wins, whatever model gave them.
+func TestArgMaxTakesTheFirst(t *testing.T) {
+	if at := tensor.ArgMax([]float32{-3, 2, 1, 2}); at != 1 {
+		t.Errorf("place %d, want 1", at)
+	}
+	if at := tensor.ArgMax([]float64{-3}); at != 0 {
+		t.Errorf("place %d of one", at)
+	}
+}
