@@ -53,6 +53,15 @@ func TestClassify(t *testing.T) {
 	}
 }
 
+// An error with a kind is still the error that it is about.
+func TestErrorUnwraps(t *testing.T) {
+	err := fmt.Errorf("quantize: %w", &cosetq.Error{Kind: cosetq.BadModel, Err: &fs.PathError{Op: "open", Path: "m.onnx", Err: syscall.ENOENT}})
+	var path *fs.PathError
+	if !errors.Is(err, fs.ErrNotExist) || !errors.As(err, &path) || path.Path != "m.onnx" {
+		t.Errorf("%v hides what it wraps", err)
+	}
+}
+
 // A model that this user may not read is neither damaged nor missing.
 func TestUnreadable(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "m.onnx")

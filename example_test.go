@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log"
 	"os"
 	"path/filepath"
@@ -186,4 +187,74 @@ func ExampleExportOps() {
 	for _, f := range r.Files {
 		fmt.Println(f.Path, cosetq.Size(f.Bytes))
 	}
+}
+
+// Where a step writes: never over what it reads, and over nothing else unasked.
+func ExampleOutputPath() {
+	dir, err := os.MkdirTemp("", "cosetq-example-")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	model := filepath.Join(dir, "m.onnx")
+	if err := os.WriteFile(model, nil, 0o600); err != nil {
+		log.Fatal(err)
+	}
+	reads := cosetq.Reads{Models: []string{model}}
+	path, err := cosetq.OutputPath("", reads, ".small.onnx", false)
+	fmt.Println(filepath.Base(path), err)
+	_, err = cosetq.OutputPath(model, cosetq.Reads{}, "", false)
+	fmt.Println(errors.Is(err, fs.ErrExist))
+	_, err = cosetq.OutputPath(model, reads, "", true)
+	kind, hint := cosetq.Classify(err)
+	fmt.Println(kind == cosetq.Usage, hint)
+	// Output:
+	// m.small.onnx <nil>
+	// true
+	// true what a run reads it never replaces: choose another name
+}
+
+// A size in a recipe or a file of settings is written as people do, and back as a number.
+func ExampleByteSize() {
+	var b cosetq.ByteSize
+	for _, text := range []string{"12MB", "1.5 KiB", "700"} {
+		if err := b.UnmarshalText([]byte(text)); err != nil {
+			log.Fatal(err)
+		}
+		back, err := b.MarshalText()
+		fmt.Printf("%s = %s, %v: %s\n", text, back, err, cosetq.Size(int64(b)))
+	}
+	fmt.Println(b.UnmarshalText([]byte("much")), int64(b))
+	// Output:
+	// 12MB = 12000000, <nil>: 12.00 MB
+	// 1.5 KiB = 1536, <nil>: 1.5 kB
+	// 700 = 700, <nil>: 700 B
+	// "much" is no size: write 12000000, 12MB or 11.5MiB 700
+}
+
+// The reason codes, and what they mean to people.
+func ExampleReasons() {
+	for _, code := range cosetq.Reasons() {
+		if cosetq.ReasonText(code) == "" {
+			fmt.Println(code, "means nothing")
+		}
+		if code == "embedding" {
+			fmt.Println(code+":", cosetq.ReasonText(code))
+		}
+	}
+	fmt.Println(cosetq.OthersText([]cosetq.OtherWeights{{Op: "Gather", Bytes: 2_500_000, Reason: "embedding"}, {Op: "Conv", Bytes: 9000, Reason: "conv"}}))
+	// Output:
+	// embedding: a table of rows; --embedding takes it
+	// Gather 2.50 MB (embedding), Conv 9.0 kB (conv)
+}
+
+// Losses and drops are in the units of what was measured.
+func ExampleAllocation_LossUnit() {
+	drop := 0.5
+	a := cosetq.Allocation{Measure: "kl", PredictedLoss: 0.01, Metric: "top1_points", Drop: &drop}
+	fmt.Println(a.PredictedLoss, a.LossUnit())
+	fmt.Println(*a.Drop, a.DropUnit())
+	// Output:
+	// 0.01 nats of divergence
+	// 0.5 points of top-1 accuracy
 }

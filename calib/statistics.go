@@ -171,12 +171,3 @@ func (s *Statistics) Unreached() []string {
 func (s *Statistics) Random() bool {
 	return slices.ContainsFunc(s.Data, func(d DataUsed) bool { return d.Random })
 }
-
-// String tells in one line what the statistics are of.
-func (s *Statistics) String() string {
-	var data []string
-	for _, d := range s.Data {
-		data = append(data, fmt.Sprintf("%d samples of %s", d.Samples, d.Recipe))
-	}
-	return fmt.Sprintf("%s on %s", s.Model, strings.Join(data, ", "))
-}

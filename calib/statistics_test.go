@@ -425,3 +425,28 @@ func mendIndex(data []byte) {
 		binary.LittleEndian.PutUint32(data[12:], sum)
 	}
 }
+
+// Some of the columns, as where the others never move, give some of the matrix.
+func TestSubmatrix(t *testing.T) {
+	rows := randomRows(rand.New(rand.NewPCG(8, 9)), 20, 6)
+	o := sampled{rows: rows, columns: 6, full: true}.observation("x")
+	all, err := o.Matrix()
+	if err != nil {
+		t.Fatal(err)
+	}
+	columns := []int{1, 2, 5}
+	some, err := o.Submatrix(columns)
+	if err != nil || len(some) != 9 {
+		t.Fatalf("%d numbers, %v", len(some), err)
+	}
+	for i, r := range columns {
+		for j, c := range columns {
+			if some[3*i+j] != all[6*r+c] {
+				t.Errorf("moment of columns %d and %d: %v, want %v", r, c, some[3*i+j], all[6*r+c])
+			}
+		}
+	}
+	if _, err := (sampled{rows: rows, columns: 6}).observation("x").Submatrix(columns); err == nil {
+		t.Error("a matrix of columns of which only the squares are known")
+	}
+}

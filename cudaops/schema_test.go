@@ -3,6 +3,7 @@ package cudaops
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -60,5 +61,16 @@ func TestSnippets(t *testing.T) {
 	}
 	if !strings.Contains(string(PublicHeader()), RegisterSymbol) {
 		t.Errorf("the public header does not declare %s", RegisterSymbol)
+	}
+}
+
+// What reads a weight finds its parts at the same inputs of both operators.
+func TestGatherInputs(t *testing.T) {
+	gather, linear := GatherInputs(), Inputs()
+	if gather[0] != InputIndices || linear[0] != InputA || !slices.Equal(gather[1:], linear[1:len(gather)]) || linear[len(gather)] != InputBias {
+		t.Errorf("HNLQGather takes %q, HNLQLinear %q", gather, linear)
+	}
+	if len(linear) != PlainInputs+1 || linear[PlainInputs] != InputSigns {
+		t.Errorf("%d inputs without a rotation, of %q", PlainInputs, linear)
 	}
 }

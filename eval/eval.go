@@ -67,9 +67,6 @@ type Result struct {
 	Seconds float64 `json:"seconds"` // spent in runs alone, without reading data and computing metrics
 }
 
-// Schema names the form of [Report].
-const Schema = "cosetq/v1/eval"
-
 // task collects what it needs of the outputs of every batch. Models come in order for each batch.
 type task interface {
 	add(model int, b *batch, outputs map[string]*tensor.Tensor) error
@@ -115,7 +112,7 @@ func Run(ctx context.Context, name string, models []Model, data calib.Reader, o 
 	if err != nil {
 		return nil, err
 	}
-	report := &Report{Schema: Schema, Task: name, Samples: data.Len(), Random: data.Random()}
+	report := &Report{Schema: "cosetq/v1/eval", Task: name, Samples: data.Len(), Random: data.Random()}
 	for i, m := range models {
 		metrics, err := t.metrics(i)
 		if err != nil {

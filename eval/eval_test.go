@@ -181,6 +181,37 @@ func TestErrors(t *testing.T) {
 	}
 }
 
+// A program that offers the tasks, as a menu or a completion does, offers those that there are.
+func TestTasks(t *testing.T) {
+	data := table{labels: []int{0, 0, 0}, targets: [][]int{{0}, {0}, {0}}}
+	for _, task := range eval.Tasks() {
+		f := constant(1, 2)
+		if task == eval.TaskPerplexity {
+			f.shape = []int64{1, 2} // one token
+		}
+		r, err := eval.Run(context.Background(), task, []eval.Model{f.model("a", -1)}, data, eval.Options{})
+		if err != nil || r.Task != task || len(r.Models) != 1 {
+			t.Errorf("%s: %+v, %v", task, r, err)
+		}
+	}
+}
+
+// How far outputs are apart that a program has run itself, sample by sample.
+func ExampleDeviation() {
+	var d eval.Deviation
+	for _, sample := range [][2][]float32{{{3, 4}, {3, 4}}, {{0, 5}, {1, 5}}} {
+		if err := d.Add(tensor.Of(sample[0], 1, 2), tensor.Of(sample[1], 1, 2)); err != nil {
+			panic(err)
+		}
+	}
+	fmt.Printf("%.1f dB, cosine %.3f, largest error %v\n", d.SQNR(), d.Cosine(), d.MaxAbsErr())
+	exact, err := json.Marshal(new(eval.Deviation).SQNR())
+	fmt.Printf("without error %s, %v\n", exact, err)
+	// Output:
+	// 17.0 dB, cosine 0.990, largest error 1
+	// without error null, <nil>
+}
+
 // whole answers the same numbers whatever the batch, and without it in front.
 type whole []float32
 

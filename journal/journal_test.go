@@ -194,7 +194,7 @@ func TestDamage(t *testing.T) {
 			t.Fatal(err)
 		}
 		var damaged *DamagedError
-		if l, err := j.Get("w"); !errors.As(err, &damaged) || damaged.Path != path {
+		if l, err := j.Get("w"); !errors.As(err, &damaged) || damaged.Path != path || !errors.Is(err, damaged.Err) {
 			t.Fatalf("%s at %d: %v, %v", what, at, l, err)
 		}
 	}

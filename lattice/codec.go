@@ -49,7 +49,7 @@ type Codec struct {
 // radices multiply to more than 4096, a leader has a coordinate beyond int8, or the gains are not distinct, ascending and
 // in 1 … MaxGain.
 func NewCodec(l Lattice, radices, gains []int) (*Codec, error) {
-	if !l.Valid() || GroupSize%l.Dim() != 0 {
+	if !l.valid() || GroupSize%l.Dim() != 0 {
 		return nil, fmt.Errorf("lattice: codec lattice %v does not tile a group of %d weights: want z1, z2, z4, z8, d4 or e8",
 			l, GroupSize)
 	}
@@ -111,7 +111,7 @@ func (c *Codec) setCentres() {
 		if m == 0 {
 			break
 		}
-		for j, x := range c.leaders[m-1].Mean() {
+		for j, x := range c.leaders[m-1].mean() {
 			sum[j] += float64(float64(c.weights[m-1]) * x)
 		}
 	}

@@ -281,6 +281,48 @@ func TestCodecsHoldTheirCentre(t *testing.T) {
 	})
 }
 
+// What a codec says of itself suffices to decode: a decoder elsewhere, as that of a kernel, is made of nothing else.
+func TestAccessorsDecode(t *testing.T) {
+	for _, name := range []string{"d4:4,4:g3,4,5,7", "d4:2,4", "e8:2,3:g1,2", "z2:5,3", "z8:2:g1,2"} {
+		c := mustCodec(t, name)
+		const step, groups = 0.1, 3
+		row, want, got := gaussianRow(11, groups*GroupSize), make([]float32, groups*GroupSize), make([]float32, groups*GroupSize)
+		indices, gains := make([]uint16, groups*c.GroupIndices()), make([]uint8, groups)
+		if _, err := c.EncodeRow(indices, gains, row, step); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.DecodeRow(want, indices, gains, step); err != nil {
+			t.Fatal(err)
+		}
+		d, centre, reach := c.Lattice().Dim(), c.Centre(), c.Arithmetic()
+		for g := range groups {
+			for b := range c.Blocks() {
+				v := make([]int, d)
+				for m := range c.Levels() {
+					leaders := c.Leaders(m)
+					if leaders.Radix() != c.Radices()[m] {
+						t.Fatalf("%s: the leaders of level %d are of radix %d", name, m, leaders.Radix())
+					}
+					for j, x := range leaders.At(int(indices[g*c.GroupIndices()+m*c.Blocks()+b])) {
+						v[j] += c.LevelWeight(m) * int(x)
+					}
+				}
+				for j, x := range v {
+					if x > c.MaxAbs() || -x > c.MaxAbs() || reach.ReachOne != float32(c.MaxAbs()) || reach.ReachTwo > 2*reach.ReachOne {
+						t.Errorf("%s: coordinate %d, bounds %d and %+v", name, x, c.MaxAbs(), reach)
+					}
+					got[g*GroupSize+b*d+j] = step * float32(c.Gains()[gains[g]]) * (float32(x) - centre[j])
+				}
+			}
+		}
+		for i := range want {
+			if math.Abs(float64(got[i]-want[i])) > 1e-5 {
+				t.Fatalf("%s: weight %d is %v by the accessors, %v by DecodeRow", name, i, got[i], want[i])
+			}
+		}
+	}
+}
+
 func ExampleParseCodec() {
 	c, err := ParseCodec("d4:4,4:g2,3,4,5")
 	if err != nil {

@@ -39,7 +39,7 @@ const meanPairs = 1 << 15
 // sample of pairs of opposite classes, whose leaders cancel exactly unless they are tie-broken.
 func (l Lattice) leaderMean(q int, table *Leaders) []float64 {
 	if table != nil {
-		return table.Mean()
+		return table.mean()
 	}
 	d := l.Dim()
 	mean := make([]float64, d)

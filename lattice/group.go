@@ -45,9 +45,6 @@ func (c *Codec) Encoder(step float32) (Encoder, error) {
 	return e, nil
 }
 
-// Step returns the step of the encoder.
-func (e *Encoder) Step() float32 { return e.step }
-
 // maxOverloads is the number of overloading gains after which smaller ones are not tried. On N(0,1), against trying all,
 // it costs no d4 codec anything and e8:2,2 about 1 %.
 const maxOverloads = 2

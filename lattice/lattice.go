@@ -50,8 +50,8 @@ func ParseLattice(name string) (Lattice, error) {
 	return 0, fmt.Errorf("lattice: unknown lattice %q: want z1 to z8, d4 or e8", name)
 }
 
-// Valid reports whether l is one of the lattices of the package.
-func (l Lattice) Valid() bool { return l >= Z1 && l <= E8 }
+// valid reports whether l is one of the lattices of the package.
+func (l Lattice) valid() bool { return l >= Z1 && l <= E8 }
 
 // String returns the name that ParseLattice reads.
 func (l Lattice) String() string {

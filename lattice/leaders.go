@@ -54,7 +54,7 @@ func (l Lattice) Leaders(q int) (*Leaders, error) {
 
 // checkRadix fails unless q >= 2 and q^d <= limit.
 func (l Lattice) checkRadix(q int, limit uint64) error {
-	if !l.Valid() {
+	if !l.valid() {
 		return fmt.Errorf("lattice: no lattice given: want z1 to z8, d4 or e8")
 	}
 	if q < 2 {
@@ -130,8 +130,8 @@ func (t *Leaders) At(k int) []int32 {
 // CRC32 returns the IEEE CRC-32 of the table as little-endian int32 in class order: the fingerprint of the tie rule.
 func (t *Leaders) CRC32() uint32 { return t.crc }
 
-// Mean returns the mean of all leaders, [d] integer coordinates. It is not 0 when ties are broken one way.
-func (t *Leaders) Mean() []float64 {
+// mean returns the mean of all leaders, [d] integer coordinates. It is not 0 when ties are broken one way.
+func (t *Leaders) mean() []float64 {
 	d := t.lattice.Dim()
 	mean := make([]float64, d)
 	for i, c := range t.points {

@@ -69,6 +69,9 @@ func TestLeadersAreLeaders(t *testing.T) {
 			if err != nil {
 				continue
 			}
+			if leaders.Lattice() != l || leaders.Radix() != q {
+				t.Errorf("%v q=%d: a table of %v with q=%d", l, q, leaders.Lattice(), leaders.Radix())
+			}
 			if norm2(leaders.At(0)) != 0 {
 				t.Errorf("%v q=%d: class 0 has leader %v", l, q, leaders.At(0))
 			}
@@ -76,6 +79,11 @@ func TestLeadersAreLeaders(t *testing.T) {
 				p := leaders.At(k)
 				if !l.Contains(p) || l.Class(p, q) != uint32(k) {
 					t.Fatalf("%v q=%d: leader %v of class %d has class %d", l, q, p, k, l.Class(p, q))
+				}
+				digits, other := make([]int32, len(p)), make([]int32, len(p))
+				l.Digits(digits, uint32(k), q)
+				if l.Point(other, digits); l.Class(other, q) != uint32(k) {
+					t.Fatalf("%v q=%d: the point %v of the digits %v of class %d is of class %d", l, q, other, digits, k, l.Class(other, q))
 				}
 				for _, m := range minimal {
 					var dot int32

@@ -200,6 +200,13 @@ func TestBatchIsDeterministic(t *testing.T) {
 			t.Errorf("%d threads give other codes, %v", threads, err)
 		}
 	}
+	// Whoever has threads of his own codes the vectors by their numbers, which choose the dither.
+	if code, err := q.EncodeAt(7, x[8*7:8*8]); err != nil || !cmp.Equal(code, want[7]) {
+		t.Errorf("vector 7 alone: %v, %v, want %v", code, err, want[7])
+	}
+	if code, err := q.EncodeAt(8, x[8*7:8*8]); err != nil || cmp.Equal(code.Classes, want[7].Classes) {
+		t.Errorf("vector 7 under another number: the same classes, %v", err)
+	}
 	y := make([]float64, 8)
 	if err := q.Quantize(y, x[:8]); err != nil {
 		t.Fatal(err)

@@ -19,12 +19,12 @@ func (c *Codec) Rate() float64 {
 // with q = 3 (whose ideal is 12.68).
 func (c *Codec) IndexBits(level int) int { return bits.Len(uint(c.leaders[level].Len() - 1)) }
 
-// GainBits returns the whole bits that store one gain index, ⌈log2(number of gains)⌉; 0 for a single gain.
-func (c *Codec) GainBits() int { return bits.Len(uint(len(c.gains) - 1)) }
+// gainBits returns the whole bits that store one gain index, ⌈log2(number of gains)⌉; 0 for a single gain.
+func (c *Codec) gainBits() int { return bits.Len(uint(len(c.gains) - 1)) }
 
 // StoredBits returns the bits of one group of GroupSize weights with every index stored in whole bits.
 func (c *Codec) StoredBits() int {
-	n := c.GainBits()
+	n := c.gainBits()
 	for m := range c.leaders {
 		n += c.Blocks() * c.IndexBits(m)
 	}

@@ -39,6 +39,17 @@ func TestRowBatch(t *testing.T) {
 			}
 		}
 	}
+	if err := b.CheckCodes(c, indices, gains, sse); err != nil {
+		t.Error(err)
+	}
+	if err := b.CheckCodes(c, indices, gains[1:], sse); err == nil {
+		t.Error("a gain is missing: no error")
+	}
+	// One item alone, as a device leaves those to the CPU that it cannot code.
+	single := b.Item(2)
+	if err := c.Distortions(sse[:1], single); err != nil || single.Len() != 1 || sse[0] != only[2] {
+		t.Errorf("item 2 alone: error %v, %v; want %v", sse[0], err, only[2])
+	}
 	b.At[0] = 1
 	if err := c.Distortions(only, b); err != nil || !math.IsInf(only[0], 1) || only[1] != sse[1] {
 		t.Errorf("a row with NaN: %v, %v", only, err)

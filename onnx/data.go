@@ -1,7 +1,6 @@
 package onnx
 
 import (
-	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -267,18 +266,6 @@ func (w *rangeWriter) Write(b []byte) (int, error) {
 	}
 	return len(b), nil
 }
-
-// BytesData is a [Data] held in memory.
-type BytesData []byte
-
-// Size returns the number of bytes.
-func (d BytesData) Size() int64 { return int64(len(d)) }
-
-// WriteTo writes the bytes.
-func (d BytesData) WriteTo(w io.Writer) (int64, error) { return writeBytes(w, d) }
-
-// ReadAt implements io.ReaderAt.
-func (d BytesData) ReadAt(p []byte, off int64) (int, error) { return bytes.NewReader(d).ReadAt(p, off) }
 
 // Strings returns the elements of a string tensor.
 func (t *Tensor) Strings() ([]string, error) {

@@ -103,7 +103,7 @@ func storages(dt DataType, dims []int64, raw []byte) map[string]*Tensor {
 	all := map[string]*Tensor{
 		"raw":    NewRawTensor("t", dt, dims, raw),
 		"stream": NewStreamTensor("t", dt, dims, opaqueData{raw}),
-		"bytes":  NewStreamTensor("t", dt, dims, BytesData(raw)),
+		"bytes":  NewStreamTensor("t", dt, dims, bytesData(raw)),
 	}
 	n, _ := numElements(dims)
 	typed := &Tensor{Name: "t", DataType: dt, Dims: dims}
@@ -164,6 +164,13 @@ func storages(dt DataType, dims []int64, raw []byte) map[string]*Tensor {
 	all["typed"] = typed
 	return all
 }
+
+// bytesData is a Data that can be read anywhere.
+type bytesData []byte
+
+func (d bytesData) Size() int64                             { return int64(len(d)) }
+func (d bytesData) WriteTo(w io.Writer) (int64, error)      { return writeBytes(w, d) }
+func (d bytesData) ReadAt(p []byte, off int64) (int, error) { return bytes.NewReader(d).ReadAt(p, off) }
 
 // opaqueData is a Data that can only be written.
 type opaqueData struct{ b []byte }
@@ -300,7 +307,7 @@ func TestLyingTensors(t *testing.T) {
 		{"no type", &Tensor{Dims: []int64{1}, RawData: []byte{1}}, ErrDataType},
 		{"unknown type", &Tensor{DataType: 99, RawData: []byte{1}}, ErrDataType},
 		{"strings missing", &Tensor{DataType: String, Dims: []int64{2}, StringData: [][]byte{{}}}, ErrTensorSize},
-		{"stream", NewStreamTensor("", Float, []int64{2}, BytesData{1}), ErrTensorSize},
+		{"stream", NewStreamTensor("", Float, []int64{2}, bytesData{1}), ErrTensorSize},
 		{"external without folder", &Tensor{DataType: Float, DataLocation: LocationExternal, ExternalData: []*Property{{Key: "location", Value: "x"}}}, ErrLocation},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -83,16 +83,6 @@ func (d DataType) IsFloat() bool {
 	return false
 }
 
-// ParseDataType is the inverse of [DataType.String].
-func ParseDataType(name string) (DataType, error) {
-	for i, t := range dataTypes {
-		if i != 0 && t.name == name {
-			return DataType(i), nil
-		}
-	}
-	return Undefined, fmt.Errorf("onnx: unknown data type %q", name)
-}
-
 // String returns the name of t as onnx.proto spells it, such as "INTS".
 func (t AttributeType) String() string {
 	names := [...]string{"UNDEFINED", "FLOAT", "INT", "STRING", "TENSOR", "GRAPH", "FLOATS", "INTS", "STRINGS",

@@ -75,6 +75,14 @@ func TestFunctionsAreScopes(t *testing.T) {
 	if m.FindFunction(m.Graph.Nodes[0]) != m.Functions[0] {
 		t.Error("the function of the node is not found")
 	}
+	f := m.Functions[0]
+	f.SetOpset("my.other", 3)
+	if v, ok := f.Opset("my.other"); v != 3 || !ok {
+		t.Errorf("the function imports my.other %d, %v", v, ok)
+	}
+	if _, ok := m.Opset("my.other"); ok {
+		t.Error("the model imports what the function does")
+	}
 	if m.FindFunction(NewNode("Scale", nil, nil)) != nil {
 		t.Error("a function of another domain is found")
 	}
@@ -246,11 +254,6 @@ func TestBuilders(t *testing.T) {
 	if v, err := Scalar("s", int64(-5)).Int64s(); err != nil || v[0] != -5 {
 		t.Errorf("%v %v", v, err)
 	}
-	for dt := Float; dt <= Float6E3M2; dt++ {
-		if got, err := ParseDataType(dt.String()); err != nil || got != dt {
-			t.Errorf("%v parses as %v, %v", dt, got, err)
-		}
-	}
 	defer func() {
 		if recover() == nil {
 			t.Error("3 values for 2 places: no panic")
@@ -276,6 +279,22 @@ func TestFprint(t *testing.T) {
 		if b.String() != string(want) {
 			t.Errorf("%s: got\n%swant\n%s(COSETQ_UPDATE=1 rewrites the file; look at the difference)", name, b.String(), want)
 		}
+	}
+}
+
+// No standard operator holds a list of graphs, but a model may.
+func TestFprintGraphs(t *testing.T) {
+	m := tinyModel()
+	m.Graph.Nodes = []*Node{NewNode("Both", nil, nil, &Attribute{Name: "bodies", Type: AttrGraphs, Graphs: []*Graph{
+		{Nodes: []*Node{NewNode("Relu", []string{"a"}, []string{"b"})}}, {Nodes: []*Node{NewNode("Neg", []string{"c"}, []string{"d"})}},
+	}})}
+	var b strings.Builder
+	if err := Fprint(&b, m); err != nil {
+		t.Fatal(err)
+	}
+	want := "    bodies[0]:\n      b = Relu(a)\n    bodies[1]:\n      d = Neg(c)\n"
+	if !strings.Contains(b.String(), want) {
+		t.Errorf("got\n%swith none of\n%s", b.String(), want)
 	}
 }
 

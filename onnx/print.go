@@ -94,13 +94,21 @@ func (p *printer) nodes(nodes []*Node) {
 		}
 		p.line("%s = %s(%s)%s%s", strings.Join(n.Outputs, ", "), op, strings.Join(n.Inputs, ", "), list, name)
 		for _, a := range n.Attributes {
-			if a.G != nil && p.depth < maxNesting {
-				p.line("  %s:", a.Name)
-				p.depth++
-				p.graph(a.G)
-				p.depth--
+			p.subgraph(a.Name, a.G)
+			for i, g := range a.Graphs {
+				p.subgraph(fmt.Sprintf("%s[%d]", a.Name, i), g)
 			}
 		}
+	}
+}
+
+// subgraph writes what an attribute of a node holds, if anything.
+func (p *printer) subgraph(name string, g *Graph) {
+	if g != nil && p.depth < maxNesting {
+		p.line("  %s:", name)
+		p.depth++
+		p.graph(g)
+		p.depth--
 	}
 }
 

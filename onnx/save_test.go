@@ -408,13 +408,13 @@ func TestSaveProgressAndContext(t *testing.T) {
 
 func TestEqualData(t *testing.T) {
 	with := func(d Data) *Tensor { return NewStreamTensor("x", Uint8, []int64{3}, d) }
-	abc := BytesData("abc")
+	abc := bytesData("abc")
 	for _, tt := range []struct {
 		a, b Data
 		want bool
 	}{
-		{abc, BytesData("abc"), true}, {abc, opaqueData{[]byte("abc")}, true}, {abc, BytesData("abd"), false},
-		{abc, BytesData("ab"), false}, {abc, nil, false}, {zeroData(3), zeroData(3), true}, {abc, zeroData(3), false},
+		{abc, bytesData("abc"), true}, {abc, opaqueData{[]byte("abc")}, true}, {abc, bytesData("abd"), false},
+		{abc, bytesData("ab"), false}, {abc, nil, false}, {zeroData(3), zeroData(3), true}, {abc, zeroData(3), false},
 	} {
 		if got := Equal(with(tt.a), with(tt.b)); got != tt.want {
 			t.Errorf("%v and %v: %v", tt.a, tt.b, got)

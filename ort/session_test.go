@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -137,6 +138,24 @@ func TestScalarsAndFloat16GoInAndOut(t *testing.T) {
 	y, err := tensor.View[tensor.Float16](out["y"])
 	if err != nil || len(out["y"].Shape) != 0 || y[0].Float32() != 3 {
 		t.Errorf("got %+v, %v", out["y"], err)
+	}
+}
+
+// Reports name what ran: a version that is new enough, of the library that was asked for.
+func TestRuntimeTellsWhatItIs(t *testing.T) {
+	r := openORT(t)
+	var have, least [2]int
+	if _, err := fmt.Sscanf(r.Version(), "%d.%d", &have[0], &have[1]); err != nil {
+		t.Fatalf("version %q: %v", r.Version(), err)
+	}
+	if _, err := fmt.Sscanf(ort.MinVersion, "%d.%d", &least[0], &least[1]); err != nil {
+		t.Fatal(err)
+	}
+	if slices.Compare(have[:], least[:]) < 0 {
+		t.Errorf("version %s was loaded, %s is the oldest that serves", r.Version(), ort.MinVersion)
+	}
+	if _, err := os.Stat(r.Library()); err != nil {
+		t.Error(err)
 	}
 }
 

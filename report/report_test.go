@@ -78,6 +78,9 @@ func TestSparse(t *testing.T) {
 	if strings.Contains(page, "alone dB") || strings.Contains(page, "weights dB") {
 		t.Error("the page has columns of what was not measured")
 	}
+	if full := string(write(t, sample(2))); !strings.Contains(full, "alone dB") || !strings.Contains(full, "weights dB") {
+		t.Error("the page lacks the columns of what was measured")
+	}
 	if strings.Contains(page, "<svg") || strings.Contains(page, "href=\"#weights\"") {
 		t.Error("the page links to or draws what was not measured")
 	}

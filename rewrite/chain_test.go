@@ -183,3 +183,20 @@ func TestChains(t *testing.T) {
 		})
 	}
 }
+
+// Those that leave the weight what it is, as inspect follows it to its product, and those that make another value of it.
+func TestArranges(t *testing.T) {
+	foreign := node("", "Transpose", []string{"w"}, []string{"v"})
+	foreign.Domain = "com.example"
+	for _, tt := range []struct {
+		n    *onnx.Node
+		want bool
+	}{
+		{node("", "Transpose", []string{"w"}, []string{"v"}), true}, {node("", "Concat", []string{"w", "u"}, []string{"v"}), true},
+		{node("", "DequantizeLinear", []string{"w", "s"}, []string{"v"}), true}, {node("", "Relu", []string{"w"}, []string{"v"}), false}, {foreign, false},
+	} {
+		if got := rewrite.Arranges(tt.n); got != tt.want {
+			t.Errorf("%s: %v, want %v", tt.n.OpID(), got, tt.want)
+		}
+	}
+}

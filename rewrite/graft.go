@@ -15,7 +15,8 @@ type Pair struct {
 	Input  string // the value that the layer reads in the float model
 	Output string // the value that it computes, under the same name in both
 
-	nodes []*onnx.Node // of the other model, in its order
+	product string       // in the float model, what the bias is added to where there is one
+	nodes   []*onnx.Node // of the other model, in its order
 }
 
 // PairLayers finds the layers of the float model, given by its sites, in another model that was made from it: the values
@@ -34,7 +35,7 @@ func PairLayers(float *onnx.Model, sites []Site, other *onnx.Model) []Pair {
 		if s.Output == "" || s.linear.scope != nil && s.linear.scope.Parent != nil {
 			continue
 		}
-		p := Pair{Site: i, Input: s.Activation, Output: s.Output}
+		p := Pair{Site: i, Input: s.Activation, Output: s.Output, product: s.linear.node.Outputs[0]}
 		// Everything before the output that the float model does not have under the same name belongs to the layer.
 		var back func(name string) bool
 		back = func(name string) bool {
@@ -47,7 +48,7 @@ func PairLayers(float *onnx.Model, sites []Site, other *onnx.Model) []Pair {
 			}
 			p.nodes = append(p.nodes, v.Node)
 			for _, in := range append(v.Node.Captures(), v.Node.Inputs...) {
-				inside := in == s.linear.node.Outputs[0] // between the product and the bias that is folded in
+				inside := in == p.product // and not yet the bias that is folded in
 				if known := fx.Lookup(fs, in); in == "" || known != nil && known.Initializer == nil && !inside {
 					continue
 				}
@@ -142,14 +143,15 @@ func Graft(float *onnx.Model, other *onnx.Model, pairs []Pair, beside bool) ([]s
 			float.Functions = append(float.Functions, f)
 		}
 	}
-	var outputs []string
+	var outputs, replaced []string
 	for i := range pairs {
 		outputs = append(outputs, g.graft(&pairs[i], beside))
+		replaced = append(replaced, pairs[i].Output, pairs[i].product)
 	}
 	if !beside {
 		var dropped []valueRef
 		float.Graph.Nodes = slices.DeleteFunc(float.Graph.Nodes, func(n *onnx.Node) bool {
-			gone := len(n.Outputs) == 1 && slices.Contains(outputs, n.Outputs[0])
+			gone := len(n.Outputs) == 1 && slices.Contains(replaced, n.Outputs[0])
 			if gone {
 				for _, in := range n.Inputs {
 					dropped = append(dropped, valueRef{float.Graph, in})

@@ -9,15 +9,8 @@ import (
 	"github.com/cosetq/cosetq/internal/suggest"
 )
 
-// Pattern selects sites. It is one of
-//
-//	GLOB          the node's name or the initializer's: * is any text (slashes included), ? one character, [a-z] a set
-//	re:REGEXP     the same, as a regular expression that matches anywhere
-//	op:GLOB       the operator
-//	init:GLOB     the initializer
-//	index:N       the position in the list of sites; N-M is a range
-//	shape:KxN     columns by rows, with * for any number
-type Pattern struct {
+// pattern is a compiled pattern, see [Options].
+type pattern struct {
 	text  string
 	match func(*Site) bool
 }
@@ -31,16 +24,16 @@ type PatternError struct {
 func (e *PatternError) Error() string { return fmt.Sprintf("pattern %q: %s", e.Pattern, e.Problem) }
 
 // compile reads patterns and makes sure that each matches one of the sites.
-func compile(texts []string, sites []Site) ([]*Pattern, error) {
-	var patterns []*Pattern
+func compile(texts []string, sites []Site) ([]*pattern, error) {
+	var patterns []*pattern
 	for _, text := range texts {
-		p, err := ParsePattern(text)
+		p, err := parsePattern(text)
 		if err != nil {
 			return nil, err
 		}
 		found := false
 		for i := range sites {
-			found = found || p.Match(&sites[i])
+			found = found || p.match(&sites[i])
 		}
 		if !found {
 			return nil, &PatternError{text, "it matches no MatMul, Gemm or 1×1 Conv" + didYouMean(text, sites) + "; list them with inspect --layers"}
@@ -59,27 +52,24 @@ func Select(sites []Site, pattern string) ([]int, error) {
 	}
 	var matched []int
 	for i := range sites {
-		if compiled[0].Match(&sites[i]) {
+		if compiled[0].match(&sites[i]) {
 			matched = append(matched, i)
 		}
 	}
 	return matched, nil
 }
 
-func firstMatch(patterns []*Pattern, s *Site) *Pattern {
+func firstMatch(patterns []*pattern, s *Site) *pattern {
 	for _, p := range patterns {
-		if p.Match(s) {
+		if p.match(s) {
 			return p
 		}
 	}
 	return nil
 }
 
-// Match reports whether the pattern selects s.
-func (p *Pattern) Match(s *Site) bool { return p.match(s) }
-
-// ParsePattern reads a pattern. The error is a *PatternError.
-func ParsePattern(text string) (*Pattern, error) {
+// parsePattern reads a pattern. The error is a *PatternError.
+func parsePattern(text string) (*pattern, error) {
 	kind, arg, found := strings.Cut(text, ":")
 	if !found {
 		kind, arg = "", text
@@ -118,7 +108,7 @@ func ParsePattern(text string) (*Pattern, error) {
 	if err != nil {
 		return nil, &PatternError{text, fmt.Sprintf("%v; write a glob on the name, or re:, op:, init:, index:N-M or shape:KxN", err)}
 	}
-	return &Pattern{text, match}, nil
+	return &pattern{text, match}, nil
 }
 
 // glob compiles a glob that must match the whole text.

@@ -43,11 +43,18 @@ const (
 )
 
 // Options of [FindSites]. The zero value takes every weight of a MatMul, Gemm or pointwise
-// Conv that can be coded.
+// Conv that can be coded. A pattern that selects sites, here and in [Select], is one of
+//
+//	GLOB          the node's name or the initializer's: * is any text (slashes included), ? one character, [a-z] a set
+//	re:REGEXP     the same, as a regular expression that matches anywhere
+//	op:GLOB       the operator
+//	init:GLOB     the initializer
+//	index:N       the position in the list of sites; N-M is a range
+//	shape:KxN     columns by rows, with * for any number
 type Options struct {
 	Embedding bool `yaml:"embedding"` // the tables of Gather nodes as well; their sites come after all others
 
-	Include []string `yaml:"include"` // patterns; unless empty, only what matches is taken; see [Pattern]
+	Include []string `yaml:"include"` // patterns; unless empty, only what matches is taken
 	Exclude []string `yaml:"exclude"` // patterns of what is left out
 }
 

@@ -26,9 +26,6 @@ func (w *Weight) Dims() (n, k int) { return w.n, w.k }
 // Name returns the name of the initializer, or of the output of the Constant node, that holds the data.
 func (w *Weight) Name() string { return w.root.Name }
 
-// DType returns the type in which W reaches the node.
-func (w *Weight) DType() onnx.DataType { return w.dtype }
-
 // panelRows and panelColumns are the tile in which a matrix stored as [K × N] is turned: 16 rows of the store at a time
 // keep both sides of the copy in the first-level cache.
 const (

@@ -97,3 +97,44 @@ func TestSpec(t *testing.T) {
 		t.Error("Accepts judges wrongly")
 	}
 }
+
+// A type is of real numbers, whole numbers or neither.
+func TestKindsOfTypes(t *testing.T) {
+	for _, tt := range []struct {
+		t              tensor.Type
+		float, integer bool
+	}{
+		{tensor.Float32, true, false}, {tensor.Float64, true, false}, {tensor.Float16Type, true, false}, {tensor.BFloat16Type, true, false},
+		{tensor.Int8, false, true}, {tensor.Int16, false, true}, {tensor.Int32, false, true}, {tensor.Int64, false, true},
+		{tensor.Uint8, false, true}, {tensor.Uint16, false, true}, {tensor.Uint32, false, true}, {tensor.Uint64, false, true},
+		{tensor.Bool, false, false}, {tensor.String, false, false}, {tensor.Undefined, false, false},
+	} {
+		if tt.t.Float() != tt.float || tt.t.Integer() != tt.integer {
+			t.Errorf("%v: float %v, integer %v", tt.t, tt.t.Float(), tt.t.Integer())
+		}
+	}
+}
+
+func TestCount(t *testing.T) {
+	for _, tt := range []struct {
+		shape []int64
+		want  int64
+		fails bool
+	}{
+		{nil, 1, false}, {[]int64{2, 3, 4}, 24, false}, {[]int64{5, 0}, 0, false}, {[]int64{2, -1}, 0, true}, {[]int64{1 << 40, 1 << 40}, 0, true},
+	} {
+		if n, err := tensor.Count(tt.shape); n != tt.want || (err != nil) != tt.fails {
+			t.Errorf("%v: %d, %v", tt.shape, n, err)
+		}
+	}
+}
+
+// Of equal scores the first wins, whatever model gave them.
+func TestArgMaxTakesTheFirst(t *testing.T) {
+	if at := tensor.ArgMax([]float32{-3, 2, 1, 2}); at != 1 {
+		t.Errorf("place %d, want 1", at)
+	}
+	if at := tensor.ArgMax([]float64{-3}); at != 0 {
+		t.Errorf("place %d of one", at)
+	}
+}
