@@ -22,8 +22,10 @@ import (
 // JournalEnding is what the folder of a journal adds to the name of the output.
 const JournalEnding = ".journal"
 
-// statisticsInJournal is the file in it that keeps what --data gave.
+// statisticsInJournal is the file in it that keeps what --data gave, and ownInJournal all files in it that are not the journal's.
 const statisticsInJournal = "statistics" + StatisticsEnding
+
+var ownInJournal = []string{statisticsInJournal, statisticsInJournal + notesEnding}
 
 // Names of the settings that a run and its journal must agree in, beside those of the recipe.
 const (
@@ -91,7 +93,7 @@ func (o *QuantizeOptions) openJournal(m *onnx.Model, codec *lattice.Codec, outpu
 	dir := output + JournalEnding
 	var foreign *journal.ForeignError
 	if o.Overwrite && !o.Resume && o.Shard.Count == 0 {
-		err = journal.Discard(dir, statisticsInJournal)
+		err = journal.Discard(dir, ownInJournal...)
 	}
 	var j *journal.Journal
 	if err == nil || errors.Is(err, fs.ErrNotExist) {

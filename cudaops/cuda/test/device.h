@@ -7,6 +7,7 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <random>
 #include <vector>
 
 #include "cosetq/cuda.h"
@@ -48,6 +49,15 @@ class DeviceBytes {
   void* data_ = nullptr;
   size_t bytes_;
 };
+
+// Gives the weight of a sample a rotation with signs from its memory.
+inline void SetRotation(int block, std::vector<uint8_t>* signs, WeightSpec* spec) {
+  std::mt19937 random(2);
+  signs->resize(static_cast<size_t>((spec->cols + 7) / 8));
+  for (uint8_t& byte : *signs) byte = static_cast<uint8_t>(random());
+  spec->signs = {signs->data(), {static_cast<int64_t>(signs->size())}};
+  spec->rotation = {static_cast<float>(block)};
+}
 
 // The node of a sample; it points into the sample.
 inline cosetq_linear_node Node(const WeightSpec& s) {

@@ -26,15 +26,6 @@ struct Case {
   bool bytes = true;  // whether those hold the weights, of single columns
 };
 
-// Gives the weight of a sample a rotation with signs from its memory.
-void SetRotation(int block, std::vector<uint8_t>* signs, WeightSpec* spec) {
-  std::mt19937 random(2);
-  signs->resize(static_cast<size_t>((spec->cols + 7) / 8));
-  for (uint8_t& byte : *signs) byte = static_cast<uint8_t>(random());
-  spec->signs = {signs->data(), {static_cast<int64_t>(signs->size())}};
-  spec->rotation = {static_cast<float>(block)};
-}
-
 // The rotation by its definition: R = diag(s) * blockdiag(H) / sqrt(B), H[i, j] = -1 to the number of bits in common.
 std::vector<double> Rotated(int block, const std::vector<uint8_t>& signs, size_t cols, const std::vector<double>& a) {
   std::vector<double> out(a.size(), 0.0);

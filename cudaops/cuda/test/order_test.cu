@@ -51,9 +51,10 @@ std::vector<T> Normal(size_t count) {
   return out;
 }
 
-// Layers of which each reads what the one before it writes, back and forth between two buffers, in one workspace.
+// Layers of which each reads what the one before it writes, back and forth between two buffers, in one workspace, where rotated activations
+// are those of the one before until it has ended.
 template <typename T, typename Bits>
-void Layers(const Codec& codec, const std::vector<int64_t>& batches) {
+void Layers(const Codec& codec, const std::vector<int64_t>& batches, bool rotated = false) {
   Options options;
   options.half = sizeof(T) == 2;
   options.gains = {3, 4, 5, 6};
@@ -61,6 +62,11 @@ void Layers(const Codec& codec, const std::vector<int64_t>& batches) {
   options.centre_step = codec.dim == 1 ? 0.5f : 0;
   options.bias = false;
   Sample up(codec, kWide, kNarrow, options, 7), down(codec, kNarrow, kWide, options, 8);
+  std::vector<uint8_t> signs[2];
+  if (rotated) {
+    SetRotation(8, &signs[0], &up.spec());
+    SetRotation(256, &signs[1], &down.spec());
+  }
   const DeviceSample weights[2] = {DeviceSample(up.spec()), DeviceSample(down.spec())};
   const int32_t type = options.half ? COSETQ_FLOAT16 : COSETQ_FLOAT;
   const Stream stream;
@@ -84,7 +90,7 @@ void Layers(const Codec& codec, const std::vector<int64_t>& batches) {
       const std::vector<Bits> want = run(true);
       bool same = true;
       for (int turn = 0; turn < 3; ++turn) same &= run(false) == want;
-      Check(same, std::string("layers one after the other, ") + codec.name + (sizeof(T) == 2 ? " float16 " : " float ") + std::to_string(batch) +
+      Check(same, std::string(rotated ? "rotated " : "") + "layers one after the other, " + codec.name + (sizeof(T) == 2 ? " float16 " : " float ") + std::to_string(batch) +
                       " accuracy " + std::to_string(accuracy));
     }
   }
@@ -144,6 +150,10 @@ void TestCudaOrder(bool brief) {
     const Codec& codec = CodecNamed(name);
     Layers<float, uint32_t>(codec, batches);
     Layers<uint16_t, uint16_t>(codec, batches);
+    // One row, clusters, and many rows that a kernel alone rotates, or the one that makes them ready.
+    const std::vector<int64_t> turned = brief ? std::vector<int64_t>{20} : std::vector<int64_t>{1, 4, 20, 64, 1100};
+    Layers<float, uint32_t>(codec, turned, true);
+    Layers<uint16_t, uint16_t>(codec, turned, true);
     Others(codec);
   }
 }
