@@ -2,7 +2,7 @@
 #
 #   make -f cudaops/cuda/build.mk             build/ops/libcosetq_cuda.so and its tests
 #   make -f cudaops/cuda/build.mk bench       times: the workbench's variants, and the table beside cuBLAS (needs PyTorch)
-#   make -f cudaops/cuda/build.mk check       the tests, which say so and pass where there is no GPU
+#   make -f cudaops/cuda/build.mk check       the tests, which say so and pass where there is no GPU, and a look at the machine code
 #   make -f cudaops/cuda/build.mk sanitize    the same under compute-sanitizer (of the CUDA toolkit)
 #
 # NVCC is the compiler: that of `make setup-cuda` if it is there, else the one on the path.
@@ -40,7 +40,7 @@ cpu_parts := weight form rotation encode_create
 objects := $(out)/cuda
 library_objects := $(parts:%=$(objects)/%.o) $(cpu_parts:%=$(objects)/cpu/%.o)
 
-.PHONY: all workbench check sanitize bench clean
+.PHONY: all workbench check products sanitize bench clean
 all: $(out)/libcosetq_cuda.so $(objects)/cosetq_cuda_test
 # The variants that are timed; workbench_for=hopper translates them for Hopper alone, in half the time.
 workbench: $(objects)/workbench
@@ -121,8 +121,13 @@ $(objects)/workbench: $(kernel_objects) $(patsubst $(here)/bench/%.cu,$(objects)
 	$(linking)
 	$(quiet)$(NVCC) $(link) $^ -o $@
 
-check: all
+check: all products
 	$(objects)/cosetq_cuda_test
+
+# The compiler does not know which registers products under way still read and write. The toolkit's disassembler shows what it made of that.
+disassembler := $(wildcard $(dir $(shell command -v $(NVCC)))cuobjdump)
+products: $(hopper_alone:%=$(objects)/%.o)
+	@$(if $(disassembler),cd $(ops) && $(GO) run ../scripts/products $(disassembler) $(abspath $^),echo "skip: products under way: no cuobjdump beside $(NVCC)")
 
 sanitize: all
 	$(SANITIZER) --error-exitcode 1 $(objects)/cosetq_cuda_test --short

@@ -224,11 +224,12 @@ __global__ void __launch_bounds__(kManyThreads, 1)
     int released = -1;  // the slot before this one, once there is one
     for (int tile = first_tile; tile < tiles; tile += teams) {
       const TilePlace place = place_of(tile);
+      const int first_row = place.row_block * kWideRows + group * kGroupRows;
       {
         const int thread = threadIdx.x % kGroupThreads, column = place.column_tile * kColumns;
         for (int i = thread; i < kColumns; i += kGroupThreads) factors.steps[i] = steps == nullptr ? 1 : __ldcg(steps + min(column + i, y.batch - 1));
         if (thread < kGroupRows) {
-          const int row = min(place.row_block * kWideRows + group * kGroupRows + thread, w.rows - 1);
+          const int row = min(first_row + thread, w.rows - 1);
           factors.scales[thread] = w.scales[row] * kHalvesScale;
           factors.offsets[thread] = w.offsets == nullptr ? 0 : w.offsets[row];
         }
@@ -256,6 +257,7 @@ __global__ void __launch_bounds__(kManyThreads, 1)
         });
       } while (--left > 0);
       WaitForProducts<0>();
+      Keep(sums);
       Keep(a[0]);
       Keep(a[1]);
       ring.Release(released);
@@ -283,7 +285,7 @@ __global__ void __launch_bounds__(kManyThreads, 1)
             AddWords(received[(from * own_sums + i % own_sums) * kConsumers + threadIdx.x], &sums[4 * i]);
         }
       }
-      StoreResults<false, kColumns>(sums, factors, own, place, y, shared.stage[group]);
+      StoreResults<false, kColumns>(sums, factors, own, first_row, place.column_tile, y, shared.stage[group]);
       WaitForGroup();  // before the factors of the next tile come
     }
     if (cut.peers > 1) WaitForCluster();  // which may still fetch for this block

@@ -32,6 +32,9 @@ __device__ __forceinline__ void WaitForGroup() {
   asm volatile("bar.sync %0, %1;" ::"r"(2 + static_cast<int>(threadIdx.x) / kGroupThreads), "n"(kGroupThreads) : "memory");
 }
 
+// Waits for the warp groups that multiply.
+__device__ __forceinline__ void WaitForConsumers() { asm volatile("bar.sync 1, %0;" ::"n"(kConsumers) : "memory"); }
+
 // Sixteen columns, of which a lane has eight sums, are summed up together.
 constexpr int kPieceColumns = 16, kPieceSums = 8;
 
@@ -63,6 +66,24 @@ __device__ __forceinline__ void AddWords(const uint4& words, Sum* sums) {
   for (int k = 0; k < 4; ++k) sums[k] += add[k];
 }
 
+// Adds up what two warp groups have multiplied, each with a half of the columns of the weight, by way of shared memory, which nobody must
+// be using when a warp group comes here but the other one: each then has the pieces that it owns, one half of them.
+template <typename Sum, int kSums>
+__device__ __forceinline__ void AddUpGroups(uint4* memory, Sum (&s)[kSums], const Pieces& own) {
+  constexpr int kHalf = kSums / 8;  // words of a thread
+  const int thread = threadIdx.x % kGroupThreads, group = threadIdx.x / kGroupThreads;
+  WaitForConsumers();  // they may still multiply by what is there
+  uint4* to = memory + (1 - group) * kHalf * kGroupThreads + thread;
+#pragma unroll
+  for (int i = 0; i < 2 * kHalf; ++i)
+    if (!own.Mine(i * 4 / kPieceSums)) to[i % kHalf * kGroupThreads] = AsWords(&s[4 * i]);
+  WaitForConsumers();
+  const uint4* from = memory + group * kHalf * kGroupThreads + thread;
+#pragma unroll
+  for (int i = 0; i < 2 * kHalf; ++i)
+    if (own.Mine(i * 4 / kPieceSums)) AddWords(from[i % kHalf * kGroupThreads], &s[4 * i]);
+}
+
 // Sums that blocks leave for others, of each block one tile at most.
 struct Handover {
   uint4* sums;      // [block][4 sums][kConsumers]
@@ -74,13 +95,13 @@ struct Handover {
   }
   __device__ __forceinline__ uint32_t* Ready(int block) const { return ready + kConsumerWarps * block + threadIdx.x / 32; }
 
-  // Leaves what this warp has but does not own. Tell says so, better a little later, so that nobody waits for the stores.
+  // Leaves what this warp has, all or a half, but does not own. Tell says so, better a little later, so that nobody waits for the stores.
   template <typename Sum, int kSums>
-  __device__ __forceinline__ void Leave(const Sum (&s)[kSums], const Pieces& own) const {
+  __device__ __forceinline__ void Leave(const Sum (&s)[kSums], const Pieces& has, const Pieces& own) const {
     uint4* to = Of<kSums>(blockIdx.x);
 #pragma unroll
     for (int i = 0; i < kSums; i += 4)
-      if (!own.Mine(i / kPieceSums)) __stcg(to + i / 4 * kConsumers, AsWords(&s[i]));
+      if (has.Mine(i / kPieceSums) && !own.Mine(i / kPieceSums)) __stcg(to + i / 4 * kConsumers, AsWords(&s[i]));
   }
   __device__ __forceinline__ void Tell() const {
     __threadfence();
@@ -128,10 +149,10 @@ struct TileFactors {
   int32_t corrections[kColumns], added[kColumns];  // see WideActivations
   float scales[kGroupRows], offsets[kGroupRows];  // of rows
 
-  // Begins to load those of a tile.
-  __device__ __forceinline__ void Load(const PackedView& w, const TilePlace& place, const WideActivations& x) {
+  // Begins to load those of a tile, and of rows from first_row on.
+  __device__ __forceinline__ void Load(const PackedView& w, int first_row, int column_tile, const WideActivations& x) {
     const int thread = threadIdx.x % kGroupThreads;
-    const int64_t column = static_cast<int64_t>(place.column_tile) * kColumns;
+    const int64_t column = static_cast<int64_t>(column_tile) * kColumns;
     const auto shared = [](const void* p) { return static_cast<uint32_t>(__cvta_generic_to_shared(p)); };
     for (int i = thread * 4; i < kColumns; i += kGroupThreads * 4) {
       CopyAsync16(shared(steps + i), x.steps + column + i);
@@ -140,7 +161,7 @@ struct TileFactors {
         CopyAsync16(shared(added + i), x.added + column + i);
       }
     }
-    const int row = place.row_block * kWideRows + static_cast<int>(threadIdx.x) / kGroupThreads * kGroupRows + thread;
+    const int row = first_row + thread;
     if (thread < kGroupRows) {
       CopyAsync4(shared(scales + thread), w.scales + min(row, w.rows - 1));
       if (w.offsets != nullptr) {
@@ -172,10 +193,10 @@ struct ResultStage {
   __half of[2][kColumns][kPitch];
 };
 
-// Writes the results of a warp group: of the columns that the block owns, if a cluster shares the tile.
+// Writes the results of a warp group, of rows from first_row on: of the columns that it owns, if others share the tile.
 template <bool kBytes, int kColumns, typename Sum>
 __device__ __forceinline__ void StoreResults(const Sum (&sums)[kColumns / 2], const TileFactors<kBytes, kColumns>& factors, const Pieces& pieces,
-                                             const TilePlace& place, const Results& out, ResultStage& stage) {
+                                             int first_row, int column_tile, const Results& out, ResultStage& stage) {
   int thread = threadIdx.x % kGroupThreads, all_rows = out.rows;
   asm volatile("" : "+r"(thread), "+r"(all_rows));  // or addresses for every tile take registers all the time
   const int warp = thread / 32, lane = thread % 32, g = lane / 4, t = lane % 4;
@@ -194,9 +215,8 @@ __device__ __forceinline__ void StoreResults(const Sum (&sums)[kColumns / 2], co
     return make_float2(static_cast<float>(sum[0]) * step.x * scales[half] + offsets[half],
                        static_cast<float>(sum[1]) * step.y * scales[half] + offsets[half]);
   };
-  const int64_t first_column = static_cast<int64_t>(place.column_tile) * kColumns;
+  const int64_t first_column = static_cast<int64_t>(column_tile) * kColumns;
   const int columns = static_cast<int>(min(static_cast<int64_t>(kColumns), out.batch - first_column));
-  const int first_row = place.row_block * kWideRows + static_cast<int>(threadIdx.x) / kGroupThreads * kGroupRows;
   if (!out.half) {
     auto* y = static_cast<float*>(out.y) + first_column * all_rows;
     const int row = first_row + warp * kPanelRows + g;

@@ -108,7 +108,7 @@ void Linear(const DeviceWeight& w, const LinearCall& call, cudaStream_t stream) 
       return;
     }
   }
-  const Path path = PathOf(w, call.batch, call.fast);
+  Path path = PathOf(w, call.batch, call.fast);
   if (TakesHalves(w, call.batch, call.fast)) {
     ColumnsLinear(w.packed_view(), turn, a, half_a, call.batch, call.y, call.half, workspace, stream);
   } else if (path == kSmall) {
@@ -132,7 +132,7 @@ void Linear(const DeviceWeight& w, const LinearCall& call, cudaStream_t stream) 
     }
     return;
   } else if (path == kWide) {
-    WideLinear(w.packed_view(), turn, a, half_a, call.batch, call.fast, call.y, call.half, workspace, stream);
+    if (WideLinear(w.packed_view(), turn, a, half_a, call.batch, call.fast, call.y, call.half, workspace, stream)) path = kDivided;
   } else if (path == kLarge) {
     LargeLinear(w, a, half_a, call.batch, call.y, call.half, workspace, stream);
   } else {

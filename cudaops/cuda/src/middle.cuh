@@ -177,6 +177,7 @@ __global__ void __launch_bounds__(kMiddleThreads, 1)
         WaitForProducts<0>();
         Keep(panel);
       }
+      Keep(sums);
       if (!may_send) Wait(empty, (pass - 1) & 1);
       may_send = true;
       // What biases make of these chunks, minus.

@@ -19,6 +19,18 @@ __device__ __forceinline__ void Keep(uint32_t (&a)[kUnits][4]) {
   for (int i = 0; i < kUnits; ++i) asm volatile("" : "+r"(a[i][0]), "+r"(a[i][1]), "+r"(a[i][2]), "+r"(a[i][3]));
 }
 
+// The same of sums that products under way write: nobody reads them before, and the compiler moves no copy ahead of this.
+template <int kSums>
+__device__ __forceinline__ void Keep(float (&sums)[kSums]) {
+#pragma unroll
+  for (float& sum : sums) asm volatile("" : "+f"(sum)::"memory");
+}
+template <int kSums>
+__device__ __forceinline__ void Keep(int (&sums)[kSums]) {
+#pragma unroll
+  for (int& sum : sums) asm volatile("" : "+r"(sum)::"memory");
+}
+
 // A ring of so many slices, as addresses in shared memory.
 template <int kColumns, int kSlices>
 struct SliceRing {
@@ -31,10 +43,11 @@ struct SliceRing {
     if (++slot == kStages) slot = 0, phase ^= 1;
   }
 
-  __device__ __forceinline__ void Create() const {
+  // Each slice is for so many warps of a block.
+  __device__ __forceinline__ void Create(int warps = kConsumerWarps) const {
     for (int i = 0; i < kStages; ++i) {
       InitBarrier(full + i * 8, 1);
-      InitBarrier(empty + i * 8, kConsumerWarps * peers);
+      InitBarrier(empty + i * 8, warps * peers);
     }
     PublishBarriers();
   }

@@ -11,12 +11,14 @@ namespace cosetq::cuda {
 // A tile is 128 rows of the weight by some rows of activations, the columns of its product. Either every tile is shared by a
 // cluster of blocks, each with a part of the columns of the weight. Or blocks stay until all is done (stream-K): the first tiles, in
 // chunks, are cut evenly among them, so that a tile may belong to several; of the others each block takes whole ones in turn.
+// Divided tiles are 64 rows, and a block has one, or its part of one: each of its warp groups takes half of the columns of the weight.
 struct WideCut {
-  int columns;  // 64, 128 or 256
-  int splits;   // blocks of a cluster: 1, 2, 4 or 8
-  int peers;    // blocks of a cluster that take the same columns of neighbouring rows, and fetch slices together: 1 or 2
-  int blocks;   // of the grid
-  int even;     // tiles that are cut evenly
+  int columns;   // 64, 128 or 256; of divided tiles 64 or 128
+  int splits;    // blocks of a cluster: 1, 2, 4 or 8
+  int peers;     // blocks of a cluster that take the same columns of neighbouring rows, and fetch slices together: 1 or 2
+  int blocks;    // of the grid
+  int even;      // tiles that are cut evenly
+  bool divided;
 };
 
 // Chunks first ... last - 1 of a tile.

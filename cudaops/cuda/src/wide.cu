@@ -318,9 +318,9 @@ int64_t RoundUp(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 // columns what the decoding takes; to begin; to finish a tile; and to hand sums over and add them up.
 WideCut CutOf(const PackedView& w, int64_t batch, bool bytes) {
   struct Width {
-    int columns, halves, bytes, single;  // cycles of a slice; of bytes of weights of single columns
+    int columns, halves, one_level, bytes, single;  // cycles of a slice; of float16 and one level; of bytes of weights of single columns
   };
-  constexpr Width kWidths[] = {{256, 1100, 1400, 1040}, {128, 840, 1050, 560}, {64, 720, 900, 400}};
+  constexpr Width kWidths[] = {{256, 1100, 900, 1400, 1040}, {128, 840, 760, 1050, 560}, {64, 720, 650, 900, 400}};
   constexpr double kBegin = 5000, kBeginTogether = 4000, kTogether = 0.96;  // peers save what fetching costs
   WideCut best = {};
   double least = 0;
@@ -330,23 +330,24 @@ WideCut CutOf(const PackedView& w, int64_t batch, bool bytes) {
     best = cut;
   };
   const int processors = CurrentDevice().processors;
-  const auto tiles_of = [&](int columns, int peers) {
-    const int row_blocks = (w.tiles + kConsumerWarps * peers - 1) / (kConsumerWarps * peers);
+  const auto tiles_of = [&](int columns, int peers, int warps = kConsumerWarps) {
+    const int row_blocks = (w.tiles + warps * peers - 1) / (warps * peers);
     return row_blocks * static_cast<int>((batch + columns - 1) / columns);
   };
   for (const Width& width : kWidths) {
-    const double chunk = static_cast<double>(AllSlices(w, bytes)) / w.chunks * (IsColumns(w.form) ? width.single : bytes ? width.bytes : width.halves);
+    const int slice = IsColumns(w.form) ? width.single : bytes ? width.bytes : w.form == Form::kOneByte ? width.one_level : width.halves;
+    const double slices = static_cast<double>(AllSlices(w, bytes)) / w.chunks, chunk = slices * slice;  // of a chunk
     const double finish = 19 * width.columns;
     for (const int peers : {1, 2}) {
       // Blocks that stay, with whole tiles alone, or after the last one or two of each, cut evenly.
       const int tiles = tiles_of(width.columns, peers), teams = processors / peers, waves = (tiles + teams - 1) / teams;
       const double each = peers > 1 ? kTogether * chunk : chunk, begin = peers > 1 ? kBegin + kBeginTogether : kBegin;
-      take({width.columns, 1, peers, std::min(tiles, teams) * peers, 0}, begin + waves * (w.chunks * each + finish));
+      take({width.columns, 1, peers, std::min(tiles, teams) * peers, 0, false}, begin + waves * (w.chunks * each + finish));
       const int whole = std::max(tiles / teams - 1, 0), even = tiles - whole * teams;
       const int64_t chunks = static_cast<int64_t>(even) * w.chunks, most = (chunks + teams - 1) / teams;
       const auto used = static_cast<int>(whole > 0 ? teams : (chunks + most - 1) / most);
       const double longest = static_cast<double>(most) + static_cast<double>(whole) * w.chunks;
-      take({width.columns, 1, peers, used * peers, even},
+      take({width.columns, 1, peers, used * peers, even, false},
            begin + longest * each + (whole + 2) * finish + 4000 + 60 * width.columns);
     }
     const int tiles = tiles_of(width.columns, 1);
@@ -354,8 +355,19 @@ WideCut CutOf(const PackedView& w, int64_t batch, bool bytes) {
       if (width.columns / splits < kPieceColumns || splits > w.chunks) continue;
       // Larger clusters leave some processors over.
       if (tiles * splits > processors - (splits > 2 ? 4 * splits : 0)) continue;
-      take({width.columns, splits, 1, tiles * splits, 0},
+      take({width.columns, splits, 1, tiles * splits, 0, false},
            kBegin + static_cast<double>((w.chunks + splits - 1) / splits) * chunk + finish / splits + 5400 + 22 * width.columns);
+    }
+    if (IsColumns(w.form) || width.columns > 128) continue;
+    // Divided ones. Products read twice as much of the activations from shared memory, and blocks of a cluster share half as many sums.
+    const int divided_tiles = tiles_of(width.columns, 1, kConsumerWarps / 2);
+    for (const int splits : {1, 2, 4}) {
+      if (width.columns / splits < 2 * kPieceColumns || 2 * splits > w.chunks) continue;
+      if (divided_tiles * splits > processors - (splits > 2 ? 4 * splits : 0)) continue;
+      const double each = chunk + slices * 3200 / width.columns;
+      take({width.columns, splits, 1, divided_tiles * splits, 0, true},
+           kBegin + static_cast<double>((w.chunks + 2 * splits - 1) / (2 * splits)) * each + finish / (2 * splits) + 600 + 6 * width.columns +
+               (splits > 1 ? 3000 + 11 * width.columns : 0));
     }
   }
   return best;
@@ -399,7 +411,7 @@ size_t WideWorkspace(const PackedView& w, int64_t batch, bool bytes) {
   return Workspace(w, batch, bytes, CutOf(w, batch, bytes), nullptr).bytes;
 }
 
-void WideLinear(const PackedView& w, const Turn& turn, const void* a, bool half_a, int64_t batch, bool bytes, void* y, bool half_y,
+bool WideLinear(const PackedView& w, const Turn& turn, const void* a, bool half_a, int64_t batch, bool bytes, void* y, bool half_y,
                 void* workspace, cudaStream_t stream) {
   const WideCut cut = CutOf(w, batch, bytes);
   const Workspace to(w, batch, bytes, cut, workspace);
@@ -408,6 +420,7 @@ void WideLinear(const PackedView& w, const Turn& turn, const void* a, bool half_
   prepare(w, turn, a, bytes, batch, cut.columns, to, Workspace::Flags(cut), stream);
   const auto multiply = bytes ? MultiplyWide<true> : MultiplyWide<false>;
   multiply(w, to.x, to.handover, cut, {y, static_cast<int>(batch), w.rows, half_y}, stream);
+  return cut.divided;
 }
 
 }  // namespace cosetq::cuda

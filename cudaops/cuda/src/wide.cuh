@@ -6,6 +6,9 @@
 // next tile while this one is finished. Of float16 numbers a panel has four slices (operands.cuh), of bytes it has two. With bytes,
 // the slices begin with those of the corrections, which the gains alone multiply, a product per panel; their sums are in
 // steps of their own.
+//
+// Of a divided tile both warp groups multiply the same 64 rows, each by its half of the slices, which come in turn, and what they have is
+// added up in shared memory: so fewer blocks must share a tile, by way of memory, of a weight with few of them.
 
 #ifndef COSETQ_CUDA_WIDE_CUH_
 #define COSETQ_CUDA_WIDE_CUH_
@@ -60,12 +63,13 @@ constexpr int WideSharedBytes(Form form) {
          static_cast<int>(sizeof(WideShared<kBytes, kColumns>));
 }
 
-template <Form kForm, bool kBytes, int kColumns>
+template <Form kForm, bool kBytes, int kColumns, bool kDivided>
 __global__ void __launch_bounds__(kWideThreads, 1)
     Wide(const __grid_constant__ PackedView w, WideActivations x, Handover handover, WideCut cut, Results y) {
 #if __CUDA_ARCH_FEAT_SM90_ALL
   constexpr int kSums = kColumns / 2, kSliceParts = kParts / PanelSlices(kBytes);
   constexpr bool kCorrections = HasCorrections(kForm, kBytes), kTable = !IsColumns(kForm);
+  constexpr int kTileWarps = kDivided ? kConsumerWarps / 2 : kConsumerWarps;
   using Sum = std::conditional_t<kBytes, int, float>;
   LetNextKernelBegin();
   extern __shared__ __align__(1024) unsigned char memory[];
@@ -77,7 +81,7 @@ __global__ void __launch_bounds__(kWideThreads, 1)
   ring.stages = static_cast<uint32_t>(__cvta_generic_to_shared(memory));
   ring.full = static_cast<uint32_t>(__cvta_generic_to_shared(shared.full));
   ring.empty = static_cast<uint32_t>(__cvta_generic_to_shared(shared.empty));
-  const int row_blocks = (w.tiles + kConsumerWarps * cut.peers - 1) / (kConsumerWarps * cut.peers);  // of all peers
+  const int row_blocks = (w.tiles + kTileWarps * cut.peers - 1) / (kTileWarps * cut.peers);  // of all peers
   const int column_tiles = (y.batch + kColumns - 1) / kColumns;
   Segments segments(cut, row_blocks * column_tiles, w.chunks);
   const auto place_of = [&](const Segment& s) {
@@ -88,10 +92,18 @@ __global__ void __launch_bounds__(kWideThreads, 1)
   // Where the slices of corrections begin that go with a chunk.
   const int corrections = CorrectionSlices(kForm, w.chunks, kBytes);
   const auto correction_of = [&](int chunk) { return chunk * corrections / w.chunks; };
+  // What a warp group of a divided tile takes of a segment, and how many slices that is, those of the corrections first.
+  const auto part_of = [&](Segment s, int group) {
+    (group == 0 ? s.last : s.first) = (s.first + s.last + 1) / 2;
+    return s;
+  };
+  const auto slices_of = [&](const Segment& s) {
+    return correction_of(s.last) - correction_of(s.first) + (s.last - s.first) * PanelSlices(kBytes);
+  };
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   if (threadIdx.x == kConsumers) {
     for (uint64_t& barrier : shared.told) InitBarrier(static_cast<uint32_t>(__cvta_generic_to_shared(&barrier)), max(cut.splits - 1, 1));
-    ring.Create();
+    ring.Create(kTileWarps);
   }
   if (kTable && warp < kConsumerWarps) {
     if constexpr (kBytes) {
@@ -116,8 +128,20 @@ __global__ void __launch_bounds__(kWideThreads, 1)
         const auto fill = [&](int first, int last) {
           ring.Fill(slices + static_cast<int64_t>(first) * ring.kStageBytes, last - first);
         };
-        if (kCorrections) fill(correction_of(s.first), correction_of(s.last));
-        fill(corrections + s.first * PanelSlices(kBytes), corrections + s.last * PanelSlices(kBytes));
+        if constexpr (kDivided) {
+          const Segment parts[2] = {part_of(s, 0), part_of(s, 1)};
+          for (int i = 0; i < max(slices_of(parts[0]), slices_of(parts[1])); ++i) {
+            for (const Segment& part : parts) {
+              if (i >= slices_of(part)) continue;
+              const int own = correction_of(part.last) - correction_of(part.first);  // corrections
+              const int slice = i < own ? correction_of(part.first) + i : corrections + part.first * PanelSlices(kBytes) + i - own;
+              fill(slice, slice + 1);
+            }
+          }
+        } else {
+          if (kCorrections) fill(correction_of(s.first), correction_of(s.last));
+          fill(corrections + s.first * PanelSlices(kBytes), corrections + s.last * PanelSlices(kBytes));
+        }
       }
     }
     __syncwarp();
@@ -129,6 +153,12 @@ __global__ void __launch_bounds__(kWideThreads, 1)
     auto& factors = shared.factors[group];
     Segment s;
     bool more = segments.Next(s);
+    int between = 0;  // slices of the other warp group that lie between those of this one
+    if constexpr (kDivided) {
+      between = slices_of(part_of(s, 1 - group)) - group;
+      if (group == 1) ring.Advance();
+      s = part_of(s, group);
+    }
     TilePanels panels(w, 0);
     PanelStream<kForm> panel;
     uint32_t first_gains, next_gains;
@@ -143,7 +173,7 @@ __global__ void __launch_bounds__(kWideThreads, 1)
     // Begins to load the first panel of a segment.
     const auto begin = [&] {
       // Warps past the last tile multiply another's weights, since all of a warp group must come along.
-      const int tile = place_of(s).row_block * kConsumerWarps + warp;
+      const int tile = place_of(s).row_block * kTileWarps + warp % kTileWarps;
       panels = TilePanels(w, min(tile, w.tiles - 1));
       panel = PanelStream<kForm>(panels, s.first, s.last - s.first, lane);
       first_gains = panel.LoadGains(panels[s.first], lane);
@@ -161,7 +191,8 @@ __global__ void __launch_bounds__(kWideThreads, 1)
     bool left = false;  // sums that nobody has been told of
     while (more) {
       const TilePlace place = place_of(s);
-      factors.Load(w, place, x);
+      const int first_row = place.row_block * kTileWarps * kPanelRows + (kDivided ? 0 : group * kGroupRows);
+      factors.Load(w, first_row, place.column_tile, x);
       Sum sums[kSums] = {};
       PartA<kBytes> a[2] = {};
       // Multiplies by a part, and waits until the other registers of A, which the products before have read, are free.
@@ -175,11 +206,13 @@ __global__ void __launch_bounds__(kWideThreads, 1)
         if constexpr (kOfSlice == kSliceParts - 1) {
           released = ring.slot;
           ring.Advance();
+          if (kDivided && between-- > 0) ring.Advance();
         }
       };
       // Waits for all products.
       const auto wait = [&] {
         WaitForProducts<0>();
+        Keep(sums);
         Keep(a[0]);
         Keep(a[1]);
         if (released >= 0) ring.Release(released);
@@ -279,9 +312,12 @@ __global__ void __launch_bounds__(kWideThreads, 1)
       more = segments.Next(s);
       if (more) begin();
       if (!kCorrections) factors.Wait();
-      const bool begun = cut.splits == 1 && done.last < w.chunks;  // for another block to finish
-      const Pieces own(kColumns / kPieceColumns, begun ? -1 : cut.splits > 1 ? ClusterRank() : 0, cut.splits);
-      if (begun || cut.splits > 1) handover.Leave(sums, own);
+      const bool begun = !kDivided && cut.splits == 1 && done.last < w.chunks;  // for another block to finish
+      constexpr int kPieces = kColumns / kPieceColumns, kOwners = kDivided ? 2 : 1;  // of the block
+      const int rank = begun ? -1 : cut.splits > 1 ? ClusterRank() : 0;
+      const Pieces has(kPieces, kDivided ? group : 0, kOwners), own(kPieces, kDivided ? group * cut.splits + rank : rank, kOwners * cut.splits);
+      if (kDivided) AddUpGroups(reinterpret_cast<uint4*>(memory), sums, has);
+      if (begun || cut.splits > 1) handover.Leave(sums, has, own);
       if (begun) {
         left = true;
         WaitForGroup();  // before the factors of the next tile come
@@ -290,10 +326,10 @@ __global__ void __launch_bounds__(kWideThreads, 1)
       const int block = static_cast<int>(blockIdx.x);
       if (cut.splits > 1) {
         const auto told = static_cast<uint32_t>(__cvta_generic_to_shared(shared.told + warp));
-        handover.TellCluster(told, cut.splits, own.rank);
+        handover.TellCluster(told, cut.splits, rank);
         WaitInCluster(told, 0);
         for (int i = 1; i < cut.splits; ++i) handover.Add(block ^ i, sums, own);
-      } else {
+      } else if (!kDivided) {
         // Those that begin or go on with the tile, backwards.
         int team = block / cut.peers;
         while (done.first > 0 && Segments::First(cut, w.chunks, team) > done.tile * w.chunks) {
@@ -302,7 +338,7 @@ __global__ void __launch_bounds__(kWideThreads, 1)
           handover.Add(other, sums, own);
         }
       }
-      StoreResults<kBytes, kColumns>(sums, factors, own, place, y, shared.stage[group]);
+      StoreResults<kBytes, kColumns>(sums, factors, own, first_row, place.column_tile, y, shared.stage[group]);
     }
     if (left) handover.Tell();
     if (cut.peers > 1) WaitForCluster();  // which may still fetch for this block
@@ -310,10 +346,10 @@ __global__ void __launch_bounds__(kWideThreads, 1)
 #endif
 }
 
-template <Form kForm, bool kBytes, int kColumns>
+template <Form kForm, bool kBytes, int kColumns, bool kDivided>
 void LaunchWide(const PackedView& w, const WideActivations& x, const Handover& handover, const WideCut& cut, const Results& y,
                 cudaStream_t stream) {
-  const auto kernel = Wide<kForm, kBytes, kColumns>;
+  const auto kernel = Wide<kForm, kBytes, kColumns, kDivided>;
   constexpr int kShared = WideSharedBytes<kBytes, kColumns>(kForm);
   Check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kShared), "reserve shared memory");
   LaunchClusters("multiply a wide batch", kernel, dim3(static_cast<unsigned>(cut.blocks)), kWideThreads, kShared,
@@ -323,9 +359,12 @@ void LaunchWide(const PackedView& w, const WideActivations& x, const Handover& h
 template <Form kForm, bool kBytes>
 void LaunchWide(const PackedView& w, const WideActivations& x, const Handover& handover, const WideCut& cut, const Results& y,
                 cudaStream_t stream) {
-  const auto launch = cut.columns == 256   ? LaunchWide<kForm, kBytes, 256>
-                      : cut.columns == 128 ? LaunchWide<kForm, kBytes, 128>
-                                           : LaunchWide<kForm, kBytes, 64>;
+  const auto launch = cut.columns == 256   ? LaunchWide<kForm, kBytes, 256, false>
+                      : cut.columns == 128 ? LaunchWide<kForm, kBytes, 128, false>
+                                           : LaunchWide<kForm, kBytes, 64, false>;
+  if constexpr (!IsColumns(kForm)) {
+    if (cut.divided) return (cut.columns == 128 ? LaunchWide<kForm, kBytes, 128, true> : LaunchWide<kForm, kBytes, 64, true>)(w, x, handover, cut, y, stream);
+  }
   launch(w, x, handover, cut, y, stream);
 }
 

@@ -7,6 +7,7 @@
 #include <map>
 #include <random>
 #include <string>
+#include <thread>
 
 #include "check.h"
 #include "cpu/half.h"
@@ -98,6 +99,7 @@ std::map<std::vector<std::string>, int64_t> LaunchesOf(const Case& c, int64_t ba
   if (batch == 0) return {};
   // Which of the two depends on what fits shared memory.
   if (path == "middle") return {{{"middle", "direct"}, 1}};
+  if (path == "wide") return {{{"wide", "divided"}, 1}};
   if (path != "small") return {{{path}, 1}};
   const int64_t chunks = (c.cols + 255) / 256, lanes_chunks = Columns(c) ? 16 : c.codec.name == std::string("d4:4") ? 32 : chunks;
   std::map<std::vector<std::string>, int64_t> launches;
@@ -131,29 +133,50 @@ double Limit(const Case& c, int64_t batch, int accuracy, const std::string& path
   return path == "wide" ? 6e-4 : Packed(c) ? 1e-4 : 2e-6;
 }
 
-// Relative error of Y, measured by the norm that it would have without cancellation, every row of it alike.
+// The sum of products of so many numbers, as eight sums that do not wait for each other.
+double Product(const double* x, const double* y, size_t count) {
+  double sums[8] = {};
+  size_t i = 0;
+  for (; i + 8 <= count; i += 8) {
+    for (size_t k = 0; k < 8; ++k) sums[k] += x[i + k] * y[i + k];
+  }
+  for (; i < count; ++i) sums[0] += x[i] * y[i];
+  return ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]));
+}
+
+// Relative error of Y, measured by the norm that it would have without cancellation, every row of it alike. Threads take rows of the weight.
 double Error(const std::vector<double>& weights, const Sample& sample, const Case& c, const std::vector<double>& a,
              const std::vector<double>& y) {
-  double all = 0;
-  const auto k = static_cast<size_t>(c.cols), n = static_cast<size_t>(c.rows);
-  for (size_t b = 0; b < a.size() / k; ++b) {
-    double squares = 0, norm = 0;
-    for (size_t row = 0; row < n; ++row) {
-      double sum = sample.Bias(static_cast<int64_t>(row)), a2 = 0, w2 = 0;
-      for (size_t col = 0; col < k; ++col) {
-        const double x = a[b * k + col], w = weights[row * k + col];
-        sum += x * w;
-        a2 += x * x;
-        w2 += w * w;
+  const auto k = static_cast<size_t>(c.cols), n = static_cast<size_t>(c.rows), batch = a.size() / k;
+  std::vector<double> norms(batch);
+  for (size_t b = 0; b < batch; ++b) norms[b] = Product(&a[b * k], &a[b * k], k);
+  const size_t count = std::max(std::thread::hardware_concurrency(), 1u);
+  struct Of {
+    std::vector<double> squares, norm;
+  };
+  std::vector<Of> parts(count, {std::vector<double>(batch), std::vector<double>(batch)});
+  std::vector<std::thread> threads;
+  for (size_t i = 0; i < count; ++i) {
+    threads.emplace_back([&, i] {
+      for (size_t row = n * i / count; row < n * (i + 1) / count; ++row) {
+        const double *w = &weights[row * k], bias = sample.Bias(static_cast<int64_t>(row)), w2 = Product(w, w, k);
+        for (size_t b = 0; b < batch; ++b) {
+          const double e = y[b * n + row] - (Product(&a[b * k], w, k) + bias);
+          parts[i].squares[b] += e * e;
+          parts[i].norm[b] += norms[b] * w2 + bias * bias;
+        }
       }
-      const double e = y[b * n + row] - sum;
-      if (!std::isfinite(e)) return INFINITY;
-      squares += e * e;
-      norm += a2 * w2 + sample.Bias(static_cast<int64_t>(row)) * sample.Bias(static_cast<int64_t>(row));
-    }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  double all = 0;
+  for (size_t b = 0; b < batch; ++b) {
+    double squares = 0, norm = 0;
+    for (const Of& part : parts) squares += part.squares[b], norm += part.norm[b];
     all += squares / norm;
   }
-  return std::sqrt(all / static_cast<double>(a.size() / k));
+  all = std::sqrt(all / static_cast<double>(batch));
+  return std::isfinite(all) ? all : INFINITY;
 }
 
 // Numbers on the device between numbers that nobody may write.
@@ -335,7 +358,19 @@ void TestCudaLinear(bool brief) {
       Run({CodecNamed(codec), 300, 16384, options}, {16, 32});
     }
   }
-  for (const char* name : {"middle", "direct"}) Check(brief || !Hopper() || cosetq_cuda_calls(name) > 0, std::string("some case is multiplied by ") + name);
+  // Divided tiles, of all widths and splits: chunks that warp groups share evenly or not, with slices of corrections or without.
+  for (const bool half : {true, false}) {
+    options.half = half;
+    for (const char* codec : {"d4:4,4", "d4:2,4", "d4:4"}) {
+      Run({CodecNamed(codec), 1000, 2300, options}, {70, 130});
+      if (brief) continue;
+      Run({CodecNamed(codec), 4000, 1536, options}, {65, 100, 128, 250});
+      Run({CodecNamed(codec), 1000, 4096, options}, {120, 500});
+      Run({CodecNamed(codec), 8000, 600, options}, {90});
+      Run({CodecNamed(codec), 100, 520, options}, {66, 129});
+    }
+  }
+  for (const char* name : {"middle", "direct", "wide", "divided"}) Check(brief || !Hopper() || cosetq_cuda_calls(name) > 0, std::string("some case is multiplied by ") + name);
   options.half = false;
   if (brief) return;
   // Wide and long enough for every split of the work, and one with many tiles for each block.

@@ -2,6 +2,7 @@
 //
 //   cosetq_cuda_test [--short]
 
+#include <cstdio>
 #include <cstring>
 
 #include "check.h"
@@ -20,6 +21,7 @@ void TestDivisor();
 }  // namespace cosetq::test
 
 int main(int argc, char** argv) {
+  std::setvbuf(stdout, nullptr, _IOLBF, BUFSIZ);  // failures so far are there, whatever becomes of the test
   const bool brief = argc > 1 && std::strcmp(argv[1], "--short") == 0;
   using namespace cosetq::test;
   TestDivisor();

@@ -144,7 +144,7 @@ void Others(const Codec& codec) {
 
 void TestCudaOrder(bool brief) {
   // The order of kernels is nothing that a sanitizer sees, which takes minutes for them.
-  const std::vector<int64_t> batches = brief ? std::vector<int64_t>{20} : std::vector<int64_t>{1, 2, 4, 8, 16, 20, 32, 40, 64, 300};
+  const std::vector<int64_t> batches = brief ? std::vector<int64_t>{20} : std::vector<int64_t>{1, 2, 4, 8, 16, 20, 32, 40, 64, 128, 300};
   const std::vector<const char*> names = brief ? std::vector<const char*>{"z1:16"} : std::vector<const char*>{"d4:4,4", "d4:2,4", "z1:16", "z1:4", "e8:2,2"};
   for (const char* name : names) {
     const Codec& codec = CodecNamed(name);
