@@ -3,35 +3,10 @@
 #include <algorithm>
 
 #include "columns_many.cuh"
+#include "row_map.h"
 
 namespace cosetq::cuda {
 namespace {
-
-// The encoder of tensor maps, which belongs to the driver.
-decltype(&cuTensorMapEncodeTiled) Encoder() {
-  static const auto encoder = [] {
-    void* function = nullptr;
-    cudaDriverEntryPointQueryResult result;
-    Check(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function, 12000, cudaEnableDefault, &result),
-          "find the driver's encoder of tensor maps");
-    if (result != cudaDriverEntryPointSuccess) throw Error("the driver has no encoder of tensor maps; it must be of CUDA 12.0 or later");
-    return reinterpret_cast<decltype(&cuTensorMapEncodeTiled)>(function);
-  }();
-  return encoder;
-}
-
-// Slices of so many rows: groups, coordinates, rows.
-CUtensorMap MapOf(const HalfRows& a, int rows) {
-  const cuuint64_t sizes[] = {static_cast<cuuint64_t>(a.groups), kGroup, static_cast<cuuint64_t>(a.rows)};
-  const cuuint64_t strides[] = {static_cast<cuuint64_t>(a.coordinate_stride) * 2, static_cast<cuuint64_t>(a.row_stride) * 2};
-  const cuuint32_t box[] = {kPairGroups, 1, static_cast<cuuint32_t>(rows)}, steps[] = {1, 1, 1};
-  CUtensorMap map;
-  if (Encoder()(&map, CU_TENSOR_MAP_DATA_TYPE_FLOAT16, 3, const_cast<__half*>(a.data), sizes, strides, box, steps,
-                CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
-                CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) != CUDA_SUCCESS)
-    throw Error("the driver encodes no tensor map of the activations");
-  return map;
-}
 
 template <Form kForm, int kColumns>
 void Launch(const PackedView& w, const HalfRows& a, const ManyCut& cut, const Results& y, cudaStream_t stream) {
@@ -39,7 +14,7 @@ void Launch(const PackedView& w, const HalfRows& a, const ManyCut& cut, const Re
   const int shared = ManySharedBytes<kColumns>(cut.splits);
   ReserveSharedMemory(kernel);
   LaunchClusters("multiply many rows", kernel, dim3(static_cast<unsigned>(cut.blocks)), kManyThreads, static_cast<size_t>(shared),
-                 static_cast<unsigned>(cut.splits * cut.peers), true, stream, w, MapOf(a, kColumns / cut.peers), a.steps, cut, y);
+                 static_cast<unsigned>(cut.splits * cut.peers), true, stream, w, RowMap(a, kPairGroups, kColumns / cut.peers, 1), a.steps, cut, y);
 }
 
 // The cut that takes least by a count of cycles: of a slice, which is what the tensor cores take or what copies do; to begin, to finish a

@@ -9,8 +9,6 @@
 #ifndef COSETQ_CUDA_COLUMNS_MANY_CUH_
 #define COSETQ_CUDA_COLUMNS_MANY_CUH_
 
-#include <cuda.h>
-
 #include "column_halves.cuh"
 #include "columns_many.h"
 #include "device.h"
@@ -45,17 +43,11 @@ struct ManyRing : SliceRing<kColumns, kColumns == 256 ? 6 : kColumns == 128 ? 8 
     Wait(empty + slot * 8, phase ^ 1);  // at once the first time round
     const uint32_t to = stages + slot * kStageBytes, barrier = full + slot * 8;
     Expect(kStageBytes, barrier);
+    const int columns = kColumns / peers * rank;
     if (peers == 1) {
-      asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, %4}], [%5];" ::"r"(to),
-                   "l"(rows), "r"(first), "r"(coordinate), "r"(row), "r"(barrier)
-                   : "memory");
+      FetchBox(to, rows, first, row, coordinate, barrier);
     } else {
-      const int columns = kColumns / peers * rank;
-      asm volatile(
-          "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [%0], [%1, {%2, %3, %4}], [%5], %6;" ::"r"(
-              to + columns * kSliceBytes),
-          "l"(rows), "r"(first), "r"(coordinate), "r"(row + columns), "r"(barrier), "h"(static_cast<uint16_t>((1 << peers) - 1))
-          : "memory");
+      FetchBoxForTwo(to + columns * kSliceBytes, rows, first, row + columns, coordinate, barrier);
     }
     Base::Advance();
   }

@@ -17,7 +17,7 @@ namespace cosetq::cuda {
 
 // Activations as the kernel reads them: slices [column tile][slice][column of the tile], with the 16-byte pieces of column c at
 // piece ^ c % 8; of every column, what its sum is multiplied by, and with bytes also what the sum of the corrections is multiplied by
-// before, and what the bias of the weights has added to the sum.
+// before, and what the bias of the weights has added to the sum. All null for rows that are read as they lie.
 struct WideActivations {
   unsigned char* slices;
   float* steps;
@@ -155,7 +155,11 @@ struct TileFactors {
     const int64_t column = static_cast<int64_t>(column_tile) * kColumns;
     const auto shared = [](const void* p) { return static_cast<uint32_t>(__cvta_generic_to_shared(p)); };
     for (int i = thread * 4; i < kColumns; i += kGroupThreads * 4) {
-      CopyAsync16(shared(steps + i), x.steps + column + i);
+      if (kBytes || x.steps != nullptr) {
+        CopyAsync16(shared(steps + i), x.steps + column + i);
+      } else {
+        *reinterpret_cast<float4*>(steps + i) = make_float4(1, 1, 1, 1);
+      }
       if (kBytes) {
         CopyAsync16(shared(corrections + i), x.corrections + column + i);
         CopyAsync16(shared(added + i), x.added + column + i);

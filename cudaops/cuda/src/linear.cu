@@ -78,7 +78,7 @@ size_t LinearWorkspace(const DeviceWeight& w, int64_t batch, bool half, bool fas
     case kSmall:
       return rotated + SmallWorkspace(w.packed_view(), batch);
     case kWide:
-      return rotated + WideWorkspace(w.packed_view(), batch, fast);
+      return rotated + WideWorkspace(w.packed_view(), batch, fast, half && w.turn().factors == nullptr);
     case kLarge:
       return rotated + LargeWorkspace(w, batch, half && rotated == 0, half);
     default:
@@ -132,7 +132,8 @@ void Linear(const DeviceWeight& w, const LinearCall& call, cudaStream_t stream) 
     }
     return;
   } else if (path == kWide) {
-    if (WideLinear(w.packed_view(), turn, a, half_a, call.batch, call.fast, call.y, call.half, workspace, stream)) path = kDivided;
+    const WideKernel taken = WideLinear(w.packed_view(), turn, a, half_a, call.batch, call.fast, call.y, call.half, workspace, stream);
+    path = taken == kLyingRows ? kLying : taken == kDividedTiles ? kDivided : kWide;
   } else if (path == kLarge) {
     LargeLinear(w, a, half_a, call.batch, call.y, call.half, workspace, stream);
   } else {

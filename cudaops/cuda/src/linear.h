@@ -28,9 +28,9 @@ size_t LinearWorkspace(const DeviceWeight& w, int64_t batch, bool half, bool fas
 // Throws an Error.
 void Linear(const DeviceWeight& w, const LinearCall& call, cudaStream_t stream);
 
-enum Path { kLanes, kSmall, kMiddle, kDirect, kWide, kDivided, kLarge, kGeneral, kGather, kPaths };
+enum Path { kLanes, kSmall, kMiddle, kDirect, kWide, kDivided, kLying, kLarge, kGeneral, kGather, kPaths };
 
-constexpr const char* kPathNames[kPaths] = {"lanes", "small", "middle", "direct", "wide", "divided", "large", "general", "gather"};
+constexpr const char* kPathNames[kPaths] = {"lanes", "small", "middle", "direct", "wide", "divided", "lying", "large", "general", "gather"};
 
 // Launches of a path so far.
 std::atomic<int64_t>& Calls(Path path);

@@ -141,6 +141,24 @@ __device__ __forceinline__ uint32_t SumOfLevels(const StepWords<kForm>& words, i
   return words.fine[i] + words.coarse[i];
 }
 
+// The same of a block alone, for rows g and g + 8.
+template <Form kForm, int kStep, int kBlock>
+__device__ __forceinline__ void LookUpBlock(const PanelCodes<kForm>& codes, uint32_t lane_table, uint32_t (&sums)[2]) {
+  if constexpr (kForm == Form::kOneByte) {
+    sums[0] = LookUp<2 * kBlock>(lane_table, codes.words[kStep]);
+    sums[1] = LookUp<2 * kBlock + 1>(lane_table, codes.words[kStep]);
+  } else if constexpr (kForm == Form::kTwoByte) {
+    const uint32_t fine = codes.words[2 * kStep], coarse = codes.words[2 * kStep + 1];
+    sums[0] = LookUp<2 * kBlock>(lane_table, fine) + LookUp<2 * kBlock>(lane_table, coarse) * kLevelRatio;
+    sums[1] = LookUp<2 * kBlock + 1>(lane_table, fine) + LookUp<2 * kBlock + 1>(lane_table, coarse) * kLevelRatio;
+  } else {
+    const uint32_t fine = codes.words[8 + kStep / 2], coarse = codes.words[kStep], fine_table = lane_table + 256 * 128;
+    constexpr int kAt = 4 * (kStep % 2) + 2 * kBlock;
+    sums[0] = LookUpNibble<kAt>(fine_table, fine) + LookUp<2 * kBlock>(lane_table, coarse);
+    sums[1] = LookUpNibble<kAt + 1>(fine_table, fine) + LookUp<2 * kBlock + 1>(lane_table, coarse);
+  }
+}
+
 // The four registers of A in a step of a panel: weights as ByteView has them, of single columns the doubled gain times a digit, in
 // ColumnUnit, from which the doubled gain times the centre is still to be taken. gains holds a byte per step of each row.
 template <Form kForm, int kStep>

@@ -36,6 +36,17 @@ __device__ __forceinline__ uint32_t HalvesOf(uint32_t bytes) {
   return __byte_perm(bytes, 0, 0x4040 | kFirst | kSecond << 8);
 }
 
+// The same of byte kByte of two words each; it must be below 128.
+template <int kByte>
+__device__ __forceinline__ uint32_t HalvesOfTwo(uint32_t first, uint32_t second) {
+  constexpr int kSign = 8;  // of a byte, eight times
+  uint32_t halves;
+  asm("prmt.b32 %0, %1, %2, %3;"
+      : "=r"(halves)
+      : "r"(first), "r"(second), "n"(kByte | (kByte | kSign) << 4 | (4 + kByte) << 8 | (4 + kByte | kSign) << 12));
+  return halves;
+}
+
 // A of a part of a panel, two steps: of float16 numbers they fill a slice, of bytes half of one.
 constexpr int kPartSteps = 2, kParts = kPanelSteps / kPartSteps;
 constexpr int PartUnits(bool bytes) { return bytes ? 2 : 4; }
@@ -44,7 +55,9 @@ template <bool kBytes>
 using PartA = uint32_t[PartUnits(kBytes)][4];
 
 // Makes float16 numbers gain * (v - centre) of the bytes v + bias of PointView: a product and a sum of what HalvesOf gives leave
-// (v - centre) / 512, exact for the centres that codes have, and the gain times 512 what is wanted, rounded once.
+// (v - centre) / 512, exact for the centres that codes have, and the gain times 512 what is wanted, rounded once. Either for a step, or for the
+// slices of rows as they lie: slice q has coordinates 2q and 2q + 1, and of each a lane has groups next to each other in steps 2e and 2e + 1
+// (OrderedStream).
 class HalfPoints {
  public:
   __device__ __forceinline__ explicit HalfPoints(const PackedView& w) {
@@ -65,6 +78,10 @@ class HalfPoints {
     __device__ __forceinline__ __half2 Of(int half) const {
       constexpr int kSelect = kStep % 4 | (4 + kStep % 4) << 4;
       return AsHalves(__byte_perm(bytes[0][half][kStep / 4], bytes[1][half][kStep / 4], kSelect | kSelect << 8));
+    }
+    // Of steps 2e and 2e + 1.
+    __device__ __forceinline__ __half2 OfTwo(int e, int half) const {
+      return AsHalves(__byte_perm(bytes[0][half][e / 2], bytes[1][half][e / 2], e % 2 == 0 ? 0x5140 : 0x7362));
     }
   };
   __device__ __forceinline__ void Expand(uint32_t packed, Gains& gains) const {
@@ -87,6 +104,33 @@ class HalfPoints {
       a[half] = AsWord(__hmul2(Point<0, 1>(bytes, offsets_[2 * block]), gain));
       a[2 + half] = AsWord(__hmul2(Point<2, 3>(bytes, offsets_[2 * block + 1]), gain));
     }
+  }
+
+  // What the tables have of a block of a panel: sums of levels, of rows g and g + 8 in every step.
+  using Block = uint32_t[kPanelSteps][2];
+  template <Form kForm, int kBlock>
+  __device__ __forceinline__ static void LookUp(const PanelCodes<kForm>& codes, uint32_t lane_table, Block& block) {
+    ForEachIndex<kPanelSteps>([&](auto index) {
+      constexpr int kStep = decltype(index)::value;
+      LookUpBlock<kForm, kStep, kBlock>(codes, lane_table, block[kStep]);
+    });
+  }
+
+  // A of a slice of rows as they lie, from its block.
+  template <int kSlice>
+  __device__ __forceinline__ void Make(const Block& block, const Gains& gains, PartA<false>& a) const {
+    ForEachIndex<2>([&](auto index) {
+      constexpr int kOdd = decltype(index)::value;  // coordinate of the slice
+      const __half2 unit = AsHalves(0x78007800), offset = kOdd == 0 ? __low2half2(offsets_[kSlice]) : __high2half2(offsets_[kSlice]);  // 2^15
+#pragma unroll
+      for (int e = 0; e < 4; ++e) {
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+          const uint32_t points = HalvesOfTwo<kSlice % 2 * 2 + kOdd>(block[2 * e][half], block[2 * e + 1][half]);
+          a[2 * kOdd + e / 2][e % 2 * 2 + half] = AsWord(__hmul2(__hfma2(AsHalves(points), unit, offset), gains.OfTwo(e, half)));
+        }
+      }
+    });
   }
 
  private:

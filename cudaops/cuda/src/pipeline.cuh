@@ -3,6 +3,8 @@
 #ifndef COSETQ_CUDA_PIPELINE_CUH_
 #define COSETQ_CUDA_PIPELINE_CUH_
 
+#include <cuda.h>
+
 #include <cstdint>
 
 namespace cosetq::cuda {
@@ -74,6 +76,19 @@ __device__ __forceinline__ void FetchForTwo(uint32_t to, const void* from, int b
   asm volatile(
       "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [%0], [%1], %2, [%3], %4;" ::"r"(to),
       "l"(from), "r"(bytes), "r"(barrier), "h"(static_cast<uint16_t>(3))
+      : "memory");
+}
+
+// The same of a box of a tensor map, from the given groups, rows and coordinates on.
+__device__ __forceinline__ void FetchBox(uint32_t to, const CUtensorMap* map, int group, int row, int coordinate, uint32_t barrier) {
+  asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, %4}], [%5];" ::"r"(to),
+               "l"(map), "r"(group), "r"(row), "r"(coordinate), "r"(barrier)
+               : "memory");
+}
+__device__ __forceinline__ void FetchBoxForTwo(uint32_t to, const CUtensorMap* map, int group, int row, int coordinate, uint32_t barrier) {
+  asm volatile(
+      "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [%0], [%1, {%2, %3, %4}], [%5], %6;" ::"r"(to),
+      "l"(map), "r"(group), "r"(row), "r"(coordinate), "r"(barrier), "h"(static_cast<uint16_t>(3))
       : "memory");
 }
 

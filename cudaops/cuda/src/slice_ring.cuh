@@ -88,6 +88,29 @@ struct Ring : SliceRing<kColumns, kColumns == 256 ? 5 : kColumns == 128 ? 8 : 12
     }
   }
 
+  // Fetches a slice of float16 rows as they lie: two coordinates of the groups of a chunk, one after the other.
+  __device__ __forceinline__ void Fill(const CUtensorMap* rows, int group, int row, int coordinate) {
+    Wait(empty + slot * 8, phase ^ 1);
+    const uint32_t to = stages + slot * kStageBytes;
+    Expect(kStageBytes, full + slot * 8);
+    if (peers == 1) {
+      FetchBox(to, rows, group, row, coordinate, full + slot * 8);
+    } else {
+      FetchBoxForTwo(to + rank * (kStageBytes / 2), rows, group, row, coordinate + rank, full + slot * 8);
+    }
+    Base::Advance();
+  }
+
+  // Multiplies by such a slice.
+  template <typename Sum>
+  __device__ __forceinline__ void MultiplyTwo(const uint32_t (&a)[kSliceUnits][4], Sum (&sums)[kColumns / 2]) const {
+    BeginProducts();
+#pragma unroll
+    for (int unit = 0; unit < kSliceUnits; ++unit)
+      MultiplyColumns(sums, a[unit], NarrowColumns(stages + slot * kStageBytes + unit / 2 * (kStageBytes / 2)) + unit % 2 * 32 / 16);
+    CommitProducts();
+  }
+
   // To be called by warps that are to release slots: lane 0 tells this block, lane 1 the other one.
   __device__ __forceinline__ void JoinConsumers() {
     const int lane = threadIdx.x % 32;

@@ -19,6 +19,7 @@ struct WideCut {
   int blocks;    // of the grid
   int even;      // tiles that are cut evenly
   bool divided;
+  bool lying;    // rows are fetched as they lie
 };
 
 // Chunks first ... last - 1 of a tile.

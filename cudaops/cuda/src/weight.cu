@@ -137,8 +137,8 @@ std::optional<Bytes> BytesOf(Form form, const FormTables& t, const float centre[
   int factor = std::max(1, static_cast<int>(std::ceil(rests)));
   factor += factor % 2 == 0;
   const int largest_gain = factor * most_gain;
-  // The kernel for many rows wants 512 times a gain as a float16 number.
-  if (largest_gain > 255 || most_gain > 127) return {};
+  // The kernel for many rows wants 512 times a gain as a float16 number, and sums of levels, from 0 on, in seven bits.
+  if (largest_gain > 255 || most_gain > 127 || high - low > 127) return {};
   // The kernels for few rows want the sum of a panel with activations in 31 bits: of kGroup weights, and what is left of their centre;
   // and room to round it.
   if (static_cast<int64_t>(kPanelGroups) * (kGroup * most_weight + largest_gain) * 32639 >= (int64_t{1} << 31) - (1 << 29)) return {};

@@ -17,6 +17,12 @@ __device__ __forceinline__ uint64_t Columns(uint32_t shared) {
   return uint64_t{1u << 30 | 1024 >> 4} << 32 | low;
 }
 
+// The same of 64 bytes along K for each, the piece i of column c at the place i xor c / 2 mod 4, aligned to 512 bytes.
+__device__ __forceinline__ uint64_t NarrowColumns(uint32_t shared) {
+  const uint32_t low = (shared >> 4 & 0x3fff) | 1u << 16;
+  return uint64_t{1u << 31 | 512 >> 4} << 32 | low;
+}
+
 __device__ __forceinline__ void BeginProducts() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 __device__ __forceinline__ void CommitProducts() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
 

@@ -5,7 +5,8 @@
 // decoded before, and B comes from a ring in shared memory that a thread of a third warp group keeps full, also with slices of the
 // next tile while this one is finished. Of float16 numbers a panel has four slices (operands.cuh), of bytes it has two. With bytes,
 // the slices begin with those of the corrections, which the gains alone multiply, a product per panel; their sums are in
-// steps of their own.
+// steps of their own. Slices are made ready, or, for narrow tiles of float16 rows, two coordinates each as they lie in the matrix; lanes then
+// take longer to decode for them, but not as long as the kernel that makes slices ready.
 //
 // Of a divided tile both warp groups multiply the same 64 rows, each by its half of the slices, which come in turn, and what they have is
 // added up in shared memory: so fewer blocks must share a tile, by way of memory, of a weight with few of them.
@@ -40,9 +41,10 @@ __host__ __device__ constexpr int AllSlices(const PackedView& w, bool bytes) {
 }
 
 // One instance for float16 and one for bytes, each in a file of its own, so that they compile side by side.
+// Of rows as they lie the map is used, with boxes of two coordinates of kPanelGroups groups of the rows of a tile.
 template <bool kBytes>
-void MultiplyWide(const PackedView& w, const WideActivations& x, const Handover& handover, const WideCut& cut, const Results& y,
-                  cudaStream_t stream);
+void MultiplyWide(const PackedView& w, const WideActivations& x, const CUtensorMap& rows, const Handover& handover, const WideCut& cut,
+                  const Results& y, cudaStream_t stream);
 
 namespace {
 
@@ -63,10 +65,11 @@ constexpr int WideSharedBytes(Form form) {
          static_cast<int>(sizeof(WideShared<kBytes, kColumns>));
 }
 
-template <Form kForm, bool kBytes, int kColumns, bool kDivided>
+template <Form kForm, bool kBytes, int kColumns, bool kDivided, bool kLying>
 __global__ void __launch_bounds__(kWideThreads, 1)
-    Wide(const __grid_constant__ PackedView w, WideActivations x, Handover handover, WideCut cut, Results y) {
+    Wide(const __grid_constant__ PackedView w, WideActivations x, Handover handover, WideCut cut, Results y, const __grid_constant__ CUtensorMap rows) {
 #if __CUDA_ARCH_FEAT_SM90_ALL
+  static_assert(!kLying || !kBytes);
   constexpr int kSums = kColumns / 2, kSliceParts = kParts / PanelSlices(kBytes);
   constexpr bool kCorrections = HasCorrections(kForm, kBytes), kTable = !IsColumns(kForm);
   constexpr int kTileWarps = kDivided ? kConsumerWarps / 2 : kConsumerWarps;
@@ -126,7 +129,11 @@ __global__ void __launch_bounds__(kWideThreads, 1)
         const unsigned char* slices =
             x.slices + static_cast<int64_t>(column_tile) * AllSlices(w, kBytes) * ring.kStageBytes;
         const auto fill = [&](int first, int last) {
-          ring.Fill(slices + static_cast<int64_t>(first) * ring.kStageBytes, last - first);
+          if constexpr (kLying) {
+            for (int i = first; i < last; ++i) ring.Fill(&rows, i / kParts * kPanelGroups, column_tile * kColumns, i % kParts * 2);
+          } else {
+            ring.Fill(slices + static_cast<int64_t>(first) * ring.kStageBytes, last - first);
+          }
         };
         if constexpr (kDivided) {
           const Segment parts[2] = {part_of(s, 0), part_of(s, 1)};
@@ -160,7 +167,8 @@ __global__ void __launch_bounds__(kWideThreads, 1)
       s = part_of(s, group);
     }
     TilePanels panels(w, 0);
-    PanelStream<kForm> panel;
+    using Stream = std::conditional_t<kLying, OrderedStream<kForm>, PanelStream<kForm>>;
+    Stream panel;
     uint32_t first_gains, next_gains;
     uint32_t correction_gains[kSliceUnits];  // of the next slice
     const auto load_gains = [&](int slice) {
@@ -175,10 +183,10 @@ __global__ void __launch_bounds__(kWideThreads, 1)
       // Warps past the last tile multiply another's weights, since all of a warp group must come along.
       const int tile = place_of(s).row_block * kTileWarps + warp % kTileWarps;
       panels = TilePanels(w, min(tile, w.tiles - 1));
-      panel = PanelStream<kForm>(panels, s.first, s.last - s.first, lane);
+      panel = Stream(panels, s.first, s.last - s.first, lane);
       first_gains = panel.LoadGains(panels[s.first], lane);
       next_gains = panel.LoadNextGains(lane);
-      if (kCorrections) {
+      if constexpr (kCorrections) {
         for (int chunk = s.first + lane; chunk < s.last; chunk += 32) panel.PrefetchGains(panels[chunk]);
         load_gains(correction_of(s.first));
       }
@@ -199,7 +207,11 @@ __global__ void __launch_bounds__(kWideThreads, 1)
       const auto multiply = [&](auto part) {
         constexpr int kPart = decltype(part)::value, kOfSlice = kPart % kSliceParts;
         if constexpr (kOfSlice == 0) ring.WaitForSlice();
-        ring.Multiply(kOfSlice * PartUnits(kBytes), a[kPart % 2], sums);
+        if constexpr (kLying) {
+          ring.MultiplyTwo(a[kPart % 2], sums);
+        } else {
+          ring.Multiply(kOfSlice * PartUnits(kBytes), a[kPart % 2], sums);
+        }
         WaitForProducts<1>();
         Keep(a[1 - kPart % 2]);
         if (kOfSlice == 0 && released >= 0) ring.Release(released);
@@ -251,61 +263,87 @@ __global__ void __launch_bounds__(kWideThreads, 1)
           for (int k = 0; k < 4; ++k) sums[i + k] = __mulhi(2 * sums[i + k], k % 2 == 0 ? step.x : step.y);
         }
       }
-      // Registers are a part ahead of the products. Look-ups of bytes are another part ahead of those.
-      std::conditional_t<IsColumns(kForm), ColumnPart<kForm>, PartWords<kForm>> words;
-      std::conditional_t<kBytes, uint32_t[2][2], HalfPoints::Gains> gains;
-      const auto expand_gains = [&](uint32_t packed) {
-        if constexpr (kBytes) {
-          ExpandGains(w.bytes.gains, packed, gains);
-        } else {
-          points.Expand(packed, gains);
-        }
-      };
-      expand_gains(first_gains);
-      const auto look_up = [&](auto part) {
-        constexpr int kPart = decltype(part)::value;
-        if constexpr (IsColumns(kForm)) {
-          TakePart<kForm, kPart>(panel.codes, words);
-        } else if constexpr (kBytes) {
-          LookUpPart<kForm, kPart>(panel.codes, lane_table, words);
-        } else {
-          DecodePart<kForm, kPart>(panel.codes, lane_table, points, gains, a[kPart % 2]);
-        }
-        panel.Refill(kPart * kPartSteps, kPart * kPartSteps + kPartSteps - 1);
-      };
-      const auto combine = [&](auto part) {
-        constexpr int kPart = decltype(part)::value;
-        if constexpr (IsColumns(kForm)) {
-          CombineColumns<kForm, kPart>(words, gains, w.bytes, a[kPart % 2]);
-        } else {
-          CombinePart<kForm, kPart>(words, gains, w.bytes, a[kPart % 2]);
-        }
-      };
-      look_up(kFirst);
-      if constexpr (kBytes) {
-        combine(kFirst);
-        look_up(kSecond);
-      }
-      if (left) handover.Tell();
-      left = false;
       int chunks = s.last - s.first;  // with the one that is multiplied
-      do {
-        ForEachIndex<kParts>([&](auto part) {
-          constexpr int kPart = decltype(part)::value, kNext = (kPart + 1) % kParts, kAhead = (kNext + (kBytes ? 1 : 0)) % kParts;
-          multiply(part);
-          if (kNext == 0) {
-            if (chunks == 1) return;
-            expand_gains(next_gains);
+      if constexpr (kLying) {
+        // Registers are a slice ahead of the products. A block of a panel is looked up as soon as the last slice of the one before it is made.
+        HalfPoints::Block block;
+        HalfPoints::Gains gains;
+        points.Expand(panel.OrderGains(first_gains, lane), gains);
+        points.LookUp<kForm, 0>(panel.codes, lane_table, block);
+        points.Make<0>(block, gains, a[0]);
+        do {
+          ForEachIndex<kParts>([&](auto part) {
+            constexpr int kNext = (decltype(part)::value + 1) % kParts;
+            multiply(part);
+            if (kNext == 0) {
+              if (chunks == 1) return;
+              points.Expand(panel.OrderGains(next_gains, lane), gains);
+              next_gains = panel.LoadNextGains(lane);
+            }
+            points.Make<kNext>(block, gains, a[kNext % 2]);
+            if constexpr (kNext == 1) {
+              points.LookUp<kForm, 1>(panel.codes, lane_table, block);
+              panel.Next(lane);
+            }
+            if constexpr (kNext == 3) points.LookUp<kForm, 0>(panel.codes, lane_table, block);
+          });
+        } while (--chunks > 0);
+      } else {
+        // Registers are a part ahead of the products. Look-ups of bytes are another part ahead of those.
+        std::conditional_t<IsColumns(kForm), ColumnPart<kForm>, PartWords<kForm>> words;
+        std::conditional_t<kBytes, uint32_t[2][2], HalfPoints::Gains> gains;
+        const auto expand_gains = [&](uint32_t packed) {
+          if constexpr (kBytes) {
+            ExpandGains(w.bytes.gains, packed, gains);
+          } else {
+            points.Expand(packed, gains);
           }
-          if constexpr (kBytes) combine(std::integral_constant<int, kNext>{});
-          if (kAhead == 0) {
-            if (kBytes && panel.left == 0) return;
-            panel.Advance(lane);
+        };
+        expand_gains(first_gains);
+        const auto look_up = [&](auto part) {
+          constexpr int kPart = decltype(part)::value;
+          if constexpr (IsColumns(kForm)) {
+            TakePart<kForm, kPart>(panel.codes, words);
+          } else if constexpr (kBytes) {
+            LookUpPart<kForm, kPart>(panel.codes, lane_table, words);
+          } else {
+            DecodePart<kForm, kPart>(panel.codes, lane_table, points, gains, a[kPart % 2]);
           }
-          if (kNext == 0) next_gains = panel.LoadNextGains(lane);
-          look_up(std::integral_constant<int, kAhead>{});
-        });
-      } while (--chunks > 0);
+          panel.Refill(kPart * kPartSteps, kPart * kPartSteps + kPartSteps - 1);
+        };
+        const auto combine = [&](auto part) {
+          constexpr int kPart = decltype(part)::value;
+          if constexpr (IsColumns(kForm)) {
+            CombineColumns<kForm, kPart>(words, gains, w.bytes, a[kPart % 2]);
+          } else {
+            CombinePart<kForm, kPart>(words, gains, w.bytes, a[kPart % 2]);
+          }
+        };
+        look_up(kFirst);
+        if constexpr (kBytes) {
+          combine(kFirst);
+          look_up(kSecond);
+        }
+        if (left) handover.Tell();
+        left = false;
+        do {
+          ForEachIndex<kParts>([&](auto part) {
+            constexpr int kPart = decltype(part)::value, kNext = (kPart + 1) % kParts, kAhead = (kNext + (kBytes ? 1 : 0)) % kParts;
+            multiply(part);
+            if (kNext == 0) {
+              if (chunks == 1) return;
+              expand_gains(next_gains);
+            }
+            if constexpr (kBytes) combine(std::integral_constant<int, kNext>{});
+            if (kAhead == 0) {
+              if (kBytes && panel.left == 0) return;
+              panel.Advance(lane);
+            }
+            if (kNext == 0) next_gains = panel.LoadNextGains(lane);
+            look_up(std::integral_constant<int, kAhead>{});
+          });
+        } while (--chunks > 0);
+      }
       wait();
 
       const Segment done = s;
@@ -346,53 +384,60 @@ __global__ void __launch_bounds__(kWideThreads, 1)
 #endif
 }
 
-template <Form kForm, bool kBytes, int kColumns, bool kDivided>
-void LaunchWide(const PackedView& w, const WideActivations& x, const Handover& handover, const WideCut& cut, const Results& y,
-                cudaStream_t stream) {
-  const auto kernel = Wide<kForm, kBytes, kColumns, kDivided>;
+template <Form kForm, bool kBytes, int kColumns, bool kDivided, bool kLying>
+void LaunchWide(const PackedView& w, const WideActivations& x, const CUtensorMap& rows, const Handover& handover, const WideCut& cut,
+                const Results& y, cudaStream_t stream) {
+  const auto kernel = Wide<kForm, kBytes, kColumns, kDivided, kLying>;
   constexpr int kShared = WideSharedBytes<kBytes, kColumns>(kForm);
   Check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kShared), "reserve shared memory");
   LaunchClusters("multiply a wide batch", kernel, dim3(static_cast<unsigned>(cut.blocks)), kWideThreads, kShared,
-                 static_cast<unsigned>(cut.splits * cut.peers), true, stream, w, x, handover, cut, y);
+                 static_cast<unsigned>(cut.splits * cut.peers), true, stream, w, x, handover, cut, y, rows);
 }
 
 template <Form kForm, bool kBytes>
-void LaunchWide(const PackedView& w, const WideActivations& x, const Handover& handover, const WideCut& cut, const Results& y,
-                cudaStream_t stream) {
-  const auto launch = cut.columns == 256   ? LaunchWide<kForm, kBytes, 256, false>
-                      : cut.columns == 128 ? LaunchWide<kForm, kBytes, 128, false>
-                                           : LaunchWide<kForm, kBytes, 64, false>;
-  if constexpr (!IsColumns(kForm)) {
-    if (cut.divided) return (cut.columns == 128 ? LaunchWide<kForm, kBytes, 128, true> : LaunchWide<kForm, kBytes, 64, true>)(w, x, handover, cut, y, stream);
-  }
-  launch(w, x, handover, cut, y, stream);
+void LaunchWide(const PackedView& w, const WideActivations& x, const CUtensorMap& rows, const Handover& handover, const WideCut& cut,
+                const Results& y, cudaStream_t stream) {
+  const auto launch = [&](auto columns) {
+    constexpr int kColumns = decltype(columns)::value;
+    if constexpr (!kBytes) {
+      if (cut.lying)
+        return (cut.divided ? LaunchWide<kForm, kBytes, kColumns, true, true> : LaunchWide<kForm, kBytes, kColumns, false, true>)(w, x, rows, handover, cut, y, stream);
+    }
+    if constexpr (!IsColumns(kForm)) {
+      if (cut.divided) return LaunchWide<kForm, kBytes, kColumns, true, false>(w, x, rows, handover, cut, y, stream);
+    }
+    LaunchWide<kForm, kBytes, kColumns, false, false>(w, x, rows, handover, cut, y, stream);
+  };
+  if (cut.columns == 256) return LaunchWide<kForm, kBytes, 256, false, false>(w, x, rows, handover, cut, y, stream);
+  cut.columns == 128 ? launch(std::integral_constant<int, 128>()) : launch(std::integral_constant<int, 64>());
 }
 
 }  // namespace
 
 template <bool kBytes>
-void MultiplyWide(const PackedView& w, const WideActivations& x, const Handover& handover, const WideCut& cut, const Results& y,
-                  cudaStream_t stream) {
+void MultiplyWide(const PackedView& w, const WideActivations& x, const CUtensorMap& rows, const Handover& handover, const WideCut& cut,
+                  const Results& y, cudaStream_t stream) {
   switch (w.form) {
     case Form::kNibbles:
     case Form::kTwoBits:
       if constexpr (kBytes) {
-        return w.form == Form::kNibbles ? LaunchWide<Form::kNibbles, kBytes>(w, x, handover, cut, y, stream)
-                                        : LaunchWide<Form::kTwoBits, kBytes>(w, x, handover, cut, y, stream);
+        return w.form == Form::kNibbles ? LaunchWide<Form::kNibbles, kBytes>(w, x, rows, handover, cut, y, stream)
+                                        : LaunchWide<Form::kTwoBits, kBytes>(w, x, rows, handover, cut, y, stream);
       } else {
         throw Error("float16 activations have another kernel with weights of single columns");
       }
     case Form::kOneByte:
-      return LaunchWide<Form::kOneByte, kBytes>(w, x, handover, cut, y, stream);
+      return LaunchWide<Form::kOneByte, kBytes>(w, x, rows, handover, cut, y, stream);
     case Form::kTwoByte:
-      return LaunchWide<Form::kTwoByte, kBytes>(w, x, handover, cut, y, stream);
+      return LaunchWide<Form::kTwoByte, kBytes>(w, x, rows, handover, cut, y, stream);
     default:
-      return LaunchWide<Form::kNibbleByte, kBytes>(w, x, handover, cut, y, stream);
+      return LaunchWide<Form::kNibbleByte, kBytes>(w, x, rows, handover, cut, y, stream);
   }
 }
 
 #define COSETQ_MULTIPLY_WIDE(bytes) \
-  template void MultiplyWide<bytes>(const PackedView&, const WideActivations&, const Handover&, const WideCut&, const Results&, cudaStream_t)
+  template void MultiplyWide<bytes>(const PackedView&, const WideActivations&, const CUtensorMap&, const Handover&, const WideCut&, const Results&, \
+                                    cudaStream_t)
 extern COSETQ_MULTIPLY_WIDE(false);
 extern COSETQ_MULTIPLY_WIDE(true);
 

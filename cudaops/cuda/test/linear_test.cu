@@ -99,7 +99,7 @@ std::map<std::vector<std::string>, int64_t> LaunchesOf(const Case& c, int64_t ba
   if (batch == 0) return {};
   // Which of the two depends on what fits shared memory.
   if (path == "middle") return {{{"middle", "direct"}, 1}};
-  if (path == "wide") return {{{"wide", "divided"}, 1}};
+  if (path == "wide") return {{{"wide", "divided", "lying"}, 1}};
   if (path != "small") return {{{path}, 1}};
   const int64_t chunks = (c.cols + 255) / 256, lanes_chunks = Columns(c) ? 16 : c.codec.name == std::string("d4:4") ? 32 : chunks;
   std::map<std::vector<std::string>, int64_t> launches;
@@ -358,19 +358,24 @@ void TestCudaLinear(bool brief) {
       Run({CodecNamed(codec), 300, 16384, options}, {16, 32});
     }
   }
-  // Divided tiles, of all widths and splits: chunks that warp groups share evenly or not, with slices of corrections or without.
+  // Divided tiles, of all widths and splits, of rows as they lie or made ready: chunks that warp groups share evenly or not, with slices of
+  // corrections or without.
   for (const bool half : {true, false}) {
     options.half = half;
     for (const char* codec : {"d4:4,4", "d4:2,4", "d4:4"}) {
       Run({CodecNamed(codec), 1000, 2300, options}, {70, 130});
+      Run({CodecNamed(codec), 1000, 2112, options}, {66, 130});
       if (brief) continue;
       Run({CodecNamed(codec), 4000, 1536, options}, {65, 100, 128, 250});
       Run({CodecNamed(codec), 1000, 4096, options}, {120, 500});
+      Run({CodecNamed(codec), 8000, 576, options}, {90});
+      Run({CodecNamed(codec), 20000, 576, options}, {70});
+      if (half) Run({CodecNamed(codec), 1000, 2112, options, 0, 1, 1, 1}, {66, 130});  // from anywhere
       Run({CodecNamed(codec), 8000, 600, options}, {90});
       Run({CodecNamed(codec), 100, 520, options}, {66, 129});
     }
   }
-  for (const char* name : {"middle", "direct", "wide", "divided"}) Check(brief || !Hopper() || cosetq_cuda_calls(name) > 0, std::string("some case is multiplied by ") + name);
+  for (const char* name : {"middle", "direct", "wide", "divided", "lying"}) Check(brief || !Hopper() || cosetq_cuda_calls(name) > 0, std::string("some case is multiplied by ") + name);
   options.half = false;
   if (brief) return;
   // Wide and long enough for every split of the work, and one with many tiles for each block.

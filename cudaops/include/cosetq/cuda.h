@@ -139,8 +139,8 @@ COSETQ_EXPORT void cosetq_cuda_feedback_free(struct cosetq_cuda_feedback* feedba
 COSETQ_EXPORT int cosetq_cuda_feedback_run(const struct cosetq_cuda_feedback* feedback, const float* rows, const float* steps,
                                            int64_t count, uint16_t* indices, uint8_t* gains, float* errors, double* losses);
 
-/* How often a path was launched since the library was loaded: "lanes", "small", "middle", "direct", "wide", "divided", "large",
- * "general", "gather"; -1 for another name. A captured launch counts once. */
+/* How often a path was launched since the library was loaded: "lanes", "small", "middle", "direct", "wide", "divided", "lying",
+ * "large", "general", "gather"; -1 for another name. A captured launch counts once. */
 COSETQ_EXPORT int64_t cosetq_cuda_calls(const char* path);
 
 #ifdef __cplusplus
