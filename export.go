@@ -4,15 +4,14 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 
 	"github.com/cosetq/cosetq/cudaops"
+	"github.com/cosetq/cosetq/internal/atomicfile"
 	"github.com/cosetq/cosetq/onnx"
 	"github.com/cosetq/cosetq/rewrite"
 )
@@ -171,18 +170,13 @@ func ExportOps(dir string, overwrite bool) (*ExportReport, error) {
 
 // writeFile writes a file under a temporary name in tempDir, which is on the same file system, and renames it.
 func writeFile(path, tempDir string, content []byte, mode os.FileMode) (File, error) {
-	tmp, err := os.CreateTemp(tempDir, "."+filepath.Base(path)+".*")
+	err := atomicfile.WriteIn(tempDir, path, mode, func(f *os.File) error {
+		_, err := f.Write(content)
+		return err
+	})
 	if err != nil {
 		return File{}, err
 	}
-	hash := sha256.New()
-	_, err = io.MultiWriter(tmp, hash).Write(content)
-	err = errors.Join(err, tmp.Chmod(mode), tmp.Close())
-	if err == nil {
-		err = os.Rename(tmp.Name(), path)
-	}
-	if err != nil {
-		return File{}, errors.Join(err, os.Remove(tmp.Name()))
-	}
-	return File{Path: path, Bytes: int64(len(content)), SHA256: hex.EncodeToString(hash.Sum(nil))}, nil
+	sum := sha256.Sum256(content)
+	return File{Path: path, Bytes: int64(len(content)), SHA256: hex.EncodeToString(sum[:])}, nil
 }

@@ -8,36 +8,27 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
-	"io/fs"
 	"math"
 	"os"
-	"path/filepath"
+
+	"github.com/cosetq/cosetq/internal/atomicfile"
 )
 
 // Save writes the statistics to path, one row of moments at a time, and returns the size of the file. It appears whole or
 // not at all; the error wraps fs.ErrExist when there is a file and overwrite is not set.
 func (s *Statistics) Save(path string, overwrite bool) (size int64, err error) {
-	if _, err := os.Lstat(path); err == nil && !overwrite {
-		return 0, fmt.Errorf("%s: %w", path, fs.ErrExist)
+	write := atomicfile.WriteNew
+	if overwrite {
+		write = atomicfile.Write
 	}
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
+	err = write(path, 0o644, func(f *os.File) error {
+		size, err = s.write(f)
+		return err
+	})
 	if err != nil {
 		return 0, err
 	}
-	defer func() {
-		if err != nil {
-			_ = f.Close()
-			_ = os.Remove(f.Name())
-			err = fmt.Errorf("write %s: %w", path, err)
-		}
-	}()
-	if size, err = s.write(f); err != nil {
-		return 0, err
-	}
-	if err = errors.Join(f.Chmod(0o644), f.Sync(), f.Close()); err != nil {
-		return 0, err
-	}
-	return size, os.Rename(f.Name(), path)
+	return size, nil
 }
 
 // write writes the file from the start of f.

@@ -16,6 +16,8 @@ import (
 	"slices"
 	"strconv"
 	"time"
+
+	"github.com/cosetq/cosetq/internal/atomicfile"
 )
 
 // checkpointMagic begins a checkpoint; the number is its version. A SHA-256 sum of all before it ends one.
@@ -144,21 +146,21 @@ func RemoveCheckpoint(path string) error {
 }
 
 // checkpoint writes the state of the training beside the place it is to have, and puts it there when it is whole.
-func (t *trainer) checkpoint(c *clock) (err error) {
+func (t *trainer) checkpoint(c *clock) error {
 	if t.opt.Checkpoint == "" {
 		return nil
 	}
 	f, err := os.Create(t.opt.Checkpoint + newEnding)
+	if err == nil {
+		err = atomicfile.Place(f, t.opt.Checkpoint, t.writeCheckpoint(f, c))
+	}
 	if err != nil {
 		return fmt.Errorf("finetune: write a checkpoint: %w", err)
 	}
-	defer func() {
-		if err != nil {
-			_ = f.Close()
-			_ = os.Remove(f.Name())
-			err = fmt.Errorf("finetune: write a checkpoint: %w", err)
-		}
-	}()
+	return nil
+}
+
+func (t *trainer) writeCheckpoint(f io.Writer, c *clock) error {
 	w := bufio.NewWriterSize(f, 1<<20)
 	header, err := json.Marshal(checkpointHeader{
 		Settings: t.identity, Done: t.done, Elapsed: int64(c.elapsed()), Start: t.start, Best: t.best.loss, BestStep: t.best.step,
@@ -180,16 +182,7 @@ func (t *trainer) checkpoint(c *clock) (err error) {
 	if _, err := w.Write(sum.Sum(nil)); err != nil {
 		return err
 	}
-	if err := w.Flush(); err != nil {
-		return err
-	}
-	if err := f.Sync(); err != nil {
-		return err
-	}
-	if err := f.Close(); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), t.opt.Checkpoint)
+	return w.Flush()
 }
 
 // restore reads a checkpoint.

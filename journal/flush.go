@@ -7,6 +7,8 @@ import (
 	"sync"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/cosetq/cosetq/internal/atomicfile"
 )
 
 const (
@@ -64,7 +66,7 @@ func (f *flusher) run() {
 			group.Go(func() error { return flushFile(path) })
 		}
 		err := group.Wait()
-		syncDir(f.dir)
+		atomicfile.SyncDir(f.dir)
 		f.mu.Lock()
 		f.unflushed -= len(batch)
 		f.err = err
@@ -103,12 +105,4 @@ var flushFile = func(path string) error {
 		return err
 	}
 	return errors.Join(f.Sync(), f.Close())
-}
-
-// syncDir makes new names durable, where the system can.
-func syncDir(dir string) {
-	if d, err := os.Open(dir); err == nil {
-		_ = d.Sync()
-		_ = d.Close()
-	}
 }

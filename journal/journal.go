@@ -12,6 +12,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/cosetq/cosetq/internal/atomicfile"
 )
 
 const (
@@ -102,7 +104,8 @@ func onlyRemains(dir string) error {
 		return err
 	}
 	for _, e := range entries {
-		if e.Name() == settingsName || strings.HasPrefix(e.Name(), settingsName+".") && strings.HasSuffix(e.Name(), tempEnding) {
+		name := strings.TrimPrefix(e.Name(), ".") // temporary files are hidden
+		if name == settingsName || strings.HasPrefix(name, settingsName+".") && strings.HasSuffix(name, tempEnding) {
 			continue
 		}
 		if _, err := os.Lstat(filepath.Join(dir, settingsName)); err != nil { // another process may just have begun
@@ -133,25 +136,10 @@ func Discard(dir string, own ...string) error {
 // publish writes a file that appears complete or not at all. The error wraps fs.ErrExist when it is there already: of several
 // processes that publish at once, one wins.
 func (j *Journal) publish(name string, b []byte) error {
-	tmp, err := j.write(name, b)
-	if err != nil {
+	return atomicfile.WriteNew(filepath.Join(j.dir, name), 0o666, func(f *os.File) error {
+		_, err := f.Write(b)
 		return err
-	}
-	defer os.Remove(tmp)
-	if err := flushFile(tmp); err != nil {
-		return err
-	}
-	path := filepath.Join(j.dir, name)
-	err = os.Link(tmp, path)                        // fails where the name is taken
-	if err != nil && !errors.Is(err, fs.ErrExist) { // a file system without links
-		if _, statErr := os.Lstat(path); errors.Is(statErr, fs.ErrNotExist) {
-			err = os.Rename(tmp, path)
-		} else {
-			err = fs.ErrExist
-		}
-	}
-	syncDir(j.dir)
-	return err
+	})
 }
 
 // Open opens the journal in dir, whatever its settings. The error wraps ErrNoJournal when there is none.
@@ -251,11 +239,10 @@ func (j *Journal) SetOutput(files []File) error {
 	if err != nil {
 		return err
 	}
-	if err := j.put(settingsName, true, b); err != nil {
+	return atomicfile.Write(filepath.Join(j.dir, settingsName), 0o666, func(f *os.File) error {
+		_, err := f.Write(b)
 		return err
-	}
-	syncDir(j.dir)
-	return nil
+	})
 }
 
 // Output returns the files of the last SetOutput: they may have been put in place by a process that was killed then.
@@ -285,19 +272,13 @@ func (j *Journal) Plan() ([]byte, error) {
 	return b, err
 }
 
-// put writes a file that appears complete or not at all; with flush, it is on the disk before it has its name.
-func (j *Journal) put(name string, flush bool, parts ...[]byte) error {
+// put writes a file that appears complete or not at all. Unlike publish it does not wait for the disk, which is for the flusher.
+func (j *Journal) put(name string, parts ...[]byte) error {
 	tmp, err := j.write(name, parts...)
 	if err != nil {
 		return err
 	}
-	if flush {
-		err = flushFile(tmp)
-	}
-	if err == nil {
-		err = os.Rename(tmp, filepath.Join(j.dir, name))
-	}
-	if err != nil {
+	if err = os.Rename(tmp, filepath.Join(j.dir, name)); err != nil {
 		_ = os.Remove(tmp)
 	}
 	return err

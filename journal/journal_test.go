@@ -15,6 +15,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/cosetq/cosetq/internal/atomicfile"
 	"github.com/cosetq/cosetq/lattice"
 	"github.com/cosetq/cosetq/quant"
 )
@@ -173,6 +174,15 @@ func TestRemains(t *testing.T) {
 	}
 	if _, err := Create(dir, settings); err != nil {
 		t.Error(err)
+	}
+	// One whose process is just writing them: what it would leave is no stranger's file.
+	dir = t.TempDir()
+	err := atomicfile.WriteNew(filepath.Join(dir, settingsName), 0o666, func(*os.File) error {
+		_, err := Create(dir, settings)
+		return err
+	})
+	if !errors.Is(err, fs.ErrExist) {
+		t.Errorf("another process was faster: %v", err)
 	}
 }
 

@@ -86,7 +86,7 @@ func (j *Journal) Put(weight string, l Layer) error {
 	prefix = append(prefix, checksum[:]...)
 	zeros := make([]byte, -(prefixSize+len(text))&(page-1))
 	name := layerName(weight)
-	if err := j.put(name, false, prefix, text, zeros, codes, gains); err != nil {
+	if err := j.put(name, prefix, text, zeros, codes, gains); err != nil {
 		return err
 	}
 	return j.flusher.add(filepath.Join(j.dir, name))

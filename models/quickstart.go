@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/cosetq/cosetq/internal/atomicfile"
 	"github.com/cosetq/cosetq/onnx"
 )
 
@@ -67,27 +68,20 @@ func WriteQuickstart(dir string) (QuickstartFiles, error) {
 
 // writeNew writes a file that is not there, or is there with this very content.
 func writeNew(path string, content []byte) error {
-	old, err := os.ReadFile(path)
-	switch {
-	case err == nil && bytes.Equal(old, content):
-		return nil
-	case err == nil:
-		return fmt.Errorf("models: %s exists and is something else; remove it or choose another folder", path)
-	case !errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("models: %w", err)
-	}
-	// Under its own name only once it is whole, as a half-written file would be in the way of the next attempt.
-	tmp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*")
-	if err != nil {
-		return fmt.Errorf("models: %w", err)
-	}
-	_, err = tmp.Write(content)
-	err = errors.Join(err, tmp.Chmod(0o644), tmp.Close())
-	if err == nil {
-		err = os.Rename(tmp.Name(), path)
+	// Whole or not at all, as a half-written file would be in the way of the next attempt.
+	err := atomicfile.WriteNew(path, 0o644, func(f *os.File) error {
+		_, err := f.Write(content)
+		return err
+	})
+	var old []byte
+	if errors.Is(err, fs.ErrExist) {
+		old, err = os.ReadFile(path)
+		if err == nil && !bytes.Equal(old, content) {
+			return fmt.Errorf("models: %s exists and is something else; remove it or choose another folder", path)
+		}
 	}
 	if err != nil {
-		return fmt.Errorf("models: write %s: %w", path, errors.Join(err, os.Remove(tmp.Name())))
+		return fmt.Errorf("models: %w", err)
 	}
 	return nil
 }

@@ -10,6 +10,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+
+	"github.com/cosetq/cosetq/internal/atomicfile"
 )
 
 // verify opens what was written, compares its checksum with that of the bytes
@@ -118,7 +120,7 @@ func (s *saver) place(model, data *output) error {
 	if err := s.rename(model); err != nil {
 		return errors.Join(err, undo())
 	}
-	syncDir(s.dir)
+	atomicfile.SyncDir(s.dir)
 	return nil
 }
 
@@ -153,12 +155,4 @@ func (s *saver) rename(o *output) error {
 	}
 	o.tmp = ""
 	return nil
-}
-
-// syncDir makes the renaming durable, where the system can.
-func syncDir(dir string) {
-	if d, err := os.Open(dir); err == nil {
-		_ = d.Sync()
-		d.Close()
-	}
 }

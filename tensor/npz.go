@@ -2,27 +2,21 @@ package tensor
 
 import (
 	"archive/zip"
-	"errors"
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"strings"
+
+	"github.com/cosetq/cosetq/internal/atomicfile"
 )
 
-// SaveNPZ writes the named tensors as a .npz archive of NumPy, in the order of specs, under a temporary name and renames it.
-func SaveNPZ(path string, specs []Spec, tensors map[string]*Tensor) (err error) {
-	tmp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		_ = tmp.Close()
-		if err != nil {
-			_ = os.Remove(tmp.Name())
-		}
-	}()
-	w := zip.NewWriter(tmp)
+// SaveNPZ writes the named tensors as a .npz archive of NumPy, in the order of specs. The file appears whole or not at all.
+func SaveNPZ(path string, specs []Spec, tensors map[string]*Tensor) error {
+	return atomicfile.Write(path, 0o644, func(f *os.File) error { return writeNPZ(f, specs, tensors) })
+}
+
+func writeNPZ(f io.Writer, specs []Spec, tensors map[string]*Tensor) error {
+	w := zip.NewWriter(f)
 	for _, spec := range specs {
 		entry, err := w.Create(spec.Name + ".npy")
 		if err == nil {
@@ -32,14 +26,7 @@ func SaveNPZ(path string, specs []Spec, tensors map[string]*Tensor) (err error) 
 			return fmt.Errorf("tensor %q: %w", spec.Name, err)
 		}
 	}
-	if err := w.Close(); err != nil {
-		return err
-	}
-	// As other outputs have it; that of os.CreateTemp is for nobody else.
-	if err := errors.Join(tmp.Chmod(0o644), tmp.Close()); err != nil {
-		return err
-	}
-	return os.Rename(tmp.Name(), path)
+	return w.Close()
 }
 
 // npyTypes are the element types that NumPy's format can hold.

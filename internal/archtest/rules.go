@@ -19,22 +19,22 @@ const root = "."
 // and each stage knows the data it consumes (onnx, tensor, lattice), never the stages around it in time.
 // Tests may import what they like, except cmd.
 var rules = map[string]rule{
-	// Data and mathematics: they know nobody.
+	// Data and mathematics: they know none of the others.
 	"lattice": {},
-	"tensor":  {},
-	"onnx":    {project: []string{"internal/realpath"}, modules: []string{"golang.org/x/sys", "google.golang.org/protobuf/encoding/protowire"}},
+	"tensor":  {project: []string{"internal/atomicfile"}},
+	"onnx":    {project: []string{"internal/atomicfile", "internal/realpath"}, modules: []string{"golang.org/x/sys", "google.golang.org/protobuf/encoding/protowire"}},
 
 	// The stages.
 	"calib": {
-		project: []string{"internal/filestart", "internal/strictyaml", "internal/suggest", "onnx", "tensor"},
+		project: []string{"internal/atomicfile", "internal/filestart", "internal/strictyaml", "internal/suggest", "onnx", "tensor"},
 		modules: []string{"github.com/sbinet/npyio", "golang.org/x/image"},
 	},
 	"quant": {
 		project: []string{"lattice"},
 		modules: []string{"github.com/x448/float16", "gonum.org/v1/gonum"}, // gonum: matrices, Cholesky factors
 	},
-	"journal":  {project: []string{"lattice", "quant"}, modules: []string{"golang.org/x/sync", "golang.org/x/sys"}}, // x/sync: layers flushed at once; x/sys: layers mapped
-	"finetune": {project: []string{"calib", "lattice", "onnx", "quant", "tensor"}},
+	"journal":  {project: []string{"internal/atomicfile", "lattice", "quant"}, modules: []string{"golang.org/x/sync", "golang.org/x/sys"}}, // x/sync: layers flushed at once; x/sys: layers mapped
+	"finetune": {project: []string{"calib", "internal/atomicfile", "lattice", "onnx", "quant", "tensor"}},
 	"rewrite":  {project: []string{"cudaops", "internal/suggest", "lattice", "onnx", "quant"}},
 	"cudaops":  {project: []string{"internal/checkout"}},
 	"ort": {project: []string{"internal/checkout", "lattice", "onnx", "tensor"},
@@ -45,10 +45,10 @@ var rules = map[string]rule{
 
 	"report": {modules: []string{"gonum.org/v1/plot"}}, // gonum/plot: the charts
 
-	"models": {project: []string{"finetune", "onnx"}, modules: []string{"golang.org/x/image"}},
+	"models": {project: []string{"finetune", "internal/atomicfile", "onnx"}, modules: []string{"golang.org/x/image"}},
 
 	// The whole pipeline as an API: it orders the stages.
-	root: {project: []string{"bench", "calib", "cudaops", "eval", "finetune", "internal/filestart", "internal/realpath", "internal/strictyaml", "internal/suggest", "journal", "lattice", "onnx", "ort", "quant", "report", "rewrite", "tensor"},
+	root: {project: []string{"bench", "calib", "cudaops", "eval", "finetune", "internal/atomicfile", "internal/filestart", "internal/realpath", "internal/strictyaml", "internal/suggest", "journal", "lattice", "onnx", "ort", "quant", "report", "rewrite", "tensor"},
 		modules: []string{"al.essio.dev/pkg/shellescape", "github.com/goccy/go-yaml", "golang.org/x/sync"}}, // shellescape: options to paste; goccy/go-yaml: writes recipes; x/sync: weights coded at once
 
 	// The command line: flags, progress, printing.
@@ -62,6 +62,7 @@ var rules = map[string]rule{
 	"examples":       {project: []string{anything}},
 
 	"internal/archtest":    {},
+	"internal/atomicfile":  {},
 	"internal/checkout":    {},
 	"internal/browser":     {project: []string{"internal/testenv"}, modules: []string{"github.com/chromedp"}}, // chromedp: drives Chromium
 	"internal/conformance": {},
