@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/cosetq/cosetq/calib"
+	"github.com/cosetq/cosetq/internal/atomicfile"
 	"github.com/cosetq/cosetq/internal/suggest"
 	"github.com/cosetq/cosetq/journal"
 	"github.com/cosetq/cosetq/onnx"
@@ -167,7 +168,11 @@ func (o *QuantizeOptions) gather(ctx context.Context, model, path string) error 
 	defer c.gathered.ResetAll()
 	notes, err := json.Marshal(c.notes())
 	if err == nil {
-		err = os.WriteFile(path+notesEnding, notes, 0o666) // first: where the statistics are, so are their notes
+		// First: where the statistics are, so are their notes.
+		err = atomicfile.Write(path+notesEnding, 0o666, func(f *os.File) error {
+			_, err := f.Write(notes)
+			return err
+		})
 	}
 	if err == nil {
 		_, err = s.Save(path, false)
