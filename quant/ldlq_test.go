@@ -355,12 +355,17 @@ func TestDiagonalHessian(t *testing.T) {
 	}
 }
 
-// Rows together never lose. A row alone may: it is coded greedily, group by group, and for a damped H, in which the columns that fill the last
-// group count as well. Of one row with seven columns and one sample 1.8 times the loss has been seen, of two rows of three groups 1.1 times.
+// Rows together never lose. A row alone may, since it is coded greedily, group by group, and refined for a damped H in which the columns that fill
+// the last group count as well: of one row with seven columns and one sample 1.8 times the loss has been seen. In whole groups few rows do not
+// lose more than a quarter in both, H and what is damped; two rows of three groups have been seen to lose a tenth.
 func TestFeedbackNeverLosesToNearest(t *testing.T) {
 	testenv.Numbers(t)
 	rapid.Check(t, func(rt *rapid.T) {
-		n, k := rapid.IntRange(16, 40).Draw(rt, "n"), rapid.IntRange(2, 60).Draw(rt, "k")
+		n, k := rapid.IntRange(1, 40).Draw(rt, "n"), rapid.IntRange(2, 60).Draw(rt, "k")
+		few := n < 16
+		if few {
+			k = (k + 7) / 8 * 8
+		}
 		h := sampled(k, rapid.IntRange(1, 100).Draw(rt, "samples"), rapid.Uint64().Draw(rt, "seed"))
 		src := gaussian(n, k, rapid.Uint64().Draw(rt, "weights"))
 		name := rapid.SampledFrom([]string{"d4:4,4:g3,4,5,6", "d4:4:g3,4,5,7", "e8:2", "z1:4"}).Draw(rt, "codec")
@@ -368,10 +373,25 @@ func TestFeedbackNeverLosesToNearest(t *testing.T) {
 		if res.Fallback != nil {
 			rt.Fatal(res.Fallback)
 		}
-		nearest := quantize(t, src, codec(t, name), 1)
-		a, b := quadratic(h, errorsOf(t, src, res.Matrix)), quadratic(h, errorsOf(t, src, nearest.Matrix))
-		if a > b {
-			rt.Errorf("loss %v, rounding to nearest %v", a, b)
+		e, nearest := errorsOf(t, src, res.Matrix), errorsOf(t, src, quantize(t, src, codec(t, name), 1).Matrix)
+		a, b := quadratic(h, e), quadratic(h, nearest)
+		if !few {
+			if a > b {
+				rt.Errorf("loss %v, rounding to nearest %v", a, b)
+			}
+			return
+		}
+		var damping float64
+		for i := range k {
+			damping += res.Feedback.Damping * h.Moments[i*(k+1)] / float64(k)
+		}
+		damped, dampedNearest := a, b
+		for i := range e {
+			damped += damping * e[i] * e[i]
+			dampedNearest += damping * nearest[i] * nearest[i]
+		}
+		if a > 1.25*b && damped > 1.25*dampedNearest {
+			rt.Errorf("loss %v, damped %v, rounding to nearest %v and %v", a, damped, b, dampedNearest)
 		}
 	})
 }

@@ -124,10 +124,13 @@ $(objects)/workbench: $(kernel_objects) $(patsubst $(here)/bench/%.cu,$(objects)
 check: all products
 	$(objects)/cosetq_cuda_test
 
-# The compiler does not know which registers products under way still read and write. The toolkit's disassembler shows what it made of that.
+# The compiler does not know which registers products under way still read and write. The toolkit's disassembler shows what it made of that. Where
+# everything is required it must be there.
+required := $(findstring ops,$(COSETQ_REQUIRE))
 disassembler := $(wildcard $(dir $(shell command -v $(NVCC)))cuobjdump)
 products: $(hopper_alone:%=$(objects)/%.o)
-	@$(if $(disassembler),cd $(ops) && $(GO) run ../scripts/products $(disassembler) $(abspath $^),echo "skip: products under way: no cuobjdump beside $(NVCC)")
+	@$(if $(disassembler),cd $(ops) && $(GO) run ../scripts/products $(disassembler) $(abspath $^),\
+	  echo "$(if $(required),build.mk,skip): products under way: no cuobjdump beside $(NVCC)" >&2; test -z "$(required)")
 
 sanitize: all
 	$(SANITIZER) --error-exitcode 1 $(objects)/cosetq_cuda_test --short

@@ -14,7 +14,7 @@ import (
 //go:embed cuda-requirements.txt
 var cudaRequirements []byte
 
-// ensureCUDA puts NVIDIA's compiler and the headers that it needs into dir, as dir/nvidia/cu13/bin/nvcc. It needs no GPU and no
+// ensureCUDA puts NVIDIA's compiler, the headers that it needs and its disassembler into dir, as dir/nvidia/cu13/bin/nvcc. It needs no GPU and no
 // driver. pip checks every package against the sum in the list, which is kept in the folder like that of the virtual environment.
 // It fetches nothing where a compiler is there to take: a machine with a GPU and CUDA's toolkit may have no network.
 func ensureCUDA(dir, goos, arch string, log io.Writer) error {

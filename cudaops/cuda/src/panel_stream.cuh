@@ -75,7 +75,6 @@ struct PanelStream {
 // lanes 4g + e have in step 2t + i. So a lane reads a part of what four of them have.
 template <Form kForm>
 struct OrderedStream {
-  static constexpr int kVectors = PanelVectors(kForm);
   PanelCodes<kForm> codes;
 
   OrderedStream() = default;
