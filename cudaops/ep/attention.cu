@@ -109,15 +109,21 @@ void LaunchAttend(Call& call, const Rules<T>& rules, Division division, void (*k
   if (division.splits > 1) ForEachBlock(call.stream, int64_t{heads} * division.rows, a.value_width, Combine<T>{rules, division});
 }
 
-template <typename T, int kWidth, bool kAcross>
+template <typename T, int kWidth, bool kAcross, bool kPlain>
 void LaunchTensor(Call& call, const Rules<T>& rules, const Division& division) {
   constexpr int kBytes = static_cast<int>(sizeof(TensorMemory<T, kWidth, kAcross>));
   if (kBytes > cuda::CurrentDevice().shared_limit) return AttendByRows<T>(call, rules.a);
-  const auto kernel = AttendTensorKernel<T, kWidth, kAcross>;
+  const auto kernel = AttendTensorKernel<T, kWidth, kAcross, kPlain>;
   // Once, as there is one device.
   static const bool allowed = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes) == cudaSuccess;
   if (!allowed) throw DeviceError("attention needs more shared memory than this GPU gives");
-  LaunchAttend<T>(call, rules, division, kernel, kTensorRows, kTensorThreads, 2 * kTensorKeys, kBytes);
+  LaunchAttend<T>(call, rules, division, kernel, kTensorRows, kTensorThreads, 2 * kTensorKeys<T, kWidth>, kBytes);
+}
+
+template <typename T, int kWidth, bool kAcross>
+void LaunchTensor(Call& call, const Rules<T>& rules, const Division& division) {
+  const bool plain = rules.a.mask_kind == Attention::kNone && rules.a.cap == 0;
+  (plain ? LaunchTensor<T, kWidth, kAcross, true> : LaunchTensor<T, kWidth, kAcross, false>)(call, rules, division);
 }
 
 template <typename T, int kRows, int kWidth>
@@ -149,12 +155,18 @@ void AttendOnDevice(Call& call, const Attention& a) {
   division.group = a.heads / a.kv_heads;
   division.rows = CheckedCount(int64_t{a.queries} * division.group);
   CheckedCount(int64_t{a.batches} * a.kv_heads);
-  const auto fours = [](const void* p, const Places& at) {
-    return reinterpret_cast<uintptr_t>(p) % (4 * sizeof(T)) == 0 && (at.batch | at.head | at.token) % 4 == 0;
+  const auto lies = [](const void* p, const Places& at, size_t numbers) {
+    return reinterpret_cast<uintptr_t>(p) % (numbers * sizeof(T)) == 0 && (at.batch | at.head | at.token) % static_cast<int64_t>(numbers) == 0;
   };
-  // Keys across are read from multiples of 64 on.
-  division.fours_across = (a.k_step | a.keys | a.k_at.batch | a.k_at.head) % 4 == 0 && a.k_at.token == 1 && !a.causal && reinterpret_cast<uintptr_t>(a.k) % (4 * sizeof(T)) == 0;
-  division.fours = (a.width | a.value_width) % 4 == 0 && fours(a.q, a.q_at) && (a.k_step != 1 || fours(a.k, a.k_at)) && fours(a.v, a.v_at);
+  const auto all_lie = [&](size_t numbers) {
+    return (a.width | a.value_width) % static_cast<int>(numbers) == 0 && lies(a.q, a.q_at, numbers) && (a.k_step != 1 || lies(a.k, a.k_at, numbers)) &&
+           lies(a.v, a.v_at, numbers);
+  };
+  constexpr int kPiece = 16 / sizeof(T);
+  division.fours = all_lie(4);
+  division.whole = all_lie(kPiece) && lies(a.y, a.y_at, 2);
+  // Steps begin at multiples of pieces.
+  division.whole_across = (a.k_step | a.keys | a.k_at.batch | a.k_at.head) % kPiece == 0 && a.k_at.token == 1 && !a.causal && reinterpret_cast<uintptr_t>(a.k) % 16 == 0;
   const int width = Most(a.width, a.value_width);
   if (width <= 64) {
     LaunchWidth<T, 64>(call, rules, division);

@@ -59,7 +59,8 @@ struct Division {
   int group, rows, splits;
   int first;       // head of keys, of all batches, of a launch
   bool fours;      // everything lies at multiples of four numbers, but for keys across
-  bool fours_across;
+  bool whole;      // and of 16 bytes
+  bool whole_across;
   float* partial;  // [splits, batches * kv_heads, rows, value_width + 2]: sums, largest score, sum of exponentials; null for one split
 
   // The keys of a split, in numbers that are multiples of a quantum.
@@ -86,7 +87,7 @@ struct RowEnd {
   T* y;
 
   __device__ __forceinline__ RowEnd(const Rules<T>& rules, const Division& division, int row, int head, int query, int batch, float largest, float total, bool first)
-      : part(nullptr), y(nullptr), shrink(1), all(1) {
+      : part(nullptr), y(nullptr), shrink(1), all(1), factor(1) {
     const Attention& a = rules.a;
     if (division.partial != nullptr) {
       const int64_t line = (static_cast<int64_t>(blockIdx.z) * gridDim.y + blockIdx.y) * division.rows + row;
@@ -99,18 +100,30 @@ struct RowEnd {
     const float sink = rules.Sink(head), most = Larger()(largest, sink);
     shrink = Weight(largest, most);
     all = total * shrink + Weight(sink, most);
+    factor = shrink / all;
     y = static_cast<T*>(a.y) + batch * a.y_at.batch + head * a.y_at.head + query * a.y_at.token;
   }
   __device__ __forceinline__ void Store(const Rules<T>& rules, int d, float sum) const {
     if (part != nullptr) {
       part[d] = sum;
     } else {
-      y[d] = FromFloat<T>(rules.Result(sum * shrink, all));
+      y[d] = FromFloat<T>(Result(rules, sum));
+    }
+  }
+  __device__ __forceinline__ float Result(const Rules<T>& rules, float sum) const { return all > 0 ? sum * factor : rules.Result(sum, all); }
+  // Of two numbers next to each other, at a multiple of two.
+  __device__ __forceinline__ void Store(const Rules<T>& rules, int d, float first, float second) const {
+    if (part != nullptr) {
+      *reinterpret_cast<float2*>(part + d) = make_float2(first, second);
+    } else if constexpr (sizeof(T) == 2) {
+      *reinterpret_cast<__half2*>(y + d) = __floats2half2_rn(Result(rules, first), Result(rules, second));
+    } else {
+      *reinterpret_cast<float2*>(y + d) = make_float2(Result(rules, first), Result(rules, second));
     }
   }
 
  private:
-  float shrink, all;
+  float shrink, all, factor;
 };
 
 #endif

@@ -1,4 +1,4 @@
-// Attention of many queries at once, by tensor cores: 16 queries to a warp, 64 keys at a time.
+// Attention of many queries at once, by tensor cores: 16 queries to a warp, 32 or 64 keys at a time.
 
 #ifndef COSETQ_EP_ATTENTION_TENSOR_CUH_
 #define COSETQ_EP_ATTENTION_TENSOR_CUH_
@@ -9,41 +9,52 @@
 
 namespace cosetq::ep {
 
-constexpr int kTensorWarps = 4, kTensorThreads = 32 * kTensorWarps, kTensorRows = 16 * kTensorWarps, kTensorKeys = 64;
+constexpr int kTensorWarps = 4, kTensorThreads = 32 * kTensorWarps, kTensorRows = 16 * kTensorWarps;
 
-// Four numbers to shared memory while the thread goes on; nothing of them is read where they are not there.
-__device__ __forceinline__ void CopyFour(void* to, const void* from, int bytes, bool there) {
+// Keys of a step: two steps' keys and values are in shared memory.
+template <typename T, int kWidth>
+constexpr int kTensorKeys = sizeof(T) * kWidth > 256 ? 32 : 64;
+
+// So many bytes to shared memory while the thread goes on, and zeros up to 16.
+__device__ __forceinline__ void CopyPiece(void* to, const void* from, int bytes) {
   const auto at = static_cast<unsigned>(__cvta_generic_to_shared(to));
-  const int read = there ? bytes : 0;
-  if (bytes == 16) {
-    asm volatile("cp.async.ca.shared.global [%0], [%1], 16, %2;" ::"r"(at), "l"(from), "r"(read));
-  } else {
-    asm volatile("cp.async.ca.shared.global [%0], [%1], 8, %2;" ::"r"(at), "l"(from), "r"(read));
-  }
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(at), "l"(from), "r"(bytes) : "memory");
 }
 __device__ __forceinline__ void WaitForCopies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 
-// kRows rows of kColumns numbers to shared memory, kStride apart, with zeros where rows and columns end. fours: rows begin at multiples of four
-// numbers, and have such a number of them.
-template <typename T, int kRows, int kColumns, int kStride, typename RowAt>
-__device__ __forceinline__ void LoadTile(T* to, int rows, int columns, bool fours, RowAt row_at) {
-  constexpr int kFours = kColumns / 4, kStep = kTensorThreads / kFours;
-  static_assert(kTensorThreads % kFours == 0 && kRows % kStep == 0);
-  const int row0 = static_cast<int>(threadIdx.x) / kFours, column = static_cast<int>(threadIdx.x) % kFours * 4;
-#pragma unroll 4
-  for (int i = 0; i < kRows; i += kStep) {
-    const int row = row0 + i;
-    const T* from = row_at(Least(row, rows - 1));
-    T* own = to + row * kStride + column;
-    if (fours) {
-      const bool there = row < rows && column < columns;
-      CopyFour(own, from + (there ? column : 0), 4 * sizeof(T), there);
-      continue;
-    }
+// kRows rows of kColumns numbers to shared memory, kStride apart, with zeros where rows and columns end. whole: rows begin at multiples of 16
+// bytes, and have such a number of them.
+template <typename T, int kRows, int kColumns, int kStride>
+struct TileLoad {
+  static constexpr int kPiece = 16 / sizeof(T), kPieces = kColumns / kPiece, kStep = kTensorThreads / kPieces;
+  static_assert(kTensorThreads % kPieces == 0 && kRows % kStep == 0);
+  const int row0 = static_cast<int>(threadIdx.x) / kPieces, column = static_cast<int>(threadIdx.x) % kPieces * kPiece;
+
+  // Rows that lie so far apart.
+  __device__ __forceinline__ void Run(T* to, const T* from, int64_t stride, int rows, int columns, bool whole) const {
+    if (!whole || rows < kRows) return Run(to, rows, columns, whole, [&](int row) { return from + row * stride; });
+    const T* at = from + row0 * stride + (column < columns ? column : 0);
+    T* own = to + row0 * kStride + column;
 #pragma unroll
-    for (int e = 0; e < 4; ++e) own[e] = row < rows && column + e < columns ? from[column + e] : FromFloat<T>(0);
+    for (int i = 0; i < kRows; i += kStep, at += kStep * stride) CopyPiece(own + i * kStride, at, column < columns ? 16 : 0);
   }
-}
+
+  template <typename RowAt>
+  __device__ __forceinline__ void Run(T* to, int rows, int columns, bool whole, RowAt row_at) const {
+#pragma unroll 1
+    for (int row = row0; row < kRows; row += kStep) {
+      const T* from = row_at(Least(row, rows - 1));
+      T* own = to + row * kStride + column;
+      if (whole) {
+        const bool there = row < rows && column < columns;
+        CopyPiece(own, from + (there ? column : 0), there ? 16 : 0);
+        continue;
+      }
+#pragma unroll
+      for (int e = 0; e < kPiece; ++e) own[e] = row < rows && column + e < columns ? from[column + e] : FromFloat<T>(0);
+    }
+  }
+};
 
 template <int kCount>
 __device__ __forceinline__ void LoadMatrices(unsigned (&x)[kCount], const Half* from) {
@@ -84,23 +95,43 @@ __device__ __forceinline__ void MultiplySplit(float (&c)[4], const Split (&a)[4]
   MultiplyTens(c, a[0].high, a[1].high, a[2].high, a[3].high, b0.high, b1.high);
 }
 
-// Products of a warp: 16 rows by 64 keys, and weights of those by values. Lane 4g + t has of a result rows g and g + 8, and columns 8n + 2t and
+// Products of a warp: 16 rows by the keys of a step, and weights of those by values. Lane 4g + t has of a result rows g and g + 8, and columns 8n + 2t and
 // 8n + 2t + 1. Strides are such that no two lanes meet in a bank.
 template <typename T, int kWidth, bool kAcross>
 struct Products;
 
 template <int kWidth, bool kAcross>
 struct Products<Half, kWidth, kAcross> {
-  static constexpr int kQueryStride = kWidth + 8, kValueStride = kWidth + 8, kKeyStride = kAcross ? kTensorKeys + 8 : kWidth + 8;
+  static constexpr int kKeys = kTensorKeys<Half, kWidth>;
+  static constexpr int kQueryStride = kWidth + 8, kValueStride = kWidth + 8, kKeyStride = kAcross ? kKeys + 8 : kWidth + 8;
+  // The queries of a warp, which stay in registers where there is room.
+  static constexpr bool kHeld = kWidth <= 128;
+  unsigned held[kHeld ? kWidth / 16 : 1][4];
 
-  static __device__ __forceinline__ void Scores(float (&score)[kTensorKeys / 8][4], const Half* q, const Half* k, int width) {
+  static __device__ __forceinline__ void LoadQueries(unsigned (&a)[4], const Half* q, int d) {
     const int lane = static_cast<int>(threadIdx.x % 32);
-#pragma unroll 4
-    for (int d = 0; d < width; d += 16) {
-      unsigned a[4];
-      LoadMatrices(a, q + lane % 16 * kQueryStride + d + lane / 16 * 8);
+    LoadMatrices(a, q + lane % 16 * kQueryStride + d + lane / 16 * 8);
+  }
+  __device__ __forceinline__ void Hold(const Half* q) {
+    if constexpr (kHeld) {
 #pragma unroll
-      for (int n = 0; n < kTensorKeys / 8; n += 2) {
+      for (int d = 0; d < kWidth; d += 16) LoadQueries(held[d / 16], q, d);
+    }
+  }
+
+  __device__ __forceinline__ void Scores(float (&score)[kKeys / 8][4], const Half* q, const Half* k) const {
+    const int lane = static_cast<int>(threadIdx.x % 32);
+#pragma unroll
+    for (int d = 0; d < kWidth; d += 16) {
+      unsigned a[4];
+      if constexpr (kHeld) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) a[i] = held[d / 16][i];
+      } else {
+        LoadQueries(a, q, d);
+      }
+#pragma unroll
+      for (int n = 0; n < kKeys / 8; n += 2) {
         unsigned b[4];
         if constexpr (kAcross) {
           LoadTransposed(b, k + (d + lane % 16) * kKeyStride + n * 8 + lane / 16 * 8);
@@ -117,15 +148,14 @@ struct Products<Half, kWidth, kAcross> {
     const __half2 both = __floats2half2_rn(x, y);
     return *reinterpret_cast<const unsigned*>(&both);
   }
-  static __device__ __forceinline__ void Values(float (&out)[kWidth / 8][4], const float (&weight)[kTensorKeys / 8][4], const Half* v, int width) {
+  static __device__ __forceinline__ void Values(float (&out)[kWidth / 8][4], const float (&weight)[kKeys / 8][4], const Half* v) {
     const int lane = static_cast<int>(threadIdx.x % 32);
 #pragma unroll
-    for (int j = 0; j < kTensorKeys / 8; j += 2) {
+    for (int j = 0; j < kKeys / 8; j += 2) {
       const unsigned a[4] = {Pack(weight[j][0], weight[j][1]), Pack(weight[j][2], weight[j][3]), Pack(weight[j + 1][0], weight[j + 1][1]),
                              Pack(weight[j + 1][2], weight[j + 1][3])};
 #pragma unroll
       for (int n = 0; n < kWidth / 8; n += 2) {
-        if (n * 8 >= width) break;
         unsigned b[4];
         LoadTransposed(b, v + (j * 8 + lane % 16) * kValueStride + n * 8 + lane / 16 * 8);
         MultiplyHalves(out[n], a, b[0], b[1]);
@@ -138,17 +168,20 @@ struct Products<Half, kWidth, kAcross> {
 // Of floats, place t of eight is 2t, and place t + 4 is 2t + 1, so that weights lie as scores come.
 template <int kWidth, bool kAcross>
 struct Products<float, kWidth, kAcross> {
-  static constexpr int kQueryStride = kWidth + 8, kValueStride = kWidth + 4, kKeyStride = kAcross ? kTensorKeys + 4 : kWidth + 8;
+  static constexpr int kKeys = kTensorKeys<float, kWidth>;
+  static constexpr int kQueryStride = kWidth + 8, kValueStride = kWidth + 4, kKeyStride = kAcross ? kKeys + 4 : kWidth + 8;
 
-  static __device__ __forceinline__ void Scores(float (&score)[kTensorKeys / 8][4], const float* q, const float* k, int width) {
+  __device__ __forceinline__ void Hold(const float*) {}
+
+  static __device__ __forceinline__ void Scores(float (&score)[kKeys / 8][4], const float* q, const float* k) {
     const int lane = static_cast<int>(threadIdx.x % 32), g = lane / 4, t = lane % 4;
 #pragma unroll 2
-    for (int d = 0; d < width; d += 8) {
+    for (int d = 0; d < kWidth; d += 8) {
       const float2 low = *reinterpret_cast<const float2*>(q + g * kQueryStride + d + 2 * t);
       const float2 high = *reinterpret_cast<const float2*>(q + (g + 8) * kQueryStride + d + 2 * t);
       const Split a[4] = {SplitOf(low.x), SplitOf(high.x), SplitOf(low.y), SplitOf(high.y)};
 #pragma unroll
-      for (int n = 0; n < kTensorKeys / 8; ++n) {
+      for (int n = 0; n < kKeys / 8; ++n) {
         float2 b;
         if constexpr (kAcross) {
           b.x = k[(d + 2 * t) * kKeyStride + n * 8 + g];
@@ -161,14 +194,13 @@ struct Products<float, kWidth, kAcross> {
     }
   }
 
-  static __device__ __forceinline__ void Values(float (&out)[kWidth / 8][4], const float (&weight)[kTensorKeys / 8][4], const float* v, int width) {
+  static __device__ __forceinline__ void Values(float (&out)[kWidth / 8][4], const float (&weight)[kKeys / 8][4], const float* v) {
     const int lane = static_cast<int>(threadIdx.x % 32), g = lane / 4, t = lane % 4;
 #pragma unroll
-    for (int j = 0; j < kTensorKeys / 8; ++j) {
+    for (int j = 0; j < kKeys / 8; ++j) {
       const Split a[4] = {SplitOf(weight[j][0]), SplitOf(weight[j][2]), SplitOf(weight[j][1]), SplitOf(weight[j][3])};
 #pragma unroll
       for (int n = 0; n < kWidth / 8; ++n) {
-        if (n * 8 >= width) break;
         const float* b = v + (j * 8 + 2 * t) * kValueStride + n * 8 + g;
         MultiplySplit(out[n], a, SplitOf(b[0]), SplitOf(b[kValueStride]));
       }
@@ -180,28 +212,21 @@ template <typename T, int kWidth, bool kAcross>
 struct TensorMemory {
   using P = Products<T, kWidth, kAcross>;
   __align__(16) T q[kTensorRows * P::kQueryStride];
-  __align__(16) T k[(kAcross ? kWidth : kTensorKeys) * P::kKeyStride];
-  __align__(16) T v[kTensorKeys * P::kValueStride];
+  __align__(16) T k[2][(kAcross ? kWidth : P::kKeys) * P::kKeyStride];
+  __align__(16) T v[2][P::kKeys * P::kValueStride];
 };
 
 // Makes scores of what a lane has of the products of a row: keys from key0 on, two of each eight. All that is read for them is asked for at once.
-template <typename T>
-__device__ __forceinline__ void Finish(const Rules<T>& rules, float (&score)[kTensorKeys / 8][4], int i, int batch, int head, int query, int key0,
+template <bool kPlain, int kKeys, typename T>
+__device__ __forceinline__ void Finish(const Rules<T>& rules, float (&score)[kKeys / 8][4], int i, int batch, int head, int query, int key0,
                                        int sees_first, int sees_end) {
-  constexpr int kTiles = kTensorKeys / 8;
+  constexpr int kTiles = kKeys / 8;
   const Attention& a = rules.a;
-  if (a.mask_kind == Attention::kNone) {
+  if (kPlain) {
 #pragma unroll
     for (int n = 0; n < kTiles; ++n) {
 #pragma unroll
       for (int e = 0; e < 2; ++e) score[n][2 * i + e] *= a.scale;
-    }
-    if (a.cap != 0) {
-#pragma unroll
-      for (int n = 0; n < kTiles; ++n) {
-#pragma unroll
-        for (int e = 0; e < 2; ++e) score[n][2 * i + e] = a.cap * tanhf(score[n][2 * i + e] / a.cap);
-      }
     }
   } else if (a.mask_kind == Attention::kAdd && a.cap == 0) {
     const T* mask = static_cast<const T*>(a.mask) + batch * a.mask_at.batch + head * a.mask_at.head + query * a.mask_at.token;
@@ -227,7 +252,7 @@ __device__ __forceinline__ void Finish(const Rules<T>& rules, float (&score)[kTe
       }
     }
   }
-  if (key0 >= sees_first && key0 + kTensorKeys <= sees_end) return;
+  if (key0 >= sees_first && key0 + kKeys <= sees_end) return;
 #pragma unroll
   for (int n = 0; n < kTiles; ++n) {
 #pragma unroll
@@ -238,40 +263,51 @@ __device__ __forceinline__ void Finish(const Rules<T>& rules, float (&score)[kTe
   }
 }
 
-// A block takes 64 rows. While it multiplies by keys their values come, and while it multiplies by values the next keys.
-template <typename T, int kWidth, bool kAcross>
+// 2 to that.
+__device__ __forceinline__ float PowerOfTwo(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
+// A block takes 64 rows. The next keys and values come while it multiplies by these. Of causal attention blocks with many keys begin first.
+// kPlain: neither a mask nor a cap, and none of the code for these, around which the loop is slow.
+template <typename T, int kWidth, bool kAcross, bool kPlain>
 __global__ void __launch_bounds__(kTensorThreads) AttendTensorKernel(Rules<T> rules, Division division) {
   using P = Products<T, kWidth, kAcross>;
-  constexpr int kTiles = kTensorKeys / 8;
+  constexpr int kKeys = P::kKeys, kTiles = kKeys / 8;
+  constexpr float kLog2E = 1.4426950408889634f;
   extern __shared__ __align__(16) unsigned char shared[];
   auto& memory = *reinterpret_cast<TensorMemory<T, kWidth, kAcross>*>(shared);
   Begin();
   const Attention& a = rules.a;
   const int lane = static_cast<int>(threadIdx.x % 32), warp = static_cast<int>(threadIdx.x / 32), t = lane % 4, group = division.group;
   const int both = division.first + static_cast<int>(blockIdx.y), batch = both / a.kv_heads, kv_head = both % a.kv_heads;
-  const int row0 = static_cast<int>(blockIdx.x) * kTensorRows, rows = Least(kTensorRows, division.rows - row0);
+  const int tile = static_cast<int>(a.causal ? gridDim.x - 1 - blockIdx.x : blockIdx.x);
+  const int row0 = tile * kTensorRows, rows = Least(kTensorRows, division.rows - row0);
   int first, end, unused;
   rules.Range(batch, row0 / group, &first, &unused);
   rules.Range(batch, (row0 + rows - 1) / group, &unused, &end);
-  division.Cut(static_cast<int>(blockIdx.z), kTensorKeys, &first, &end);
+  division.Cut(static_cast<int>(blockIdx.z), kKeys, &first, &end);
 
   const T* keys = static_cast<const T*>(a.k) + batch * a.k_at.batch + kv_head * a.k_at.head;
   const T* values = static_cast<const T*>(a.v) + batch * a.v_at.batch + kv_head * a.v_at.head;
-  const auto load_keys = [&](int key0) {
+  const TileLoad<T, kAcross ? kWidth : kKeys, kAcross ? kKeys : kWidth, P::kKeyStride> key_load;
+  const TileLoad<T, kKeys, kWidth, P::kValueStride> value_load;
+  const auto load = [&](int key0, int to) {
     const T* from = keys + key0 * a.k_at.token;
     if constexpr (kAcross) {
-      LoadTile<T, kWidth, kTensorKeys, P::kKeyStride>(memory.k, a.width, Least(kTensorKeys, a.keys - key0), division.fours_across,
-                                                      [&](int d) { return from + d * a.k_step; });
+      key_load.Run(memory.k[to], from, a.k_step, a.width, Least(kKeys, a.keys - key0), division.whole_across);
     } else {
-      LoadTile<T, kTensorKeys, kWidth, P::kKeyStride>(memory.k, Least(kTensorKeys, end - key0), a.width, division.fours,
-                                                      [&](int j) { return from + j * a.k_at.token; });
+      key_load.Run(memory.k[to], from, a.k_at.token, Least(kKeys, end - key0), a.width, division.whole);
     }
+    value_load.Run(memory.v[to], values + key0 * a.v_at.token, a.v_at.token, Least(kKeys, end - key0), a.value_width, division.whole);
   };
-  LoadTile<T, kTensorRows, kWidth, P::kQueryStride>(memory.q, rows, a.width, division.fours, [&](int i) {
+  TileLoad<T, kTensorRows, kWidth, P::kQueryStride>().Run(memory.q, rows, a.width, division.whole, [&](int i) {
     const int row = row0 + i;
     return static_cast<const T*>(a.q) + batch * a.q_at.batch + (kv_head * group + row % group) * a.q_at.head + row / group * a.q_at.token;
   });
-  if (first < end) load_keys(first);
+  if (first < end) load(first, 0);
 
   int query[2], head[2], sees_first[2], sees_end[2];
 #pragma unroll
@@ -284,26 +320,27 @@ __global__ void __launch_bounds__(kTensorThreads) AttendTensorKernel(Rules<T> ru
   }
   const T* own = memory.q + warp * 16 * P::kQueryStride;
   float largest[2] = {-INFINITY, -INFINITY}, total[2] = {}, out[kWidth / 8][4] = {};
-  for (int key0 = first; key0 < end; key0 += kTensorKeys) {
+  P products;
+  WaitForCopies();
+  __syncthreads();
+  products.Hold(own);
+  int at = 0;
+  for (int key0 = first; key0 < end; key0 += kKeys, at ^= 1) {
     WaitForCopies();
-    __syncthreads();  // keys are there, and the last values have been read
-    LoadTile<T, kTensorKeys, kWidth, P::kValueStride>(memory.v, Least(kTensorKeys, end - key0), a.value_width, division.fours,
-                                                      [&](int j) { return values + (key0 + j) * a.v_at.token; });
+    __syncthreads();  // these are there, and those before have been read
+    if (key0 + kKeys < end) load(key0 + kKeys, at ^ 1);
     float score[kTiles][4] = {};
-    P::Scores(score, own, memory.k, a.width);
-    WaitForCopies();
-    __syncthreads();  // values are there, and keys have been read
-    if (key0 + kTensorKeys < end) load_keys(key0 + kTensorKeys);
+    products.Scores(score, own, memory.k[at]);
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
-      Finish(rules, score, i, batch, head[i], query[i], key0 + 2 * t, sees_first[i], sees_end[i]);
+      Finish<kPlain, kKeys>(rules, score, i, batch, head[i], query[i], key0 + 2 * t, sees_first[i], sees_end[i]);
       float most = largest[i];
 #pragma unroll
       for (int n = 0; n < kTiles; ++n) most = fmaxf(most, fmaxf(score[n][2 * i], score[n][2 * i + 1]));
       most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, 1));
       most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, 2));
       const float base = most == -INFINITY ? 0 : most;  // nothing has been seen, and all weights are 0
-      const float shrink = __expf(largest[i] - base);
+      const float scaled = base * kLog2E, shrink = PowerOfTwo(fmaf(largest[i], kLog2E, -scaled));
       largest[i] = most;
       total[i] *= shrink;
 #pragma unroll
@@ -314,10 +351,10 @@ __global__ void __launch_bounds__(kTensorThreads) AttendTensorKernel(Rules<T> ru
 #pragma unroll
       for (int n = 0; n < kTiles; ++n) {
 #pragma unroll
-        for (int e = 0; e < 2; ++e) total[i] += score[n][2 * i + e] = __expf(score[n][2 * i + e] - base);
+        for (int e = 0; e < 2; ++e) total[i] += score[n][2 * i + e] = PowerOfTwo(fmaf(score[n][2 * i + e], kLog2E, -scaled));
       }
     }
-    P::Values(out, score, memory.v, a.value_width);
+    P::Values(out, score, memory.v[at]);
   }
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
@@ -328,10 +365,14 @@ __global__ void __launch_bounds__(kTensorThreads) AttendTensorKernel(Rules<T> ru
     const RowEnd<T> to(rules, division, row, head[i], query[i], batch, largest[i], total[i], t == 0);
 #pragma unroll
     for (int n = 0; n < kWidth / 8; ++n) {
+      const int d = n * 8 + 2 * t;
+      if (division.whole) {
+        if (d < a.value_width) to.Store(rules, d, out[n][2 * i], out[n][2 * i + 1]);
+        continue;
+      }
 #pragma unroll
       for (int e = 0; e < 2; ++e) {
-        const int d = n * 8 + 2 * t + e;
-        if (d < a.value_width) to.Store(rules, d, out[n][2 * i + e]);
+        if (d + e < a.value_width) to.Store(rules, d + e, out[n][2 * i + e]);
       }
     }
   }
