@@ -27,6 +27,7 @@ type nodeCase struct {
 	inputs    []*tensor.Tensor
 	result    *tensor.Tensor // unless it is that of the CPU
 	known     bool           // the graph says what shapes the inputs have, and not only how many dimensions
+	open      bool           // nor even that
 	constants bool           // all inputs but the first are constants
 	left      string         // why a node is left to the CPU
 	want      string         // what the error says
@@ -86,7 +87,11 @@ func (c nodeCase) build(t *testing.T) (path string, inputs map[string]*tensor.Te
 					dims[d] = int(x.Shape[d])
 				}
 			}
-			g.Inputs = append(g.Inputs, value(name, onnx.DataType(x.Type), dims...))
+			input := value(name, onnx.DataType(x.Type), dims...)
+			if c.open {
+				input.Type.Tensor.Shape = nil
+			}
+			g.Inputs = append(g.Inputs, input)
 		}
 		for i, n := range g.Nodes {
 			n.Name = fmt.Sprint(n.OpType, i)
@@ -146,11 +151,16 @@ func TestProviderNodes(t *testing.T) {
 	rank := nodeCase{name: "a wide epsilon", inputs: inputs{numbers(2, 4), tensor.Of([]float32{1e-3}, 1, 1, 1), ints(-1)}, constants: true, nodes: []*onnx.Node{
 		onnx.NewNode("Mul", []string{"x0", "x0"}, []string{"square"}), onnx.NewNode("ReduceMean", []string{"square", "x2"}, []string{"mean"}),
 		onnx.NewNode("Add", []string{"mean", "x1"}, []string{"sum"}), onnx.NewNode("Sqrt", []string{"sum"}, []string{"root"}), onnx.NewNode("Div", []string{"x0", "root"}, []string{"y"})}}
+	constant := nodeCase{name: "of a constant that nothing else uses", inputs: inputs{numbers(1, 5), numbers(3, 5)}, constants: true, nodes: []*onnx.Node{
+		onnx.NewNode("Shape", []string{"x1"}, []string{"shape"}), onnx.NewNode("Expand", []string{"x0", "shape"}, []string{"rows"}),
+		onnx.NewNode("Size", []string{"x1"}, []string{"size"}), onnx.NewNode("Cast", []string{"size"}, []string{"count"}, onnx.IntAttr("to", int64(onnx.Float))),
+		onnx.NewNode("Add", []string{"rows", "count"}, []string{"y"})}}
 	query, cache := numbers(2, 2, 5, 4), numbers(2, 2, 4, 4)
 	for _, c := range []nodeCase{
 		single("a bias", "com.microsoft::FastGelu", inputs{numbers(2, 3), numbers(3)}),
 		single("no bias", "com.microsoft::FastGelu", inputs{numbers(2, 3)}),
 		truths,
+		constant,
 		single("lengths, causal", "Attention", inputs{query, cache, cache, nil, nil, nil, ints(2, 4)}, onnx.IntAttr("is_causal", 1)).of(24),
 		single("lengths, causal, fewer queries", "Attention", inputs{numbers(2, 2, 2, 4), cache, cache, nil, nil, nil, ints(2, 4)}, onnx.IntAttr("is_causal", 1)).of(24),
 		single("windows", "Attention", inputs{query, cache, cache}, onnx.IntAttr("left_window_size", 1), onnx.IntAttr("is_causal", 1)).of(25),
@@ -239,7 +249,16 @@ func TestProviderRefusesShapes(t *testing.T) {
 	skip := func(name string, shapes ...int64) nodeCase {
 		return single(name, "com.microsoft::SkipLayerNormalization", inputs{numbers(2, 3, 8), numbers(2, 3, 8), numbers(shapes[0]), numbers(shapes[1]), numbers(shapes[2])}).fails("want 8 elements")
 	}
+	group := func(name string, past *tensor.Tensor, total int32, want string) nodeCase {
+		return single(name, "com.microsoft::GroupQueryAttention", inputs{numbers(1, 2, 8), numbers(1, 2, 8), numbers(1, 2, 8), past, past, tensor.Of([]int32{total - 1}, 1), tensor.Of([]int32{total}, 1)},
+			onnx.IntAttr("num_heads", 2), onnx.IntAttr("kv_num_heads", 2)).fails(want)
+	}
+	deep := single("more indices than any tensor has dimensions", "GatherND", inputs{numbers(2, 1, 1, 1, 1, 1, 1, 1, 1), tensor.Of(make([]int64, 9), 1, 9)}).fails("9 indices")
+	deep.open = true
 	cases := []nodeCase{
+		deep,
+		group("no past", nil, 6, "total_sequence_length 6 for 2 tokens after a past of 0"),
+		group("a short past", numbers(1, 2, 4, 4), 12, "after a past of 4"),
 		single("other rows", "Concat", inputs{numbers(2, 3), numbers(5000, 3)}, onnx.IntAttr("axis", 1)).fails("[2,3] and [5000,3]"),
 		single("negative sizes", "Reshape", inputs{numbers(2, 3), ints(-2, -3)}).fails("[-2,-3]"),
 		single("an open one in vain", "Reshape", inputs{numbers(2, 3), ints(4, -1)}).fails("[2,3] to [4,1]"),

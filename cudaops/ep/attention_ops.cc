@@ -264,6 +264,8 @@ void RunGroupQuery(Call& call) {
   const int past = PastTokens(call, 3, k), room = Extent(std::max<int64_t>(past, total));
   PastTokens(call, 4, v);
   if (total < q.tokens) throw std::invalid_argument("GroupQueryAttention: total_sequence_length " + std::to_string(total) + " for " + std::to_string(q.tokens) + " tokens");
+  if (total - q.tokens > past)
+    throw std::invalid_argument("GroupQueryAttention: total_sequence_length " + std::to_string(total) + " for " + std::to_string(q.tokens) + " tokens after a past of " + std::to_string(past));
   const bool turned = attributes.Int("do_rotary", 0) != 0;
   Arrangement arrangement;
   arrangement.batches = a.batches;

@@ -133,6 +133,7 @@ void LaunchGatherND(Call& call) {
       !std::equal(x.shape.begin(), x.shape.begin() + batch_dims, indices.shape.begin()))
     throw std::invalid_argument("GatherND of " + Text(x.shape) + " by indices of " + Text(indices.shape) + " with batch_dims " + std::to_string(batch_dims));
   const auto batch = static_cast<size_t>(batch_dims), depth = static_cast<size_t>(indices.shape.back());
+  if (depth > kMaxRank) throw std::invalid_argument("GatherND by " + std::to_string(depth) + " indices each: more than 8 dimensions");
   Shape shape(indices.shape.begin(), indices.shape.end() - 1);
   shape.insert(shape.end(), x.shape.begin() + static_cast<int64_t>(batch + depth), x.shape.end());
   const Tensor y = call.Out(0, x.type, shape);

@@ -142,7 +142,7 @@ __global__ void __launch_bounds__(Tile<kM, kN, kRows>::kThreads) MultiplyKernel(
     __syncthreads();
   }
   const int column = column0 + tx * kColumns;
-  if (d == nullptr && p.f.kind == Unary::kIdentity && p.n % kColumns == 0) {
+  if (d == nullptr && p.f.kind == Unary::kIdentity && p.n % kColumns == 0 && reinterpret_cast<uintptr_t>(c) % (kColumns * sizeof(T)) == 0) {
     if (column >= p.n) return;
 #pragma unroll
     for (int i = 0; i < kRows; ++i) {

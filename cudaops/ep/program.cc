@@ -109,6 +109,11 @@ void Program::ReadConstants(const Settings& settings) {
     constants_[v].shape = tensor.shape;
     return tensor;
   };
+  for (const Step& step : steps_) {
+    if (!TellsShape(*step.node)) continue;
+    const auto v = static_cast<size_t>(step.node->inputs[0]);
+    if (graph_.values[v].constant != nullptr) read(v);
+  }
   for (size_t v = 0; v < constants_.size(); ++v) {
     if (graph_.values[v].constant == nullptr) continue;
     if (!on_host[v] && !on_device[v]) continue;

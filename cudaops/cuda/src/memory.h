@@ -18,11 +18,11 @@ class Buffer {
   explicit Buffer(size_t count) : count_(count) {
     if (count > 0) Check(cudaMalloc(&data_, count * sizeof(T)), "allocate device memory");
   }
+  // What is copied there when it is made, for any stream.
   Buffer(const T* host, size_t count) : Buffer(count) {
-    if (count > 0) {
-      Check(cudaMemcpy(data_, host, count * sizeof(T), cudaMemcpyHostToDevice),
-            "copy to the device");
-    }
+    if (count == 0) return;
+    Check(cudaMemcpyAsync(data_, host, count * sizeof(T), cudaMemcpyHostToDevice, cudaStreamPerThread), "copy to the device");
+    Check(cudaStreamSynchronize(cudaStreamPerThread), "copy to the device");
   }
   explicit Buffer(const std::vector<T>& host) : Buffer(host.data(), host.size()) {}
   Buffer(Buffer&& other) noexcept { swap(other); }

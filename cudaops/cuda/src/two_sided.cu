@@ -140,6 +140,8 @@ void LaunchTwoSided(const PackedView& a, const PackedView& b, float* y, cudaStre
 }  // namespace
 
 void TwoSided(const PackedView& a, const PackedView& b, float* y, cudaStream_t stream) {
+  // The tables are those of a.
+  if (4 * a.points.largest * a.points.largest > INT16_MAX) throw Error("products of codewords with coordinates up to " + std::to_string(a.points.largest) + " do not fit two-sided tables");
   switch (a.form) {
     case Form::kOneByte:
       return LaunchTwoSided<Form::kOneByte>(a, b, y, stream);

@@ -98,6 +98,7 @@ struct PointView {
   const uint32_t* coarse;
   int32_t bias;          // of the sum of the levels
   int32_t fine_bias;     // of the fine level
+  int32_t largest;       // magnitude of a coordinate of a level
   uint32_t gains;        // four bytes; 0x01010101 when there is one gain
   float centre[kGroup];
 };

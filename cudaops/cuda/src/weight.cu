@@ -111,6 +111,10 @@ struct Bytes {
 
 // Weights as bytes for a sum of levels between low and high; nothing if a byte is too small for them.
 std::optional<Bytes> BytesOf(Form form, const FormTables& t, const float centre[kGroup], const std::vector<int>& gains, int low, int high) {
+  constexpr float kMostCentre = 1024;  // far beyond what bytes hold, and what follows stays within an int
+  for (int j = 0; j < kGroup; ++j) {
+    if (!(std::fabs(centre[j]) <= kMostCentre)) return {};
+  }
   Bytes b;
   int rounded[4], bias[4], most_weight = 0;
   float rests = 0;
@@ -233,7 +237,6 @@ std::unique_ptr<DeviceWeight> DeviceWeight::Create(const WeightSpec& spec) {
     made->slots_ = {};
     made->level_weights_ = {};
   }
-  Check(cudaDeviceSynchronize(), "pack a weight");
   return made;
 }
 
@@ -317,6 +320,7 @@ bool DeviceWeight::SetBlocks(const WeightView& w, const std::vector<int>& gains)
   p.points.coarse = upload(words[1], &point_tables_[1]);
   p.points.bias = -low[0] - low[1];
   p.points.fine_bias = -low[0];
+  p.points.largest = std::max({-low[0], high[0], -low[1], high[1]});
   return true;
 }
 
@@ -364,12 +368,13 @@ bool DeviceWeight::SetPacked(const WeightView& w) {
   p.panels = panels_.get();
   const dim3 grid(static_cast<unsigned>(p.tiles), static_cast<unsigned>(p.chunks));
   if (columns) {
-    PackColumns<<<grid, 32>>>(p, general_view_, columns->codewords, panels_.get());
+    PackColumns<<<grid, 32, 0, cudaStreamPerThread>>>(p, general_view_, columns->codewords, panels_.get());
   } else {
-    Pack<<<grid, 32>>>(p, general_view_, panels_.get());
+    Pack<<<grid, 32, 0, cudaStreamPerThread>>>(p, general_view_, panels_.get());
   }
   CheckLaunch("pack a weight");
-  Check(cudaDeviceSynchronize(), "pack a weight");
+  // Not the device, where another session may be recording, which that would end.
+  Check(cudaStreamSynchronize(cudaStreamPerThread), "pack a weight");
   scales_ = Buffer<float>(scales);
   p.scales = scales_.get();
   p.offsets = general_view_.offsets;

@@ -94,6 +94,14 @@ void TestCudaTables() {
               cosetq_cuda_vlut_pairs(device.get(), device.get(), nullptr, nullptr) == -1,
           std::string(name) + " has no tables and is refused");
   }
+  // Products of codewords that the two-sided table cannot hold.
+  options.gains = {1};
+  Sample sample(CodecNamed("d4:4"), 64, 64, options, 1);
+  std::vector<int8_t> codebook(256 * 4, 100);
+  sample.spec().codebook.data = codebook.data();
+  const DeviceSample device(sample.spec());
+  Check(cosetq_cuda_vlut_pairs(device.get(), device.get(), nullptr, nullptr) == -1 && std::string(cosetq_cuda_error()).find("up to 100") != std::string::npos,
+        "codewords too large for two-sided tables are refused");
 }
 
 }  // namespace cosetq::test
