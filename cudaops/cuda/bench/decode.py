@@ -6,7 +6,8 @@
 
 Models are those of models/decoder with its default sizes, float16. Caches have room for 4096 tokens and are used in place; a time is the median
 for one token after `context` others, or for a prompt, with the host waiting for each. PyTorch runs the same layers on weights of its own,
-as one CUDA graph. The error is that of the logits after 16 tokens and one more, against ONNX Runtime on the processor.
+as one CUDA graph. The error is that of the logits after 16 tokens and one more, against ONNX Runtime on the processor. A prompt is timed with
+activations of 8 bits as well, `ai.coset.accuracy` 4; the error of that is of all its logits.
 """
 
 import argparse
@@ -39,9 +40,10 @@ def median(step, wait, runs=60, warm=10):
 class Ours:
     """A model on the GPU, its caches and everything else bound to memory there."""
 
-    def __init__(self, path, ops, device):
+    def __init__(self, path, ops, device, accuracy):
         options = ort.SessionOptions()
         options.register_custom_ops_library(ops)
+        options.add_session_config_entry("ai.coset.accuracy", accuracy)
         options.add_provider_for_devices([device], {})
         self.session = ort.InferenceSession(path, options)
         shape = [1, CACHE_HEADS, ROOM, SIZE]
@@ -75,20 +77,41 @@ class Ours:
         return logits.numpy()
 
 
-def error(path, ops, ours):
-    """Of the last logits, relative to the largest, once the runs of one token are recorded."""
-    options = ort.SessionOptions()
-    options.register_custom_ops_library(ops)
-    session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    prompt = [(7 * i) % VOCABULARY for i in range(16)]
-    empty = {name: np.zeros([1, CACHE_HEADS, 0, SIZE], np.float16) for name in ours.caches}
-    names = [o.name for o in session.get_outputs()]
-    out = dict(zip(names, session.run(names, {"input_ids": np.array([prompt]), "attention_mask": np.ones([1, 16], np.int64), **empty})))
-    past = {name: out[name.replace("past_key_values", "present")] for name in empty}
-    want = session.run(["logits"], {"input_ids": np.array([[5]]), "attention_mask": np.ones([1, 17], np.int64), **past})[0]
-    ours.logits(prompt, [1] * 16)
-    mask = [1] * 17 + [0] * (ROOM - 17)
-    got = [ours.logits([5], mask) for _ in range(4)][-1]
+def prompt_of(count):
+    return [(7 * i) % VOCABULARY for i in range(count)]
+
+
+class Processor:
+    """The same model in ONNX Runtime on the processor, to compare with: errors are relative to the largest logit."""
+
+    def __init__(self, path, ops):
+        options = ort.SessionOptions()
+        options.register_custom_ops_library(ops)
+        self.session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        self.names = [o.name for o in self.session.get_outputs()]
+
+    def run(self, tokens, past):
+        count = len(tokens) + next(iter(past.values())).shape[2]
+        feeds = {"input_ids": np.array([tokens]), "attention_mask": np.ones([1, count], np.int64), **past}
+        return dict(zip(self.names, self.session.run(self.names, feeds)))
+
+    def prompt(self, count, ours):
+        return self.run(prompt_of(count), {name: np.zeros([1, CACHE_HEADS, 0, SIZE], np.float16) for name in ours.caches})
+
+    def error_of_token(self, ours):
+        """Of the token after 16, once the runs of one token are recorded."""
+        out = self.prompt(16, ours)
+        past = {name: out[name.replace("past_key_values", "present")] for name in ours.caches}
+        want = self.run([5], past)["logits"]
+        ours.logits(prompt_of(16), [1] * 16)
+        mask = [1] * 17 + [0] * (ROOM - 17)
+        return difference([ours.logits([5], mask) for _ in range(4)][-1], want)
+
+    def error_of_prompt(self, count, ours):
+        return difference(ours.logits(prompt_of(count), [1] * count), self.prompt(count, ours)["logits"])
+
+
+def difference(got, want):
     return np.abs(got.astype(np.float32) - want).max() / np.abs(want).max()
 
 
@@ -149,20 +172,25 @@ def main():
     print(torch.cuda.get_device_name(), "ONNX Runtime", ort.__version__, "PyTorch", torch.__version__)
     ort.register_execution_provider_library("coset", arguments.library)
     device = next(d for d in ort.get_ep_devices() if d.ep_name == "CosetExecutionProvider")
-    cases = [(1, 128), (1, 1024), (1, 4000), (512, 0)]
     peer = Torch()
-    for path in [None, *arguments.models]:
-        ours = Ours(path, arguments.ops, device) if path else None
-        for count, context in cases:
-            if ours is None:
-                ms = peer.time(count, context)
-            else:
-                mask = [1] * count if context == 0 else [1] * (context + 1) + [0] * (ROOM - context - 1)
-                ms = ours.time([0] * count, mask)
-            what = f"prompt of {count}" if context == 0 else f"one token after {context}"
-            print(f"{path or 'PyTorch float16'}: {what}: {ms:.3f} ms, {1e3 * count / ms:.0f} tokens/s", flush=True)
-        if ours is not None:
-            print(f"{path}: error {error(path, arguments.ops, ours):.1e}", flush=True)
+    contexts, prompt = (128, 1024, 4000), 512
+
+    def report(who, what, ms, count):
+        print(f"{who}: {what}: {ms:.3f} ms, {1e3 * count / ms:.0f} tokens/s", flush=True)
+
+    for context in contexts:
+        report("PyTorch float16", f"one token after {context}", peer.time(1, context), 1)
+    report("PyTorch float16", f"prompt of {prompt}", peer.time(prompt, 0), prompt)
+    for path in arguments.models:
+        reference = Processor(path, arguments.ops)
+        ours = Ours(path, arguments.ops, device, "1")
+        for context in contexts:
+            report(path, f"one token after {context}", ours.time([0], [1] * (context + 1) + [0] * (ROOM - context - 1)), 1)
+        print(f"{path}: error {reference.error_of_token(ours):.1e}", flush=True)
+        for accuracy, bits in ("1", "16"), ("4", "8"):
+            ours = Ours(path, arguments.ops, device, accuracy)
+            report(path, f"prompt of {prompt}, activations of {bits} bits", ours.time([0] * prompt, [1] * prompt), prompt)
+            print(f"{path}: error {reference.error_of_prompt(prompt, ours):.1e}", flush=True)
 
 
 if __name__ == "__main__":
