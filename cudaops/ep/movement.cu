@@ -93,7 +93,9 @@ void RunSlice(Call& call) {
       return std::clamp(at < 0 ? at + n : at, low, high);
     };
     const int64_t start = step > 0 ? clamp(starts.at(i), 0, n) : clamp(starts.at(i), 0, n - 1);
-    const int64_t end = step > 0 ? clamp(ends.at(i), 0, n) : clamp(std::max(ends.at(i), -n - 1), -1, n - 1);
+    // Backwards the largest number means the end, as ONNX Runtime has it.
+    const int64_t stop = step < 0 && (ends.at(i) == INT32_MAX || ends.at(i) == INT64_MAX) ? INT64_MIN : ends.at(i);
+    const int64_t end = step > 0 ? clamp(stop, 0, n) : clamp(std::max(stop, -n - 1), -1, n - 1);
     const int64_t last = end - start - (step > 0 ? 1 : -1);  // from start; of the other sign than step where there is nothing
     shape[d] = last != 0 && (last > 0) != (step > 0) ? 0 : last / step + 1;
     first += start * strides[d];

@@ -204,6 +204,8 @@ extern "C" int cosetq_cuda_encode_device(const cosetq_cuda_encoder* encoder, con
                                          const float* steps, int64_t count, double* sse, uint16_t* indices, uint8_t* gains,
                                          float* errors, void* stream) {
   return Guard([&] {
+    if (reinterpret_cast<uintptr_t>(rows) % 16 != 0 || reinterpret_cast<uintptr_t>(indices) % 4 != 0)
+      throw cosetq::cuda::Error("rows to encode must begin at a multiple of 16 bytes, and their indices of 4");
     encoder->encoder.Encode({rows, groups, nullptr, steps, count, sse, indices, gains}, errors,
                             static_cast<cudaStream_t>(stream));
   });

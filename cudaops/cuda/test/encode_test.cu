@@ -56,6 +56,9 @@ void Compare(const TestCodec& codec, int64_t groups, const std::string& what) {
                            some.gains.data()) == 4 &&
             some.sse[0] == -1 && some.sse[3] == -1 && some.sse[4] >= 0,
         what + "refuses other rows");
+  Check(cosetq_cuda_encode_device(device, rows.data() + 1, groups, steps.data(), 1, nullptr, nullptr, nullptr, nullptr, nullptr) == -1 &&
+            std::string(cosetq_cuda_error()).find("multiple of 16") != std::string::npos,
+        what + "rows that begin anywhere are not refused");
   cosetq_cuda_encoder_free(device);
 }
 

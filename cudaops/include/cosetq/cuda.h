@@ -115,7 +115,8 @@ COSETQ_EXPORT int64_t cosetq_cuda_encode(struct cosetq_cuda_encoder* encoder, co
                                          const int32_t* at, const float* steps, int64_t count, double* sse, uint16_t* indices,
                                          uint8_t* gains);
 
-/* The same for rows, steps and results on the device, row i with step i. errors holds count * groups floats. */
+/* The same for rows, steps and results on the device, row i with step i; rows begin at a multiple of 16 bytes, indices of 4. errors holds
+ * count * groups floats. */
 COSETQ_EXPORT int cosetq_cuda_encode_device(const struct cosetq_cuda_encoder* encoder, const float* rows, int64_t groups,
                                             const float* steps, int64_t count, double* sse, uint16_t* indices,
                                             uint8_t* gains, float* errors, void* stream);
