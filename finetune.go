@@ -201,7 +201,7 @@ func quantizeFirst(ctx context.Context, float, output string, o FinetuneOptions)
 	}
 	remove = func() { _ = os.RemoveAll(dir) }
 	q := o.Quantize
-	q.Output = filepath.Join(dir, "start.onnx")
+	q.Output, q.temporary = filepath.Join(dir, "start.onnx"), true
 	if q.Data == "" && q.Statistics == "" && q.Method != RTN {
 		q.Data, q.Samples = o.Data, DefaultSamples
 	}

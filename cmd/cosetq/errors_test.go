@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/cosetq/cosetq"
+	"github.com/cosetq/cosetq/internal/testenv"
 )
 
 // A bug, which no command line should provoke, has exit code 1 and asks to be reported; the scripts provoke the other codes.
@@ -45,5 +46,20 @@ func TestInterruptedError(t *testing.T) {
 	con := &console{out: &out, err: &log}
 	if code := con.fail(interrupted(&silentError{exitInterrupted})); code != exitInterrupted || log.Len() > 0 {
 		t.Errorf("exit code %d, %q", code, &log)
+	}
+}
+
+// Who stops quickstart is told of no flag that it lacks.
+func TestQuickstartInterrupted(t *testing.T) {
+	testenv.ORT(t)
+	testenv.Ops(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for _, force := range []string{"--force=false", "--force"} {
+		var err bytes.Buffer
+		code := run(ctx, []string{"quickstart", force, "--dir", t.TempDir()}, &bytes.Buffer{}, &err)
+		if text := err.String(); code != exitInterrupted || !strings.Contains(text, "run the same command again") || strings.Contains(text, "--resume") {
+			t.Errorf("%s: exit code %d: %s", force, code, text)
+		}
 	}
 }
