@@ -97,6 +97,11 @@ the model.`,
 			if err != nil {
 				return err
 			}
+			if !con.json { // before the page, which may fail
+				if err := printQuantize(con, r, layers); err != nil {
+					return err
+				}
+			}
 			if page.path != "" {
 				page.describe(cmd, args)
 				page.options.Data = o.Data
@@ -109,7 +114,7 @@ the model.`,
 			if con.json {
 				return con.printJSON(r)
 			}
-			return printQuantize(con, r, layers)
+			return nil
 		},
 	}
 	fs := cmd.Flags()
