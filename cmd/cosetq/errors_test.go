@@ -5,8 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/spf13/pflag"
 
 	"github.com/cosetq/cosetq"
 	"github.com/cosetq/cosetq/internal/testenv"
@@ -46,6 +49,26 @@ func TestInterruptedError(t *testing.T) {
 	con := &console{out: &out, err: &log}
 	if code := con.fail(interrupted(&silentError{exitInterrupted})); code != exitInterrupted || log.Len() > 0 {
 		t.Errorf("exit code %d, %q", code, &log)
+	}
+}
+
+// A flag whose value is empty, as that of a shell variable that is not set, is not taken for one that is not given.
+func TestEmptyFlags(t *testing.T) {
+	for _, c := range newRoot(&console{}).Commands() {
+		args := []string{}
+		for c.Args(c, args) != nil && len(args) < 3 {
+			args = append(args, "x")
+		}
+		c.Flags().VisitAll(func(f *pflag.Flag) {
+			if f.Value.Type() == "bool" {
+				return
+			}
+			var err bytes.Buffer
+			code := run(t.Context(), slices.Concat([]string{c.Name(), "--" + f.Name, ""}, args), &bytes.Buffer{}, &err)
+			if text := err.String(); code != exitUsage || !strings.HasPrefix(text, "error E_USAGE: --"+f.Name) {
+				t.Errorf("%s --%s: exit code %d: %s", c.Name(), f.Name, code, text)
+			}
+		})
 	}
 }
 

@@ -80,8 +80,9 @@ ONNX Runtime, and faster with cosetq's native library.
 Exit codes: 0 done, 1 internal error, 2 usage or recipe, 3 unreadable model, 4 nothing
 to quantize or too little of it, 5 a quality gate failed, 6 runtime or device missing,
 7 out of memory or disk, 130 interrupted.`,
-		SilenceErrors: true,
-		SilenceUsage:  true,
+		SilenceErrors:     true,
+		SilenceUsage:      true,
+		PersistentPreRunE: notEmpty, // of every command
 	}
 	root.PersistentFlags().BoolVar(&con.json, "json", false, "print exactly one JSON object on stdout")
 	root.PersistentFlags().BoolVarP(&con.quiet, "quiet", "q", false, "no progress on stderr, only what must be known to trust the result")
