@@ -71,6 +71,9 @@ the model.`,
 					return err
 				}
 			}
+			if slices.Contains(given, "samples") && o.Data == "" {
+				return usage(errors.New("--samples is given, and no --data to take them from"), "leave it out, or give --data; the statistics of --calib are of all samples that calibrate saw")
+			}
 			if shard != "" {
 				share, err := cosetq.ParseShard(shard, os.Getenv)
 				if err != nil {
