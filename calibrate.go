@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/cosetq/cosetq/calib"
+	"github.com/cosetq/cosetq/internal/atomicfile"
 	"github.com/cosetq/cosetq/rewrite"
 )
 
@@ -64,6 +65,9 @@ func Calibrate(ctx context.Context, model, data string, o CalibrateOptions) (*Ca
 		return nil, err
 	}
 	output, err := OutputPath(o.Output, Reads{Models: []string{model}, Data: []string{data}}, StatisticsEnding, o.Overwrite)
+	if err == nil {
+		err = atomicfile.Check(output)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -95,6 +99,9 @@ func MergeStatistics(output string, overwrite bool, inputs ...string) (*Calibrat
 		return nil, usage(errors.New("--merge needs two files or more"), "list them")
 	}
 	output, err := OutputPath(output, Reads{Files: inputs}, StatisticsEnding, overwrite)
+	if err == nil {
+		err = atomicfile.Check(output)
+	}
 	if err != nil {
 		return nil, err
 	}

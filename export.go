@@ -24,6 +24,8 @@ type ExportOptions struct {
 	Format rewrite.Format       // "" is FP32, which is FP16 where the model computes in float16
 	NBits  rewrite.NBitsOptions // of MatMulNBits
 	Sites  rewrite.Options      // which weights of a float model become MatMulNBits
+
+	OpsDir string // folder for what [ExportOps] writes as well, "" for none
 }
 
 // ExportReport is the outcome of [Export].
@@ -37,7 +39,8 @@ type ExportReport struct {
 }
 
 // Export writes a model that needs nothing of cosetq: the quantized weights of input become plain float weights again, or
-// int4 MatMulNBits. A float model can become one of float16 weights or MatMulNBits: what to compare with.
+// int4 MatMulNBits. A float model can become one of float16 weights or MatMulNBits: what to compare with. Nothing is written when
+// the model or what goes to OpsDir cannot be.
 func Export(ctx context.Context, input string, o ExportOptions) (*ExportReport, error) {
 	if o.Format == "" {
 		o.Format = rewrite.FP32
@@ -88,6 +91,12 @@ func Export(ctx context.Context, input string, o ExportOptions) (*ExportReport, 
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", input, err)
 	}
+	var ops *opsFiles
+	if o.OpsDir != "" {
+		if ops, err = gatherOps(o.OpsDir, o.Overwrite); err != nil {
+			return nil, err
+		}
+	}
 	saved, err := m.Save(output, onnx.SaveOptions{ExternalThreshold: pageSize, Overwrite: o.Overwrite, Context: ctx})
 	if err != nil {
 		return nil, err
@@ -101,7 +110,10 @@ func Export(ctx context.Context, input string, o ExportOptions) (*ExportReport, 
 		r.Notes = append(r.Notes, fmt.Sprintf("weight %q stays %s", name, why))
 	}
 	r.Files, _ = savedFiles(saved)
-	return r, nil
+	if ops == nil {
+		return r, nil
+	}
+	return r, ops.write(r)
 }
 
 // exportFloat turns a float model into one of half precision or int4.
@@ -119,53 +131,75 @@ func exportFloat(m *onnx.Model, o ExportOptions) (*rewrite.ExportResult, error) 
 // ExportOps writes the native library, its header and loading snippets for Python, ONNX Runtime GenAI, C, C#, Node,
 // browsers and Go to a folder, and with them what runs models on an NVIDIA GPU, where it finds the library for that.
 func ExportOps(dir string, overwrite bool) (*ExportReport, error) {
+	ops, err := gatherOps(dir, overwrite)
+	if err != nil {
+		return nil, err
+	}
+	r := &ExportReport{Schema: "cosetq/v1/export"}
+	return r, ops.write(r)
+}
+
+// opsFiles are what [ExportOps] writes.
+type opsFiles struct {
+	dir     string
+	content map[string][]byte // by name
+	notes   []string
+}
+
+// gatherOps reads them and makes the folder, which it makes sure takes them.
+func gatherOps(dir string, overwrite bool) (*opsFiles, error) {
 	lib, err := cudaops.FindLibrary("")
 	if err != nil {
 		return nil, fail(Unavailable, err, "run `cosetq doctor` to see what is missing")
 	}
-	r := &ExportReport{Schema: "cosetq/v1/export"}
-	content := map[string][]byte{}
-	if content[cudaops.LibraryName], err = os.ReadFile(lib); err != nil {
+	f := &opsFiles{dir: dir, content: map[string][]byte{}}
+	if f.content[cudaops.LibraryName], err = os.ReadFile(lib); err != nil {
 		return nil, err
 	}
 	gpu, noGPU := cudaops.FindCUDALibrary("")
 	if noGPU != nil {
-		r.Notes = append(r.Notes, fmt.Sprintf("what NVIDIA GPUs need is left out, since there is no %s: run `make cuda` in a checkout, or set %s to the file",
+		f.notes = append(f.notes, fmt.Sprintf("what NVIDIA GPUs need is left out, since there is no %s: run `make cuda` in a checkout, or set %s to the file",
 			cudaops.CUDALibraryName, cudaops.EnvCUDALibrary))
 	} else {
-		if content[cudaops.CUDALibraryName], err = os.ReadFile(gpu); err != nil {
+		if f.content[cudaops.CUDALibraryName], err = os.ReadFile(gpu); err != nil {
 			return nil, err
 		}
-		maps.Copy(content, cudaops.GPUHeaders())
+		maps.Copy(f.content, cudaops.GPUHeaders())
 	}
-	content["cosetq.h"] = cudaops.PublicHeader()
+	f.content["cosetq.h"] = cudaops.PublicHeader()
 	for _, s := range cudaops.Snippets() {
 		if noGPU == nil || !s.GPU {
-			content[s.Name] = s.Text
+			f.content[s.Name] = s.Text
 		}
 	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, usage(err, "choose another --ops-dir")
 	}
 	if !overwrite {
-		for name := range content {
+		for _, name := range slices.Sorted(maps.Keys(f.content)) {
 			if _, err := os.Stat(filepath.Join(dir, name)); err == nil {
 				return nil, fmt.Errorf("%s: %w", filepath.Join(dir, name), os.ErrExist)
 			}
 		}
 	}
-	for _, name := range slices.Sorted(maps.Keys(content)) {
+	return f, atomicfile.Check(filepath.Join(dir, cudaops.LibraryName))
+}
+
+// write writes them and adds them to the report.
+func (f *opsFiles) write(r *ExportReport) error {
+	for _, name := range slices.Sorted(maps.Keys(f.content)) {
 		mode := os.FileMode(0o644)
 		if filepath.Ext(name) == ".so" {
 			mode = 0o755
 		}
-		file, err := writeFile(filepath.Join(dir, name), dir, content[name], mode)
+		file, err := writeFile(filepath.Join(f.dir, name), f.dir, f.content[name], mode)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		r.Files = append(r.Files, file)
 	}
-	return r, nil
+	r.Notes = append(r.Notes, f.notes...)
+	return nil
 }
 
 // writeFile writes a file under a temporary name in tempDir, which is on the same file system, and renames it.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/cosetq/cosetq/finetune"
+	"github.com/cosetq/cosetq/internal/atomicfile"
 )
 
 // FinetuneOptions say how to train a quantized model.
@@ -155,12 +156,7 @@ func (o *FinetuneOptions) places(input, float string) (output string, err error)
 			return "", err
 		}
 	}
-	// A folder that takes no files.
-	probe, err := os.MkdirTemp(filepath.Dir(output), ".cosetq-*")
-	if err != nil {
-		return "", err
-	}
-	return output, os.Remove(probe)
+	return output, atomicfile.Check(output)
 }
 
 // keep stores what was trained when the result could not be saved, because of err, and returns the error to tell.
@@ -201,7 +197,7 @@ func quantizeFirst(ctx context.Context, float, output string, o FinetuneOptions)
 	}
 	remove = func() { _ = os.RemoveAll(dir) }
 	q := o.Quantize
-	q.Output = filepath.Join(dir, "start.onnx")
+	q.Output, q.temporary = filepath.Join(dir, "start.onnx"), true
 	if q.Data == "" && q.Statistics == "" && q.Method != RTN {
 		q.Data, q.Samples = o.Data, DefaultSamples
 	}

@@ -446,3 +446,22 @@ func TestFinetuneFromFloat(t *testing.T) {
 		t.Errorf("a bound of one byte: %v", err)
 	}
 }
+
+// What is stopped while it quantizes first has kept nothing, and says so.
+func TestFinetuneFromFloatInterrupted(t *testing.T) {
+	testenv.Ops(t)
+	files, _ := coarseDigits(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	o := trainingOptions(files, "f.onnx")
+	o.Quantize.Bits = 2
+	o.Quantize.Progress = func(stage string, _, _ int64) {
+		if stage == "writing" { // all weights are in the journal
+			cancel()
+		}
+	}
+	_, err := cosetq.Finetune(ctx, files.Model, "", o)
+	if kind, hint := cosetq.Classify(err); kind != cosetq.Interrupted || hint != "nothing was written" {
+		t.Errorf("kind %v, %v; hint: %s", kind, err, hint)
+	}
+}

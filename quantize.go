@@ -27,8 +27,8 @@ func Quantize(ctx context.Context, input string, o QuantizeOptions) (*QuantizeRe
 	return quantize(ctx, input, o, false)
 }
 
-// Plan says what [Quantize] would do and how large the result would be, and writes nothing. It reads no weights, unless there is
-// a target to meet: then what that takes is worked out and measured.
+// Plan says what [Quantize] would do and how large the result would be, and writes nothing. It reads no weights, and of the data
+// one sample, to make sure that it fits; unless there is a target to meet: then what that takes is worked out and measured.
 func Plan(ctx context.Context, input string, o QuantizeOptions) (*QuantizeReport, error) {
 	return quantize(ctx, input, o, true)
 }
@@ -97,7 +97,7 @@ func quantize(ctx context.Context, input string, o QuantizeOptions, dryRun bool)
 		}
 		if o.allocates() {
 			err = o.planAllocation(ctx, r, m, sites, output)
-		} else {
+		} else if err = o.checkData(m); err == nil {
 			err = r.plan(&o, codec, codecs, sites, output)
 		}
 		if err != nil {

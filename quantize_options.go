@@ -70,6 +70,7 @@ type QuantizeOptions struct {
 	Shard Shard `yaml:"-"`
 
 	recipeRead string // by ReadRecipe
+	temporary  bool   // the folder of the output goes when the caller is done
 }
 
 // Reads are the files that quantizing the model at path input reads.

@@ -117,8 +117,8 @@ func (o *QuantizeOptions) openJournal(m *onnx.Model, codec *lattice.Codec, outpu
 	return j, nil
 }
 
-// leaveJournal removes the journal of a run that is done, or that cannot be done whatever is tried, and keeps what a run
-// that was stopped has achieved.
+// leaveJournal removes the journal of a run that is done, that cannot be done whatever is tried, or whose folder nobody will find
+// again, and keeps what a run that was stopped has achieved.
 func (o *QuantizeOptions) leaveJournal(j *journal.Journal, err error) error {
 	if o.Shard.Count > 0 {
 		return errors.Join(err, j.Close())
@@ -127,7 +127,7 @@ func (o *QuantizeOptions) leaveJournal(j *journal.Journal, err error) error {
 		return j.Remove()
 	}
 	kind, hint := Classify(err)
-	if kind == BadModel || kind == Nothing || kind == Quality || j.Empty() {
+	if kind == BadModel || kind == Nothing || kind == Quality || j.Empty() || o.temporary {
 		return errors.Join(err, j.Remove())
 	}
 	_ = j.Close()
@@ -136,7 +136,11 @@ func (o *QuantizeOptions) leaveJournal(j *journal.Journal, err error) error {
 	} else if hint != "" {
 		hint += "; "
 	}
-	return &Error{Kind: kind, Err: err, Hint: hint + "what was done is kept in " + j.Dir() + ": run the same command with --resume to go on"}
+	again := "run the same command with --resume to go on"
+	if o.Resume {
+		again = "run the same command again to go on"
+	}
+	return &Error{Kind: kind, Err: err, Hint: hint + "what was done is kept in " + j.Dir() + ": " + again}
 }
 
 // numbered is a weight and its number among those to code, which makes its name unique.

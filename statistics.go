@@ -16,6 +16,7 @@ import (
 	"github.com/cosetq/cosetq/internal/suggest"
 	"github.com/cosetq/cosetq/journal"
 	"github.com/cosetq/cosetq/onnx"
+	"github.com/cosetq/cosetq/ort"
 	"github.com/cosetq/cosetq/quant"
 	"github.com/cosetq/cosetq/rewrite"
 )
@@ -130,6 +131,27 @@ func (o *QuantizeOptions) checkStatistics(m *onnx.Model) error {
 		return err
 	}
 	return h.close()
+}
+
+// checkData makes sure that the model could be calibrated on the data: what it names is there, and its first sample fits.
+func (o *QuantizeOptions) checkData(m *onnx.Model) error {
+	if o.Data == "" || o.Method != LDLQ {
+		return nil
+	}
+	inputs, _, err := ort.Signature(m)
+	if err != nil {
+		return fail(BadModel, err, "")
+	}
+	reader, err := calib.Open(o.Data, inputs, calib.Options{Limit: o.Samples, Seed: o.Seed})
+	if err != nil {
+		return err
+	}
+	defer reader.Close()
+	if reader.Len() == 0 {
+		return usage(errors.New("the data holds no samples"), "give a recipe with data")
+	}
+	_, err = reader.Sample(0)
+	return err
 }
 
 // open reads a statistics file and makes sure that it is of this model.

@@ -48,6 +48,11 @@ that gained most. --bisect finds the first layer that breaks --min-sqnr.`,
 			if err != nil {
 				return err
 			}
+			if !con.json { // before the page, which may fail
+				if err := printCompare(con, r, all); err != nil {
+					return err
+				}
+			}
 			if page.path != "" {
 				page.describe(cmd, paths)
 				page.options.Data, page.options.Session = o.Data, o.Session
@@ -59,7 +64,7 @@ that gained most. --bisect finds the first layer that breaks --min-sqnr.`,
 			if con.json {
 				return con.printJSON(r)
 			}
-			return printCompare(con, r, all)
+			return nil
 		},
 	}
 	run.add(cmd)

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -12,8 +13,8 @@ import (
 
 func newExport(con *console) *cobra.Command {
 	var (
-		o              cosetq.ExportOptions
-		format, opsDir string
+		o      cosetq.ExportOptions
+		format string
 	)
 	cmd := &cobra.Command{
 		Use:   "export [MODEL] [-o OUTPUT --format FORMAT] [--ops-dir DIR]",
@@ -29,8 +30,15 @@ C, C#, Node, browsers and Go, and the same for NVIDIA GPUs where it finds libcos
   cosetq export --ops-dir ops`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if len(args) == 0 && opsDir == "" {
-				return usage(errors.New("neither a model nor --ops-dir is given"), "usage: %s", cmd.UseLine())
+			if len(args) == 0 {
+				if o.OpsDir == "" {
+					return usage(errors.New("neither a model nor --ops-dir is given"), "usage: %s", cmd.UseLine())
+				}
+				for _, flag := range changed(cmd) {
+					if !slices.Contains([]string{"ops-dir", "force", "json", "quiet"}, flag) {
+						return usage(fmt.Errorf("--%s is given, and no model that it is for", flag), "leave it out, or name the model")
+					}
+				}
 			}
 			for _, flag := range []string{"block", "accuracy-level"} {
 				if cmd.Flags().Changed(flag) && format != string(rewrite.MatMulNBits) {
@@ -40,20 +48,16 @@ C, C#, Node, browsers and Go, and the same for NVIDIA GPUs where it finds libcos
 			if err := notZero(cmd, "block"); err != nil {
 				return err
 			}
-			r := &cosetq.ExportReport{Schema: "cosetq/v1/export"}
+			var r *cosetq.ExportReport
+			var err error
 			if len(args) == 1 {
-				var err error
 				o.Format = rewrite.Format(format)
-				if r, err = cosetq.Export(cmd.Context(), args[0], o); err != nil {
-					return err
-				}
+				r, err = cosetq.Export(cmd.Context(), args[0], o)
+			} else {
+				r, err = cosetq.ExportOps(o.OpsDir, o.Overwrite)
 			}
-			if opsDir != "" {
-				ops, err := cosetq.ExportOps(opsDir, o.Overwrite)
-				if err != nil {
-					return err
-				}
-				r.Notes, r.Files = append(r.Notes, ops.Notes...), append(r.Files, ops.Files...)
+			if err != nil {
+				return err
 			}
 			con.notes(r.Notes)
 			if con.json {
@@ -68,7 +72,7 @@ C, C#, Node, browsers and Go, and the same for NVIDIA GPUs where it finds libcos
 	fs := cmd.Flags()
 	fs.StringVarP(&o.Output, "output", "o", "", "file to write (default: the input's name ending in .FORMAT.onnx)")
 	fs.StringVar(&format, "format", "fp32", "fp32, fp16 or matmulnbits")
-	fs.StringVar(&opsDir, "ops-dir", "", "folder for the native library, its header and snippets")
+	fs.StringVar(&o.OpsDir, "ops-dir", "", "folder for the native library, its header and snippets")
 	fs.IntVar(&o.NBits.Block, "block", 32, "matmulnbits: columns that share a scale, a power of two from 16 to 256")
 	fs.IntVar(&o.NBits.AccuracyLevel, "accuracy-level", 4, "matmulnbits: 4 computes with int8 activations (fast), 1 in float32")
 	fs.BoolVar(&o.Overwrite, "force", false, "replace files that exist")

@@ -78,8 +78,8 @@ func TestManualAndCompletion(t *testing.T) {
 		t.Fatalf("exit code %d", code)
 	}
 	for _, c := range newRoot(&console{}).Commands() {
-		if c.Hidden {
-			continue
+		if !c.IsAvailableCommand() {
+			continue // hidden, or help
 		}
 		c.Flags().VisitAll(func(f *pflag.Flag) {
 			if kind, _ := pflag.UnquoteUsage(f); strings.Contains(kind, " ") || kind == "" && f.Value.Type() != "bool" {

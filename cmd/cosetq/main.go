@@ -12,6 +12,7 @@ import (
 	"os/signal"
 	"runtime/debug"
 	"slices"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -80,8 +81,9 @@ ONNX Runtime, and faster with cosetq's native library.
 Exit codes: 0 done, 1 internal error, 2 usage or recipe, 3 unreadable model, 4 nothing
 to quantize or too little of it, 5 a quality gate failed, 6 runtime or device missing,
 7 out of memory or disk, 130 interrupted.`,
-		SilenceErrors: true,
-		SilenceUsage:  true,
+		SilenceErrors:     true,
+		SilenceUsage:      true,
+		PersistentPreRunE: notEmpty, // of every command
 	}
 	root.PersistentFlags().BoolVar(&con.json, "json", false, "print exactly one JSON object on stdout")
 	root.PersistentFlags().BoolVarP(&con.quiet, "quiet", "q", false, "no progress on stderr, only what must be known to trust the result")
@@ -106,6 +108,7 @@ to quantize or too little of it, 5 a quality gate failed, 6 runtime or device mi
 	}
 	refuseOtherShells(root)
 	root.SetHelpCommandGroupID("This installation:")
+	refuseOtherTopics(root)
 	root.SetCompletionCommandGroupID("This installation:")
 	root.Args = func(cmd *cobra.Command, args []string) error {
 		if len(args) == 0 {
@@ -130,11 +133,30 @@ func refuseOtherShells(root *cobra.Command) {
 	if err != nil {
 		panic(err) // cobra has just added it
 	}
+	for _, shell := range c.Commands() {
+		shell.Args = usageArgs(shell.Args)
+	}
 	c.Args = cobra.ArbitraryArgs
 	c.RunE = func(c *cobra.Command, args []string) error {
 		if len(args) == 0 {
 			return c.Help()
 		}
 		return usage(fmt.Errorf("no completion for %q%s", args[0], suggestCommand(c, args[0])), "run `%s --help` for the shells", c.CommandPath())
+	}
+}
+
+// refuseOtherTopics makes it an error to ask for help on what is no command.
+func refuseOtherTopics(root *cobra.Command) {
+	root.InitDefaultHelpCmd()
+	c, _, err := root.Find([]string{"help"})
+	if err != nil {
+		panic(err) // cobra has just added it
+	}
+	c.Args = func(_ *cobra.Command, args []string) error {
+		topic, rest, err := root.Find(args)
+		if err != nil || len(rest) == 0 {
+			return err
+		}
+		return usage(fmt.Errorf("no such command %q%s", strings.Join(args, " "), suggestCommand(topic, rest[0])), "run `%s --help` for the list", topic.CommandPath())
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/cosetq/cosetq"
+	"github.com/cosetq/cosetq/internal/atomicfile"
 	"github.com/cosetq/cosetq/internal/realpath"
 	"github.com/cosetq/cosetq/report"
 )
@@ -25,8 +26,8 @@ func (f *pageFlag) add(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.path, "report", "", "also write the result as one HTML file, with charts")
 }
 
-// check fails early, before hours of work, when the file may not be written: over one that is read, or in the place of a model or
-// of what goes beside one.
+// check fails early, before hours of work, when the file may not be written: over one that is read, in the place of a model or of
+// what goes beside one, or in a folder that takes none.
 func (f *pageFlag) check(overwrite bool, reads cosetq.Reads, models ...string) error {
 	if f.path == "" {
 		return nil
@@ -39,7 +40,11 @@ func (f *pageFlag) check(overwrite bool, reads cosetq.Reads, models ...string) e
 			}
 		}
 	}
-	if _, err := cosetq.OutputPath(f.path, reads, "", overwrite); err != nil {
+	path, err := cosetq.OutputPath(f.path, reads, "", overwrite)
+	if err == nil {
+		err = atomicfile.Check(path)
+	}
+	if err != nil {
 		return fmt.Errorf("--report: %w", err)
 	}
 	return nil

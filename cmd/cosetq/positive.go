@@ -2,9 +2,11 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 // positive is a flag that takes a positive number. Its default, zero, stands for a flag that is not given: who writes
@@ -32,4 +34,19 @@ func notZero(cmd *cobra.Command, names ...string) error {
 		}
 	}
 	return nil
+}
+
+// notEmpty refuses flags with an empty text, which would count as not given: who writes --data "$CALIB" and has not set it would
+// have no data.
+func notEmpty(cmd *cobra.Command, _ []string) (err error) {
+	cmd.Flags().Visit(func(f *pflag.Flag) {
+		empty := f.Value.Type() == "string" && f.Value.String() == ""
+		if list, ok := f.Value.(pflag.SliceValue); ok {
+			empty = len(list.GetSlice()) == 0 || slices.Contains(list.GetSlice(), "")
+		}
+		if empty && err == nil {
+			err = usage(fmt.Errorf("--%s \"\": it is given and empty", f.Name), "give it a value, or leave it out; if the value comes from a shell variable, that may not be set")
+		}
+	})
+	return err
 }

@@ -71,6 +71,9 @@ the model.`,
 					return err
 				}
 			}
+			if slices.Contains(given, "samples") && o.Data == "" {
+				return usage(errors.New("--samples is given, and no --data to take them from"), "leave it out, or give --data; the statistics of --calib are of all samples that calibrate saw")
+			}
 			if shard != "" {
 				share, err := cosetq.ParseShard(shard, os.Getenv)
 				if err != nil {
@@ -97,6 +100,11 @@ the model.`,
 			if err != nil {
 				return err
 			}
+			if !con.json { // before the page, which may fail
+				if err := printQuantize(con, r, layers); err != nil {
+					return err
+				}
+			}
 			if page.path != "" {
 				page.describe(cmd, args)
 				page.options.Data = o.Data
@@ -109,7 +117,7 @@ the model.`,
 			if con.json {
 				return con.printJSON(r)
 			}
-			return printQuantize(con, r, layers)
+			return nil
 		},
 	}
 	fs := cmd.Flags()

@@ -40,12 +40,13 @@ func newQuickstart(con *console) *cobra.Command {
 		Short: "Quantize and evaluate an embedded model, end to end",
 		Long: `quickstart writes a small digits classifier and its test images, quantizes it to 4, 3
 and 2 bits, and evaluates float against quantized, with the native library and without.
-It needs no network and no files. Run again, it keeps what it finds of its own; other files
-of those names stay unless --force is given.`,
+It needs no network and no files. Run again, it keeps what it finds of its own and goes on
+where it was stopped. --force replaces quantized models that it did not write; another model,
+recipe or images under the names of its own are never replaced.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			rows, err := quickstart(cmd.Context(), con, dir, force)
 			if err != nil {
-				return err
+				return quickstartError(cmd.Context(), err, dir, force)
 			}
 			if con.json {
 				return con.printJSON(map[string]any{"schema": "cosetq/v1/quickstart", "folder": dir, "rows": rows})
@@ -84,7 +85,7 @@ func quickstart(ctx context.Context, con *console, dir string, force bool) ([]qu
 	switch kind, _ := cosetq.Classify(err); {
 	case err == nil:
 	case kind == cosetq.Resources:
-		return nil, failure(kind, err, "free some disk space, or choose another folder with --dir")
+		return nil, err
 	default:
 		return nil, usage(err, "choose another folder with --dir")
 	}
@@ -111,12 +112,31 @@ func quickstart(ctx context.Context, con *console, dir string, force bool) ([]qu
 	return rows, nil
 }
 
-// quantizeOnce quantizes the model to out. What is there stays, unless force says to replace it: the same files are kept, and
-// others an error.
+// quickstartError says how to go on after a signal, or on a full disk: the hints of the commands whose work quickstart does name
+// flags that it lacks.
+func quickstartError(ctx context.Context, err error, dir string, force bool) error {
+	again := "run the same command again, which goes on"
+	if force {
+		again = "run the same command again"
+	}
+	kind, _ := cosetq.Classify(err)
+	switch {
+	case ctx.Err() != nil:
+		return failure(cosetq.Interrupted, err, "what was done is kept in %s: %s", dir, again)
+	case kind == cosetq.Resources:
+		return failure(kind, err, "free some disk space or memory and %s; or choose another folder with --dir", again)
+	}
+	return err
+}
+
+// quantizeOnce quantizes the model to out, and goes on where an earlier run was stopped. What is there stays, unless force says to
+// replace it: the same files are kept, and others an error.
 func quantizeOnce(ctx context.Context, con *console, model, out string, bits int, force bool) (*cosetq.QuantizeReport, error) {
-	o := cosetq.QuantizeOptions{Output: out, Bits: bits, Overwrite: force, Progress: con.follow()}
+	o := cosetq.QuantizeOptions{Output: out, Bits: bits, Overwrite: force, Resume: !force, Progress: con.follow()}
 	defer con.clearProgress()
-	if _, err := os.Lstat(out); err != nil || force {
+	_, outErr := os.Lstat(out)
+	_, journalErr := os.Lstat(out + cosetq.JournalEnding)
+	if outErr != nil || journalErr == nil || force {
 		return cosetq.Quantize(ctx, model, o)
 	}
 	dir, err := os.MkdirTemp(filepath.Dir(out), ".again-*")

@@ -37,6 +37,15 @@ func WriteNew(path string, perm fs.FileMode, write func(*os.File) error) error {
 	return through(folder(path), path, perm, write, link)
 }
 
+// Check makes sure that the folder of path takes files: it is for callers that have hours of work to do before they write.
+func Check(path string) error {
+	f, err := temporary(folder(path), path, 0o600)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Close(), os.Remove(f.Name()))
+}
+
 // Place gives f, just written on the same file system, the name path, unless err says that writing it failed. It closes f, and removes
 // it if it does not get the name. It is for callers that need a temporary name of their own; the others use [Write].
 func Place(f *os.File, path string, err error) error {
@@ -68,16 +77,25 @@ func through(dir, path string, perm fs.FileMode, write func(*os.File) error, ren
 	if info, err := os.Lstat(path); err == nil && info.IsDir() {
 		return fmt.Errorf("write %s: a folder has that name, choose another: %w", path, fs.ErrExist)
 	}
+	f, err := temporary(dir, path, perm)
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name()) // it is gone already if it was renamed
+	defer f.Close()           // closed already unless write panics
+	return settle(f, path, write(f), rename)
+}
+
+// temporary makes a file in dir, which ends in a separator, that is to become path.
+func temporary(dir, path string, perm fs.FileMode) (*os.File, error) {
 	name := filepath.Base(path)
 	name = strings.ToValidUTF8(name[:min(len(name), maxTempName)], "")
 	// Never a file that is there: somebody else may have put a link in the place of one.
 	f, err := os.OpenFile(fmt.Sprintf("%s.%s.%016x.tmp", dir, name, rand.Uint64()), os.O_WRONLY|os.O_CREATE|os.O_EXCL, perm)
 	if err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
+		return nil, fmt.Errorf("write %s: %w", path, err)
 	}
-	defer os.Remove(f.Name()) // it is gone already if it was renamed
-	defer f.Close()           // closed already unless write panics
-	return settle(f, path, write(f), rename)
+	return f, nil
 }
 
 // settle flushes and closes what was written, unless err says that it is not whole, and has rename give it its name.

@@ -312,3 +312,15 @@ func TestConcurrent(t *testing.T) {
 	all.Wait()
 	alone(t, filepath.Dir(path), "file")
 }
+
+// Check leaves nothing, nor touches what is there; in a folder that is none nothing can be made.
+func TestCheck(t *testing.T) {
+	path := old(t)
+	if err := atomicfile.Check(path); err != nil {
+		t.Error(err)
+	}
+	holds(t, path, "old")
+	if err := atomicfile.Check(filepath.Join(path, "below")); err == nil || !strings.Contains(err.Error(), "below") {
+		t.Errorf("below a plain file: %v", err)
+	}
+}
