@@ -31,6 +31,9 @@ func (e *libraryError) Error() string        { return e.err.Error() }
 func (e *libraryError) Unwrap() error        { return e.err }
 func (e *libraryError) Is(target error) bool { return target == ErrUnavailable }
 
+// ErrBuild says that this program cannot run models wherever ONNX Runtime may be.
+var ErrBuild = errors.New("this program was built without cgo support for it")
+
 // ErrModel says that ONNX Runtime refused to load a model.
 var ErrModel = errors.New("ONNX Runtime refused the model")
 
