@@ -304,6 +304,9 @@ func firstSample(l *Loaded, data string, seed uint64) (map[string]*tensor.Tensor
 		return nil, err
 	}
 	defer reader.Close()
+	if reader.Len() == 0 {
+		return nil, usage(errors.New("the data holds no samples"), "give a recipe with data")
+	}
 	s, err := reader.Sample(0)
 	if err != nil {
 		return nil, err

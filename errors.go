@@ -137,7 +137,7 @@ func classify(err error) (kind Kind, hint string) {
 	case errors.Is(err, ort.ErrModel):
 		return BadModel, "`cosetq inspect MODEL` shows what is in it; `cosetq doctor` which ONNX Runtime is used"
 	case errors.Is(err, ort.ErrOutput):
-		return BadModel, "export the model with tensors as outputs (scikit-learn: options={'zipmap': False}); without data it can be quantized as it is"
+		return BadModel, "export the model with tensors of numbers as outputs (scikit-learn: options={'zipmap': False}); without data it can be quantized as it is"
 	case errors.Is(err, ort.ErrRun):
 		return BadModel, "the model is damaged, or cannot run with inputs of these sizes: random:N,name=SIZE sets made-up ones"
 	case errors.As(err, &nan), errors.Is(err, finetune.ErrNotFinite):

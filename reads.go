@@ -37,9 +37,6 @@ func (r Reads) files() (list []readFile) {
 		_ = m.Close()
 	}
 	for _, path := range r.Data {
-		if !isRegular(path) {
-			continue // a pipe gives its recipe once
-		}
 		recipe, err := calib.ReadRecipe(path)
 		if err != nil {
 			continue

@@ -6,17 +6,21 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
+	"al.essio.dev/pkg/shellescape"
 	"github.com/goccy/go-yaml"
 
+	"github.com/cosetq/cosetq/internal/regularfile"
 	"github.com/cosetq/cosetq/internal/strictyaml"
 	"github.com/cosetq/cosetq/internal/suggest"
 	"github.com/cosetq/cosetq/lattice"
+	"github.com/cosetq/cosetq/onnx"
 )
 
 // RecipeEnding is what stands in the name of a recipe in the place of the .onnx of the model that it made.
@@ -75,7 +79,7 @@ func ruledOut(key string, keys []string) bool {
 // ReadRecipe sets the options that the recipe at path names. Options named in given, and alternatives to them, stay as they
 // are: they come from whoever uses the recipe. Paths in a recipe are relative to its folder.
 func (o *QuantizeOptions) ReadRecipe(path string, given ...string) error {
-	text, err := os.ReadFile(path)
+	text, err := regularfile.Read(path)
 	if err != nil {
 		return usage(fmt.Errorf("recipe: %w", err), "give the .yaml file of options that quantize wrote beside a model, or one of your own")
 	}
@@ -97,11 +101,19 @@ func besideRecipe(dir, path string) string {
 	if isRandom(path) || filepath.IsAbs(path) {
 		return path
 	}
-	return filepath.Join(dir, filepath.FromSlash(path))
+	return fileNamed(filepath.Join(dir, filepath.FromSlash(path)))
 }
 
 // isRandom tells made-up data from the path of a data recipe.
 func isRandom(data string) bool { return strings.HasPrefix(data, "random:") }
+
+// fileNamed keeps the path of a file from being taken for made-up data, as taking its folder or a ./ away would.
+func fileNamed(path string) string {
+	if isRandom(path) {
+		return "./" + path
+	}
+	return path
+}
 
 func (o *QuantizeOptions) parseRecipe(text []byte, given []string) error {
 	read := *o
@@ -146,7 +158,7 @@ func (o *QuantizeOptions) effective(codec *lattice.Codec) *QuantizeOptions {
 		e.Data, e.Statistics = "", ""
 	}
 	if !isRandom(e.Data) && e.Data != "" {
-		e.Data = filepath.Base(e.Data)
+		e.Data = fileNamed(filepath.Base(e.Data))
 	}
 	if e.Statistics != "" {
 		e.Statistics = filepath.Base(e.Statistics)
@@ -169,12 +181,33 @@ func (o *QuantizeOptions) named() []recipeOption {
 
 // recipe is the text of the recipe of these options.
 func (o *QuantizeOptions) recipe() (string, error) {
-	var lines yaml.MapSlice
+	var all bytes.Buffer
 	for _, f := range o.named() {
-		lines = append(lines, yaml.MapItem{Key: f.key, Value: f.value.Interface()})
+		text, err := yaml.Marshal(yaml.MapSlice{{Key: f.key, Value: f.value.Interface()}})
+		if err != nil {
+			return "", err
+		}
+		// Not all that is written plain is read as it was, as names with tabs: JSON is YAML as well.
+		if !f.isIn(text) {
+			if text, err = json.Marshal(f.value.Interface()); err != nil {
+				return "", err
+			}
+			text = fmt.Appendf(nil, "%s: %s\n", f.key, text)
+		}
+		all.Write(text)
 	}
-	text, err := yaml.Marshal(lines)
-	return string(text), err
+	return all.String(), nil
+}
+
+// isIn tells whether a recipe gives the option its value.
+func (f recipeOption) isIn(text []byte) bool {
+	var o QuantizeOptions
+	if o.parseRecipe(text, nil) != nil {
+		return false
+	}
+	return slices.ContainsFunc(o.recipeOptions(), func(r recipeOption) bool {
+		return r.key == f.key && reflect.DeepEqual(r.value.Interface(), f.value.Interface())
+	})
 }
 
 // recipeSettings are the options by the names of their flags, as JSON, which is YAML as well.
@@ -215,18 +248,20 @@ func (o *QuantizeOptions) recipeBeside(codec *lattice.Codec, input, output strin
 	e := o.effective(codec)
 	for _, p := range []struct{ to, from *string }{{&e.Data, &o.Data}, {&e.Statistics, &o.Statistics}} {
 		if *p.to != "" && !isRandom(*p.to) {
-			*p.to = pathFrom(filepath.Dir(f.path), *p.from)
+			*p.to = fileNamed(pathFrom(filepath.Dir(f.path), *p.from))
 		}
 	}
 	text, err := e.recipe()
 	if err != nil {
 		return nil, err
 	}
-	f.text = fmt.Appendf(nil, "# The same bytes again: cosetq quantize %s --recipe %s -o %s\n%s", filepath.Base(input), filepath.Base(f.path), filepath.Base(output), text)
-	old, err := os.ReadFile(f.path)
+	f.text = fmt.Appendf(nil, "# The same bytes again: %s\n%s", commandAgain(filepath.Base(input), filepath.Base(f.path), filepath.Base(output)), text)
+	old, err := regularfile.Read(f.path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist), err == nil && bytes.Equal(old, f.text):
 		return f, nil
+	case errors.Is(err, regularfile.ErrNot):
+		return nil, fmt.Errorf("%s: %w", f.path, onnx.ErrNotFile)
 	case err != nil:
 		return nil, err
 	}
@@ -237,6 +272,16 @@ func (o *QuantizeOptions) recipeBeside(codec *lattice.Codec, input, output strin
 		return nil, fmt.Errorf("%s: %w", f.path, fs.ErrExist)
 	}
 	return f, nil
+}
+
+// commandAgain is the command that a recipe is for. A name with a line break, or one that is no text, would make the recipe
+// unreadable: then it only says what goes where.
+func commandAgain(input, recipe, output string) string {
+	command := shellescape.QuoteCommand([]string{"cosetq", "quantize", input, "--recipe", recipe, "-o", output})
+	if !utf8.ValidString(command) || strings.ContainsFunc(command, unicode.IsControl) {
+		return commandAgain("MODEL", "RECIPE", "OUTPUT")
+	}
+	return command
 }
 
 // pathFrom is the way from the folder dir to path, or path made absolute where there is none.

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 
 	"github.com/cosetq/cosetq/calib"
+	"github.com/cosetq/cosetq/internal/regularfile"
 	"github.com/cosetq/cosetq/journal"
 	"github.com/cosetq/cosetq/lattice"
 	"github.com/cosetq/cosetq/onnx"
@@ -72,7 +73,7 @@ func fingerprint(m *onnx.Model) (print string, err error) {
 }
 
 func fileSum(path string) (string, error) {
-	f, err := os.Open(path)
+	f, err := regularfile.Open(path)
 	if err != nil {
 		return "", err
 	}

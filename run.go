@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 
 	"github.com/cosetq/cosetq/calib"
+	"github.com/cosetq/cosetq/eval"
 	"github.com/cosetq/cosetq/ort"
 	"github.com/cosetq/cosetq/tensor"
 )
@@ -14,7 +16,7 @@ import (
 // RunOptions say how to run a model on one sample.
 type RunOptions struct {
 	Sample    int    // number of the sample
-	Output    string // .npz file for the outputs; "" writes none
+	Output    string // .npz file for the outputs, those of bfloat16 as float32; "" writes none
 	Overwrite bool   // replace the file if it exists
 	Seed      uint64 // of random data
 	Session   ort.SessionOptions
@@ -22,13 +24,15 @@ type RunOptions struct {
 
 // OutputReport describes one output value of a model.
 type OutputReport struct {
-	Name  string    `json:"name"`
-	Type  string    `json:"type"`
-	Shape []int64   `json:"shape"`
-	Min   *float64  `json:"min,omitempty"` // none where NaN or infinity is among the values
-	Max   *float64  `json:"max,omitempty"`
-	Mean  *float64  `json:"mean,omitempty"`
-	First []float64 `json:"first,omitempty"` // up to eight
+	Name  string        `json:"name"`
+	Type  string        `json:"type"`
+	Shape []int64       `json:"shape"`
+	Min   *float64      `json:"min,omitempty"` // this and the next two are of the finite values, where there are any
+	Max   *float64      `json:"max,omitempty"`
+	Mean  *float64      `json:"mean,omitempty"`
+	First []eval.Number `json:"first,omitempty"` // up to eight
+	// NonFinite is how many values are NaN or infinite.
+	NonFinite int64 `json:"non_finite,omitempty"`
 }
 
 // RunReport is the outcome of [Run].
@@ -62,6 +66,9 @@ func Run(ctx context.Context, path, data string, o RunOptions) (*RunReport, erro
 		return nil, err
 	}
 	defer reader.Close()
+	if reader.Len() == 0 {
+		return nil, usage(errors.New("the data holds no samples"), "give a recipe with data")
+	}
 	if o.Sample < 0 || o.Sample >= reader.Len() {
 		return nil, usage(fmt.Errorf("--sample %d: the data has samples 0 to %d", o.Sample, reader.Len()-1), "choose one of them")
 	}
@@ -104,14 +111,18 @@ func describe(spec tensor.Spec, t *tensor.Tensor) (OutputReport, error) {
 	if err := t.Floats(values, 0, n); err != nil {
 		return r, err
 	}
-	lo, hi, sum := values[0], values[0], 0.0
-	for _, v := range values {
-		lo, hi = min(lo, v), max(hi, v)
-		sum += v
+	for _, v := range values[:min(n, 8)] {
+		r.First = append(r.First, eval.Number(v))
 	}
-	mean := sum / float64(n)
-	if lo-lo == 0 && hi-hi == 0 && mean-mean == 0 { // JSON has no NaN and no infinity
-		r.Min, r.Max, r.Mean, r.First = &lo, &hi, &mean, values[:min(n, 8)]
+	finite := slices.DeleteFunc(values, func(v float64) bool { return v-v != 0 })
+	r.NonFinite = n - int64(len(finite))
+	if len(finite) == 0 {
+		return r, nil
 	}
+	lo, hi, mean := slices.Min(finite), slices.Max(finite), 0.0
+	for _, v := range finite {
+		mean += v / float64(len(finite)) // no sum, which can be infinite
+	}
+	r.Min, r.Max, r.Mean = &lo, &hi, &mean
 	return r, nil
 }

@@ -5,8 +5,9 @@ import (
 	"encoding/hex"
 	"errors"
 	"io"
-	"os"
 	"path/filepath"
+
+	"github.com/cosetq/cosetq/internal/regularfile"
 )
 
 // Of a data file larger than dataWhole bytes, dataBlocks blocks of dataBlock bytes, spread evenly with the first and the last
@@ -65,7 +66,7 @@ func (r *Recipe) files(limit int) ([]string, error) {
 
 // file hashes the size and the content of a file, or a sample of it.
 func (f *fingerprint) file(path string) (err error) {
-	file, err := os.Open(path)
+	file, err := regularfile.Open(path)
 	if err != nil {
 		return err
 	}

@@ -17,6 +17,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/cosetq/cosetq/internal/regularfile"
 	"github.com/cosetq/cosetq/tensor"
 )
 
@@ -73,7 +74,7 @@ func (r *Recipe) pictures() (files []string, labels []int, err error) {
 // readLabelCSV reads lines of file,label under a header that says so. Every file must exist, so that a run of hours does
 // not end at the last one.
 func (r *Recipe) readLabelCSV() (files []string, labels []int, err error) {
-	f, err := os.Open(r.resolve(r.Labels))
+	f, err := regularfile.Open(r.resolve(r.Labels))
 	if err != nil {
 		return nil, nil, r.fail("labels", "%w", err)
 	}
@@ -157,7 +158,7 @@ func (x *imageReader) Sample(i int) (*Sample, error) {
 
 // load decodes a picture and brings it to the recipe's size and colours.
 func (x *imageReader) load(path string) (bitmap, error) {
-	f, err := os.Open(path)
+	f, err := regularfile.Open(path)
 	if err != nil {
 		return bitmap{}, err
 	}

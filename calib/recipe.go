@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/cosetq/cosetq/internal/regularfile"
 	"github.com/cosetq/cosetq/internal/strictyaml"
 )
 
@@ -65,7 +66,7 @@ func ReadRecipe(path string) (*Recipe, error) {
 	if info, err := os.Stat(path); err == nil && info.IsDir() {
 		return nil, &RecipeError{Path: path, Msg: fmt.Sprintf("is a folder; name it in a recipe, a .yaml file such as {kind: npz, file: '%[1]s/*.npz'} or {kind: images, dir: %[1]s}", filepath.Base(path))}
 	}
-	f, err := os.Open(path)
+	f, err := regularfile.Open(path)
 	if err != nil {
 		return nil, &RecipeError{Path: path, Msg: fmt.Sprintf("cannot be read: %v; give the path of a .yaml file, or random:N for random inputs", err), Err: err}
 	}

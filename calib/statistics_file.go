@@ -12,6 +12,7 @@ import (
 	"os"
 
 	"github.com/cosetq/cosetq/internal/filestart"
+	"github.com/cosetq/cosetq/internal/regularfile"
 )
 
 // A statistics file (.cqs) holds, all numbers little-endian:
@@ -94,14 +95,14 @@ type StatisticsFile struct {
 // OpenStatistics opens and checks the file at path. The error wraps ErrNotStatistics or ErrCorrupt, or is that of the
 // operating system.
 func OpenStatistics(path string) (*StatisticsFile, error) {
-	f, err := os.Open(path)
+	f, err := regularfile.Open(path)
+	if errors.Is(err, regularfile.ErrNot) {
+		err = fmt.Errorf("%s: %w", path, ErrNotStatistics)
+	}
 	if err != nil {
 		return nil, err
 	}
 	info, err := f.Stat()
-	if err == nil && !info.Mode().IsRegular() {
-		err = ErrNotStatistics
-	}
 	var s *StatisticsFile
 	if err == nil {
 		s, err = ReadStatistics(f, info.Size())

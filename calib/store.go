@@ -8,6 +8,8 @@ import (
 	"io"
 	"os"
 	"strings"
+
+	"github.com/cosetq/cosetq/internal/regularfile"
 )
 
 // store is bytes that can be read at any place without being held in memory.
@@ -18,14 +20,11 @@ type store interface {
 
 // openFile opens a data file; its size is known without reading it.
 func openFile(path string) (store, int64, error) {
-	f, err := os.Open(path)
+	f, err := regularfile.Open(path)
 	if err != nil {
 		return nil, 0, err
 	}
 	info, err := f.Stat()
-	if err == nil && !info.Mode().IsRegular() {
-		err = fmt.Errorf("%s is not a regular file", path)
-	}
 	if err != nil {
 		return nil, 0, errors.Join(err, f.Close())
 	}

@@ -36,7 +36,7 @@ func (t *trainer) rate(share float64) float64 {
 // retreat goes back to the best state, forgets the moments that led away from it, and halves the rate.
 func (t *trainer) retreat(share float64) error {
 	if t.retreats == maxRetreats {
-		return fmt.Errorf("finetune: step %d: the training diverges even at a rate of %.3g; look at the data, or train fewer weights", t.done, t.peak())
+		return &OptionError{fmt.Sprintf("step %d: the training diverges even at a rate of %.3g: give a lower one, look at the data, or train fewer weights", t.done, t.peak())}
 	}
 	t.retreats++
 	t.resumed = restart{Step: t.done, Share: share}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/cosetq/cosetq/lattice"
 	"github.com/cosetq/cosetq/quant"
 )
 
@@ -105,7 +106,7 @@ func (t *trainer) loop(ctx context.Context, c *clock) (interrupted bool, err err
 			return stopped(err)
 		}
 		err = t.move(t.rate(c.share(t.done)))
-		lost := errors.Is(err, errNotFinite)
+		lost := errors.Is(err, errNotFinite) || errors.Is(err, lattice.ErrRange) // no gradient, or weights far beyond their scales
 		if err != nil && !lost {
 			return false, err
 		}

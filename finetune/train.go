@@ -60,7 +60,7 @@ const (
 // ErrNotFinite says that there is nothing to learn: the loss is NaN or infinite before training.
 var ErrNotFinite = errors.New("numbers that are not finite")
 
-// OptionError is an option that makes no sense, or asks for more data than there is.
+// OptionError is an option that makes no sense, asks for more data than there is, or at which every training diverges.
 type OptionError struct{ Msg string }
 
 func (e *OptionError) Error() string { return "finetune: " + e.Msg }

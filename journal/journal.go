@@ -26,7 +26,7 @@ const (
 // A journal of another layout is refused as one of other settings is.
 const (
 	formatName = "journal format"
-	format     = "3"
+	format     = "4"
 )
 
 // identity is the content of settings.json. The output is in the same file as the settings so that a removal, which deletes it last,

@@ -79,7 +79,7 @@ func TestRoundTrip(t *testing.T) {
 	for _, codec := range []string{"d4:4,4:g3,4,5,6", "e8:2,3", "z2:3,5"} {
 		for _, k := range []int{64, 33} {
 			_, m := weight(t, codec, 30, k)
-			name := codec + "/ü\x00 of any name"
+			name := codec + "/ü\x00\xff of any name"
 			if err := j.Put(name, Layer{Source: "s", Meta: []byte(`{"a":1}`), Matrix: m}); err != nil {
 				t.Fatal(err)
 			}

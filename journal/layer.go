@@ -44,9 +44,10 @@ type Layer struct {
 	Matrix *quant.Matrix
 }
 
-// head is the JSON part of a layer file. The matrix stands there without its codes and gains.
+// head is the JSON part of a layer file. The matrix stands there without its codes and gains. The name of the weight is bytes, which
+// JSON has in base64: it may be no UTF-8, and would not survive as text.
 type head struct {
-	Weight       string          `json:"weight"`
+	Weight       []byte          `json:"weight"`
 	Source       string          `json:"source"`
 	Meta         json.RawMessage `json:"meta,omitempty"`
 	Codec        string          `json:"codec,omitempty"`
@@ -67,7 +68,7 @@ func (e *DamagedError) Unwrap() error { return e.Err }
 // Put stores the result for a weight. The file is complete when Put returns, but on the disk only a while later: Put waits
 // where too many are not, and returns the error of earlier ones.
 func (j *Journal) Put(weight string, l Layer) error {
-	h := head{Weight: weight, Source: l.Source, Meta: l.Meta}
+	h := head{Weight: []byte(weight), Source: l.Source, Meta: l.Meta}
 	var codes, gains []byte
 	if l.Matrix != nil {
 		m := *l.Matrix
@@ -137,7 +138,7 @@ func (j *Journal) parse(weight string, b []byte) (*Layer, error) {
 	if err := json.Unmarshal(text, &h); err != nil {
 		return nil, err
 	}
-	if h.Weight != weight {
+	if string(h.Weight) != weight {
 		return nil, fmt.Errorf("it is of weight %q", h.Weight)
 	}
 	l := &Layer{Source: h.Source, Meta: h.Meta, Matrix: h.Matrix}

@@ -1,6 +1,7 @@
 package lattice
 
 import (
+	"errors"
 	"fmt"
 	"runtime"
 	"sync"
@@ -41,6 +42,9 @@ func (m *Codes) Row(row int) (indices []uint16, gains []uint8) {
 
 // maxSteps bounds the magnitude of a weight in steps, so that no error overflows float32.
 const maxSteps = 1 << 40
+
+// ErrRange says that a weight is not finite, or too large for the step.
+var ErrRange = errors.New("want a finite number of at most 2^40 steps")
 
 // EncodeRow codes a row with the given step. indices has len(row)/GroupSize·GroupIndices entries, gains len(row)/GroupSize.
 // It returns the sum of squared errors. It fails, with nothing written, when the lengths do not fit, the step is not one that
@@ -108,7 +112,7 @@ func (c *Codec) rowEncoder(row []float32, step float32) (Encoder, error) {
 	}
 	for j, x := range row {
 		if !(abs32(x) <= limit) {
-			return e, fmt.Errorf("lattice: encode row: weight %d is %v: want a finite number of at most 2^40 steps of %v", j, x, step)
+			return e, fmt.Errorf("lattice: encode row: weight %d is %v: %w of %v", j, x, ErrRange, step)
 		}
 	}
 	return e, nil

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 
 	"github.com/cosetq/cosetq/internal/realpath"
+	"github.com/cosetq/cosetq/internal/regularfile"
 )
 
 // document is the file behind a parsed model: its mapping and those of the
@@ -136,20 +137,13 @@ func (d *document) offset(b []byte) int64 {
 
 // mapFile maps the regular file at path.
 func mapFile(path string) (*mapping, error) {
-	// Looked at before it is opened: opening a named pipe would wait for a writer.
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s is not a regular file (%v)", path, info.Mode().Type())
-	}
-	f, err := os.Open(path)
+	f, err := regularfile.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	if info, err = f.Stat(); err != nil {
+	info, err := f.Stat()
+	if err != nil {
 		return nil, err
 	}
 	if info.Size() != int64(int(info.Size())) {

@@ -31,14 +31,17 @@ func (e *libraryError) Error() string        { return e.err.Error() }
 func (e *libraryError) Unwrap() error        { return e.err }
 func (e *libraryError) Is(target error) bool { return target == ErrUnavailable }
 
+// ErrBuild says that this program cannot run models wherever ONNX Runtime may be.
+var ErrBuild = errors.New("this program was built without cgo support for it")
+
 // ErrModel says that ONNX Runtime refused to load a model.
 var ErrModel = errors.New("ONNX Runtime refused the model")
 
 // ErrRun says that a model that loaded failed while it ran, for reasons of its own or of the sizes of its inputs.
 var ErrRun = errors.New("ONNX Runtime failed to run the model")
 
-// ErrOutput says that a model ran and gave something that is no tensor.
-var ErrOutput = errors.New("a sequence, map or optional; this program handles tensors only")
+// ErrOutput says that a model ran and gave something that is no tensor, or one of strings.
+var ErrOutput = errors.New("a sequence, map, optional or tensor of strings; this program handles tensors of numbers only")
 
 // ErrInput says that a value given to [Session.Run] does not fit the model.
 var ErrInput = errors.New("input does not fit the model")

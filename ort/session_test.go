@@ -236,14 +236,21 @@ func TestInputErrors(t *testing.T) {
 	}
 }
 
-func TestOutputsThatAreNoTensors(t *testing.T) {
-	path := model(t, func(g *onnx.Graph) {
-		g.Nodes = []*onnx.Node{onnx.NewNode("SequenceConstruct", []string{"x"}, []string{"y"})}
-		g.Outputs = []*onnx.ValueInfo{{Name: "y", Type: &onnx.Type{Sequence: &onnx.SequenceType{ElemType: value("", onnx.Float).Type}}}}
-	})
-	_, err := session(t, path, ort.SessionOptions{}).Run(context.Background(), map[string]*tensor.Tensor{"x": tensor.Of([]float32{1, 2, 3}, 1, 3)})
-	if !errors.Is(err, ort.ErrOutput) {
-		t.Errorf("a sequence output gave %v", err)
+func TestOutputsThatAreNoNumbers(t *testing.T) {
+	for name, change := range map[string]func(g *onnx.Graph){
+		"sequence": func(g *onnx.Graph) {
+			g.Nodes = []*onnx.Node{onnx.NewNode("SequenceConstruct", []string{"x"}, []string{"y"})}
+			g.Outputs = []*onnx.ValueInfo{{Name: "y", Type: &onnx.Type{Sequence: &onnx.SequenceType{ElemType: value("", onnx.Float).Type}}}}
+		},
+		"strings": func(g *onnx.Graph) {
+			g.Nodes = []*onnx.Node{onnx.NewNode("Cast", []string{"x"}, []string{"y"}, onnx.IntAttr("to", int64(onnx.String)))}
+			g.Outputs = []*onnx.ValueInfo{value("y", onnx.String, 1, 3)}
+		},
+	} {
+		_, err := session(t, model(t, change), ort.SessionOptions{}).Run(context.Background(), map[string]*tensor.Tensor{"x": tensor.Of([]float32{1, 2, 3}, 1, 3)})
+		if !errors.Is(err, ort.ErrOutput) {
+			t.Errorf("%s as an output gave %v", name, err)
+		}
 	}
 }
 

@@ -192,7 +192,7 @@ func copyOut(v *C.OrtValue) (*tensor.Tensor, error) {
 	if err := statusError(C.describe(v, &kind, &typ, &dims[0], &rank, &data)); err != nil {
 		return nil, err
 	}
-	if kind != 1 {
+	if kind != 1 || tensor.Type(typ) == tensor.String {
 		return nil, ErrOutput
 	}
 	if rank > maxRank {

@@ -15,8 +15,7 @@ import (
 )
 
 func unavailable() error {
-	return fmt.Errorf("%w: this program was built for %s without cgo support for it; build it on Linux with CGO_ENABLED=1 and a C compiler (`make build`)",
-		ErrUnavailable, runtime.GOOS)
+	return fmt.Errorf("%w: %w (%s); build it on Linux with CGO_ENABLED=1 and a C compiler (`make build`)", ErrUnavailable, ErrBuild, runtime.GOOS)
 }
 
 // Runtime is a loaded ONNX Runtime; this build cannot make one.

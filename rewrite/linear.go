@@ -106,7 +106,7 @@ func (vs *values) matMul(l *linear, c *constant, side int) error {
 	// W·B = (Bᵀ·Wᵀ)ᵀ. The transpositions must name all axes of B.
 	rank, ok := vs.rank(l.activation)
 	if !ok || rank == 0 {
-		return rankError("the weight is on the left and the rank of the other factor is not known")
+		return unsupported("the weight is on the left and the rank of the other factor is not known")
 	}
 	l.weight, l.rank = newWeight(c, true, 1), rank
 	l.in.perm, l.out = lastTwo(rank), lastTwo(rank)

@@ -10,7 +10,8 @@ import (
 	"github.com/cosetq/cosetq/internal/atomicfile"
 )
 
-// SaveNPZ writes the named tensors as a .npz archive of NumPy, in the order of specs. The file appears whole or not at all.
+// SaveNPZ writes the named tensors as a .npz archive of NumPy, in the order of specs; bfloat16, which NumPy lacks, as float32, which
+// holds each of its values. The file appears whole or not at all.
 func SaveNPZ(path string, specs []Spec, tensors map[string]*Tensor) error {
 	return atomicfile.Write(path, 0o644, func(f *os.File) error { return writeNPZ(f, specs, tensors) })
 }
@@ -37,6 +38,17 @@ var npyTypes = map[Type]string{
 
 // writeNPY writes a tensor in NumPy's format, version 1.0.
 func writeNPY(w io.Writer, t *Tensor) error {
+	if t.Type == BFloat16Type {
+		b, err := View[BFloat16](t)
+		if err != nil {
+			return err
+		}
+		v := make([]float32, len(b))
+		for i, x := range b {
+			v[i] = x.Float32()
+		}
+		t = Of(v, t.Shape...)
+	}
 	descr, ok := npyTypes[t.Type]
 	if !ok {
 		return fmt.Errorf("NumPy files hold no %s", t.Type)

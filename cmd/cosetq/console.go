@@ -104,9 +104,10 @@ func (c *console) clearProgress() {
 	}
 }
 
-// visible replaces control characters, except those to keep, by their escapes, which JSON has too: names in a model are anybody's, and
-// must not tell a terminal what to do nor break a table.
+// visible replaces control characters, except those to keep, by their escapes, and bytes that are no UTF-8 by U+FFFD, as JSON has them
+// too: names in a model are anybody's, and must not tell a terminal what to do nor break a table.
 func visible(s, keep string) string {
+	s = strings.ToValidUTF8(s, "\uFFFD") // a byte 0xff would make tabwriter take what follows for one cell
 	hidden := func(r rune) bool { return unicode.IsControl(r) && !strings.ContainsRune(keep, r) }
 	if strings.IndexFunc(s, hidden) < 0 {
 		return s

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -71,7 +72,11 @@ func diagnose(ctx context.Context) []finding {
 	list = append(list, finding{Name: "cpu", OK: true, Detail: fmt.Sprintf("%d cores; kernels for %s", runtime.NumCPU(), isa())})
 	rt, err := ort.Open(ort.Options{})
 	if err != nil {
-		list = append(list, finding{Name: "onnxruntime", Detail: err.Error(), Remedy: "make setup; outside a checkout, pip install onnxruntime, and set COSETQ_ORT_LIBRARY to the file onnxruntime/capi/libonnxruntime.so.* of that package"})
+		remedy := "make setup; outside a checkout, pip install onnxruntime, and set COSETQ_ORT_LIBRARY to the file onnxruntime/capi/libonnxruntime.so.* of that package"
+		if errors.Is(err, ort.ErrBuild) {
+			remedy = "make build, or go install, on Linux with a C compiler and CGO_ENABLED=1; no ONNX Runtime helps this program, which quantizes all the same"
+		}
+		list = append(list, finding{Name: "onnxruntime", Detail: err.Error(), Remedy: remedy})
 	} else {
 		list = append(list, finding{Name: "onnxruntime", OK: true, Detail: rt.Version() + "  " + rt.Library()})
 	}
@@ -103,8 +108,9 @@ func isa() string {
 
 // selfTest quantizes the embedded model, runs it with the native library and makes sure that the library's kernel ran.
 func selfTest(ctx context.Context, lib string) finding {
-	f := finding{Name: "self test", Remedy: "make clean build; if that does not help, report it with this output"}
+	f := finding{Name: "self test"}
 	r, err := runEmbedded(ctx, ort.SessionOptions{Threads: 1, OpsLibrary: lib})
+	f.Remedy = remedy(err, "make clean build")
 	switch {
 	case err != nil:
 		f.Detail = err.Error()
@@ -143,7 +149,7 @@ func gpuTest(ctx context.Context, ops string) finding {
 	}
 	r, err := runEmbedded(ctx, ort.SessionOptions{Threads: 1, OpsLibrary: ops, Provider: lib})
 	if err != nil {
-		f.OK, f.Detail, f.Remedy = false, err.Error(), "make clean build cuda; if that does not help, report it with this output"
+		f.OK, f.Detail, f.Remedy = false, err.Error(), remedy(err, "make clean build cuda")
 		return f
 	}
 	m := r.Models[0]
@@ -155,11 +161,22 @@ func gpuTest(ctx context.Context, ops string) finding {
 	return f
 }
 
+// errTemporary says that a test found no place for its files: nothing that is built mends that.
+var errTemporary = errors.New("no temporary folder can be made")
+
+// remedy is what to do about an error of runEmbedded.
+func remedy(err error, build string) string {
+	if errors.Is(err, errTemporary) {
+		return "set TMPDIR to a folder that is there and that you may write to"
+	}
+	return build + "; if that does not help, report it with this output"
+}
+
 // runEmbedded quantizes the embedded model and times it.
 func runEmbedded(ctx context.Context, o ort.SessionOptions) (*cosetq.BenchReport, error) {
 	dir, err := os.MkdirTemp("", "cosetq-doctor-")
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: %w", errTemporary, err)
 	}
 	defer os.RemoveAll(dir)
 	files, err := models.WriteQuickstart(dir)

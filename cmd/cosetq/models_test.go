@@ -29,6 +29,7 @@ var modelKinds = map[string]func(path string) error{
 	"half":     func(path string) error { return save(path, half(), onnx.SaveOptions{}) },
 	"states":   func(path string) error { return save(path, states(), onnx.SaveOptions{}) },
 	"escapes":  func(path string) error { return save(path, escapes(), onnx.SaveOptions{}) },
+	"bytes":    func(path string) error { return save(path, noText(), onnx.SaveOptions{}) },
 	"nan":      func(path string) error { return save(path, withNaN(), onnx.SaveOptions{}) },
 	"all-nan":  func(path string) error { return save(path, allNaN(), onnx.SaveOptions{}) },
 	"small":    func(path string) error { return save(path, mlp(4, 3), onnx.SaveOptions{}) },
@@ -266,6 +267,14 @@ func escapes() *onnx.Model {
 	m := mlp(96, 64, 32)
 	m.Graph.Nodes[0].Name = "\x1b]0;pwned\x07esc"
 	m.Graph.Nodes[2].Name = "two\nlines\u009b"
+	return m
+}
+
+// noText has a weight whose name is no UTF-8.
+func noText() *onnx.Model {
+	m := mlp(96, 64, 32)
+	m.Graph.Initializer("w0").Name = "\xff"
+	m.Graph.Nodes[0].Inputs[1] = "\xff"
 	return m
 }
 

@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/spf13/pflag"
@@ -11,6 +12,7 @@ import (
 	"github.com/cosetq/cosetq"
 	"github.com/cosetq/cosetq/internal/testenv"
 	"github.com/cosetq/cosetq/models"
+	"github.com/cosetq/cosetq/tensor"
 )
 
 // notInRecipes are the flags that say where the result goes, how a run is done or what is printed, and not what comes out.
@@ -63,5 +65,28 @@ func TestRecipeAfterMove(t *testing.T) {
 	mustRun(t, "quantize", filepath.Join(after, "data", filepath.Base(files.Model)), "-o", filepath.Join(out, "q.onnx"), "--recipe", filepath.Join(out, "q.recipe.yaml"))
 	if got := contents(t, out); got != want {
 		t.Errorf("after the move\n%s, before\n%s", got, want)
+	}
+}
+
+// Data without a sample is said to have none, and not samples 0 to -1.
+func TestDataWithoutSamples(t *testing.T) {
+	dir := t.TempDir()
+	model, data := filepath.Join(dir, "m.onnx"), filepath.Join(dir, "r.yaml")
+	if err := modelKinds["mlp"](model); err != nil {
+		t.Fatal(err)
+	}
+	none := map[string]*tensor.Tensor{"x": tensor.Of([]float32{}, 0, 96)}
+	if err := tensor.SaveNPZ(filepath.Join(dir, "x.npz"), []tensor.Spec{{Name: "x"}}, none); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(data, []byte("kind: npz\nfile: x.npz\n"), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	for _, command := range []string{"run", "bench"} {
+		report, code, _ := program(t, command, model, "--data", data)
+		failed, _ := report["error"].(map[string]any)
+		if message, _ := failed["message"].(string); code != exitUsage || !strings.Contains(message, "holds no samples") {
+			t.Errorf("%s: exit code %d: %v", command, code, report)
+		}
 	}
 }

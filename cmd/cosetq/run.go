@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/cosetq/cosetq"
+	"github.com/cosetq/cosetq/eval"
 	"github.com/cosetq/cosetq/tensor"
 )
 
@@ -52,7 +53,13 @@ func printRun(con *console, r *cosetq.RunReport) {
 	for _, v := range r.Outputs {
 		fmt.Fprintf(con.out, "%s %s%s", v.Name, v.Type, tensor.FormatShape(v.Shape))
 		if v.Min != nil {
-			fmt.Fprintf(con.out, "   min %.6g   max %.6g   mean %.6g\n  %s", *v.Min, *v.Max, *v.Mean, numbers(v.First))
+			fmt.Fprintf(con.out, "   min %.6g   max %.6g   mean %.6g", *v.Min, *v.Max, *v.Mean)
+		}
+		if v.NonFinite > 0 {
+			fmt.Fprintf(con.out, "   not finite %d", v.NonFinite)
+		}
+		if v.First != nil {
+			fmt.Fprintf(con.out, "\n  %s", numbers(v.First))
 		}
 		fmt.Fprintln(con.out)
 	}
@@ -61,7 +68,7 @@ func printRun(con *console, r *cosetq.RunReport) {
 	}
 }
 
-func numbers(v []float64) string {
+func numbers(v []eval.Number) string {
 	var parts []string
 	for _, x := range v {
 		parts = append(parts, fmt.Sprintf("%.6g", x))

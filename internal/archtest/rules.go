@@ -22,11 +22,11 @@ var rules = map[string]rule{
 	// Data and mathematics: they know none of the others.
 	"lattice": {},
 	"tensor":  {project: []string{"internal/atomicfile"}},
-	"onnx":    {project: []string{"internal/atomicfile", "internal/realpath"}, modules: []string{"golang.org/x/sys", "google.golang.org/protobuf/encoding/protowire"}},
+	"onnx":    {project: []string{"internal/atomicfile", "internal/realpath", "internal/regularfile"}, modules: []string{"golang.org/x/sys", "google.golang.org/protobuf/encoding/protowire"}},
 
 	// The stages.
 	"calib": {
-		project: []string{"internal/atomicfile", "internal/filestart", "internal/strictyaml", "internal/suggest", "onnx", "tensor"},
+		project: []string{"internal/atomicfile", "internal/filestart", "internal/regularfile", "internal/strictyaml", "internal/suggest", "onnx", "tensor"},
 		modules: []string{"github.com/sbinet/npyio", "golang.org/x/image"},
 	},
 	"quant": {
@@ -48,7 +48,7 @@ var rules = map[string]rule{
 	"models": {project: []string{"finetune", "internal/atomicfile", "onnx"}, modules: []string{"golang.org/x/image"}},
 
 	// The whole pipeline as an API: it orders the stages.
-	root: {project: []string{"bench", "calib", "cudaops", "eval", "finetune", "internal/atomicfile", "internal/filestart", "internal/realpath", "internal/strictyaml", "internal/suggest", "journal", "lattice", "onnx", "ort", "quant", "report", "rewrite", "tensor"},
+	root: {project: []string{"bench", "calib", "cudaops", "eval", "finetune", "internal/atomicfile", "internal/filestart", "internal/realpath", "internal/regularfile", "internal/strictyaml", "internal/suggest", "journal", "lattice", "onnx", "ort", "quant", "report", "rewrite", "tensor"},
 		modules: []string{"al.essio.dev/pkg/shellescape", "github.com/goccy/go-yaml", "golang.org/x/sync"}}, // shellescape: options to paste; goccy/go-yaml: writes recipes; x/sync: weights coded at once
 
 	// The command line: flags, progress, printing.
@@ -66,9 +66,10 @@ var rules = map[string]rule{
 	"internal/checkout":    {},
 	"internal/browser":     {project: []string{"internal/testenv"}, modules: []string{"github.com/chromedp"}}, // chromedp: drives Chromium
 	"internal/conformance": {},
-	"internal/filestart":   {},
+	"internal/filestart":   {project: []string{"internal/regularfile"}},
 	"internal/ortversions": {},
 	"internal/realpath":    {},
+	"internal/regularfile": {},
 	"internal/strictyaml":  {modules: []string{"github.com/goccy/go-yaml"}},
 	"internal/suggest":     {},
 	"internal/testenv":     {modules: []string{"golang.org/x/sys/cpu"}},

@@ -3,16 +3,13 @@ package filestart
 
 import (
 	"io"
-	"os"
+
+	"github.com/cosetq/cosetq/internal/regularfile"
 )
 
 // Is reports whether the file at path is a regular one that starts with the given bytes. Files that cannot be read do not.
 func Is(path, start string) bool {
-	// Looked at before it is opened: opening a named pipe would wait for a writer.
-	if info, err := os.Stat(path); err != nil || !info.Mode().IsRegular() {
-		return false
-	}
-	f, err := os.Open(path)
+	f, err := regularfile.Open(path)
 	if err != nil {
 		return false
 	}

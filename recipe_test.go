@@ -1,0 +1,53 @@
+package cosetq
+
+import (
+	"path/filepath"
+	"slices"
+	"testing"
+)
+
+// Names that YAML has a meaning for, or loses, come back from a recipe as they were.
+func TestRecipeKeepsNames(t *testing.T) {
+	for _, name := range []string{"a b", "a\tb", "\t", " a ", "a\nb", "a\r", "a\x1b", "#a", "a: b", "? a", "- a", "~", "null", "1e3", `"`, "a\\tb"} {
+		o := QuantizeOptions{Data: name}
+		o.Sites.Exclude = []string{name, "x"}
+		text, err := o.recipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var back QuantizeOptions
+		if err := back.parseRecipe([]byte(text), nil); err != nil || back.Data != name || !slices.Equal(back.Sites.Exclude, o.Sites.Exclude) {
+			t.Errorf("%q: %v, %q, %q from\n%s", name, err, back.Data, back.Sites.Exclude, text)
+		}
+	}
+}
+
+// A file is not taken for made-up data because of its name.
+func TestRecipeOfFileNamedRandom(t *testing.T) {
+	dir := t.TempDir()
+	o := QuantizeOptions{Data: filepath.Join(dir, "random:3x.yaml")}
+	f, err := o.recipeBeside(nil, "m.onnx", filepath.Join(dir, "q.onnx"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var back QuantizeOptions
+	if err := back.parseRecipe(f.text, nil); err != nil || back.Data != "./random:3x.yaml" {
+		t.Errorf("%v, data %q", err, back.Data)
+	}
+	if got := besideRecipe(".", back.Data); got != "./random:3x.yaml" {
+		t.Errorf("beside the recipe it is %q", got)
+	}
+}
+
+func TestCommandOfRecipe(t *testing.T) {
+	for name, want := range map[string]string{
+		"q.onnx":    "cosetq quantize m.onnx --recipe q.recipe.yaml -o q.onnx",
+		"a b.onnx":  "cosetq quantize m.onnx --recipe 'a b.recipe.yaml' -o 'a b.onnx'",
+		"a\nb.onnx": "cosetq quantize MODEL --recipe RECIPE -o OUTPUT",
+		"\xff.onnx": "cosetq quantize MODEL --recipe RECIPE -o OUTPUT",
+	} {
+		if got := commandAgain("m.onnx", withEnding(name, RecipeEnding), name); got != want {
+			t.Errorf("%q: %s, want %s", name, got, want)
+		}
+	}
+}
