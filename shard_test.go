@@ -52,7 +52,7 @@ func hintOf(err error) string {
 // Every option either changes the codes, and is then among the settings of the journal, or is listed here as one that
 // cannot: a new option must be thought about.
 func TestSettingsCoverOptions(t *testing.T) {
-	harmless := []string{"Output", "Overwrite", "Resume", "Shard", "MinCoverage", "Threads", "Progress", "Device", "recipeRead"}
+	harmless := []string{"Output", "Overwrite", "Resume", "Shard", "MinCoverage", "Threads", "Progress", "Device", "recipeRead", "temporary"}
 	recorded := []string{"Bits", "Codec", "Layers", "TargetBits", "TargetBytes", "MaxDrop", "Method", "Rotate", "Data", "Samples", "Statistics", "Sites", "Seed"}
 	options := reflect.TypeOf(QuantizeOptions{})
 	for i := range options.NumField() {
