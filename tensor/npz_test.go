@@ -1,8 +1,8 @@
 package tensor_test
 
 import (
-	"bytes"
 	"archive/zip"
+	"bytes"
 	"fmt"
 	"io"
 	"os"
