@@ -251,16 +251,17 @@ func TestProviderRefusesShapes(t *testing.T) {
 	skip := func(name string, shapes ...int64) nodeCase {
 		return single(name, "com.microsoft::SkipLayerNormalization", inputs{numbers(2, 3, 8), numbers(2, 3, 8), numbers(shapes[0]), numbers(shapes[1]), numbers(shapes[2])}).fails("want 8 elements")
 	}
-	group := func(name string, past *tensor.Tensor, total int32, want string) nodeCase {
-		return single(name, "com.microsoft::GroupQueryAttention", inputs{numbers(1, 2, 8), numbers(1, 2, 8), numbers(1, 2, 8), past, past, tensor.Of([]int32{total - 1}, 1), tensor.Of([]int32{total}, 1)},
+	group := func(name string, keys, values *tensor.Tensor, total int32, want string) nodeCase {
+		return single(name, "com.microsoft::GroupQueryAttention", inputs{numbers(1, 2, 8), numbers(1, 2, 8), numbers(1, 2, 8), keys, values, tensor.Of([]int32{total - 1}, 1), tensor.Of([]int32{total}, 1)},
 			onnx.IntAttr("num_heads", 2), onnx.IntAttr("kv_num_heads", 2)).fails(want)
 	}
 	deep := single("more indices than any tensor has dimensions", "GatherND", inputs{numbers(2, 1, 1, 1, 1, 1, 1, 1, 1), tensor.Of(make([]int64, 9), 1, 9)}).fails("9 indices")
 	deep.open = true
 	cases := []nodeCase{
 		deep,
-		group("no past", nil, 6, "total_sequence_length 6 for 2 tokens after a past of 0"),
-		group("a short past", numbers(1, 2, 4, 4), 12, "after a past of 4"),
+		group("no past", nil, nil, 6, "total_sequence_length 6 for 2 tokens after a past of 0"),
+		group("a short past", numbers(1, 2, 4, 4), numbers(1, 2, 4, 4), 12, "after a past of 4"),
+		group("fewer values", numbers(1, 2, 4, 4), numbers(1, 2, 3, 4), 6, "a past of 4 keys and 3 values"),
 		single("other rows", "Concat", inputs{numbers(2, 3), numbers(5000, 3)}, onnx.IntAttr("axis", 1)).fails("[2,3] and [5000,3]"),
 		single("negative sizes", "Reshape", inputs{numbers(2, 3), ints(-2, -3)}).fails("[-2,-3]"),
 		single("an open one in vain", "Reshape", inputs{numbers(2, 3), ints(4, -1)}).fails("[2,3] to [4,1]"),

@@ -22,14 +22,10 @@ struct ArrangeKernel {
   Arrangement a;
   Part<T> q, k, v;
 
-  // Tokens of the past that a batch has: of a cache no more than are there, whatever its lengths say.
   COSETQ_HD int Past(int batch, const Part<T>& p) const {
     if (a.prompt) return 0;
-    if (a.lengths.last == nullptr) return p.a.past_room;
-    const int64_t past = int64_t{a.lengths.last[batch]} + 1 - p.a.added;
-    if (!p.a.cache) return Clamp(past, INT32_MAX);
-    const int room = p.a.room - p.a.added;
-    return Clamp(past, room < p.a.past_room ? room : p.a.past_room);
+    if (a.lengths.last != nullptr) return Clamp(int64_t{a.lengths.last[batch]} + 1 - p.a.added, p.a.cache ? p.a.room - p.a.added : INT32_MAX);
+    return p.a.past_room;
   }
 
   COSETQ_HD T New(const Part<T>& p, int batch, int head, int token, int past, int d) const {

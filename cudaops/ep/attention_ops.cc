@@ -262,7 +262,8 @@ void RunGroupQuery(Call& call) {
   if (call.in(5).count() != a.batches) throw std::invalid_argument("GroupQueryAttention: seqlens_k is " + Text(call.in(5).shape));
   const int64_t total = call.Integers(6).at(0);
   const int past = PastTokens(call, 3, k), room = Extent(std::max<int64_t>(past, total));
-  PastTokens(call, 4, v);
+  if (const int values = PastTokens(call, 4, v); values != past)
+    throw std::invalid_argument("GroupQueryAttention: a past of " + std::to_string(past) + " keys and " + std::to_string(values) + " values");
   if (total < q.tokens) throw std::invalid_argument("GroupQueryAttention: total_sequence_length " + std::to_string(total) + " for " + std::to_string(q.tokens) + " tokens");
   if (total - q.tokens > past)
     throw std::invalid_argument("GroupQueryAttention: total_sequence_length " + std::to_string(total) + " for " + std::to_string(q.tokens) + " tokens after a past of " + std::to_string(past));
