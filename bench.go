@@ -299,14 +299,11 @@ func (row *BenchRow) place(ctx context.Context, rt *ort.Runtime, path string, o 
 
 // firstSample reads the first sample of the data for a model.
 func firstSample(l *Loaded, data string, seed uint64) (map[string]*tensor.Tensor, error) {
-	reader, err := calib.Open(data, l.Inputs, calib.Options{Limit: 1, Seed: seed})
+	reader, err := openSamples(data, l.Inputs, calib.Options{Limit: 1, Seed: seed})
 	if err != nil {
 		return nil, err
 	}
 	defer reader.Close()
-	if reader.Len() == 0 {
-		return nil, usage(errors.New("the data holds no samples"), "give a recipe with data")
-	}
 	s, err := reader.Sample(0)
 	if err != nil {
 		return nil, err

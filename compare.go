@@ -210,11 +210,8 @@ func (c *comparison) open(path string) (err error) {
 	if err != nil {
 		return fail(BadModel, err, "")
 	}
-	if c.reader, err = calib.Open(c.options.Data, inputs, calib.Options{Limit: c.options.Samples, Seed: c.options.Seed}); err != nil {
+	if c.reader, err = openSamples(c.options.Data, inputs, calib.Options{Limit: c.options.Samples, Seed: c.options.Seed}); err != nil {
 		return err
-	}
-	if c.reader.Len() == 0 {
-		return usage(errors.New("the data holds no samples"), "give a recipe with data")
 	}
 	if c.runtime, err = ort.Open(ort.Options{}); err != nil {
 		return err

@@ -147,12 +147,9 @@ func (t *training) openData() error {
 	if err != nil {
 		return fail(BadModel, err, "")
 	}
-	t.reader, err = calib.Open(t.options.Data, inputs, calib.Options{Seed: t.options.Train.Seed})
+	t.reader, err = openSamples(t.options.Data, inputs, calib.Options{Seed: t.options.Train.Seed})
 	if err != nil {
 		return err
-	}
-	if t.reader.Len() == 0 {
-		return usage(errors.New("the data holds no samples"), "give a recipe with data")
 	}
 	first, err := t.reader.Sample(0)
 	if err != nil {

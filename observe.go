@@ -122,7 +122,7 @@ func (c *calibration) close() {
 // gather runs the model over data and returns what was learned, which stays readable when the calibration is closed. The folder
 // takes what was learned of half of the data for as long as the other half is compared with it.
 func (c *calibration) gather(ctx context.Context, data string, o calib.Options, folder string, progress Progress) (*calib.Statistics, error) {
-	reader, err := calib.Open(data, c.inputs, o)
+	reader, err := openSamples(data, c.inputs, o)
 	if err != nil {
 		return nil, err
 	}
@@ -153,9 +153,6 @@ func (c *calibration) gather(ctx context.Context, data string, o calib.Options, 
 // left out, unless it is the only one.
 func (c *calibration) run(ctx context.Context, reader calib.Reader, progress Progress, half func(samples int) error) (int, error) {
 	reader = everyOther{reader}
-	if reader.Len() == 0 {
-		return 0, usage(errors.New("the data holds no samples"), "give a recipe with data")
-	}
 	first, err := reader.Sample(0)
 	if err != nil {
 		return 0, err

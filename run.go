@@ -61,14 +61,11 @@ func Run(ctx context.Context, path, data string, o RunOptions) (*RunReport, erro
 		return nil, err
 	}
 	defer m.Close()
-	reader, err := calib.Open(data, m.Inputs, calib.Options{Seed: o.Seed})
+	reader, err := openSamples(data, m.Inputs, calib.Options{Seed: o.Seed})
 	if err != nil {
 		return nil, err
 	}
 	defer reader.Close()
-	if reader.Len() == 0 {
-		return nil, usage(errors.New("the data holds no samples"), "give a recipe with data")
-	}
 	if o.Sample < 0 || o.Sample >= reader.Len() {
 		return nil, usage(fmt.Errorf("--sample %d: the data has samples 0 to %d", o.Sample, reader.Len()-1), "choose one of them")
 	}

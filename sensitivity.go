@@ -2,7 +2,6 @@ package cosetq
 
 import (
 	"context"
-	"errors"
 	"maps"
 	"path/filepath"
 	"runtime"
@@ -82,14 +81,11 @@ func (jd *judge) open(o *QuantizeOptions) (err error) {
 		return err
 	}
 	jd.kept = &keptRunner{runner: jd.reference.Session}
-	reader, err := calib.Open(o.Data, jd.reference.Inputs, calib.Options{Limit: o.Samples, Seed: o.Seed})
+	reader, err := openSamples(o.Data, jd.reference.Inputs, calib.Options{Limit: o.Samples, Seed: o.Seed})
 	if err != nil {
 		return err
 	}
 	jd.reader, jd.samples = reader, reader.Len()
-	if reader.Len() == 0 {
-		return usage(errors.New("the data holds no samples"), "give a recipe with data")
-	}
 	first, err := reader.Sample(0)
 	if err != nil {
 		return err

@@ -142,14 +142,11 @@ func (o *QuantizeOptions) checkData(m *onnx.Model) error {
 	if err != nil {
 		return fail(BadModel, err, "")
 	}
-	reader, err := calib.Open(o.Data, inputs, calib.Options{Limit: o.Samples, Seed: o.Seed})
+	reader, err := openSamples(o.Data, inputs, calib.Options{Limit: o.Samples, Seed: o.Seed})
 	if err != nil {
 		return err
 	}
 	defer reader.Close()
-	if reader.Len() == 0 {
-		return usage(errors.New("the data holds no samples"), "give a recipe with data")
-	}
 	_, err = reader.Sample(0)
 	return err
 }
