@@ -1,5 +1,8 @@
 // What is done to queries, keys and values ahead of attention.
 
+#include <algorithm>
+#include <iterator>
+
 #include "attention.h"
 #include "launch.h"
 
@@ -13,11 +16,19 @@ struct Part {
   Arranged a;
   Divisor by_width, by_tokens, by_heads;
   int tokens;     // that are written
-  int elements;   // of all batches
+  int runs;       // of all batches
   bool in_place;  // the past is there already, and only new tokens are written
 };
 
-template <typename T>
+// kRun numbers of a head that lie together.
+template <typename T, int kRun>
+struct alignas(sizeof(T) * kRun) Run {
+  T of[kRun];
+
+  COSETQ_HD static const Run& At(const void* first, int64_t i) { return *reinterpret_cast<const Run*>(static_cast<const T*>(first) + i); }
+};
+
+template <typename T, int kRun>
 struct ArrangeKernel {
   Arrangement a;
   Part<T> q, k, v;
@@ -28,61 +39,96 @@ struct ArrangeKernel {
     return p.a.past_room;
   }
 
-  COSETQ_HD T New(const Part<T>& p, int batch, int head, int token, int past, int d) const {
+  COSETQ_HD Run<T, kRun> New(const Part<T>& p, int batch, int head, int token, int past, int d) const {
     const T* from = static_cast<const T*>(p.a.from) + batch * p.a.from_at.batch + head * p.a.from_at.head + token * p.a.from_at.token;
-    if (p.a.bias != nullptr) return FromFloat<T>(ToFloat(from[d]) + ToFloat(static_cast<const T*>(p.a.bias)[head * p.a.width + d]));
-    if (!p.a.turned || d >= a.angles.turned) return from[d];
-    return Turned(a.angles, from, d, a.position != nullptr ? a.position[static_cast<int64_t>(batch) * p.a.added + token] : past + token);
+    Run<T, kRun> x = Run<T, kRun>::At(from, d);
+    if (p.a.bias != nullptr) {
+      const Run<T, kRun> bias = Run<T, kRun>::At(p.a.bias, static_cast<int64_t>(head) * p.a.width + d);
+COSETQ_UNROLL
+      for (int e = 0; e < kRun; ++e) x.of[e] = FromFloat<T>(ToFloat(x.of[e]) + ToFloat(bias.of[e]));
+    }
+    if (p.a.bias == nullptr && p.a.turned && d < a.angles.turned)
+      TurnRun(a.angles, from, d, a.position != nullptr ? a.position[static_cast<int64_t>(batch) * p.a.added + token] : past + token, &x);
+    return x;
+  }
+
+  // Turns a run, whose pairs are another one, or in itself.
+  COSETQ_HD static void TurnRun(const Angles& angles, const T* head, int d, int64_t position, Run<T, kRun>* x) {
+    if constexpr (kRun == 1) {
+      x->of[0] = Turned(angles, head, d, position);
+    } else if (angles.interleaved || position < 0 || position >= angles.positions) {
+COSETQ_UNROLL
+      for (int e = 0; e < kRun; ++e) x->of[e] = Turned(angles, head, d + e, position);
+    } else {
+      const int half = angles.turned / 2;
+      const bool first = d < half;
+      const int64_t at = position * half + (first ? d : d - half);
+      const Run<T, kRun> other = Run<T, kRun>::At(head, first ? d + half : d - half), cosine = Run<T, kRun>::At(angles.cosine, at),
+                         sine = Run<T, kRun>::At(angles.sine, at);
+COSETQ_UNROLL
+      for (int e = 0; e < kRun; ++e) x->of[e] = Turn<T>(first, ToFloat(x->of[e]), ToFloat(other.of[e]), ToFloat(cosine.of[e]), ToFloat(sine.of[e]));
+    }
   }
 
   COSETQ_HD void Write(const Part<T>& p, int i) const {
-    const int rest = p.by_width.Of(i), d = i - rest * p.a.width;
+    const int rest = p.by_width.Of(i), d = (i - rest * (p.a.width / kRun)) * kRun;
     const int line = p.by_tokens.Of(rest);
     int token = rest - line * p.tokens;
     const int batch = p.by_heads.Of(line), head = line - batch * p.a.heads;
     const int past = p.a.cache || p.a.turned ? Past(batch, p) : 0;
     const int before = p.a.cache ? past : 0;
     if (p.in_place) token += before;
-    T* to = static_cast<T*>(p.a.to) + (static_cast<int64_t>(line) * p.a.room + token) * p.a.width + d;
+    Run<T, kRun> out = {};
     if (token < before) {
-      *to = static_cast<const T*>(p.a.past)[(static_cast<int64_t>(line) * p.a.past_room + token) * p.a.width + d];
+      out = Run<T, kRun>::At(p.a.past, (static_cast<int64_t>(line) * p.a.past_room + token) * p.a.width + d);
     } else if (token < before + p.a.added) {
-      *to = New(p, batch, head, token - before, past, d);
-    } else {
-      *to = FromFloat<T>(0);
+      out = New(p, batch, head, token - before, past, d);
     }
+    *reinterpret_cast<Run<T, kRun>*>(static_cast<T*>(p.a.to) + (static_cast<int64_t>(line) * p.a.room + token) * p.a.width + d) = out;
   }
 
   COSETQ_HD void operator()(int i) const {
-    if (i < q.elements) {
+    if (i < q.runs) {
       Write(q, i);
-    } else if (i - q.elements < k.elements) {
-      Write(k, i - q.elements);
+    } else if (i - q.runs < k.runs) {
+      Write(k, i - q.runs);
     } else {
-      Write(v, i - q.elements - k.elements);
+      Write(v, i - q.runs - k.runs);
     }
   }
 };
 
 template <typename T>
-Part<T> PartOf(const Arranged& a, int batches) {
+Part<T> PartOf(const Arranged& a, int batches, int run) {
   Part<T> p = {};
   p.a = a;
   if (a.from == nullptr) return p;
   p.in_place = a.cache && a.past == a.to;
   p.tokens = p.in_place ? a.added : a.room;
-  p.elements = CheckedCount(int64_t{batches} * a.heads * p.tokens * a.width);
-  if (p.elements == 0) return p;
-  p.by_width = Divisor(a.width);
+  p.runs = CheckedCount(int64_t{batches} * a.heads * p.tokens * a.width) / run;
+  if (p.runs == 0) return p;
+  p.by_width = Divisor(a.width / run);
   p.by_tokens = Divisor(p.tokens);
   p.by_heads = Divisor(a.heads);
   return p;
 }
 
+template <typename T, int kRun>
+void LaunchRuns(Stream& stream, const Arrangement& a) {
+  const ArrangeKernel<T, kRun> f{a, PartOf<T>(a.parts[0], a.batches, kRun), PartOf<T>(a.parts[1], a.batches, kRun), PartOf<T>(a.parts[2], a.batches, kRun)};
+  ForEach(stream, int64_t{f.q.runs} + f.k.runs + f.v.runs, f);
+}
+
 template <typename T>
 void LaunchArrange(Stream& stream, const Arrangement& a) {
-  const ArrangeKernel<T> f{a, PartOf<T>(a.parts[0], a.batches), PartOf<T>(a.parts[1], a.batches), PartOf<T>(a.parts[2], a.batches)};
-  ForEach(stream, int64_t{f.q.elements} + f.k.elements + f.v.elements, f);
+  constexpr int kRun = 16 / sizeof(T);
+  const auto lies = [](const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; };
+  const bool whole = std::all_of(std::begin(a.parts), std::end(a.parts), [&](const Arranged& p) {
+    if (p.from == nullptr) return true;
+    const bool turns = !p.turned || (a.angles.turned % (2 * kRun) == 0 && lies(a.angles.cosine) && lies(a.angles.sine));
+    return turns && (p.width | p.from_at.batch | p.from_at.head | p.from_at.token) % kRun == 0 && lies(p.from) && lies(p.to) && lies(p.past) && lies(p.bias);
+  });
+  (whole ? LaunchRuns<T, kRun> : LaunchRuns<T, 1>)(stream, a);
 }
 
 }  // namespace

@@ -57,34 +57,79 @@ void AttendByRows(Call& call, const Attention& a) {
 
 #ifdef __CUDACC__
 
-// Adds up what the splits have of a row.
-template <typename T>
-struct Combine {
-  Rules<T> rules;
-  Division division;
+constexpr int kCombineThreads = 256, kMaxWidth = 256, kMaxSplits = 128;
 
-  COSETQ_HD void operator()(const Block& block, int line) const {
-    const Attention& a = rules.a;
-    const int row = line % division.rows, both = line / division.rows, batch = both / a.kv_heads, kv_head = both % a.kv_heads;
-    const int head = kv_head * division.group + row % division.group, query = row / division.group, stride = a.value_width + 2;
-    const int64_t step = static_cast<int64_t>(a.batches) * a.kv_heads * division.rows * stride;
-    const float* part = division.partial + static_cast<int64_t>(line) * stride;
-    const float sink = rules.Sink(head);
-    float most = sink;
-    for (int s = block.thread(); s < division.splits; s += block.threads()) most = Larger()(part[s * step + a.value_width], most);
-    most = block.Reduce(most, -INFINITY, Larger());
-    float all = 0;
-    for (int s = block.thread(); s < division.splits; s += block.threads())
-      all += part[s * step + a.value_width + 1] * Weight(part[s * step + a.value_width], most);
-    all = block.Reduce(all, 0, Plus()) + Weight(sink, most);
-    T* y = static_cast<T*>(a.y) + batch * a.y_at.batch + head * a.y_at.head + query * a.y_at.token;
-    for (int d = block.thread(); d < a.value_width; d += block.threads()) {
-      float sum = 0;
-      for (int s = 0; s < division.splits; ++s) sum += part[s * step + d] * Weight(part[s * step + a.value_width], most);
-      y[d] = FromFloat<T>(rules.Result(sum, all));
+// Adds up what the splits have of a row, a block each: a warp those of every eighth split, a lane four columns or twice that. Sums are on their way
+// while weights are made.
+template <typename T>
+__global__ void __launch_bounds__(kCombineThreads) CombineSplits(const __grid_constant__ Rules<T> rules, const __grid_constant__ Division division) {
+  constexpr int kWarps = kCombineThreads / 32, kFours = kMaxWidth / 128, kAtOnce = 5;
+  __shared__ float sums[kWarps][kMaxWidth];
+  Begin();
+  const Attention& a = rules.a;
+  const int lane = static_cast<int>(threadIdx.x % 32), warp = static_cast<int>(threadIdx.x / 32), line = static_cast<int>(blockIdx.x);
+  const int row = line % division.rows, both = line / division.rows, batch = both / a.kv_heads, kv_head = both % a.kv_heads;
+  const int head = kv_head * division.group + row % division.group, query = row / division.group, splits = division.splits;
+  const int stride = division.stride(a.value_width);
+  const int64_t step = static_cast<int64_t>(gridDim.x) * stride;
+  const float* const part = division.partial + static_cast<int64_t>(line) * stride;
+  const auto end_of = [&](int split) { return *reinterpret_cast<const float2*>(part + split * step + stride - kPartEnd); };  // largest, total
+  float4 x[kAtOnce][kFours];
+  float2 end[kAtOnce];
+  const auto load = [&](int first) {
+#pragma unroll
+    for (int u = 0; u < kAtOnce; ++u) {
+      const int split = first + u * kWarps;
+      end[u] = split < splits ? end_of(split) : make_float2(-INFINITY, 0);
+#pragma unroll
+      for (int c = 0; c < kFours; ++c) {
+        const int d = (c * 32 + lane) * 4;
+        x[u][c] = split < splits && d < a.value_width ? *reinterpret_cast<const float4*>(part + split * step + d) : make_float4(0, 0, 0, 0);
+      }
+    }
+  };
+  load(warp);
+  const float sink = rules.Sink(head);
+  float most = sink, all = 0;
+  float2 own[kMaxSplits / 32];
+#pragma unroll
+  for (int i = 0; i < kMaxSplits / 32; ++i) own[i] = lane + 32 * i < splits ? end_of(lane + 32 * i) : make_float2(-INFINITY, 0);
+#pragma unroll
+  for (const float2& end_of_own : own) most = Larger()(end_of_own.x, most);
+#pragma unroll
+  for (int offset = 16; offset > 0; offset /= 2) most = Larger()(__shfl_xor_sync(0xffffffffu, most, offset), most);
+#pragma unroll
+  for (const float2& end_of_own : own) all += end_of_own.y * Weight(end_of_own.x, most);
+#pragma unroll
+  for (int offset = 16; offset > 0; offset /= 2) all += __shfl_xor_sync(0xffffffffu, all, offset);
+  all += Weight(sink, most);
+  float4 sum[kFours] = {};
+  for (int first = warp; first < splits; first += kWarps * kAtOnce) {
+    if (first != warp) load(first);
+#pragma unroll
+    for (int u = 0; u < kAtOnce; ++u) {
+      if (first + u * kWarps >= splits) break;
+      const float weight = Weight(end[u].x, most);
+#pragma unroll
+      for (int c = 0; c < kFours; ++c) {
+        sum[c].x = fmaf(weight, x[u][c].x, sum[c].x);
+        sum[c].y = fmaf(weight, x[u][c].y, sum[c].y);
+        sum[c].z = fmaf(weight, x[u][c].z, sum[c].z);
+        sum[c].w = fmaf(weight, x[u][c].w, sum[c].w);
+      }
     }
   }
-};
+#pragma unroll
+  for (int c = 0; c < kFours; ++c) *reinterpret_cast<float4*>(&sums[warp][(c * 32 + lane) * 4]) = sum[c];
+  __syncthreads();
+  const auto d = static_cast<int>(threadIdx.x);
+  if (d >= a.value_width) return;
+  float whole = 0;
+#pragma unroll
+  for (int w = 0; w < kWarps; ++w) whole += sums[w][d];
+  T* const y = static_cast<T*>(a.y) + batch * a.y_at.batch + head * a.y_at.head + query * a.y_at.token;
+  y[d] = FromFloat<T>(rules.Result(whole, all));
+}
 
 // Launches a kernel for rows of so many at a time, with what a block needs of shared memory beyond its own, and adds up its splits.
 template <typename T>
@@ -94,10 +139,10 @@ void LaunchAttend(Call& call, const Rules<T>& rules, Division division, void (*k
   const int tiles = (division.rows - 1) / rows + 1, heads = a.batches * a.kv_heads;
   // Enough blocks for all processors, unless there are few keys for each.
   const auto wanted = static_cast<int>(2 * cuda::CurrentDevice().processors / std::max<int64_t>(1, int64_t{tiles} * heads));
-  division.splits = Most(1, Least(wanted, a.keys / least_keys));
+  division.splits = Most(1, Least(Least(wanted, kMaxSplits), a.keys / least_keys));
   Tensor partial;
   if (division.splits > 1) {
-    partial = call.Scratch(Type::kFloat, {division.splits, heads, division.rows, a.value_width + 2});
+    partial = call.Scratch(Type::kFloat, {division.splits, heads, division.rows, division.stride(a.value_width)});
     division.partial = partial.data<float>();
   }
   // In pieces where there are more heads than a grid takes, which have one split each.
@@ -106,7 +151,7 @@ void LaunchAttend(Call& call, const Rules<T>& rules, Division division, void (*k
     const dim3 grid(static_cast<unsigned>(tiles), static_cast<unsigned>(Least(kMaxGrid, heads - division.first)), static_cast<unsigned>(division.splits));
     Launch(call.stream, kernel, grid, threads, shared, rules, division);
   }
-  if (division.splits > 1) ForEachBlock(call.stream, int64_t{heads} * division.rows, a.value_width, Combine<T>{rules, division});
+  if (division.splits > 1) Launch(call.stream, CombineSplits<T>, CheckedCount(int64_t{heads} * division.rows), kCombineThreads, 0, rules, division);
 }
 
 template <typename T, int kWidth, bool kAcross, bool kPlain>
@@ -172,8 +217,8 @@ void AttendOnDevice(Call& call, const Attention& a) {
     LaunchWidth<T, 64>(call, rules, division);
   } else if (width <= 128) {
     LaunchWidth<T, 128>(call, rules, division);
-  } else if (width <= 256) {
-    LaunchWidth<T, 256>(call, rules, division);
+  } else if (width <= kMaxWidth) {
+    LaunchWidth<T, kMaxWidth>(call, rules, division);
   } else {
     AttendByRows<T>(call, a);
   }

@@ -9,30 +9,32 @@
 
 namespace cosetq::ep {
 
-// kCount numbers that lie together, up to an end, with zeros behind them; at multiples of four unless kCount is two.
+// kCount numbers that lie together as they are loaded, in float where they are used: so nothing waits for them before. Those at an end and
+// behind it are zero; all begin at multiples of four, or of two where there are two of them.
 template <typename T, int kCount>
-__device__ __forceinline__ void LoadRun(const T* from, int left, float (&x)[kCount]) {
-  if constexpr (kCount == 2) {
-    x[0] = left > 0 ? ToFloat(from[0]) : 0.0f;
-    x[1] = left > 1 ? ToFloat(from[1]) : 0.0f;
-  } else {
+class LoadedRun {
+  static constexpr int kUnit = kCount < 4 ? kCount : 4;
+  struct alignas(kUnit * sizeof(T)) Unit {
+    T of[kUnit];
+  };
+
+ public:
+  __device__ __forceinline__ void Load(const T* from, int left) {
 #pragma unroll
-    for (int i = 0; i < kCount; i += 4) {
-      const float4 four = i < left ? LoadFour(from + i) : make_float4(0, 0, 0, 0);
-      x[i] = four.x;
-      x[i + 1] = four.y;
-      x[i + 2] = four.z;
-      x[i + 3] = four.w;
-    }
+    for (int i = 0; i < kCount / kUnit; ++i) units_[i] = i * kUnit < left ? reinterpret_cast<const Unit*>(from)[i] : Unit{};
   }
-}
+  __device__ __forceinline__ float operator[](int i) const { return ToFloat(units_[i / kUnit].of[i % kUnit]); }
+
+ private:
+  Unit units_[kCount / kUnit];
+};
 
 constexpr int kFewThreads = 256;
 
 // A block takes up to kRows rows. Half a warp multiplies them by a key; when a chunk of keys has its scores, a warp makes weights of those of a row;
 // then each warp adds up the values of an eighth of the keys, a lane some columns of them.
 template <typename T, int kRows, int kWidth>
-__global__ void __launch_bounds__(kFewThreads) AttendFewKernel(Rules<T> rules, Division division) {
+__global__ void __launch_bounds__(kFewThreads, kRows * kWidth <= 512 ? 2 : 1) AttendFewKernel(Rules<T> rules, Division division) {
   constexpr int kWarps = kFewThreads / 32, kHalf = 16, kOwn = kWidth / kHalf, kColumns = kWidth / 32, kChunk = 256, kAtOnce = kOwn > 8 ? 2 : 4;
   static_assert(kRows <= kWarps);
   __shared__ float scores[kRows][kChunk], shrinks[kRows], largests[kRows], totals[kRows], sums[kWarps][kRows][kWidth];
@@ -46,12 +48,12 @@ __global__ void __launch_bounds__(kFewThreads) AttendFewKernel(Rules<T> rules, D
   rules.Range(batch, (row0 + rows - 1) / group, &unused, &end);
   division.Cut(static_cast<int>(blockIdx.z), kHalf, &first, &end);
 
-  float q[kRows][kOwn];
+  LoadedRun<T, kOwn> loaded_q[kRows];
 #pragma unroll
   for (int i = 0; i < kRows; ++i) {
     const int row = row0 + i;
     const T* from = static_cast<const T*>(a.q) + batch * a.q_at.batch + (kv_head * group + row % group) * a.q_at.head + row / group * a.q_at.token;
-    LoadRun(from + own * kOwn, i < rows ? a.width - own * kOwn : 0, q[i]);
+    loaded_q[i].Load(from + own * kOwn, i < rows ? a.width - own * kOwn : 0);
   }
   // The row whose scores a lane finishes.
   const int query = (row0 + own) / group, head = kv_head * group + (row0 + own) % group;
@@ -62,18 +64,39 @@ __global__ void __launch_bounds__(kFewThreads) AttendFewKernel(Rules<T> rules, D
   const T* values = static_cast<const T*>(a.v) + batch * a.v_at.batch + kv_head * a.v_at.head + lane * kColumns;
   const int key_left = a.width - own * kOwn, value_left = a.value_width - lane * kColumns;
   float largest = -INFINITY, total = 0, out[kRows][kColumns] = {};
-  for (int key0 = first; key0 < end; key0 += kChunk) {
-    const int count = Least(kChunk, end - key0);
+  // Of a chunk. The first keys and values of each are on their way before anything waits for either.
+  int key0 = first, count = Least(kChunk, end - first);
+  LoadedRun<T, kOwn> k[kAtOnce];
+  LoadedRun<T, kColumns> v[kAtOnce];
+  const auto load_keys = [&](int base) {
+#pragma unroll
+    for (int u = 0; u < kAtOnce; ++u) {
+      const int j = base + 2 * kWarps * u + lane / kHalf;
+      k[u].Load(keys + (key0 + j) * a.k_at.token, j < count ? key_left : 0);
+    }
+  };
+  const auto load_values = [&](int base) {
+#pragma unroll
+    for (int u = 0; u < kAtOnce; ++u) {
+      const int j = base + kWarps * u;
+      v[u].Load(values + (key0 + j) * a.v_at.token, j < count ? value_left : 0);
+    }
+  };
+  load_keys(2 * warp);
+  load_values(warp);
+  float q[kRows][kOwn];
+#pragma unroll
+  for (int i = 0; i < kRows; ++i) {
+#pragma unroll
+    for (int e = 0; e < kOwn; ++e) q[i][e] = loaded_q[i][e];
+  }
+  while (count > 0) {
     for (int base = 2 * warp; base < count; base += 2 * kWarps * kAtOnce) {
-      float k[kAtOnce][kOwn];
+      if (base != 2 * warp) load_keys(base);
 #pragma unroll
       for (int u = 0; u < kAtOnce; ++u) {
         const int j = base + 2 * kWarps * u + lane / kHalf;
-        LoadRun(keys + (key0 + j) * a.k_at.token, j < count ? key_left : 0, k[u]);
-      }
-#pragma unroll
-      for (int u = 0; u < kAtOnce; ++u) {
-        const int j = base + 2 * kWarps * u + lane / kHalf;
+        if (base + 2 * kWarps * u >= count) break;
         float mine = 0;
 #pragma unroll
         for (int i = 0; i < kRows; ++i) {
@@ -117,12 +140,7 @@ __global__ void __launch_bounds__(kFewThreads) AttendFewKernel(Rules<T> rules, D
       for (int c = 0; c < kColumns; ++c) out[i][c] *= shrinks[i];
     }
     for (int base = warp; base < count; base += kWarps * kAtOnce) {
-      float v[kAtOnce][kColumns];
-#pragma unroll
-      for (int u = 0; u < kAtOnce; ++u) {
-        const int j = base + kWarps * u;
-        LoadRun(values + (key0 + j) * a.v_at.token, j < count ? value_left : 0, v[u]);
-      }
+      if (base != warp) load_values(base);
 #pragma unroll
       for (int u = 0; u < kAtOnce; ++u) {
         const int j = base + kWarps * u;
@@ -134,6 +152,12 @@ __global__ void __launch_bounds__(kFewThreads) AttendFewKernel(Rules<T> rules, D
           for (int c = 0; c < kColumns; ++c) out[i][c] = fmaf(weight, v[u][c], out[i][c]);
         }
       }
+    }
+    key0 += kChunk;
+    count = Least(kChunk, end - key0);
+    if (count > 0) {
+      load_keys(2 * warp);
+      load_values(warp);
     }
     __syncthreads();  // scores have been read
   }

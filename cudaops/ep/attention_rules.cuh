@@ -54,6 +54,8 @@ struct Rules {
 // exp(x - largest), where nothing has been seen as long as the largest is -infinity.
 COSETQ_HD float Weight(float x, float largest) { return x == -INFINITY ? 0 : expf(x - largest); }
 
+constexpr int kPartEnd = 4;  // numbers behind the sums of a part
+
 // How the work is divided: rows are the queries of all heads that share keys, the heads of a query next to each other.
 struct Division {
   int group, rows, splits;
@@ -61,7 +63,10 @@ struct Division {
   bool fours;      // everything lies at multiples of four numbers, but for keys across
   bool whole;      // and of 16 bytes
   bool whole_across;
-  float* partial;  // [splits, batches * kv_heads, rows, value_width + 2]: sums, largest score, sum of exponentials; null for one split
+  float* partial;  // [splits, batches * kv_heads, rows, stride]: sums, and at the end the largest score and the sum of exponentials; null for one split
+
+  // Sums begin at multiples of 16 bytes.
+  COSETQ_HD static int stride(int value_width) { return (value_width + 3) / 4 * 4 + kPartEnd; }
 
   // The keys of a split, in numbers that are multiples of a quantum.
   COSETQ_HD void Cut(int split, int quantum, int* first, int* end) const {
@@ -91,10 +96,9 @@ struct RowEnd {
     const Attention& a = rules.a;
     if (division.partial != nullptr) {
       const int64_t line = (static_cast<int64_t>(blockIdx.z) * gridDim.y + blockIdx.y) * division.rows + row;
-      part = division.partial + line * (a.value_width + 2);
-      if (!first) return;
-      part[a.value_width] = largest;
-      part[a.value_width + 1] = total;
+      const int stride = Division::stride(a.value_width);
+      part = division.partial + line * stride;
+      if (first) *reinterpret_cast<float2*>(part + stride - kPartEnd) = make_float2(largest, total);
       return;
     }
     const float sink = rules.Sink(head), most = Larger()(largest, sink);

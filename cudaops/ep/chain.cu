@@ -1,6 +1,7 @@
 #include "chain.h"
 
 #include <algorithm>
+#include <iterator>
 
 #include "launch.h"
 #include "operator.h"
@@ -8,10 +9,37 @@
 namespace cosetq::ep {
 namespace {
 
-constexpr int kOperands = static_cast<int>(Chain::kMaxOperands), kDepth = Chain::kMaxDepth;
+constexpr int kOperands = static_cast<int>(Chain::kMaxOperands), kDepth = Chain::kMaxDepth, kRunLength = 4;
 
 // How the elements of an operand that follow each other in the result lie.
 enum class Run : uint8_t { kStrided, kRepeated, kVector };
+
+// Steps of a chain that models often have, as numbers: nobody asks for the next one of it. None has parameters.
+constexpr int kFirstUnary = 100, kFirstBinary = 200;
+constexpr int Operand(int i) { return i; }
+constexpr int Does(Unary which) { return kFirstUnary + static_cast<int>(which); }
+constexpr int Does(Binary which) { return kFirstBinary + static_cast<int>(which); }
+
+template <int kInputs, int... kCodes>
+struct KnownChain {
+  static bool Is(const std::vector<Instruction>& steps) {
+    constexpr int kOwn[] = {kCodes...};
+    return std::equal(steps.begin(), steps.end(), std::begin(kOwn), std::end(kOwn), [](const Instruction& step, int code) {
+      return (step.kind == Instruction::kLoad && step.which == code) || (step.kind == Instruction::kUnary && kFirstUnary + step.which == code) ||
+             (step.kind == Instruction::kBinary && kFirstBinary + step.which == code);
+    });
+  }
+};
+
+// A sum; a product; gate * sigmoid(gate) * up of language models; turned queries, alone and scaled; x * (1 + erf(x * a)) * b.
+using Sum = KnownChain<2, Operand(0), Operand(1), Does(Binary::kAdd)>;
+using Product = KnownChain<2, Operand(0), Operand(1), Does(Binary::kMul)>;
+using Gated = KnownChain<2, Operand(0), Operand(0), Does(Unary::kSigmoid), Does(Binary::kMul), Operand(1), Does(Binary::kMul)>;
+using Rotary = KnownChain<4, Operand(0), Operand(1), Does(Binary::kMul), Operand(2), Operand(3), Does(Binary::kMul), Does(Binary::kAdd)>;
+using ScaledRotary =
+    KnownChain<5, Operand(0), Operand(1), Does(Binary::kMul), Operand(2), Operand(3), Does(Binary::kMul), Does(Binary::kAdd), Operand(4), Does(Binary::kMul)>;
+using ErfGelu = KnownChain<4, Operand(0), Operand(0), Operand(1), Does(Binary::kMul), Does(Unary::kErf), Operand(2), Does(Binary::kAdd), Does(Binary::kMul),
+                      Operand(3), Does(Binary::kMul)>;
 
 template <typename T>
 struct ChainKernel {
@@ -32,29 +60,8 @@ struct ChainKernel {
   // kRun elements from a place on, all within the last dimension.
   template <int kRun>
   COSETQ_HD void Evaluate(int place) const {
-    int index[kMaxRank] = {};
-    int rest = place;
-COSETQ_UNROLL
-    for (int d = 0; d < kMaxRank; ++d) {
-      if (d == rank) break;
-      const int next = d + 1 == rank ? 0 : layout.by[d].Of(rest);
-      index[d] = rest - next * layout.dims[d];
-      rest = next;
-    }
-    // All operands before the first step, so that none waits for another. They and the stack, of which the first is the top, stay in
-    // registers: as places that a step picks at run time a thread would have them in memory.
     float loaded[kOperands][kRun] = {}, stack[kDepth][kRun] = {};
-COSETQ_UNROLL
-    for (int i = 0; i < kOperands; ++i) {
-      if (i == inputs) break;
-      int offset = 0;
-COSETQ_UNROLL
-      for (int d = 0; d < kMaxRank; ++d) {
-        if (d == rank) break;
-        offset += index[d] * layout.strides[i][d];
-      }
-      Load<kRun>(i, offset, loaded[i]);
-    }
+    LoadAll<kRun, kOperands>(place, inputs, loaded);
     float(&top)[kRun] = stack[0];
     for (int s = 0; s < count; ++s) {
       const Instruction step = steps[s];  // a copy: of a reference the compiler makes an index into loaded, which is memory then
@@ -78,9 +85,60 @@ COSETQ_UNROLL
     StoreRun<kRun>(place, top);
   }
 
+  // The same of steps that are known.
+  template <int kRun, int kInputs, int... kCodes>
+  COSETQ_HD void EvaluateKnown(KnownChain<kInputs, kCodes...>, int place) const {
+    float loaded[kInputs][kRun], stack[kDepth][kRun];
+    LoadAll<kRun, kInputs>(place, kInputs, loaded);
+    Take<0, kCodes...>(loaded, stack);
+    StoreRun<kRun>(place, stack[0]);
+  }
+
   COSETQ_HD void operator()(int place) const { Evaluate<1>(place); }
 
  private:
+  // All operands before the first step, so that none waits for another. They and the stack, of which the first is the top, stay in
+  // registers: as places that a step picks at run time a thread would have them in memory.
+  template <int kRun, int kMost>
+  COSETQ_HD void LoadAll(int place, int there, float (&loaded)[kMost][kRun]) const {
+    int index[kMaxRank] = {};
+    int rest = place;
+COSETQ_UNROLL
+    for (int d = 0; d < kMaxRank; ++d) {
+      if (d == rank) break;
+      const int next = d + 1 == rank ? 0 : layout.by[d].Of(rest);
+      index[d] = rest - next * layout.dims[d];
+      rest = next;
+    }
+COSETQ_UNROLL
+    for (int i = 0; i < kMost; ++i) {
+      if (i == there) break;
+      int offset = 0;
+COSETQ_UNROLL
+      for (int d = 0; d < kMaxRank; ++d) {
+        if (d == rank) break;
+        offset += index[d] * layout.strides[i][d];
+      }
+      Load<kRun>(i, offset, loaded[i]);
+    }
+  }
+
+  // Takes a step, and those behind it, with so many numbers in the stack, of which the last is the top.
+  template <int kHeld, int kCode, int... kRest, int kRun, int kInputs>
+  COSETQ_HD static void Take(const float (&loaded)[kInputs][kRun], float (&stack)[kDepth][kRun]) {
+    constexpr int kLeft = kCode < kFirstUnary ? kHeld + 1 : kCode < kFirstBinary ? kHeld : kHeld - 1;
+    static_assert(kLeft > 0 && kLeft <= kDepth);
+    float(&to)[kRun] = stack[kLeft - 1];
+    if constexpr (kCode < kFirstUnary) {
+      Each<kRun>([&](int e) { to[e] = loaded[kCode][e]; });
+    } else if constexpr (kCode < kFirstBinary) {
+      Each<kRun>([&](int e) { to[e] = Apply(UnaryFunction{static_cast<Unary>(kCode - kFirstUnary), 0, 0}, to[e]); });
+    } else {
+      Each<kRun>([&](int e) { to[e] = Apply(static_cast<Binary>(kCode - kFirstBinary), to[e], stack[kLeft][e]); });
+    }
+    if constexpr (sizeof...(kRest) > 0) Take<kLeft, kRest...>(loaded, stack);
+  }
+
   template <int kRun, typename F>
   COSETQ_HD static void Each(const F& f) {
 COSETQ_UNROLL
@@ -111,7 +169,7 @@ COSETQ_UNROLL
   COSETQ_HD static void ApplyUnary(const Instruction& step, float (&x)[kRun]) {
     const auto kind = static_cast<Unary>(step.which);
     const auto apply = [&](Unary of) { Each<kRun>([&](int e) { x[e] = Apply(UnaryFunction{of, step.alpha, step.beta}, x[e]); }); };
-    if (!Known<Unary, Unary::kNeg, Unary::kSigmoid, Unary::kSqrt, Unary::kReciprocal>(kind, apply)) apply(kind);
+    if (!Known<Unary, Unary::kNeg, Unary::kSigmoid, Unary::kSqrt, Unary::kReciprocal, Unary::kGelu, Unary::kErf, Unary::kTanh, Unary::kExp>(kind, apply)) apply(kind);
   }
 
   // Of a and b, to b.
@@ -149,41 +207,19 @@ COSETQ_UNROLL
   }
 };
 
-constexpr int kRunLength = 4;
-
 #ifdef __CUDACC__
-// The gated network of language models, gate * sigmoid(gate) * up: the longest vectors that chains meet, and twice as fast where nobody asks for the
-// next step.
-template <typename T>
-__global__ void __launch_bounds__(kThreads) RunGated(const T* gate, const T* up, T* y, int runs) {
-  using Four = typename ChainKernel<T>::template Vector<kRunLength>;
-  Begin();
-  const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
-  if (i >= runs) return;
-  const Four a = reinterpret_cast<const Four*>(gate)[i], b = reinterpret_cast<const Four*>(up)[i];
-  Four out;
-#pragma unroll
-  for (int e = 0; e < kRunLength; ++e) {
-    const float x = ToFloat(a.of[e]);
-    out.of[e] = FromFloat<T>(x * Sigmoid(x) * ToFloat(b.of[e]));
-  }
-  reinterpret_cast<Four*>(y)[i] = out;
-}
-
-// Whether these are the steps of a gated network, of operands 0 and 1.
-bool IsGated(const std::vector<Instruction>& steps) {
-  const auto is = [&](size_t i, Instruction::Kind kind, int which) { return steps[i].kind == kind && steps[i].which == which; };
-  const int sigmoid = static_cast<int>(Unary::kSigmoid), product = static_cast<int>(Binary::kMul);
-  return steps.size() == 6 && is(0, Instruction::kLoad, 0) && is(1, Instruction::kLoad, 0) && is(2, Instruction::kUnary, sigmoid) &&
-         is(3, Instruction::kBinary, product) && is(4, Instruction::kLoad, 1) && is(5, Instruction::kBinary, product);
-}
-
 // The steps are read where the parameters are, which a copy for each thread would not be.
 template <typename T, int kRun>
-__global__ void __launch_bounds__(kThreads) RunChain(const __grid_constant__ ChainKernel<T> f, int count) {
+__global__ void __launch_bounds__(kThreads) EvaluateChain(const __grid_constant__ ChainKernel<T> f, int count) {
   Begin();
   const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (i < count) f.template Evaluate<kRun>(static_cast<int>(i) * kRun);
+}
+template <typename T, int kRun, typename Steps>
+__global__ void __launch_bounds__(kThreads) EvaluateKnown(const __grid_constant__ ChainKernel<T> f, int count) {
+  Begin();
+  const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (i < count) f.template EvaluateKnown<kRun>(Steps(), static_cast<int>(i) * kRun);
 }
 #endif
 
@@ -193,46 +229,63 @@ class ChainState : public State {
   const std::vector<Instruction> steps;
 };
 
+// Whether runs of so many lie within the last dimension, and can be stored at once; how they lie in operands.
 template <typename T>
-void LaunchChain(Call& call, const Tensor& y) {
-  const auto& steps = static_cast<const ChainState&>(*call.state).steps;
+bool Fit(ChainKernel<T>& f, int run) {
+  const auto aligned = [&](const void* p) { return reinterpret_cast<uintptr_t>(p) % (sizeof(T) * static_cast<size_t>(run)) == 0; };
+  for (int i = 0; i < f.inputs; ++i) {
+    const int* own = f.layout.strides[i];
+    const bool vector = own[0] == 1 && aligned(f.operands[i]) && std::all_of(own + 1, own + f.rank, [&](int stride) { return stride % run == 0; });
+    f.runs[i] = own[0] == 0 ? Run::kRepeated : vector ? Run::kVector : Run::kStrided;
+  }
+  return f.layout.dims[0] % run == 0 && aligned(f.y);
+}
+
+// Launches one of the known chains, if the steps are one's.
+template <typename T, typename Steps, typename... Others>
+bool LaunchKnown(Stream& stream, const std::vector<Instruction>& steps, ChainKernel<T>& f, int count) {
+  if (!Steps::Is(steps)) {
+    if constexpr (sizeof...(Others) > 0) return LaunchKnown<T, Others...>(stream, steps, f, count);
+    return false;
+  }
+#ifdef __CUDACC__
+  if (!stream.on_host()) {
+    constexpr int kRun = 16 / sizeof(T);
+    const auto launch = [&](auto kernel, int runs) { Launch(stream, kernel, (runs - 1) / kThreads + 1, kThreads, 0, f, runs); };
+    Fit(f, kRun) ? launch(EvaluateKnown<T, kRun, Steps>, count / kRun) : launch(EvaluateKnown<T, 1, Steps>, count);
+    return true;
+  }
+#endif
+  for (int i = 0; i < count; ++i) f.template EvaluateKnown<1>(Steps(), i);
+  return true;
+}
+
+template <typename T>
+void LaunchChain(Stream& stream, const std::vector<Instruction>& steps, const std::vector<ChainOperand>& operands, const Tensor& y) {
   ChainKernel<T> f = {};
   f.count = static_cast<int>(steps.size());
   std::copy(steps.begin(), steps.end(), f.steps);
+  f.inputs = static_cast<int>(operands.size());
   std::array<Shape, Chain::kMaxOperands> strides;
   strides.fill(Shape(y.shape.size(), 0));
-  for (size_t i = 0; i < call.inputs(); ++i) strides[i] = BroadcastStrides(call.in(i).shape, y.shape);
+  for (size_t i = 0; i < operands.size(); ++i) {
+    strides[i] = operands[i].strides;
+    f.operands[i] = operands[i].data;
+    f.truths[i] = operands[i].truth;
+  }
   f.layout = MakeLayout<Chain::kMaxOperands>(y.shape, strides);
-  f.inputs = static_cast<int>(call.inputs());
   f.rank = f.layout.rank;
   f.y = y.data<T>();
-  for (size_t i = 0; i < call.inputs(); ++i) {
-    f.operands[i] = call.in(i).data();
-    f.truths[i] = call.in(i).type == Type::kBool;
-    const int* own = f.layout.strides[i];
-    const bool vector = own[0] == 1 && reinterpret_cast<uintptr_t>(f.operands[i]) % (sizeof(T) * kRunLength) == 0 &&
-                        std::all_of(own + 1, own + f.rank, [](int stride) { return stride % kRunLength == 0; });
-    f.runs[i] = own[0] == 0 ? Run::kRepeated : vector ? Run::kVector : Run::kStrided;
-  }
+  const int count = CheckedCount(y.count());
+  if (LaunchKnown<T, Sum, Product, Gated, Rotary, ScaledRotary, ErfGelu>(stream, steps, f, count)) return;
 #ifdef __CUDACC__
-  if (!call.stream.on_host()) {
-    const int count = CheckedCount(y.count());
-    const auto launch = [&](auto kernel, int elements) { Launch(call.stream, kernel, (elements - 1) / kThreads + 1, kThreads, 0, f, elements); };
-    const bool whole = f.rank == 1 && std::all_of(f.runs, f.runs + f.inputs, [](Run run) { return run == Run::kVector; });
-    if (whole && IsGated(steps) && count % kRunLength == 0 && reinterpret_cast<uintptr_t>(f.y) % (sizeof(T) * kRunLength) == 0) {
-      const int runs = count / kRunLength;
-      Launch(call.stream, RunGated<T>, (runs - 1) / kThreads + 1, kThreads, 0, static_cast<const T*>(f.operands[0]), static_cast<const T*>(f.operands[1]), f.y, runs);
-      return;
-    }
-    if (f.layout.dims[0] % kRunLength == 0 && reinterpret_cast<uintptr_t>(f.y) % (sizeof(T) * kRunLength) == 0) {
-      launch(RunChain<T, kRunLength>, count / kRunLength);
-    } else {
-      launch(RunChain<T, 1>, count);
-    }
+  if (!stream.on_host()) {
+    const auto launch = [&](auto kernel, int runs) { Launch(stream, kernel, (runs - 1) / kThreads + 1, kThreads, 0, f, runs); };
+    Fit(f, kRunLength) ? launch(EvaluateChain<T, kRunLength>, count / kRunLength) : launch(EvaluateChain<T, 1>, count);
     return;
   }
 #endif
-  ForEach(call.stream, y.count(), f);
+  ForEach(stream, count, f);
 }
 
 void Run(Call& call) {
@@ -243,11 +296,20 @@ void Run(Call& call) {
     if (call.in(i).type != Type::kBool) type = call.in(i).type;
   }
   const Tensor y = call.Out(0, type, BroadcastShape(shapes));
-  if (y.count() == 0) return;
-  COSETQ_EP_FLOATS(call, type, LaunchChain, call, y)
+  std::vector<ChainOperand> operands;
+  for (size_t i = 0; i < call.inputs(); ++i)
+    operands.push_back({call.in(i).data(), call.in(i).type == Type::kBool, BroadcastStrides(call.in(i).shape, y.shape)});
+  RunChain(call.stream, *call.state, operands, y);
 }
 
 }  // namespace
+
+void RunChain(Stream& stream, const State& chain, const std::vector<ChainOperand>& operands, const Tensor& y) {
+  const auto& steps = static_cast<const ChainState&>(chain).steps;
+  if (y.count() == 0) return;
+  if (y.type == Type::kHalf) return LaunchChain<Half>(stream, steps, operands, y);
+  LaunchChain<float>(stream, steps, operands, y);
+}
 
 bool Chain::Fits() const {
   int depth = 0, most = 0;

@@ -45,6 +45,15 @@ class State;
 const Operator& ChainOperator();
 std::unique_ptr<State> ChainStateOf(std::vector<Instruction> steps);
 
+// An operand as it lies: elements from one to the next along each dimension of the result.
+struct ChainOperand {
+  const void* data;
+  bool truth;  // of bool
+  Shape strides;
+};
+// Runs the chain of a state on operands.
+void RunChain(Stream& stream, const State& chain, const std::vector<ChainOperand>& operands, const Tensor& y);
+
 }  // namespace cosetq::ep
 
 #endif  // COSETQ_EP_CHAIN_H_

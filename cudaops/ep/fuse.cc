@@ -3,6 +3,8 @@
 #include <optional>
 
 #include "chain.h"
+#include "cosetq/schema.h"
+#include "linear_ops.h"
 #include "patterns.h"
 #include "program.h"
 
@@ -137,6 +139,44 @@ void Program::FuseElementwise() {
       step.state = ChainStateOf(candidates[s]->chain.steps);
     }
     left.push_back(std::move(step));
+  }
+  steps_ = std::move(left);
+}
+
+// Makes one step of two products of the same rows and what alone takes both results, as in gated networks.
+void Program::FuseProducts() {
+  const Operator* const linear = FindOperator(schema::kDomain, schema::kOpName);
+  std::vector<int> uses(graph_.values.size(), 0), producer(graph_.values.size(), -1);
+  for (size_t s = 0; s < steps_.size(); ++s) {
+    for (int v : steps_[s].node->inputs) {
+      if (v >= 0) ++uses[static_cast<size_t>(v)];
+    }
+    if (steps_[s].op == linear) producer[static_cast<size_t>(steps_[s].node->outputs[0])] = static_cast<int>(s);
+  }
+  for (int v : graph_.outputs) ++uses[static_cast<size_t>(v)];
+  std::vector<bool> gone(steps_.size(), false);
+  for (Step& step : steps_) {
+    const std::vector<int>& inputs = step.node->inputs;
+    if (step.op != &ChainOperator() || inputs.size() != 2) continue;
+    const auto made_for_this = [&](int v) { return uses[static_cast<size_t>(v)] == 1 && producer[static_cast<size_t>(v)] >= 0; };
+    if (!made_for_this(inputs[0]) || !made_for_this(inputs[1])) continue;
+    const auto first = static_cast<size_t>(producer[static_cast<size_t>(inputs[0])]), second = static_cast<size_t>(producer[static_cast<size_t>(inputs[1])]);
+    const int rows = steps_[first].node->inputs[0];
+    if (rows != steps_[second].node->inputs[0]) continue;
+    std::unique_ptr<State> joined = JoinProducts(*steps_[first].state, *steps_[second].state, &step.state);
+    if (joined == nullptr) continue;
+    for (size_t product : {first, second}) steps_[product].state = nullptr;
+    gone[first] = gone[second] = true;
+    Node& node = joined_.emplace_back(*step.node);
+    node.inputs = {rows};
+    step.node = &node;
+    step.op = &JoinedOperator();
+    step.state = std::move(joined);
+    ++patterns;
+  }
+  std::vector<Step> left;
+  for (size_t s = 0; s < steps_.size(); ++s) {
+    if (!gone[s]) left.push_back(std::move(steps_[s]));
   }
   steps_ = std::move(left);
 }

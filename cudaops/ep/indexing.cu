@@ -5,6 +5,7 @@
 
 #include "launch.h"
 #include "math.h"
+#include "movement.h"
 #include "operator.h"
 
 namespace cosetq::ep {
@@ -27,9 +28,10 @@ struct GatherKernel {
   Indices<Index> indices;
   T* y;
   int count, n, inner;  // of indices; along the axis; after it
+  Divisor by_count, by_inner;
   COSETQ_HD void operator()(int i) const {
-    const int rest = i / inner, column = i - rest * inner;
-    const int outer = rest / count, at = indices.At(rest - outer * count, n);
+    const int rest = by_inner.Of(i), column = i - rest * inner;
+    const int outer = by_count.Of(rest), at = indices.At(rest - outer * count, n);
     y[i] = at < 0 ? T{} : x[(static_cast<int64_t>(outer) * n + at) * inner + column];
   }
 };
@@ -40,27 +42,25 @@ int64_t Product(const Shape& shape, size_t first, size_t last) {
   return n;
 }
 
-template <typename T, typename Index>
-void LaunchGatherBy(Call& call) {
+void RunGather(Call& call) {
   const Tensor &x = call.in(0), &indices = call.in(1);
   const auto axis = static_cast<size_t>(Axis(call.node.attributes.Int("axis", 0), x.shape.size()));
   Shape shape(x.shape.begin(), x.shape.begin() + static_cast<int64_t>(axis));
   shape.insert(shape.end(), indices.shape.begin(), indices.shape.end());
   shape.insert(shape.end(), x.shape.begin() + static_cast<int64_t>(axis) + 1, x.shape.end());
   const Tensor y = call.Out(0, x.type, shape);
-  ForEach(call.stream, y.count(),
-          GatherKernel<T, Index>{x.data<T>(), {indices.data<Index>()}, y.data<T>(),
-                                 CheckedCount(indices.count()), CheckedCount(x.shape[axis]),
-                                 CheckedCount(Product(x.shape, axis + 1, x.shape.size()))});
+  if (y.count() == 0) return;
+  const int count = CheckedCount(indices.count()), n = CheckedCount(x.shape[axis]), inner = CheckedCount(Product(x.shape, axis + 1, x.shape.size()));
+  const size_t size = SizeOf(x.type), run = Together(size, {inner}, {x.data(), y.data()});
+  const int runs = inner / static_cast<int>(run);
+  const auto launch = [&](auto element, auto index) {
+    using T = decltype(element);
+    using Index = decltype(index);
+    ForEach(call.stream, y.count() / static_cast<int64_t>(run),
+            GatherKernel<T, Index>{x.data<T>(), {indices.data<Index>()}, y.data<T>(), count, n, runs, Divisor(count), Divisor(runs)});
+  };
+  ForSize(run * size, [&](auto element) { indices.type == Type::kInt32 ? launch(element, int32_t()) : launch(element, int64_t()); });
 }
-
-template <typename T>
-void LaunchGather(Call& call) {
-  if (call.in(1).type == Type::kInt32) return LaunchGatherBy<T, int32_t>(call);
-  LaunchGatherBy<T, int64_t>(call);
-}
-
-void RunGather(Call& call) { COSETQ_EP_SIZES(call, call.in(0).type, LaunchGather, call) }
 
 template <typename T, typename Index>
 struct GatherElementsKernel {

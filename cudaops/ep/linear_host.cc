@@ -2,6 +2,7 @@
 // library.
 
 #include <cstdlib>
+#include <cstring>
 #include <memory>
 #include <string>
 #include <vector>
@@ -34,10 +35,13 @@ class SerialHost : public cosetq::Host {
 
 }  // namespace
 
-// With copies of what the weight points at.
-struct cosetq_cuda_weight {
+// A weight, with copies of what it points at; or several, of which each has a part of the rows.
+struct HostWeight {
   std::vector<std::vector<char>> copies;
   std::unique_ptr<cosetq::Weight> weight;
+};
+struct cosetq_cuda_weight {
+  std::vector<std::shared_ptr<HostWeight>> parts;
 };
 
 extern "C" {
@@ -49,7 +53,7 @@ int cosetq_cuda_weight_create(const struct cosetq_linear_node* node, struct cose
     last_error = "code_bytes must be 1 or 2";
     return -1;
   }
-  auto made = std::make_unique<cosetq_cuda_weight>();
+  auto made = std::make_shared<HostWeight>();
   const auto tensor = [&](const cosetq_tensor& t, size_t size) {
     cosetq::TensorSpec spec;
     if (t.data == nullptr) return spec;
@@ -83,7 +87,16 @@ int cosetq_cuda_weight_create(const struct cosetq_linear_node* node, struct cose
   spec.rotation = list(node->rotation);
   made->weight = cosetq::Weight::Create(spec, &last_error);
   if (made->weight == nullptr) return -1;
-  *out = made.release();
+  *out = new cosetq_cuda_weight{{std::move(made)}};
+  return 0;
+}
+
+int cosetq_cuda_weight_join(const struct cosetq_cuda_weight* first, const struct cosetq_cuda_weight* second, struct cosetq_cuda_weight** joined) {
+  const cosetq::WeightView &a = first->parts[0]->weight->view(), &b = second->parts[0]->weight->view();
+  *joined = nullptr;
+  if (a.form != b.form || a.cols != b.cols || a.rows % 16 != 0) return 0;
+  *joined = new cosetq_cuda_weight{first->parts};
+  (*joined)->parts.insert((*joined)->parts.end(), second->parts.begin(), second->parts.end());
   return 0;
 }
 
@@ -91,7 +104,7 @@ void cosetq_cuda_weight_free(struct cosetq_cuda_weight* weight) { delete weight;
 
 int cosetq_cuda_gather(const struct cosetq_cuda_weight* weight, const void* indices, int32_t index_bytes, int64_t count,
                        void* out, int32_t type, void*) {
-  const cosetq::WeightView& w = weight->weight->view();
+  const cosetq::WeightView& w = weight->parts[0]->weight->view();
   std::vector<float> values(static_cast<size_t>(w.cols));
   for (int64_t i = 0; i < count; ++i) {
     int64_t row = index_bytes == 8 ? static_cast<const int64_t*>(indices)[i] : static_cast<const int32_t*>(indices)[i];
@@ -113,20 +126,32 @@ int cosetq_cuda_gather(const struct cosetq_cuda_weight* weight, const void* indi
 int64_t cosetq_cuda_linear_workspace(const struct cosetq_cuda_weight*, int64_t, int32_t, int32_t) { return 0; }
 
 int cosetq_cuda_linear(const struct cosetq_cuda_weight* weight, const struct cosetq_linear_call* request, void*) {
-  cosetq::LinearCall call;
-  call.batch = request->batch;
-  if (request->type == COSETQ_FLOAT16) {
-    call.a_half = static_cast<const uint16_t*>(request->a);
-    call.y_half = static_cast<uint16_t*>(request->y);
-  } else {
-    call.a = static_cast<const float*>(request->a);
-    call.y = static_cast<float*>(request->y);
+  const auto bytes = static_cast<size_t>(request->type == COSETQ_FLOAT16 ? 2 : 4);
+  size_t rows = 0, first = 0;
+  for (const auto& part : weight->parts) rows += static_cast<size_t>(part->weight->view().rows);
+  for (const auto& part : weight->parts) {
+    const auto own = static_cast<size_t>(part->weight->view().rows);
+    std::vector<char> y(own * static_cast<size_t>(request->batch) * bytes);
+    cosetq::LinearCall call;
+    call.batch = request->batch;
+    if (request->type == COSETQ_FLOAT16) {
+      call.a_half = static_cast<const uint16_t*>(request->a);
+      call.y_half = reinterpret_cast<uint16_t*>(y.data());
+    } else {
+      call.a = static_cast<const float*>(request->a);
+      call.y = reinterpret_cast<float*>(y.data());
+    }
+    if (request->accuracy == cosetq::schema::kAccuracyFast) call.accuracy = cosetq::Accuracy::kFast;
+    SerialHost host;
+    if (cosetq::RunLinear(*part->weight, cosetq::ActiveKernels(), call, &host) != cosetq::Outcome::kDone) {
+      last_error = "out of memory";
+      return -1;
+    }
+    for (size_t i = 0; i < static_cast<size_t>(request->batch); ++i)
+      std::memcpy(static_cast<char*>(request->y) + (i * rows + first) * bytes, y.data() + i * own * bytes, own * bytes);
+    first += own;
   }
-  if (request->accuracy == cosetq::schema::kAccuracyFast) call.accuracy = cosetq::Accuracy::kFast;
-  SerialHost host;
-  if (cosetq::RunLinear(*weight->weight, cosetq::ActiveKernels(), call, &host) == cosetq::Outcome::kDone) return 0;
-  last_error = "out of memory";
-  return -1;
+  return 0;
 }
 
 }  // extern "C"

@@ -4,10 +4,12 @@
 #include <stdexcept>
 
 #include "backend.h"
+#include "chain.h"
 #include "cosetq/cuda.h"
 #include "cosetq/schema.h"
 #include "custom_op.h"
 #include "linear_op.h"
+#include "linear_ops.h"
 #include "operator.h"
 
 namespace cosetq::ep {
@@ -22,6 +24,8 @@ class CodedWeight : public State {
   explicit CodedWeight(const cosetq_linear_node& node) : cols(node.cols), rows(node.rows) {
     CheckKernel(cosetq_cuda_weight_create(&node, &weight));
   }
+  // Of a weight that is there, which is its from now on.
+  CodedWeight(int64_t cols, int64_t rows, int32_t accuracy, cosetq_cuda_weight* weight) : cols(cols), rows(rows), accuracy(accuracy), weight(weight) {}
   ~CodedWeight() override { cosetq_cuda_weight_free(weight); }
 
   const int64_t cols, rows;
@@ -103,14 +107,16 @@ std::unique_ptr<State> PrepareGather(const Node& node, const std::vector<const T
   return ReadWeight(node, constants, schema::kInputGains);
 }
 
-void RunLinear(Call& call) {
-  const auto& linear = static_cast<const CodedWeight&>(*call.state);
-  const Tensor& a = call.in(0);
+// The shape of a product.
+Shape ProductShape(const CodedWeight& linear, const Tensor& a, int64_t rows) {
   if (a.shape.empty() || a.shape.back() != linear.cols)
     throw std::invalid_argument("A of " + Text(a.shape) + " for a weight of " + std::to_string(linear.cols) + " columns");
   Shape shape = a.shape;
-  shape.back() = linear.rows;
-  const Tensor y = call.Out(0, a.type, shape);
+  shape.back() = rows;
+  return shape;
+}
+
+void Multiply(Call& call, const CodedWeight& linear, const Tensor& a, const Tensor& y) {
   if (y.count() == 0) return;
   cosetq_linear_call request = {};
   request.a = a.data();
@@ -123,6 +129,34 @@ void RunLinear(Call& call) {
   const Tensor workspace = call.Scratch(Type::kUint8, {request.workspace_bytes});
   request.workspace = workspace.data();
   CheckKernel(cosetq_cuda_linear(linear.weight, &request, call.stream.handle()));
+}
+
+void RunLinear(Call& call) {
+  const auto& linear = static_cast<const CodedWeight&>(*call.state);
+  const Tensor& a = call.in(0);
+  const Shape shape = ProductShape(linear, a, linear.rows);
+  Multiply(call, linear, a, call.Out(0, a.type, shape));
+}
+
+class JoinedProducts : public State {
+ public:
+  JoinedProducts(const CodedWeight& like, cosetq_cuda_weight* weight, std::unique_ptr<State> chain)
+      : both(like.cols, 2 * like.rows, like.accuracy, weight), chain(std::move(chain)) {}
+
+  const CodedWeight both;
+  const std::unique_ptr<State> chain;
+};
+
+void RunJoined(Call& call) {
+  const auto& joined = static_cast<const JoinedProducts&>(*call.state);
+  const Tensor& a = call.in(0);
+  const int64_t each = joined.both.rows / 2;
+  const Tensor products = call.Scratch(a.type, ProductShape(joined.both, a, joined.both.rows));
+  const Tensor y = call.Out(0, a.type, ProductShape(joined.both, a, each));
+  Multiply(call, joined.both, a, products);
+  const Tensor rows = {y.type, {y.count() / each, each}, y.buffer};
+  const Shape strides = {joined.both.rows, 1};
+  RunChain(call.stream, *joined.chain, {{products.data(), false, strides}, {products.data<char>() + static_cast<size_t>(each) * SizeOf(a.type), false, strides}}, rows);
 }
 
 void RunGather(Call& call) {
@@ -154,6 +188,19 @@ std::string CheckLinear(const Graph& graph, const Node& node) {
 }
 
 }  // namespace
+
+std::unique_ptr<State> JoinProducts(const State& first, const State& second, std::unique_ptr<State>* chain) {
+  const auto &a = static_cast<const CodedWeight&>(first), &b = static_cast<const CodedWeight&>(second);
+  if (a.rows != b.rows || a.accuracy != b.accuracy) return nullptr;
+  cosetq_cuda_weight* joined = nullptr;
+  CheckKernel(cosetq_cuda_weight_join(a.weight, b.weight, &joined));
+  return joined == nullptr ? nullptr : std::make_unique<JoinedProducts>(a, joined, std::move(*chain));
+}
+
+const Operator& JoinedOperator() {
+  static const Operator* joined = new Operator{"", RunJoined, {kFloats}};
+  return *joined;
+}
 
 std::vector<Operator> LinearOperators() {
   Operator linear{schema::kOpName, RunLinear, {kFloats, kAny}};

@@ -1,6 +1,7 @@
 // Operators that move elements without looking at them.
 
 #include <algorithm>
+#include <numeric>
 #include <stdexcept>
 #include <utility>
 
@@ -22,13 +23,6 @@ struct MoveKernel {
     y[at[1]] = x[at[0]];
   }
 };
-
-template <typename T>
-void LaunchMove(Stream& stream, const Shape& shape, const Layout<2>& layout, const void* x,
-                int64_t x_first, void* y, int64_t y_first) {
-  ForEach(stream, Count(shape),
-          MoveKernel<T>{layout, static_cast<const T*>(x) + x_first, static_cast<T*>(y) + y_first});
-}
 
 void RunTranspose(Call& call) {
   const Tensor& x = call.in(0);
@@ -223,16 +217,29 @@ std::string CheckPad(const Graph&, const Node& node) {
 void Move(Call& call, const Shape& shape, const Tensor& x, int64_t x_first, const Shape& x_strides,
           const Tensor& y, int64_t y_first, const Shape& y_strides) {
   if (Count(shape) == 0) return;
-  const Layout<2> layout = MakeLayout<2>(shape, {x_strides, y_strides});
-  if (layout.rank == 1 && layout.strides[0][0] == 1 && layout.strides[1][0] == 1) {
-    const size_t size = SizeOf(x.type);
-    call.stream.Copy(y.data<char>() + static_cast<size_t>(y_first) * size,
-                     x.data<char>() + static_cast<size_t>(x_first) * size,
-                     static_cast<size_t>(Count(shape)) * size);
-    return;
+  Layout<2> layout = MakeLayout<2>(shape, {x_strides, y_strides});
+  const size_t size = SizeOf(x.type);
+  const char* const from = x.data<char>() + x_first * static_cast<int64_t>(size);
+  char* const to = y.data<char>() + y_first * static_cast<int64_t>(size);
+  int64_t count = Count(shape);
+  size_t run = 1;  // elements that move as one
+  if (layout.strides[0][0] == 1 && layout.strides[1][0] == 1) {
+    if (layout.rank == 1) return call.stream.Copy(to, from, static_cast<size_t>(count) * size);
+    int64_t shared = layout.dims[0];  // has the factors of all dimensions and strides
+    for (int d = 1; d < layout.rank; ++d) shared = std::gcd(std::gcd(shared, layout.strides[0][d]), layout.strides[1][d]);
+    run = Together(size, {shared}, {from, to});
+    const auto n = static_cast<int>(run);
+    layout.dims[0] /= n;
+    layout.by[0] = Divisor(layout.dims[0]);
+    for (int d = 1; d < layout.rank; ++d) {
+      for (auto& strides : layout.strides) strides[d] /= n;
+    }
+    count /= n;
   }
-  COSETQ_EP_SIZES(call, x.type, LaunchMove, call.stream, shape, layout, x.data(), x_first, y.data(),
-                  y_first)
+  ForSize(run * size, [&](auto element) {
+    using T = decltype(element);
+    ForEach(call.stream, count, MoveKernel<T>{layout, reinterpret_cast<const T*>(from), reinterpret_cast<T*>(to)});
+  });
 }
 
 std::vector<Operator> MovementOperators() {

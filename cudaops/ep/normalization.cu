@@ -5,6 +5,7 @@
 
 #include "launch.h"
 #include "math.h"
+#include "norm.cuh"
 #include "operator.h"
 #include "rotary.h"
 
@@ -87,83 +88,6 @@ void RunSoftmax(Call& call) {
   COSETQ_EP_FLOATS(call, call.in(0).type, LaunchSoftmax, call, logarithm)
 }
 
-// Of x + skip + bias, each of which but x may be null. The sum is kept where sum is not null. Rows of up to kHeld elements for each thread are
-// read once.
-template <typename T>
-struct NormKernel {
-  static constexpr int kHeld = 16;
-  const T *x, *skip, *bias, *scale, *shift;
-  T *y, *sum;
-  int n;
-  int64_t skip_count;  // a number of whole rows
-  float epsilon;
-  bool centre;  // LayerNorm; otherwise by the root of the mean square alone
-
-  COSETQ_HD float At(const T* row, const T* skip_row, int k) const {
-    float value = ToFloat(row[k]);
-    if (skip != nullptr) value += ToFloat(skip_row[k]);
-    if (bias != nullptr) value += ToFloat(bias[k]);
-    return value;
-  }
-  COSETQ_HD void Write(int64_t first, int k, float value, float mean, float inverse) const {
-    float out = (value - mean) * inverse;
-    if (scale != nullptr) out *= ToFloat(scale[k]);
-    if (shift != nullptr) out += ToFloat(shift[k]);
-    if (sum != nullptr) sum[first + k] = FromFloat<T>(value);
-    y[first + k] = FromFloat<T>(out);
-  }
-  COSETQ_HD float Mean(const Block& block, float own) const { return block.Reduce(own, 0, Plus()) / static_cast<float>(n); }
-
-  COSETQ_HD void Short(const Block& block, int64_t first, const T* row, const T* skip_row) const {
-    float held[kHeld], mean = 0, square = 0;
-COSETQ_UNROLL
-    for (int i = 0; i < kHeld; ++i) {
-      const int k = block.thread() + i * block.threads();
-      held[i] = k < n ? At(row, skip_row, k) : 0;
-    }
-    if (centre) {
-COSETQ_UNROLL
-      for (int i = 0; i < kHeld; ++i) mean += held[i];
-      mean = Mean(block, mean);
-    }
-COSETQ_UNROLL
-    for (int i = 0; i < kHeld; ++i) {
-      const float d = block.thread() + i * block.threads() < n ? held[i] - mean : 0;
-      square += d * d;
-    }
-    const float inverse = 1 / sqrtf(Mean(block, square) + epsilon);
-COSETQ_UNROLL
-    for (int i = 0; i < kHeld; ++i) {
-      const int k = block.thread() + i * block.threads();
-      if (k < n) Write(first, k, held[i], mean, inverse);
-    }
-  }
-
-  COSETQ_HD void Long(const Block& block, int64_t first, const T* row, const T* skip_row) const {
-    float mean = 0, square = 0;
-    if (centre) {
-      for (int k = block.thread(); k < n; k += block.threads()) mean += At(row, skip_row, k);
-      mean = Mean(block, mean);
-    }
-    for (int k = block.thread(); k < n; k += block.threads()) {
-      const float d = At(row, skip_row, k) - mean;
-      square += d * d;
-    }
-    const float inverse = 1 / sqrtf(Mean(block, square) + epsilon);
-    for (int k = block.thread(); k < n; k += block.threads()) Write(first, k, At(row, skip_row, k), mean, inverse);
-  }
-
-  COSETQ_HD void operator()(const Block& block, int index) const {
-    const int64_t first = static_cast<int64_t>(index) * n;
-    const T* skip_row = skip == nullptr ? nullptr : skip + first % skip_count;
-    if (n <= kHeld * block.threads()) {
-      Short(block, first, x + first, skip_row);
-    } else {
-      Long(block, first, x + first, skip_row);
-    }
-  }
-};
-
 template <typename T>
 const T* Optional(const Call& call, size_t i) {
   return call.has(i) ? call.in(i).data<T>() : nullptr;
@@ -191,7 +115,7 @@ void LaunchNorm(Call& call, bool centre) {
   f.n = CheckedCount(n);
   f.epsilon = call.node.attributes.Float("epsilon", 1e-5f);
   f.centre = centre;
-  if (x.count() > 0) ForEachBlock(call.stream, x.count() / n, n, f);
+  if (x.count() > 0) Normalize(call.stream, x.count() / n, f);
 }
 
 template <bool centre>
@@ -229,19 +153,20 @@ void LaunchSkipNorm(Call& call, bool centre) {
   NormKernel<T> f = {};
   f.x = x.data<T>();
   f.skip = call.in(1).data<T>();
-  f.skip_count = call.in(1).count();
-  if (x.count() > 0 && (f.skip_count == 0 || f.skip_count % x.shape.back() != 0))
+  f.n = CheckedCount(x.shape.back());
+  const int64_t skipped = call.in(1).count();
+  if (x.count() > 0 && (skipped == 0 || skipped % f.n != 0))
     throw std::invalid_argument(call.node.op + ": skip of " + Text(call.in(1).shape) + " for " + Text(x.shape));
+  f.skip_rows = x.count() > 0 ? CheckedCount(skipped / f.n) : 0;
   f.scale = Optional<T>(call, scale);
   f.shift = centre ? Optional<T>(call, shift) : nullptr;
   f.bias = Optional<T>(call, bias);
   f.y = call.Out(0, x.type, x.shape).data<T>();
   if (call.node.outputs.size() > 3 && call.node.outputs[3] >= 0)
     f.sum = call.Out(3, x.type, x.shape).data<T>();
-  f.n = CheckedCount(x.shape.back());
   f.epsilon = call.node.attributes.Float("epsilon", 1e-12f);
   f.centre = centre;
-  if (x.count() > 0) ForEachBlock(call.stream, x.count() / f.n, f.n, f);
+  if (x.count() > 0) Normalize(call.stream, x.count() / f.n, f);
 }
 
 template <bool centre>

@@ -48,6 +48,7 @@ Program::Program(Graph graph, const Settings& settings) : graph_(std::move(graph
   FusePatterns();
   FuseElementwise();
   ReadConstants(settings);
+  FuseProducts();
   FindLastUses();
 }
 

@@ -24,7 +24,8 @@ struct Traffic {
 };
 Traffic TotalTraffic();
 
-// What became one step in programs since the library was loaded: operators in pieces, and elementwise nodes that others took in.
+// What became one step in programs since the library was loaded: operators in pieces and products of the same rows, and elementwise nodes that others
+// took in.
 struct Joined {
   int64_t patterns = 0, elementwise = 0;
 };
@@ -91,6 +92,7 @@ class Program {
   void FusePatterns();
   void FuseElementwise();
   void ReadConstants(const Settings& settings);
+  void FuseProducts();
   void FindLastUses();
   void EndRun(Stream& stream, bool repeated);
   void WaitForRuns();

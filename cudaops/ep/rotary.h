@@ -14,6 +14,12 @@ struct Angles {
   bool interleaved;  // pairs are neighbours, else half of turned apart
 };
 
+// A coordinate x, the first or second of a pair, and the other one, turned by an angle.
+template <typename T>
+COSETQ_HD inline T Turn(bool first, float x, float other, float cosine, float sine) {
+  return FromFloat<T>(first ? x * cosine - other * sine : x * cosine + other * sine);
+}
+
 // Coordinate d < turned of a head. A position that is out of range gives zero.
 template <typename T>
 COSETQ_HD inline T Turned(const Angles& a, const T* head, int d, int64_t position) {
@@ -24,8 +30,7 @@ COSETQ_HD inline T Turned(const Angles& a, const T* head, int d, int64_t positio
   const int other = a.interleaved ? d ^ 1 : first ? d + half : d - half;
   const float c = ToFloat(static_cast<const T*>(a.cosine)[position * half + pair]);
   const float s = ToFloat(static_cast<const T*>(a.sine)[position * half + pair]);
-  const float x = ToFloat(head[d]), y = ToFloat(head[other]);
-  return FromFloat<T>(first ? x * c - y * s : x * c + y * s);
+  return Turn<T>(first, ToFloat(head[d]), ToFloat(head[other]), c, s);
 }
 
 }  // namespace cosetq::ep

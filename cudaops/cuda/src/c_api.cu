@@ -113,6 +113,13 @@ extern "C" int cosetq_cuda_weight_create(const cosetq_linear_node* node, cosetq_
   return Guard([&] { *weight = new cosetq_cuda_weight{DeviceWeight::Create(Spec(*node))}; });
 }
 
+extern "C" int cosetq_cuda_weight_join(const cosetq_cuda_weight* first, const cosetq_cuda_weight* second, cosetq_cuda_weight** joined) {
+  return Guard([&] {
+    auto made = DeviceWeight::Join(*first->weight, *second->weight);
+    *joined = made == nullptr ? nullptr : new cosetq_cuda_weight{std::move(made)};
+  });
+}
+
 extern "C" void cosetq_cuda_weight_free(cosetq_cuda_weight* weight) { delete weight; }
 
 extern "C" int64_t cosetq_cuda_weight_bytes(const cosetq_cuda_weight* weight) {

@@ -32,10 +32,32 @@ class Buffer {
   }
   ~Buffer() { cudaFree(data_); }
 
+  // A copy, with what the other one holds behind it.
+  Buffer And(const Buffer& other) const {
+    Buffer all(count_ + other.count_);
+    all.Take(data_, count_, 0);
+    all.Take(other.data_, other.count_, count_);
+    return all;
+  }
+  // Whether both hold the same.
+  bool Holds(const Buffer& other) const { return count_ == other.count_ && Read() == other.Read(); }
+
   T* get() const { return data_; }
   size_t bytes() const { return count_ * sizeof(T); }
 
  private:
+  void Take(const T* from, size_t count, size_t at) {
+    if (count == 0) return;
+    Check(cudaMemcpyAsync(data_ + at, from, count * sizeof(T), cudaMemcpyDeviceToDevice, cudaStreamPerThread), "copy on the device");
+    Check(cudaStreamSynchronize(cudaStreamPerThread), "copy on the device");
+  }
+  std::vector<T> Read() const {
+    std::vector<T> host(count_);
+    if (count_ == 0) return host;
+    Check(cudaMemcpyAsync(host.data(), data_, bytes(), cudaMemcpyDeviceToHost, cudaStreamPerThread), "copy from the device");
+    Check(cudaStreamSynchronize(cudaStreamPerThread), "copy from the device");
+    return host;
+  }
   void swap(Buffer& other) noexcept {
     std::swap(data_, other.data_);
     std::swap(count_, other.count_);

@@ -11,6 +11,8 @@
 namespace cosetq::cuda {
 namespace {
 
+constexpr int64_t kMostRows = 1 << 21;  // of a packed weight
+
 // The gain of a group of a row, as an index.
 __device__ __forceinline__ uint32_t GainIndex(const GeneralView& w, int64_t row, int64_t group) {
   if (w.gains == nullptr) return 0;
@@ -87,6 +89,22 @@ __global__ void PackColumns(PackedView p, GeneralView w, uint64_t codewords, uns
     for (int i = 0; i < 4; ++i) reinterpret_cast<uint32_t*>(panel)[(v * 32 + lane) * 4 + i] = words[4 * v + i];
   }
   reinterpret_cast<uint32_t*>(panel + PanelVectors(p.form) * 512)[lane] = gains;
+}
+
+// Panels of a weight as the tiles of another one from first on.
+__global__ void CopyPanels(PackedView from, PackedView to, int first, unsigned char* panels) {
+  const int tile = blockIdx.x, chunk = blockIdx.y;
+  const auto* source = reinterpret_cast<const uint4*>(TilePanels(from, tile)[chunk]);
+  auto* target = reinterpret_cast<uint4*>(panels + (TilePanels(to, first + tile)[chunk] - to.panels));
+  for (int i = threadIdx.x; i < PanelBytes(from.form) / 16; i += 32) target[i] = source[i];
+}
+
+// Whether weights are made of bytes alike, by tables that are.
+bool Alike(const ByteView& a, const ByteView& b) {
+  return a.gains == b.gains && a.base == b.base && a.centres == b.centres && a.bits == b.bits && std::equal(a.rest, a.rest + kGroup, b.rest);
+}
+bool Alike(const PointView& a, const PointView& b) {
+  return a.bias == b.bias && a.fine_bias == b.fine_bias && a.largest == b.largest && a.gains == b.gains && std::equal(a.centre, a.centre + kGroup, b.centre);
 }
 
 // Odd x times the result is 1 modulo 2^32: Newton's iteration, which doubles the bits that are right, of which x itself has 3.
@@ -217,6 +235,49 @@ std::vector<int> GainsOf(const WeightView& w) {
 
 }  // namespace
 
+std::unique_ptr<DeviceWeight> DeviceWeight::Join(const DeviceWeight& first, const DeviceWeight& second) {
+  const PackedView &a = first.packed_view_, &b = second.packed_view_;
+  if (!first.packed_ || !second.packed_ || a.form != b.form || a.cols != b.cols || first.turn_.block != second.turn_.block || !Alike(a.bytes, b.bytes) ||
+      !Alike(a.points, b.points) || !first.factors_.Holds(second.factors_))
+    return nullptr;
+  for (int i = 0; i < 2; ++i) {
+    if (!first.byte_tables_[i].Holds(second.byte_tables_[i]) || !first.point_tables_[i].Holds(second.point_tables_[i])) return nullptr;
+  }
+  if (a.rows % kPanelRows != 0 || first.rows_ + second.rows_ > kMostRows) return nullptr;
+  std::unique_ptr<DeviceWeight> made(new DeviceWeight);
+  made->rows_ = first.rows_ + second.rows_;
+  made->cols_ = first.cols_;
+  made->packed_ = true;
+  made->factors_ = first.factors_.And({});
+  made->turn_ = {first.turn_.block, made->factors_.get()};
+  PackedView& p = made->packed_view_ = a;
+  const auto copy = [](const Buffer<uint32_t>& from, Buffer<uint32_t>* to) {
+    *to = from.And({});
+    return to->get();
+  };
+  p.bytes.fine = copy(first.byte_tables_[0], &made->byte_tables_[0]);
+  p.bytes.coarse = copy(first.byte_tables_[1], &made->byte_tables_[1]);
+  p.points.fine = copy(first.point_tables_[0], &made->point_tables_[0]);
+  p.points.coarse = copy(first.point_tables_[1], &made->point_tables_[1]);
+  made->SetRows(made->rows_);
+  for (const PackedView* from : {&a, &b}) {
+    const dim3 grid(static_cast<unsigned>(from->tiles), static_cast<unsigned>(from->chunks));
+    CopyPanels<<<grid, 32, 0, cudaStreamPerThread>>>(*from, p, from == &a ? 0 : a.tiles, made->panels_.get());
+  }
+  CheckLaunch("join weights");
+  Check(cudaStreamSynchronize(cudaStreamPerThread), "join weights");
+  made->scales_ = first.scales_.And(second.scales_);
+  p.scales = made->scales_.get();
+  if (a.offsets != nullptr || b.offsets != nullptr) {
+    const auto offsets = [](const DeviceWeight& w) {
+      return w.packed_view_.offsets != nullptr ? w.offsets_.And({}) : Buffer<float>(std::vector<float>(static_cast<size_t>(w.rows_), 0.0f));
+    };
+    made->offsets_ = offsets(first).And(offsets(second));
+  }
+  p.offsets = made->offsets_.get();
+  return made;
+}
+
 std::unique_ptr<DeviceWeight> DeviceWeight::Create(const WeightSpec& spec) {
   std::string error;
   const std::unique_ptr<Weight> host = Weight::Create(spec, &error);
@@ -324,13 +385,29 @@ bool DeviceWeight::SetBlocks(const WeightView& w, const std::vector<int>& gains)
   return true;
 }
 
+// Makes room for the panels of so many rows, of a form and columns that are set.
+void DeviceWeight::SetRows(int64_t rows) {
+  PackedView& p = packed_view_;
+  p.rows = static_cast<int32_t>(rows);
+  p.tiles = (p.rows + kPanelRows - 1) / kPanelRows;
+  // As many shares as fill the device, or twice and so on, so that the sums of one fit shared memory.
+  constexpr int kMostTiles = 16;
+  const int processors = CurrentDevice().processors, waves = (p.tiles + kMostTiles * processors - 1) / (kMostTiles * processors);
+  p.shares = std::min(p.tiles, waves * processors);
+  p.by_tiles = Divisor(p.tiles);
+  p.by_shares = Divisor(p.shares);
+  panels_ = Buffer<unsigned char>(static_cast<size_t>(p.tiles) * static_cast<size_t>(p.chunks) *
+                                  static_cast<size_t>(PanelBytes(p.form)));
+  p.panels = panels_.get();
+}
+
 bool DeviceWeight::SetPacked(const WeightView& w) {
   const Form form = HasTwoBits(w) ? Form::kTwoBits : w.form;
   if (form == Form::kGeneral) return false;
   const std::vector<int> gain_values = GainsOf(w);
   if (gain_values.empty() || gain_values.size() > 4) return false;
   // Sums of bytes by bytes stay within 31 bits, and the numbers of tiles and panels times those of shares within 31.
-  if (w.groups * kGroup > 1 << 16 || w.rows > 1 << 21) return false;
+  if (w.groups * kGroup > 1 << 16 || w.rows > kMostRows) return false;
   PackedView& p = packed_view_;
   p.form = form;
   std::optional<Columns> columns;
@@ -349,23 +426,13 @@ bool DeviceWeight::SetPacked(const WeightView& w) {
   }
   for (int i = 0; i < 4; ++i) p.points.gains |= static_cast<uint32_t>(gain_values[static_cast<size_t>(i) % gain_values.size()]) << (8 * i);
   if (columns) p.bytes.gains = p.points.gains;
-  p.rows = static_cast<int32_t>(w.rows);
   p.cols = static_cast<int32_t>(w.cols);
   p.groups = static_cast<int32_t>(w.groups);
-  p.tiles = (p.rows + kPanelRows - 1) / kPanelRows;
   p.chunks = (p.groups + kPanelGroups - 1) / kPanelGroups;
-  // As many shares as fill the device, or twice and so on, so that the sums of one fit shared memory.
-  constexpr int kMostTiles = 16;
-  const int processors = CurrentDevice().processors, waves = (p.tiles + kMostTiles * processors - 1) / (kMostTiles * processors);
-  p.shares = std::min(p.tiles, waves * processors);
-  p.by_tiles = Divisor(p.tiles);
-  p.by_shares = Divisor(p.shares);
+  SetRows(w.rows);
   std::vector<float> scales(static_cast<size_t>(p.tiles) * kPanelRows, 0.0f);
   for (int64_t n = 0; n < w.rows; ++n)
     scales[static_cast<size_t>(n)] = w.row_scales[n] * w.level_weights[0] * (w.gains == nullptr ? w.gain_values[0] : 1) * (columns ? 0.5f : 1);
-  panels_ = Buffer<unsigned char>(static_cast<size_t>(p.tiles) * static_cast<size_t>(p.chunks) *
-                                  static_cast<size_t>(PanelBytes(p.form)));
-  p.panels = panels_.get();
   const dim3 grid(static_cast<unsigned>(p.tiles), static_cast<unsigned>(p.chunks));
   if (columns) {
     PackColumns<<<grid, 32, 0, cudaStreamPerThread>>>(p, general_view_, columns->codewords, panels_.get());

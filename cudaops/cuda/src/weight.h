@@ -17,6 +17,10 @@ class DeviceWeight {
   // Checks the spec as the CPU kernels do, and uploads and packs it. Throws an Error.
   static std::unique_ptr<DeviceWeight> Create(const WeightSpec& spec);
 
+  // The rows of both, one weight's after the other's; null where one kernel cannot multiply by them: of other codecs, columns or rotations, in
+  // another layout than the packed one, or where a tile would have rows of both.
+  static std::unique_ptr<DeviceWeight> Join(const DeviceWeight& first, const DeviceWeight& second);
+
   bool packed() const { return packed_; }
   const PackedView& packed_view() const { return packed_view_; }    // if packed
   const GeneralView& general_view() const { return general_view_; }  // if not
@@ -27,6 +31,7 @@ class DeviceWeight {
 
  private:
   void SetGeneral(const WeightView& w, size_t entries);
+  void SetRows(int64_t rows);
   bool SetPacked(const WeightView& w);
   bool SetBlocks(const WeightView& w, const std::vector<int>& gains);
 

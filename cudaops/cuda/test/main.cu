@@ -15,6 +15,7 @@ void TestCudaDecode();
 void TestCudaNotFinite();
 void TestCudaEncode();
 void TestCudaErrors();
+void TestCudaJoin();
 void TestCudaTables();
 void TestCudaOrder(bool brief);
 void TestDivisor();
@@ -30,6 +31,7 @@ int main(int argc, char** argv) {
     return Failed() == 0 ? 0 : 1;
   }
   TestCudaErrors();
+  TestCudaJoin();
   TestCudaEncode();
   TestCudaDecode();
   TestCudaTables();

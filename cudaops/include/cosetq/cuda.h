@@ -58,6 +58,10 @@ struct cosetq_cuda_weight;
  * needed afterwards. Waits for the device; not for graphs. */
 COSETQ_EXPORT int cosetq_cuda_weight_create(const struct cosetq_linear_node* node,
                                             struct cosetq_cuda_weight** weight);
+/* A weight of the rows of both, the first's, then the second's, so that one call multiplies by them; *joined is null where there is none: of other
+ * codecs, columns or rotations, or where the first has no multiple of 16 rows. Neither is needed afterwards. Waits for the device; not for graphs. */
+COSETQ_EXPORT int cosetq_cuda_weight_join(const struct cosetq_cuda_weight* first, const struct cosetq_cuda_weight* second,
+                                          struct cosetq_cuda_weight** joined);
 COSETQ_EXPORT void cosetq_cuda_weight_free(struct cosetq_cuda_weight* weight);
 
 /* Device memory that the weight takes, in bytes. */
