@@ -13,20 +13,25 @@ namespace cosetq::ep {
 // behind it are zero; all begin at multiples of four, or of two where there are two of them.
 template <typename T, int kCount>
 class LoadedRun {
-  static constexpr int kUnit = kCount < 4 ? kCount : 4;
-  struct alignas(kUnit * sizeof(T)) Unit {
-    T of[kUnit];
+  static constexpr int kNumbers = 4 / sizeof(T), kWords = kCount / kNumbers, kUnit = kWords < 4 / kNumbers ? kWords : 4 / kNumbers;
+  struct alignas(kUnit * 4) Unit {
+    uint32_t words[kUnit];
   };
 
  public:
   __device__ __forceinline__ void Load(const T* from, int left) {
 #pragma unroll
-    for (int i = 0; i < kCount / kUnit; ++i) units_[i] = i * kUnit < left ? reinterpret_cast<const Unit*>(from)[i] : Unit{};
+    for (int i = 0; i < kWords / kUnit; ++i) units_[i] = i * kUnit * kNumbers < left ? reinterpret_cast<const Unit*>(from)[i] : Unit{};
   }
-  __device__ __forceinline__ float operator[](int i) const { return ToFloat(units_[i / kUnit].of[i % kUnit]); }
+  __device__ __forceinline__ float operator[](int i) const {
+    const uint32_t word = units_[i / kNumbers / kUnit].words[i / kNumbers % kUnit];
+    if constexpr (sizeof(T) == 4) return __uint_as_float(word);
+    const __half2 two = *reinterpret_cast<const __half2*>(&word);
+    return i % 2 == 0 ? __low2float(two) : __high2float(two);
+  }
 
  private:
-  Unit units_[kCount / kUnit];
+  Unit units_[kWords / kUnit];
 };
 
 constexpr int kFewThreads = 256;
@@ -68,10 +73,12 @@ __global__ void __launch_bounds__(kFewThreads, kRows * kWidth <= 512 ? 2 : 1) At
   int key0 = first, count = Least(kChunk, end - first);
   LoadedRun<T, kOwn> k[kAtOnce];
   LoadedRun<T, kColumns> v[kAtOnce];
+  // Which keys a warp has does not say how long it goes on: sums over lanes are for whole warps.
+  const auto key_of = [&](int base, int u) { return base + 2 * kWarps * u + 2 * warp + lane / kHalf; };
   const auto load_keys = [&](int base) {
 #pragma unroll
     for (int u = 0; u < kAtOnce; ++u) {
-      const int j = base + 2 * kWarps * u + lane / kHalf;
+      const int j = key_of(base, u);
       k[u].Load(keys + (key0 + j) * a.k_at.token, j < count ? key_left : 0);
     }
   };
@@ -82,7 +89,7 @@ __global__ void __launch_bounds__(kFewThreads, kRows * kWidth <= 512 ? 2 : 1) At
       v[u].Load(values + (key0 + j) * a.v_at.token, j < count ? value_left : 0);
     }
   };
-  load_keys(2 * warp);
+  load_keys(0);
   load_values(warp);
   float q[kRows][kOwn];
 #pragma unroll
@@ -91,12 +98,12 @@ __global__ void __launch_bounds__(kFewThreads, kRows * kWidth <= 512 ? 2 : 1) At
     for (int e = 0; e < kOwn; ++e) q[i][e] = loaded_q[i][e];
   }
   while (count > 0) {
-    for (int base = 2 * warp; base < count; base += 2 * kWarps * kAtOnce) {
-      if (base != 2 * warp) load_keys(base);
+    for (int base = 0; base < count; base += 2 * kWarps * kAtOnce) {
+      if (base > 0) load_keys(base);
 #pragma unroll
       for (int u = 0; u < kAtOnce; ++u) {
-        const int j = base + 2 * kWarps * u + lane / kHalf;
         if (base + 2 * kWarps * u >= count) break;
+        const int j = key_of(base, u);
         float mine = 0;
 #pragma unroll
         for (int i = 0; i < kRows; ++i) {
@@ -156,7 +163,7 @@ __global__ void __launch_bounds__(kFewThreads, kRows * kWidth <= 512 ? 2 : 1) At
     key0 += kChunk;
     count = Least(kChunk, end - key0);
     if (count > 0) {
-      load_keys(2 * warp);
+      load_keys(0);
       load_values(warp);
     }
     __syncthreads();  // scores have been read

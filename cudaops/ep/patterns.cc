@@ -190,20 +190,37 @@ std::optional<Match> Matcher::Attention(size_t i) const {
   const Node* product = Maker(scores, "MatMul");
   if (product == nullptr) return std::nullopt;
   taken(product);
-  int keys = product->inputs[1];
+  // What queries or keys are multiplied by first is a part of the scale.
+  const auto unscaled = [&](int v) {
+    float factor = 1;
+    int other = v;
+    if (const Node* scaled = Maker(v, "Mul")) {
+      if (!ScalarOf(*scaled, &factor, &other) || Of(other).rank != rank) return v;
+      taken(scaled);
+      scale *= factor;
+    } else if (const Node* divided = Maker(v, "Div")) {
+      if (!Scalar(divided->inputs[1], &factor) || Of(divided->inputs[0]).rank != rank) return v;
+      other = divided->inputs[0];
+      taken(divided);
+      scale /= factor;
+    }
+    return other;
+  };
+  const int queries = unscaled(product->inputs[0]);
+  int keys = unscaled(product->inputs[1]);
   bool across = true;
   if (const Node* transpose = Maker(keys, "Transpose")) {
     std::vector<int64_t> perm = transpose->attributes.Ints("perm");
     for (size_t d = 0; d < perm.size(); ++d) perm[d] -= static_cast<int64_t>(d);
     const std::vector<int64_t> swap = rank == 3 ? std::vector<int64_t>{0, 1, -1} : std::vector<int64_t>{0, 0, 1, -1};
     if (perm == swap) {
-      keys = transpose->inputs[0];
-      across = false;
       taken(transpose);
+      keys = unscaled(transpose->inputs[0]);
+      across = false;
     }
   }
   match.node = last;
-  match.node.inputs = {product->inputs[0], keys, last.inputs[1]};
+  match.node.inputs = {queries, keys, last.inputs[1]};
   if (mask >= 0) match.node.inputs.push_back(mask);
   for (int v : match.node.inputs) {
     if (Of(v).type != Of(last.outputs[0]).type || (v != mask && Of(v).rank != rank)) return std::nullopt;
