@@ -185,16 +185,59 @@ func (c *patternCase) attention() {
 	c.output(c.node("MatMul", []string{p, v}))
 }
 
-// Attention and normalizations that a graph has in pieces are what they are on the CPU, however the provider joins them, and so is what only
+func (c *patternCase) integers(name string, v ...int64) string {
+	c.graph.Initializers = append(c.graph.Initializers, onnx.NewTensor(name, []int64{int64(len(v))}, v))
+	return name
+}
+
+// rotation is the rotary embedding as models of language have it, or nearly so.
+func (c *patternCase) rotation() {
+	width, tokens := c.oneOf(2, 6, 16, 64), c.oneOf(1, 5)
+	shape := []int64{2, 3, tokens, width}
+	x := c.input("x", c.floats(shape...), shape...)
+	if known := c.graph.Inputs[len(c.graph.Inputs)-1].Type.Tensor.Shape; c.rng.IntN(4) > 0 {
+		known.Dims[3] = &onnx.Dim{Value: width, HasValue: true}
+	}
+	half, axis := width/2, c.oneOf(-1, 3)
+	var low, high string
+	if c.coin() {
+		if c.rng.IntN(6) == 0 && half > 1 {
+			half-- // unequal parts
+		}
+		split := onnx.NewNode("Split", []string{x, c.integers("sizes", half, width-half)}, []string{"low", "high"}, onnx.IntAttr("axis", axis))
+		split.Name = "split"
+		c.graph.Nodes = append(c.graph.Nodes, split)
+		low, high = "low", "high"
+	} else {
+		axes := c.integers("last", axis)
+		low = c.node("Slice", []string{x, c.integers("begin", 0), c.integers("middle", half), axes})
+		high = c.node("Slice", []string{x, c.integers("from", c.oneOf(half, half-width)), c.integers("to", c.oneOf(width, 1<<40)), axes})
+	}
+	if c.rng.IntN(6) == 0 && half == width-half {
+		low, high = high, low // turned the other way
+	}
+	turned := c.node("Concat", []string{c.node("Neg", []string{high}), low}, onnx.IntAttr("axis", axis))
+	angles := func(name string) string {
+		dims := [][]int64{{1, 1, tokens, width}, {2, 1, tokens, width}, {tokens, width}, shape, {1}}[c.rng.IntN(5)]
+		return c.input(name, c.floats(dims...), dims...)
+	}
+	plain, product := c.node("Mul", c.either(x, angles("cosine"))), c.node("Mul", c.either(turned, angles("sine")))
+	if c.rng.IntN(6) == 0 {
+		c.output([]string{turned, plain, low}[c.rng.IntN(3)])
+	}
+	c.output(c.node("Add", c.either(plain, product)))
+}
+
+// Attention, normalizations and rotary embeddings that a graph has in pieces are what they are on the CPU, however the provider joins them, and so is what only
 // looks like one.
 func TestProviderJoinsPatterns(t *testing.T) {
 	library, about, _ := aboutProvider(t)
 	before, _ := about.Joined()
-	for seed := range uint64(240) {
+	for seed := range uint64(360) {
 		c := &patternCase{rng: rand.New(rand.NewPCG(seed, 13)), inputs: map[string]*tensor.Tensor{}}
 		path := modelOf(t, 18, func(g *onnx.Graph) {
 			g.Inputs, c.graph = nil, g
-			[]func(){c.norm, c.attention}[seed%2]()
+			[]func(){c.norm, c.attention, c.rotation}[seed%3]()
 		})
 		o := ort.SessionOptions{Optimization: ort.OptimizeDisabled, Threads: 1}
 		want := session(t, path, o)
@@ -220,7 +263,7 @@ func TestProviderJoinsPatterns(t *testing.T) {
 			}
 		}
 	}
-	const whole = 70 // have all of an operator, and nothing else looks into it
+	const whole = 147 // have all of an operator, and nothing else looks into it
 	if after, _ := about.Joined(); after-before != whole {
 		t.Errorf("%d of these graphs were joined, want %d", after-before, whole)
 	}

@@ -29,6 +29,7 @@ void Program::FusePatterns() {
     if (nodes[s] == nullptr) continue;
     std::optional<Match> match = matcher.Norm(s);
     if (!match) match = matcher.Attention(s);
+    if (!match) match = matcher.Rotation(s);
     if (!match || std::any_of(match->taken.begin(), match->taken.end(), [&](size_t t) { return gone[t] || matches[t]; })) continue;
     for (size_t t : match->taken) gone[t] = true;
     const size_t last = *std::max_element(match->taken.begin(), match->taken.end());

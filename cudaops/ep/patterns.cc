@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "attention.h"
+#include "rotary.h"
 
 namespace cosetq::ep {
 namespace {
@@ -232,6 +233,77 @@ std::optional<Match> Matcher::Attention(size_t i) const {
   match.op = &MatchedAttention();
   match.taken.push_back(i);
   return match;
+}
+
+bool Matcher::IsLastAxis(int64_t axis, int value) const { return axis == -1 || (Of(value).rank > 0 && axis == Of(value).rank - 1); }
+
+// Constant integers, of an input or, in old versions, an attribute; empty where there are neither.
+std::optional<std::vector<int64_t>> Matcher::Integers(const Node& node, size_t input, const char* attribute) const {
+  if (input >= node.inputs.size() || node.inputs[input] < 0) return node.attributes.Ints(attribute);
+  const Value& value = Of(node.inputs[input]);
+  if (value.constant == nullptr || (value.type != Type::kInt64 && value.type != Type::kInt32)) return std::nullopt;
+  const Tensor tensor = ReadConstant(value.constant);
+  if (tensor.type == Type::kInt64) return std::vector<int64_t>(tensor.data<int64_t>(), tensor.data<int64_t>() + tensor.count());
+  return std::vector<int64_t>(tensor.data<int32_t>(), tensor.data<int32_t>() + tensor.count());
+}
+
+// Whether a Slice has the first or the second half of the last axis of its input.
+bool Matcher::IsHalf(const Node& slice, bool second) const {
+  const Value& x = Of(slice.inputs[0]);
+  const int64_t width = x.shape.empty() ? -1 : x.shape.back();
+  const auto starts = Integers(slice, 1, "starts"), ends = Integers(slice, 2, "ends"), axes = Integers(slice, 3, "axes"), steps = Integers(slice, 4, "steps");
+  if (width < 2 || width % 2 != 0 || !starts || !ends || !axes || !steps || starts->size() != 1 || ends->size() != 1 || axes->size() != 1 ||
+      !IsLastAxis(axes->front(), slice.inputs[0]) || (!steps->empty() && *steps != std::vector<int64_t>{1}))
+    return false;
+  const int64_t from = second ? width / 2 : 0, to = second ? width : width / 2, start = starts->front(), end = ends->front();
+  return (start == from || start + width == from) && (end == to || end + width == to || (second && end > width));
+}
+
+// Of a Concat of the negative second half of something and its first half: that, or -1.
+int Matcher::HalvesOf(const Node& concat, std::vector<size_t>* taken) const {
+  if (concat.inputs.size() != 2 || !IsLastAxis(concat.attributes.Int("axis", 1), concat.outputs[0])) return -1;
+  const Node* negative = Maker(concat.inputs[0], "Neg");
+  if (negative == nullptr) return -1;
+  const int first = concat.inputs[1], second = negative->inputs[0];
+  taken->insert(taken->end(), {At(&concat), At(negative)});
+  const Node *low = Maker(first, "Slice"), *high = Maker(second, "Slice"), *split = Maker(first, "Split");
+  if (low != nullptr && high != nullptr && low->inputs[0] == high->inputs[0] && IsHalf(*low, false) && IsHalf(*high, true)) {
+    taken->insert(taken->end(), {At(low), At(high)});
+    return low->inputs[0];
+  }
+  if (split == nullptr || split != Maker(second, "Split") || split->outputs != std::vector<int>{first, second} ||
+      !IsLastAxis(split->attributes.Int("axis", 0), split->inputs[0]))
+    return -1;
+  const Value& x = Of(split->inputs[0]);
+  const auto sizes = Integers(*split, 1, "split");
+  if (!sizes || (sizes->empty() ? x.shape.empty() || x.shape.back() < 2 || x.shape.back() % 2 != 0 : sizes->size() != 2 || (*sizes)[0] != (*sizes)[1])) return -1;
+  taken->push_back(At(split));
+  return split->inputs[0];
+}
+
+std::optional<Match> Matcher::Rotation(size_t i) const {
+  const Node& sum = *nodes_[i];
+  if (!IsOp(sum, "Add")) return std::nullopt;
+  for (size_t side = 0; side < 2; ++side) {
+    const Node *plain = Maker(sum.inputs[side], "Mul"), *turned = Maker(sum.inputs[1 - side], "Mul");
+    if (plain == nullptr || turned == nullptr || plain == turned) return std::nullopt;
+    for (size_t t = 0; t < 2; ++t) {
+      const Node* concat = Maker(turned->inputs[t], "Concat");
+      if (concat == nullptr) continue;
+      Match match;
+      const int x = HalvesOf(*concat, &match.taken);
+      const auto own = std::find(plain->inputs.begin(), plain->inputs.end(), x) - plain->inputs.begin();
+      if (x < 0 || own == 2) continue;
+      match.node = sum;
+      match.node.inputs = {x, plain->inputs[static_cast<size_t>(1 - own)], turned->inputs[1 - t]};
+      match.taken.insert(match.taken.end(), {At(plain), At(turned), i});
+      match.op = &MatchedRotation();
+      const Value &of = Of(x), &result = Of(sum.outputs[0]);
+      if ((Set(of.type) & kFloats) == 0 || result.type != of.type || result.rank != of.rank || of.rank < 1) return std::nullopt;
+      return match;
+    }
+  }
+  return std::nullopt;
 }
 
 }  // namespace cosetq::ep

@@ -27,6 +27,8 @@ class Matcher {
   std::optional<Match> Norm(size_t i) const;
   // softmax(scale q k^T + mask) v that ends with node i.
   std::optional<Match> Attention(size_t i) const;
+  // x * cosine + (-x2, x1) * sine of the halves of the last axis, that ends with node i.
+  std::optional<Match> Rotation(size_t i) const;
 
  private:
   const Node* Maker(int value, const char* op, bool alone = true) const;
@@ -35,6 +37,10 @@ class Matcher {
   bool ScalarOf(const Node& node, float* number, int* other) const;
   bool IsNumber(int value, float number) const;
   bool OverLastAxis(const Node& reduction) const;
+  bool IsLastAxis(int64_t axis, int value) const;
+  std::optional<std::vector<int64_t>> Integers(const Node& node, size_t input, const char* attribute) const;
+  bool IsHalf(const Node& slice, bool second) const;
+  int HalvesOf(const Node& concat, std::vector<size_t>* taken) const;
   const Value& Of(int value) const { return graph_.values[static_cast<size_t>(value)]; }
 
   const Graph& graph_;

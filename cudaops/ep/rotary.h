@@ -7,6 +7,10 @@
 
 namespace cosetq::ep {
 
+struct Operator;
+// The rotary embedding of a graph that has it in pieces: inputs are x, whose halves are turned, and what is as cosines and sines broadcast over it.
+const Operator& MatchedRotation();
+
 // Cosines and sines of the angles, [positions, turned / 2] each, of the first turned coordinates.
 struct Angles {
   const void *cosine, *sine;

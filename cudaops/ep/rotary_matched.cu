@@ -1,0 +1,74 @@
+// The rotary embedding that a graph has in pieces, which patterns.cc finds: x * cosine + (-x2, x1) * sine, where x1 and x2 are the halves of a head.
+
+#include <algorithm>
+#include <array>
+
+#include "launch.h"
+#include "operator.h"
+#include "rotary.h"
+
+namespace cosetq::ep {
+namespace {
+
+// kRun numbers at a time, all of one half.
+template <typename T, int kRun>
+struct HalvesKernel {
+  struct alignas(sizeof(T) * kRun) Numbers {
+    T of[kRun];
+  };
+
+  const T *x, *cosine, *sine;
+  T* y;
+  Layout<3> layout;  // x, cosine, sine
+  int width;
+  Divisor by_width;
+
+  COSETQ_HD static Numbers At(const T* from) { return *reinterpret_cast<const Numbers*>(from); }
+
+  COSETQ_HD void operator()(int i) const {
+    const int place = i * kRun, d = place - by_width.Of(place) * width;
+    const bool first = d < width / 2;
+    int at[3];
+    layout.At(place, at);
+    const Numbers own = At(x + at[0]), other = At(x + at[0] + (first ? width / 2 : -(width / 2))), c = At(cosine + at[1]), s = At(sine + at[2]);
+    Numbers out;
+COSETQ_UNROLL
+    for (int e = 0; e < kRun; ++e) out.of[e] = Turn<T>(first, ToFloat(own.of[e]), ToFloat(other.of[e]), ToFloat(c.of[e]), ToFloat(s.of[e]));
+    *reinterpret_cast<Numbers*>(y + place) = out;
+  }
+};
+
+template <typename T, int kRun>
+void LaunchRuns(Call& call, const Tensor& y, const Layout<3>& layout, int width) {
+  ForEach(call.stream, y.count() / kRun,
+          HalvesKernel<T, kRun>{call.in(0).data<T>(), call.in(1).data<T>(), call.in(2).data<T>(), y.data<T>(), layout, width, Divisor(width)});
+}
+
+template <typename T>
+void LaunchHalves(Call& call) {
+  const Tensor& x = call.in(0);
+  const Shape shape = BroadcastShape({x.shape, call.in(1).shape, call.in(2).shape});
+  const Tensor y = call.Out(0, x.type, shape);
+  if (y.count() == 0) return;
+  if (shape.back() != x.shape.back()) throw std::invalid_argument("halves of " + Text(x.shape) + " turned to " + Text(shape));
+  const int width = CheckedCount(shape.back());
+  const Layout<3> layout = MakeLayout<3>(shape, {BroadcastStrides(x.shape, shape), BroadcastStrides(call.in(1).shape, shape), BroadcastStrides(call.in(2).shape, shape)});
+  constexpr int kRun = 16 / sizeof(T);
+  bool whole = width / 2 % kRun == 0;
+  for (const auto& strides : layout.strides) {
+    whole = whole && strides[0] == 1 && std::all_of(strides + 1, strides + layout.rank, [&](int stride) { return stride % kRun == 0; });
+  }
+  for (const void* p : {x.data(), call.in(1).data(), call.in(2).data(), y.data()}) whole = whole && reinterpret_cast<uintptr_t>(p) % 16 == 0;
+  (whole ? LaunchRuns<T, kRun> : LaunchRuns<T, 1>)(call, y, layout, width);
+}
+
+void RunHalves(Call& call) { COSETQ_EP_FLOATS(call, call.in(0).type, LaunchHalves, call) }
+
+}  // namespace
+
+const Operator& MatchedRotation() {
+  static const Operator* matched = new Operator{"", RunHalves, {kFloats}};
+  return *matched;
+}
+
+}  // namespace cosetq::ep
