@@ -24,6 +24,68 @@ struct MoveKernel {
   }
 };
 
+#ifdef __CUDACC__
+
+constexpr int kTile = 32, kTileRows = 8;
+
+// Swaps two dimensions by tiles in shared memory, so that neither reads nor writes are far apart: of one elements of y lie together, of the other
+// one those of x. The other dimensions are walked through by the layout.
+template <typename T>
+__global__ void __launch_bounds__(kTile * kTileRows) SwapTiles(const __grid_constant__ Layout<2> others, const T* x, T* y, int y_count, int x_count, int x_step,
+                                                                int y_step, Divisor by_y_tiles, Divisor by_x_tiles) {
+  __shared__ T tile[kTile][kTile + 1];
+  Begin();
+  const auto block = static_cast<int>(blockIdx.x);
+  const int y_tiles = (y_count + kTile - 1) / kTile, x_tiles = (x_count + kTile - 1) / kTile;
+  const int rest = by_y_tiles.Of(block), other = by_x_tiles.Of(rest);
+  const int y0 = (block - rest * y_tiles) * kTile, x0 = (rest - other * x_tiles) * kTile;
+  const auto along = static_cast<int>(threadIdx.x % kTile), across = static_cast<int>(threadIdx.x / kTile);
+  int at[2];
+  others.At(other, at);
+#pragma unroll
+  for (int r = 0; r < kTile; r += kTileRows) {
+    if (y0 + across + r < y_count && x0 + along < x_count) tile[across + r][along] = x[at[0] + (y0 + across + r) * x_step + x0 + along];
+  }
+  __syncthreads();
+#pragma unroll
+  for (int r = 0; r < kTile; r += kTileRows) {
+    if (x0 + across + r < x_count && y0 + along < y_count) y[at[1] + (x0 + across + r) * y_step + y0 + along] = tile[along][across + r];
+  }
+}
+
+#endif
+
+// Moves what lies together in y along the first dimension and in x along another one, if there is enough of it; false, and nothing is done, otherwise.
+template <typename T>
+bool SwapOnDevice(Stream& stream, const Layout<2>& layout, int64_t count, const T* x, T* y) {
+  (void)stream, (void)layout, (void)count, (void)x, (void)y;
+#ifdef __CUDACC__
+  constexpr int kLeast = 16;
+  int d = 1;
+  while (d < layout.rank && layout.strides[0][d] != 1) ++d;
+  if (stream.on_host() || layout.strides[1][0] != 1 || d == layout.rank || layout.dims[0] < kLeast || layout.dims[d] < kLeast) return false;
+  Layout<2> others = {};
+  for (int from = 1; from < layout.rank; ++from) {
+    if (from == d) continue;
+    const int to = others.rank++;
+    others.dims[to] = layout.dims[from];
+    others.by[to] = layout.by[from];
+    for (int n = 0; n < 2; ++n) others.strides[n][to] = layout.strides[n][from];
+  }
+  if (others.rank == 0) {  // a walk over one place
+    others.rank = others.dims[0] = 1;
+    others.by[0] = Divisor(1);
+  }
+  const int y_tiles = (layout.dims[0] - 1) / kTile + 1, x_tiles = (layout.dims[d] - 1) / kTile + 1;
+  const int64_t blocks = count / layout.dims[0] / layout.dims[d] * y_tiles * x_tiles;
+  Launch(stream, SwapTiles<T>, static_cast<unsigned>(CheckedCount(blocks)), kTile * kTileRows, 0, others, x, y, layout.dims[0], layout.dims[d], layout.strides[0][0],
+         layout.strides[1][d], Divisor(y_tiles), Divisor(x_tiles));
+  return true;
+#else
+  return false;
+#endif
+}
+
 void RunTranspose(Call& call) {
   const Tensor& x = call.in(0);
   const size_t rank = x.shape.size();
@@ -238,7 +300,9 @@ void Move(Call& call, const Shape& shape, const Tensor& x, int64_t x_first, cons
   }
   ForSize(run * size, [&](auto element) {
     using T = decltype(element);
-    ForEach(call.stream, count, MoveKernel<T>{layout, reinterpret_cast<const T*>(from), reinterpret_cast<T*>(to)});
+    const T* const x_elements = reinterpret_cast<const T*>(from);
+    T* const y_elements = reinterpret_cast<T*>(to);
+    if (!SwapOnDevice(call.stream, layout, count, x_elements, y_elements)) ForEach(call.stream, count, MoveKernel<T>{layout, x_elements, y_elements});
   });
 }
 
