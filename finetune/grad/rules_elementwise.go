@@ -72,13 +72,26 @@ func meanRule(s *step) error {
 	return nil
 }
 
-// extremeRule gives the gradient of Max and Min to the inputs that equal the output; beyond compares an input with the
+// extremeRule shares the gradient of Max and Min among the inputs that equal the output; beyond compares an input with the
 // output where it lost.
 func extremeRule(beyond string) rule {
 	return func(s *step) error {
-		for i := range s.n.Inputs {
+		g := s.g
+		attained := make([]*Value, len(s.n.Inputs))
+		var count *Value
+		for i := range attained {
+			attained[i] = g.not(g.compare(beyond, s.x(i), s.y(0)))
+			one := g.cast(attained[i], s.dy(0).Type)
+			if count == nil {
+				count = one
+			} else {
+				count = g.add(count, one)
+			}
+		}
+		share := g.div(s.dy(0), count)
+		for i, a := range attained {
 			if s.wants(i) {
-				s.give(i, s.g.keep(s.g.not(s.g.compare(beyond, s.x(i), s.y(0))), s.dy(0)))
+				s.give(i, g.keep(a, share))
 			}
 		}
 		return nil
@@ -198,11 +211,11 @@ func leakyReluRule(s *step) error {
 	return nil
 }
 
-// y = α·(eˣ − 1) below 0, so y' = y + α there.
+// y = α·(eˣ − 1) below 0, so y' = y + α there, whatever the sign of α.
 func eluRule(s *step) error {
 	g, y := s.g, s.y(0)
 	alpha := float64(s.n.Float("alpha", 1))
-	below := g.compare("Less", y, g.number(y.Type, 0))
+	below := g.compare("Less", s.x(0), g.number(y.Type, 0))
 	left := g.keep(below, g.mul(s.dy(0), g.add(y, g.number(y.Type, alpha))))
 	s.give(0, g.add(left, g.keep(g.not(below), s.dy(0))))
 	return nil
