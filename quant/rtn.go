@@ -109,6 +109,9 @@ func Quantize(ctx context.Context, src Source, opt Options) (*Result, error) {
 	if n <= 0 || k <= 0 {
 		return nil, fmt.Errorf("quant: a weight of %d × %d has nothing to code", n, k)
 	}
+	if opt.Codec == nil {
+		return nil, errors.New("quant: no codec is given: lattice.Preset and lattice.ParseCodec make one")
+	}
 	if !(opt.Damping >= 0 && opt.Damping < math.Inf(1)) {
 		return nil, fmt.Errorf("quant: a damping of %v, want a number that is not negative; 0 leaves it to the Hessian", opt.Damping)
 	}

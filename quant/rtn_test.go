@@ -242,6 +242,12 @@ func TestRotationOutOfRange(t *testing.T) {
 	}
 }
 
+func TestNoCodec(t *testing.T) {
+	if _, err := quant.Quantize(context.Background(), gaussian(8, 16, 1), quant.Options{}); err == nil {
+		t.Error("no codec is taken")
+	}
+}
+
 func TestDampingThatIsNone(t *testing.T) {
 	h := &quant.Hessian{K: 16, Moments: make([]float64, 256)}
 	for i := range 16 {
