@@ -1,6 +1,10 @@
 package grad
 
-import "math"
+import (
+	"errors"
+	"math"
+	"slices"
+)
 
 func addRule(s *step) error {
 	s.give(0, s.dy(0))
@@ -135,6 +139,16 @@ func preluRule(s *step) error {
 func passRule(s *step) error {
 	s.give(0, s.dy(0))
 	return nil
+}
+
+// Dropout passes its input on, unless it was exported for training and drops.
+func dropoutRule(s *step) error {
+	if mode := s.x(2); mode != nil && s.g.stored[mode.Name] != nil {
+		if on, err := s.g.stored[mode.Name].Int64s(); err == nil && slices.Contains(on, 1) {
+			return errors.New("it drops at random (training_mode): export the model for inference")
+		}
+	}
+	return passRule(s)
 }
 
 func negRule(s *step) error {

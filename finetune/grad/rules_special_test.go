@@ -3,6 +3,7 @@ package grad
 import (
 	"context"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/cosetq/cosetq/onnx"
@@ -99,5 +100,34 @@ func TestNormOfZeros(t *testing.T) {
 	d, err := tensor.View[float32](out[gradients[0].Name])
 	if want := []float32{0, 0, 0.6, -0.8}; err != nil || !slices.Equal(d, want) {
 		t.Errorf("gradient %v, %v; want %v", d, err, want)
+	}
+}
+
+// Nodes that work as in training, and outputs whose gradient nobody knows, are errors that name the node: their gradients would be wrong.
+func TestNodesForTraining(t *testing.T) {
+	vector := func(name string) *onnx.Tensor { return onnx.NewTensor(name, []int64{2}, []float32{1, 2}) }
+	on, off := onnx.NewTensor("on", nil, []bool{true}), onnx.NewTensor("off", nil, []bool{false})
+	for name, c := range map[string]struct {
+		node *onnx.Node
+		want string
+	}{
+		"batch":        {onnx.NewNode("BatchNormalization", []string{"x", "a", "b", "c", "d"}, []string{"y", "m", "v"}, onnx.IntAttr("training_mode", 1)), "training_mode"},
+		"dropping":     {onnx.NewNode("Dropout", []string{"x", "", "on"}, []string{"y"}), "training_mode"},
+		"not dropping": {onnx.NewNode("Dropout", []string{"x", "", "off"}, []string{"y"}), ""},
+		"mean":         {onnx.NewNode("LayerNormalization", []string{"x", "a"}, []string{"z", "y"}), `output "y"`},
+	} {
+		m := onnx.NewModel(8, 17, "training")
+		m.Graph.Inputs = []*onnx.ValueInfo{onnx.NewValueInfo("x", onnx.Float, 3, 2)}
+		m.Graph.Outputs = []*onnx.ValueInfo{onnx.NewValueInfo("y", onnx.Float, onnx.UnknownRank)}
+		m.Graph.Initializers = []*onnx.Tensor{vector("a"), vector("b"), vector("c"), vector("d"), on, off}
+		m.Graph.Nodes = []*onnx.Node{c.node}
+		g, err := Trace(context.Background(), m, loader(t, ""), map[string]*tensor.Tensor{"x": tensor.Of([]float32{1, 2, 3, 4, 5, 7}, 3, 2)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = g.Backward(g.total(g.Value("y")), []string{"x"}, nil)
+		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, want an error with %q", name, err, c.want)
+		}
 	}
 }
