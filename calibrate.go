@@ -71,10 +71,11 @@ func Calibrate(ctx context.Context, model, data string, o CalibrateOptions) (*Ca
 	if err != nil {
 		return nil, err
 	}
-	c, err := newCalibration(model, o.Sites, o.Threads, o.Shard)
+	c, err := newCalibration(ctx, model, o.Sites, o.Threads, o.Shard)
 	if err != nil {
 		return nil, err
 	}
+	defer c.release()
 	defer c.close()
 	s, err := c.gather(ctx, data, calib.Options{Limit: o.Samples, Seed: o.Seed}, filepath.Dir(output), o.Progress)
 	if err != nil {

@@ -23,6 +23,8 @@
 // with --json. Steps that take long have a context, which ends them and leaves nothing broken behind, and report their
 // [Progress]. Nothing is overwritten unless the options say so, and models are never changed in place.
 //
+// Several steps may run at the same time in one program; of those that calibrate, one does so while the others wait.
+//
 // The same input, options and version give the same bytes, for any number of threads, with the native library or without.
 //
 // Errors say what, where, why and what to do next: [Classify] gives the kind and the hint of any of them.

@@ -160,7 +160,7 @@ func (i *importance) build(ctx context.Context, list []rewrite.Observation, inpu
 		values = append(values, g.Value(o.Activation))
 	}
 	m := g.Model(values...)
-	i.draw(m, output, target)
+	i.draw(m, g.Logits(output), target)
 	names := make([][]string, len(list))
 	for n, places := range of {
 		for _, p := range places {
@@ -188,13 +188,7 @@ func classes(g *grad.Graph) (*grad.Value, error) {
 }
 
 // draw lets m compute the target, one-hot: the largest of logits and Gumbel noise is a draw from their softmax.
-func (i *importance) draw(m *onnx.Model, output, target *grad.Value) {
-	logits := output.Name
-	for _, n := range m.Graph.Nodes {
-		if n.OpType == "Softmax" && n.Outputs[0] == output.Name {
-			logits = n.Inputs[0]
-		}
-	}
+func (i *importance) draw(m *onnx.Model, logits, target *grad.Value) {
 	m.Graph.Inputs = slices.DeleteFunc(m.Graph.Inputs, func(in *onnx.ValueInfo) bool { return in.Name == target.Name })
 	m.Graph.Inputs = append(m.Graph.Inputs, onnx.NewValueInfo(i.noise.Name, onnx.Float, dimensions(i.noise.Shape)...))
 	names := onnx.NewNames(m)
@@ -203,14 +197,14 @@ func (i *importance) draw(m *onnx.Model, output, target *grad.Value) {
 		m.Graph.Nodes = append(m.Graph.Nodes, onnx.NewNode(op, inputs, []string{out}, attrs...))
 		return out
 	}
-	noisy := add("Add", []string{logits, i.noise.Name})
+	noisy := add("Add", []string{logits.Name, i.noise.Name})
 	top := ""
 	if opset, _ := m.Opset(""); opset >= 18 {
 		last := onnx.NewTensor(names.Unique("draw.last"), []int64{1}, []int64{-1})
 		m.Graph.Initializers = append(m.Graph.Initializers, last)
 		top = add("ReduceMax", []string{noisy, last.Name})
 	} else {
-		top = add("ReduceMax", []string{noisy}, onnx.IntsAttr("axes", int64(len(output.Shape)-1)))
+		top = add("ReduceMax", []string{noisy}, onnx.IntsAttr("axes", int64(len(logits.Shape)-1)))
 	}
 	hot := add("Not", []string{add("Less", []string{noisy, top})})
 	m.Graph.Nodes = append(m.Graph.Nodes, onnx.NewNode("Cast", []string{hot}, []string{target.Name}, onnx.IntAttr("to", int64(onnx.Float))))

@@ -10,8 +10,10 @@ import (
 	"testing"
 
 	"github.com/cosetq/cosetq/cudaops"
+	"github.com/cosetq/cosetq/finetune/grad"
 	"github.com/cosetq/cosetq/internal/testenv"
 	"github.com/cosetq/cosetq/onnx"
+	"github.com/cosetq/cosetq/ort"
 	"github.com/cosetq/cosetq/quant"
 	"github.com/cosetq/cosetq/rewrite"
 	"github.com/cosetq/cosetq/tensor"
@@ -292,5 +294,52 @@ func TestImportance(t *testing.T) {
 	}
 	if want := (1 - cudaops.EvenShare + cudaops.EvenShare/importanceTokens) / importanceTokens; math.Abs(trace-want) > 1e-6 {
 		t.Errorf("the gradients' moments have the trace %v, want %v", trace, want)
+	}
+}
+
+// Classes are drawn from what the loss takes for the model's distribution: the softmax of an output whose own Softmax is over another
+// axis, not of what that was taken of.
+func TestClassesOfSoftmaxOverAnotherAxis(t *testing.T) {
+	rt, err := ort.Open(ort.Options{Library: testenv.ORT(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	load := func(m *onnx.Model, _ bool) (grad.Session, error) { return loadGraph(rt, m, dir, ort.SessionOptions{}) }
+	for axis, want := range map[int64][]float32{1: {0, 1, 1, 0}, 2: {1, 0, 1, 0}} {
+		m := onnx.NewModel(10, 17, "axis")
+		m.Graph.Inputs = []*onnx.ValueInfo{onnx.NewValueInfo("x", onnx.Float, 1, 2, 2)}
+		m.Graph.Nodes = []*onnx.Node{onnx.NewNode("Softmax", []string{"x"}, []string{"y"}, onnx.IntAttr("axis", axis))}
+		m.Graph.Outputs = []*onnx.ValueInfo{onnx.NewValueInfo("y", onnx.Float, 1, 2, 2)}
+		fed := map[string]*tensor.Tensor{"x": tensor.Of([]float32{5, 4, 5, -5}, 1, 2, 2)} // over axis 1: ½, 1 and ½, 0
+		g, err := grad.Trace(t.Context(), m, load, fed)
+		if err != nil {
+			t.Fatal(err)
+		}
+		y := g.Value("y")
+		loss, target, err := g.AddLoss(grad.CrossEntropy, "y")
+		if err != nil {
+			t.Fatal(err)
+		}
+		i := &importance{noise: g.AddInput("noise", y.Type, y.Shape...)}
+		drawn := g.Model(loss)
+		i.draw(drawn, g.Logits(y), target)
+		drawn.Graph.Outputs = append(drawn.Graph.Outputs, onnx.NewValueInfo(target.Name, onnx.Float, 1, 2, 2))
+		if err := drawn.Scopes()[0].Sort(); err != nil {
+			t.Fatal(err)
+		}
+		s, err := load(drawn, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		fed[i.noise.Name] = tensor.Of(make([]float32, 4), 1, 2, 2)
+		out, err := s.Run(t.Context(), fed)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := tensor.View[float32](out[target.Name]); err != nil || !slices.Equal(got, want) {
+			t.Errorf("Softmax over axis %d: without noise %v is drawn, %v; want %v", axis, got, err, want)
+		}
 	}
 }

@@ -35,9 +35,13 @@ type calibration struct {
 	unweighted   string      // why, for people
 }
 
-// newCalibration loads the model at path with an observer on the input of every candidate. No file is written: ONNX Runtime
+// observing has room for the one calibration that is at work: the native library keeps a single set of sums for the whole process.
+var observing = make(chan struct{}, 1)
+
+// newCalibration loads the model at path with an observer on the input of every candidate. It waits for the calibrations before it
+// in this process to be released, or for ctx to end. No file is written: ONNX Runtime
 // gets the changed graph from memory, and the weights from where they are.
-func newCalibration(path string, patterns rewrite.Options, threads int, shard Shard) (*calibration, error) {
+func newCalibration(ctx context.Context, path string, patterns rewrite.Options, threads int, shard Shard) (*calibration, error) {
 	library, err := NativeLibrary()
 	if err != nil {
 		return nil, fmt.Errorf("calibration runs in the native library: %w", err)
@@ -47,11 +51,26 @@ func newCalibration(path string, patterns rewrite.Options, threads int, shard Sh
 		return nil, err
 	}
 	c := &calibration{model: path, shard: shard, file: m}
+	select {
+	case observing <- struct{}{}:
+	case <-ctx.Done():
+		c.close()
+		return nil, ctx.Err()
+	}
 	if err := c.open(m, library, patterns, threads); err != nil {
 		c.close()
+		c.release()
 		return nil, err
 	}
 	return c, nil
+}
+
+// release forgets what was gathered, which cannot be read any more, and lets the next calibration begin.
+func (c *calibration) release() {
+	if c.gathered != nil {
+		c.gathered.ResetAll()
+	}
+	<-observing
 }
 
 func (c *calibration) open(m *onnx.Model, library string, patterns rewrite.Options, threads int) error {
@@ -119,7 +138,7 @@ func (c *calibration) close() {
 	}
 }
 
-// gather runs the model over data and returns what was learned, which stays readable when the calibration is closed. The folder
+// gather runs the model over data and returns what was learned, which stays readable when the calibration is closed, until it is released. The folder
 // takes what was learned of half of the data for as long as the other half is compared with it.
 func (c *calibration) gather(ctx context.Context, data string, o calib.Options, folder string, progress Progress) (*calib.Statistics, error) {
 	reader, err := openSamples(data, c.inputs, o)

@@ -37,10 +37,11 @@ func TestFirstGradientFailsMidway(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, data := tokenRows(t, dir, importanceSamples)
-	c, err := newCalibration(model, rewrite.Options{}, 1, Shard{})
+	c, err := newCalibration(t.Context(), model, rewrite.Options{}, 1, Shard{})
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer c.release()
 	defer c.close()
 	load := c.importance.load
 	c.importance.load = func(m *onnx.Model, literal bool) (grad.Session, error) {
@@ -54,7 +55,6 @@ func TestFirstGradientFailsMidway(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.gathered.ResetAll()
 	if rows := s.Observations[0].Rows; rows != importanceSamples*importanceTokens {
 		t.Errorf("%d rows observed, there are %d", rows, importanceSamples*importanceTokens)
 	}

@@ -175,16 +175,16 @@ func (h *hessians) open(path string, m *onnx.Model) error {
 
 // gather calibrates the model into a file of the journal, from which a resumed run goes on.
 func (o *QuantizeOptions) gather(ctx context.Context, model, path string) error {
-	c, err := newCalibration(model, o.Sites, o.Threads, Shard{})
+	c, err := newCalibration(ctx, model, o.Sites, o.Threads, Shard{})
 	if err != nil {
 		return err
 	}
+	defer c.release()
 	defer c.close()
 	s, err := c.gather(ctx, o.Data, calib.Options{Limit: o.Samples, Seed: o.Seed}, filepath.Dir(path), o.Progress)
 	if err != nil {
 		return err
 	}
-	defer c.gathered.ResetAll()
 	notes, err := json.Marshal(c.notes())
 	if err == nil {
 		// First: where the statistics are, so are their notes.

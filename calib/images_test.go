@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"image"
 	"image/color"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"testing"
@@ -85,6 +86,32 @@ func TestJPEGIsPillows(t *testing.T) {
 		t.Logf("%s: largest difference %d, mean %.3f", name, largest, mean)
 		if largest > 4 || mean > 0.2 {
 			t.Errorf("%s: differs from Pillow by up to %d, %.3f on average", name, largest, mean)
+		}
+	}
+}
+
+// Halved colours are spread as libjpeg's "fancy upsampling" does: 9, 3, 3 and 1 sixteenths of the four samples around, rounded up and
+// down in turns.
+func TestFancyUpsampling(t *testing.T) {
+	const width, height = 64, 16
+	m := image.NewYCbCr(image.Rect(0, 0, width, height), image.YCbCrSubsampleRatio420)
+	rng := rand.New(rand.NewPCG(1, 9))
+	for i := range m.Cb {
+		m.Cb[i] = byte(rng.Uint32())
+	}
+	p := newPlane(m, m.Cb)
+	beside := func(at, size int) int { return min(max(at/2-1+at%2*2, 0), size-1) }
+	for y := range height {
+		got, want := make([]byte, width), make([]byte, width)
+		p.row(got, y)
+		near, far := m.Cb[y/2*m.CStride:], m.Cb[beside(y, height/2)*m.CStride:]
+		for x := range want {
+			at, next := x/2, beside(x, width/2)
+			sum := 9*int(near[at]) + 3*int(far[at]) + 3*int(near[next]) + int(far[next])
+			want[x] = byte((sum + 8 - x%2) / 16)
+		}
+		if !bytes.Equal(got, want) {
+			t.Errorf("row %d: %v, want %v", y, got, want)
 		}
 	}
 }

@@ -310,6 +310,7 @@ func TestBadData(t *testing.T) {
 		{"kind: images\ndir: none", "none", x},
 		{"kind: images\ndir: .", "no .jpg", x},
 		{"kind: bytes\nfile: t.txt\nseq: 8", "fewer than one window", ids},
+		{"kind: bytes\nfile: t.txt\nseq: 9223372036854775807", "fewer than one window", ids},
 		{"kind: bytes\nfile: t.txt", "seq: is missing", ids},
 		{"kind: bytes\nfile: t.txt\nseq: 4", "integer input", x},
 		{"kind: tokens\nfile: t.txt\nseq: 4", "dtype: is missing", ids},

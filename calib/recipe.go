@@ -174,6 +174,20 @@ func (r *Recipe) checkValues() error {
 			return r.fail("pixel.std", "holds 0, which would divide by zero")
 		}
 	}
+	scale := []float64{}
+	if r.Pixel.Scale != nil {
+		scale = append(scale, *r.Pixel.Scale)
+	}
+	for _, p := range []struct {
+		key    string
+		values []float64
+	}{{"pixel.scale", scale}, {"pixel.mean", r.Pixel.Mean}, {"pixel.std", r.Pixel.Std}} {
+		for _, v := range p.values {
+			if v-v != 0 {
+				return r.fail(p.key, "holds %v; it is made of finite numbers", v)
+			}
+		}
+	}
 	if r.lines["seq"] > 0 && r.Seq < 1 {
 		return r.fail("seq", "is %d; a window has at least one token", r.Seq)
 	}

@@ -285,6 +285,37 @@ func TestMergeIsOneRunOverAll(t *testing.T) {
 	}
 }
 
+// Rows weigh: the mean is E[w x]/E[w], of parts that weigh differently too.
+func TestMergeWeighsRows(t *testing.T) {
+	rows := randomRows(rand.New(rand.NewPCG(4, 2)), 30, 3)
+	part := func(rows [][]float64, weight float64) *calib.Statistics {
+		s := statistics(sampled{rows, 3, true}.observation("a", "w"))
+		s.Observations[0].Weight = weight
+		return s
+	}
+	merged, err := calib.Merge(part(rows[:10], 0.5), part(rows[10:], 2))
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := merged.Observations[0]
+	if math.Abs(o.Weight-1.5) > 1e-12 { // (10·0.5 + 20·2)/30
+		t.Errorf("the rows weigh %v on the mean, want 1.5", o.Weight)
+	}
+	mean, err := o.Mean()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for c, got := range mean {
+		var want float64
+		for _, r := range rows {
+			want += r[c] / 30
+		}
+		if want /= 1.5; math.Abs(got-want) > 1e-6 {
+			t.Errorf("column %d has a mean of %v, want %v", c, got, want)
+		}
+	}
+}
+
 func TestMergeRefuses(t *testing.T) {
 	rows := randomRows(rand.New(rand.NewPCG(3, 2)), 30, 3)
 	part := func(rows [][]float64) *calib.Statistics {

@@ -114,7 +114,7 @@ func (t *tokenReader) prepare(o Options) error {
 		return err
 	}
 	length := t.ids.shape[0]
-	if length < t.seq+1 {
+	if length <= t.seq {
 		return r.fail("file", "%s holds %d tokens, fewer than one window of %d and the token after it", r.File, length, t.seq)
 	}
 	t.count = limited((length-1)/t.seq, o)

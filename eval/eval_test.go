@@ -130,6 +130,23 @@ func TestAgreement(t *testing.T) {
 	}
 }
 
+// The divergence is of the model from the reference, not the other way round, and an error counts whatever its sign.
+func TestAgreementHasADirection(t *testing.T) {
+	got := metrics[eval.Agreement](t, eval.TaskAgreement, table{labels: make([]int, 3)}, constant(2, 0, 0).model("a", -1), constant(-1, 0, 1).model("b", -1))[1]
+	var zp, zq, kl float64
+	p, q := []float64{2, 0, 0}, []float64{-1, 0, 1}
+	for i := range p {
+		zp += math.Exp(p[i])
+		zq += math.Exp(q[i])
+	}
+	for i := range p {
+		kl += math.Exp(p[i]) / zp * (p[i] - math.Log(zp) - q[i] + math.Log(zq))
+	}
+	if math.Abs(got.KL-kl) > 1e-9 || got.MaxAbsErr != 3 {
+		t.Errorf("KL %v, want %v; largest error %v, want 3", got.KL, kl, got.MaxAbsErr)
+	}
+}
+
 func TestReportAsJSON(t *testing.T) {
 	r, err := eval.Run(context.Background(), eval.TaskAgreement, []eval.Model{constant(1, 2).model("a.onnx", -1)}, table{labels: []int{0}}, eval.Options{})
 	if err != nil {

@@ -27,6 +27,7 @@ const checkpointMagic = "cosetq training 4\n"
 type checkpointHeader struct {
 	Settings []setting `json:"settings"` // what must be the same to go on
 	Done     int       `json:"done"`
+	Judged   int       `json:"judged,omitempty"`
 	Elapsed  int64     `json:"elapsed_ns"`
 	Start    float64   `json:"start"`
 	Best     float64   `json:"best"`
@@ -163,7 +164,7 @@ func (t *trainer) checkpoint(c *clock) error {
 func (t *trainer) writeCheckpoint(f io.Writer, c *clock) error {
 	w := bufio.NewWriterSize(f, 1<<20)
 	header, err := json.Marshal(checkpointHeader{
-		Settings: t.identity, Done: t.done, Elapsed: int64(c.elapsed()), Start: t.start, Best: t.best.loss, BestStep: t.best.step,
+		Settings: t.identity, Done: t.done, Judged: t.judged, Elapsed: int64(c.elapsed()), Start: t.start, Best: t.best.loss, BestStep: t.best.step,
 		Last: t.last, Retreats: t.retreats, Restart: t.resumed,
 	})
 	if err != nil {
@@ -254,7 +255,7 @@ func (t *trainer) restoreFrom(r *bufio.Reader, c *clock) error {
 	if _, err := r.ReadByte(); err != io.EOF {
 		return fmt.Errorf("%w: it is longer than it should be", ErrCheckpoint)
 	}
-	t.done, t.start, t.best.step, t.last = h.Done, h.Start, h.BestStep, h.Last
+	t.done, t.judged, t.start, t.best.step, t.last = h.Done, h.Judged, h.Start, h.BestStep, h.Last
 	t.retreats, t.resumed = h.Retreats, h.Restart
 	c.before = time.Duration(h.Elapsed)
 	for _, m := range t.best.matrices {

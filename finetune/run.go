@@ -100,20 +100,23 @@ func (t *trainer) loop(ctx context.Context, c *clock) (interrupted bool, err err
 	saved := time.Now()
 	var sum float64
 	var count int
-	for !c.over(t.done) {
-		loss, err := t.accumulate(ctx)
-		if err != nil {
-			return stopped(err)
+	for t.due(c) || !c.over(t.done) {
+		lost := false
+		if !t.due(c) { // or else ctx ended the judgement of the last step
+			loss, err := t.accumulate(ctx)
+			if err != nil {
+				return stopped(err)
+			}
+			err = t.move(t.rate(c.share(t.done)))
+			lost = errors.Is(err, errNotFinite) || errors.Is(err, lattice.ErrRange) // no gradient, or weights far beyond their scales
+			if err != nil && !lost {
+				return false, err
+			}
+			t.done++
+			sum += loss
+			count++
 		}
-		err = t.move(t.rate(c.share(t.done)))
-		lost := errors.Is(err, errNotFinite) || errors.Is(err, lattice.ErrRange) // no gradient, or weights far beyond their scales
-		if err != nil && !lost {
-			return false, err
-		}
-		t.done++
-		sum += loss
-		count++
-		if lost || t.done%t.opt.Every == 0 || c.over(t.done) {
+		if lost || t.due(c) {
 			e := Event{Train: sum / float64(count), HeldOut: math.NaN(), Agreement: math.NaN()}
 			if !lost {
 				if e.HeldOut, e.Agreement, err = t.judge(ctx); err != nil {
@@ -121,6 +124,7 @@ func (t *trainer) loop(ctx context.Context, c *clock) (interrupted bool, err err
 				}
 				t.last = e.HeldOut
 			}
+			t.judged = t.done
 			if e.Best = e.HeldOut < t.best.loss; e.Best {
 				t.best = t.snapshot(e.HeldOut)
 			}
@@ -141,6 +145,11 @@ func (t *trainer) loop(ctx context.Context, c *clock) (interrupted bool, err err
 		}
 	}
 	return false, nil
+}
+
+// due tells whether the state after the last step is to be judged, and was not.
+func (t *trainer) due(c *clock) bool {
+	return t.done > t.judged && (t.done%t.opt.Every == 0 || c.over(t.done))
 }
 
 // judgeStart measures what there is to improve.

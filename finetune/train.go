@@ -109,7 +109,7 @@ type Event struct {
 	Block, Blocks int           // from 1; 0 when the whole model is trained
 	Step, Steps   int           // Steps is 0 when a time was given
 	Elapsed       time.Duration // of training, without what came before a checkpoint
-	Train         float64       // mean loss of the steps since the last event; NaN before the first
+	Train         float64       // mean loss of the steps since the last event; NaN where there were none
 	HeldOut       float64       // loss on the samples held out
 	Agreement     float64       // share of their rows whose largest output is where the target's is
 	Best          bool          // the least so far

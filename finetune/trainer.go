@@ -26,6 +26,7 @@ type trainer struct {
 	step, eval *bound
 
 	done     int     // steps
+	judged   int     // of them when the samples held out were last judged
 	start    float64 // loss of the samples held out before the first step
 	last     float64 // and at the last judgement
 	best     snapshot

@@ -114,6 +114,9 @@ func NewQuantizer(config Config) (*Quantizer, error) {
 		if err := l.checkRadix(radix, maxQuantizerClasses); err != nil {
 			return nil, err
 		}
+		if product > maxQuantizerProduct/radix { // before its leaders are asked for: 32 bits hold no larger radix
+			return nil, fmt.Errorf("lattice: radices %v multiply to more than %d", config.Radices, maxQuantizerProduct)
+		}
 		var table *Leaders
 		if _, ok := l.classes(radix, MaxClasses); ok {
 			table, _ = l.Leaders(radix)
@@ -128,9 +131,6 @@ func NewQuantizer(config Config) (*Quantizer, error) {
 		q.means = append(q.means, mean)
 		q.leaders = append(q.leaders, table)
 		q.weights = append(q.weights, int32(product))
-		if product > maxQuantizerProduct/radix {
-			return nil, fmt.Errorf("lattice: radices %v multiply to more than %d", config.Radices, maxQuantizerProduct)
-		}
 		product *= radix
 	}
 	return q, nil

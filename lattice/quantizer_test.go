@@ -227,6 +227,7 @@ func TestQuantizerErrors(t *testing.T) {
 		{Config{Lattice: D4, Radices: []int{4, 1}}, "too small"},
 		{Config{Lattice: E8, Radices: []int{17}}, "too large"},
 		{Config{Lattice: Z1, Radices: []int{1 << 20, 1 << 20}}, "multiply to more"},
+		{Config{Lattice: Z1, Radices: []int{1 << 32}}, "multiply to more"}, // which would be 0 in 32 bits
 		{Config{Lattice: D4, Radices: []int{4}, Beta: -1}, "beta"},
 		{Config{Lattice: D4, Radices: []int{4}, Beta: math.NaN()}, "beta"},
 		{Config{Lattice: D4, Radices: []int{4}, Alpha: math.Inf(1)}, "alpha"},

@@ -3,10 +3,13 @@ package quant
 import (
 	"math"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"gonum.org/v1/gonum/blas"
 	"gonum.org/v1/gonum/blas/blas64"
+
+	"github.com/cosetq/cosetq/lattice"
 )
 
 func general(a []float64, rows, cols int) blas64.General {
@@ -130,5 +133,47 @@ func TestDiagonalFeedsNothingBack(t *testing.T) {
 		if f := [size * size]float32(m[feed:]); f != [size * size]float32{} {
 			t.Fatalf("feedback within a group: %v", f)
 		}
+	}
+}
+
+// Groups of loud inputs stand last, and so are coded first; of equally loud ones the order is kept.
+func TestLoudGroupsAreCodedFirst(t *testing.T) {
+	const groups = 5
+	h := &Hessian{K: 8 * groups, Diagonal: make([]float64, 8*groups)}
+	for c := range h.Diagonal {
+		h.Diagonal[c] = []float64{3, 1, 2, 1, 0.5}[c%groups]
+	}
+	want := []int{4, 1, 3, 2, 0}
+	if got := codingOrder(h, groups); !slices.Equal(got, want) {
+		t.Errorf("order %v, want %v", got, want)
+	}
+}
+
+// Of gains that lose alike the first is taken, and what the code stands for is what is said.
+func TestGainsThatLoseAlike(t *testing.T) {
+	all, err := lattice.ParseCodec("z1:3:g1,2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	single, err := lattice.ParseCodec("z1:3")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var unit [size * size]float64
+	for i := range size {
+		unit[i*size+i] = 1
+	}
+	m, _ := newMetric(&unit, 1)
+	var c groupCoder
+	if err := c.setStep(all, single, 1); err != nil {
+		t.Fatal(err)
+	}
+	indices := make([]uint16, all.GroupIndices())
+	var w, x, decoded [size]float32
+	if gain, loss := c.code(indices, &w, &x, &m); gain != 0 || loss != 0 || w != x {
+		t.Errorf("zeros: gain %d, loss %v, weights %v", gain, loss, w)
+	}
+	if c.all.DecodeGroup(&decoded, indices, 0); decoded != w {
+		t.Errorf("the code stands for %v, said is %v", decoded, w)
 	}
 }

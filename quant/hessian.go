@@ -60,6 +60,9 @@ func (h *Hessian) Validate() error {
 	if len(diag) != h.K {
 		return badHessian("a diagonal of %d, want %d", len(diag), h.K)
 	}
+	if !(h.Damping >= 0 && h.Damping < math.Inf(1)) {
+		return badHessian("a damping of %v, want a number that is not negative", h.Damping)
+	}
 	if h.Mean != nil && len(h.Mean) != h.K {
 		return badHessian("a mean of %d, want %d", len(h.Mean), h.K)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"github.com/cosetq/cosetq/lattice"
@@ -155,5 +156,19 @@ func TestGradientsThatCannotBeUsed(t *testing.T) {
 		if _, err := quant.Quantize(context.Background(), src, quant.Options{Codec: preset(t, 4), Hessian: ar1(16, 0.5), Gradients: g}); err == nil {
 			t.Errorf("%s: no error", name)
 		}
+	}
+}
+
+// Only the direction of G matters: gradients of a mean over many tokens are as small as can be.
+func TestUnitsOfGradientsDoNotMatter(t *testing.T) {
+	const n, k = 256, 64
+	src, h, g := gaussian(n, k, 6), ar1(k, 0.8), ar1(n, 0.9)
+	res := twoSided(t, src, preset(t, 3), h, g, 0)
+	small := &quant.Hessian{K: n, Moments: slices.Clone(g.Moments)}
+	for i := range small.Moments {
+		small.Moments[i] *= 0x1p-40
+	}
+	if !sameMatrix(res.Matrix, twoSided(t, src, preset(t, 3), h, small, 0).Matrix) {
+		t.Error("gradients 2^40 times smaller give other codes")
 	}
 }

@@ -36,7 +36,7 @@ type Options struct {
 	// of one row is then made up for by the others as well. Its Samples are the losses drawn, if each gave many gradients.
 	Gradients *Hessian
 	// Rotation, if set, turns the weight before it is coded, and the Hessian with it. With TryRotation that is done only
-	// if some of the rows lose less by it, coded both ways.
+	// if some of the rows lose less by it, coded both ways. A weight that turning takes beyond float32 is coded as it is.
 	Rotation    *Rotation
 	TryRotation bool
 	// Damping is λ: λ·mean(diag H) is added to the diagonal of the Hessian. 0
@@ -80,7 +80,12 @@ type Feedback struct {
 }
 
 // SQNR returns the signal-to-quantization-noise ratio in dB, +Inf when nothing was lost.
-func (r *Result) SQNR() float64 { return 10 * math.Log10(r.SumSquares/r.SumSquaredError) }
+func (r *Result) SQNR() float64 {
+	if r.SumSquaredError == 0 { // of zeros too
+		return math.Inf(1)
+	}
+	return 10 * math.Log10(r.SumSquares/r.SumSquaredError)
+}
 
 // NonFiniteError reports a weight that is NaN or infinite.
 type NonFiniteError struct {
@@ -104,6 +109,12 @@ func Quantize(ctx context.Context, src Source, opt Options) (*Result, error) {
 	if n <= 0 || k <= 0 {
 		return nil, fmt.Errorf("quant: a weight of %d × %d has nothing to code", n, k)
 	}
+	if opt.Codec == nil {
+		return nil, errors.New("quant: no codec is given: lattice.Preset and lattice.ParseCodec make one")
+	}
+	if !(opt.Damping >= 0 && opt.Damping < math.Inf(1)) {
+		return nil, fmt.Errorf("quant: a damping of %v, want a number that is not negative; 0 leaves it to the Hessian", opt.Damping)
+	}
 	h := opt.Hessian
 	if h != nil && h.K != k {
 		return nil, fmt.Errorf("quant: the Hessian is of %d columns, the weight of %d", h.K, k)
@@ -117,10 +128,16 @@ func Quantize(ctx context.Context, src Source, opt Options) (*Result, error) {
 	if err := opt.Rotation.validate(k); err != nil {
 		return nil, err
 	}
+	do := func() (*Result, error) { return code(newRun(ctx, src, opt)) }
 	if opt.TryRotation {
-		return better(ctx, src, opt)
+		do = func() (*Result, error) { return better(ctx, src, opt) }
 	}
-	return code(newRun(ctx, src, opt))
+	res, err := do()
+	if errors.As(err, new(*NonFiniteError)) { // of the turned weight, or of some of its rows: its place there says nothing
+		opt.Rotation = nil
+		return code(newRun(ctx, src, opt))
+	}
+	return res, err
 }
 
 // run is one run of Quantize.

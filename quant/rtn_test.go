@@ -160,6 +160,38 @@ func TestRowsOfZerosAndTinyRows(t *testing.T) {
 	}
 	if b := quantize(t, dense{8, 8, make([]float32, 64)}, codec(t, "e8:2,2"), 0); b.SumSquaredError != 0 {
 		t.Errorf("a matrix of zeros loses %v", b.SumSquaredError)
+	} else if !math.IsInf(b.SQNR(), 1) {
+		t.Errorf("nothing is lost of a matrix of zeros, and its SQNR is %v", b.SQNR())
+	}
+}
+
+// Rows that shared scales are enough for have one each, however far apart they lie and wherever the rows of zeros are.
+func TestFewRowsHaveScalesOfTheirOwn(t *testing.T) {
+	const n, k = 64, 128
+	for live := 1; live <= 15; live++ {
+		src := gaussian(n, k, 3)
+		for i := range src.w {
+			if r := i / k * 7 % n; r < live {
+				src.w[i] *= float32(math.Pow(3, float64(r)))
+			} else {
+				src.w[i] = 0
+			}
+		}
+		m := quantize(t, src, codec(t, "d4:4,4:g3,4,5,6"), 0).Matrix
+		back := make([]float32, n*k)
+		if err := m.DecodeRows(back, 0, n); err != nil {
+			t.Fatal(err)
+		}
+		for r := range n {
+			var e, s float64
+			for j := r * k; j < (r+1)*k; j++ {
+				e += float64(src.w[j]-back[j]) * float64(src.w[j]-back[j])
+				s += float64(src.w[j]) * float64(src.w[j])
+			}
+			if e > 0.008*s {
+				t.Errorf("%d rows that are not zero: relative error %v of row %d", live, e/s, r)
+			}
+		}
 	}
 }
 
@@ -184,12 +216,55 @@ func TestRowsThatVanish(t *testing.T) {
 }
 
 func TestNonFiniteWeightIsNamed(t *testing.T) {
-	src := gaussian(40, 16, 1)
-	src.w[33*16+5] = float32(math.NaN())
-	_, err := quant.Quantize(context.Background(), src, quant.Options{Codec: codec(t, "d4:4")})
-	var bad *quant.NonFiniteError
-	if !errors.As(err, &bad) || bad.Row != 33 || bad.Column != 5 {
-		t.Errorf("error = %v, want one that names [33, 5]", err)
+	src := gaussian(140, 32, 1)
+	src.w[133*32+21] = float32(math.Inf(1))
+	for _, opt := range []quant.Options{{}, {Rotation: quant.NewRotation(32, 1)}, {Rotation: quant.NewRotation(32, 1), TryRotation: true}} {
+		opt.Codec = codec(t, "d4:4")
+		_, err := quant.Quantize(context.Background(), src, opt)
+		var bad *quant.NonFiniteError
+		if !errors.As(err, &bad) || bad.Row != 133 || bad.Column != 21 || !math.IsInf(float64(bad.Value), 1) {
+			t.Errorf("rotation %v: error = %v, want one that names [133, 21]", opt.Rotation, err)
+		}
+	}
+}
+
+// A weight that float32 holds, and would not when it is turned, is coded as it is.
+func TestRotationOutOfRange(t *testing.T) {
+	src := gaussian(140, 32, 1)
+	for i := range src.w {
+		src.w[i] = float32(math.Copysign(2e38, float64(src.w[i])))
+	}
+	for _, try := range []bool{false, true} {
+		res, err := quant.Quantize(context.Background(), src, quant.Options{Codec: codec(t, "d4:4,4"), Rotation: quant.NewRotation(32, 1), TryRotation: try})
+		if err != nil || res.Matrix.Rotation != nil {
+			t.Errorf("try %v: %+v, %v", try, res, err)
+		}
+	}
+}
+
+func TestNoCodec(t *testing.T) {
+	if _, err := quant.Quantize(context.Background(), gaussian(8, 16, 1), quant.Options{}); err == nil {
+		t.Error("no codec is taken")
+	}
+}
+
+func TestDampingThatIsNone(t *testing.T) {
+	h := &quant.Hessian{K: 16, Moments: make([]float64, 256)}
+	for i := range 16 {
+		h.Moments[17*i] = float64(1 + i)
+	}
+	for _, damping := range []float64{-1, -1e-3, math.NaN(), math.Inf(1)} {
+		opt := quant.Options{Codec: codec(t, "d4:4"), Hessian: h, Damping: damping}
+		if _, err := quant.Quantize(context.Background(), gaussian(8, 16, 1), opt); err == nil {
+			t.Errorf("a damping of %v is taken", damping)
+		}
+		known := *h
+		known.Damping = damping
+		var unusable *quant.HessianError
+		res, err := quant.Quantize(context.Background(), gaussian(8, 16, 1), quant.Options{Codec: codec(t, "d4:4"), Hessian: &known})
+		if err != nil || !errors.As(res.Fallback, &unusable) {
+			t.Errorf("a Hessian with a damping of %v: %+v, %v", damping, res, err)
+		}
 	}
 }
 
@@ -243,5 +318,31 @@ func TestFadedRows(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// Shared scales lean to where the energy is: a few loud rows among many quiet ones lose 1.2 dB to what they would by themselves, and 3.9
+// where all rows count alike.
+func TestSharedScalesSuitLoudRows(t *testing.T) {
+	const n, k, loud = 320, 64, 12
+	src := gaussian(n, k, 6)
+	alone := dense{loud, k, nil}
+	for r := range n {
+		row := src.w[r*k : (r+1)*k]
+		scale := math.Exp(3 * math.Sin(float64(7*r))) // quiet ones, far apart
+		if r%27 == 0 {
+			scale = 1000 * math.Exp(0.6*math.Sin(float64(r)))
+		}
+		for j := range row {
+			row[j] *= float32(scale)
+		}
+		if r%27 == 0 {
+			alone.w = append(alone.w, row...)
+		}
+	}
+	c := codec(t, "d4:4,4:g3,4,5,6")
+	shared, own := quantize(t, src, c, 0), quantize(t, alone, c, 0)
+	if shared.SQNR() < own.SQNR()-2 {
+		t.Errorf("%.2f dB with shared scales, %.2f dB with scales of their own", shared.SQNR(), own.SQNR())
 	}
 }

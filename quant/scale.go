@@ -172,8 +172,9 @@ func newScaleTable(steps []float32, energy []float64, k int) *scales {
 		count--
 	}
 	centres := make([]float64, 0, count)
-	for i := range min(count, len(pts)) {
-		centres = append(centres, pts[(2*i+1)*len(pts)/(2*count)%len(pts)].x)
+	count = min(count, len(pts))
+	for i := range count {
+		centres = append(centres, pts[(2*i+1)*len(pts)/(2*count)].x)
 	}
 	for range 50 {
 		sum, weight := make([]float64, len(centres)), make([]float64, len(centres))

@@ -19,6 +19,9 @@ func SaveNPZ(path string, specs []Spec, tensors map[string]*Tensor) error {
 func writeNPZ(f io.Writer, specs []Spec, tensors map[string]*Tensor) error {
 	w := zip.NewWriter(f)
 	for _, spec := range specs {
+		if tensors[spec.Name] == nil {
+			return fmt.Errorf("tensor %q: it is not among those to be written", spec.Name)
+		}
 		entry, err := w.Create(spec.Name + ".npy")
 		if err == nil {
 			err = writeNPY(entry, tensors[spec.Name])

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/cosetq/cosetq/tensor"
@@ -62,5 +63,17 @@ func TestSaveNPZBFloat16(t *testing.T) {
 	want := []byte{0, 0, 0xc0, 0x3f, 0, 0, 0, 0xc0} // 1.5 and −2 as float32
 	if !bytes.Contains(b, []byte("'<f4', 'fortran_order': False, 'shape': (1,2,)")) || !bytes.HasSuffix(b, want) {
 		t.Errorf("%q", b)
+	}
+}
+
+// A tensor that is asked for and not given is an error that names it, and leaves no file.
+func TestSaveNPZWithout(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "x.npz")
+	err := tensor.SaveNPZ(path, []tensor.Spec{{Name: "there"}, {Name: "missing"}}, map[string]*tensor.Tensor{"there": tensor.Of([]float32{1}, 1)})
+	if err == nil || !strings.Contains(err.Error(), "missing") {
+		t.Errorf("error %v", err)
+	}
+	if _, err := os.Stat(path); err == nil {
+		t.Error("a file is there")
 	}
 }

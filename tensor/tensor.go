@@ -23,6 +23,9 @@ type Element interface {
 	float32 | float64 | Float16 | BFloat16 | int8 | int16 | int32 | int64 | uint8 | uint16 | uint32 | uint64 | bool
 }
 
+// maxBytes bounds the size of a tensor, well below what Go panics at: user space is 2^47 bytes on x86-64.
+const maxBytes = min(1<<47, math.MaxInt)
+
 // New makes a tensor of zeros. It fails for string and sub-byte types, for negative dimensions, and for a size that
 // no slice can hold.
 func New(t Type, shape ...int64) (*Tensor, error) {
@@ -34,7 +37,7 @@ func New(t Type, shape ...int64) (*Tensor, error) {
 	if err != nil {
 		return nil, err
 	}
-	if n > math.MaxInt/int64(size) {
+	if n > maxBytes/int64(size) {
 		return nil, fmt.Errorf("tensor: shape %s of %s is larger than the address space", FormatShape(shape), t)
 	}
 	// Backed by 8-byte words, so that a view of any element type is aligned.
@@ -78,7 +81,7 @@ func (t *Tensor) Check() error {
 	if err != nil {
 		return err
 	}
-	if size := int64(t.Type.Size()); size == 0 || int64(len(t.Data)) != n*size {
+	if size := int64(t.Type.Size()); size == 0 || int64(len(t.Data))%size != 0 || int64(len(t.Data))/size != n {
 		return fmt.Errorf("tensor: %d bytes do not fill shape %s of %s", len(t.Data), FormatShape(t.Shape), t.Type)
 	}
 	return nil

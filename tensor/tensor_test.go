@@ -66,8 +66,13 @@ func TestNewChecksShape(t *testing.T) {
 	if _, err := tensor.New(tensor.Float32, 2, -1); err == nil {
 		t.Error("negative dimension accepted")
 	}
-	if _, err := tensor.New(tensor.Float32, 1<<40, 1<<40); err == nil {
-		t.Error("overflowing shape accepted")
+	for _, shape := range [][]int64{{1 << 40, 1 << 40}, {1 << 60}, {math.MaxInt64}} {
+		if _, err := tensor.New(tensor.Uint8, shape...); err == nil {
+			t.Errorf("shape %v accepted", shape)
+		}
+	}
+	if err := (&tensor.Tensor{Type: tensor.Float32, Shape: []int64{1 << 62}}).Check(); err == nil {
+		t.Error("2^62 numbers in no bytes are taken, whose size in bytes is 0 in 64 bits")
 	}
 	if _, err := tensor.New(tensor.String, 1); err == nil {
 		t.Error("string tensor accepted")

@@ -43,7 +43,7 @@ func train(ctx context.Context, log io.Writer, trainData, testData, path string,
 		Data:     trainData,
 		Labels:   true,
 		Quantize: cosetq.QuantizeOptions{Codec: "d4:4,4", Method: cosetq.RTN},
-		// A rate ten times the usual one: these weights have far to go.
+		// A rate far above the usual one: these weights have far to go.
 		Train: finetune.Options{Steps: steps, Rate: 0.3, Report: func(e finetune.Event) {
 			fmt.Fprintf(log, "step %4d   loss on held-out images %.4f, %.1f %% right\n", e.Step, e.HeldOut, 100*e.Agreement)
 		}},

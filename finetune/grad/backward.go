@@ -120,6 +120,11 @@ func (g *Graph) Backward(loss *Value, wrt []string, segments []Segment) ([]*Valu
 		if r == nil {
 			return nil, &NoRuleError{Nodes: []string{describe(n)}}
 		}
+		for i, out := range n.Outputs {
+			if i > 0 && opName(n) != "Split" && len(w.parts[out]) > 0 {
+				return nil, fmt.Errorf("grad: %s: its output %q is used, and only that of the first is known", describe(n), out)
+			}
+		}
 		if err := r(&step{g: g, n: n, sweep: w}); err != nil {
 			return nil, fmt.Errorf("grad: %s: %w", describe(n), err)
 		}

@@ -38,7 +38,7 @@ func (g *Graph) AddLoss(kind Loss, output string) (loss, target *Value, err erro
 	}
 	cols := y.Shape[y.rank()-1]
 	rows := y.Count() / cols
-	logits := g.logits(y)
+	logits := g.Logits(y)
 	logQ := g.logSoftmax(g.reshape(logits, rows, cols))
 	p := g.reshape(target, rows, cols)
 	difference := logQ
@@ -56,8 +56,9 @@ func (g *Graph) AddLoss(kind Loss, output string) (loss, target *Value, err erro
 	return g.scale(g.total(g.mul(p, difference)), -1/float64(rows)), target, nil
 }
 
-// logits returns what the Softmax behind y was taken of, or y when y is none over the last axis.
-func (g *Graph) logits(y *Value) *Value {
+// Logits returns what the Softmax behind y was taken of, or y when y is none over the last axis: the softmax of its rows is what a loss
+// takes for the model's distribution.
+func (g *Graph) Logits(y *Value) *Value {
 	for _, n := range g.nodes {
 		if n.Outputs[0] != y.Name || n.OpType != "Softmax" || !standard(n.Domain) {
 			continue

@@ -8,7 +8,7 @@ func init() {
 		"Add": addRule, "Sub": subRule, "Mul": mulRule, "Div": divRule, "Pow": powRule,
 		"Sum": sumRule, "Mean": meanRule, "Max": extremeRule("Less"), "Min": extremeRule("Greater"), "Where": whereRule, "PRelu": preluRule,
 
-		"Identity": passRule, "Dropout": passRule, "Cast": passRule, "CastLike": passRule, "Neg": negRule, "Abs": absRule,
+		"Identity": passRule, "Dropout": dropoutRule, "Cast": passRule, "CastLike": passRule, "Neg": negRule, "Abs": absRule,
 		"Exp": expRule, "Log": logRule, "Sqrt": sqrtRule, "Reciprocal": reciprocalRule, "Erf": erfRule, "Sin": sinRule, "Cos": cosRule,
 		"Tanh": tanhRule, "Sigmoid": sigmoidRule, "Relu": reluRule, "LeakyRelu": leakyReluRule, "Elu": eluRule,
 		"Softplus": softplusRule, "HardSigmoid": hardSigmoidRule, "Clip": clipRule,

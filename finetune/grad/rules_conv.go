@@ -8,7 +8,9 @@ import (
 
 // window is the geometry of a convolution or pooling over the axes from 2 on.
 type window struct {
-	kernel, strides, dilations, before, after []int64
+	kernel, strides, dilations []int64
+	before, after              []int64 // what windows reach over in front of the input, and behind it; negative where they leave some out
+	behind                     []int64 // the padding behind the input, which after exceeds where ceil_mode rounds up
 }
 
 // window reads the attributes of the node, for an input and output of the given shapes.
@@ -26,7 +28,7 @@ func (s *step) window(kernel []int64) window {
 	if pads == nil {
 		pads = make([]int64, 2*rank)
 	}
-	w.before, w.after = slices.Clone(pads[:rank]), slices.Clone(pads[rank:])
+	w.before, w.after, w.behind = slices.Clone(pads[:rank]), make([]int64, rank), slices.Clone(pads[rank:])
 	auto := n.Str("auto_pad", "NOTSET")
 	for i := range rank {
 		// What the outputs reach over: the padding behind follows from the output, whatever rounding made it.
@@ -35,10 +37,12 @@ func (s *step) window(kernel []int64) window {
 		switch auto {
 		case "SAME_UPPER":
 			w.before[i] = max(total, 0) / 2
+			w.behind[i] = max(total, 0) - w.before[i]
 		case "SAME_LOWER":
 			w.before[i] = (max(total, 0) + 1) / 2
+			w.behind[i] = max(total, 0) - w.before[i]
 		case "VALID":
-			w.before[i] = 0
+			w.before[i], w.behind[i] = 0, 0
 		}
 		w.after[i] = total - w.before[i]
 	}

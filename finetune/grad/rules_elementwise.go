@@ -1,6 +1,10 @@
 package grad
 
-import "math"
+import (
+	"errors"
+	"math"
+	"slices"
+)
 
 func addRule(s *step) error {
 	s.give(0, s.dy(0))
@@ -72,13 +76,26 @@ func meanRule(s *step) error {
 	return nil
 }
 
-// extremeRule gives the gradient of Max and Min to the inputs that equal the output; beyond compares an input with the
+// extremeRule shares the gradient of Max and Min among the inputs that equal the output; beyond compares an input with the
 // output where it lost.
 func extremeRule(beyond string) rule {
 	return func(s *step) error {
-		for i := range s.n.Inputs {
+		g := s.g
+		attained := make([]*Value, len(s.n.Inputs))
+		var count *Value
+		for i := range attained {
+			attained[i] = g.not(g.compare(beyond, s.x(i), s.y(0)))
+			one := g.cast(attained[i], s.dy(0).Type)
+			if count == nil {
+				count = one
+			} else {
+				count = g.add(count, one)
+			}
+		}
+		share := g.div(s.dy(0), count)
+		for i, a := range attained {
 			if s.wants(i) {
-				s.give(i, s.g.keep(s.g.not(s.g.compare(beyond, s.x(i), s.y(0))), s.dy(0)))
+				s.give(i, g.keep(a, share))
 			}
 		}
 		return nil
@@ -122,6 +139,16 @@ func preluRule(s *step) error {
 func passRule(s *step) error {
 	s.give(0, s.dy(0))
 	return nil
+}
+
+// Dropout passes its input on, unless it was exported for training and drops.
+func dropoutRule(s *step) error {
+	if mode := s.x(2); mode != nil && s.g.stored[mode.Name] != nil {
+		if on, err := s.g.stored[mode.Name].Int64s(); err == nil && slices.Contains(on, 1) {
+			return errors.New("it drops at random (training_mode): export the model for inference")
+		}
+	}
+	return passRule(s)
 }
 
 func negRule(s *step) error {
@@ -198,11 +225,11 @@ func leakyReluRule(s *step) error {
 	return nil
 }
 
-// y = α·(eˣ − 1) below 0, so y' = y + α there.
+// y = α·(eˣ − 1) below 0, so y' = y + α there, whatever the sign of α.
 func eluRule(s *step) error {
 	g, y := s.g, s.y(0)
 	alpha := float64(s.n.Float("alpha", 1))
-	below := g.compare("Less", y, g.number(y.Type, 0))
+	below := g.compare("Less", s.x(0), g.number(y.Type, 0))
 	left := g.keep(below, g.mul(s.dy(0), g.add(y, g.number(y.Type, alpha))))
 	s.give(0, g.add(left, g.keep(g.not(below), s.dy(0))))
 	return nil

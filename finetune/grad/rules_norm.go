@@ -1,5 +1,7 @@
 package grad
 
+import "errors"
+
 // softmaxView is how a Softmax sees a tensor: before opset 13 as a matrix cut in front of the axis.
 func (s *step) softmaxView() (shape []int64, along int64) {
 	x := s.x(0)
@@ -88,6 +90,9 @@ func (s *step) giveChannels(i int, d *Value) {
 
 // Batch normalisation for inference: y = scale·(x − mean)/√(var + ε) + bias with stored mean and variance.
 func batchNormRule(s *step) error {
+	if s.n.Int("training_mode", 0) != 0 {
+		return errors.New("it normalises by the batch (training_mode), whose gradient is not known here: export the model for inference")
+	}
 	g, x, dy := s.g, s.x(0), s.dy(0)
 	variance := g.perChannel(s.x(4), x)
 	r := g.unary("Reciprocal", g.unary("Sqrt", g.add(variance, g.number(x.Type, float64(s.n.Float("epsilon", 1e-5))))))

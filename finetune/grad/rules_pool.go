@@ -73,13 +73,18 @@ func averagePoolRule(s *step) error {
 	w := s.window(s.n.Ints("kernel_shape"))
 	g, x := s.g, s.x(0)
 	at := places(w.kernel)
-	counts := g.number(x.Type, float64(len(at)))
-	if s.n.Int("count_include_pad", 0) == 0 { // as many places as lie within the input
-		ones := g.padWindow(g.number(x.Type, 1, slices.Concat([]int64{1, 1}, x.Shape[2:])...), w, 0)
-		counts = s.tap(w, ones, at[0])
-		for _, a := range at[1:] {
-			counts = g.add(counts, s.tap(w, ones, a))
+	// As many places as lie within the input, or its padding where that counts: what ceil_mode lets a window reach beyond never does.
+	inside, before, after := slices.Concat([]int64{1, 1}, x.Shape[2:]), slices.Clone(w.before), slices.Clone(w.after)
+	if s.n.Int("count_include_pad", 0) != 0 {
+		for i, behind := range w.behind {
+			inside[2+i] += before[i] + behind
+			before[i], after[i] = 0, after[i]-behind
 		}
+	}
+	ones := g.pad(g.number(x.Type, 1, inside...), spatial(before, 1), spatial(after, 1), 0)
+	counts := s.tap(w, ones, at[0])
+	for _, a := range at[1:] {
+		counts = g.add(counts, s.tap(w, ones, a))
 	}
 	s.spreadAll(w, at, slices.Repeat([]*Value{g.div(s.dy(0), counts)}, len(at)))
 	return nil

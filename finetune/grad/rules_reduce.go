@@ -70,10 +70,12 @@ func reduceSumSquareRule(s *step) error {
 	return err
 }
 
+// d‖x‖ = <x, dx>/‖x‖, and of zeros none: 0/0 would spread from a row of padding to all.
 func reduceL2Rule(s *step) error {
 	dy, y, _, err := s.kept()
 	if err == nil {
-		s.give(0, s.g.mul(s.x(0), s.g.div(dy, y)))
+		some := s.g.compare("Greater", y, s.g.number(y.Type, 0))
+		s.give(0, s.g.mul(s.x(0), s.g.keep(some, s.g.div(dy, y))))
 	}
 	return err
 }
