@@ -143,7 +143,8 @@ func ints(v ...int64) *tensor.Tensor { return tensor.Of(v, int64(len(v))) }
 func TestProviderNodes(t *testing.T) {
 	library, about, _ := aboutProvider(t)
 	type inputs = []*tensor.Tensor
-	nan := float32(math.NaN())
+	nan, infinity := float32(math.NaN()), float32(math.Inf(1))
+	infinities := tensor.Of([]float32{infinity, -infinity, nan, 2}, 4)
 	truths := single("IsNaN of a sum", "Add", inputs{numbers(4), tensor.Of([]float32{1, nan, 0, nan}, 4)})
 	truths.nodes[0].Outputs = []string{"sum"}
 	truths.nodes = append(truths.nodes, onnx.NewNode("IsNaN", []string{"sum"}, []string{"y"}))
@@ -186,6 +187,10 @@ func TestProviderNodes(t *testing.T) {
 		single("backwards", "Slice", inputs{numbers(2, 5), ints(-1), ints(math.MinInt64), ints(1), ints(-2)}),
 		single("backwards, nothing", "Slice", inputs{numbers(0, 3), ints(-1), ints(-100), ints(0), ints(-1)}),
 		single("all that there is, and more", "Pad", inputs{numbers(3, 1), ints(-5, -2, 10, 2)}),
+		single("a last window beyond the end", "MaxPool", inputs{numbers(1, 2, 9, 3)}, onnx.IntsAttr("kernel_shape", 3, 4), onnx.IntsAttr("strides", 2, 3), onnx.IntAttr("ceil_mode", 1)),
+		single("infinities above", "Clip", inputs{infinities, tensor.Of([]float32{0})}),
+		single("infinities below", "Clip", inputs{infinities, nil, tensor.Of([]float32{1})}),
+		single("infinities times 0", "Gemm", inputs{numbers(2, 3), numbers(3, 4), infinities}, onnx.FloatAttr("beta", 0)),
 		single("the padding too", "Pad", inputs{numbers(3), ints(2, -4)}),
 		single("of nothing", "ReduceMax", inputs{tensor.Of([]int32{}, 2, 0), ints(1)}),
 		single("a wide exponent", "Pow", inputs{tensor.Of([]int32{0, -2, 3}, 3), ints(1<<32, 3, 4)}),

@@ -54,7 +54,9 @@ Window WindowOf(const Call& call, const Shape& kernel) {
       w.after[at] = static_cast<int>(pads[dims + d]);
     }
     const int64_t room = x[2 + d] + w.before[at] + w.after[at] - reach;
-    w.out[at] = room < 0 ? 0 : CheckedCount((room + (ceil ? strides[d] - 1 : 0)) / strides[d] + 1);
+    // Rounded up, a kernel that reaches beyond the end has a window all the same.
+    const int64_t last = room + (ceil ? strides[d] - 1 : 0);
+    w.out[at] = last < 0 ? 0 : CheckedCount(last / strides[d] + 1);
     // A last window that would begin in the padding behind is left out.
     if (ceil && (w.out[at] - 1) * strides[d] >= x[2 + d] + w.before[at]) --w.out[at];
   }
