@@ -256,6 +256,9 @@ func TestProviderRefusesShapes(t *testing.T) {
 	skip := func(name string, shapes ...int64) nodeCase {
 		return single(name, "com.microsoft::SkipLayerNormalization", inputs{numbers(2, 3, 8), numbers(2, 3, 8), numbers(shapes[0]), numbers(shapes[1]), numbers(shapes[2])}).fails("want 8 elements")
 	}
+	other := func(name string, dims ...int64) nodeCase {
+		return single(name, "com.microsoft::SkipLayerNormalization", inputs{numbers(dims[:3]...), numbers(dims[3:]...), numbers(8)}).fails("skip of")
+	}
 	group := func(name string, keys, values *tensor.Tensor, total int32, want string) nodeCase {
 		return single(name, "com.microsoft::GroupQueryAttention", inputs{numbers(1, 2, 8), numbers(1, 2, 8), numbers(1, 2, 8), keys, values, tensor.Of([]int32{total - 1}, 1), tensor.Of([]int32{total}, 1)},
 			onnx.IntAttr("num_heads", 2), onnx.IntAttr("kv_num_heads", 2)).fails(want)
@@ -272,6 +275,11 @@ func TestProviderRefusesShapes(t *testing.T) {
 		single("an open one in vain", "Reshape", inputs{numbers(2, 3), ints(4, -1)}).fails("[2,3] to [4,1]"),
 		empty,
 		single("a negative size", "ConstantOfShape", inputs{ints(-1)}).fails("[-1]"),
+		single("more counts than dimensions", "Tile", inputs{numbers(3), ints(2, 2)}).fails("Tile of [3] by [2,2]"),
+		single("more ends than axes", "Slice", inputs{numbers(8, 3), ints(4), ints(9, 2), ints(0)}).fails("from [4] to [9,2] along [0]"),
+		single("more steps than axes", "Slice", inputs{numbers(8, 3), ints(4), ints(9), ints(0), ints(1, 2)}).fails("by [1,2]"),
+		single("more pads than axes", "Pad", inputs{numbers(3), ints(1, 2, 1, 2), nil, ints(0)}).fails("Pad of [3] along [0] by [1,2,1,2]"),
+		other("as long, but turned", 2, 3, 8, 3, 2, 8), other("one token for all", 2, 3, 8, 2, 1, 8), other("more batches", 2, 3, 8, 4, 3, 8),
 		single("a negative count", "Tile", inputs{numbers(3), ints(-2)}).fails("[-6]"),
 		single("a negative part", "Split", inputs{numbers(3), ints(5, -2)}).splits().fails("parts of [5,-2]"),
 		single("more than there is", "Pad", inputs{numbers(3), ints(-2, -2)}).fails("[-1]"),

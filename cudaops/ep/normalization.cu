@@ -230,8 +230,10 @@ void LaunchSkipNorm(Call& call, bool centre) {
   f.x = x.data<T>();
   f.skip = call.in(1).data<T>();
   f.skip_count = call.in(1).count();
-  if (x.count() > 0 && (f.skip_count == 0 || f.skip_count % x.shape.back() != 0))
-    throw std::invalid_argument(call.node.op + ": skip of " + Text(call.in(1).shape) + " for " + Text(x.shape));
+  const Shape& skip = call.in(1).shape;
+  const bool repeats = x.shape.size() == 3 && (skip == Shape{1, x.shape[1], x.shape[2]} || skip == Shape{x.shape[1], x.shape[2]});
+  if (skip != x.shape && !repeats)
+    throw std::invalid_argument(call.node.op + ": skip of " + Text(skip) + " for " + Text(x.shape));
   f.scale = Optional<T>(call, scale);
   f.shift = centre ? Optional<T>(call, shift) : nullptr;
   f.bias = Optional<T>(call, bias);
