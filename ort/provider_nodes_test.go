@@ -152,6 +152,9 @@ func TestProviderNodes(t *testing.T) {
 	rank := nodeCase{name: "a wide epsilon", inputs: inputs{numbers(2, 4), tensor.Of([]float32{1e-3}, 1, 1, 1), ints(-1)}, constants: true, nodes: []*onnx.Node{
 		onnx.NewNode("Mul", []string{"x0", "x0"}, []string{"square"}), onnx.NewNode("ReduceMean", []string{"square", "x2"}, []string{"mean"}),
 		onnx.NewNode("Add", []string{"mean", "x1"}, []string{"sum"}), onnx.NewNode("Sqrt", []string{"sum"}, []string{"root"}), onnx.NewNode("Div", []string{"x0", "root"}, []string{"y"})}}
+	nothing := nodeCase{name: "attention over nothing", inputs: inputs{numbers(1, 2, 3, 4), numbers(1, 2, 4, 0), numbers(1, 2, 0, 5)}, nodes: []*onnx.Node{
+		onnx.NewNode("MatMul", []string{"x0", "x1"}, []string{"scores"}), onnx.NewNode("Softmax", []string{"scores"}, []string{"weights"}),
+		onnx.NewNode("MatMul", []string{"weights", "x2"}, []string{"y"})}}
 	constant := nodeCase{name: "of a constant that nothing else uses", inputs: inputs{numbers(1, 5), numbers(3, 5)}, constants: true, nodes: []*onnx.Node{
 		onnx.NewNode("Shape", []string{"x1"}, []string{"shape"}), onnx.NewNode("Expand", []string{"x0", "shape"}, []string{"rows"}),
 		onnx.NewNode("Size", []string{"x1"}, []string{"size"}), onnx.NewNode("Cast", []string{"size"}, []string{"count"}, onnx.IntAttr("to", int64(onnx.Float))),
@@ -161,6 +164,7 @@ func TestProviderNodes(t *testing.T) {
 		single("a bias", "com.microsoft::FastGelu", inputs{numbers(2, 3), numbers(3)}),
 		single("no bias", "com.microsoft::FastGelu", inputs{numbers(2, 3)}),
 		truths,
+		nothing,
 		constant,
 		single("lengths, causal", "Attention", inputs{query, cache, cache, nil, nil, nil, ints(2, 4)}, onnx.IntAttr("is_causal", 1)).of(24),
 		single("lengths, causal, fewer queries", "Attention", inputs{numbers(2, 2, 2, 4), cache, cache, nil, nil, nil, ints(2, 4)}, onnx.IntAttr("is_causal", 1)).of(24),
