@@ -137,6 +137,8 @@ func half(n int64) *tensor.Tensor {
 	return tensor.Of(v, n)
 }
 
+func scalar(v int64) *tensor.Tensor { return tensor.Of([]int64{v}) }
+
 func ints(v ...int64) *tensor.Tensor { return tensor.Of(v, int64(len(v))) }
 
 // What a node says it computes the provider computes, or leaves to the CPU: these it once had wrong.
@@ -185,6 +187,8 @@ func TestProviderNodes(t *testing.T) {
 		single("nothing", "Flatten", inputs{numbers(0, 3)}),
 		single("to the end", "Flatten", inputs{numbers(2, 3)}, onnx.IntAttr("axis", 2)),
 		single("NaN", "HardSigmoid", inputs{tensor.Of([]float32{nan, 9, -9, 0.25}, 4)}),
+		single("of large numbers", "Range", inputs{scalar(math.MinInt64 + 1), scalar(math.MinInt64 + 12), scalar(5)}).device(ints(math.MinInt64+1, math.MinInt64+6, math.MinInt64+11)),
+		single("backwards, of large numbers", "Range", inputs{scalar(1<<60 + 5), scalar(1 << 60), scalar(-2)}).device(ints(1<<60+5, 1<<60+3, 1<<60+1)),
 		single("the largest step", "Slice", inputs{numbers(2, 3), ints(0), ints(math.MaxInt64), ints(1), ints(math.MaxInt64)}),
 		single("backwards to the largest number", "Slice", inputs{numbers(4, 3), ints(-1, 9), ints(math.MaxInt64, math.MaxInt32), ints(0, 1), ints(-1, -2)}),
 		single("the least step", "Slice", inputs{numbers(2, 3), ints(-1), ints(math.MinInt64), ints(1), ints(math.MinInt64)}),
@@ -278,6 +282,9 @@ func TestProviderRefusesShapes(t *testing.T) {
 		single("more values", "com.microsoft::MultiHeadAttention", inputs{numbers(1, 1, 8), numbers(1, 1, 8), numbers(1, 1, 8), nil, nil, nil, numbers(1, 2, 3, 4), numbers(1, 2, 4, 4)},
 			onnx.IntAttr("num_heads", 2)).fails("a past of 3 keys and 4 values"),
 		single("other rows", "Concat", inputs{numbers(2, 3), numbers(5000, 3)}, onnx.IntAttr("axis", 1)).fails("[2,3] and [5000,3]"),
+		single("no steps", "Range", inputs{scalar(0), scalar(3), scalar(0)}).fails("delta of 0"),
+		single("all numbers", "Range", inputs{scalar(math.MinInt64), scalar(math.MaxInt64), scalar(1)}).fails("too large for any memory"),
+		single("no number", "Range", inputs{tensor.Of([]float32{0}), tensor.Of([]float32{float32(math.NaN())}), tensor.Of([]float32{1})}).fails("Range from 0.000000 to nan"),
 		single("negative sizes", "Reshape", inputs{numbers(2, 3), ints(-2, -3)}).fails("[-2,-3]"),
 		single("an open one in vain", "Reshape", inputs{numbers(2, 3), ints(4, -1)}).fails("[2,3] to [4,1]"),
 		empty,
