@@ -4,12 +4,14 @@ package ort_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/cosetq/cosetq/cudaops"
@@ -326,6 +328,15 @@ func TestProviderRefusesShapes(t *testing.T) {
 				t.Errorf("%v, want %q", err, c.want)
 			}
 		})
+	}
+}
+
+// An output that no memory holds is said to be that, in a way that the tool's exit code tells, and is not written.
+func TestProviderRunsOutOfMemory(t *testing.T) {
+	c := single("", "ConstantOfShape", []*tensor.Tensor{ints(1 << 58)})
+	path, fed := c.build(t)
+	if _, err := runNodes(t, path, testenv.Provider(t), fed); !errors.Is(err, syscall.ENOMEM) {
+		t.Errorf("%v, want out of memory", err)
 	}
 }
 
