@@ -275,8 +275,10 @@ func TestProviderRefusesShapes(t *testing.T) {
 	}
 	deep := single("more indices than any tensor has dimensions", "GatherND", inputs{numbers(2, 1, 1, 1, 1, 1, 1, 1, 1), tensor.Of(make([]int64, 9), 1, 9)}).fails("9 indices")
 	deep.open = true
+	pool := single("of a number", "GlobalAveragePool", inputs{tensor.Of([]float32{1})}).fails("no channels")
+	pool.open = true
 	cases := []nodeCase{
-		deep,
+		deep, pool,
 		group("no past", nil, nil, 6, "total_sequence_length 6 for 2 tokens after a past of 0"),
 		group("a short past", numbers(1, 2, 4, 4), numbers(1, 2, 4, 4), 12, "after a past of 4"),
 		group("fewer values", numbers(1, 2, 4, 4), numbers(1, 2, 3, 4), 6, "a past of 4 keys and 3 values"),

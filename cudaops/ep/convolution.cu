@@ -204,9 +204,10 @@ struct GlobalPoolKernel {
 template <typename T>
 void LaunchGlobalPool(Call& call, bool mean) {
   const Tensor& x = call.in(0);
+  if (x.shape.size() < 2) throw std::invalid_argument(call.node.op + " of " + Text(x.shape) + ", which has no channels");
   Shape shape(x.shape.size(), 1);
   shape[0] = x.shape[0];
-  shape[1] = x.shape.at(1);
+  shape[1] = x.shape[1];
   const Tensor y = call.Out(0, x.type, shape);
   if (y.count() == 0) return;
   const int n = CheckedCount(x.count() / y.count());
