@@ -4,12 +4,14 @@ package ort_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/cosetq/cosetq/cudaops"
@@ -137,13 +139,16 @@ func half(n int64) *tensor.Tensor {
 	return tensor.Of(v, n)
 }
 
+func scalar(v int64) *tensor.Tensor { return tensor.Of([]int64{v}) }
+
 func ints(v ...int64) *tensor.Tensor { return tensor.Of(v, int64(len(v))) }
 
 // What a node says it computes the provider computes, or leaves to the CPU: these it once had wrong.
 func TestProviderNodes(t *testing.T) {
 	library, about, _ := aboutProvider(t)
 	type inputs = []*tensor.Tensor
-	nan := float32(math.NaN())
+	nan, infinity := float32(math.NaN()), float32(math.Inf(1))
+	infinities := tensor.Of([]float32{infinity, -infinity, nan, 2}, 4)
 	truths := single("IsNaN of a sum", "Add", inputs{numbers(4), tensor.Of([]float32{1, nan, 0, nan}, 4)})
 	truths.nodes[0].Outputs = []string{"sum"}
 	truths.nodes = append(truths.nodes, onnx.NewNode("IsNaN", []string{"sum"}, []string{"y"}))
@@ -151,6 +156,9 @@ func TestProviderNodes(t *testing.T) {
 	rank := nodeCase{name: "a wide epsilon", inputs: inputs{numbers(2, 4), tensor.Of([]float32{1e-3}, 1, 1, 1), ints(-1)}, constants: true, nodes: []*onnx.Node{
 		onnx.NewNode("Mul", []string{"x0", "x0"}, []string{"square"}), onnx.NewNode("ReduceMean", []string{"square", "x2"}, []string{"mean"}),
 		onnx.NewNode("Add", []string{"mean", "x1"}, []string{"sum"}), onnx.NewNode("Sqrt", []string{"sum"}, []string{"root"}), onnx.NewNode("Div", []string{"x0", "root"}, []string{"y"})}}
+	nothing := nodeCase{name: "attention over nothing", inputs: inputs{numbers(1, 2, 3, 4), numbers(1, 2, 4, 0), numbers(1, 2, 0, 5)}, nodes: []*onnx.Node{
+		onnx.NewNode("MatMul", []string{"x0", "x1"}, []string{"scores"}), onnx.NewNode("Softmax", []string{"scores"}, []string{"weights"}),
+		onnx.NewNode("MatMul", []string{"weights", "x2"}, []string{"y"})}}
 	constant := nodeCase{name: "of a constant that nothing else uses", inputs: inputs{numbers(1, 5), numbers(3, 5)}, constants: true, nodes: []*onnx.Node{
 		onnx.NewNode("Shape", []string{"x1"}, []string{"shape"}), onnx.NewNode("Expand", []string{"x0", "shape"}, []string{"rows"}),
 		onnx.NewNode("Size", []string{"x1"}, []string{"size"}), onnx.NewNode("Cast", []string{"size"}, []string{"count"}, onnx.IntAttr("to", int64(onnx.Float))),
@@ -160,6 +168,7 @@ func TestProviderNodes(t *testing.T) {
 		single("a bias", "com.microsoft::FastGelu", inputs{numbers(2, 3), numbers(3)}),
 		single("no bias", "com.microsoft::FastGelu", inputs{numbers(2, 3)}),
 		truths,
+		nothing,
 		constant,
 		single("lengths, causal", "Attention", inputs{query, cache, cache, nil, nil, nil, ints(2, 4)}, onnx.IntAttr("is_causal", 1)).of(24),
 		single("lengths, causal, fewer queries", "Attention", inputs{numbers(2, 2, 2, 4), cache, cache, nil, nil, nil, ints(2, 4)}, onnx.IntAttr("is_causal", 1)).of(24),
@@ -180,12 +189,18 @@ func TestProviderNodes(t *testing.T) {
 		single("nothing", "Flatten", inputs{numbers(0, 3)}),
 		single("to the end", "Flatten", inputs{numbers(2, 3)}, onnx.IntAttr("axis", 2)),
 		single("NaN", "HardSigmoid", inputs{tensor.Of([]float32{nan, 9, -9, 0.25}, 4)}),
+		single("of large numbers", "Range", inputs{scalar(math.MinInt64 + 1), scalar(math.MinInt64 + 12), scalar(5)}).device(ints(math.MinInt64+1, math.MinInt64+6, math.MinInt64+11)),
+		single("backwards, of large numbers", "Range", inputs{scalar(1<<60 + 5), scalar(1 << 60), scalar(-2)}).device(ints(1<<60+5, 1<<60+3, 1<<60+1)),
 		single("the largest step", "Slice", inputs{numbers(2, 3), ints(0), ints(math.MaxInt64), ints(1), ints(math.MaxInt64)}),
 		single("backwards to the largest number", "Slice", inputs{numbers(4, 3), ints(-1, 9), ints(math.MaxInt64, math.MaxInt32), ints(0, 1), ints(-1, -2)}),
 		single("the least step", "Slice", inputs{numbers(2, 3), ints(-1), ints(math.MinInt64), ints(1), ints(math.MinInt64)}),
 		single("backwards", "Slice", inputs{numbers(2, 5), ints(-1), ints(math.MinInt64), ints(1), ints(-2)}),
 		single("backwards, nothing", "Slice", inputs{numbers(0, 3), ints(-1), ints(-100), ints(0), ints(-1)}),
 		single("all that there is, and more", "Pad", inputs{numbers(3, 1), ints(-5, -2, 10, 2)}),
+		single("a last window beyond the end", "MaxPool", inputs{numbers(1, 2, 9, 3)}, onnx.IntsAttr("kernel_shape", 3, 4), onnx.IntsAttr("strides", 2, 3), onnx.IntAttr("ceil_mode", 1)),
+		single("infinities above", "Clip", inputs{infinities, tensor.Of([]float32{0})}),
+		single("infinities below", "Clip", inputs{infinities, nil, tensor.Of([]float32{1})}),
+		single("infinities times 0", "Gemm", inputs{numbers(2, 3), numbers(3, 4), infinities}, onnx.FloatAttr("beta", 0)),
 		single("the padding too", "Pad", inputs{numbers(3), ints(2, -4)}),
 		single("of nothing", "ReduceMax", inputs{tensor.Of([]int32{}, 2, 0), ints(1)}),
 		single("a wide exponent", "Pow", inputs{tensor.Of([]int32{0, -2, 3}, 3), ints(1<<32, 3, 4)}),
@@ -251,22 +266,38 @@ func TestProviderRefusesShapes(t *testing.T) {
 	skip := func(name string, shapes ...int64) nodeCase {
 		return single(name, "com.microsoft::SkipLayerNormalization", inputs{numbers(2, 3, 8), numbers(2, 3, 8), numbers(shapes[0]), numbers(shapes[1]), numbers(shapes[2])}).fails("want 8 elements")
 	}
+	other := func(name string, dims ...int64) nodeCase {
+		return single(name, "com.microsoft::SkipLayerNormalization", inputs{numbers(dims[:3]...), numbers(dims[3:]...), numbers(8)}).fails("skip of")
+	}
 	group := func(name string, keys, values *tensor.Tensor, total int32, want string) nodeCase {
 		return single(name, "com.microsoft::GroupQueryAttention", inputs{numbers(1, 2, 8), numbers(1, 2, 8), numbers(1, 2, 8), keys, values, tensor.Of([]int32{total - 1}, 1), tensor.Of([]int32{total}, 1)},
 			onnx.IntAttr("num_heads", 2), onnx.IntAttr("kv_num_heads", 2)).fails(want)
 	}
 	deep := single("more indices than any tensor has dimensions", "GatherND", inputs{numbers(2, 1, 1, 1, 1, 1, 1, 1, 1), tensor.Of(make([]int64, 9), 1, 9)}).fails("9 indices")
 	deep.open = true
+	pool := single("of a number", "GlobalAveragePool", inputs{tensor.Of([]float32{1})}).fails("no channels")
+	pool.open = true
 	cases := []nodeCase{
-		deep,
+		deep, pool,
 		group("no past", nil, nil, 6, "total_sequence_length 6 for 2 tokens after a past of 0"),
 		group("a short past", numbers(1, 2, 4, 4), numbers(1, 2, 4, 4), 12, "after a past of 4"),
 		group("fewer values", numbers(1, 2, 4, 4), numbers(1, 2, 3, 4), 6, "a past of 4 keys and 3 values"),
+		single("fewer values", "Attention", inputs{numbers(1, 2, 1, 4), numbers(1, 2, 1, 4), numbers(1, 2, 1, 4), nil, numbers(1, 2, 4, 4), numbers(1, 2, 3, 4)}).of(24).fails("a past of 4 keys and 3 values"),
+		single("more values", "com.microsoft::MultiHeadAttention", inputs{numbers(1, 1, 8), numbers(1, 1, 8), numbers(1, 1, 8), nil, nil, nil, numbers(1, 2, 3, 4), numbers(1, 2, 4, 4)},
+			onnx.IntAttr("num_heads", 2)).fails("a past of 3 keys and 4 values"),
 		single("other rows", "Concat", inputs{numbers(2, 3), numbers(5000, 3)}, onnx.IntAttr("axis", 1)).fails("[2,3] and [5000,3]"),
+		single("no steps", "Range", inputs{scalar(0), scalar(3), scalar(0)}).fails("delta of 0"),
+		single("all numbers", "Range", inputs{scalar(math.MinInt64), scalar(math.MaxInt64), scalar(1)}).fails("too large for any memory"),
+		single("no number", "Range", inputs{tensor.Of([]float32{0}), tensor.Of([]float32{float32(math.NaN())}), tensor.Of([]float32{1})}).fails("Range from 0.000000 to nan"),
 		single("negative sizes", "Reshape", inputs{numbers(2, 3), ints(-2, -3)}).fails("[-2,-3]"),
 		single("an open one in vain", "Reshape", inputs{numbers(2, 3), ints(4, -1)}).fails("[2,3] to [4,1]"),
 		empty,
 		single("a negative size", "ConstantOfShape", inputs{ints(-1)}).fails("[-1]"),
+		single("more counts than dimensions", "Tile", inputs{numbers(3), ints(2, 2)}).fails("Tile of [3] by [2,2]"),
+		single("more ends than axes", "Slice", inputs{numbers(8, 3), ints(4), ints(9, 2), ints(0)}).fails("from [4] to [9,2] along [0]"),
+		single("more steps than axes", "Slice", inputs{numbers(8, 3), ints(4), ints(9), ints(0), ints(1, 2)}).fails("by [1,2]"),
+		single("more pads than axes", "Pad", inputs{numbers(3), ints(1, 2, 1, 2), nil, ints(0)}).fails("Pad of [3] along [0] by [1,2,1,2]"),
+		other("as long, but turned", 2, 3, 8, 3, 2, 8), other("one token for all", 2, 3, 8, 2, 1, 8), other("more batches", 2, 3, 8, 4, 3, 8),
 		single("a negative count", "Tile", inputs{numbers(3), ints(-2)}).fails("[-6]"),
 		single("a negative part", "Split", inputs{numbers(3), ints(5, -2)}).splits().fails("parts of [5,-2]"),
 		single("more than there is", "Pad", inputs{numbers(3), ints(-2, -2)}).fails("[-1]"),
@@ -299,6 +330,15 @@ func TestProviderRefusesShapes(t *testing.T) {
 				t.Errorf("%v, want %q", err, c.want)
 			}
 		})
+	}
+}
+
+// An output that no memory holds is said to be that, in a way that the tool's exit code tells, and is not written.
+func TestProviderRunsOutOfMemory(t *testing.T) {
+	c := single("", "ConstantOfShape", []*tensor.Tensor{ints(1 << 58)})
+	path, fed := c.build(t)
+	if _, err := runNodes(t, path, testenv.Provider(t), fed); !errors.Is(err, syscall.ENOMEM) {
+		t.Errorf("%v, want out of memory", err)
 	}
 }
 

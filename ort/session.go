@@ -83,7 +83,7 @@ func newSession(inputs, outputs []tensor.Spec, o SessionOptions, load func(in, o
 	}
 	defer opts.Destroy()
 	if s.binding, err = load(s.inNames, s.outNames, opts); err != nil {
-		return nil, fmt.Errorf("%w: %s", ErrModel, reason(err))
+		return nil, fmt.Errorf("%w: %w", ErrModel, outOfMemory(errors.New(reason(err))))
 	}
 	if err := s.open(); err != nil {
 		return nil, errors.Join(err, s.binding.Destroy())
@@ -284,9 +284,9 @@ func handle(object any, fields ...string) (unsafe.Pointer, error) {
 	return v.UnsafePointer(), nil
 }
 
-// outOfMemory marks the messages by which ONNX Runtime says that memory ran out.
+// outOfMemory marks the messages by which ONNX Runtime, the last of them also our own libraries, say that memory ran out.
 func outOfMemory(err error) error {
-	for _, sign := range []string{"Failed to allocate memory", "bad allocation", "bad_alloc"} {
+	for _, sign := range []string{"Failed to allocate memory", "bad allocation", "bad_alloc", "out of memory"} {
 		if strings.Contains(err.Error(), sign) {
 			return fmt.Errorf("%w: %w", err, syscall.ENOMEM)
 		}

@@ -39,7 +39,7 @@ constexpr int kFewThreads = 256;
 // A block takes up to kRows rows. Half a warp multiplies them by a key; when a chunk of keys has its scores, a warp makes weights of those of a row;
 // then each warp adds up the values of an eighth of the keys, a lane some columns of them.
 template <typename T, int kRows, int kWidth>
-__global__ void __launch_bounds__(kFewThreads, kRows * kWidth <= 512 ? 2 : 1) AttendFewKernel(Rules<T> rules, Division division) {
+__global__ void __launch_bounds__(kFewThreads) AttendFewKernel(Rules<T> rules, Division division) {
   constexpr int kWarps = kFewThreads / 32, kHalf = 16, kOwn = kWidth / kHalf, kColumns = kWidth / 32, kChunk = 256, kAtOnce = kOwn > 8 ? 2 : 4;
   static_assert(kRows <= kWarps);
   __shared__ float scores[kRows][kChunk], shrinks[kRows], largests[kRows], totals[kRows], sums[kWarps][kRows][kWidth];

@@ -52,7 +52,7 @@ void RunMatched(Call& call) {
   a.scale = attributes.Float("scale", 1);
   a.empty = std::numeric_limits<float>::quiet_NaN();
   a.nan_is_zero = attributes.Int("nan_is_zero", 0) != 0;
-  if (a.nan_is_zero) a.empty = 0;
+  if (a.nan_is_zero || a.keys == 0) a.empty = 0;  // of no keys at all products are sums of nothing
   if (call.has(3)) {
     const Matrices mask(call, 3);
     const Shape steps = BroadcastStrides(mask.shape, {a.batches, a.heads, a.queries, a.keys});

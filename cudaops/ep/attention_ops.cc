@@ -122,6 +122,14 @@ int PastTokens(const Call& call, size_t input, const Operand& fresh) {
   return Extent(shape[2]);
 }
 
+// Of keys, and of values in the input that follows.
+int PastTokens(const Call& call, size_t input, const Operand& k, const Operand& v) {
+  const int keys = PastTokens(call, input, k), values = PastTokens(call, input + 1, v);
+  if (keys != values)
+    throw std::invalid_argument(call.node.op + ": a past of " + std::to_string(keys) + " keys and " + std::to_string(values) + " values");
+  return keys;
+}
+
 float ScaleOf(const Call& call, int width) {
   const float scale = call.node.attributes.Float("scale", 0);
   return scale != 0 ? scale : 1 / std::sqrt(static_cast<float>(width));
@@ -154,8 +162,7 @@ void RunAttention(Call& call) {
   const Operand q = Read(call, 0, attributes.Int("q_num_heads", 0)), k = Read(call, 1, kv_heads), v = Read(call, 2, kv_heads);
   Attention a;
   a.batches = Extent(call.in(0).shape[0]);
-  a.past = PastTokens(call, 4, k);
-  PastTokens(call, 5, v);
+  a.past = PastTokens(call, 4, k, v);
   Arrangement arrangement;
   arrangement.batches = a.batches;
   const Cache keys(call, k, 1, a.past + k.tokens, Given(call, 4), nullptr, false), values(call, v, 2, a.past + v.tokens, Given(call, 5), nullptr, false);
@@ -195,8 +202,7 @@ void RunMultiHead(Call& call) {
   if (call.has(3)) Want(call, 3, {2 * hidden + int64_t{v.heads} * v.width});
   Attention a;
   a.batches = Extent(call.in(0).shape[0]);
-  a.past = PastTokens(call, 6, k);
-  PastTokens(call, 7, v);
+  a.past = PastTokens(call, 6, k, v);
   const Cache keys(call, k, 1, a.past + k.tokens, Given(call, 6), bias_at(hidden), false),
       values(call, v, 2, a.past + v.tokens, Given(call, 7), bias_at(2 * hidden), false);
   Arrangement arrangement;
@@ -261,9 +267,7 @@ void RunGroupQuery(Call& call) {
   a.batches = Extent(call.in(0).shape[0]);
   if (call.in(5).count() != a.batches) throw std::invalid_argument("GroupQueryAttention: seqlens_k is " + Text(call.in(5).shape));
   const int64_t total = call.Integers(6).at(0);
-  const int past = PastTokens(call, 3, k), room = Extent(std::max<int64_t>(past, total));
-  if (const int values = PastTokens(call, 4, v); values != past)
-    throw std::invalid_argument("GroupQueryAttention: a past of " + std::to_string(past) + " keys and " + std::to_string(values) + " values");
+  const int past = PastTokens(call, 3, k, v), room = Extent(std::max<int64_t>(past, total));
   if (total < q.tokens) throw std::invalid_argument("GroupQueryAttention: total_sequence_length " + std::to_string(total) + " for " + std::to_string(q.tokens) + " tokens");
   if (total - q.tokens > past)
     throw std::invalid_argument("GroupQueryAttention: total_sequence_length " + std::to_string(total) + " for " + std::to_string(q.tokens) + " tokens after a past of " + std::to_string(past));

@@ -54,7 +54,9 @@ Window WindowOf(const Call& call, const Shape& kernel) {
       w.after[at] = static_cast<int>(pads[dims + d]);
     }
     const int64_t room = x[2 + d] + w.before[at] + w.after[at] - reach;
-    w.out[at] = room < 0 ? 0 : CheckedCount((room + (ceil ? strides[d] - 1 : 0)) / strides[d] + 1);
+    // Rounded up, a kernel that reaches beyond the end has a window all the same.
+    const int64_t last = room + (ceil ? strides[d] - 1 : 0);
+    w.out[at] = last < 0 ? 0 : CheckedCount(last / strides[d] + 1);
     // A last window that would begin in the padding behind is left out.
     if (ceil && (w.out[at] - 1) * strides[d] >= x[2 + d] + w.before[at]) --w.out[at];
   }
@@ -202,9 +204,10 @@ struct GlobalPoolKernel {
 template <typename T>
 void LaunchGlobalPool(Call& call, bool mean) {
   const Tensor& x = call.in(0);
+  if (x.shape.size() < 2) throw std::invalid_argument(call.node.op + " of " + Text(x.shape) + ", which has no channels");
   Shape shape(x.shape.size(), 1);
   shape[0] = x.shape[0];
-  shape[1] = x.shape.at(1);
+  shape[1] = x.shape[1];
   const Tensor y = call.Out(0, x.type, shape);
   if (y.count() == 0) return;
   const int n = CheckedCount(x.count() / y.count());

@@ -1,6 +1,7 @@
 // Operators that compute every element of the output from one element of each input.
 
 #include <algorithm>
+#include <cfloat>
 #include <stdexcept>
 #include <type_traits>
 
@@ -71,7 +72,9 @@ float Limit(const Call& call, size_t input, const char* attribute, float otherwi
 }
 
 void RunClip(Call& call) {
-  const UnaryFunction f{Unary::kClip, Limit(call, 1, "min", -INFINITY), Limit(call, 2, "max", INFINITY)};
+  // Where there is no limit it is the last number of the type, which infinities become.
+  const float most = call.in(0).type == Type::kHalf ? 65504.0f : FLT_MAX;
+  const UnaryFunction f{Unary::kClip, Limit(call, 1, "min", -most), Limit(call, 2, "max", most)};
   COSETQ_EP_FLOATS(call, call.in(0).type, LaunchUnary, call, f)
 }
 

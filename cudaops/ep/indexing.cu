@@ -163,11 +163,24 @@ struct RangeKernel {
   COSETQ_HD void operator()(int i) const { y[i] = start + static_cast<T>(i) * delta; }
 };
 
+// How many numbers there are from start to before limit.
+int64_t Steps(int64_t start, int64_t limit, int64_t delta) {
+  if (delta > 0 ? start >= limit : start <= limit) return 0;
+  const auto distance = [](int64_t low, int64_t high) { return static_cast<uint64_t>(high) - static_cast<uint64_t>(low); };
+  const uint64_t steps = delta > 0 ? (distance(start, limit) - 1) / distance(0, delta) : (distance(limit, start) - 1) / distance(delta, 0);
+  return static_cast<int64_t>(std::min<uint64_t>(steps, INT64_MAX - 1)) + 1;
+}
+int64_t Steps(float start, float limit, float delta) {
+  const double steps = std::ceil((static_cast<double>(limit) - static_cast<double>(start)) / static_cast<double>(delta));
+  if (!(steps < 9e18)) throw std::invalid_argument("Range from " + std::to_string(start) + " to " + std::to_string(limit) + " by " + std::to_string(delta));
+  return steps > 0 ? static_cast<int64_t>(steps) : 0;
+}
+
 template <typename T>
 void LaunchRange(Call& call) {
   const T start = *call.Number(0).data<T>(), limit = *call.Number(1).data<T>(), delta = *call.Number(2).data<T>();
-  const double steps = std::ceil((static_cast<double>(limit) - static_cast<double>(start)) / static_cast<double>(delta));
-  const int64_t count = steps > 0 ? static_cast<int64_t>(steps) : 0;
+  if (delta == 0) throw std::invalid_argument("Range with a delta of 0");
+  const int64_t count = Steps(Wide(start), Wide(limit), Wide(delta));
   const Tensor y = call.Out(0, call.host(0).type, {count});
   ForEach(call.stream, count, RangeKernel<T>{start, delta, y.data<T>()});
 }

@@ -111,7 +111,7 @@ void RunGemm(Call& call) {
   FindActivation(call.node, &p.f);
   const Tensor y = call.Out(0, a.type, {p.m, p.n});
   const void* d = nullptr;
-  if (call.has(2)) {
+  if (call.has(2) && p.beta != 0) {  // times 0 it would still bring its NaN
     const Shape strides = BroadcastStrides(call.in(2).shape, y.shape);
     p.d_row = strides[0];
     p.d_column = strides[1];

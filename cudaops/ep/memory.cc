@@ -1,6 +1,7 @@
 #include "memory.h"
 
 #include <mutex>
+#include <new>
 #include <unordered_map>
 
 #include "backend.h"
@@ -26,7 +27,7 @@ void* AllocateOn(OrtSyncStream* stream, size_t size) noexcept {
     Blocks()[data] = std::move(arena);
     return data;
   } catch (const std::exception&) {
-    return nullptr;  // ONNX Runtime reports it
+    return nullptr;  // which ONNX Runtime does not look at: whoever uses it has to
   }
 }
 
@@ -112,6 +113,7 @@ DataTransfer::DataTransfer(const OrtMemoryDevice* memory) : OrtDataTransferImpl{
         Check(ort->GetTensorMutableData(const_cast<OrtValue*>(from[i]), &source));
         Check(ort->GetTensorMutableData(to[i], &target));
         if (bytes == 0) continue;
+        if (source == nullptr || target == nullptr) throw std::bad_alloc();  // of which AllocateOn had none
         const bool from_device = ort_ep->MemoryDevice_AreEqual(ort_ep->Value_GetMemoryDevice(from[i]), own);
         const bool to_device = ort_ep->MemoryDevice_AreEqual(ort_ep->Value_GetMemoryDevice(to[i]), own);
         if (from_device && to_device) {

@@ -115,11 +115,12 @@ void RunExpand(Call& call) {
 void RunTile(Call& call) {
   const Tensor& x = call.in(0);
   const std::vector<int64_t> repeats = call.Integers(1);
+  if (repeats.size() != x.shape.size()) throw std::invalid_argument("Tile of " + Text(x.shape) + " by " + Text(repeats));
   const Shape own = Strides(x.shape);
   // Each dimension becomes two: which copy, and where in it.
   Shape shape, walk, strides;
   for (size_t d = 0; d < x.shape.size(); ++d) {
-    shape.push_back(x.shape[d] * repeats.at(d));
+    shape.push_back(x.shape[d] * repeats[d]);
     walk.insert(walk.end(), {repeats[d], x.shape[d]});
     strides.insert(strides.end(), {0, own[d]});
   }
@@ -138,19 +139,21 @@ void RunSlice(Call& call) {
   }
   const std::vector<size_t> dims = Axes(axes, x.shape.size());
   const std::vector<int64_t> steps = call.has(4) ? call.Integers(4) : std::vector<int64_t>(starts.size(), 1);
+  if (starts.size() != dims.size() || ends.size() != dims.size() || steps.size() != dims.size())
+    throw std::invalid_argument("Slice of " + Text(x.shape) + " from " + Text(starts) + " to " + Text(ends) + " along " + Text(axes) + " by " + Text(steps));
   Shape shape = x.shape, strides = Strides(x.shape);
   int64_t first = 0;
   for (size_t i = 0; i < dims.size(); ++i) {
     const size_t d = dims[i];
-    const int64_t n = x.shape[d], step = steps.at(i);
+    const int64_t n = x.shape[d], step = steps[i];
     if (step == 0) throw std::invalid_argument("Slice with a step of 0");
     if (n == 0) continue;
     const auto clamp = [&](int64_t at, int64_t low, int64_t high) {
       return std::clamp(at < 0 ? at + n : at, low, high);
     };
-    const int64_t start = step > 0 ? clamp(starts.at(i), 0, n) : clamp(starts.at(i), 0, n - 1);
+    const int64_t start = step > 0 ? clamp(starts[i], 0, n) : clamp(starts[i], 0, n - 1);
     // Backwards the largest number means the end, as ONNX Runtime has it.
-    const int64_t stop = step < 0 && (ends.at(i) == INT32_MAX || ends.at(i) == INT64_MAX) ? INT64_MIN : ends.at(i);
+    const int64_t stop = step < 0 && (ends[i] == INT32_MAX || ends[i] == INT64_MAX) ? INT64_MIN : ends[i];
     const int64_t end = step > 0 ? clamp(stop, 0, n) : clamp(std::max(stop, -n - 1), -1, n - 1);
     const int64_t last = end - start - (step > 0 ? 1 : -1);  // from start; of the other sign than step where there is nothing
     shape[d] = last != 0 && (last > 0) != (step > 0) ? 0 : last / step + 1;
@@ -249,9 +252,10 @@ void RunPad(Call& call) {
   int64_t x_first = 0;
   std::vector<int64_t> before(rank, 0);
   const std::vector<size_t> dims = Axes(axes, rank);
+  if (given.size() != 2 * dims.size()) throw std::invalid_argument("Pad of " + Text(x.shape) + " along " + Text(axes) + " by " + Text(given));
   for (size_t i = 0; i < dims.size(); ++i) {
     const size_t d = dims[i];
-    const int64_t low = given.at(i), high = given.at(dims.size() + i);
+    const int64_t low = given[i], high = given[dims.size() + i];
     for (int64_t n : {low, high}) {
       if (n < -INT32_MAX || n > INT32_MAX) throw std::invalid_argument("Pad of " + Text(x.shape) + " by " + std::to_string(n));
     }

@@ -153,11 +153,12 @@ void LaunchSkipNorm(Call& call, bool centre) {
   NormKernel<T> f = {};
   f.x = x.data<T>();
   f.skip = call.in(1).data<T>();
+  const Shape& skip = call.in(1).shape;
+  const bool repeats = x.shape.size() == 3 && (skip == Shape{1, x.shape[1], x.shape[2]} || skip == Shape{x.shape[1], x.shape[2]});
+  if (skip != x.shape && !repeats)
+    throw std::invalid_argument(call.node.op + ": skip of " + Text(skip) + " for " + Text(x.shape));
   f.n = CheckedCount(x.shape.back());
-  const int64_t skipped = call.in(1).count();
-  if (x.count() > 0 && (skipped == 0 || skipped % f.n != 0))
-    throw std::invalid_argument(call.node.op + ": skip of " + Text(call.in(1).shape) + " for " + Text(x.shape));
-  f.skip_rows = x.count() > 0 ? CheckedCount(skipped / f.n) : 0;
+  f.skip_rows = x.count() > 0 ? CheckedCount(call.in(1).count() / f.n) : 0;
   f.scale = Optional<T>(call, scale);
   f.shift = centre ? Optional<T>(call, shift) : nullptr;
   f.bias = Optional<T>(call, bias);

@@ -1,6 +1,7 @@
 #include "provider.h"
 
 #include <memory>
+#include <new>
 #include <string>
 #include <vector>
 
@@ -79,7 +80,10 @@ struct ProgramNode : OrtNodeComputeInfo {
     program.Run(stream, inputs, [&](size_t i, const Shape& shape) {
       OrtValue* value = nullptr;
       Check(ort->KernelContext_GetOutput(context, i, shape.data(), shape.size(), &value));
-      return Borrow(value);
+      Tensor output = Borrow(value);
+      // ONNX Runtime hands on what the allocator gave, null where memory ran out.
+      if (output.data() == nullptr && output.bytes() > 0) throw std::bad_alloc();
+      return output;
     });
     if (handle == nullptr) backend::Synchronize(stream.handle());
   }
