@@ -218,6 +218,25 @@ func TestOtherWeightsAreNamed(t *testing.T) {
 	}
 }
 
+// Of a weight that is not followed, what it is made of stays for the reason that its product is skipped for.
+func TestOtherWeightsOfSkippedProducts(t *testing.T) {
+	m := onnx.NewModel(8, 17, "unfolded")
+	m.Graph.Inputs = []*onnx.ValueInfo{onnx.NewValueInfo("x", onnx.Float, "batch", 64)}
+	m.Graph.Outputs = []*onnx.ValueInfo{onnx.NewValueInfo("y", onnx.Float, "batch", 48)}
+	m.Graph.Initializers = []*onnx.Tensor{onnx.NewTensor("w1", []int64{64, 20}, make([]float32, 64*20)), onnx.NewTensor("w2", []int64{64, 28}, make([]float32, 64*28))}
+	m.Graph.Nodes = []*onnx.Node{
+		onnx.NewNode("Concat", []string{"w1", "w2"}, []string{"w"}, onnx.IntAttr("axis", 1)), onnx.NewNode("MatMul", []string{"x", "w"}, []string{"y"}),
+	}
+	path := filepath.Join(t.TempDir(), "unfolded.onnx")
+	if _, err := m.Save(path, onnx.SaveOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	r, err := cosetq.Inspect(path, rewrite.Options{})
+	if want := (cosetq.OtherWeights{Op: "MatMul", Nodes: 2, Bytes: 4 * 64 * 48, Reason: string(rewrite.Unfolded)}); err != nil || !slices.Equal(r.Others, []cosetq.OtherWeights{want}) {
+		t.Errorf("inspect: %+v, %v, want %+v", r.Others, err, want)
+	}
+}
+
 // A model that another tool has quantized is no model without products, and its scales are no weights that stay.
 func TestWhatIsQuantizedAlreadyIsTold(t *testing.T) {
 	m := onnx.NewModel(8, 17, "coded")

@@ -96,6 +96,9 @@ func (s *Site) hold(c *constant) {
 	s.root, s.values, s.Initializer, s.DType, s.Weights = c.root, c.values, c.root.Name, c.dtype, c.size()
 }
 
+// Node is the node of the model that the site is.
+func (s *Site) Node() *onnx.Node { return s.node }
+
 // HasBias reports whether the layer adds a constant bias, which a correction can go into.
 func (s *Site) HasBias() bool { return s.linear != nil && s.linear.bias != nil }
 
