@@ -91,7 +91,7 @@ func Inspect(path string, opts rewrite.Options) (*InspectReport, error) {
 	}
 	inputs, outputs, err := ort.Declared(m)
 	if err != nil {
-		return nil, fail(BadModel, err, "")
+		return nil, err
 	}
 	for _, s := range inputs {
 		r.Inputs = append(r.Inputs, typed(s, m.Graph.Inputs))

@@ -11,6 +11,7 @@ import (
 	"github.com/cosetq/cosetq"
 	"github.com/cosetq/cosetq/internal/testenv"
 	"github.com/cosetq/cosetq/onnx"
+	"github.com/cosetq/cosetq/ort"
 	"github.com/cosetq/cosetq/rewrite"
 )
 
@@ -188,6 +189,11 @@ func TestInspectShowsSequences(t *testing.T) {
 	r, err := cosetq.Inspect(path, rewrite.Options{})
 	if err != nil {
 		t.Fatal(err)
+	}
+	// What cannot be fed is no damage.
+	_, err = cosetq.Load(path, ort.SessionOptions{})
+	if kind, hint := cosetq.Classify(err); kind != cosetq.BadModel || strings.Contains(hint, "damaged") {
+		t.Errorf("load: %v, with the hint %q", err, hint)
 	}
 	if got := strings.Join(slices.Concat(r.Inputs, r.Outputs), ", "); got != "s seq(tensor(float)[2,64]), y float32[2,64], ys seq(tensor(float)[2,64]), x ?" {
 		t.Errorf("inspect shows %s", got)
