@@ -238,8 +238,12 @@ func shareWeights(sites []Site) {
 }
 
 func checkSize(s *Site) {
-	if s.Status == Candidate && (s.Weights < MinWeights || s.K < MinColumns) {
+	switch {
+	case s.Status != Candidate:
+	case s.Weights < MinWeights || s.K < MinColumns:
 		s.skip(TooSmall, "%d × %d weights; coding pays from %d weights and %d columns", s.N, s.K, MinWeights, MinColumns)
+	case max(s.N, s.K) > maxSide: // no file could be read back
+		s.skip(UnsupportedAttr, "%d × %d weights; codes have at most %d rows and columns", s.N, s.K, maxSide)
 	}
 }
 

@@ -3,6 +3,7 @@ package rewrite_test
 import (
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"strings"
 	"testing"
@@ -155,6 +156,33 @@ func TestSparseWeight(t *testing.T) {
 	})
 	if sites := find(t, m); len(sites) != 1 || sites[0].Reason != rewrite.UnsupportedAttr || !strings.Contains(sites[0].Detail, "sparse") {
 		t.Errorf("sites: %+v", sites)
+	}
+}
+
+// size stands for so many bytes that nobody reads.
+type size int64
+
+func (s size) Size() int64 { return int64(s) }
+
+func (s size) WriteTo(io.Writer) (int64, error) { return 0, errors.ErrUnsupported }
+
+// A table longer than the function body can count would make a file that neither runs on it nor can be read back.
+func TestTooManyRowsAreSkipped(t *testing.T) {
+	for _, c := range []struct {
+		rows int64
+		want rewrite.Status
+	}{{1 << 24, rewrite.Candidate}, {1<<24 + 1, rewrite.Skipped}} {
+		table := onnx.NewStreamTensor("table", onnx.Float, []int64{c.rows, 16}, size(4*16*c.rows))
+		m := newModel(8, 17, &onnx.Graph{
+			Inputs:       []*onnx.ValueInfo{onnx.NewValueInfo("ids", onnx.Int64, "n")},
+			Initializers: []*onnx.Tensor{table},
+			Nodes:        []*onnx.Node{node("look", "Gather", []string{"table", "ids"}, []string{"y"})},
+			Outputs:      []*onnx.ValueInfo{onnx.NewValueInfo("y", onnx.Float, "n", 16)},
+		})
+		sites, err := rewrite.FindSites(m, rewrite.Options{Embedding: true})
+		if err != nil || len(sites) != 1 || sites[0].Status != c.want {
+			t.Errorf("%d rows: %+v, %v, want %s", c.rows, sites, err, c.want)
+		}
 	}
 }
 
