@@ -157,14 +157,14 @@ const smallConstant = 4096
 // otherWeights sums up the larger constants of the main graph that no site names, by the operator that reads them.
 func otherWeights(m *onnx.Model, sites []rewrite.Site) []OtherWeights {
 	ours, codedElsewhere := map[string]bool{}, map[string]bool{} // initializers; operators, whose scales belong to the weights of sites
-	notFollowed := map[*onnx.Node]string{}                       // products whose weight is made of constants in a way that is not followed, and why
+	notFollowed := map[*onnx.Node]string{}                       // products of a weight that could not be followed to an initializer, and why
 	for i := range sites {
 		s := &sites[i]
 		ours[s.Initializer] = true
-		switch s.Reason {
-		case rewrite.AlreadyQuantized:
+		switch {
+		case s.Reason == rewrite.AlreadyQuantized:
 			codedElsewhere[s.Op] = true
-		case rewrite.Unfolded, rewrite.UnsupportedAttr:
+		case s.Initializer == "" && s.Reason != rewrite.DynamicB:
 			notFollowed[s.Node()] = string(s.Reason)
 		}
 	}
