@@ -164,7 +164,7 @@ func otherWeights(m *onnx.Model, sites []rewrite.Site) []OtherWeights {
 		switch {
 		case s.Reason == rewrite.AlreadyQuantized:
 			codedElsewhere[s.Op] = true
-		case s.Initializer == "" && s.Reason != rewrite.DynamicB:
+		case s.Weight == nil && s.Reason != "" && s.Reason != rewrite.DynamicB:
 			notFollowed[s.Node()] = string(s.Reason)
 		}
 	}

@@ -26,11 +26,11 @@ func (vs *values) embedding(n *onnx.Node) (site Site, ok bool) {
 		return site, false
 	}
 	site = Site{Op: n.OpType, Status: Candidate}
+	site.hold(c)
 	if replaceable {
 		site.skip(no.reason, "%s", no.why)
 		return site, true
 	}
-	site.hold(c)
 	l := &linear{node: n, scope: vs.scopeOf[n], side: left, activation: vs.input(n, right), weight: newWeight(c, true, 1), gather: true,
 		biasScale: 1, addendScale: 1}
 	site.Weight, site.linear, site.Activation = l.weight, l, n.Inputs[right]

@@ -87,21 +87,6 @@ func unchanged(fx *onnx.Index, fs *onnx.Scope, ox *onnx.Index, os *onnx.Scope, n
 	return true
 }
 
-// storedIn returns the tensor that v is: an initializer, or what a Constant node holds, which an export makes an initializer of the same
-// name. It is nil for what is computed.
-func storedIn(v *onnx.Value) *onnx.Tensor {
-	switch {
-	case v == nil:
-		return nil
-	case v.Initializer != nil:
-		return v.Initializer
-	case v.Node == nil || !standard(v.Node, "Constant"):
-		return nil
-	}
-	t, _ := constantTensor(v.Node)
-	return t
-}
-
 // Holds tells whether the node of a site of the model that the layer is from belongs to it.
 func (p *Pair) Holds(s *Site) bool { return slices.Contains(p.nodes, s.node) }
 

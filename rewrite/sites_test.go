@@ -81,7 +81,7 @@ func TestReasons(t *testing.T) {
 	want := []string{
 		"fc MatMul good 64x32 candidate",
 		"MatMul_1#1 MatMul  0x0 skipped dynamic-b",
-		"fc#2 MatMul  0x0 skipped replaceable",
+		"fc#2 MatMul overridable 0x0 skipped replaceable",
 		"MatMul_3 MatMul vector 0x0 skipped rank",
 		"MatMul_4 MatMul batch 0x0 skipped rank",
 		"MatMul_1 MatMul tiny 64x8 skipped too-small",
@@ -90,7 +90,7 @@ func TestReasons(t *testing.T) {
 		"tied MatMul tied 64x32 skipped shared-with-float",
 		"shown MatMul shown 64x32 skipped shared-with-float",
 		"moved Gemm moved 64x32 candidate",
-		"late MatMul  0x0 skipped unfolded",
+		"late MatMul good2 0x0 skipped unfolded",
 		"skip me MatMul excluded 64x32 skipped excluded",
 		"fused FusedMatMul fused 0x0 skipped fused-op",
 		"coded MatMulNBits codes 0x0 skipped already-quantized",
@@ -156,6 +156,28 @@ func TestSparseWeight(t *testing.T) {
 	})
 	if sites := find(t, m); len(sites) != 1 || sites[0].Reason != rewrite.UnsupportedAttr || !strings.Contains(sites[0].Detail, "sparse") {
 		t.Errorf("sites: %+v", sites)
+	}
+}
+
+// What is not followed to its weight counts among what is not quantized: else --min-coverage would pass a model of which half stays float.
+func TestCoverageCountsWhatIsNotFollowed(t *testing.T) {
+	matrix := []int64{64, 64}
+	weight := func(name string) *onnx.Tensor { return floats(name, matrix, make([]float32, 4096)) }
+	m := newModel(8, 17, &onnx.Graph{
+		Inputs:       []*onnx.ValueInfo{onnx.NewValueInfo("x", onnx.Float, "batch", 64), onnx.NewValueInfo("replaceable", onnx.Float, 64, 64)},
+		Initializers: []*onnx.Tensor{weight("good"), weight("replaceable"), weight("masked"), floats("factor", nil, []float32{2})},
+		SparseInitializers: []*onnx.SparseTensor{{Dims: matrix, Values: floats("sparse", []int64{1}, []float32{1}),
+			Indices: onnx.NewTensor("", []int64{1}, []int64{7})}},
+		Nodes: []*onnx.Node{
+			node("product", "Mul", []string{"factor", "masked"}, []string{"twice"}),
+			node("a", "MatMul", []string{"x", "good"}, []string{"y0"}), node("b", "MatMul", []string{"x", "replaceable"}, []string{"y1"}),
+			node("c", "MatMul", []string{"x", "twice"}, []string{"y2"}), node("d", "MatMul", []string{"x", "sparse"}, []string{"y3"}),
+			node("e", "MatMul", []string{"x", "twice"}, []string{"y4"}), // the same weight once more
+		},
+		Outputs: []*onnx.ValueInfo{onnx.NewValueInfo("y0", onnx.Float, "batch", 64)},
+	})
+	if weights, share := rewrite.Coverage(find(t, m)); weights != 4*4096 || share != 0.25 {
+		t.Errorf("%v of %d weights can be quantized, want a quarter of %d", share, weights, 4*4096)
 	}
 }
 
