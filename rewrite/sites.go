@@ -116,7 +116,10 @@ func (vs *values) holdBehind(site *Site, v *onnx.Value) {
 		case v.Sparse != nil:
 			size, _ = boundedProduct(v.Sparse.Dims, math.MaxInt64)
 			key = fmt.Sprintf("%p", v.Sparse)
-		case v.Node != nil:
+		case v.Node == nil:
+		case vs.folds(v.Node): // whose other inputs say how, and may come from anywhere
+			todo = append(todo, vs.input(v.Node, 0))
+		case vs.fixed(v):
 			for i := range v.Node.Inputs {
 				todo = append(todo, vs.input(v.Node, i))
 			}

@@ -164,8 +164,9 @@ func TestCoverageCountsWhatIsNotFollowed(t *testing.T) {
 	matrix := []int64{64, 64}
 	weight := func(name string) *onnx.Tensor { return floats(name, matrix, make([]float32, 4096)) }
 	m := newModel(8, 17, &onnx.Graph{
-		Inputs:       []*onnx.ValueInfo{onnx.NewValueInfo("x", onnx.Float, "batch", 64), onnx.NewValueInfo("replaceable", onnx.Float, 64, 64)},
-		Initializers: []*onnx.Tensor{weight("good"), weight("replaceable"), weight("masked"), floats("factor", nil, []float32{2})},
+		Inputs: []*onnx.ValueInfo{onnx.NewValueInfo("x", onnx.Float, "batch", 64), onnx.NewValueInfo("replaceable", onnx.Float, 64, 64)},
+		Initializers: []*onnx.Tensor{weight("good"), weight("replaceable"), weight("masked"), floats("factor", nil, []float32{2}),
+			weight("scaled"), floats("table", []int64{64, 256}, make([]float32, 64*256))},
 		SparseInitializers: []*onnx.SparseTensor{{Dims: matrix, Values: floats("sparse", []int64{1}, []float32{1}),
 			Indices: onnx.NewTensor("", []int64{1}, []int64{7})}},
 		Nodes: []*onnx.Node{
@@ -173,11 +174,15 @@ func TestCoverageCountsWhatIsNotFollowed(t *testing.T) {
 			node("a", "MatMul", []string{"x", "good"}, []string{"y0"}), node("b", "MatMul", []string{"x", "replaceable"}, []string{"y1"}),
 			node("c", "MatMul", []string{"x", "twice"}, []string{"y2"}), node("d", "MatMul", []string{"x", "sparse"}, []string{"y3"}),
 			node("e", "MatMul", []string{"x", "twice"}, []string{"y4"}), // the same weight once more
+			node("q", "QuantizeLinear", []string{"scaled", "factor"}, []string{"quantized"}),
+			node("look", "Gather", []string{"table", "x"}, []string{"rows"}), node("largest", "ReduceMax", []string{"rows"}, []string{"scale"}),
+			node("dq", "DequantizeLinear", []string{"quantized", "scale"}, []string{"back"}), // by a scale of which no part is its weight
+			node("f", "MatMul", []string{"x", "back"}, []string{"y5"}),
 		},
 		Outputs: []*onnx.ValueInfo{onnx.NewValueInfo("y0", onnx.Float, "batch", 64)},
 	})
-	if weights, share := rewrite.Coverage(find(t, m)); weights != 4*4096 || share != 0.25 {
-		t.Errorf("%v of %d weights can be quantized, want a quarter of %d", share, weights, 4*4096)
+	if weights, share := rewrite.Coverage(find(t, m)); weights != 5*4096 || share != 0.2 {
+		t.Errorf("%v of %d weights can be quantized, want a fifth of %d", share, weights, 5*4096)
 	}
 }
 
