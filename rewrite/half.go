@@ -22,6 +22,9 @@ func ExportHalf(m *onnx.Model, sites []Site) (*ExportResult, error) {
 		if sites[i].Status != Candidate || sites[i].DType != onnx.Float {
 			continue
 		}
+		if t := storedIn(sites[i].root); t != nil && t.DataType == onnx.Float16 {
+			continue // with a Cast behind it, as this writes them
+		}
 		if _, known := fits[w]; !known {
 			var err error
 			if fits[w], err = fitsHalf(w); err != nil {
