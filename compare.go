@@ -208,7 +208,7 @@ func (c *comparison) open(path string) (err error) {
 	}
 	inputs, _, err := ort.Signature(m)
 	if err != nil {
-		return fail(BadModel, err, "")
+		return err
 	}
 	if c.reader, err = openSamples(c.options.Data, inputs, calib.Options{Limit: c.options.Samples, Seed: c.options.Seed}); err != nil {
 		return err

@@ -82,12 +82,16 @@ func bitLength(n int) (bits int) {
 	return bits
 }
 
-// patternOf returns the pattern that matches a node's name and nothing else.
-func patternOf(name string) string {
-	if strings.ContainsAny(name, `*?[]\:`) {
-		return "re:^" + regexp.QuoteMeta(name) + "$"
+// patternOf returns the pattern that matches a site and no other. Its name does not where that is also an initializer of another.
+func patternOf(sites []rewrite.Site, site int) string {
+	pattern := sites[site].Name
+	if strings.ContainsAny(pattern, `*?[]\:`) {
+		pattern = "re:^" + regexp.QuoteMeta(pattern) + "$"
 	}
-	return name
+	if matched, err := rewrite.Select(sites, pattern); err != nil || len(matched) != 1 {
+		return fmt.Sprintf("index:%d", sites[site].Index)
+	}
+	return pattern
 }
 
 // tryLayers measures what keeping each of the worst layers in float would gain, and what a finer codec would.
@@ -118,7 +122,7 @@ func (c *comparison) tryLayers(ctx context.Context, r *CompareReport) error {
 			return err
 		}
 		l := &r.Layers[i]
-		t := LayerTrial{Node: l.Node, Exclude: patternOf(l.Node), Bytes: l.FloatBytes - l.Bytes, SQNR: sqnr, Gain: gain(all, sqnr)}
+		t := LayerTrial{Node: l.Node, Exclude: patternOf(c.sites, c.pairs[i].Site), Bytes: l.FloatBytes - l.Bytes, SQNR: sqnr, Gain: gain(all, sqnr)}
 		if bits, codec := c.finer(i); codec != nil {
 			sqnr, err := c.trial(ctx, reference, others, func(m *onnx.Model) error { return c.recode(ctx, m, i, codec) })
 			if err != nil {

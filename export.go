@@ -109,6 +109,9 @@ func Export(ctx context.Context, input string, o ExportOptions) (*ExportReport, 
 	for _, name := range done.Kept {
 		r.Notes = append(r.Notes, fmt.Sprintf("weight %q stays %s", name, why))
 	}
+	for _, name := range done.NonFinite {
+		r.Notes = append(r.Notes, fmt.Sprintf("weight %q stays float: it holds NaN or infinity", name))
+	}
 	r.Files, _ = savedFiles(saved)
 	if ops == nil {
 		return r, nil

@@ -111,7 +111,7 @@ func (t *training) checkPair(float, quantized string) error {
 	for i, m := range []*onnx.Model{t.float, t.quantized} {
 		inputs, outputs, err := ort.Signature(m)
 		if err != nil {
-			return fail(BadModel, err, "")
+			return err
 		}
 		for _, s := range slices.Concat(inputs, outputs) { // sizes may have been fixed in one of them
 			values[i] = append(values[i], s.Name+" "+s.Type.String())

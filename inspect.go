@@ -91,7 +91,7 @@ func Inspect(path string, opts rewrite.Options) (*InspectReport, error) {
 	}
 	inputs, outputs, err := ort.Declared(m)
 	if err != nil {
-		return nil, fail(BadModel, err, "")
+		return nil, err
 	}
 	for _, s := range inputs {
 		r.Inputs = append(r.Inputs, typed(s, m.Graph.Inputs))
@@ -157,37 +157,44 @@ const smallConstant = 4096
 // otherWeights sums up the larger constants of the main graph that no site names, by the operator that reads them.
 func otherWeights(m *onnx.Model, sites []rewrite.Site) []OtherWeights {
 	ours, codedElsewhere := map[string]bool{}, map[string]bool{} // initializers; operators, whose scales belong to the weights of sites
+	notFollowed := map[*onnx.Node]string{}                       // products of a weight that could not be followed to an initializer, and why
 	for i := range sites {
-		ours[sites[i].Initializer] = true
-		if sites[i].Reason == rewrite.AlreadyQuantized {
-			codedElsewhere[sites[i].Op] = true
+		s := &sites[i]
+		ours[s.Initializer] = true
+		switch {
+		case s.Reason == rewrite.AlreadyQuantized:
+			codedElsewhere[s.Op] = true
+		case s.Weight == nil && s.Reason != "" && s.Reason != rewrite.DynamicB:
+			notFollowed[s.Node()] = string(s.Reason)
 		}
 	}
 	x := onnx.NewIndex(m)
 	scope := x.GraphScope(m.Graph)
-	byOp := map[string]*OtherWeights{}
+	type kind struct{ op, reason string }
+	all := map[kind]*OtherWeights{}
 	for _, t := range m.Graph.Initializers {
 		size, err := t.ByteSize()
 		v := x.Lookup(scope, t.Name)
 		if err != nil || size < smallConstant || ours[t.Name] || v == nil || readBy(v, cudaops.OpName) || readBy(v, cudaops.GatherName) {
 			continue
 		}
-		op := "outputs"
+		op, why := "outputs", ""
 		if n := consumer(x, v); n != nil {
-			op = n.OpType
+			op, why = n.OpType, notFollowed[n]
 		}
 		if codedElsewhere[op] {
 			continue
 		}
-		if byOp[op] == nil {
-			byOp[op] = &OtherWeights{Op: op, Reason: otherReason(op)}
+		k := kind{op, cmp.Or(why, otherReason(op))}
+		if all[k] == nil {
+			all[k] = &OtherWeights{Op: k.op, Reason: k.reason}
 		}
-		byOp[op].Nodes += len(v.Uses)
-		byOp[op].Bytes += size
+		all[k].Nodes += len(v.Uses)
+		all[k].Bytes += size
 	}
 	list := []OtherWeights{}
-	for _, op := range slices.Sorted(maps.Keys(byOp)) {
-		list = append(list, *byOp[op])
+	for _, k := range slices.SortedFunc(maps.Keys(all), func(a, b kind) int { return cmp.Or(cmp.Compare(a.op, b.op), cmp.Compare(a.reason, b.reason)) }) {
+		list = append(list, *all[k])
 	}
 	slices.SortStableFunc(list, func(a, b OtherWeights) int { return cmp.Compare(b.Bytes, a.Bytes) })
 	return list

@@ -11,6 +11,7 @@ import (
 	"github.com/cosetq/cosetq"
 	"github.com/cosetq/cosetq/internal/testenv"
 	"github.com/cosetq/cosetq/onnx"
+	"github.com/cosetq/cosetq/ort"
 	"github.com/cosetq/cosetq/rewrite"
 )
 
@@ -189,6 +190,11 @@ func TestInspectShowsSequences(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// What cannot be fed is no damage.
+	_, err = cosetq.Load(path, ort.SessionOptions{})
+	if kind, hint := cosetq.Classify(err); kind != cosetq.BadModel || strings.Contains(hint, "damaged") {
+		t.Errorf("load: %v, with the hint %q", err, hint)
+	}
 	if got := strings.Join(slices.Concat(r.Inputs, r.Outputs), ", "); got != "s seq(tensor(float)[2,64]), y float32[2,64], ys seq(tensor(float)[2,64]), x ?" {
 		t.Errorf("inspect shows %s", got)
 	}
@@ -215,6 +221,26 @@ func TestOtherWeightsAreNamed(t *testing.T) {
 	_, err = cosetq.Quantize(t.Context(), path, cosetq.QuantizeOptions{})
 	if kind, _ := cosetq.Classify(err); kind != cosetq.Nothing || !strings.Contains(err.Error(), "Einsum 16.4 kB") {
 		t.Errorf("quantize: %v", err)
+	}
+}
+
+// Of a weight that is not followed, the largest part counts as the weight, and what else it is made of stays for the reason that its
+// product is skipped for.
+func TestOtherWeightsOfSkippedProducts(t *testing.T) {
+	m := onnx.NewModel(8, 17, "unfolded")
+	m.Graph.Inputs = []*onnx.ValueInfo{onnx.NewValueInfo("x", onnx.Float, "batch", 64)}
+	m.Graph.Outputs = []*onnx.ValueInfo{onnx.NewValueInfo("y", onnx.Float, "batch", 48)}
+	m.Graph.Initializers = []*onnx.Tensor{onnx.NewTensor("w1", []int64{64, 20}, make([]float32, 64*20)), onnx.NewTensor("w2", []int64{64, 28}, make([]float32, 64*28))}
+	m.Graph.Nodes = []*onnx.Node{
+		onnx.NewNode("Concat", []string{"w1", "w2"}, []string{"w"}, onnx.IntAttr("axis", 1)), onnx.NewNode("MatMul", []string{"x", "w"}, []string{"y"}),
+	}
+	path := filepath.Join(t.TempDir(), "unfolded.onnx")
+	if _, err := m.Save(path, onnx.SaveOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	r, err := cosetq.Inspect(path, rewrite.Options{})
+	if want := (cosetq.OtherWeights{Op: "MatMul", Nodes: 1, Bytes: 4 * 64 * 20, Reason: string(rewrite.Unfolded)}); err != nil || r.Weights != 64*28 || !slices.Equal(r.Others, []cosetq.OtherWeights{want}) {
+		t.Errorf("inspect: %+v, %v, want %+v", r.Others, err, want)
 	}
 }
 

@@ -80,7 +80,7 @@ func (c *calibration) open(m *onnx.Model, library string, patterns rewrite.Optio
 		return err
 	}
 	if c.inputs, _, err = ort.Signature(m); err != nil {
-		return fail(BadModel, err, "")
+		return err
 	}
 	if c.fingerprint, err = fingerprint(m); err != nil {
 		return err

@@ -93,7 +93,7 @@ func signature(path string) (inputs, outputs []tensor.Spec, err error) {
 		return nil, nil, err
 	}
 	if inputs, outputs, err = ort.Signature(m); err != nil {
-		return nil, nil, fail(BadModel, err, "")
+		return nil, nil, err
 	}
 	return inputs, outputs, nil
 }

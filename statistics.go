@@ -140,7 +140,7 @@ func (o *QuantizeOptions) checkData(m *onnx.Model) error {
 	}
 	inputs, _, err := ort.Signature(m)
 	if err != nil {
-		return fail(BadModel, err, "")
+		return err
 	}
 	reader, err := openSamples(o.Data, inputs, calib.Options{Limit: o.Samples, Seed: o.Seed})
 	if err != nil {

@@ -68,7 +68,7 @@ func Apply(m *onnx.Model, replacements []Replacement, version string) (*Result, 
 		return nil, err
 	}
 	opset, _ := m.Opset("")
-	needed := functionsOf(m) // the nodes that are there already count as well
+	needed := functionsOf(before) // the nodes that are there already count as well
 	for i := range replacements {
 		if err := check(&replacements[i]); err != nil {
 			return nil, err

@@ -157,7 +157,7 @@ func (e *editor) replace(site *Site, core core) {
 	e.drop(l.scope, l.node.Inputs[l.side])
 	if l.add != nil {
 		e.drop(l.scope, l.add.Inputs...)
-	} else if l.bias != nil {
+	} else if l.addend == nil && len(l.node.Inputs) > 2 { // folded, or times a beta of 0
 		e.drop(l.scope, l.node.Inputs[2])
 	}
 	e.result.Nodes++

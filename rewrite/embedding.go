@@ -26,11 +26,11 @@ func (vs *values) embedding(n *onnx.Node) (site Site, ok bool) {
 		return site, false
 	}
 	site = Site{Op: n.OpType, Status: Candidate}
+	site.hold(c)
 	if replaceable {
 		site.skip(no.reason, "%s", no.why)
 		return site, true
 	}
-	site.hold(c)
 	l := &linear{node: n, scope: vs.scopeOf[n], side: left, activation: vs.input(n, right), weight: newWeight(c, true, 1), gather: true,
 		biasScale: 1, addendScale: 1}
 	site.Weight, site.linear, site.Activation = l.weight, l, n.Inputs[right]
@@ -85,17 +85,20 @@ func (c *codedWeight) gather(indices, output string, dt onnx.DataType) *onnx.Nod
 // functions are those that the model will need: the forms of all nodes of each operator, nil where it has none.
 type functions struct{ linear, gather *forms }
 
-// functionsOf counts the nodes that m has already. Their forms are not read: the functions are made for all.
-func functionsOf(m *onnx.Model) functions {
+// functionsOf counts the nodes that a model has already, with or without their functions: what ONNX Runtime saves with the native library
+// loaded has none. Their forms are not read: the functions are made for all.
+func functionsOf(before []*Linear) functions {
 	var f functions
-	for _, fn := range m.Functions {
-		switch all := (forms{padded: true, packed: true, turned: len(fn.Inputs) > cudaops.PlainInputs}); {
-		case !isOurs(fn):
-		case fn.Name == cudaops.GatherName:
-			f.gather = &all
-		default:
-			f.linear = &all
+	for _, l := range before {
+		kind := &f.linear
+		if l.Gather {
+			kind = &f.gather
 		}
+		all := forms{padded: true, packed: true, turned: l.stored[signsInput] != nil}
+		if *kind != nil {
+			all = all.or(**kind)
+		}
+		*kind = &all
 	}
 	return f
 }

@@ -40,6 +40,8 @@ type ExportResult struct {
 	// Kept names the weights that stay float32 in spite of FP16, because float16 has no room for numbers of their size, or plain in
 	// spite of MatMulNBits, because a Gather reads them.
 	Kept []string
+	// NonFinite names those that stay plain in spite of MatMulNBits because NaN or infinity are among them, which integers cannot say.
+	NonFinite []string
 }
 
 // Export replaces every HNLQLinear and HNLQGather of m by standard operators with plain weights and removes the functions, the opset

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"github.com/cosetq/cosetq/internal/testenv"
@@ -106,6 +107,40 @@ func TestMatMulNBits(t *testing.T) {
 			}
 			sameOutputs(t, want, got, inputs, 1e-5)
 		})
+	}
+}
+
+// What integers cannot say stays float, and is named; numbers so small that their scale has no inverse become zeros, not the largest
+// multiples of it.
+func TestMatMulNBitsOfOddNumbers(t *testing.T) {
+	testenv.ORT(t)
+	rng := rand.New(rand.NewPCG(44, 45))
+	w, next := rows{48, 100, normal(rng, 4800)}, rows{40, 48, normal(rng, 1920)}
+	for name, odd := range map[string]float64{"NaN": math.NaN(), "infinity": math.Inf(-1)} {
+		bad := w.times(1)
+		bad.v[1234] = float32(odd)
+		m, _ := chainModel(17, onnx.Float, bad, next)
+		r, err := rewrite.ExportNBits(m, find(t, m), rewrite.NBitsOptions{})
+		if err != nil || !slices.Equal(r.NonFinite, []string{"w0"}) || r.Nodes != 1 || count(m, "MatMulNBits") != 1 || m.Graph.Initializer("w0") == nil {
+			t.Errorf("%s: %+v, %v\n%s", name, r, err, dump(t, m))
+		}
+	}
+	small, zeros := w.times(1), w.times(1)
+	for i := range 100 {
+		small.v[i], zeros.v[i] = float32(i%3)*1e-40, 0
+	}
+	want, inputs := chainModel(17, onnx.Float, zeros)
+	got, _ := chainModel(17, onnx.Float, small)
+	for _, m := range []*onnx.Model{want, got} {
+		if _, err := rewrite.ExportNBits(m, find(t, m), rewrite.NBitsOptions{AccuracyLevel: 1}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sameOutputs(t, want, got, inputs, 0)
+	for _, n := range reopen(t, got).Graph.Initializers {
+		if b, err := n.Bytes(); n.DataType == onnx.Uint8 && (err != nil || slices.ContainsFunc(b[:50], func(c byte) bool { return c != 0x88 })) {
+			t.Errorf("the integers of zeros are %x, %v", b[:50], err)
+		}
 	}
 }
 

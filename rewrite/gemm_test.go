@@ -165,3 +165,24 @@ func (f gemmForm) check(t *testing.T, rng *rand.Rand, matrix *quant.Matrix, w ro
 	}
 	sameOutputs(t, before, m, inputs, 2e-6)
 }
+
+// TestGemmDropsWhatCountsForNothing: a C times zero has no reader once the Gemm is gone, but where something else reads it.
+func TestGemmDropsWhatCountsForNothing(t *testing.T) {
+	for _, shared := range []bool{false, true} {
+		m := newModel(8, 17, &onnx.Graph{
+			Inputs:       []*onnx.ValueInfo{onnx.NewValueInfo("x", onnx.Float, "batch", 64)},
+			Initializers: []*onnx.Tensor{floats("w", []int64{64, 48}, make([]float32, 64*48)), floats("C", []int64{48}, make([]float32, 48))},
+			Nodes:        []*onnx.Node{node("gemm", "Gemm", []string{"x", "w", "C"}, []string{"y"}, onnx.FloatAttr("beta", 0))},
+			Outputs:      []*onnx.ValueInfo{onnx.NewValueInfo("y", onnx.Float, "batch", 48)},
+		})
+		if shared {
+			m.Graph.Nodes = append(m.Graph.Nodes, node("again", "Add", []string{"y", "C"}, []string{"z"}))
+			m.Graph.Outputs = append(m.Graph.Outputs, onnx.NewValueInfo("z", onnx.Float, "batch", 48))
+		}
+		apply(t, m)
+		wellFormed(t, m)
+		if got := m.Graph.Initializer("C") != nil; got != shared {
+			t.Errorf("read elsewhere: %v, there: %v\n%s", shared, got, dump(t, m))
+		}
+	}
+}

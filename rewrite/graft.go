@@ -49,7 +49,7 @@ func PairLayers(float *onnx.Model, sites []Site, other *onnx.Model) []Pair {
 			p.nodes = append(p.nodes, v.Node)
 			for _, in := range append(v.Node.Captures(), v.Node.Inputs...) {
 				inside := in == p.product // and not yet the bias that is folded in
-				if known := fx.Lookup(fs, in); in == "" || known != nil && known.Initializer == nil && !inside {
+				if known := fx.Lookup(fs, in); in == "" || known != nil && storedIn(known) == nil && !inside {
 					continue
 				}
 				if !back(in) {
@@ -73,12 +73,12 @@ func unchanged(fx *onnx.Index, fs *onnx.Scope, ox *onnx.Index, os *onnx.Scope, n
 			return false
 		}
 		for _, in := range n.Inputs {
-			a, b := fx.Lookup(fs, in), ox.Lookup(os, in)
-			if a == nil || b == nil || a.Initializer == nil || b.Initializer == nil {
+			a, b := storedIn(fx.Lookup(fs, in)), storedIn(ox.Lookup(os, in))
+			if a == nil || b == nil {
 				continue
 			}
-			x, err1 := a.Initializer.Bytes()
-			y, err2 := b.Initializer.Bytes()
+			x, err1 := a.Bytes()
+			y, err2 := b.Bytes()
 			if err1 != nil || err2 != nil || !bytes.Equal(x, y) {
 				return false
 			}

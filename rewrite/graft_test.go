@@ -91,6 +91,40 @@ func TestGraft(t *testing.T) {
 	wellFormed(t, float)
 }
 
+// A weight that a Constant node holds is an initializer of the same name in what was exported: its layer has changed all the same.
+func TestPairConstantNodes(t *testing.T) {
+	constants := func() *onnx.Model {
+		m := twoLayers()
+		for _, w := range m.Graph.Initializers {
+			n := node(w.Name, "Constant", nil, []string{w.Name}, onnx.TensorAttr("value", w))
+			m.Graph.Nodes = append([]*onnx.Node{n}, m.Graph.Nodes...)
+		}
+		m.Graph.Initializers = nil
+		return m
+	}
+	float, plain := constants(), constants()
+	apply(t, plain)
+	if _, err := rewrite.Export(plain, rewrite.ExportOptions{Format: rewrite.FP32}); err != nil {
+		t.Fatal(err)
+	}
+	if pairs := rewrite.PairLayers(float, find(t, float), constants()); len(pairs) != 0 {
+		t.Errorf("of the same model %+v differ", pairs)
+	}
+	pairs := rewrite.PairLayers(float, find(t, float), plain)
+	if len(pairs) != 2 || pairs[0].Output != "h" || pairs[1].Output != "y" {
+		t.Fatalf("pairs %+v: want both layers", pairs)
+	}
+	if _, err := rewrite.Graft(float, plain, pairs, false); err != nil {
+		t.Fatal(err)
+	}
+	wellFormed(t, float)
+	for _, n := range float.Graph.Nodes {
+		if n.OpType == "MatMul" && n.Outputs[0] == "y" && float.Graph.Initializer(n.Inputs[1]) == nil {
+			t.Errorf("y is still made with %s of the float model\n%s", n.Inputs[1], dump(t, float))
+		}
+	}
+}
+
 // A training takes the weights out, changes their codes and a bias, and puts both back.
 func TestRecode(t *testing.T) {
 	m := twoLayers()

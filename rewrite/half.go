@@ -22,6 +22,9 @@ func ExportHalf(m *onnx.Model, sites []Site) (*ExportResult, error) {
 		if sites[i].Status != Candidate || sites[i].DType != onnx.Float {
 			continue
 		}
+		if t := storedIn(sites[i].root); t != nil && t.DataType == onnx.Float16 {
+			continue // with a Cast behind it, as this writes them
+		}
 		if _, known := fits[w]; !known {
 			var err error
 			if fits[w], err = fitsHalf(w); err != nil {
@@ -84,23 +87,42 @@ const halfLoss = 1e-5
 // fitsHalf reports whether float16 has room for a weight: nothing overflows, and not too much is lost to the coarse numbers
 // next to zero.
 func fitsHalf(src quant.Source) (bool, error) {
-	n, k := src.Dims()
-	rows := max(min(decodedBuffer/k, n), 1)
-	buffer := make([]float32, rows*k)
 	var energy, lost float64
-	for first := 0; first < n; first += rows {
-		last := min(first+rows, n)
-		part := buffer[:(last-first)*k]
-		if err := src.Rows(part, first, last); err != nil {
-			return false, err
-		}
+	err := eachPart(src, func(part []float32) {
 		for _, v := range part {
 			d := float64(v) - float64(onnx.Float16ToFloat32(onnx.Float16FromFloat32(v)))
 			energy += float64(v) * float64(v)
 			lost += d * d
 		}
+	})
+	return err == nil && lost <= halfLoss*energy, err // not for NaN
+}
+
+// isFinite reports whether a weight has neither NaN nor infinity.
+func isFinite(src quant.Source) (bool, error) {
+	finite := true
+	err := eachPart(src, func(part []float32) {
+		for _, v := range part {
+			finite = finite && v-v == 0
+		}
+	})
+	return finite, err
+}
+
+// eachPart calls f for all rows of a weight, some at a time.
+func eachPart(src quant.Source, f func(part []float32)) error {
+	n, k := src.Dims()
+	rows := max(min(decodedBuffer/k, n), 1)
+	buffer := make([]float32, rows*k)
+	for first := 0; first < n; first += rows {
+		last := min(first+rows, n)
+		part := buffer[:(last-first)*k]
+		if err := src.Rows(part, first, last); err != nil {
+			return err
+		}
+		f(part)
 	}
-	return lost <= halfLoss*energy, nil // not for NaN
+	return nil
 }
 
 // halfRows is a weight [N × K] as raw data of float16.

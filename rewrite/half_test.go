@@ -35,6 +35,9 @@ func TestExportHalf(t *testing.T) {
 				t.Errorf("%+v\n%s", r, dump(t, m))
 			}
 			sameOutputs(t, before, m, inputs, 1e-3)
+			if again, err := rewrite.ExportHalf(m, find(t, m)); err == nil || again != nil {
+				t.Errorf("what was done once is done again: %+v\n%s", again, dump(t, m))
+			}
 
 			// The same of codes.
 			coded := onnx.Clone(before)

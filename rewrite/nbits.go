@@ -47,8 +47,8 @@ func (o *NBitsOptions) check() error {
 }
 
 // ExportNBits replaces the candidate sites of a float model, found by FindSites with the patterns of interest, by
-// com.microsoft::MatMulNBits with weights rounded to nearest: the int4 form to compare with. The weights are read and
-// rounded when m is written. Tables that a Gather reads stay as they are, for the products that share them too. After an error m is
+// com.microsoft::MatMulNBits with weights rounded to nearest: the int4 form to compare with. The weights are read here, to see
+// whether they are finite, and again and rounded when m is written. Tables that a Gather reads stay as they are, for the products that share them too. After an error m is
 // unchanged.
 func ExportNBits(m *onnx.Model, sites []Site, opts NBitsOptions) (*ExportResult, error) {
 	if err := opts.check(); err != nil {
@@ -58,14 +58,28 @@ func ExportNBits(m *onnx.Model, sites []Site, opts NBitsOptions) (*ExportResult,
 	e := newEditor(m, opset)
 	var chosen []*Site
 	r := &ExportResult{}
+	finite := map[*Weight]bool{}
 	for i := range sites {
 		if sites[i].Status != Candidate {
 			continue
 		}
-		if w := sites[i].Weight; w.Gathered() {
+		w := sites[i].Weight
+		if w.Gathered() {
 			if !slices.Contains(r.Kept, w.Name()) {
 				r.Kept = append(r.Kept, w.Name())
 			}
+			continue
+		}
+		if _, known := finite[w]; !known {
+			var err error
+			if finite[w], err = isFinite(w); err != nil {
+				return nil, err
+			}
+			if !finite[w] {
+				r.NonFinite = append(r.NonFinite, w.Name())
+			}
+		}
+		if !finite[w] {
 			continue
 		}
 		if err := e.prepare(&sites[i], nil); err != nil {
@@ -218,6 +232,9 @@ func (q blockCodes) WriteTo(w io.Writer) (written int64, err error) {
 		var inverse float32
 		if scale != 0 {
 			inverse = 1 / scale
+		}
+		if math.IsInf(float64(inverse), 0) { // numbers next to the least there are, which count for nothing
+			inverse = 0
 		}
 		for i, w := range block {
 			c := byte(min(max(math.RoundToEven(float64(w*inverse)), -middle), middle-1) + middle)

@@ -104,3 +104,28 @@ func TestRotationBesideOlderNodes(t *testing.T) {
 		sameOutputs(t, before, m, inputs, 1e-5)
 	}
 }
+
+// TestOlderNodesWithoutFunction quantizes further what ONNX Runtime saved with the native library loaded, which drops the functions of
+// nodes that have a kernel: the new function has to decode those nodes too.
+func TestOlderNodesWithoutFunction(t *testing.T) {
+	testenv.ORT(t)
+	rng := rand.New(rand.NewPCG(17, 5))
+	first, w1 := turnedOnGrid(t, rng, "d4:2,4:g3,4,5,7", 33, 96)
+	second, w2 := onGrid(t, rng, "d4:4,4", 64, 33)
+	m, inputs := chainModel(17, onnx.Float, w1, w2)
+	before := onnx.Clone(m)
+	for _, matrix := range []*quant.Matrix{first, second} {
+		m.Functions = nil
+		for _, s := range find(t, m) {
+			if s.Status == rewrite.Candidate && s.N == matrix.N {
+				if _, err := rewrite.Apply(m, []rewrite.Replacement{{Site: s, Matrix: matrix}}, "test"); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+	if count(m, "HNLQLinear") != 2 {
+		t.Fatalf("not replaced:\n%s", dump(t, m))
+	}
+	sameOutputs(t, before, m, inputs, 1e-5)
+}

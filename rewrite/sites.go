@@ -3,6 +3,7 @@ package rewrite
 import (
 	"errors"
 	"fmt"
+	"math"
 
 	"github.com/cosetq/cosetq/cudaops"
 	"github.com/cosetq/cosetq/onnx"
@@ -96,6 +97,42 @@ func (s *Site) hold(c *constant) {
 	s.root, s.values, s.Initializer, s.DType, s.Weights = c.root, c.values, c.root.Name, c.dtype, c.size()
 }
 
+// holdBehind notes where the weights are that could not be followed: the largest tensor that v is made of. They are weights all the same,
+// of which none is quantized.
+func (vs *values) holdBehind(site *Site, v *onnx.Value) {
+	seen := map[*onnx.Value]bool{}
+	for todo := []*onnx.Value{v}; len(todo) > 0; {
+		v, todo = todo[len(todo)-1], todo[:len(todo)-1]
+		if v == nil || seen[v] {
+			continue
+		}
+		seen[v] = true
+		var size int64
+		key := ""
+		switch t := storedIn(v); {
+		case t != nil:
+			size, _ = t.NumElements()
+			key = fmt.Sprintf("%p", t)
+		case v.Sparse != nil:
+			size, _ = boundedProduct(v.Sparse.Dims, math.MaxInt64)
+			key = fmt.Sprintf("%p", v.Sparse)
+		case v.Node == nil:
+		case vs.folds(v.Node): // whose other inputs say how, and may come from anywhere
+			todo = append(todo, vs.input(v.Node, 0))
+		case vs.fixed(v):
+			for i := range v.Node.Inputs {
+				todo = append(todo, vs.input(v.Node, i))
+			}
+		}
+		if size > site.Weights {
+			site.root, site.values, site.Initializer, site.Weights = v, key, v.Name, size
+		}
+	}
+}
+
+// Node is the node of the model that the site is.
+func (s *Site) Node() *onnx.Node { return s.node }
+
 // HasBias reports whether the layer adds a constant bias, which a correction can go into.
 func (s *Site) HasBias() bool { return s.linear != nil && s.linear.bias != nil }
 
@@ -173,6 +210,9 @@ func (vs *values) describeLinear(site *Site, n *onnx.Node) {
 	var no *notConstant
 	if errors.As(err, &no) {
 		site.skip(no.reason, "%s", no.why)
+		if c == nil && no.reason != DynamicB {
+			vs.holdBehind(site, vs.input(n, right))
+		}
 		return
 	}
 	w := l.weight
@@ -235,8 +275,12 @@ func shareWeights(sites []Site) {
 }
 
 func checkSize(s *Site) {
-	if s.Status == Candidate && (s.Weights < MinWeights || s.K < MinColumns) {
+	switch {
+	case s.Status != Candidate:
+	case s.Weights < MinWeights || s.K < MinColumns:
 		s.skip(TooSmall, "%d × %d weights; coding pays from %d weights and %d columns", s.N, s.K, MinWeights, MinColumns)
+	case max(s.N, s.K) > maxSide: // no file could be read back
+		s.skip(UnsupportedAttr, "%d × %d weights; codes have at most %d rows and columns", s.N, s.K, maxSide)
 	}
 }
 

@@ -3,6 +3,7 @@ package rewrite_test
 import (
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"strings"
 	"testing"
@@ -80,7 +81,7 @@ func TestReasons(t *testing.T) {
 	want := []string{
 		"fc MatMul good 64x32 candidate",
 		"MatMul_1#1 MatMul  0x0 skipped dynamic-b",
-		"fc#2 MatMul  0x0 skipped replaceable",
+		"fc#2 MatMul overridable 0x0 skipped replaceable",
 		"MatMul_3 MatMul vector 0x0 skipped rank",
 		"MatMul_4 MatMul batch 0x0 skipped rank",
 		"MatMul_1 MatMul tiny 64x8 skipped too-small",
@@ -89,7 +90,7 @@ func TestReasons(t *testing.T) {
 		"tied MatMul tied 64x32 skipped shared-with-float",
 		"shown MatMul shown 64x32 skipped shared-with-float",
 		"moved Gemm moved 64x32 candidate",
-		"late MatMul  0x0 skipped unfolded",
+		"late MatMul good2 0x0 skipped unfolded",
 		"skip me MatMul excluded 64x32 skipped excluded",
 		"fused FusedMatMul fused 0x0 skipped fused-op",
 		"coded MatMulNBits codes 0x0 skipped already-quantized",
@@ -155,6 +156,60 @@ func TestSparseWeight(t *testing.T) {
 	})
 	if sites := find(t, m); len(sites) != 1 || sites[0].Reason != rewrite.UnsupportedAttr || !strings.Contains(sites[0].Detail, "sparse") {
 		t.Errorf("sites: %+v", sites)
+	}
+}
+
+// What is not followed to its weight counts among what is not quantized: else --min-coverage would pass a model of which half stays float.
+func TestCoverageCountsWhatIsNotFollowed(t *testing.T) {
+	matrix := []int64{64, 64}
+	weight := func(name string) *onnx.Tensor { return floats(name, matrix, make([]float32, 4096)) }
+	m := newModel(8, 17, &onnx.Graph{
+		Inputs: []*onnx.ValueInfo{onnx.NewValueInfo("x", onnx.Float, "batch", 64), onnx.NewValueInfo("replaceable", onnx.Float, 64, 64)},
+		Initializers: []*onnx.Tensor{weight("good"), weight("replaceable"), weight("masked"), floats("factor", nil, []float32{2}),
+			weight("scaled"), floats("table", []int64{64, 256}, make([]float32, 64*256))},
+		SparseInitializers: []*onnx.SparseTensor{{Dims: matrix, Values: floats("sparse", []int64{1}, []float32{1}),
+			Indices: onnx.NewTensor("", []int64{1}, []int64{7})}},
+		Nodes: []*onnx.Node{
+			node("product", "Mul", []string{"factor", "masked"}, []string{"twice"}),
+			node("a", "MatMul", []string{"x", "good"}, []string{"y0"}), node("b", "MatMul", []string{"x", "replaceable"}, []string{"y1"}),
+			node("c", "MatMul", []string{"x", "twice"}, []string{"y2"}), node("d", "MatMul", []string{"x", "sparse"}, []string{"y3"}),
+			node("e", "MatMul", []string{"x", "twice"}, []string{"y4"}), // the same weight once more
+			node("q", "QuantizeLinear", []string{"scaled", "factor"}, []string{"quantized"}),
+			node("look", "Gather", []string{"table", "x"}, []string{"rows"}), node("largest", "ReduceMax", []string{"rows"}, []string{"scale"}),
+			node("dq", "DequantizeLinear", []string{"quantized", "scale"}, []string{"back"}), // by a scale of which no part is its weight
+			node("f", "MatMul", []string{"x", "back"}, []string{"y5"}),
+		},
+		Outputs: []*onnx.ValueInfo{onnx.NewValueInfo("y0", onnx.Float, "batch", 64)},
+	})
+	if weights, share := rewrite.Coverage(find(t, m)); weights != 5*4096 || share != 0.2 {
+		t.Errorf("%v of %d weights can be quantized, want a fifth of %d", share, weights, 5*4096)
+	}
+}
+
+// size stands for so many bytes that nobody reads.
+type size int64
+
+func (s size) Size() int64 { return int64(s) }
+
+func (s size) WriteTo(io.Writer) (int64, error) { return 0, errors.ErrUnsupported }
+
+// A table longer than the function body can count would make a file that neither runs on it nor can be read back.
+func TestTooManyRowsAreSkipped(t *testing.T) {
+	for _, c := range []struct {
+		rows int64
+		want rewrite.Status
+	}{{1 << 24, rewrite.Candidate}, {1<<24 + 1, rewrite.Skipped}} {
+		table := onnx.NewStreamTensor("table", onnx.Float, []int64{c.rows, 16}, size(4*16*c.rows))
+		m := newModel(8, 17, &onnx.Graph{
+			Inputs:       []*onnx.ValueInfo{onnx.NewValueInfo("ids", onnx.Int64, "n")},
+			Initializers: []*onnx.Tensor{table},
+			Nodes:        []*onnx.Node{node("look", "Gather", []string{"table", "ids"}, []string{"y"})},
+			Outputs:      []*onnx.ValueInfo{onnx.NewValueInfo("y", onnx.Float, "n", 16)},
+		})
+		sites, err := rewrite.FindSites(m, rewrite.Options{Embedding: true})
+		if err != nil || len(sites) != 1 || sites[0].Status != c.want {
+			t.Errorf("%d rows: %+v, %v, want %s", c.rows, sites, err, c.want)
+		}
 	}
 }
 

@@ -91,6 +91,21 @@ func outermost(s *onnx.Scope) *onnx.Scope {
 	return s
 }
 
+// storedIn returns the tensor that v is: an initializer, or what a Constant node holds, which an export makes an initializer of the same
+// name. It is nil for what is computed.
+func storedIn(v *onnx.Value) *onnx.Tensor {
+	switch {
+	case v == nil:
+		return nil
+	case v.Initializer != nil:
+		return v.Initializer
+	case v.Node == nil || !standard(v.Node, "Constant"):
+		return nil
+	}
+	t, _ := constantTensor(v.Node)
+	return t
+}
+
 // input returns the value that input i of n reads, or nil when it is absent.
 func (vs *values) input(n *onnx.Node, i int) *onnx.Value {
 	if i >= len(n.Inputs) || n.Inputs[i] == "" {
