@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"math"
 	"math/rand/v2"
 	"path/filepath"
 	"slices"
@@ -22,6 +23,7 @@ import (
 // attentionCase is one node of attention with all inputs of it.
 type attentionCase struct {
 	t         *testing.T
+	seed      uint64
 	rng       *rand.Rand
 	kind      tensor.Type
 	batches   int64
@@ -33,31 +35,40 @@ type attentionCase struct {
 	inputs    map[string]*tensor.Tensor
 }
 
+func newAttentionCase(t *testing.T, seed, stream uint64) *attentionCase {
+	c := &attentionCase{t: t, seed: seed, rng: rand.New(rand.NewPCG(seed, stream)), kind: tensor.Float32, inputs: map[string]*tensor.Tensor{}}
+	if c.rng.IntN(3) == 0 {
+		c.kind = tensor.Float16Type
+	}
+	return c
+}
+
 func (c *attentionCase) oneOf(n ...int64) int64 { return n[c.rng.IntN(len(n))] }
 func (c *attentionCase) coin() bool             { return c.rng.IntN(2) == 0 }
 
 // floats makes an input of the case's type.
 func (c *attentionCase) floats(name string, dims ...int64) string {
-	x, err := tensor.New(c.kind, dims...)
-	if err != nil {
-		c.t.Fatal(err)
+	n := int64(1)
+	for _, d := range dims {
+		n *= d
 	}
-	v := make([]float32, x.Count())
+	v := make([]float32, n)
 	for i := range v {
 		v[i] = float32(c.rng.NormFloat64())
 	}
+	return c.numbers(name, v, dims...)
+}
+
+// numbers adds an input of the type of the case.
+func (c *attentionCase) numbers(name string, v []float32, dims ...int64) string {
 	if c.kind == tensor.Float32 {
-		x = tensor.Of(v, dims...)
-	} else {
-		to, err := tensor.View[tensor.Float16](x)
-		if err != nil {
-			c.t.Fatal(err)
-		}
-		for i := range v {
-			to[i] = tensor.ToFloat16(v[i])
-		}
+		return c.add(name, tensor.Of(v, dims...))
 	}
-	return c.add(name, x)
+	h := make([]tensor.Float16, len(v))
+	for i := range v {
+		h[i] = tensor.ToFloat16(v[i])
+	}
+	return c.add(name, tensor.Of(h, dims...))
 }
 
 func (c *attentionCase) add(name string, x *tensor.Tensor) string {
@@ -230,75 +241,77 @@ func (c *attentionCase) groupQuery() {
 	}
 }
 
+// compare runs the node on the provider and on the CPU; false where it did not run on the device.
+func (c *attentionCase) compare(library string, about *ort.Provider) bool {
+	c.t.Helper()
+	c.node.Name = "attention"
+	path := modelOf(c.t, 24, func(g *onnx.Graph) {
+		g.Inputs, g.Nodes = nil, []*onnx.Node{c.node}
+		for _, name := range c.node.Inputs {
+			if x := c.inputs[name]; x != nil {
+				dims := make([]any, len(x.Shape))
+				for i := range dims {
+					dims[i] = fmt.Sprintf("%s%d", name, i)
+				}
+				if len(dims) > 2 { // how wide a head is may be known
+					dims[len(dims)-1] = int(x.Shape[len(dims)-1])
+				}
+				g.Inputs = append(g.Inputs, value(name, onnx.DataType(x.Type), dims...))
+			}
+		}
+		for _, name := range c.node.Outputs {
+			g.Outputs = append(g.Outputs, value(name, onnx.DataType(c.kind)))
+			g.Outputs[len(g.Outputs)-1].Type.Tensor.Shape = nil
+		}
+	})
+	text := fmt.Sprintf("seed %d: %s of %s, %d × %d, past %d, %d heads over %d, width %d, %+v", c.seed, c.node.OpType, c.kind, c.batches, c.queries, c.past, c.heads, c.kv, c.width, c.node.Inputs)
+	for _, a := range c.node.Attributes {
+		text += fmt.Sprintf(" %s=%v,%v", a.Name, a.I, a.F)
+	}
+	for n, x := range c.inputs {
+		text += fmt.Sprint(" ", n, x.Shape)
+	}
+	o := ort.SessionOptions{Optimization: ort.OptimizeDisabled, Threads: 1}
+	want := session(c.t, path, o)
+	a, err := want.Run(context.Background(), c.inputs)
+	if err != nil {
+		c.t.Errorf("%s on the CPU: %v", text, err)
+		return false
+	}
+	o.Provider = library
+	got := session(c.t, path, o)
+	before := about.Traffic().Runs
+	for range 4 {
+		b, err := got.Run(context.Background(), c.inputs)
+		if err != nil {
+			c.t.Fatalf("%s: %v", text, err)
+		}
+		for name := range a {
+			limit := 2e-5
+			if c.kind == tensor.Float16Type {
+				limit = 3e-3
+			}
+			if d := distance(c.t, a[name], b[name]); !(d < limit) {
+				c.t.Errorf("%s: %s is off by %g", text, name, d)
+			}
+		}
+	}
+	return about.Traffic().Runs-before == 4
+}
+
 // Attention of every kind is what it is on the CPU, with any of its inputs and attributes.
 func TestProviderAttention(t *testing.T) {
 	library, about, _ := aboutProvider(t)
 	ran := map[string]int{}
 	for seed := range uint64(300) {
-		rng := rand.New(rand.NewPCG(seed, 5))
-		c := &attentionCase{t: t, rng: rng, kind: tensor.Float32, inputs: map[string]*tensor.Tensor{}}
-		if rng.IntN(3) == 0 {
-			c.kind = tensor.Float16Type
-		}
+		c := newAttentionCase(t, seed, 5)
 		c.batches, c.queries, c.past, c.kv = c.oneOf(1, 1, 3), c.oneOf(1, 2, 5, 19, 70), c.oneOf(0, 0, 3, 64, 200), c.oneOf(1, 2)
 		c.heads, c.width = c.kv*c.oneOf(1, 2, 3), c.oneOf(4, 6, 32, 64, 80, 128, 160)
-		if rng.IntN(2) == 0 {
+		if c.rng.IntN(2) == 0 {
 			c.queries = 1
 		}
 		[]func(){c.standard, c.multiHead, c.groupQuery}[seed%3]()
-		c.node.Name = "attention"
-		path := modelOf(t, 24, func(g *onnx.Graph) {
-			g.Inputs, g.Nodes = nil, []*onnx.Node{c.node}
-			for _, name := range c.node.Inputs {
-				if x := c.inputs[name]; x != nil {
-					dims := make([]any, len(x.Shape))
-					for i := range dims {
-						dims[i] = fmt.Sprintf("%s%d", name, i)
-					}
-					if len(dims) > 2 { // how wide a head is may be known
-						dims[len(dims)-1] = int(x.Shape[len(dims)-1])
-					}
-					g.Inputs = append(g.Inputs, value(name, onnx.DataType(x.Type), dims...))
-				}
-			}
-			for _, name := range c.node.Outputs {
-				g.Outputs = append(g.Outputs, value(name, onnx.DataType(c.kind)))
-				g.Outputs[len(g.Outputs)-1].Type.Tensor.Shape = nil
-			}
-		})
-		text := fmt.Sprintf("seed %d: %s of %s, %d × %d, past %d, %d heads over %d, width %d, %+v", seed, c.node.OpType, c.kind, c.batches, c.queries, c.past, c.heads, c.kv, c.width, c.node.Inputs)
-		for _, a := range c.node.Attributes {
-			text += fmt.Sprintf(" %s=%v,%v", a.Name, a.I, a.F)
-		}
-		for n, x := range c.inputs {
-			text += fmt.Sprint(" ", n, x.Shape)
-		}
-		o := ort.SessionOptions{Optimization: ort.OptimizeDisabled, Threads: 1}
-		want := session(t, path, o)
-		a, err := want.Run(context.Background(), c.inputs)
-		if err != nil {
-			t.Errorf("%s on the CPU: %v", text, err)
-			continue
-		}
-		o.Provider = library
-		got := session(t, path, o)
-		before := about.Traffic().Runs
-		for range 4 {
-			b, err := got.Run(context.Background(), c.inputs)
-			if err != nil {
-				t.Fatalf("%s: %v", text, err)
-			}
-			for name := range a {
-				limit := 2e-5
-				if c.kind == tensor.Float16Type {
-					limit = 3e-3
-				}
-				if d := distance(t, a[name], b[name]); !(d < limit) {
-					t.Errorf("%s: %s is off by %g", text, name, d)
-				}
-			}
-		}
-		if about.Traffic().Runs-before == 4 {
+		if c.compare(library, about) {
 			ran[c.node.OpType]++
 		}
 	}
@@ -308,6 +321,57 @@ func TestProviderAttention(t *testing.T) {
 			t.Errorf("only %d cases of %s ran on the device", ran[op], op)
 		}
 	}
+}
+
+// Masks that hide whole runs of keys, which need not be looked at, leave the results what they are on the CPU.
+func TestProviderSkipsHiddenKeys(t *testing.T) {
+	library, about, _ := aboutProvider(t)
+	for seed := range uint64(60) {
+		c := newAttentionCase(t, seed, 21)
+		c.batches, c.queries, c.past, c.kv = c.oneOf(1, 2), c.oneOf(20, 65, 200, 300), c.oneOf(0, 0, 130), c.oneOf(1, 2)
+		c.heads, c.width = c.kv*c.oneOf(1, 3), c.oneOf(8, 64, 128)
+		c.standard()
+		c.node.Inputs[3] = c.writtenOut(c.past + c.queries)
+		if !c.compare(library, about) {
+			t.Errorf("seed %d did not run on the device", seed)
+		}
+	}
+}
+
+// writtenOut adds a mask that hides keys from queries in runs: those after a query's own, also far ones before it, as models write out what is causal,
+// with -infinity, or a number that leaves as little; or all keys from some queries, which then see all alike.
+func (c *attentionCase) writtenOut(total int64) string {
+	hides, window, blind := float32(math.Inf(-1)), c.oneOf(total, 40), int64(-1)
+	if c.kind == tensor.Float32 {
+		switch c.rng.IntN(3) {
+		case 0:
+			hides = -math.MaxFloat32
+		case 1:
+			hides, blind = -2e30, c.rng.Int64N(c.queries)
+		}
+	}
+	batches := c.oneOf(1, c.batches)
+	v := make([]float32, 0, batches*c.queries*total)
+	keep := make([]bool, 0, cap(v))
+	for range batches {
+		for q := range c.queries {
+			own := total - c.queries + q
+			for k := range total {
+				seen := k <= own && k > own-window && q != blind
+				keep = append(keep, seen)
+				if v = append(v, 0); !seen {
+					v[len(v)-1] = hides
+				} else if c.rng.IntN(4) == 0 {
+					v[len(v)-1] = float32(c.rng.NormFloat64())
+				}
+			}
+		}
+	}
+	dims := []int64{batches, 1, c.queries, total}
+	if math.IsInf(float64(hides), 0) && c.coin() {
+		return c.add("mask", tensor.Of(keep, dims...))
+	}
+	return c.numbers("mask", v, dims...)
 }
 
 // A cache that grows with every token, and what the mask and its shape say of it, as the model builder of ONNX Runtime GenAI has them: the

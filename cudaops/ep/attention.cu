@@ -5,6 +5,7 @@
 
 #include "attention.h"
 #include "attention_few.cuh"
+#include "attention_hidden.cuh"
 #include "attention_rules.cuh"
 #include "attention_tensor.cuh"
 #include "launch.h"
@@ -162,7 +163,21 @@ void LaunchTensor(Call& call, const Rules<T>& rules, const Division& division) {
   // Once, as there is one device.
   static const bool allowed = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes) == cudaSuccess;
   if (!allowed) throw DeviceError("attention needs more shared memory than this GPU gives");
-  LaunchAttend<T>(call, rules, division, kernel, kTensorRows, kTensorThreads, 2 * kTensorKeys<T, kWidth>, kBytes);
+  constexpr int kKeys = kTensorKeys<T, kWidth>;
+  Division own = division;
+  Tensor hidden;
+  const Attention& a = rules.a;
+  own.key_tiles = (a.keys - 1) / kKeys + 1;
+  // A mask for each head takes too long to look at.
+  if (!kPlain && (a.mask_kind == Attention::kAdd || a.mask_kind == Attention::kKeep) && a.mask_at.head == 0 && a.window == 0 && own.key_tiles > 1 &&
+      own.key_tiles <= kMaxKeyTiles) {
+    const int tiles = (division.rows - 1) / kTensorRows + 1, batches = a.mask_at.batch != 0 ? a.batches : 1;
+    hidden = call.Scratch(Type::kUint8, {batches, tiles, own.key_tiles});
+    own.hidden = hidden.data<uint8_t>();
+    Launch(call.stream, FindHidden<T>, dim3(static_cast<unsigned>(tiles), static_cast<unsigned>(batches)), kHiddenThreads, 0, rules, division.group, division.rows,
+           kTensorRows, kKeys, own.key_tiles, hidden.data<uint8_t>());
+  }
+  LaunchAttend<T>(call, rules, own, kernel, kTensorRows, kTensorThreads, 2 * kKeys, kBytes);
 }
 
 template <typename T, int kWidth, bool kAcross>

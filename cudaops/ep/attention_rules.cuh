@@ -65,6 +65,9 @@ struct Division {
   bool whole_across;
   float* partial;  // [splits, batches * kv_heads, rows, stride]: sums, and at the end the largest score and the sum of exponentials; null for one split
 
+  const uint8_t* hidden;  // [batches of the mask, tiles of rows, tiles of keys]: whether the mask leaves nothing of them; null if nobody looked
+  int key_tiles;
+
   // Sums begin at multiples of 16 bytes.
   COSETQ_HD static int stride(int value_width) { return (value_width + 3) / 4 * 4 + kPartEnd; }
 

@@ -307,7 +307,17 @@ __global__ void __launch_bounds__(kTensorThreads) AttendTensorKernel(Rules<T> ru
     const int row = row0 + i;
     return static_cast<const T*>(a.q) + batch * a.q_at.batch + (kv_head * group + row % group) * a.q_at.head + row / group * a.q_at.token;
   });
-  if (first < end) load(first, 0);
+  // What a mask hides is neither loaded nor multiplied.
+  const auto seen_from = [&](int key0) {
+    if constexpr (!kPlain) {
+      if (division.hidden == nullptr) return key0;
+      const uint8_t* own = division.hidden + (static_cast<int64_t>(a.mask_at.batch != 0 ? batch : 0) * gridDim.x + tile) * division.key_tiles;
+      while (key0 < end && own[key0 / kKeys] != 0) key0 += kKeys;
+    }
+    return key0;
+  };
+  int key0 = seen_from(first);
+  if (key0 < end) load(key0, 0);
 
   int query[2], head[2], sees_first[2], sees_end[2];
 #pragma unroll
@@ -325,10 +335,11 @@ __global__ void __launch_bounds__(kTensorThreads) AttendTensorKernel(Rules<T> ru
   __syncthreads();
   products.Hold(own);
   int at = 0;
-  for (int key0 = first; key0 < end; key0 += kKeys, at ^= 1) {
+  for (int next; key0 < end; key0 = next, at ^= 1) {
+    next = seen_from(key0 + kKeys);
     WaitForCopies();
     __syncthreads();  // these are there, and those before have been read
-    if (key0 + kKeys < end) load(key0 + kKeys, at ^ 1);
+    if (next < end) load(next, at ^ 1);
     float score[kTiles][4] = {};
     products.Scores(score, own, memory.k[at]);
 #pragma unroll
