@@ -168,10 +168,11 @@ void LaunchTensor(Call& call, const Rules<T>& rules, const Division& division) {
   Tensor hidden;
   const Attention& a = rules.a;
   own.key_tiles = (a.keys - 1) / kKeys + 1;
-  // A mask for each head takes too long to look at.
-  if (!kPlain && (a.mask_kind == Attention::kAdd || a.mask_kind == Attention::kKeep) && a.mask_at.head == 0 && a.window == 0 && own.key_tiles > 1 &&
+  // A mask for each head takes too long to look at; and few blocks take as long as the one that sees all keys.
+  const int tiles = (division.rows - 1) / kTensorRows + 1;
+  if (!kPlain && int64_t{tiles} * a.batches * a.kv_heads >= 2 * cuda::CurrentDevice().processors && (a.mask_kind == Attention::kAdd || a.mask_kind == Attention::kKeep) && a.mask_at.head == 0 && a.window == 0 && own.key_tiles > 1 &&
       own.key_tiles <= kMaxKeyTiles) {
-    const int tiles = (division.rows - 1) / kTensorRows + 1, batches = a.mask_at.batch != 0 ? a.batches : 1;
+    const int batches = a.mask_at.batch != 0 ? a.batches : 1;
     hidden = call.Scratch(Type::kUint8, {batches, tiles, own.key_tiles});
     own.hidden = hidden.data<uint8_t>();
     Launch(call.stream, FindHidden<T>, dim3(static_cast<unsigned>(tiles), static_cast<unsigned>(batches)), kHiddenThreads, 0, rules, division.group, division.rows,

@@ -182,7 +182,7 @@ __global__ void __launch_bounds__(kFewThreads) AttendFewKernel(Rules<T> rules, D
   __syncthreads();
   if (warp >= rows) return;
   const int row = row0 + warp;
-  const RowEnd<T> to(rules, division, row, kv_head * group + row % group, row / group, batch, largests[warp], totals[warp], lane == 0);
+  const RowEnd<T> to(rules, division, static_cast<int>(blockIdx.y), row, kv_head * group + row % group, row / group, batch, largests[warp], totals[warp], lane == 0);
   for (int d = lane; d < a.value_width; d += 32) {
     float sum = 0;
 #pragma unroll

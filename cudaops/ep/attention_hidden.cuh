@@ -9,7 +9,7 @@
 
 namespace cosetq::ep {
 
-constexpr int kHiddenThreads = 256, kMaxKeyTiles = 1024;
+constexpr int kHiddenThreads = 1024, kMaxKeyTiles = 1024;
 
 // Floats in the order of integers; NaN is the largest.
 __device__ __forceinline__ int Ordered(float x) {
@@ -22,33 +22,54 @@ __device__ __forceinline__ int Ordered(float x) {
 template <typename T>
 __global__ void __launch_bounds__(kHiddenThreads) FindHidden(const __grid_constant__ Rules<T> rules, int group, int rows, int tile_rows, int tile_keys,
                                                               int key_tiles, uint8_t* hidden) {
-  constexpr int kWarps = kHiddenThreads / 32, kOwn = 8;  // queries of a warp
+  constexpr int kWarps = kHiddenThreads / 32, kOwn = 2, kAtOnce = 4;  // queries of a warp; tiles whose numbers are on their way together
   constexpr float kNothing = -1e30f, kSomething = -1e29f;
   __shared__ int tops[kMaxKeyTiles], faint;
   Begin();
   for (int i = static_cast<int>(threadIdx.x); i < key_tiles; i += kHiddenThreads) tops[i] = Ordered(-INFINITY);
   if (threadIdx.x == 0) faint = 0;
   __syncthreads();
+  const Attention& a = rules.a;
   const int lane = static_cast<int>(threadIdx.x % 32), warp = static_cast<int>(threadIdx.x / 32), batch = static_cast<int>(blockIdx.y);
-  const int row0 = static_cast<int>(blockIdx.x) * tile_rows, last = (Least(row0 + tile_rows, rows) - 1) / group;
+  const int row0 = static_cast<int>(blockIdx.x) * tile_rows, last = (Least(row0 + tile_rows, rows) - 1) / group, keys = Least(a.keys, a.mask_keys);
+  const auto value = [&](int query, int key) {
+    const int64_t at = batch * a.mask_at.batch + query * a.mask_at.token + key * a.mask_step;
+    if (a.mask_kind == Attention::kKeep) return static_cast<const bool*>(a.mask)[at] ? 0.0f : -INFINITY;
+    return ToFloat(static_cast<const T*>(a.mask)[at]);
+  };
   for (int query0 = row0 / group; query0 <= last; query0 += kWarps * kOwn) {
     float most[kOwn];
 #pragma unroll
     for (float& x : most) x = -INFINITY;
-    for (int tile = 0; tile < key_tiles; ++tile) {
-      float top = -INFINITY;
-      for (int key = tile * tile_keys + lane; key < Least((tile + 1) * tile_keys, rules.a.keys); key += 32) {
+    for (int tile0 = 0; tile0 < key_tiles; tile0 += kAtOnce) {
+      float top[kAtOnce];
 #pragma unroll
-        for (int i = 0; i < kOwn; ++i) {
-          const int query = query0 + warp + kWarps * i;
-          if (query > last) continue;
-          const float x = rules.Masked(0, batch, 0, query, key);
-          most[i] = Larger()(x, most[i]);
-          top = Larger()(x, top);
+      for (float& x : top) x = -INFINITY;
+#pragma unroll 2
+      for (int k = lane; k < tile_keys; k += 32) {
+        float x[kAtOnce][kOwn];
+#pragma unroll
+        for (int u = 0; u < kAtOnce; ++u) {
+#pragma unroll
+          for (int i = 0; i < kOwn; ++i) {
+            const int query = query0 + warp + kWarps * i, key = (tile0 + u) * tile_keys + k;
+            x[u][i] = query <= last && key < keys ? value(query, key) : -INFINITY;
+          }
+        }
+#pragma unroll
+        for (int u = 0; u < kAtOnce; ++u) {
+#pragma unroll
+          for (int i = 0; i < kOwn; ++i) {
+            most[i] = Larger()(x[u][i], most[i]);
+            top[u] = Larger()(x[u][i], top[u]);
+          }
         }
       }
-      const int largest = __reduce_max_sync(0xffffffffu, Ordered(top));
-      if (lane == 0) atomicMax(&tops[tile], largest);
+#pragma unroll
+      for (int u = 0; u < kAtOnce; ++u) {
+        const int largest = __reduce_max_sync(0xffffffffu, Ordered(top[u]));
+        if (lane == 0 && tile0 + u < key_tiles) atomicMax(&tops[tile0 + u], largest);
+      }
     }
 #pragma unroll
     for (const float x : most) {

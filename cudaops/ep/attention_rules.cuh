@@ -88,17 +88,17 @@ __device__ __forceinline__ float4 LoadFour(const Half* p) {
   return make_float4(low.x, low.y, high.x, high.y);
 }
 
-// Where a block leaves what it has of a row: in the result, or with what other splits have.
+// Where a block leaves what it has of a row: in the result, or with what other splits have. place: of the head of keys in a launch.
 template <typename T>
 struct RowEnd {
   float* part;
   T* y;
 
-  __device__ __forceinline__ RowEnd(const Rules<T>& rules, const Division& division, int row, int head, int query, int batch, float largest, float total, bool first)
+  __device__ __forceinline__ RowEnd(const Rules<T>& rules, const Division& division, int place, int row, int head, int query, int batch, float largest, float total, bool first)
       : part(nullptr), y(nullptr), shrink(1), all(1), factor(1) {
     const Attention& a = rules.a;
     if (division.partial != nullptr) {
-      const int64_t line = (static_cast<int64_t>(blockIdx.z) * gridDim.y + blockIdx.y) * division.rows + row;
+      const int64_t line = (static_cast<int64_t>(blockIdx.z) * gridDim.y + place) * division.rows + row;
       const int stride = Division::stride(a.value_width);
       part = division.partial + line * stride;
       if (first) *reinterpret_cast<float2*>(part + stride - kPartEnd) = make_float2(largest, total);

@@ -270,7 +270,7 @@ __device__ __forceinline__ float PowerOfTwo(float x) {
   return y;
 }
 
-// A block takes 64 rows. The next keys and values come while it multiplies by these. Of causal attention blocks with many keys begin first.
+// A block takes 64 rows. The next keys and values come while it multiplies by these.
 // kPlain: neither a mask nor a cap, and none of the code for these, around which the loop is slow.
 template <typename T, int kWidth, bool kAcross, bool kPlain>
 __global__ void __launch_bounds__(kTensorThreads) AttendTensorKernel(Rules<T> rules, Division division) {
@@ -282,8 +282,11 @@ __global__ void __launch_bounds__(kTensorThreads) AttendTensorKernel(Rules<T> ru
   Begin();
   const Attention& a = rules.a;
   const int lane = static_cast<int>(threadIdx.x % 32), warp = static_cast<int>(threadIdx.x / 32), t = lane % 4, group = division.group;
-  const int both = division.first + static_cast<int>(blockIdx.y), batch = both / a.kv_heads, kv_head = both % a.kv_heads;
-  const int tile = static_cast<int>(a.causal ? gridDim.x - 1 - blockIdx.x : blockIdx.x);
+  // Where the last rows see most keys, those of all heads come first.
+  const bool uneven = a.causal || (!kPlain && division.hidden != nullptr);
+  const auto block = static_cast<int>(blockIdx.y * gridDim.x + blockIdx.x), heads = static_cast<int>(gridDim.y);
+  const int tile = uneven ? static_cast<int>(gridDim.x) - 1 - block / heads : static_cast<int>(blockIdx.x);
+  const int place = uneven ? block % heads : static_cast<int>(blockIdx.y), both = division.first + place, batch = both / a.kv_heads, kv_head = both % a.kv_heads;
   const int row0 = tile * kTensorRows, rows = Least(kTensorRows, division.rows - row0);
   int first, end, unused;
   rules.Range(batch, row0 / group, &first, &unused);
@@ -351,7 +354,10 @@ __global__ void __launch_bounds__(kTensorThreads) AttendTensorKernel(Rules<T> ru
       most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, 1));
       most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, 2));
       const float base = most == -INFINITY ? 0 : most;  // nothing has been seen, and all weights are 0
-      const float scaled = base * kLog2E, shrink = PowerOfTwo(fmaf(largest[i], kLog2E, -scaled));
+      // Of numbers near the least there is, which masks have, the product with kLog2E would be -infinity.
+      const float scaled = base * kLog2E;
+      const auto weight = [&](float x) { return PowerOfTwo(kPlain ? fmaf(x, kLog2E, -scaled) : (x - base) * kLog2E); };
+      const float shrink = weight(largest[i]);
       largest[i] = most;
       total[i] *= shrink;
 #pragma unroll
@@ -362,7 +368,7 @@ __global__ void __launch_bounds__(kTensorThreads) AttendTensorKernel(Rules<T> ru
 #pragma unroll
       for (int n = 0; n < kTiles; ++n) {
 #pragma unroll
-        for (int e = 0; e < 2; ++e) total[i] += score[n][2 * i + e] = PowerOfTwo(fmaf(score[n][2 * i + e], kLog2E, -scaled));
+        for (int e = 0; e < 2; ++e) total[i] += score[n][2 * i + e] = weight(score[n][2 * i + e]);
       }
     }
     P::Values(out, score, memory.v[at]);
@@ -373,7 +379,7 @@ __global__ void __launch_bounds__(kTensorThreads) AttendTensorKernel(Rules<T> ru
     total[i] += __shfl_xor_sync(0xffffffffu, total[i], 2);
     const int row = row0 + warp * 16 + lane / 4 + 8 * i;
     if (row >= division.rows) continue;
-    const RowEnd<T> to(rules, division, row, head[i], query[i], batch, largest[i], total[i], t == 0);
+    const RowEnd<T> to(rules, division, place, row, head[i], query[i], batch, largest[i], total[i], t == 0);
 #pragma unroll
     for (int n = 0; n < kWidth / 8; ++n) {
       const int d = n * 8 + 2 * t;
