@@ -43,7 +43,7 @@ WideCut CutOf(const PackedView& w, int64_t batch, bool bytes, bool can_lie) {
   for (const Width& width : kWidths) {
     const int slice = IsColumns(w.form) ? width.single : bytes ? width.bytes : w.form == Form::kOneByte ? width.one_level : width.halves;
     const double slices = static_cast<double>(AllSlices(w, bytes)) / w.chunks, chunk = slices * slice;  // of a chunk
-    const double finish = 19 * width.columns;
+    const double finish = 19 * width.columns, kept = IsColumns(w.form) ? 50 : 60;  // of a column whose sums another block finishes
     for (const int peers : {1, 2}) {
       // Blocks that stay, with whole tiles alone, or after the last one or two of each, cut evenly.
       const int tiles = tiles_of(width.columns, peers), teams = processors / peers, waves = (tiles + teams - 1) / teams;
@@ -53,7 +53,7 @@ WideCut CutOf(const PackedView& w, int64_t batch, bool bytes, bool can_lie) {
       const int64_t chunks = static_cast<int64_t>(even) * w.chunks, most = (chunks + teams - 1) / teams;
       const auto used = static_cast<int>(whole > 0 ? teams : (chunks + most - 1) / most);
       const double longest = static_cast<double>(most) + static_cast<double>(whole) * w.chunks;
-      take({width.columns, 1, peers, used * peers, even}, begin + longest * each + (whole + 2) * finish + 4000 + 60 * width.columns, 0);
+      take({width.columns, 1, peers, used * peers, even}, begin + longest * each + (whole + 2) * finish + 4000 + kept * width.columns, 0);
     }
     const int tiles = tiles_of(width.columns, 1);
     for (const int splits : {2, 4, 8}) {
