@@ -159,6 +159,12 @@ func TestProviderNodes(t *testing.T) {
 	nothing := nodeCase{name: "attention over nothing", inputs: inputs{numbers(1, 2, 3, 4), numbers(1, 2, 4, 0), numbers(1, 2, 0, 5)}, nodes: []*onnx.Node{
 		onnx.NewNode("MatMul", []string{"x0", "x1"}, []string{"scores"}), onnx.NewNode("Softmax", []string{"scores"}, []string{"weights"}),
 		onnx.NewNode("MatMul", []string{"weights", "x2"}, []string{"y"})}}
+	// The second half of two would end at 2, and what ends at 0 is nothing: the first half is times both sines.
+	noHalf := nodeCase{name: "no second half", known: true, constants: true, inputs: inputs{numbers(3, 2), ints(0), ints(1), ints(-1), numbers(2)}, nodes: []*onnx.Node{
+		onnx.NewNode("Slice", []string{"x0", "x1", "x2", "x3"}, []string{"low"}), onnx.NewNode("Slice", []string{"x0", "x2", "x1", "x3"}, []string{"high"}),
+		onnx.NewNode("Neg", []string{"high"}, []string{"negative"}), onnx.NewNode("Concat", []string{"negative", "low"}, []string{"turned"}, onnx.IntAttr("axis", -1)),
+		onnx.NewNode("Mul", []string{"x0", "x4"}, []string{"plain"}), onnx.NewNode("Mul", []string{"turned", "x4"}, []string{"product"}),
+		onnx.NewNode("Add", []string{"plain", "product"}, []string{"y"})}}
 	constant := nodeCase{name: "of a constant that nothing else uses", inputs: inputs{numbers(1, 5), numbers(3, 5)}, constants: true, nodes: []*onnx.Node{
 		onnx.NewNode("Shape", []string{"x1"}, []string{"shape"}), onnx.NewNode("Expand", []string{"x0", "shape"}, []string{"rows"}),
 		onnx.NewNode("Size", []string{"x1"}, []string{"size"}), onnx.NewNode("Cast", []string{"size"}, []string{"count"}, onnx.IntAttr("to", int64(onnx.Float))),
@@ -169,6 +175,7 @@ func TestProviderNodes(t *testing.T) {
 		single("no bias", "com.microsoft::FastGelu", inputs{numbers(2, 3)}),
 		truths,
 		nothing,
+		noHalf,
 		constant,
 		single("lengths, causal", "Attention", inputs{query, cache, cache, nil, nil, nil, ints(2, 4)}, onnx.IntAttr("is_causal", 1)).of(24),
 		single("lengths, causal, fewer queries", "Attention", inputs{numbers(2, 2, 2, 4), cache, cache, nil, nil, nil, ints(2, 4)}, onnx.IntAttr("is_causal", 1)).of(24),

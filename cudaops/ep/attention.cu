@@ -65,7 +65,7 @@ constexpr int kCombineThreads = 256, kMaxWidth = 256, kMaxSplits = 128;
 template <typename T>
 __global__ void __launch_bounds__(kCombineThreads) CombineSplits(const __grid_constant__ Rules<T> rules, const __grid_constant__ Division division) {
   constexpr int kWarps = kCombineThreads / 32, kFours = kMaxWidth / 128, kAtOnce = 5;
-  __shared__ float sums[kWarps][kMaxWidth];
+  __shared__ __align__(16) float sums[kWarps][kMaxWidth];
   Begin();
   const Attention& a = rules.a;
   const int lane = static_cast<int>(threadIdx.x % 32), warp = static_cast<int>(threadIdx.x / 32), line = static_cast<int>(blockIdx.x);

@@ -1,5 +1,7 @@
 // HNLQLinear, the product with a coded weight, and HNLQGather, rows of one, by the kernels behind cosetq/cuda.h.
 
+#include <algorithm>
+#include <cstdint>
 #include <cstring>
 #include <stdexcept>
 
@@ -147,16 +149,25 @@ class JoinedProducts : public State {
   const std::unique_ptr<State> chain;
 };
 
+// In parts of as many rows as leave the numbers of both products within what a kernel counts, which those of each are.
 void RunJoined(Call& call) {
   const auto& joined = static_cast<const JoinedProducts&>(*call.state);
+  const CodedWeight& both = joined.both;
   const Tensor& a = call.in(0);
-  const int64_t each = joined.both.rows / 2;
-  const Tensor products = call.Scratch(a.type, ProductShape(joined.both, a, joined.both.rows));
-  const Tensor y = call.Out(0, a.type, ProductShape(joined.both, a, each));
-  Multiply(call, joined.both, a, products);
-  const Tensor rows = {y.type, {y.count() / each, each}, y.buffer};
-  const Shape strides = {joined.both.rows, 1};
-  RunChain(call.stream, *joined.chain, {{products.data(), false, strides}, {products.data<char>() + static_cast<size_t>(each) * SizeOf(a.type), false, strides}}, rows);
+  const int64_t each = both.rows / 2, most = std::max<int64_t>(1, INT32_MAX / both.rows / 64 * 64);  // parts begin as aligned as the whole
+  const Tensor y = call.Out(0, a.type, ProductShape(both, a, each));
+  const int64_t rows = a.count() / both.cols;
+  for (int64_t first = 0; first < rows; first += most) {
+    const int64_t count = std::min(most, rows - first);
+    const auto part = [&](const Tensor& of, int64_t width) {
+      return Tensor{of.type, {count, width}, Buffer::Borrowed(of.data<char>() + static_cast<size_t>(first * width) * SizeOf(of.type))};
+    };
+    const Tensor products = call.Scratch(a.type, {count, both.rows});
+    Multiply(call, both, part(a, both.cols), products);
+    const Shape strides = {both.rows, 1};
+    RunChain(call.stream, *joined.chain,
+             {{products.data(), false, strides}, {products.data<char>() + static_cast<size_t>(each) * SizeOf(a.type), false, strides}}, part(y, each));
+  }
 }
 
 void RunGather(Call& call) {

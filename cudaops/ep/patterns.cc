@@ -256,7 +256,9 @@ bool Matcher::IsHalf(const Node& slice, bool second) const {
       !IsLastAxis(axes->front(), slice.inputs[0]) || (!steps->empty() && *steps != std::vector<int64_t>{1}))
     return false;
   const int64_t from = second ? width / 2 : 0, to = second ? width : width / 2, start = starts->front(), end = ends->front();
-  return (start == from || start + width == from) && (end == to || end + width == to || (second && end > width));
+  // Below 0 they count from the end, but an end of 0 is the begin.
+  const auto is = [&](int64_t at, int64_t place) { return at == place || (at < 0 && at + width == place); };
+  return is(start, from) && (is(end, to) || (second && end > width));
 }
 
 // Of a Concat of the negative second half of something and its first half: that, or -1.

@@ -51,6 +51,7 @@ void LaunchHalves(Call& call) {
   const Tensor y = call.Out(0, x.type, shape);
   if (y.count() == 0) return;
   if (shape.back() != x.shape.back()) throw std::invalid_argument("halves of " + Text(x.shape) + " turned to " + Text(shape));
+  CheckedCount(y.count());  // where x is repeated as well there can be more places than anything is read from
   const int width = CheckedCount(shape.back());
   const Layout<3> layout = MakeLayout<3>(shape, {BroadcastStrides(x.shape, shape), BroadcastStrides(call.in(1).shape, shape), BroadcastStrides(call.in(2).shape, shape)});
   constexpr int kRun = 16 / sizeof(T);
