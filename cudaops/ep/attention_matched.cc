@@ -2,6 +2,7 @@
 
 #include <limits>
 #include <stdexcept>
+#include <utility>
 
 #include "attention.h"
 
@@ -62,8 +63,13 @@ void RunMatched(Call& call) {
     a.mask_step = Extent(steps[3]);
     a.mask_keys = a.keys;
   }
+  const bool swapped = attributes.Int("swapped", 0) != 0;
   Shape shape = {a.batches, a.heads, a.queries, a.value_width};
   a.y_at = Places::ByHead(a.heads, a.queries, a.value_width);
+  if (swapped) {
+    std::swap(shape[1], shape[2]);
+    a.y_at = Places::ByToken(a.heads, a.queries, a.value_width);
+  }
   shape.erase(shape.begin(), shape.begin() + static_cast<std::ptrdiff_t>(4 - call.in(0).shape.size()));
   const Tensor y = call.Out(0, type, shape);
   a.y = y.data();

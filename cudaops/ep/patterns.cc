@@ -37,6 +37,15 @@ const Node* Matcher::Maker(int value, const char* op, bool alone) const {
   return IsOp(*node, op) ? node : nullptr;
 }
 
+// The node that alone uses a value, if it is of a kind.
+const Node* Matcher::User(int value, const char* op) const {
+  if (uses_[static_cast<size_t>(value)] != 1) return nullptr;
+  for (const Node* node : nodes_) {
+    if (node != nullptr && IsOp(*node, op) && std::find(node->inputs.begin(), node->inputs.end(), value) != node->inputs.end()) return node;
+  }
+  return nullptr;
+}
+
 size_t Matcher::At(const Node* node) const { return static_cast<size_t>(maker_[static_cast<size_t>(node->outputs[0])]); }
 
 bool Matcher::Scalar(int value, float* number) const {
@@ -232,6 +241,13 @@ std::optional<Match> Matcher::Attention(size_t i) const {
   match.node.attributes.Set("nan_is_zero", nan_is_zero ? 1 : 0);
   match.op = &MatchedAttention();
   match.taken.push_back(i);
+  // Results may be written where a Transpose would move them.
+  const Node* swap = User(last.outputs[0], "Transpose");
+  if (swap != nullptr && rank == 4 && SwapsHeads(*swap)) {
+    match.node.outputs = swap->outputs;
+    match.node.attributes.Set("swapped", 1);
+    match.taken.push_back(At(swap));
+  }
   return match;
 }
 
@@ -283,6 +299,9 @@ int Matcher::HalvesOf(const Node& concat, std::vector<size_t>* taken) const {
   return split->inputs[0];
 }
 
+// Whether a node swaps tokens and heads, the second and third of four dimensions.
+bool Matcher::SwapsHeads(const Node& transpose) const { return Of(transpose.inputs[0]).rank == 4 && transpose.attributes.Ints("perm") == std::vector<int64_t>{0, 2, 1, 3}; }
+
 std::optional<Match> Matcher::Rotation(size_t i) const {
   const Node& sum = *nodes_[i];
   if (!IsOp(sum, "Add")) return std::nullopt;
@@ -293,11 +312,21 @@ std::optional<Match> Matcher::Rotation(size_t i) const {
       const Node* concat = Maker(turned->inputs[t], "Concat");
       if (concat == nullptr) continue;
       Match match;
-      const int x = HalvesOf(*concat, &match.taken);
+      int x = HalvesOf(*concat, &match.taken);
       const auto own = std::find(plain->inputs.begin(), plain->inputs.end(), x) - plain->inputs.begin();
       if (x < 0 || own == 2) continue;
+      const int cosine = plain->inputs[static_cast<size_t>(1 - own)], sine = turned->inputs[1 - t];
       match.node = sum;
-      match.node.inputs = {x, plain->inputs[static_cast<size_t>(1 - own)], turned->inputs[1 - t]};
+      match.node.attributes = Attributes();
+      // Heads may be read where they are ahead of a Transpose, if nothing else than this uses what it gives: the product, and a Split or two Slices.
+      const Node* transpose = Maker(x, "Transpose", false);
+      const int of_this = 1 + static_cast<int>(match.taken.size()) - 2;
+      if (transpose != nullptr && uses_[static_cast<size_t>(x)] == of_this && cosine != x && sine != x && SwapsHeads(*transpose)) {
+        match.taken.push_back(At(transpose));
+        match.node.attributes.Set("swapped", 1);
+        x = transpose->inputs[0];
+      }
+      match.node.inputs = {x, cosine, sine};
       match.taken.insert(match.taken.end(), {At(plain), At(turned), i});
       match.op = &MatchedRotation();
       const Value &of = Of(x), &result = Of(sum.outputs[0]);

@@ -32,6 +32,7 @@ class Matcher {
 
  private:
   const Node* Maker(int value, const char* op, bool alone = true) const;
+  const Node* User(int value, const char* op) const;
   size_t At(const Node* node) const;
   bool Scalar(int value, float* number) const;
   bool ScalarOf(const Node& node, float* number, int* other) const;
@@ -39,6 +40,7 @@ class Matcher {
   bool OverLastAxis(const Node& reduction) const;
   bool IsLastAxis(int64_t axis, int value) const;
   std::optional<std::vector<int64_t>> Integers(const Node& node, size_t input, const char* attribute) const;
+  bool SwapsHeads(const Node& transpose) const;
   bool IsHalf(const Node& slice, bool second) const;
   int HalvesOf(const Node& concat, std::vector<size_t>* taken) const;
   const Value& Of(int value) const { return graph_.values[static_cast<size_t>(value)]; }

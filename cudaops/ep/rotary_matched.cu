@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <utility>
 
 #include "launch.h"
 #include "operator.h"
@@ -47,13 +48,21 @@ void LaunchRuns(Call& call, const Tensor& y, const Layout<3>& layout, int width)
 template <typename T>
 void LaunchHalves(Call& call) {
   const Tensor& x = call.in(0);
-  const Shape shape = BroadcastShape({x.shape, call.in(1).shape, call.in(2).shape});
+  Shape own = x.shape, steps = Strides(x.shape);
+  if (call.node.attributes.Int("swapped", 0) != 0) {
+    std::swap(own.at(1), own.at(2));
+    std::swap(steps.at(1), steps.at(2));
+  }
+  const Shape shape = BroadcastShape({own, call.in(1).shape, call.in(2).shape});
   const Tensor y = call.Out(0, x.type, shape);
   if (y.count() == 0) return;
-  if (shape.back() != x.shape.back()) throw std::invalid_argument("halves of " + Text(x.shape) + " turned to " + Text(shape));
+  if (shape.back() != own.back()) throw std::invalid_argument("halves of " + Text(own) + " turned to " + Text(shape));
   CheckedCount(y.count());  // where x is repeated as well there can be more places than anything is read from
   const int width = CheckedCount(shape.back());
-  const Layout<3> layout = MakeLayout<3>(shape, {BroadcastStrides(x.shape, shape), BroadcastStrides(call.in(1).shape, shape), BroadcastStrides(call.in(2).shape, shape)});
+  Shape x_strides(shape.size(), 0);
+  const size_t ahead = shape.size() - own.size();
+  for (size_t d = 0; d < own.size(); ++d) x_strides[ahead + d] = own[d] == 1 ? 0 : steps[d];
+  const Layout<3> layout = MakeLayout<3>(shape, {x_strides, BroadcastStrides(call.in(1).shape, shape), BroadcastStrides(call.in(2).shape, shape)});
   constexpr int kRun = 16 / sizeof(T);
   bool whole = width / 2 % kRun == 0;
   for (const auto& strides : layout.strides) {
