@@ -204,8 +204,9 @@ std::unique_ptr<State> JoinProducts(const State& first, const State& second, std
   const auto &a = static_cast<const CodedWeight&>(first), &b = static_cast<const CodedWeight&>(second);
   if (a.rows != b.rows || a.accuracy != b.accuracy) return nullptr;
   cosetq_cuda_weight* joined = nullptr;
-  CheckKernel(cosetq_cuda_weight_join(a.weight, b.weight, &joined));
-  return joined == nullptr ? nullptr : std::make_unique<JoinedProducts>(a, joined, std::move(*chain));
+  // Without memory for a copy of both they stay what they are; whatever else fails here fails in what follows, too.
+  if (cosetq_cuda_weight_join(a.weight, b.weight, &joined) != 0 || joined == nullptr) return nullptr;
+  return std::make_unique<JoinedProducts>(a, joined, std::move(*chain));
 }
 
 const Operator& JoinedOperator() {
