@@ -150,6 +150,7 @@ func TestProviderNodes(t *testing.T) {
 	library, about, _ := aboutProvider(t)
 	type inputs = []*tensor.Tensor
 	nan, infinity := float32(math.NaN()), float32(math.Inf(1))
+	number := tensor.Of([]float32{-2.5})
 	infinities := tensor.Of([]float32{infinity, -infinity, nan, 2}, 4)
 	truths := single("IsNaN of a sum", "Add", inputs{numbers(4), tensor.Of([]float32{1, nan, 0, nan}, 4)})
 	truths.nodes[0].Outputs = []string{"sum"}
@@ -182,6 +183,10 @@ func TestProviderNodes(t *testing.T) {
 		single("a column of scales", "LayerNormalization", inputs{numbers(2, 3, 8), numbers(3, 1), numbers(8)}, onnx.IntAttr("axis", 1)),
 		single("scales of unknown rows", "LayerNormalization", inputs{numbers(2, 3, 8), numbers(3, 8)}).unknown("unknown shape"),
 		single("a single scale of rows that may be more", "RMSNormalization", inputs{numbers(2, 3, 8), numbers(1, 1, 8)}).of(23).unknown("unknown shape"),
+		single("eight dimensions", "Tile", inputs{numbers(2, 3, 2, 2, 3, 2, 2, 2), ints(2, 1, 3, 2, 2, 1, 2, 3)}),
+		single("every one of eight dimensions", "Tile", inputs{numbers(2, 2, 2, 2, 2, 2, 2, 2), ints(2, 2, 2, 2, 2, 2, 2, 2)}),
+		single("a number", "Tile", inputs{number, ints()}),
+		single("five dimensions", "Tile", inputs{numbers(2, 3, 2, 3, 2), ints(3, 2, 3, 2, 3)}),
 		single("a scale of more", "LayerNormalization", inputs{numbers(2, 3, 8), numbers(3, 8)}).leaves("another shape"),
 		single("a scale with a one ahead", "LayerNormalization", inputs{numbers(2, 3, 8), numbers(1, 8), numbers(8)}).shaped(),
 		single("two axes", "LayerNormalization", inputs{numbers(2, 3, 8), numbers(3, 8), numbers(3, 8)}, onnx.IntAttr("axis", 1)),
