@@ -151,6 +151,11 @@ func TestProviderNodes(t *testing.T) {
 	type inputs = []*tensor.Tensor
 	nan, infinity := float32(math.NaN()), float32(math.Inf(1))
 	number := tensor.Of([]float32{-2.5})
+	one := func(op string, x *tensor.Tensor, attrs ...*onnx.Attribute) nodeCase {
+		c := single("a number", op, inputs{x}, attrs...)
+		c.open = true // or ONNX Runtime refuses the model
+		return c
+	}
 	infinities := tensor.Of([]float32{infinity, -infinity, nan, 2}, 4)
 	truths := single("IsNaN of a sum", "Add", inputs{numbers(4), tensor.Of([]float32{1, nan, 0, nan}, 4)})
 	truths.nodes[0].Outputs = []string{"sum"}
@@ -183,6 +188,8 @@ func TestProviderNodes(t *testing.T) {
 		single("a column of scales", "LayerNormalization", inputs{numbers(2, 3, 8), numbers(3, 1), numbers(8)}, onnx.IntAttr("axis", 1)),
 		single("scales of unknown rows", "LayerNormalization", inputs{numbers(2, 3, 8), numbers(3, 8)}).unknown("unknown shape"),
 		single("a single scale of rows that may be more", "RMSNormalization", inputs{numbers(2, 3, 8), numbers(1, 1, 8)}).of(23).unknown("unknown shape"),
+		one("ArgMax", number), one("ArgMin", number, onnx.IntAttr("keepdims", 0)),
+		single("a number", "ReduceSum", inputs{number, ints(0)}), single("a number", "ReduceL2", inputs{number, ints(-1)}, onnx.IntAttr("keepdims", 0)),
 		single("eight dimensions", "Tile", inputs{numbers(2, 3, 2, 2, 3, 2, 2, 2), ints(2, 1, 3, 2, 2, 1, 2, 3)}),
 		single("every one of eight dimensions", "Tile", inputs{numbers(2, 2, 2, 2, 2, 2, 2, 2), ints(2, 2, 2, 2, 2, 2, 2, 2)}),
 		single("a number", "Tile", inputs{number, ints()}),
