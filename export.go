@@ -78,6 +78,11 @@ func Export(ctx context.Context, input string, o ExportOptions) (*ExportReport, 
 	if err != nil {
 		return nil, err
 	}
+	release, err := claim(output, false)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
 	var done *rewrite.ExportResult
 	switch {
 	case len(linears) > 0:

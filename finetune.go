@@ -86,6 +86,11 @@ func Finetune(ctx context.Context, float, quantized string, o FinetuneOptions) (
 	if err != nil {
 		return nil, err
 	}
+	release, err := claim(output, false)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
 	if quantized == "" {
 		temporary, remove, err := quantizeFirst(ctx, float, output, o)
 		if err != nil {

@@ -59,6 +59,11 @@ func quantize(ctx context.Context, input string, o QuantizeOptions, dryRun bool)
 	}
 	var recipe *recipeFile
 	if !dryRun { // which leaves what is there alone
+		release, err := claim(output, o.Shard.Count > 0)
+		if err != nil {
+			return nil, err
+		}
+		defer release()
 		if recipe, err = o.recipeBeside(codec, input, output); err != nil {
 			return nil, err
 		}

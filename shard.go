@@ -228,6 +228,11 @@ func Merge(ctx context.Context, input string, o MergeOptions) (*QuantizeReport, 
 	if err != nil {
 		return nil, err
 	}
+	release, err := claim(output, false)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
 	j, err := journal.Open(output + JournalEnding)
 	if err != nil {
 		return nil, usage(err, "run `cosetq quantize %s -o %s --shard i/n` for every share first", input, output)

@@ -1,6 +1,7 @@
 package calib
 
 import (
+	"os"
 	"path/filepath"
 	"sort"
 	"sync"
@@ -8,18 +9,20 @@ import (
 
 // npzFiles reads the samples of several archives, one after the other in the order of their names. One is open at a time.
 type npzFiles struct {
+	recipe   *Recipe
 	openFile func(path string, o Options) (Reader, error)
 	paths    []string
 	ends     []int // samples up to and with each file
 	count    int
 
-	mu   sync.Mutex
-	at   int // the file that is open
-	open Reader
+	mu     sync.Mutex
+	at     int // the file that is open
+	open   Reader
+	closed bool
 }
 
 func openNPZFiles(r *Recipe, openFile func(path string, o Options) (Reader, error), pattern string, o Options) (Reader, error) {
-	f := &npzFiles{openFile: openFile, at: -1}
+	f := &npzFiles{recipe: r, openFile: openFile, at: -1}
 	var err error
 	if f.paths, err = filepath.Glob(pattern); err != nil {
 		return nil, r.fail("file", "%q is no pattern: %w", r.File, err)
@@ -44,7 +47,7 @@ func (f *npzFiles) choose(i int) error {
 	if i == f.at {
 		return nil
 	}
-	if err := f.Close(); err != nil {
+	if err := f.leave(); err != nil {
 		return err
 	}
 	n, err := f.openFile(f.paths[i], Options{})
@@ -61,6 +64,9 @@ func (f *npzFiles) Random() bool { return false }
 func (f *npzFiles) Sample(i int) (*Sample, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.closed {
+		return nil, f.recipe.fail("file", "sample %d of %s: %w", i, f.recipe.File, os.ErrClosed)
+	}
 	file := sort.SearchInts(f.ends, i+1)
 	if err := f.choose(file); err != nil {
 		return nil, err
@@ -72,6 +78,14 @@ func (f *npzFiles) Sample(i int) (*Sample, error) {
 }
 
 func (f *npzFiles) Close() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.closed = true
+	return f.leave()
+}
+
+// leave closes the file that is open.
+func (f *npzFiles) leave() error {
 	if f.open == nil {
 		return nil
 	}

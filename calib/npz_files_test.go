@@ -1,6 +1,8 @@
 package calib_test
 
 import (
+	"errors"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -22,7 +24,6 @@ func TestNPZFiles(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer r.Close()
 	if r.Len() != 3 {
 		t.Fatalf("%d samples, want 3", r.Len())
 	}
@@ -35,6 +36,12 @@ func TestNPZFiles(t *testing.T) {
 		if err != nil || len(v) != 2 || v[0] != float32(2*i+1) || v[1] != float32(2*i+2) {
 			t.Errorf("sample %d is %v, %v", i, v, err)
 		}
+	}
+	if err := r.Close(); err != nil {
+		t.Error(err)
+	}
+	if _, err := r.Sample(1); !errors.Is(err, os.ErrClosed) || !strings.Contains(err.Error(), "*.npz") {
+		t.Errorf("sampled after it was closed: %v", err)
 	}
 	if some, err := calib.Open(filepath.Join(dir, "recipe.yaml"), []tensor.Spec{in}, calib.Options{Limit: 2}); err != nil || some.Len() != 2 {
 		t.Errorf("limited: %v", err)

@@ -116,7 +116,7 @@ func OpenStatistics(path string) (*StatisticsFile, error) {
 }
 
 // ReadStatistics checks a statistics file of the given size and reads all but the moments. The error wraps ErrNotStatistics
-// or ErrCorrupt.
+// or ErrCorrupt, or is that of r.
 func ReadStatistics(r io.ReaderAt, size int64) (*StatisticsFile, error) {
 	s := &StatisticsFile{Size: size, sums: map[*Observation]uint32{}}
 	if err := s.read(r, size); err != nil {
@@ -137,6 +137,9 @@ func (s *StatisticsFile) Close() error {
 	return err
 }
 
+// unreadable tells what the disk has to answer for from the end of the file, which may come too early.
+func unreadable(err error) bool { return err != nil && !errors.Is(err, io.EOF) }
+
 func corrupt(format string, args ...any) error {
 	return fmt.Errorf("%w: "+format, append([]any{ErrCorrupt}, args...)...)
 }
@@ -144,7 +147,11 @@ func corrupt(format string, args ...any) error {
 // read reads header and index, and believes nothing in them.
 func (s *StatisticsFile) read(r io.ReaderAt, size int64) error {
 	header := make([]byte, headerSize)
-	if n, _ := r.ReadAt(header, 0); n < len(statisticsMagic) || string(header[:len(statisticsMagic)]) != statisticsMagic {
+	n, err := r.ReadAt(header, 0)
+	if unreadable(err) {
+		return fmt.Errorf("read the header of the statistics: %w", err)
+	}
+	if n < len(statisticsMagic) || string(header[:len(statisticsMagic)]) != statisticsMagic {
 		return fmt.Errorf("%w; `cosetq calibrate` writes them", ErrNotStatistics)
 	} else if n < headerSize {
 		return corrupt("it ends within its header")
@@ -157,7 +164,10 @@ func (s *StatisticsFile) read(r io.ReaderAt, size int64) error {
 		return corrupt("its index is said to be at %d, %d bytes long, in a file of %d", offset, length, size)
 	}
 	text := make([]byte, length)
-	if _, err := r.ReadAt(text, offset); err != nil {
+	switch n, err := r.ReadAt(text, offset); {
+	case unreadable(err):
+		return fmt.Errorf("read the index of the statistics: %w", err)
+	case n < len(text):
 		return corrupt("its index: %v", err)
 	}
 	if crc32.Checksum(text, castagnoli) != binary.LittleEndian.Uint32(header[12:]) {
@@ -252,7 +262,10 @@ func (m storedMoments) read(dst []float32, at, count int64) error {
 		return fmt.Errorf("statistics: %d numbers asked for into %d", count, len(dst))
 	}
 	raw := make([]byte, 4*count)
-	if n, err := m.r.ReadAt(raw, m.offset+4*at); n < len(raw) {
+	switch n, err := m.r.ReadAt(raw, m.offset+4*at); {
+	case unreadable(err):
+		return fmt.Errorf("read moments of the statistics: %w", err)
+	case n < len(raw):
 		return corrupt("%v", err)
 	}
 	for i := range dst {

@@ -481,3 +481,46 @@ func TestSubmatrix(t *testing.T) {
 		t.Error("a matrix of columns of which only the squares are known")
 	}
 }
+
+// failing cannot be read from offset bad on.
+type failing struct {
+	*bytes.Reader
+	bad int64
+}
+
+var errDisk = errors.New("the disk is broken")
+
+func (f failing) ReadAt(p []byte, off int64) (int, error) {
+	if off+int64(len(p)) > f.bad {
+		return 0, errDisk
+	}
+	return f.Reader.ReadAt(p, off)
+}
+
+// What the disk does not give is no fault of the file.
+func TestStatisticsOfABrokenDisk(t *testing.T) {
+	data, err := os.ReadFile(save(t, statistics(sampled{[][]float64{{1, 2}}, 2, true}.observation("a", "w"))))
+	if err != nil {
+		t.Fatal(err)
+	}
+	size := int64(len(data))
+	disk := &failing{bytes.NewReader(data), size}
+	s, err := calib.ReadStatistics(disk, size)
+	if err != nil {
+		t.Fatal(err)
+	}
+	check := func(what string, err error) {
+		t.Helper()
+		if !errors.Is(err, errDisk) || errors.Is(err, calib.ErrNotStatistics) || errors.Is(err, calib.ErrCorrupt) || !strings.Contains(err.Error(), what) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	disk.bad = size - 1
+	_, err = calib.ReadStatistics(disk, size)
+	check("index", err)
+	disk.bad = 0
+	_, err = calib.ReadStatistics(disk, size)
+	check("header", err)
+	_, err = s.Observations[0].Mean()
+	check("moments", err)
+}

@@ -3,6 +3,7 @@ package lattice
 import (
 	"errors"
 	"fmt"
+	"math"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -17,10 +18,16 @@ type Codes struct {
 	Gains []uint8
 }
 
+// maxBytes bounds the codes of a matrix, well below what Go panics at: user space is 2^47 bytes on x86-64.
+const maxBytes = min(1<<47, math.MaxInt)
+
 // NewCodes returns zeroed codes for a matrix of [rows, cols] weights. cols must be a multiple of GroupSize.
 func (c *Codec) NewCodes(rows, cols int) (*Codes, error) {
 	if rows < 0 || cols < 0 || cols%GroupSize != 0 {
 		return nil, fmt.Errorf("lattice: matrix of %d × %d: the columns must be a multiple of %d", rows, cols, GroupSize)
+	}
+	if rows > 0 && cols/GroupSize > maxBytes/(2*c.GroupIndices()+1)/rows {
+		return nil, fmt.Errorf("lattice: matrix of %d × %d: its codes are larger than the address space", rows, cols)
 	}
 	groups := rows * (cols / GroupSize)
 	return &Codes{

@@ -87,8 +87,8 @@ func unfuse(runs, seen []NodeRun) []NodeRun {
 	return all
 }
 
-// unquotedName finds the name of an event, in which ONNX Runtime leaves quotes and backslashes as they are.
-var unquotedName = regexp.MustCompile(`("name" :)"(.*)"(,"args" :)`)
+// unquotedName finds the name of an event, in which ONNX Runtime leaves quotes, backslashes and line breaks as they are.
+var unquotedName = regexp.MustCompile(`(?s)("name" :)"(.*?)"(,"args" : \{)`)
 
 // parseProfile reads the kernel events of a profile in Chrome's trace format.
 func parseProfile(data []byte) ([]NodeRun, error) {
@@ -101,13 +101,11 @@ func parseProfile(data []byte) ([]NodeRun, error) {
 			Provider string `json:"provider"`
 		} `json:"args"`
 	}
-	if !json.Valid(data) {
-		data = unquotedName.ReplaceAllFunc(data, func(b []byte) []byte {
-			parts := unquotedName.FindSubmatch(b)
-			quoted, _ := json.Marshal(string(parts[2])) // a string always can be
-			return slices.Concat(parts[1], quoted, parts[3])
-		})
-	}
+	data = unquotedName.ReplaceAllFunc(data, func(b []byte) []byte {
+		parts := unquotedName.FindSubmatch(b)
+		quoted, _ := json.Marshal(string(parts[2])) // a string always can be
+		return slices.Concat(parts[1], quoted, parts[3])
+	})
 	if err := json.Unmarshal(data, &events); err != nil {
 		return nil, fmt.Errorf("profile of ONNX Runtime: %w", err)
 	}

@@ -62,6 +62,8 @@ func (c nodeCase) splits() nodeCase {
 	return c
 }
 func (c nodeCase) of(opset int64) nodeCase          { c.opset = opset; return c }
+func (c nodeCase) shaped() nodeCase                 { c.known = true; return c }
+func (c nodeCase) unknown(reason string) nodeCase   { c.left = reason; return c }
 func (c nodeCase) leaves(reason string) nodeCase    { c.known, c.left = true, reason; return c }
 func (c nodeCase) device(y *tensor.Tensor) nodeCase { c.result = y; return c }
 func (c nodeCase) fails(want string) nodeCase       { c.want = want; return c }
@@ -148,6 +150,12 @@ func TestProviderNodes(t *testing.T) {
 	library, about, _ := aboutProvider(t)
 	type inputs = []*tensor.Tensor
 	nan, infinity := float32(math.NaN()), float32(math.Inf(1))
+	number := tensor.Of([]float32{-2.5})
+	one := func(op string, x *tensor.Tensor, attrs ...*onnx.Attribute) nodeCase {
+		c := single("a number", op, inputs{x}, attrs...)
+		c.open = true // or ONNX Runtime refuses the model
+		return c
+	}
 	infinities := tensor.Of([]float32{infinity, -infinity, nan, 2}, 4)
 	truths := single("IsNaN of a sum", "Add", inputs{numbers(4), tensor.Of([]float32{1, nan, 0, nan}, 4)})
 	truths.nodes[0].Outputs = []string{"sum"}
@@ -183,9 +191,18 @@ func TestProviderNodes(t *testing.T) {
 		single("windows", "Attention", inputs{query, cache, cache}, onnx.IntAttr("left_window_size", 1), onnx.IntAttr("is_causal", 1)).of(25),
 		single("a padding mask below 0", "com.microsoft::MultiHeadAttention", inputs{numbers(2, 3, 8), numbers(2, 4, 8), numbers(2, 4, 8), nil,
 			tensor.Of([]int32{1, -1, 2, 0, 1, 1, -7, 1}, 2, 4)}, onnx.IntAttr("num_heads", 2)),
-		single("a scale of one", "LayerNormalization", inputs{numbers(2, 3, 8), numbers(1)}).leaves("another shape"),
+		single("a scale of one", "LayerNormalization", inputs{numbers(2, 3, 8), numbers(1)}),
+		single("a column of scales", "LayerNormalization", inputs{numbers(2, 3, 8), numbers(3, 1), numbers(8)}, onnx.IntAttr("axis", 1)),
+		single("scales of unknown rows", "LayerNormalization", inputs{numbers(2, 3, 8), numbers(3, 8)}).unknown("unknown shape"),
+		single("a single scale of rows that may be more", "RMSNormalization", inputs{numbers(2, 3, 8), numbers(1, 1, 8)}).of(23).unknown("unknown shape"),
+		one("ArgMax", number), one("ArgMin", number, onnx.IntAttr("keepdims", 0)),
+		single("a number", "ReduceSum", inputs{number, ints(0)}), single("a number", "ReduceL2", inputs{number, ints(-1)}, onnx.IntAttr("keepdims", 0)),
+		single("eight dimensions", "Tile", inputs{numbers(2, 3, 2, 2, 3, 2, 2, 2), ints(2, 1, 3, 2, 2, 1, 2, 3)}),
+		single("every one of eight dimensions", "Tile", inputs{numbers(2, 2, 2, 2, 2, 2, 2, 2), ints(2, 2, 2, 2, 2, 2, 2, 2)}),
+		single("a number", "Tile", inputs{number, ints()}),
+		single("five dimensions", "Tile", inputs{numbers(2, 3, 2, 3, 2), ints(3, 2, 3, 2, 3)}),
 		single("a scale of more", "LayerNormalization", inputs{numbers(2, 3, 8), numbers(3, 8)}).leaves("another shape"),
-		single("a scale with a one ahead", "LayerNormalization", inputs{numbers(2, 3, 8), numbers(1, 8), numbers(8)}),
+		single("a scale with a one ahead", "LayerNormalization", inputs{numbers(2, 3, 8), numbers(1, 8), numbers(8)}).shaped(),
 		single("two axes", "LayerNormalization", inputs{numbers(2, 3, 8), numbers(3, 8), numbers(3, 8)}, onnx.IntAttr("axis", 1)),
 		single("a scale of batches", "RMSNormalization", inputs{numbers(2, 3, 8), numbers(2, 1, 8)}).of(23).leaves("another shape"),
 		single("a scale of another type", "SimplifiedLayerNormalization", inputs{numbers(2, 8), half(8)}).leaves("different types"),

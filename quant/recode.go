@@ -93,17 +93,18 @@ func (r *Recoder) Entry(row int) int { return r.matrix.entry(row) }
 // Scale returns scale i, 2^e included.
 func (r *Recoder) Scale(i int) float32 { return r.scale[i] }
 
-// SetScale moves scale i to the float16 value nearest to s, which it returns. A scale that is zero stays so, and one that is
-// not never becomes zero or infinite.
+// The least and the largest float16 above zero.
+const leastFloat16, largestFloat16 = 0x0001, 0x7bff
+
+// SetScale moves scale i to the float16 value nearest to s ≥ 0, and returns it: whatever the scale was before, so that a training
+// that is resumed has the scales of one that was not stopped. A scale that is zero stays so, and one that is not never becomes
+// zero or infinite.
 func (r *Recoder) SetScale(i int, s float32) float32 {
 	if r.scale[i] == 0 {
 		return 0
 	}
 	h := float16.Fromfloat32(float32(math.Ldexp(float64(s), -r.matrix.Exponent)))
-	if h == 0 || h&0x8000 != 0 || h&0x7c00 == 0x7c00 {
-		return r.scale[i]
-	}
-	r.matrix.Scales[i] = uint16(h)
+	r.matrix.Scales[i] = min(max(uint16(h), leastFloat16), largestFloat16)
 	r.scale[i] = r.matrix.entryScale(i)
 	return r.scale[i]
 }

@@ -2,6 +2,7 @@ package quant
 
 import (
 	"context"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -67,6 +68,11 @@ func TestRecoder(t *testing.T) {
 		}
 		if got := r.Matrix().Scale(1); got != r.Scale(r.Entry(1)) {
 			t.Errorf("%s: the matrix has scale %v", c.codec, got)
+		}
+		// Beyond what float16 holds, a scale is the last one it does, and not what it was before.
+		least, most := r.SetScale(r.Entry(1), 0), r.SetScale(r.Entry(1), float32(math.Inf(1)))
+		if least <= 0 || math.IsInf(float64(most), 0) || most < 1e9*least || r.SetScale(r.Entry(1), 0) != least {
+			t.Errorf("%s: a scale can be %v to %v, and 0 makes it %v", c.codec, least, most, r.Scale(r.Entry(1)))
 		}
 		if zero := r.Entry(0); r.Scale(zero) == 0 && r.SetScale(zero, 1) != 0 {
 			t.Errorf("%s: a scale of zero moved", c.codec)

@@ -89,7 +89,8 @@ type Site struct {
 	linear *linear
 	node   *onnx.Node
 	root   *onnx.Value
-	values string // equal for sites with the same weights
+	values string  // equal for sites with the same weights
+	behind []stock // the weights, where they are not followed
 }
 
 // hold notes where the weights are.
@@ -97,10 +98,28 @@ func (s *Site) hold(c *constant) {
 	s.root, s.values, s.Initializer, s.DType, s.Weights = c.root, c.values, c.root.Name, c.dtype, c.size()
 }
 
-// holdBehind notes where the weights are that could not be followed: the largest tensor that v is made of. They are weights all the same,
-// of which none is quantized.
+// stock is weights in a place of their own.
+type stock struct {
+	root *onnx.Value
+	key  string // equal for the same weights
+	size int64
+}
+
+// holdBehind notes where the weights are that could not be followed. They are weights all the same, of which none is quantized.
 func (vs *values) holdBehind(site *Site, v *onnx.Value) {
-	seen := map[*onnx.Value]bool{}
+	site.behind = vs.behind(v, map[*onnx.Value]bool{})
+	var largest int64
+	for _, s := range site.behind {
+		site.Weights += s.size
+		if s.size > largest {
+			largest, site.root, site.values, site.Initializer = s.size, s.root, s.key, s.root.Name
+		}
+	}
+}
+
+// behind is the largest tensor that v is made of; of a parameter of a function, what each call of that gives it.
+func (vs *values) behind(v *onnx.Value, seen map[*onnx.Value]bool) (all []stock) {
+	var largest stock
 	for todo := []*onnx.Value{v}; len(todo) > 0; {
 		v, todo = todo[len(todo)-1], todo[:len(todo)-1]
 		if v == nil || seen[v] {
@@ -116,6 +135,10 @@ func (vs *values) holdBehind(site *Site, v *onnx.Value) {
 		case v.Sparse != nil:
 			size, _ = boundedProduct(v.Sparse.Dims, math.MaxInt64)
 			key = fmt.Sprintf("%p", v.Sparse)
+		case v.Param:
+			for _, given := range vs.arguments(v) {
+				all = append(all, vs.behind(given, seen)...)
+			}
 		case v.Node == nil:
 		case vs.folds(v.Node): // whose other inputs say how, and may come from anywhere
 			todo = append(todo, vs.input(v.Node, 0))
@@ -124,10 +147,14 @@ func (vs *values) holdBehind(site *Site, v *onnx.Value) {
 				todo = append(todo, vs.input(v.Node, i))
 			}
 		}
-		if size > site.Weights {
-			site.root, site.values, site.Initializer, site.Weights = v, key, v.Name, size
+		if size > largest.size {
+			largest = stock{v, key, size}
 		}
 	}
+	if largest.size > 0 {
+		all = append(all, largest)
+	}
+	return all
 }
 
 // Node is the node of the model that the site is.
@@ -308,6 +335,17 @@ func choose(sites []Site, opts Options) error {
 	return nil
 }
 
+// stocks lists the weights of the site.
+func (s *Site) stocks() []stock {
+	switch {
+	case s.behind != nil:
+		return s.behind
+	case s.root == nil:
+		return []stock{{key: s.Initializer, size: s.Weights}}
+	}
+	return []stock{{s.root, s.values, s.Weights}}
+}
+
 // Coverage counts the constant weights of all sites, those that several sites share once, and returns the share of them
 // whose site is a Candidate or Quantized already; 0 when there are none.
 func Coverage(sites []Site) (weights int64, share float64) {
@@ -315,17 +353,15 @@ func Coverage(sites []Site) (weights int64, share float64) {
 	total, got := map[string]bool{}, map[string]bool{}
 	for i := range sites {
 		s := &sites[i]
-		key := s.values
-		if s.root == nil {
-			key = s.Initializer
-		}
-		if !total[key] {
-			total[key] = true
-			weights += s.Weights
-		}
-		if s.Status != Skipped && !got[key] {
-			got[key] = true
-			taken += s.Weights
+		for _, held := range s.stocks() {
+			if !total[held.key] {
+				total[held.key] = true
+				weights += held.size
+			}
+			if s.Status != Skipped && !got[held.key] {
+				got[held.key] = true
+				taken += held.size
+			}
 		}
 	}
 	if weights > 0 {

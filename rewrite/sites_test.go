@@ -186,6 +186,38 @@ func TestCoverageCountsWhatIsNotFollowed(t *testing.T) {
 	}
 }
 
+// The same goes for what reaches a product only as a parameter of a function, once for each weight that a call gives it.
+func TestCoverageCountsParametersOfFunctions(t *testing.T) {
+	matrix := []int64{64, 64}
+	weight := func(name string) *onnx.Tensor { return floats(name, matrix, make([]float32, 4096)) }
+	call := func(function, x, w, y string) *onnx.Node {
+		n := node(y, function, []string{x, w}, []string{y})
+		n.Domain = "local"
+		return n
+	}
+	m := newModel(8, 17, &onnx.Graph{
+		Inputs:       []*onnx.ValueInfo{onnx.NewValueInfo("x", onnx.Float, "batch", 64)},
+		Initializers: []*onnx.Tensor{weight("good"), weight("first"), weight("second"), weight("third")},
+		Nodes: []*onnx.Node{
+			node("a", "MatMul", []string{"x", "good"}, []string{"y0"}), call("Dense", "x", "first", "y1"), call("Dense", "y1", "second", "y2"),
+			call("Twice", "y2", "third", "y3"), call("Dense", "y3", "first", "y4"), call("Dense", "y4", "x", "y5"),
+		},
+		Outputs: []*onnx.ValueInfo{onnx.NewValueInfo("y0", onnx.Float, "batch", 64)},
+	})
+	m.SetOpset("local", 1)
+	function := func(name string, nodes ...*onnx.Node) {
+		f := &onnx.Function{Domain: "local", Name: name, Inputs: []string{"a", "b"}, Outputs: []string{"c"}, Nodes: nodes}
+		f.SetOpset("", 17)
+		f.SetOpset("local", 1)
+		m.Functions = append(m.Functions, f)
+	}
+	function("Dense", node("turn", "Transpose", []string{"b"}, []string{"turned"}), node("product", "MatMul", []string{"a", "turned"}, []string{"c"}))
+	function("Twice", call("Dense", "a", "b", "half"), call("Dense", "half", "b", "c")) // a function that hands its parameter on
+	if weights, share := rewrite.Coverage(find(t, m)); weights != 4*4096 || share != 0.25 {
+		t.Errorf("%v of %d weights can be quantized, want a quarter of %d", share, weights, 4*4096)
+	}
+}
+
 // size stands for so many bytes that nobody reads.
 type size int64
 

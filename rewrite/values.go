@@ -1,6 +1,8 @@
 package rewrite
 
 import (
+	"slices"
+
 	"github.com/cosetq/cosetq/onnx"
 )
 
@@ -112,6 +114,19 @@ func (vs *values) input(n *onnx.Node, i int) *onnx.Value {
 		return nil
 	}
 	return vs.index.Lookup(vs.scopeOf[n], n.Inputs[i])
+}
+
+// arguments lists what the calls of a function give its parameter v.
+func (vs *values) arguments(v *onnx.Value) (given []*onnx.Value) {
+	f := v.Scope.Function
+	for _, s := range vs.inferenceScopes() {
+		for _, n := range s.Nodes() {
+			if n.OpID() == f.ID() {
+				given = append(given, vs.input(n, slices.Index(f.Inputs, v.Name)))
+			}
+		}
+	}
+	return given
 }
 
 // local returns the value of that name defined in s itself, or nil.

@@ -112,20 +112,56 @@ void RunExpand(Call& call) {
   Move(call, shape, x, 0, BroadcastStrides(x.shape, shape), y, 0, Strides(shape));
 }
 
+// The shape of x repeated along each dimension.
+Shape Tiled(const Shape& x, const std::vector<int64_t>& repeats) {
+  Shape shape;
+  for (size_t d = 0; d < x.size(); ++d) shape.push_back(x[d] * repeats[d]);
+  return shape;
+}
+
+void RepeatInto(Call& call, const Tensor& x, const std::vector<int64_t>& repeats, const Tensor& y) {
+  const Shape own = Strides(x.shape);
+  // Each dimension becomes two: which copy, and where in it.
+  Shape walk, strides;
+  for (size_t d = 0; d < x.shape.size(); ++d) {
+    walk.insert(walk.end(), {repeats[d], x.shape[d]});
+    strides.insert(strides.end(), {0, own[d]});
+  }
+  Move(call, walk, x, 0, strides, y, 0, Strides(walk));
+}
+
+// The first of the dimensions up to end that one walk can repeat, those after them being done. Those that are not repeated it joins with their
+// next ones.
+size_t FirstRepeated(const Shape& x, const std::vector<int64_t>& repeats, size_t end) {
+  bool joins = end < x.size();
+  int rank = joins;
+  size_t d = end;
+  for (; d > 0; --d) {
+    const bool wide = x[d - 1] > 1, repeated = repeats[d - 1] > 1;
+    rank += (wide && !joins) + repeated;
+    if (rank > kMaxRank - (d > 1)) break;  // those ahead are one more
+    joins = !repeated && (joins || wide);
+  }
+  return d;
+}
+
 void RunTile(Call& call) {
   const Tensor& x = call.in(0);
   const std::vector<int64_t> repeats = call.Integers(1);
   if (repeats.size() != x.shape.size()) throw std::invalid_argument("Tile of " + Text(x.shape) + " by " + Text(repeats));
-  const Shape own = Strides(x.shape);
-  // Each dimension becomes two: which copy, and where in it.
-  Shape shape, walk, strides;
-  for (size_t d = 0; d < x.shape.size(); ++d) {
-    shape.push_back(x.shape[d] * repeats[d]);
-    walk.insert(walk.end(), {repeats[d], x.shape[d]});
-    strides.insert(strides.end(), {0, own[d]});
-  }
-  const Tensor y = call.Out(0, x.type, shape);
-  Move(call, walk, x, 0, strides, y, 0, Strides(walk));
+  const Tensor y = call.Out(0, x.type, Tiled(x.shape, repeats));
+  if (y.count() == 0) return;
+  Tensor from = x;
+  size_t end = repeats.size();
+  do {  // more than once only for five dimensions and more
+    const size_t first = FirstRepeated(x.shape, repeats, end);
+    std::vector<int64_t> some(repeats.size(), 1);
+    std::copy(repeats.begin() + static_cast<int64_t>(first), repeats.begin() + static_cast<int64_t>(end), some.begin() + static_cast<int64_t>(first));
+    const Tensor to = first == 0 ? y : call.Scratch(x.type, Tiled(from.shape, some));
+    RepeatInto(call, from, some, to);
+    from = to;
+    end = first;
+  } while (end > 0);
 }
 
 void RunSlice(Call& call) {

@@ -5,6 +5,7 @@
 
 #include "launch.h"
 #include "math.h"
+#include "movement.h"
 #include "norm.cuh"
 #include "operator.h"
 #include "rotary.h"
@@ -99,18 +100,29 @@ void WantCount(const Call& call, size_t i, int64_t n) {
     throw std::invalid_argument(call.node.op + ": input " + std::to_string(i) + " is " + Text(call.in(i).shape) + ", want " + std::to_string(n) + " elements");
 }
 
+// An input with a number for every element of a shape, if need be a copy that repeats it; none where it is left out.
+Tensor Repeated(Call& call, size_t i, const Shape& shape) {
+  if (!call.has(i)) return {};
+  Tensor own = call.in(i);
+  if (own.count() == Count(shape)) return own;
+  while (own.shape.size() > shape.size() && own.shape[0] == 1) own.shape.erase(own.shape.begin());
+  const Tensor all = call.Scratch(own.type, shape);
+  Move(call, shape, own, 0, BroadcastStrides(own.shape, shape), all, 0, Strides(shape));
+  return all;
+}
+
 // Inputs: x, scale, shift.
 template <typename T>
 void LaunchNorm(Call& call, bool centre) {
   const Tensor& x = call.in(0);
   const auto axis = static_cast<size_t>(Axis(call.node.attributes.Int("axis", -1), x.shape.size()));
-  int64_t n = 1;
-  for (size_t d = axis; d < x.shape.size(); ++d) n *= x.shape[d];
-  for (size_t i = 1; i < 3; ++i) WantCount(call, i, n);
+  const Shape normalized(x.shape.begin() + static_cast<int64_t>(axis), x.shape.end());
+  const int64_t n = Count(normalized);
+  const Tensor scale = Repeated(call, 1, normalized), shift = Repeated(call, 2, normalized);
   NormKernel<T> f = {};
   f.x = x.data<T>();
-  f.scale = Optional<T>(call, 1);
-  f.shift = Optional<T>(call, 2);
+  f.scale = scale.buffer ? scale.data<T>() : nullptr;
+  f.shift = shift.buffer ? shift.data<T>() : nullptr;
   f.y = call.Out(0, x.type, x.shape).data<T>();
   f.n = CheckedCount(n);
   f.epsilon = call.node.attributes.Float("epsilon", 1e-5f);
@@ -123,21 +135,22 @@ void RunNorm(Call& call) {
   COSETQ_EP_FLOATS(call, call.in(0).type, LaunchNorm, call, centre)
 }
 
-// Scale and shift have a number for every element of what is normalized, and are not broadcast over it, nor along what is not.
+// Scale and shift are broadcast over what is normalized, and the same for every row of it.
 std::string CheckNorm(const Graph& graph, const Node& node) {
   const auto value = [&](size_t i) -> const Value& { return graph.values[static_cast<size_t>(node.inputs[i])]; };
   const Value& x = value(0);
   const int64_t axis = node.attributes.Int("axis", -1);
-  const int64_t normalized = axis < 0 ? -axis : x.rank - axis;
+  const int64_t normalized = axis < 0 ? -axis : x.rank < 0 ? 1 : x.rank - axis;  // dimensions, or how many at least
   for (size_t i = 1; i < node.inputs.size(); ++i) {
     if (node.inputs[i] < 0) continue;
     const Value& own = value(i);
     if (own.type != x.type) return "inputs of different types";
-    if (own.rank < 0 || x.rank < 0) continue;
-    for (int d = 1; d <= std::max<int64_t>(own.rank, normalized); ++d) {
-      const int64_t have = d <= own.rank ? own.shape[static_cast<size_t>(own.rank - d)] : 1;
-      const int64_t want = d <= normalized && d <= x.rank ? x.shape[static_cast<size_t>(x.rank - d)] : 1;
-      if (have >= 0 && have != want && (want >= 0 || have == 1)) return "a scale or shift of another shape than what is normalized";
+    if (own.rank < 0) return "a scale or shift of unknown shape";
+    for (int64_t d = 1; d <= own.rank; ++d) {
+      const int64_t have = own.shape[static_cast<size_t>(own.rank - d)];
+      const int64_t want = d > normalized ? 1 : d <= x.rank ? x.shape[static_cast<size_t>(x.rank - d)] : -1;
+      if (d > normalized && have < 0) return "a scale or shift of unknown shape";
+      if (have > 1 && want >= 0 && have != want) return "a scale or shift of another shape than what is normalized";
     }
   }
   return "";

@@ -70,18 +70,19 @@ struct ReduceKernel {
 template <typename T>
 void LaunchReduce(Call& call, Reduce kind) {
   const Tensor& x = call.in(0);
-  const size_t rank = x.shape.size();
+  const Shape own = WithAxis(x.shape);
+  const size_t rank = own.size();
   const std::vector<int64_t> axes = call.Axes(1);
   // Over no axes every element is reduced alone, which is more than a copy for some.
   std::vector<bool> drop(rank, axes.empty() && call.node.attributes.Int("noop_with_empty_axes", 0) == 0);
   for (int64_t a : axes) drop[static_cast<size_t>(Axis(a, rank))] = true;
   const bool keep = call.node.attributes.Int("keepdims", 1) != 0;
-  const Shape strides = Strides(x.shape);
+  const Shape strides = Strides(own);
   Shape shape, kept, kept_strides, reduced, reduced_strides;
   for (size_t d = 0; d < rank; ++d) {
-    (drop[d] ? reduced : kept).push_back(x.shape[d]);
+    (drop[d] ? reduced : kept).push_back(own[d]);
     (drop[d] ? reduced_strides : kept_strides).push_back(strides[d]);
-    if (!drop[d] || keep) shape.push_back(drop[d] ? 1 : x.shape[d]);
+    if (!x.shape.empty() && (!drop[d] || keep)) shape.push_back(drop[d] ? 1 : own[d]);
   }
   const Tensor y = call.Out(0, x.type, shape);
   const int n = CheckedCount(Count(reduced));
@@ -118,18 +119,19 @@ struct ArgKernel {
 template <typename T>
 void LaunchArg(Call& call, bool largest) {
   const Tensor& x = call.in(0);
-  const auto axis = static_cast<size_t>(Axis(call.node.attributes.Int("axis", 0), x.shape.size()));
-  Shape shape = x.shape;
+  Shape shape = WithAxis(x.shape);
+  const auto axis = static_cast<size_t>(Axis(call.node.attributes.Int("axis", 0), shape.size()));
+  const int64_t n = shape[axis];
   int64_t inner = 1;
   for (size_t d = axis + 1; d < shape.size(); ++d) inner *= shape[d];
-  if (call.node.attributes.Int("keepdims", 1) != 0) {
+  if (call.node.attributes.Int("keepdims", 1) != 0 && !x.shape.empty()) {
     shape[axis] = 1;
   } else {
     shape.erase(shape.begin() + static_cast<int64_t>(axis));
   }
   const Tensor y = call.Out(0, Type::kInt64, shape);
   ForEach(call.stream, y.count(),
-          ArgKernel<T>{x.data<T>(), y.data<int64_t>(), CheckedCount(x.shape[axis]), CheckedCount(inner),
+          ArgKernel<T>{x.data<T>(), y.data<int64_t>(), CheckedCount(n), CheckedCount(inner),
                        largest, call.node.attributes.Int("select_last_index", 0) != 0});
 }
 

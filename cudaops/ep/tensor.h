@@ -72,6 +72,9 @@ COSETQ_UNROLL
 template <size_t N>
 Layout<N> MakeLayout(const Shape& shape, const std::array<Shape, N>& strides);
 
+// A shape with an axis to work along: a scalar is one number.
+inline Shape WithAxis(const Shape& shape) { return shape.empty() ? Shape{1} : shape; }
+
 // Strides of a tensor that is broadcast to a shape: 0 where it is repeated. Throws if it cannot be.
 Shape BroadcastStrides(const Shape& from, const Shape& to);
 

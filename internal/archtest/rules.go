@@ -48,7 +48,7 @@ var rules = map[string]rule{
 	"models": {project: []string{"finetune", "internal/atomicfile", "onnx"}, modules: []string{"golang.org/x/image"}},
 
 	// The whole pipeline as an API: it orders the stages.
-	root: {project: []string{"bench", "calib", "cudaops", "eval", "finetune", "internal/atomicfile", "internal/filestart", "internal/realpath", "internal/regularfile", "internal/strictyaml", "internal/suggest", "journal", "lattice", "onnx", "ort", "quant", "report", "rewrite", "tensor"},
+	root: {project: []string{"bench", "calib", "cudaops", "eval", "finetune", "internal/atomicfile", "internal/filestart", "internal/lockfile", "internal/realpath", "internal/regularfile", "internal/strictyaml", "internal/suggest", "journal", "lattice", "onnx", "ort", "quant", "report", "rewrite", "tensor"},
 		modules: []string{"al.essio.dev/pkg/shellescape", "github.com/goccy/go-yaml", "golang.org/x/sync"}}, // shellescape: options to paste; goccy/go-yaml: writes recipes; x/sync: weights coded at once
 
 	// The command line: flags, progress, printing.
@@ -68,6 +68,7 @@ var rules = map[string]rule{
 	"internal/conformance": {},
 	"internal/filestart":   {project: []string{"internal/regularfile"}},
 	"internal/ortversions": {},
+	"internal/lockfile":    {},
 	"internal/realpath":    {},
 	"internal/regularfile": {},
 	"internal/strictyaml":  {modules: []string{"github.com/goccy/go-yaml"}},
