@@ -252,7 +252,11 @@ bool LaunchKnown(Stream& stream, const std::vector<Instruction>& steps, ChainKer
   if (!stream.on_host()) {
     constexpr int kRun = 16 / sizeof(T);
     const auto launch = [&](auto kernel, int runs) { Launch(stream, kernel, (runs - 1) / kThreads + 1, kThreads, 0, f, runs); };
-    Fit(f, kRun) ? launch(EvaluateKnown<T, kRun, Steps>, count / kRun) : launch(EvaluateKnown<T, 1, Steps>, count);
+    if (Fit(f, kRun)) {
+      launch(EvaluateKnown<T, kRun, Steps>, count / kRun);
+    } else {
+      Fit(f, kRunLength) ? launch(EvaluateKnown<T, kRunLength, Steps>, count / kRunLength) : launch(EvaluateKnown<T, 1, Steps>, count);
+    }
     return true;
   }
 #endif
