@@ -120,7 +120,7 @@ func TestRowErrors(t *testing.T) {
 	if _, err := c.NewCodes(2, 12); err == nil {
 		t.Error("NewCodes of 12 columns: want an error")
 	}
-	for _, size := range [][2]int{{1 << 40, 1 << 40}, {1 << 43, 16}, {math.MaxInt, 16}, {1, math.MaxInt &^ 15}} {
+	for _, size := range [][2]int{{math.MaxInt/2 + 1, math.MaxInt/2 + 1}, {math.MaxInt >> 4, 16}, {math.MaxInt, 16}, {1, math.MaxInt &^ 15}} {
 		if _, err := c.NewCodes(size[0], size[1]); err == nil {
 			t.Errorf("NewCodes of %d × %d: want an error", size[0], size[1])
 		}
