@@ -457,7 +457,7 @@ func growCaches(t *testing.T, first string) {
 // A language model writes on in a cache that has room for more tokens, in float and in float16, as it does on the CPU: all of its nodes are
 // on the device, and runs after the prompt's have the same shapes.
 func TestProviderRunsDecoders(t *testing.T) {
-	library, about, device := aboutProvider(t)
+	library, about, _ := aboutProvider(t)
 	const room, prompt, steps, batch = 80, 9, 6, 2
 	for _, half := range []bool{false, true} {
 		c := models.Decoder{Layers: 2, Width: 64, Heads: 4, CacheHeads: 2, Network: 96, Vocabulary: 50, Tokens: room, Half: half, Seed: 3}
@@ -524,8 +524,8 @@ func TestProviderRunsDecoders(t *testing.T) {
 		if n := about.Traffic().Downloads - before.Downloads; n != 0 {
 			t.Errorf("%d copies to the host in the middle of the graph", n)
 		}
-		if repeats := about.Traffic().Repeats - before.Repeats; (repeats > 0) != (device != "host") {
-			t.Errorf("on %s %d runs repeated a recording", device, repeats)
+		if about.Traffic().Repeats == before.Repeats {
+			t.Error("no run repeated a recording")
 		}
 	}
 }

@@ -47,7 +47,7 @@ void WaitOnStream(void* event, void* stream);
 void WaitOnHost(void* event);
 
 // What a stream is given between Begin and End is not done but kept, to be done any number of times, always in the same memory. kRecords is
-// false where that cannot be.
+// false where it is done at once and not kept: who wants it repeated gives it again.
 extern const bool kRecords;
 void BeginRecording(void* stream);
 void* EndRecording(void* stream);  // throws if something was asked for that cannot be kept; the stream is as before in either case

@@ -311,6 +311,8 @@ Program::Memory& Program::Recall(const std::vector<Tensor>& inputs) {
   Memory& memory = memories_.emplace_front();
   memory.shapes = std::move(shapes);
   memory.slots.resize(graph_.values.size());
+  memory.inputs_move.assign(inputs.size(), false);
+  memory.outputs_move.assign(graph_.outputs.size(), false);
   return memory;
 }
 

@@ -82,7 +82,7 @@ class Program {
     bool complete = false;
     int runs = 0, attempts = 0;  // runs without a recording, once complete, and attempts to record one
     Ends last;                   // of the last of these runs, without owning them
-    bool moves = false;          // inputs and outputs are not where they were
+    std::vector<bool> inputs_move, outputs_move;  // those that have been elsewhere than they were
     std::unique_ptr<Recording> recording;
   };
   class StepCall;
@@ -101,7 +101,7 @@ class Program {
   void Enqueue(Memory& memory, Stream& stream, const std::vector<Tensor>& inputs, const MakeOutput& make_output);
   void Record(Memory& memory, const std::vector<Tensor>& inputs);
   bool RunRecorded(Memory& memory, Stream& stream, const std::vector<Tensor>& inputs, const MakeOutput& make_output);
-  bool Repeat(const Recording& recording, Stream& stream, const std::vector<Tensor>& inputs, const MakeOutput& make_output);
+  bool Repeat(Memory& memory, Stream& stream, const std::vector<Tensor>& inputs, const MakeOutput& make_output);
 
   Graph graph_;
   std::list<Node> joined_;  // nodes in place of several of the graph's
@@ -110,7 +110,7 @@ class Program {
   std::vector<bool> fixed_;         // by value
   std::vector<int> output_index_;   // by value, -1 for none
   std::shared_ptr<Arena> constant_memory_ = std::make_shared<Arena>();
-  bool recordable_ = backend::kRecords;  // whether the host needs nothing that a run computes
+  bool recordable_ = true;  // whether the host needs nothing that a run computes
   std::mutex mutex_;
   std::unique_ptr<Stream> recorder_;
   std::map<void*, std::shared_ptr<void>> ends_;  // by stream: an event, the end of the last run
