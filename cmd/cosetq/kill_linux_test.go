@@ -2,6 +2,8 @@ package main
 
 import (
 	"encoding/binary"
+	"errors"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -14,8 +16,8 @@ import (
 	"github.com/cosetq/cosetq/onnx"
 )
 
-// A kill may leave the outputs and the journal alone, since a resumed run knows no other names: nothing else ever stands beside
-// an output, however short.
+// A kill may leave the outputs, the journal and the lock alone, since a resumed run knows, and takes away, no other names: nothing
+// else ever stands beside an output, however short. Of the lock nothing is left when a run ends.
 func TestOutputsFolderHoldsNothingElse(t *testing.T) {
 	root := t.TempDir()
 	model, dir := filepath.Join(root, "m.onnx"), filepath.Join(root, "out")
@@ -25,7 +27,7 @@ func TestOutputsFolderHoldsNothingElse(t *testing.T) {
 	if err := os.Mkdir(dir, 0o777); err != nil {
 		t.Fatal(err)
 	}
-	want := []string{"q.onnx", "q.onnx.data", "q.onnx.journal", "q.recipe.yaml"}
+	want := []string{".q.onnx.lock", "q.onnx", "q.onnx.data", "q.onnx.journal", "q.recipe.yaml"}
 	for _, flags := range [][]string{nil, {"--force"}} {
 		watch, err := unix.InotifyInit1(unix.IN_NONBLOCK | unix.IN_CLOEXEC)
 		if err != nil {
@@ -41,6 +43,9 @@ func TestOutputsFolderHoldsNothingElse(t *testing.T) {
 		}
 		if got := namesSeen(t, watch); !slices.Equal(got, want) {
 			t.Errorf("quantize %v: the folder held %q, not %q", flags, got, want)
+		}
+		if _, err := os.Lstat(filepath.Join(dir, ".q.onnx.lock")); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("quantize %v: the lock is left: %v", flags, err)
 		}
 	}
 }
