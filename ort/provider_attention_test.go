@@ -330,6 +330,9 @@ func TestProviderSkipsHiddenKeys(t *testing.T) {
 		c := newAttentionCase(t, seed, 21)
 		c.batches, c.queries, c.past, c.kv = c.oneOf(1, 2), c.oneOf(20, 65, 200, 300), c.oneOf(0, 0, 130), c.oneOf(1, 2)
 		c.heads, c.width = c.kv*c.oneOf(1, 3), c.oneOf(8, 64, 128)
+		if seed%10 == 0 { // as many blocks as a GPU looks for hidden tiles with
+			c.batches, c.queries, c.kv, c.heads, c.width = 8, 300, 8, 8, 8
+		}
 		c.standard()
 		c.node.Inputs[3] = c.writtenOut(c.past + c.queries)
 		if !c.compare(library, about) {
