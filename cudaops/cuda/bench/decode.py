@@ -12,6 +12,7 @@ activations of 8 bits as well, `ai.coset.accuracy` 4; the error of that is of al
 
 import argparse
 import math
+import os
 import time
 
 import numpy as np
@@ -166,7 +167,7 @@ class Torch:
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("ops")
-    parser.add_argument("library")
+    parser.add_argument("library", type=os.path.abspath)  # ONNX Runtime looks beside itself for others
     parser.add_argument("models", nargs="+", metavar="MODEL.onnx")
     arguments = parser.parse_args()
     print(torch.cuda.get_device_name(), "ONNX Runtime", ort.__version__, "PyTorch", torch.__version__)
