@@ -4,13 +4,14 @@ Needs the packages onnxruntime (1.24 or later, the ordinary one for the CPU) and
 libcosetq.so, which runs what stays on the CPU, GPU_LIBRARY libcosetq_cuda.so.
 """
 
+import os
 import sys
 
 import numpy as np
 import onnxruntime as ort
 
 model, library, gpu_library = sys.argv[1:4]
-ort.register_execution_provider_library("coset", gpu_library)
+ort.register_execution_provider_library("coset", os.path.abspath(gpu_library))  # it looks beside itself for others
 gpu = [d for d in ort.get_ep_devices() if d.ep_name == "CosetExecutionProvider"]
 if not gpu:
     sys.exit("no GPU of compute capability 8.0 or later with NVIDIA's driver 580 or later")
