@@ -29,7 +29,7 @@ func init() {
 		"RMSNormalization": rmsLowering, "SimplifiedLayerNormalization": rmsLowering, microsoft + "SimplifiedLayerNormalization": rmsLowering,
 		microsoft + "SkipLayerNormalization": skipNormLowering, microsoft + "SkipSimplifiedLayerNormalization": skipRMSLowering,
 		microsoft + "RotaryEmbedding": microsoftRotaryLowering, "RotaryEmbedding": rotaryLowering,
-		"Attention": attentionLowering,
+		"Attention": attentionLowering, microsoft + "FusedMatMul": fusedMatMulLowering,
 	}
 }
 
@@ -111,6 +111,22 @@ func (l *lowered) matMul(transposed map[string]*Value) bool {
 	y := g.gemm(g.reshape(a, rows, k), b, false, transB)
 	g.putAs(l.n.Outputs[0], "Reshape", []*Value{y, g.integers(shape...)}, y.Type, shape)
 	return true
+}
+
+// alpha·a'·b', either factor transposed or not, as ONNX Runtime's optimizer leaves the products of attention.
+func fusedMatMulLowering(l *lowered) error {
+	g, a, b := l.g, l.x(0), l.x(1)
+	if l.n.Int("transBatchA", 0) != 0 || l.n.Int("transBatchB", 0) != 0 || a.rank() < 2 || b.rank() < 2 {
+		return fmt.Errorf("it moves the axes of a batch, or takes a vector; save the model with ORT_ENABLE_BASIC")
+	}
+	if l.n.Int("transA", 0) != 0 {
+		a = g.swapLast(a)
+	}
+	if l.n.Int("transB", 0) != 0 {
+		b = g.swapLast(b)
+	}
+	l.define(0, g.scale(g.matMul(a, b), float64(l.n.Float("alpha", 1))))
+	return nil
 }
 
 // x·Φ(x), exactly or by tanh; BiasGelu adds its second input first.
