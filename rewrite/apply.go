@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/cosetq/cosetq/cudaops"
 	"github.com/cosetq/cosetq/onnx"
@@ -76,6 +77,9 @@ func Apply(m *onnx.Model, replacements []Replacement, version string) (*Result, 
 		needed.add(replacements[i].Site.linear.gather, replacements[i].Matrix)
 	}
 	written := needed.write(opset)
+	for _, f := range written {
+		stepAside(m, f)
+	}
 
 	e := newEditor(m, opset)
 	e.result.count(before)
@@ -186,6 +190,46 @@ func check(r *Replacement) error {
 // isOurs reports whether f decodes our weights.
 func isOurs(f *onnx.Function) bool {
 	return f.Domain == cudaops.Domain && (f.Name == cudaops.OpName || f.Name == cudaops.GatherName)
+}
+
+// stepAside renames the inner values of f, one of ours, in a model that ONNX Runtime has saved with functions of that name inlined: it
+// calls what it inlines _inlfunc_NAME_VALUE without looking whether the model has that name, and refuses the model where it does.
+func stepAside(m *onnx.Model, f *onnx.Function) {
+	var taken []string
+	for _, s := range m.Scopes() {
+		var names []string
+		if s.Graph != nil {
+			for _, t := range s.Graph.Initializers {
+				names = append(names, t.Name)
+			}
+		}
+		for _, n := range s.Nodes() {
+			names = append(names, n.Outputs...)
+		}
+		for _, name := range names {
+			if strings.HasPrefix(name, "_inlfunc_"+f.Name) {
+				taken = append(taken, name)
+			}
+		}
+	}
+	if len(taken) == 0 {
+		return
+	}
+	suffix := ""
+	for serial := 2; suffix == "" || slices.ContainsFunc(taken, func(name string) bool { return strings.HasSuffix(name, suffix) }); serial++ {
+		suffix = fmt.Sprintf(".%d", serial)
+	}
+	rename := func(names []string) {
+		for i, name := range names {
+			if name != "" && !slices.Contains(f.Inputs, name) && !slices.Contains(f.Outputs, name) {
+				names[i] += suffix
+			}
+		}
+	}
+	for _, n := range f.Nodes {
+		rename(n.Inputs)
+		rename(n.Outputs)
+	}
 }
 
 // raiseIRVersion raises it to least, if it is below. Before version 4 initializers are listed among the inputs without

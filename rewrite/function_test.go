@@ -117,3 +117,28 @@ func TestOpsetsWithoutABody(t *testing.T) {
 		}
 	}
 }
+
+// TestNamesOfInlining: a model that ONNX Runtime has saved keeps the names that it gave to what it inlined, and gives them again when it
+// inlines our function the next time.
+func TestNamesOfInlining(t *testing.T) {
+	testenv.ORT(t)
+	rng := rand.New(rand.NewPCG(96, 97))
+	weight := func(name string) *onnx.Tensor { return floats(name, []int64{64, 64}, normal(rng, 4096)) }
+	const first, second = "_inlfunc_HNLQLinear_scaled", "_inlfunc_HNLQLinear_token_0_scaled.2"
+	m := newModel(8, 17, &onnx.Graph{
+		Inputs:       []*onnx.ValueInfo{onnx.NewValueInfo("x", onnx.Float, "batch", 64)},
+		Initializers: []*onnx.Tensor{weight("w"), weight("v"), weight(first), weight(second)},
+		Nodes: []*onnx.Node{
+			node("a", "MatMul", []string{"x", "w"}, []string{"y0"}), node("b", "MatMul", []string{"y0", "v"}, []string{"y1"}),
+			node("c", "Mul", []string{first, second}, []string{"_inlfunc_HNLQLinear_token_1_size"}),
+			node("d", "Relu", []string{"_inlfunc_HNLQLinear_token_1_size"}, []string{"positive"}),
+			node("e", "MatMul", []string{"y1", "positive"}, []string{"y"}),
+		},
+		Outputs: []*onnx.ValueInfo{onnx.NewValueInfo("y", onnx.Float, "batch", 64)},
+	})
+	before := onnx.Clone(m)
+	if r := apply(t, m); r.Nodes != 2 {
+		t.Fatalf("%d nodes coded, two are to and one is to keep its names", r.Nodes)
+	}
+	sameByBothPaths(t, before, m, map[string]*tensor.Tensor{"x": tensor.Of(normal(rng, 3*64), 3, 64)}, 0.25)
+}

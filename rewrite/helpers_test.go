@@ -184,6 +184,12 @@ func count(m *onnx.Model, op string) int {
 // run runs m in ONNX Runtime and returns its outputs as float32.
 func run(t testing.TB, m *onnx.Model, level ort.OptimizationLevel, inputs map[string]*tensor.Tensor) map[string][]float32 {
 	t.Helper()
+	return runWith(t, m, ort.SessionOptions{Optimization: level}, inputs)
+}
+
+func runWith(t testing.TB, m *onnx.Model, o ort.SessionOptions, inputs map[string]*tensor.Tensor) map[string][]float32 {
+	t.Helper()
+	o.Threads = 1
 	rt, err := ort.Open(ort.Options{Library: testenv.ORT(t)})
 	if err != nil {
 		t.Fatal(err)
@@ -196,14 +202,14 @@ func run(t testing.TB, m *onnx.Model, level ort.OptimizationLevel, inputs map[st
 	if err := os.WriteFile(path, b, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s, err := rt.NewSession(path, ort.SessionOptions{Optimization: level, Threads: 1})
+	s, err := rt.NewSession(path, o)
 	if err != nil {
-		t.Fatalf("%v: %v\n%s", level, err, dump(t, m))
+		t.Fatalf("%+v: %v\n%s", o, err, dump(t, m))
 	}
 	defer s.Close()
 	out, err := s.Run(context.Background(), inputs)
 	if err != nil {
-		t.Fatalf("%v: %v\n%s", level, err, dump(t, m))
+		t.Fatalf("%+v: %v\n%s", o, err, dump(t, m))
 	}
 	values := map[string][]float32{}
 	for name, v := range out {
@@ -234,6 +240,19 @@ func sameOutputs(t testing.TB, want, got *onnx.Model, inputs map[string]*tensor.
 			if e := relativeError(w, outputs[name]); !(e <= tolerance) {
 				t.Errorf("%v: output %q differs by %.2g of its largest value, more than %.2g\n%s", level, name, e, tolerance, dump(t, got))
 			}
+		}
+	}
+}
+
+// sameByBothPaths is sameOutputs, and runs got with the native library too, which keeps activations in 16 bits.
+func sameByBothPaths(t testing.TB, want, got *onnx.Model, inputs map[string]*tensor.Tensor, tolerance float64) {
+	t.Helper()
+	sameOutputs(t, want, got, inputs, tolerance)
+	reference := run(t, want, ort.OptimizeDisabled, inputs)
+	native := runWith(t, got, ort.SessionOptions{OpsLibrary: testenv.Ops(t), Config: map[string]string{"ai.coset.accuracy": "1"}}, inputs)
+	for name, w := range reference {
+		if e := relativeError(w, native[name]); !(e <= tolerance+1e-3) {
+			t.Errorf("native: output %q differs by %.2g of its largest value\n%s", name, e, dump(t, got))
 		}
 	}
 }
