@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/cosetq/cosetq/cudaops"
@@ -115,6 +116,33 @@ func TestImportanceOfSomeSamples(t *testing.T) {
 		if !slices.Equal(first, moments) {
 			t.Errorf("other moments on %d threads", threads)
 		}
+	}
+}
+
+// What a FusedGemm gives is not its product: the gradient of one says nothing of the other, and is not taken for it.
+func TestImportanceBehindAFunction(t *testing.T) {
+	testenv.ORT(t)
+	testenv.Ops(t)
+	dir := t.TempDir()
+	m := oneToken()
+	fused := onnx.NewNode("FusedGemm", []string{"rows", "w"}, []string{"logits"}, onnx.StringAttr("activation", "Relu"))
+	fused.Domain = "com.microsoft"
+	m.SetOpset("com.microsoft", 1)
+	m.Graph.Initializers = append(m.Graph.Initializers, onnx.NewTensor("flat", []int64{2}, []int64{-1, importanceWidth}))
+	m.Graph.Nodes = []*onnx.Node{onnx.NewNode("Reshape", []string{"x", "flat"}, []string{"rows"}), fused}
+	model := filepath.Join(dir, "m.onnx")
+	if _, err := m.Save(model, onnx.SaveOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	_, data := tokenRows(t, dir, importanceSamples)
+	r, err := Calibrate(t.Context(), model, data, CalibrateOptions{Threads: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.ContainsFunc(r.Notes, func(note string) bool {
+		return strings.Contains(note, "not known: no gradient is known for com.microsoft::FusedGemm")
+	}) {
+		t.Errorf("notes %q", r.Notes)
 	}
 }
 

@@ -130,27 +130,27 @@ func (e *editor) replace(site *Site, core core) {
 	if l.add != nil {
 		e.swap[l.add] = nil
 	}
-	output := l.output()
-	// between names a value on the way to the output: the output itself where it is the last.
-	between := func(last bool, suffix string) string {
-		if last {
-			return output
+	behind := l.behind()
+	output := func(step int) string {
+		switch step {
+		case len(behind):
+			return l.output()
+		case 0:
+			return e.names.Unique(l.output() + ".product")
 		}
-		return e.names.Unique(output + suffix)
+		return e.names.Unique(l.output() + behind[step-1].suffix)
 	}
-	first, last := l.addend != nil && l.addendRows, l.addend != nil && !l.addendRows
-	product := between(l.out == nil && l.addend == nil, ".product")
-	main := core(activation, e.biasOf(l), product)
+	value := output(0)
+	main := core(activation, e.biasOf(l), value)
 	main[0].Name, main[0].DocString, main[0].MetadataProps = l.node.Name, l.node.DocString, l.node.MetadataProps
 	around.nodes = append(around.nodes, main...)
-	if first {
-		product = around.add("Add", between(l.out == nil, ".sum"), []string{product, e.addendOf(l, around)})
-	}
-	if l.out != nil {
-		product = around.add("Transpose", between(!last, ".turned"), []string{product}, onnx.IntsAttr("perm", l.out...))
-	}
-	if last {
-		around.add("Add", output, []string{product, e.addendOf(l, around)})
+	for i, s := range behind {
+		inputs := []string{value}
+		value = output(i + 1)
+		if s.addend {
+			inputs = append(inputs, e.addendOf(l, around))
+		}
+		around.add(s.op, value, inputs, s.attributes...)
 	}
 	e.swap[l.node] = around.nodes
 
@@ -161,6 +161,31 @@ func (e *editor) replace(site *Site, core core) {
 		e.drop(l.scope, l.node.Inputs[2])
 	}
 	e.result.Nodes++
+}
+
+// step is a node behind the product of a layer.
+type step struct {
+	op, suffix string // suffix of what it computes, where that is not the last
+	attributes []*onnx.Attribute
+	addend     bool // its second input
+}
+
+// behind lists what follows the product of l.
+func (l *linear) behind() (steps []step) {
+	add := step{op: "Add", suffix: ".sum", addend: true}
+	if l.addend != nil && l.addendRows {
+		steps = append(steps, add)
+	}
+	if l.out != nil {
+		steps = append(steps, step{op: "Transpose", suffix: ".turned", attributes: []*onnx.Attribute{onnx.IntsAttr("perm", l.out...)}})
+	}
+	if l.addend != nil && !l.addendRows {
+		steps = append(steps, add)
+	}
+	if f := l.function; f != nil {
+		steps = append(steps, step{op: f.OpType, attributes: f.Attributes})
+	}
+	return steps
 }
 
 // addendOf names what is added behind the product of l.

@@ -10,11 +10,41 @@ import (
 // reported, so that a model which another tool has fused or quantized before does not look like one without weights.
 var fusedOps = []string{
 	"Attention", "DecoderAttention", "DecoderMaskedMultiHeadAttention", "DecoderMaskedSelfAttention", "DynamicQuantizeLSTM",
-	"DynamicQuantizeMatMul", "EmbedLayerNormalization", "FusedGemm", "FusedMatMul", "FusedMatMulActivation",
+	"DynamicQuantizeMatMul", "EmbedLayerNormalization", "FusedMatMulActivation",
 	"GatherBlockQuantized", "GemmFastGelu", "GemmFloat8", "LongformerAttention", "MatMulBnb4", "MatMulFpQ4",
 	"MatMulInteger", "MatMulInteger16", "MatMulIntegerToFloat", "MatMulNBits", "MoE", "PackedAttention", "QAttention",
 	"QEmbedLayerNormalization", "QGemm", "QLinearMatMul", "QMoE", "QOrderedAttention", "QOrderedMatMul",
-	"SkipLayerNormalization", "TransposeMatMul",
+	"SkipLayerNormalization",
+}
+
+// fusesLinear tells whether n is a MatMul or Gemm that ONNX Runtime's optimizer gave a factor, transpositions or a function of each
+// element.
+func fusesLinear(n *onnx.Node) bool {
+	return n.Domain == microsoft && slices.Contains([]string{"FusedMatMul", "TransposeMatMul", "FusedGemm"}, n.OpType)
+}
+
+// functionParameters lists the functions that a FusedGemm applies to each element of its result, with their attributes.
+var functionParameters = map[string][]string{
+	"Elu": {"alpha"}, "HardSigmoid": {"alpha", "beta"}, "LeakyRelu": {"alpha"}, "Relu": nil, "Selu": {"alpha", "gamma"}, "Sigmoid": nil,
+	"Softplus": nil, "Softsign": nil, "Tanh": nil, "ThresholdedRelu": {"alpha"},
+}
+
+// fusedFunction returns the standard operator that the FusedGemm n applies to its result.
+func fusedFunction(n *onnx.Node) (*onnx.Node, error) {
+	op := n.Str("activation", "")
+	parameters, known := functionParameters[op]
+	if !known {
+		return nil, unsupported("%s %q applies %q to its result", n.OpType, n.Name, op)
+	}
+	f := onnx.NewNode(op, nil, nil)
+	for _, name := range parameters {
+		a := n.Attr("activation_" + name)
+		if a == nil { // ONNX Runtime does not fall back on the operator's default
+			return nil, unsupported("%s %q applies %s to its result and lacks activation_%s", n.OpType, n.Name, op, name)
+		}
+		f.SetAttr(onnx.FloatAttr(name, a.F))
+	}
+	return f, nil
 }
 
 // holdsWeights tells whether n is one of them: the Attention of ONNX itself holds nothing but, at most, a mask.

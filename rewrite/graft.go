@@ -121,7 +121,7 @@ func isBias(n *onnx.Node, i int) bool {
 	switch {
 	case isCoded(n):
 		return cudaops.Inputs()[i] == cudaops.InputBias
-	case standard(n, "Gemm"), standard(n, "Conv"):
+	case standard(n, "Gemm"), fusesLinear(n), standard(n, "Conv"):
 		return i == 2
 	}
 	return standard(n, "Add")

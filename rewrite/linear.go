@@ -6,8 +6,8 @@ import (
 	"github.com/cosetq/cosetq/onnx"
 )
 
-// linear is how a node multiplies by its constant: Y = T'(T(A)·Wᵀ) + beta·C, where T and T' are optional permutations of
-// the axes, and how a following Add may join it.
+// linear is how a node multiplies by its constant: Y = f(T'(T(A)·Wᵀ) + beta·C), where T and T' are optional permutations of
+// the axes and f an optional function of each element, and how a following Add may join it.
 type linear struct {
 	node       *onnx.Node
 	scope      *onnx.Scope
@@ -29,6 +29,8 @@ type linear struct {
 	addend      *onnx.Value
 	addendScale float32
 	addendRows  bool
+	// function is applied to each element in the end, by the node itself; nil for none. It has neither inputs nor outputs.
+	function *onnx.Node
 	// add is the following Add whose constant became bias; its output takes the place of the node's.
 	add *onnx.Node
 }
@@ -47,7 +49,7 @@ const (
 	right = 1
 )
 
-// linear reads a MatMul, a Gemm or a pointwise Conv. The error is a *notConstant, or names why the form is unsupported; c, the constant
+// linear reads a MatMul, a Gemm, what ONNX Runtime makes of them, or a pointwise Conv. The error is a *notConstant, or names why the form is unsupported; c, the constant
 // factor, is returned with it as far as it is known.
 func (vs *values) linear(n *onnx.Node) (*linear, *constant, error) {
 	side := right
@@ -73,6 +75,10 @@ func (vs *values) linear(n *onnx.Node) (*linear, *constant, error) {
 	switch n.OpType {
 	case "Gemm":
 		err = vs.gemm(l, c, side)
+	case "FusedGemm":
+		if err = vs.gemm(l, c, side); err == nil {
+			l.function, err = fusedFunction(n)
+		}
 	case "Conv":
 		err = vs.pointwise(l, c)
 	default:
@@ -84,8 +90,9 @@ func (vs *values) linear(n *onnx.Node) (*linear, *constant, error) {
 // weightUse returns the input through which the node reads its weight.
 func (l *linear) weightUse() onnx.Use { return onnx.Use{Scope: l.scope, Node: l.node, Input: l.side} }
 
-// matMul completes l for a MatMul with constant c.
+// matMul completes l for a MatMul with constant c, or a FusedMatMul: Y = alpha·A'·B'.
 func (vs *values) matMul(l *linear, c *constant, side int) error {
+	n := l.node
 	if r := len(c.dims); r > 2 {
 		if product(c.dims[:r-2]) != 1 {
 			return rankError("the weight is a batch of matrices %s", dimsText(c.dims))
@@ -99,29 +106,30 @@ func (vs *values) matMul(l *linear, c *constant, side int) error {
 	if len(c.dims) != 2 {
 		return rankError("the weight has rank %d, not 2", len(c.dims))
 	}
-	if side == right {
-		l.weight = newWeight(c, false, 1)
-		return nil
+	if n.Int("transBatchA", 0) != 0 || n.Int("transBatchB", 0) != 0 {
+		return unsupported("%s %q moves the axes of a batch: transBatchA %d, transBatchB %d", n.OpType, n.Name, n.Int("transBatchA", 0), n.Int("transBatchB", 0))
 	}
-	// W·B = (Bᵀ·Wᵀ)ᵀ. The transpositions must name all axes of B.
-	rank, ok := vs.rank(l.activation)
-	if !ok || rank == 0 {
-		return unsupported("the weight is on the left and the rank of the other factor is not known")
+	transposed := transpositions(n)
+	rank, known := vs.rank(l.activation)
+	if turns := side == left || transposed[left]; turns && (!known || rank == 0) {
+		if side == left {
+			return unsupported("the weight is on the left and the rank of the other factor is not known")
+		}
+		return unsupported("the other factor is transposed and its rank is not known")
+	} else if turns { // the transpositions must name all axes
+		l.rank = rank
 	}
-	l.weight, l.rank = newWeight(c, true, 1), rank
-	l.in.perm, l.out = lastTwo(rank), lastTwo(rank)
+	l.arrange(c, side, transposed, n.Float("alpha", 1))
 	return nil
 }
 
-// gemm completes l for a Gemm with constant c: Y = alpha·A'·B' + beta·C.
-func (vs *values) gemm(l *linear, c *constant, side int) error {
-	n := l.node
-	if len(c.dims) != 2 {
-		return rankError("the weight has rank %d, not 2", len(c.dims))
-	}
-	transposed := [2]bool{n.Int("transA", 0) != 0, n.Int("transB", 0) != 0}
-	alpha := n.Float("alpha", 1)
-	l.rank = 2
+// transpositions tells which of its two factors n transposes first.
+func transpositions(n *onnx.Node) [2]bool {
+	return [2]bool{n.Int("transA", 0) != 0, n.Int("transB", 0) != 0}
+}
+
+// arrange makes alpha times the constant c the weight, and says how the other factor and the product are turned.
+func (l *linear) arrange(c *constant, side int, transposed [2]bool, alpha float32) {
 	if side == right {
 		l.weight = newWeight(c, transposed[right], alpha)
 		l.turn(transposed[left], false)
@@ -130,6 +138,16 @@ func (vs *values) gemm(l *linear, c *constant, side int) error {
 		l.weight = newWeight(c, !transposed[left], alpha)
 		l.turn(!transposed[right], true)
 	}
+}
+
+// gemm completes l for a Gemm with constant c: Y = alpha·A'·B' + beta·C.
+func (vs *values) gemm(l *linear, c *constant, side int) error {
+	n := l.node
+	if len(c.dims) != 2 {
+		return rankError("the weight has rank %d, not 2", len(c.dims))
+	}
+	l.rank = 2
+	l.arrange(c, side, transpositions(n), n.Float("alpha", 1))
 	beta := n.Float("beta", 1)
 	addend := vs.input(n, 2)
 	if addend == nil || beta == 0 {
@@ -177,7 +195,7 @@ func (l *linear) foldable(c *constant, rank int) bool {
 
 // foldAdd joins the Add that follows, when its other side is a constant bias and nobody else sees the product.
 func (vs *values) foldAdd(l *linear) {
-	if l.bias != nil || l.addend != nil || len(l.node.Outputs) == 0 {
+	if l.bias != nil || l.addend != nil || l.function != nil || len(l.node.Outputs) == 0 {
 		return
 	}
 	y := vs.local(l.scope, l.node.Outputs[0])

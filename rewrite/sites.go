@@ -207,7 +207,7 @@ func (vs *values) sites(embeddings bool) []Site {
 func (vs *values) site(n *onnx.Node) (site Site, ok bool) {
 	site = Site{Op: n.OpType, Status: Candidate}
 	switch {
-	case standard(n, "MatMul"), standard(n, "Gemm"), vs.isPointwise(n):
+	case standard(n, "MatMul"), standard(n, "Gemm"), fusesLinear(n), vs.isPointwise(n):
 		vs.describeLinear(&site, n)
 		return site, true
 	case isCoded(n), isCodedGather(n):

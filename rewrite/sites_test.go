@@ -58,7 +58,7 @@ func zoo() *onnx.Model {
 	coded := node("coded", "MatMulNBits", []string{"x", "codes", "scales"}, []string{"y17"}, onnx.IntAttr("K", 64), onnx.IntAttr("N", 32),
 		onnx.IntAttr("bits", 4), onnx.IntAttr("block_size", 32))
 	coded.Domain = "com.microsoft"
-	fused := node("fused", "FusedMatMul", []string{"x", "fused"}, []string{"y15"})
+	fused := node("fused", "GemmFastGelu", []string{"x", "fused"}, []string{"y15"})
 	fused.Domain = "com.microsoft"
 	masked := node("masked", "Attention", []string{"y0", "y0", "y0", "mask"}, []string{"y16"}) // of ONNX: the mask is no weight
 	g.Nodes = append(g.Nodes, fused, masked, coded)
@@ -92,7 +92,7 @@ func TestReasons(t *testing.T) {
 		"moved Gemm moved 64x32 candidate",
 		"late MatMul good2 0x0 skipped unfolded",
 		"skip me MatMul excluded 64x32 skipped excluded",
-		"fused FusedMatMul fused 0x0 skipped fused-op",
+		"fused GemmFastGelu fused 0x0 skipped fused-op",
 		"coded MatMulNBits codes 0x0 skipped already-quantized",
 	}
 	for i, s := range sites {
