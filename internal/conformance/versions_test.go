@@ -214,7 +214,16 @@ func TestPythonGPUSnippet(t *testing.T) {
 	if _, err := os.Stat(python); err != nil {
 		absent(t, "python", "%v; run `make setup-python`", err)
 	}
-	lib, gpu, model := testenv.Ops(t), testenv.HostProvider(t), digits(t)
+	lib, model := testenv.Ops(t), digits(t)
+	// By a path that begins where the program is called, as people give it.
+	here, err := filepath.Abs(".")
+	if err != nil {
+		t.Fatal(err)
+	}
+	gpu, err := filepath.Rel(here, testenv.HostProvider(t))
+	if err != nil {
+		t.Fatal(err)
+	}
 	input := numbers(3, digitRows*digitColumns)
 	got := pipe(t, input, python, filepath.Join("testdata", "logits.py"), snippet(t, "Python, NVIDIA GPU", "run_gpu.py"), model, lib,
 		fmt.Sprint(digitRows), fmt.Sprint(digitColumns), gpu)
