@@ -1,4 +1,4 @@
-// Convolutions as products of matrices, and pooling, over one or two dimensions.
+// Convolutions as products of matrices, over one to three dimensions; those of single channels as they are.
 
 #include <algorithm>
 #include <stdexcept>
@@ -6,92 +6,87 @@
 #include "launch.h"
 #include "matmul.h"
 #include "operator.h"
+#include "window.h"
 
 namespace cosetq::ep {
 namespace {
 
-// Where a window of a kernel lies: of one or two dimensions, one becomes two of which the first is 1.
-struct Window {
-  int in[2] = {1, 1}, out[2] = {1, 1}, kernel[2] = {1, 1};
-  int stride[2] = {1, 1}, dilation[2] = {1, 1}, before[2] = {0, 0}, after[2] = {0, 0};
+// Divides places and taps by the dimensions of a window.
+struct Walk {
+  Divisor out[Window::kDims], kernel[Window::kDims];
+
+  explicit Walk(const Window& w) {
+    for (int d = 0; d < Window::kDims; ++d) {
+      out[d] = Divisor(std::max(1, w.out[d]));
+      kernel[d] = Divisor(w.kernel[d]);
+    }
+  }
+  // Where a tap of a place is in a channel of the input, -1 in the padding.
+  COSETQ_HD int At(const Window& w, int place, int tap) const {
+    int at = 0, step = 1;
+    bool inside = true;
+COSETQ_UNROLL
+    for (int d = Window::kDims - 1; d >= 0; --d) {
+      const int next_place = out[d].Of(place), next_tap = kernel[d].Of(tap);
+      const int r = (place - next_place * w.out[d]) * w.stride[d] - w.before[d] + (tap - next_tap * w.kernel[d]) * w.dilation[d];
+      inside = inside && r >= 0 && r < w.in[d];
+      at += r * step;
+      step *= w.in[d];
+      place = next_place;
+      tap = next_tap;
+    }
+    return inside ? at : -1;
+  }
 };
 
-Window WindowOf(const Call& call, const Shape& kernel) {
-  const Attributes& attributes = call.node.attributes;
-  const Shape& x = call.in(0).shape;
-  const size_t dims = x.size() - 2;
-  // An attribute of so many numbers, or all alike where it is missing.
-  const auto list = [&](const char* name, size_t count, int64_t least, int64_t otherwise) {
-    std::vector<int64_t> v = attributes.Ints(name);
-    if (v.empty()) v.assign(count, otherwise);
-    if (v.size() != count || std::any_of(v.begin(), v.end(), [&](int64_t n) { return n < least || n > INT32_MAX; }))
-      throw std::invalid_argument(call.node.op + " of " + Text(x) + " with " + name + " " + Text(v));
-    return v;
-  };
-  const std::vector<int64_t> strides = list("strides", dims, 1, 1), dilations = list("dilations", dims, 1, 1);
-  const std::vector<int64_t> pads = list("pads", 2 * dims, -INT32_MAX, 0);
-  if (kernel.size() != dims || Count(kernel) == 0) throw std::invalid_argument(call.node.op + " of " + Text(x) + " by a kernel of " + Text(kernel));
-  const std::string automatic = attributes.String("auto_pad", "NOTSET");
-  const bool same = automatic == "SAME_UPPER" || automatic == "SAME_LOWER";
-  const bool ceil = attributes.Int("ceil_mode", 0) != 0;
-  Window w;
-  for (size_t d = 0; d < dims; ++d) {
-    const size_t at = 2 - dims + d;
-    w.in[at] = CheckedCount(x[2 + d]);
-    w.kernel[at] = CheckedCount(kernel[d]);
-    w.stride[at] = static_cast<int>(strides[d]);
-    w.dilation[at] = static_cast<int>(dilations[d]);
-    const int reach = CheckedCount((kernel[d] - 1) * dilations[d] + 1);
-    if (same) {
-      w.out[at] = CheckedCount((x[2 + d] + strides[d] - 1) / strides[d]);
-      const int total = CheckedCount(std::max<int64_t>(0, (w.out[at] - 1) * strides[d] + reach - x[2 + d]));
-      w.before[at] = automatic == "SAME_UPPER" ? total / 2 : total - total / 2;
-      w.after[at] = total - w.before[at];
-      continue;
-    }
-    if (automatic != "VALID") {
-      w.before[at] = static_cast<int>(pads[d]);
-      w.after[at] = static_cast<int>(pads[dims + d]);
-    }
-    const int64_t room = x[2 + d] + w.before[at] + w.after[at] - reach;
-    // Rounded up, a kernel that reaches beyond the end has a window all the same.
-    const int64_t last = room + (ceil ? strides[d] - 1 : 0);
-    w.out[at] = last < 0 ? 0 : CheckedCount(last / strides[d] + 1);
-    // A last window that would begin in the padding behind is left out.
-    if (ceil && (w.out[at] - 1) * strides[d] >= x[2 + d] + w.before[at]) --w.out[at];
-  }
-  return w;
-}
-
-Shape OutShape(const Shape& x, int64_t channels, const Window& w) {
-  Shape shape = {x[0], channels};
-  for (size_t d = 2 - (x.size() - 2); d < 2; ++d) shape.push_back(w.out[d]);
-  return shape;
-}
-
-// The columns that a kernel meets: [batch, channels * kernel, places].
+// The columns that a kernel meets: [channels of all batches, taps, some of the places].
 template <typename T>
 struct ColumnsKernel {
   Window w;
+  Walk walk;
+  Divisor by_places, by_taps;
+  int first, places, taps, inner;  // the first of the places, and their number; numbers of a channel
   const T* x;
   T* y;
   COSETQ_HD void operator()(int i) const {
-    const int places = w.out[0] * w.out[1], taps = w.kernel[0] * w.kernel[1];
-    const int row = i / places, place = i - row * places;
-    const int channel = row / taps, tap = row - channel * taps;
-    const int r = place / w.out[1] * w.stride[0] - w.before[0] + tap / w.kernel[1] * w.dilation[0];
-    const int c = place % w.out[1] * w.stride[1] - w.before[1] + tap % w.kernel[1] * w.dilation[1];
-    const bool inside = r >= 0 && r < w.in[0] && c >= 0 && c < w.in[1];
-    y[i] = inside ? x[(static_cast<int64_t>(channel) * w.in[0] + r) * w.in[1] + c] : T{};
+    const int row = by_places.Of(i), channel = by_taps.Of(row), at = walk.At(w, first + i - row * places, row - channel * taps);
+    y[i] = at < 0 ? T{} : x[static_cast<int64_t>(channel) * inner + at];
   }
 };
 
 template <typename T>
-void LaunchColumns(Stream& stream, const Window& w, const Tensor& x, const Tensor& y) {
-  ForEach(stream, y.count(), ColumnsKernel<T>{w, x.data<T>(), y.data<T>()});
+void LaunchColumns(Stream& stream, const Window& w, const T* x, int first, int places, const Tensor& y) {
+  const int taps = static_cast<int>(w.taps());
+  ForEach(stream, y.count(), ColumnsKernel<T>{w, Walk(w), Divisor(places), Divisor(taps), first, places, taps, w.in[0] * w.in[1] * w.in[2], x, y.data<T>()});
 }
 
-void RunConv(Call& call) {
+// Where each channel of the result has one of the input.
+template <typename T>
+struct SingleChannelsKernel {
+  Window w;
+  Walk walk;
+  Divisor by_places;
+  UnaryFunction f;
+  int places, taps, inner, channels, each;  // of the result; those that have the same channel of the input
+  const T *x, *weight, *bias;
+  T* y;
+  COSETQ_HD void operator()(int i) const {
+    const int line = by_places.Of(i), place = i - line * places, channel = line % channels;
+    const T* own = x + static_cast<int64_t>(line / each) * inner;
+    float sum = bias != nullptr ? ToFloat(bias[channel]) : 0;
+    for (int tap = 0; tap < taps; ++tap) {
+      const int at = walk.At(w, place, tap);
+      if (at >= 0) sum += ToFloat(weight[channel * taps + tap]) * ToFloat(own[at]);
+    }
+    y[i] = FromFloat<T>(Apply(f, sum));
+  }
+};
+
+// As many columns as are made at a time take half a gigabyte of floats.
+constexpr int64_t kMostColumns = int64_t{1} << 27;
+
+template <typename T>
+void LaunchConv(Call& call) {
   const Tensor &x = call.in(0), &weight = call.in(1);
   const int64_t groups = call.node.attributes.Int("group", 1);
   if (weight.shape.size() != x.shape.size() || groups < 1 || groups > std::max<int64_t>(1, x.shape[1]) || weight.shape[0] % groups != 0 ||
@@ -99,45 +94,61 @@ void RunConv(Call& call) {
     throw std::invalid_argument("Conv of " + Text(x.shape) + " by weights of " + Text(weight.shape) + " in " + std::to_string(groups) + " groups" +
                                 (call.has(2) ? ", with a bias of " + Text(call.in(2).shape) : ""));
   const Window w = WindowOf(call, Shape(weight.shape.begin() + 2, weight.shape.end()));
-  const int64_t out = weight.shape[0] / groups;
-  const int64_t places = int64_t{w.out[0]} * w.out[1], taps = weight.shape[1] * w.kernel[0] * w.kernel[1];
-  const Tensor y = call.Out(0, x.type, OutShape(x.shape, weight.shape[0], w));
+  const int64_t samples = x.shape[0], channels = weight.shape[0], out = channels / groups, places = w.places(), taps = weight.shape[1] * w.taps();
+  const Tensor y = call.Out(0, x.type, OutShape(x.shape, channels, w));
   if (y.count() == 0) return;
-  const Tensor columns = call.Scratch(x.type, {x.shape[0], x.shape[1] * w.kernel[0] * w.kernel[1], places});
-  COSETQ_EP_FLOATS(call, x.type, LaunchColumns, call.stream, w, x, columns)
+  const int inner = CheckedCount(int64_t{w.in[0]} * w.in[1] * w.in[2]);
+  CheckedCount(places);
+  UnaryFunction f;
+  FindActivation(call.node, &f);
+  const T* bias = call.has(2) ? call.in(2).data<T>() : nullptr;
+  if (weight.shape[1] == 1) {
+    CheckedCount(channels * taps);
+    ForEach(call.stream, y.count(),
+            SingleChannelsKernel<T>{w, Walk(w), Divisor(static_cast<int>(places)), f, static_cast<int>(places), static_cast<int>(taps), inner, CheckedCount(channels),
+                                    CheckedCount(out), x.data<T>(), weight.data<T>(), bias, y.data<T>()});
+    return;
+  }
   Product p;
   p.m = CheckedCount(out);
-  p.n = CheckedCount(places);
   p.k = CheckedCount(taps);
   p.a_row = taps;
   p.a_column = 1;
-  p.b_row = places;
   p.b_column = 1;
   p.beta = 1;
   p.d_row = 1;
-  FindActivation(call.node, &p.f);
-  p.batches = CheckedCount(x.shape[0]);
-  p.batch = MakeLayout<2>({x.shape[0]}, {Shape{0}, Shape{groups * taps * places}});
-  const size_t size = SizeOf(x.type);
-  if (groups == 1) {
-    Multiply(call.stream, p, x.type, weight.data(), columns.data(), call.has(2) ? call.in(2).data() : nullptr, y.data());
-    return;
-  }
-  // With groups the batch is of (sample, group) pairs, and the bias differs between groups.
-  p.batches = 1;
-  p.batch = MakeLayout<2>({}, {Shape{}, Shape{}});
-  for (int64_t b = 0; b < x.shape[0] * groups; ++b) {
-    const int64_t g = b % groups;
-    const auto at = [&](const Tensor& t, int64_t i) { return t.data<char>() + static_cast<size_t>(i) * size; };
-    Multiply(call.stream, p, x.type, at(weight, g * out * taps), at(columns, b * taps * places),
-             call.has(2) ? at(call.in(2), g * out) : nullptr, at(y, b * out * places));
+  p.f = f;
+  p.c_row = places;
+  p.c_batch = channels * places;
+  // A kernel of one number meets the input as it is.
+  const bool alone = w.taps() == 1 && std::equal(w.in, w.in + Window::kDims, w.out) && std::count(w.stride, w.stride + Window::kDims, 1) == Window::kDims &&
+                     std::count(w.before, w.before + Window::kDims, 0) == Window::kDims;
+  const int64_t rows = x.shape[1] * w.taps();
+  const bool whole = alone || (rows < kMostColumns / samples && rows * samples * places <= kMostColumns);
+  const int64_t some_samples = whole ? samples : 1, some_places = whole ? places : std::clamp<int64_t>(kMostColumns / rows, 1, places);
+  for (int64_t sample = 0; sample < samples; sample += some_samples) {
+    for (int64_t first = 0; first < places; first += some_places) {
+      const int64_t count = std::min(some_places, places - first);
+      const T* columns = x.data<T>();
+      Tensor made;
+      if (!alone) {
+        made = call.Scratch(x.type, {some_samples, rows, count});
+        LaunchColumns<T>(call.stream, w, x.data<T>() + sample * x.shape[1] * inner, static_cast<int>(first), static_cast<int>(count), made);
+        columns = made.data<T>();
+      }
+      p.n = CheckedCount(count);
+      p.b_row = count;
+      T* const to = y.data<T>() + sample * channels * places + first;
+      for (int64_t g = 0; g < groups; ++g) {
+        p.batches = CheckedCount(some_samples);
+        p.batch = MakeLayout<2>({some_samples}, {Shape{0}, Shape{rows * count}});
+        Multiply(call.stream, p, x.type, weight.data<T>() + g * out * taps, columns + g * taps * count, bias != nullptr ? bias + g * out : nullptr, to + g * out * places);
+      }
+    }
   }
 }
 
-std::string CheckWindow(const Graph& graph, const Node& node) {
-  const int rank = graph.values[static_cast<size_t>(node.inputs[0])].rank;
-  return rank == 3 || rank == 4 ? "" : "other than one or two dimensions";
-}
+void RunConv(Call& call) { COSETQ_EP_FLOATS(call, call.in(0).type, LaunchConv, call) }
 
 std::string CheckConv(const Graph& graph, const Node& node) {
   UnaryFunction f;
@@ -146,77 +157,92 @@ std::string CheckConv(const Graph& graph, const Node& node) {
   return CheckWindow(graph, node);
 }
 
+// Adds up what places of the input leave at a place of the result, which are in the columns [channels, taps, places].
 template <typename T>
-struct PoolKernel {
-  Window w;
-  const T* x;
+struct FoldKernel {
+  Window w;  // of the result over the input: "in" is the result
+  const T *columns, *bias;
   T* y;
-  bool mean, count_padding;
+  int channels;
   COSETQ_HD void operator()(int i) const {
-    const int places = w.out[0] * w.out[1], channel = i / places, place = i - channel * places;
-    const int r0 = place / w.out[1] * w.stride[0] - w.before[0], c0 = place % w.out[1] * w.stride[1] - w.before[1];
-    float total = mean ? 0.0f : -INFINITY;
-    int seen = 0, within = 0;
-    for (int a = 0; a < w.kernel[0]; ++a)
-      for (int b = 0; b < w.kernel[1]; ++b) {
-        const int r = r0 + a * w.dilation[0], c = c0 + b * w.dilation[1];
-        within += r < w.in[0] + w.after[0] && c < w.in[1] + w.after[1];
-        if (r < 0 || r >= w.in[0] || c < 0 || c >= w.in[1]) continue;
-        const float value = ToFloat(x[(static_cast<int64_t>(channel) * w.in[0] + r) * w.in[1] + c]);
-        total = mean ? total + value : Larger()(value, total);
-        ++seen;
-      }
-    y[i] = FromFloat<T>(mean ? total / static_cast<float>(count_padding ? within : seen) : total);
-  }
-};
-
-template <typename T>
-void LaunchPool(Call& call, bool mean) {
-  const Tensor& x = call.in(0);
-  const Window w = WindowOf(call, call.node.attributes.Ints("kernel_shape"));
-  const Tensor y = call.Out(0, x.type, OutShape(x.shape, x.shape[1], w));
-  ForEach(call.stream, y.count(), PoolKernel<T>{w, x.data<T>(), y.data<T>(), mean,
-                                                call.node.attributes.Int("count_include_pad", 0) != 0});
-}
-
-template <bool mean>
-void RunPool(Call& call) {
-  COSETQ_EP_FLOATS(call, call.in(0).type, LaunchPool, call, mean)
-}
-
-template <typename T>
-struct GlobalPoolKernel {
-  const T* x;
-  T* y;
-  int n;
-  bool mean;
-  COSETQ_HD void operator()(const Block& block, int channel) const {
-    float total = mean ? 0.0f : -INFINITY;
-    for (int k = block.thread(); k < n; k += block.threads()) {
-      const float value = ToFloat(x[static_cast<int64_t>(channel) * n + k]);
-      total = mean ? total + value : Larger()(value, total);
+    int line = i, r[Window::kDims];
+COSETQ_UNROLL
+    for (int d = Window::kDims - 1; d >= 0; --d) {
+      r[d] = line % w.in[d] + w.before[d];
+      line /= w.in[d];
     }
-    total = mean ? block.Reduce(total, 0, Plus()) / static_cast<float>(n) : block.Reduce(total, -INFINITY, Larger());
-    if (block.thread() == 0) y[channel] = FromFloat<T>(total);
+    const int places = w.out[0] * w.out[1] * w.out[2], taps = w.kernel[0] * w.kernel[1] * w.kernel[2];
+    float sum = bias != nullptr ? ToFloat(bias[line % channels]) : 0;
+    for (int tap = 0; tap < taps; ++tap) {
+      int rest = tap, place = 0, step = 1;
+      bool inside = true;
+COSETQ_UNROLL
+      for (int d = Window::kDims - 1; d >= 0; --d) {
+        const int from = r[d] - rest % w.kernel[d] * w.dilation[d], at = from / w.stride[d];
+        inside = inside && from >= 0 && from % w.stride[d] == 0 && at < w.out[d];
+        place += at * step;
+        step *= w.out[d];
+        rest /= w.kernel[d];
+      }
+      if (inside) sum += ToFloat(columns[(static_cast<int64_t>(line) * taps + tap) * places + place]);
+    }
+    y[i] = FromFloat<T>(sum);
   }
 };
 
 template <typename T>
-void LaunchGlobalPool(Call& call, bool mean) {
-  const Tensor& x = call.in(0);
-  if (x.shape.size() < 2) throw std::invalid_argument(call.node.op + " of " + Text(x.shape) + ", which has no channels");
-  Shape shape(x.shape.size(), 1);
-  shape[0] = x.shape[0];
-  shape[1] = x.shape[1];
+void LaunchConvTranspose(Call& call) {
+  const Tensor &x = call.in(0), &weight = call.in(1);
+  const Attributes& attributes = call.node.attributes;
+  const int64_t groups = attributes.Int("group", 1);
+  const size_t dims = x.shape.size() - 2;
+  if (weight.shape.size() != x.shape.size() || groups < 1 || groups > std::max<int64_t>(1, x.shape[1]) || x.shape[1] % groups != 0 || x.shape[1] != weight.shape[0] ||
+      (call.has(2) && call.in(2).shape != Shape{weight.shape[1] * groups}))
+    throw std::invalid_argument("ConvTranspose of " + Text(x.shape) + " by weights of " + Text(weight.shape) + " in " + std::to_string(groups) + " groups" +
+                                (call.has(2) ? ", with a bias of " + Text(call.in(2).shape) : ""));
+  Window w = WindowOf(call, Shape(weight.shape.begin() + 2, weight.shape.end()));
+  std::vector<int64_t> more = attributes.Ints("output_padding");
+  if (more.empty()) more.assign(dims, 0);
+  if (more.size() != dims) throw std::invalid_argument("ConvTranspose of " + Text(x.shape) + " with output_padding " + Text(more));
+  const int64_t out = weight.shape[1], channels = out * groups, own = x.shape[1] / groups;
+  Shape shape = {x.shape[0], channels};
+  for (size_t d = 0; d < dims; ++d) {
+    const size_t at = Window::kDims - dims + d;
+    const int64_t n = int64_t{w.stride[at]} * (x.shape[2 + d] - 1) + more[d] + int64_t{w.kernel[at] - 1} * w.dilation[at] + 1 - w.before[at] - w.after[at];
+    shape.push_back(n);
+    w.in[at] = CheckedCount(n);
+    w.out[at] = CheckedCount(x.shape[2 + d]);
+  }
   const Tensor y = call.Out(0, x.type, shape);
   if (y.count() == 0) return;
-  const int n = CheckedCount(x.count() / y.count());
-  ForEachBlock(call.stream, y.count(), n, GlobalPoolKernel<T>{x.data<T>(), y.data<T>(), n, mean});
+  const int64_t places = w.places(), rows = out * w.taps();
+  CheckedCount(places);
+  const Tensor columns = call.Scratch(x.type, {x.shape[0], channels * w.taps(), places});
+  CheckedCount(columns.count());
+  Product p;
+  p.m = CheckedCount(rows);
+  p.n = CheckedCount(places);
+  p.k = CheckedCount(own);
+  p.a_row = 1;
+  p.a_column = rows;
+  p.b_row = places;
+  p.b_column = 1;
+  p.c_row = places;
+  p.c_batch = groups * rows * places;
+  p.batches = CheckedCount(x.shape[0]);
+  p.batch = MakeLayout<2>({x.shape[0]}, {Shape{0}, Shape{x.shape[1] * places}});
+  for (int64_t g = 0; g < groups; ++g)
+    Multiply(call.stream, p, x.type, weight.data<T>() + g * own * rows, x.data<T>() + g * own * places, nullptr, columns.data<T>() + g * rows * places);
+  ForEach(call.stream, y.count(), FoldKernel<T>{w, columns.data<T>(), call.has(2) ? call.in(2).data<T>() : nullptr, y.data<T>(), CheckedCount(channels)});
 }
 
-template <bool mean>
-void RunGlobalPool(Call& call) {
-  COSETQ_EP_FLOATS(call, call.in(0).type, LaunchGlobalPool, call, mean)
+void RunConvTranspose(Call& call) { COSETQ_EP_FLOATS(call, call.in(0).type, LaunchConvTranspose, call) }
+
+std::string CheckConvTranspose(const Graph& graph, const Node& node) {
+  if (node.attributes.Has("output_shape")) return "the attribute output_shape";
+  const std::string automatic = node.attributes.String("auto_pad", "NOTSET");
+  if (automatic != "NOTSET" && automatic != "VALID") return "this auto_pad";
+  return CheckWindow(graph, node);
 }
 
 }  // namespace
@@ -225,16 +251,13 @@ std::vector<Operator> ConvolutionOperators() {
   std::vector<Operator> all = {
       {"Conv", RunConv, {kFloats}},
       {"FusedConv", RunConv, {kFloats}, 0, 0, 1, "com.microsoft", "activation activation_params auto_pad dilations group kernel_shape pads strides"},
-      {"MaxPool", RunPool<false>, {kFloats}},
-      {"AveragePool", RunPool<true>, {kFloats}},
-      {"GlobalMaxPool", RunGlobalPool<false>, {kFloats}},
-      {"GlobalAveragePool", RunGlobalPool<true>, {kFloats}},
+      {"ConvTranspose", RunConvTranspose, {kFloats}},
   };
-  for (size_t i = 0; i < 2; ++i) {
-    all[i].heavy = true;
-    all[i].check = CheckConv;
+  for (Operator& op : all) {
+    op.heavy = true;
+    op.check = CheckConv;
   }
-  for (size_t i = 2; i < 4; ++i) all[i].check = CheckWindow;
+  all.back().check = CheckConvTranspose;
   return all;
 }
 

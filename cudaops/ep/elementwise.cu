@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cfloat>
+#include <limits>
 #include <stdexcept>
 #include <type_traits>
 
@@ -71,7 +72,29 @@ float Limit(const Call& call, size_t input, const char* attribute, float otherwi
   return t.type == Type::kHalf ? ToFloat(*t.data<Half>()) : *t.data<float>();
 }
 
+// A number beyond the limits is the one of them, as of floats; where both exclude each other the upper one.
+template <typename T>
+struct ClipKernel {
+  T low, high;
+  const T* x;
+  T* y;
+  COSETQ_HD void operator()(int i) const {
+    const T above = x[i] < low ? low : x[i];
+    y[i] = above > high ? high : above;
+  }
+};
+
+template <typename T>
+void LaunchClip(Call& call) {
+  const Tensor y = call.Out(0, call.in(0).type, call.in(0).shape);
+  const auto limit = [&](size_t input, T otherwise) { return call.has(input) ? *call.Number(input).data<T>() : otherwise; };
+  ForEach(call.stream, y.count(),
+          ClipKernel<T>{limit(1, std::numeric_limits<T>::lowest()), limit(2, std::numeric_limits<T>::max()), call.in(0).data<T>(), y.data<T>()});
+}
+
 void RunClip(Call& call) {
+  if (call.in(0).type == Type::kInt32) return LaunchClip<int32_t>(call);
+  if (call.in(0).type == Type::kInt64) return LaunchClip<int64_t>(call);
   // Where there is no limit it is the last number of the type, which infinities become.
   const float most = call.in(0).type == Type::kHalf ? 65504.0f : FLT_MAX;
   const UnaryFunction f{Unary::kClip, Limit(call, 1, "min", -most), Limit(call, 2, "max", most)};
@@ -261,6 +284,27 @@ void RunNot(Call& call) {
 }
 
 template <typename T>
+struct IsInfKernel {
+  const T* x;
+  bool* y;
+  bool above, below;
+  COSETQ_HD void operator()(int i) const {
+    const float value = Wide(x[i]);
+    y[i] = (above && value == INFINITY) || (below && value == -INFINITY);
+  }
+};
+
+template <typename T>
+void LaunchIsInf(Call& call) {
+  const Tensor y = call.Out(0, Type::kBool, call.in(0).shape);
+  const Attributes& attributes = call.node.attributes;
+  ForEach(call.stream, y.count(),
+          IsInfKernel<T>{call.in(0).data<T>(), y.data<bool>(), attributes.Int("detect_positive", 1) != 0, attributes.Int("detect_negative", 1) != 0});
+}
+
+void RunIsInf(Call& call) { COSETQ_EP_FLOATS(call, call.in(0).type, LaunchIsInf, call) }
+
+template <typename T>
 struct IsNaNKernel {
   const T* x;
   bool* y;
@@ -346,7 +390,7 @@ std::string CheckPow(const Graph& graph, const Node& node) {
 }  // namespace
 
 std::vector<Operator> ElementwiseOperators() {
-  std::vector<Operator> all = {{"Clip", RunClip, {kFloats}, 6}, {"Not", RunNot, {kBool}}};
+  std::vector<Operator> all = {{"Clip", RunClip, {kNumbers}, 6}, {"Not", RunNot, {kBool}}};
   const auto add = [&](Operator op, const char* domain = "", decltype(Operator::check) check = nullptr) {
     op.domain = domain;
     op.check = check;
@@ -413,6 +457,7 @@ std::vector<Operator> ElementwiseOperators() {
   is_nan.step = StepOfIsNaN;
   add(where);
   add(is_nan);
+  add({"IsInf", RunIsInf, {kFloats}});
   add({"Cast", RunCast, {kAny & ~Set(Type::kUint16)}}, "", CheckCast);
   add({"Equal", RunRelation<Relation::kEqual>, {kNumbers | kBool}}, "", CheckBroadcast);
   add({"Less", RunRelation<Relation::kLess>, {kNumbers}}, "", CheckBroadcast);

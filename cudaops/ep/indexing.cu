@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <stdexcept>
 
+#include "indices.cuh"
 #include "launch.h"
 #include "math.h"
 #include "movement.h"
@@ -10,17 +11,6 @@
 
 namespace cosetq::ep {
 namespace {
-
-template <typename Index>
-struct Indices {
-  const Index* data;
-  // The place of index i among n, -1 when out of range.
-  COSETQ_HD int At(int i, int n) const {
-    int64_t at = data[i];
-    if (at < 0) at += n;
-    return at >= 0 && at < n ? static_cast<int>(at) : -1;
-  }
-};
 
 template <typename T, typename Index>
 struct GatherKernel {

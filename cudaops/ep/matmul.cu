@@ -12,7 +12,7 @@ template <typename T>
 COSETQ_HD void Store(const Product& p, const T* d, T* c, int64_t batch, int row, int column, float sum) {
   sum *= p.alpha;
   if (d != nullptr) sum += p.beta * ToFloat(d[row * p.d_row + column * p.d_column]);
-  c[(batch * p.m + row) * p.n + column] = FromFloat<T>(Apply(p.f, sum));
+  c[batch * p.c_batch + row * p.c_row + column] = FromFloat<T>(Apply(p.f, sum));
 }
 
 template <typename T>
@@ -142,12 +142,12 @@ __global__ void __launch_bounds__(Tile<kM, kN, kRows>::kThreads) MultiplyKernel(
     __syncthreads();
   }
   const int column = column0 + tx * kColumns;
-  if (d == nullptr && p.f.kind == Unary::kIdentity && p.n % kColumns == 0 && reinterpret_cast<uintptr_t>(c) % (kColumns * sizeof(T)) == 0) {
+  if (d == nullptr && p.f.kind == Unary::kIdentity && (p.n | p.c_row | p.c_batch) % kColumns == 0 && reinterpret_cast<uintptr_t>(c) % (kColumns * sizeof(T)) == 0) {
     if (column >= p.n) return;
 #pragma unroll
     for (int i = 0; i < kRows; ++i) {
       const int row = row0 + ty * kRows + i;
-      if (row < p.m) StoreFour(c + (static_cast<int64_t>(batch) * p.m + row) * p.n + column, p.alpha, sum[i]);
+      if (row < p.m) StoreFour(c + batch * p.c_batch + row * p.c_row + column, p.alpha, sum[i]);
     }
     return;
   }
@@ -256,8 +256,11 @@ void MultiplyAs(Stream& stream, const Product& p, const void* a, const void* b, 
 
 }  // namespace
 
-void Multiply(Stream& stream, const Product& p, Type type, const void* a, const void* b, const void* d, void* c) {
-  if (p.m == 0 || p.n == 0 || p.batches == 0) return;
+void Multiply(Stream& stream, const Product& product, Type type, const void* a, const void* b, const void* d, void* c) {
+  if (product.m == 0 || product.n == 0 || product.batches == 0) return;
+  Product p = product;
+  if (p.c_row == 0) p.c_row = p.n;
+  if (p.c_batch == 0) p.c_batch = p.c_row * p.m;
   if (type == Type::kHalf) return MultiplyAs<Half>(stream, p, a, b, d, c);
   MultiplyAs<float>(stream, p, a, b, d, c);
 }

@@ -9,7 +9,7 @@
 namespace cosetq::ep {
 
 // C[m,n] = f(alpha * sum_k A[m,k] B[k,n] + beta * D[m,n]) for every batch. Strides are in elements; A
-// and B may be transposed by their strides, D broadcast by its own. C is dense.
+// and B may be transposed by their strides, D broadcast by its own.
 struct Product {
   int m = 0, n = 0, k = 0;
   int64_t a_row = 0, a_column = 0, b_row = 0, b_column = 0, d_row = 0, d_column = 0;
@@ -17,6 +17,7 @@ struct Product {
   UnaryFunction f;
   int batches = 1;
   int first = 0;         // of those of one launch
+  int64_t c_row = 0, c_batch = 0;  // from one row and batch of C to the next, whose columns lie together; 0 where C is dense
   Layout<2> batch = {};  // first elements of A and B
 };
 

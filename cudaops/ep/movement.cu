@@ -250,68 +250,29 @@ void RunSplit(Call& call) {
   }
 }
 
-template <typename T>
-struct FillKernel {
-  T value;
-  T* y;
-  COSETQ_HD void operator()(int i) const { y[i] = value; }
-};
-
-template <typename T>
-void LaunchFill(Stream& stream, const Tensor& y, const void* value) {
-  ForEach(stream, y.count(), FillKernel<T>{*static_cast<const T*>(value), y.data<T>()});
-}
-
-void Fill(Call& call, const Tensor& y, const void* value) {
-  COSETQ_EP_SIZES(call, y.type, LaunchFill, call.stream, y, value)
-}
-
-void RunConstantOfShape(Call& call) {
-  const Tensor value = call.node.attributes.Value("value");
-  if (value.buffer && value.count() != 1) throw std::invalid_argument("ConstantOfShape of a value of " + Text(value.shape) + ", want a single one");
-  const float zero = 0;
-  const Tensor y = call.Out(0, value.buffer ? value.type : Type::kFloat, call.Integers(0));
-  Fill(call, y, value.buffer ? value.data() : &zero);
-}
-
-void RunPad(Call& call) {
+// Where the numbers of the blocks of a place go: into it, or out of it, as channels ahead of the others ("CRD") or behind.
+void RunBlocks(Call& call, bool into) {
   const Tensor& x = call.in(0);
-  const size_t rank = x.shape.size();
-  const std::vector<int64_t> given = call.Axes(1, "pads");
-  std::vector<int64_t> axes = call.has(3) ? call.Integers(3) : std::vector<int64_t>();
-  if (axes.empty()) {
-    for (size_t d = 0; d < rank; ++d) axes.push_back(static_cast<int64_t>(d));
-  }
-  // What negative padding cuts off is left out of the walk over x.
-  Shape shape = x.shape, walk = x.shape;
-  const Shape strides = Strides(x.shape);
-  int64_t x_first = 0;
-  std::vector<int64_t> before(rank, 0);
-  const std::vector<size_t> dims = Axes(axes, rank);
-  if (given.size() != 2 * dims.size()) throw std::invalid_argument("Pad of " + Text(x.shape) + " along " + Text(axes) + " by " + Text(given));
-  for (size_t i = 0; i < dims.size(); ++i) {
-    const size_t d = dims[i];
-    const int64_t low = given[i], high = given[dims.size() + i];
-    for (int64_t n : {low, high}) {
-      if (n < -INT32_MAX || n > INT32_MAX) throw std::invalid_argument("Pad of " + Text(x.shape) + " by " + std::to_string(n));
-    }
-    shape[d] += low + high;
-    walk[d] = std::max<int64_t>(0, walk[d] + std::min<int64_t>(low, 0) + std::min<int64_t>(high, 0));
-    before[d] = std::max<int64_t>(low, 0);
-    x_first -= std::min<int64_t>(low, 0) * strides[d];
-  }
-  const Tensor y = call.Out(0, x.type, shape);
-  const uint64_t zero = 0;
-  Fill(call, y, call.has(2) ? call.Number(2).data() : &zero);
-  const Shape out = Strides(shape);
-  int64_t y_first = 0;
-  for (size_t d = 0; d < rank; ++d) y_first += before[d] * out[d];
-  Move(call, walk, x, x_first, strides, y, y_first, out);
+  const int64_t size = call.node.attributes.Int("blocksize", 0);
+  const bool column_first = into && call.node.attributes.String("mode", "DCR") == "CRD";
+  if (x.shape.size() != 4 || size < 1 || size > INT32_MAX || (into ? x.shape[1] % (size * size) : x.shape[2] % size + x.shape[3] % size) != 0)
+    throw std::invalid_argument(call.node.op + " of " + Text(x.shape) + " by blocks of " + std::to_string(size));
+  const int64_t n = x.shape[0], c = into ? x.shape[1] / (size * size) : x.shape[1], h = into ? x.shape[2] : x.shape[2] / size, w = into ? x.shape[3] : x.shape[3] / size;
+  // The walk is over batches, channels, rows, rows of a block, columns, and columns of a block.
+  const Shape walk = {n, c, h, size, w, size};
+  const Shape wide = Strides({n, c, h, size, w, size}), by_block = Strides({n, size, size, c, h, w}), by_channel = Strides({n, c, size, size, h, w});
+  const Shape deep = column_first ? Shape{by_channel[0], by_channel[1], by_channel[4], by_channel[2], by_channel[5], by_channel[3]}
+                                  : Shape{by_block[0], by_block[3], by_block[4], by_block[1], by_block[5], by_block[2]};
+  const Tensor y = call.Out(0, x.type, into ? Shape{n, c, h * size, w * size} : Shape{n, c * size * size, h, w});
+  Move(call, walk, x, 0, into ? deep : wide, y, 0, into ? wide : deep);
 }
 
-std::string CheckPad(const Graph&, const Node& node) {
-  if (node.attributes.String("mode", "constant") != "constant") return "padding by other than a constant";
-  return node.version >= 11 || node.attributes.Float("value", 0) == 0 ? "" : "padding by a number, of opset 10";
+void RunDepthToSpace(Call& call) { RunBlocks(call, true); }
+void RunSpaceToDepth(Call& call) { RunBlocks(call, false); }
+
+std::string CheckDepthToSpace(const Graph&, const Node& node) {
+  const std::string mode = node.attributes.String("mode", "DCR");
+  return mode == "DCR" || mode == "CRD" ? "" : "this mode";
 }
 
 }  // namespace
@@ -353,11 +314,11 @@ std::vector<Operator> MovementOperators() {
       {"Tile", RunTile, {kAny, kIndices}, 2},
       {"Slice", RunSlice, {kAny, kIndices}, 0b11110},
       {"Concat", RunConcat, {kAny}},
-      {"ConstantOfShape", RunConstantOfShape, {kIndices}, 1},
       {"Split", RunSplit, {kAny, kIndices}, 2, 0, SIZE_MAX},
-      {"Pad", RunPad, {kAny, kIndices, kAny, kIndices}, 0b1110},
+      {"SpaceToDepth", RunSpaceToDepth, {kAny}},
+      {"DepthToSpace", RunDepthToSpace, {kAny}},
   };
-  all.back().check = CheckPad;
+  all.back().check = CheckDepthToSpace;
   return all;
 }
 

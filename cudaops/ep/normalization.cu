@@ -1,4 +1,4 @@
-// Softmax, the normalisations, and the rotary embedding.
+// Softmax and the normalisations.
 
 #include <algorithm>
 #include <stdexcept>
@@ -8,7 +8,6 @@
 #include "movement.h"
 #include "norm.cuh"
 #include "operator.h"
-#include "rotary.h"
 
 namespace cosetq::ep {
 namespace {
@@ -233,66 +232,6 @@ std::string CheckBatchNorm(const Graph& graph, const Node& node) {
   return "";
 }
 
-// com.microsoft::RotaryEmbedding.
-template <typename T>
-struct RotaryKernel {
-  Angles angles;
-  const T* x;
-  const int64_t* positions;  // [1]: of the first token; or [batch, length]
-  T* y;
-  int length, heads, size;  // size of a head
-  int batch_stride, token_stride, head_stride;
-  bool one_position;
-  COSETQ_HD void operator()(int i) const {
-    const int k = i % size, head = i / size % heads, token = i / (size * heads) % length;
-    const int batch = i / (size * heads * length);
-    const int64_t base = static_cast<int64_t>(batch) * batch_stride + static_cast<int64_t>(token) * token_stride +
-                         static_cast<int64_t>(head) * head_stride;
-    const int64_t position = one_position ? positions[0] + token : positions[batch * length + token];
-    y[base + k] = k < angles.turned ? Turned(angles, x + base, k, position) : x[base + k];
-  }
-};
-
-template <typename T>
-void LaunchRotary(Call& call) {
-  const Tensor &x = call.in(0), &positions = call.in(1), &cosine = call.in(2);
-  const Attributes& attributes = call.node.attributes;
-  const bool by_head = x.shape.size() == 4;  // [batch, heads, length, size]
-  if ((!by_head && x.shape.size() != 3) || cosine.shape.size() != 2 || call.in(3).shape != cosine.shape)
-    throw std::invalid_argument("RotaryEmbedding of " + Text(x.shape) + " by cosines of " + Text(cosine.shape) + " and sines of " + Text(call.in(3).shape));
-  RotaryKernel<T> f = {};
-  f.angles = {cosine.data(), call.in(3).data(), CheckedCount(cosine.shape[0]), CheckedCount(2 * cosine.shape[1]), attributes.Int("interleaved", 0) != 0};
-  const int turned = f.angles.turned;
-  const int64_t length = by_head ? x.shape[2] : x.shape[1];
-  int64_t heads = by_head ? x.shape[1] : attributes.Int("num_heads", 0);
-  if (!by_head && heads == 0 && turned > 0) heads = x.shape[2] / turned;
-  const int64_t size = by_head ? x.shape[3] : heads > 0 ? x.shape[2] / heads : 0;
-  if (turned > size || (!by_head && heads * size != x.shape[2]))
-    throw std::invalid_argument("RotaryEmbedding of " + Text(x.shape) + " with " + std::to_string(heads) + " heads by cosines of " + Text(cosine.shape));
-  f.x = x.data<T>();
-  f.positions = positions.data<int64_t>();
-  f.one_position = positions.count() == 1 && positions.shape.size() < 2;
-  if (!f.one_position) WantCount(call, 1, x.shape[0] * length);
-  f.length = CheckedCount(length);
-  f.heads = CheckedCount(heads);
-  f.size = CheckedCount(size);
-  f.batch_stride = CheckedCount(length * heads * size);
-  f.token_stride = CheckedCount(by_head ? size : heads * size);
-  f.head_stride = CheckedCount(by_head ? length * size : size);
-  f.y = call.Out(0, x.type, x.shape).data<T>();
-  ForEach(call.stream, x.count(), f);
-}
-
-void RunRotary(Call& call) { COSETQ_EP_FLOATS(call, call.in(0).type, LaunchRotary, call) }
-
-std::string CheckRotary(const Graph& graph, const Node& node) {
-  const auto type = [&](size_t i) { return graph.values[static_cast<size_t>(node.inputs[i])].type; };
-  if (type(2) != type(0) || type(3) != type(0)) return "inputs of different types";
-  return node.attributes.Int("is_packed_batching", 0) != 0 || node.attributes.Float("scale", 1) != 1
-             ? "packed batches or a scale"
-             : "";
-}
-
 }  // namespace
 
 std::vector<Operator> NormalizationOperators() {
@@ -305,15 +244,12 @@ std::vector<Operator> NormalizationOperators() {
       {"BatchNormalization", RunBatchNorm, {kFloats}},
       {"SkipLayerNormalization", RunSkipNorm<true>, {kFloats}, 0, 0, 4, "com.microsoft", "epsilon"},
       {"SkipSimplifiedLayerNormalization", RunSkipNorm<false>, {kFloats}, 0, 0, 4, "com.microsoft", "epsilon"},
-      {"RotaryEmbedding", RunRotary, {kFloats, Set(Type::kInt64), kFloats}, 0, 0, 1, "com.microsoft",
-       "interleaved is_packed_batching num_heads rotary_embedding_dim scale"},
   };
   for (Operator& op : all) {
     const std::string name = op.name;
     if (op.run == RunNorm<true> || op.run == RunNorm<false>) op.check = CheckNorm;
     if (name == "BatchNormalization") op.check = CheckBatchNorm;
     if (name.rfind("Skip", 0) == 0) op.check = CheckSkipNorm;
-    if (name == "RotaryEmbedding") op.check = CheckRotary;
   }
   return all;
 }

@@ -22,9 +22,9 @@ using Table = std::map<std::pair<std::string, std::string>, Operator>;
 const Table& Operators() {
   static const Table* const table = [] {
     auto* all = new Table;
-    for (auto list : {ElementwiseOperators, MovementOperators, IndexOperators, ShapeOperators,
-                      ReductionOperators, NormalizationOperators, MatrixOperators,
-                      ConvolutionOperators, AttentionOperators, LinearOperators}) {
+    for (auto list : {ElementwiseOperators, MovementOperators, PadOperators, IndexOperators, ScatterOperators, ChoiceOperators, ShapeOperators,
+                      ReductionOperators, NormalizationOperators, GroupNormOperators, RotaryOperators, MatrixOperators,
+                      ConvolutionOperators, PoolingOperators, ResizeOperators, AttentionOperators, LinearOperators}) {
       for (Operator& op : list()) {
         auto key = std::make_pair(std::string(op.domain), std::string(op.name));
         all->emplace(std::move(key), std::move(op));

@@ -100,12 +100,19 @@ std::string Refusal(const Graph& graph, const Node& node);
 // The operators by kind, each list in its own file.
 std::vector<Operator> ElementwiseOperators();
 std::vector<Operator> MovementOperators();
+std::vector<Operator> PadOperators();
 std::vector<Operator> IndexOperators();
+std::vector<Operator> ScatterOperators();
+std::vector<Operator> ChoiceOperators();
 std::vector<Operator> ShapeOperators();
 std::vector<Operator> ReductionOperators();
 std::vector<Operator> NormalizationOperators();
+std::vector<Operator> GroupNormOperators();
+std::vector<Operator> RotaryOperators();
 std::vector<Operator> MatrixOperators();
 std::vector<Operator> ConvolutionOperators();
+std::vector<Operator> PoolingOperators();
+std::vector<Operator> ResizeOperators();
 std::vector<Operator> AttentionOperators();
 std::vector<Operator> LinearOperators();
 

@@ -96,50 +96,6 @@ void RunReduce(Call& call) {
   COSETQ_EP_NUMBERS(call, call.in(0).type, LaunchReduce, call, kind)
 }
 
-// One thread looks at one line.
-template <typename T>
-struct ArgKernel {
-  const T* x;
-  int64_t* y;
-  int n, inner;
-  bool largest, last;
-  COSETQ_HD void operator()(int line) const {
-    const int outer = line / inner, column = line - outer * inner;
-    const T* first = x + static_cast<int64_t>(outer) * n * inner + column;
-    int best = 0;
-    for (int k = 1; k < n; ++k) {
-      const float a = ToFloat(first[static_cast<int64_t>(k) * inner]);
-      const float b = ToFloat(first[static_cast<int64_t>(best) * inner]);
-      if ((largest ? a > b : a < b) || (last && a == b)) best = k;
-    }
-    y[line] = best;
-  }
-};
-
-template <typename T>
-void LaunchArg(Call& call, bool largest) {
-  const Tensor& x = call.in(0);
-  Shape shape = WithAxis(x.shape);
-  const auto axis = static_cast<size_t>(Axis(call.node.attributes.Int("axis", 0), shape.size()));
-  const int64_t n = shape[axis];
-  int64_t inner = 1;
-  for (size_t d = axis + 1; d < shape.size(); ++d) inner *= shape[d];
-  if (call.node.attributes.Int("keepdims", 1) != 0 && !x.shape.empty()) {
-    shape[axis] = 1;
-  } else {
-    shape.erase(shape.begin() + static_cast<int64_t>(axis));
-  }
-  const Tensor y = call.Out(0, Type::kInt64, shape);
-  ForEach(call.stream, y.count(),
-          ArgKernel<T>{x.data<T>(), y.data<int64_t>(), CheckedCount(n), CheckedCount(inner),
-                       largest, call.node.attributes.Int("select_last_index", 0) != 0});
-}
-
-template <bool largest>
-void RunArg(Call& call) {
-  COSETQ_EP_FLOATS(call, call.in(0).type, LaunchArg, call, largest)
-}
-
 }  // namespace
 
 std::vector<Operator> ReductionOperators() {
@@ -152,8 +108,6 @@ std::vector<Operator> ReductionOperators() {
       {"ReduceProd", RunReduce<Reduce::kProd>, {kNumbers, kIndices}, 2},
       {"ReduceSum", RunReduce<Reduce::kSum>, {kNumbers, kIndices}, 2},
       {"ReduceSumSquare", RunReduce<Reduce::kSumSquare>, {kNumbers, kIndices}, 2},
-      {"ArgMax", RunArg<true>, {kFloats}},
-      {"ArgMin", RunArg<false>, {kFloats}},
   };
 }
 
