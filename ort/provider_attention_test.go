@@ -153,15 +153,31 @@ func (c *attentionCase) multiHead() {
 	} else {
 		c.sometimes("unidirectional", int64(1))
 	}
-	total, masked := c.past+keys, c.rng.IntN(3)
-	k, v, cross := []int64{c.batches, keys, hidden}, []int64{c.batches, keys, hidden}, false
+	total, masked := c.past+keys, c.rng.IntN(4) // a padding mask, a bias of scores, or both
+	k, v := []int64{c.batches, keys, hidden}, []int64{c.batches, keys, hidden}
 	if c.past == 0 && c.rng.IntN(4) == 0 {
-		cross = true
 		k, v = []int64{c.batches, c.heads, keys, c.width}, []int64{c.batches, c.heads, keys, c.width}
 	}
 	c.node.Inputs = []string{c.floats("q", c.batches, c.queries, hidden), c.floats("k", k...), c.floats("v", v...),
-		c.optional(!cross && c.coin(), func() string { return c.floats("bias", 3*hidden) }),
-		c.optional(masked == 1, func() string {
+		c.optional(c.coin(), func() string { return c.floats("bias", 3*hidden) }),
+		c.optional(masked%2 == 1, func() string {
+			switch c.rng.IntN(4) {
+			case 0:
+				lengths := make([]int32, c.batches)
+				for i := range lengths {
+					lengths[i] = int32(1 + c.rng.Int64N(total))
+				}
+				return c.add("padding", tensor.Of(lengths, c.batches))
+			case 1:
+				keep := make([]int32, c.batches*c.queries*total)
+				for i := range keep {
+					keep[i] = int32(c.rng.IntN(2))
+					if int64(i)%total == 0 {
+						keep[i] = 1 // scores near the filter are rounded
+					}
+				}
+				return c.add("padding", tensor.Of(keep, c.batches, c.queries, total))
+			}
 			keep := make([]int32, c.batches*total)
 			for i := range keep {
 				keep[i] = int32(c.rng.IntN(4)) // 0 hides a key
@@ -171,7 +187,7 @@ func (c *attentionCase) multiHead() {
 			}
 			return c.add("padding", tensor.Of(keep, c.batches, total))
 		}),
-		c.optional(masked == 2, func() string {
+		c.optional(masked > 1, func() string {
 			return c.floats("score_bias", c.oneOf(1, c.batches), c.oneOf(1, c.heads), c.queries, total)
 		}),
 		c.optional(c.past > 0, func() string { return c.floats("past_key", c.batches, c.heads, c.past, c.width) }),
@@ -189,7 +205,11 @@ func (c *attentionCase) groupQuery() {
 	c.set("kv_num_heads", c.kv)
 	c.sometimes("scale", float32(0.3))
 	c.sometimes("softcap", float32(2))
-	c.sometimes("local_window_size", c.oneOf(1, 3, 70))
+	if c.rng.IntN(4) == 0 {
+		c.set("causal", int64(0))
+	} else {
+		c.sometimes("local_window_size", c.oneOf(1, 3, 70))
+	}
 	c.width = (c.width + 15) / 16 * 16
 	if c.past > 0 && c.queries > 1 {
 		c.batches = 1 // as ONNX Runtime wants it

@@ -131,7 +131,30 @@ void LaunchArrange(Stream& stream, const Arrangement& a) {
   (whole ? LaunchRuns<T, kRun> : LaunchRuns<T, 1>)(stream, a);
 }
 
+template <typename T>
+struct MaskKernel {
+  Padding p;
+  COSETQ_HD void operator()(int i) const {
+    const int key = i % p.keys, line = i / p.keys, query = line % p.queries, rest = line / p.queries, head = rest % p.heads, batch = rest / p.heads;
+    const bool seen = p.lengths ? key < p.keep[batch] : p.keep[batch * p.keep_batch + query * p.keep_query + key] > 0;
+    float value = seen ? 0 : p.filter;
+    if (p.bias != nullptr)
+      value += key < p.bias_keys ? ToFloat(static_cast<const T*>(p.bias)[batch * p.bias_at.batch + head * p.bias_at.head + query * p.bias_at.token + key]) : -INFINITY;
+    static_cast<T*>(p.to)[i] = FromFloat<T>(value);
+  }
+};
+
+template <typename T>
+void LaunchMask(Stream& stream, const Padding& p) {
+  ForEach(stream, int64_t{p.batches} * p.heads * p.queries * p.keys, MaskKernel<T>{p});
+}
+
 }  // namespace
+
+void MakeMask(Stream& stream, Type type, const Padding& p) {
+  if (type == Type::kHalf) return LaunchMask<Half>(stream, p);
+  LaunchMask<float>(stream, p);
+}
 
 void Arrange(Stream& stream, Type type, const Arrangement& a) {
   if (type == Type::kHalf) return LaunchArrange<Half>(stream, a);

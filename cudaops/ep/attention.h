@@ -86,6 +86,21 @@ struct Arrangement {
 
 void Arrange(Stream& stream, Type type, const Arrangement& a);
 
+// What keeps keys from being seen, with a bias of scores or without, as one mask that is added.
+struct Padding {
+  int batches = 0, heads = 1, queries = 1, keys = 0;  // of the mask that is made
+  const int32_t* keep = nullptr;  // those not above 0 get the filter; or, of lengths, the number of keys of each batch that do not
+  bool lengths = false;
+  int64_t keep_batch = 0, keep_query = 0;  // from one batch and query to the next
+  float filter = 0;
+  const void* bias = nullptr;  // null where there is none
+  Places bias_at;              // "token" is a query; keys lie together
+  int bias_keys = 0;           // those that follow are hidden
+  void* to = nullptr;
+};
+
+void MakeMask(Stream& stream, Type type, const Padding& p);
+
 }  // namespace cosetq::ep
 
 #endif  // COSETQ_EP_ATTENTION_H_

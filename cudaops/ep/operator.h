@@ -114,6 +114,7 @@ std::vector<Operator> ConvolutionOperators();
 std::vector<Operator> PoolingOperators();
 std::vector<Operator> ResizeOperators();
 std::vector<Operator> AttentionOperators();
+std::vector<Operator> MultiHeadOperators();
 std::vector<Operator> LinearOperators();
 
 [[noreturn]] void ThrowType(const Call& call, Type type);
