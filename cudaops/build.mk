@@ -33,7 +33,7 @@ isa_avxvnni := $(isa_avx2) -mavxvnni
 isa_avx512 := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vbmi -mavx512vnni -mgfni -mfma -mf16c \
   -mprefer-vector-width=512 -Wno-maybe-uninitialized -Wno-uninitialized
 isa_amx := $(isa_avx512) -mamx-tile -mamx-int8
-ort_parts := register infer_shape linear_op linear_spec linear_create linear_compute gather_op read_weight introspect observe_op observe_export encode_export product_export
+ort_parts := register infer_shape linear_op linear_spec linear_create linear_compute gather_op gather_compute read_weight introspect observe_op observe_export encode_export product_export
 
 objects = $(addprefix $1/cpu/,$(addsuffix .o,$(kernels)))
 
@@ -93,7 +93,7 @@ $(release)/ep/%.o: $(here)/ep/%.cu
 	$(compiling)
 	$(quiet)$(CXX) $(flags) -O1 -isystem $(ort_include) -MMD -MP -x c++ -c $< -o $@
 
-$(out)/libcosetq_ep_host.so: $(call objects,$(release)) $(provider:%=$(release)/ep/%.o) $(addprefix $(release)/ort/,linear_op.o linear_spec.o infer_shape.o read_weight.o)
+$(out)/libcosetq_ep_host.so: $(call objects,$(release)) $(provider:%=$(release)/ep/%.o) $(addprefix $(release)/ort/,gather_op.o linear_op.o linear_spec.o infer_shape.o read_weight.o)
 	$(linking)
 	$(quiet)$(CXX) -shared -Wl,--no-undefined -Wl,-z,relro,-z,now $^ -pthread -o $@.new
 	$(quiet)mv $@.new $@

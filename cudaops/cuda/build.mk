@@ -69,7 +69,7 @@ $(objects)/cpu/%.o: $(ops)/src/cpu/%.cc
 provider := $(ops)/ep
 provider_parts := $(filter-out %_host,$(basename $(notdir $(wildcard $(provider)/*.cu $(provider)/*.cc))))
 kernel_objects := $(library_objects)
-library_objects += $(provider_parts:%=$(objects)/ep/%.o) $(addprefix $(objects)/ort/,linear_op.o linear_spec.o infer_shape.o read_weight.o)
+library_objects += $(provider_parts:%=$(objects)/ep/%.o) $(addprefix $(objects)/ort/,gather_op.o linear_op.o linear_spec.o infer_shape.o read_weight.o)
 ort_include ?= $(shell cd $(ops) && $(GO) list -m -f '{{.Dir}}' github.com/yalue/onnxruntime_go)
 
 $(objects)/ep/%.o: $(provider)/%.cu

@@ -31,17 +31,31 @@ std::array<LinearOp, 4> CpuOps() {
   return ops;
 }
 
+std::array<GatherOp, 8> CpuGatherOps() {
+  std::array<GatherOp, 8> ops = GatherOps();
+  for (GatherOp& op : ops) {
+    op.CreateKernelV2 = [](const OrtCustomOp* self, const OrtApi*, const OrtKernelInfo* info, void** kernel) {
+      return Guard([&] { return CreateGather(*static_cast<const GatherOp*>(self), info, kernel); });
+    };
+    op.KernelComputeV2 = [](void* kernel, OrtKernelContext* context) {
+      return Guard([&] { return ComputeGather(kernel, context); });
+    };
+    op.KernelDestroy = [](void* kernel) { DestroyGather(kernel); };
+  }
+  return ops;
+}
+
 OrtStatus* Register(OrtSessionOptions* options) {
   std::string error;
   if (!SelectIsaFromEnvironment(&error)) return Invalid(error);
   // ORT keeps pointers to the variants and the domain for as long as any session lives.
   static std::array<LinearOp, 4> ops = CpuOps();
+  static std::array<GatherOp, 8> gathers = CpuGatherOps();
   static OrtCustomOpDomain* domain = nullptr;
   static OrtStatus* (*make_domain)() = []() -> OrtStatus* {
     COSETQ_RETURN_IF_ERROR(ort->CreateCustomOpDomain(schema::kDomain, &domain));
     for (LinearOp& op : ops) COSETQ_RETURN_IF_ERROR(ort->CustomOpDomain_Add(domain, &op));
-    for (int i = 0; i < kGatherOps; ++i)
-      COSETQ_RETURN_IF_ERROR(ort->CustomOpDomain_Add(domain, GatherOpAt(i)));
+    for (GatherOp& op : gathers) COSETQ_RETURN_IF_ERROR(ort->CustomOpDomain_Add(domain, &op));
     for (auto type : {ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16})
       COSETQ_RETURN_IF_ERROR(ort->CustomOpDomain_Add(domain, ObserveOpFor(type)));
     return nullptr;
