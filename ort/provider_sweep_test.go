@@ -19,6 +19,7 @@ import (
 type sweep struct {
 	*rand.Rand
 	half  bool // floats are float16
+	empty bool // some dimensions are 0
 	opset int64
 	attrs []*onnx.Attribute
 }
@@ -40,7 +41,13 @@ func (s *sweep) many(n int, low, high int64) []int64 {
 	return v
 }
 
-func (s *sweep) dims(rank int) []int64 { return s.many(rank, 1, 5) }
+func (s *sweep) dims(rank int) []int64 {
+	v := s.many(rank, 1, 5)
+	if s.empty && rank > 0 {
+		v[s.IntN(rank)] = 0
+	}
+	return v
+}
 
 func product(dims []int64) int64 {
 	n := int64(1)
@@ -191,6 +198,11 @@ func (s *sweep) window(spatial []int64, kernel []int64) {
 }
 
 type sweepInputs = []*tensor.Tensor
+
+// takesNothing are operators that the CPU runs where a dimension is 0.
+var takesNothing = map[string]bool{"Transpose": true, "Expand": true, "Where": true, "MatMul": true, "Cast": true, "Add": true, "Mul": true, "Equal": true, "Max": true,
+	"Squeeze": true, "Unsqueeze": true, "Slice": true, "Softmax": true, "Concat": true, "Tile": true, "Relu": true, "Gelu": true, "IsNaN": true, "Shape": true, "Size": true,
+	"Clip": true, "ReduceSum": true, "ReduceProd": true, "Trilu": true, "CumSum": true, "Not": true, "And": true, "Reshape": true, "Flatten": true, "Split": false}
 
 // sweeps are operators by name, each with what makes its inputs and attributes.
 var sweeps = map[string]func(s *sweep) sweepInputs{
@@ -660,6 +672,87 @@ var sweeps = map[string]func(s *sweep) sweepInputs{
 		s.set(onnx.IntAttr("to", s.oneOf(int64(onnx.Float), int64(onnx.Float16), int64(onnx.Int32), int64(onnx.Int64), int64(onnx.Bool), int64(onnx.Uint8), int64(onnx.Int8))))
 		return sweepInputs{s.anything(s.dims(2)...)}
 	},
+	"Elu": func(s *sweep) sweepInputs {
+		s.sometimes(onnx.FloatAttr("alpha", 0.3))
+		return sweepInputs{s.floats(s.dims(2)...)}
+	},
+	"LeakyRelu": func(s *sweep) sweepInputs {
+		s.sometimes(onnx.FloatAttr("alpha", 0.3))
+		return sweepInputs{s.floats(s.dims(2)...)}
+	},
+	"HardSigmoid": func(s *sweep) sweepInputs {
+		s.sometimes(onnx.FloatAttr("alpha", 0.3))
+		s.sometimes(onnx.FloatAttr("beta", 0.1))
+		return sweepInputs{s.floats(s.dims(2)...)}
+	},
+	"Gelu": func(s *sweep) sweepInputs {
+		s.sometimes(onnx.StringAttr("approximate", s.name("none", "tanh")))
+		return sweepInputs{s.floats(s.dims(2)...)}
+	},
+	"com.microsoft::QuickGelu": func(s *sweep) sweepInputs {
+		s.sometimes(onnx.FloatAttr("alpha", 1))
+		return sweepInputs{s.floats(s.dims(2)...)}
+	},
+	"com.microsoft::BiasGelu": func(s *sweep) sweepInputs { return sweepInputs{s.floats(2, 3, 8), s.floats(8)} },
+	"And": func(s *sweep) sweepInputs {
+		d := s.dims(3)
+		return sweepInputs{s.truths(s.broadcast(d)...), s.truths(s.broadcast(d)...)}
+	},
+	"Xor": func(s *sweep) sweepInputs {
+		d := s.dims(3)
+		return sweepInputs{s.truths(s.broadcast(d)...), s.truths(s.broadcast(d)...)}
+	},
+	"Shape": func(s *sweep) sweepInputs {
+		s.opset = s.oneOf(13, 15, 21)
+		if s.opset > 13 {
+			s.sometimes(onnx.IntAttr("start", s.between(-6, 6)))
+			s.sometimes(onnx.IntAttr("end", s.between(-6, 6)))
+		}
+		return sweepInputs{s.anything(s.dims(int(s.between(1, 5)))...)}
+	},
+	"Size": func(s *sweep) sweepInputs { return sweepInputs{s.anything(s.dims(int(s.between(1, 5)))...)} },
+	"Flatten": func(s *sweep) sweepInputs {
+		dims := s.dims(int(s.between(1, 5)))
+		s.sometimes(onnx.IntAttr("axis", s.between(-int64(len(dims)), int64(len(dims)))))
+		return sweepInputs{s.anything(dims...)}
+	},
+	"Reshape": func(s *sweep) sweepInputs {
+		s.opset = s.oneOf(5, 13, 14, 21)
+		dims := s.dims(int(s.between(1, 4)))
+		to := []int64{product(dims)}
+		for d := range dims {
+			if s.coin() {
+				break
+			}
+			to = append(to[:d], 0, product(dims[d+1:]))
+		}
+		if s.coin() && !s.empty {
+			to[len(to)-1] = -1
+		}
+		if s.opset > 13 && s.rare() {
+			s.set(onnx.IntAttr("allowzero", 1))
+			to = dims
+		}
+		return sweepInputs{s.anything(dims...), s.shape(to)}
+	},
+	"Range": func(s *sweep) sweepInputs {
+		low, high, step := s.between(-9, 9), s.between(-9, 9), s.oneOf(-3, -2, -1, 1, 2, 3)
+		switch s.IntN(3) {
+		case 0:
+			return sweepInputs{number([]int64{low}), number([]int64{high}), number([]int64{step})}
+		case 1:
+			return sweepInputs{number([]int32{int32(low)}), number([]int32{int32(high)}), number([]int32{int32(step)})}
+		}
+		return sweepInputs{number([]float32{float32(low) / 2}), number([]float32{float32(high)}), number([]float32{float32(step) / 3})}
+	},
+	"ConstantOfShape": func(s *sweep) sweepInputs {
+		if s.coin() {
+			s.set(onnx.TensorAttr("value", onnx.NewTensor("", []int64{1}, []int64{s.between(-9, 9)})))
+		} else if s.coin() {
+			s.set(onnx.TensorAttr("value", onnx.NewTensor("", []int64{1}, []bool{true})))
+		}
+		return sweepInputs{s.shape(s.many(int(s.between(0, 4)), 0, 4))}
+	},
 	"Split": func(s *sweep) sweepInputs {
 		s.opset = s.oneOf(2, 11, 13)
 		dims := s.dims(int(s.between(1, 4)))
@@ -838,6 +931,13 @@ func TestProviderSweep(t *testing.T) {
 			return sweepInputs{s.few(a...), s.few(b...)}
 		}
 	}
+	for _, op := range []string{"Abs", "Neg", "Relu", "Sign", "Ceil", "Floor", "Round", "Cos", "Sin", "Erf", "Exp", "HardSwish", "Sigmoid", "Softplus", "Tanh", "IsNaN", "Identity"} {
+		sweeps[op] = func(s *sweep) sweepInputs { return sweepInputs{s.few(s.dims(int(s.between(1, 4)))...)} }
+	}
+	for _, op := range []string{"Log", "Sqrt", "Reciprocal"} {
+		sweeps[op] = func(s *sweep) sweepInputs { return sweepInputs{s.positive(s.dims(int(s.between(1, 4)))...)} }
+	}
+	sweeps["Not"] = func(s *sweep) sweepInputs { return sweepInputs{s.truths(s.dims(int(s.between(1, 4)))...)} }
 	cases := 40
 	if testenv.Slow() {
 		cases = 600
@@ -848,6 +948,7 @@ func TestProviderSweep(t *testing.T) {
 			for seed := range uint64(cases) {
 				s := &sweep{Rand: rand.New(rand.NewPCG(seed, 17)), opset: 21}
 				s.half = seed%4 == 3
+				s.empty = seed%8 == 5 && takesNothing[op]
 				c := single("", op, inputs(s))
 				c.nodes[0].Attributes = s.attrs
 				if op == "TopK" {
