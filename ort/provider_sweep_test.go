@@ -199,10 +199,10 @@ func (s *sweep) window(spatial []int64, kernel []int64) {
 
 type sweepInputs = []*tensor.Tensor
 
-// takesNothing are operators that the CPU runs where a dimension is 0.
+// takesNothing are operators that the CPU runs where a dimension is 0, and by the book: its sums keep the shape of nothing.
 var takesNothing = map[string]bool{"Transpose": true, "Expand": true, "Where": true, "MatMul": true, "Cast": true, "Add": true, "Mul": true, "Equal": true, "Max": true,
 	"Squeeze": true, "Unsqueeze": true, "Slice": true, "Softmax": true, "Concat": true, "Tile": true, "Relu": true, "Gelu": true, "IsNaN": true, "Shape": true, "Size": true,
-	"Clip": true, "ReduceSum": true, "ReduceProd": true, "Trilu": true, "CumSum": true, "Not": true, "And": true, "Reshape": true, "Flatten": true, "Split": false}
+	"Clip": true, "Trilu": true, "CumSum": true, "Not": true, "And": true, "Reshape": true, "Flatten": true}
 
 // sweeps are operators by name, each with what makes its inputs and attributes.
 var sweeps = map[string]func(s *sweep) sweepInputs{
