@@ -12,25 +12,6 @@ namespace cosetq::cuda {
 constexpr int kConsumerWarps = 8;
 constexpr int kConsumers = kConsumerWarps * 32;
 
-// Registers that products under way read must stay as they are, also when nothing else reads them.
-template <int kUnits>
-__device__ __forceinline__ void Keep(uint32_t (&a)[kUnits][4]) {
-#pragma unroll
-  for (int i = 0; i < kUnits; ++i) asm volatile("" : "+r"(a[i][0]), "+r"(a[i][1]), "+r"(a[i][2]), "+r"(a[i][3]));
-}
-
-// The same of sums that products under way write: nobody reads them before, and the compiler moves no copy ahead of this.
-template <int kSums>
-__device__ __forceinline__ void Keep(float (&sums)[kSums]) {
-#pragma unroll
-  for (float& sum : sums) asm volatile("" : "+f"(sum)::"memory");
-}
-template <int kSums>
-__device__ __forceinline__ void Keep(int (&sums)[kSums]) {
-#pragma unroll
-  for (int& sum : sums) asm volatile("" : "+r"(sum)::"memory");
-}
-
 // A ring of so many slices, as addresses in shared memory.
 template <int kColumns, int kSlices>
 struct SliceRing {

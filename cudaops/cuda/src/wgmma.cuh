@@ -23,6 +23,13 @@ __device__ __forceinline__ uint64_t NarrowColumns(uint32_t shared) {
   return uint64_t{1u << 31 | 512 >> 4} << 32 | low;
 }
 
+// Describes rows of B in shared memory: 128 bytes of each, 64 float16 numbers, the 16-byte piece i of row k at the place i xor k mod 8, all aligned
+// to 1024 bytes. Those of the next 64 columns lie so many bytes behind.
+__device__ __forceinline__ uint64_t Rows(uint32_t shared, int next) {
+  const uint32_t low = (shared >> 4 & 0x3fff) | static_cast<uint32_t>(next >> 4) << 16;
+  return uint64_t{1u << 30 | 1024 >> 4} << 32 | low;
+}
+
 __device__ __forceinline__ void BeginProducts() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 __device__ __forceinline__ void CommitProducts() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
 
@@ -30,6 +37,25 @@ __device__ __forceinline__ void CommitProducts() { asm volatile("wgmma.commit_gr
 template <int kBut>
 __device__ __forceinline__ void WaitForProducts() {
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kBut) : "memory");
+}
+
+// Registers that products under way read must stay as they are, also when nothing else reads them.
+template <int kUnits>
+__device__ __forceinline__ void Keep(uint32_t (&a)[kUnits][4]) {
+#pragma unroll
+  for (int i = 0; i < kUnits; ++i) asm volatile("" : "+r"(a[i][0]), "+r"(a[i][1]), "+r"(a[i][2]), "+r"(a[i][3]));
+}
+
+// The same of sums that products under way write: nobody reads them before, and the compiler moves no copy ahead of this.
+template <int kSums>
+__device__ __forceinline__ void Keep(float (&sums)[kSums]) {
+#pragma unroll
+  for (float& sum : sums) asm volatile("" : "+f"(sum)::"memory");
+}
+template <int kSums>
+__device__ __forceinline__ void Keep(int (&sums)[kSums]) {
+#pragma unroll
+  for (int& sum : sums) asm volatile("" : "+r"(sum)::"memory");
 }
 
 // Lists of 16, 32, 64 and 128 registers: their names in the text of an instruction, and sums as its operands.
@@ -97,6 +123,32 @@ __device__ __forceinline__ void MultiplyColumns(int (&d)[16], const uint32_t (&a
   asm volatile(
       "wgmma.mma_async.sync.aligned.m64n32k32.s32.u8.s8 {" COSETQ_NAMES_16 "}, {%16, %17, %18, %19}, %20, 1;"
       : COSETQ_SUMS_16("+r", 0)
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+}
+
+// The sum of A * B, or that added to D: 64 rows of A in shared memory too, as Columns has it. 16 float16 numbers along K, for 128 columns.
+__device__ __forceinline__ void MultiplyShared(float (&d)[64], uint64_t a, uint64_t b, bool add) {
+  asm volatile(
+      "{\n"
+      ".reg .pred add;\n"
+      "setp.ne.b32 add, %66, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n128k16.f32.f16.f16 {" COSETQ_NAMES_64 "}, %64, %65, add, 1, 1, 0, 0;\n"
+      "}\n"
+      : COSETQ_SUMS_64("+f")
+      : "l"(a), "l"(b), "r"(static_cast<int>(add)));
+}
+
+// D += A * B, 16 float16 numbers along K, for 128 and 64 columns, of rows of B as Rows has them.
+__device__ __forceinline__ void MultiplyRows(float (&d)[64], const uint32_t (&a)[4], uint64_t b) {
+  asm volatile(
+      "wgmma.mma_async.sync.aligned.m64n128k16.f32.f16.f16 {" COSETQ_NAMES_64 "}, {%64, %65, %66, %67}, %68, 1, 1, 1, 1;"
+      : COSETQ_SUMS_64("+f")
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+}
+__device__ __forceinline__ void MultiplyRows(float (&d)[32], const uint32_t (&a)[4], uint64_t b) {
+  asm volatile(
+      "wgmma.mma_async.sync.aligned.m64n64k16.f32.f16.f16 {" COSETQ_NAMES_32 "}, {%32, %33, %34, %35}, %36, 1, 1, 1, 1;"
+      : COSETQ_SUMS_32("+f")
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
 }
 
