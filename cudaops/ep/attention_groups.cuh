@@ -77,7 +77,8 @@ __global__ void __launch_bounds__(kGroupsThreads, 1)
   rules.Range(batch, block_row / group_of_heads, &first, &unused);
   rules.Range(batch, (block_row + block_rows - 1) / group_of_heads, &unused, &end);
   division.Cut(static_cast<int>(blockIdx.z), kGroupsKeys, &first, &end);
-  const int steps = end > first ? (end - first - 1) / kGroupsKeys + 1 : 0;
+  // From the first lane, since the compiler would else take loops for ones that lanes leave alone, in which it has no products overlap.
+  const int steps = __shfl_sync(0xffffffffu, end > first ? (end - first - 1) / kGroupsKeys + 1 : 0, 0);
 
   if (warp >= 4 * kGroups) {
     cuda::ShrinkRegisters<24>();
@@ -129,11 +130,19 @@ __global__ void __launch_bounds__(kGroupsThreads, 1)
     rules.Range(batch, query[i], &sees_first[i], &sees_end[i]);
     if (row >= division.rows) sees_end[i] = 0;
   }
+  // What all rows of the group see.
+  int all_first, all_end;
+  rules.Range(batch, (Least(row0 + kGroupRows, division.rows) - 1) / group_of_heads, &all_first, &unused);
+  rules.Range(batch, row0 / group_of_heads, &unused, &all_end);
+  all_first = __shfl_sync(0xffffffffu, all_first, 0);
+  all_end = __shfl_sync(0xffffffffu, all_end, 0);
   WaitForCopies();
   cuda::FenceCopyEngine();
   MeetGroup(group);
 
-  float largest[2] = {-INFINITY, -INFINITY}, total[2] = {}, shrink[2], out[kWidth / 2] = {};
+  float largest[2] = {-INFINITY, -INFINITY}, total[2] = {}, shrink[2], out[kWidth / 2];
+#pragma unroll
+  for (int i = 0; i < kWidth / 2; ++i) out[i] = 0;
   uint32_t weights[kGroupsKeys / 16][4];
   const float scale = a.scale * 1.4426950408889634f;  // to powers of two
   const uint32_t q_at = SharedAddress(memory.q[group]);
@@ -144,7 +153,12 @@ __global__ void __launch_bounds__(kGroupsThreads, 1)
 #pragma unroll
     for (int d = 0; d < kWidth; d += 16) {
       const int line = d / kLine, inside = d % kLine * 2;
-      cuda::MultiplyShared(score, cuda::Columns(q_at + line * kGroupRows * kLine * 2 + inside), cuda::Columns(k_at + line * kBoxBytes + inside), d > 0);
+      const uint64_t q = cuda::Columns(q_at + line * kGroupRows * kLine * 2 + inside), k = cuda::Columns(k_at + line * kBoxBytes + inside);
+      if (d == 0) {
+        cuda::SetToProducts(score, q, k);
+      } else {
+        cuda::AddProducts(score, q, k);
+      }
     }
     cuda::CommitProducts();
   };
@@ -157,9 +171,9 @@ __global__ void __launch_bounds__(kGroupsThreads, 1)
   // Makes weights of scores, and what sums so far are multiplied by.
   const auto weigh = [&](int step, Scores& score) {
     const int step_key = first + step * kGroupsKeys, key0 = step_key + 2 * t;
+    if (step_key < all_first || step_key + kGroupsKeys > all_end) {
 #pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      if (step_key < sees_first[i] || step_key + kGroupsKeys > sees_end[i]) {
+      for (int i = 0; i < 2; ++i) {
 #pragma unroll
         for (int n = 0; n < kGroupsKeys / 8; ++n) {
 #pragma unroll
@@ -169,6 +183,9 @@ __global__ void __launch_bounds__(kGroupsThreads, 1)
           }
         }
       }
+    }
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
       float most = largest[i];
 #pragma unroll
       for (int n = 0; n < kGroupsKeys / 8; ++n) most = fmaxf(most, fmaxf(score[4 * n + 2 * i], score[4 * n + 2 * i + 1]));
@@ -202,7 +219,7 @@ __global__ void __launch_bounds__(kGroupsThreads, 1)
   const auto wait_for = [&](uint32_t barrier, int step) { cuda::Wait(barrier, step / kGroupsStages % 2); };
   if (steps > 0) {
     if (group == 1) PassTurn(1);
-    Scores score = {};
+    Scores score;
     wait_for(full_k(0), 0);
     AwaitTurn(group);
     cuda::BeginProducts();
@@ -215,12 +232,12 @@ __global__ void __launch_bounds__(kGroupsThreads, 1)
     pack(score);
     for (int step = 1; step < steps; ++step) {
       wait_for(full_k(step % kGroupsStages), step);
+      wait_for(full_v((step - 1) % kGroupsStages), step - 1);
       AwaitTurn(group);
       cuda::Keep(out);
       cuda::Keep(weights);
       cuda::BeginProducts();
       multiply_keys(step, score);
-      wait_for(full_v((step - 1) % kGroupsStages), step - 1);
       multiply_values(step - 1);
       if (group == 0 || step + 1 < steps) PassTurn(group);
       cuda::WaitForProducts<1>();

@@ -50,12 +50,12 @@ __device__ __forceinline__ void Keep(uint32_t (&a)[kUnits][4]) {
 template <int kSums>
 __device__ __forceinline__ void Keep(float (&sums)[kSums]) {
 #pragma unroll
-  for (float& sum : sums) asm volatile("" : "+f"(sum)::"memory");
+  for (int i = 0; i < kSums; ++i) asm volatile("" : "+f"(sums[i])::"memory");
 }
 template <int kSums>
 __device__ __forceinline__ void Keep(int (&sums)[kSums]) {
 #pragma unroll
-  for (int& sum : sums) asm volatile("" : "+r"(sum)::"memory");
+  for (int i = 0; i < kSums; ++i) asm volatile("" : "+r"(sums[i])::"memory");
 }
 
 // Lists of 16, 32, 64 and 128 registers: their names in the text of an instruction, and sums as its operands.
@@ -126,16 +126,18 @@ __device__ __forceinline__ void MultiplyColumns(int (&d)[16], const uint32_t (&a
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
 }
 
-// The sum of A * B, or that added to D: 64 rows of A in shared memory too, as Columns has it. 16 float16 numbers along K, for 128 columns.
-__device__ __forceinline__ void MultiplyShared(float (&d)[64], uint64_t a, uint64_t b, bool add) {
+// D = A * B and D += A * B: 64 rows of A in shared memory too, as Columns has it. 16 float16 numbers along K, for 128 columns.
+__device__ __forceinline__ void SetToProducts(float (&d)[64], uint64_t a, uint64_t b) {
   asm volatile(
-      "{\n"
-      ".reg .pred add;\n"
-      "setp.ne.b32 add, %66, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n128k16.f32.f16.f16 {" COSETQ_NAMES_64 "}, %64, %65, add, 1, 1, 0, 0;\n"
-      "}\n"
+      "wgmma.mma_async.sync.aligned.m64n128k16.f32.f16.f16 {" COSETQ_NAMES_64 "}, %64, %65, 0, 1, 1, 0, 0;"
+      : COSETQ_SUMS_64("=f")
+      : "l"(a), "l"(b));
+}
+__device__ __forceinline__ void AddProducts(float (&d)[64], uint64_t a, uint64_t b) {
+  asm volatile(
+      "wgmma.mma_async.sync.aligned.m64n128k16.f32.f16.f16 {" COSETQ_NAMES_64 "}, %64, %65, 1, 1, 1, 0, 0;"
       : COSETQ_SUMS_64("+f")
-      : "l"(a), "l"(b), "r"(static_cast<int>(add)));
+      : "l"(a), "l"(b));
 }
 
 // D += A * B, 16 float16 numbers along K, for 128 and 64 columns, of rows of B as Rows has them.
