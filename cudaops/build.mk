@@ -81,7 +81,7 @@ $(sanitized)/test/%.o: $(here)/test/%.cc
 	$(quiet)$(CXX) $(flags) $(sanitize) -MMD -MP -c $< -o $@
 
 # All of the provider but its GPU; cudaops/cuda/build.mk builds the rest. Its speed is no concern here.
-provider := $(filter-out backend_cuda,$(basename $(notdir $(wildcard $(here)/ep/*.cc $(here)/ep/*.cu))))
+provider := $(filter-out backend_cuda attention_groups,$(basename $(notdir $(wildcard $(here)/ep/*.cc $(here)/ep/*.cu))))
 
 $(release)/ep/%.o: $(here)/ep/%.cc
 	@mkdir -p $(@D)

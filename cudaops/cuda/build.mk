@@ -24,7 +24,7 @@ both := -gencode arch=compute_80,code=[sm_80,sm_90,compute_80]
 ampere := -gencode arch=compute_80,code=[sm_80,compute_80]
 hopper := -gencode arch=compute_90a,code=sm_90a
 overlapping := small small_lanes small_lanes_floats columns decode one_sided rotate
-hopper_alone := middle columns_many wide wide_halves wide_bytes
+hopper_alone := middle columns_many wide wide_halves wide_bytes attention_groups
 target = $(if $(filter $*,$(hopper_alone)),$(hopper),$(if $(filter $*,$(overlapping)),$(ampere) $(hopper),$(both)))
 host := -fPIC,-fvisibility=hidden,-Wall,-ffp-contract=off,-ffile-prefix-map=$(ops)=cudaops
 flags := -std=c++17 -O3 --expt-relaxed-constexpr -I$(ops)/include -I$(ops)/src -I$(here)/src -ccbin $(CXX) \
@@ -47,11 +47,12 @@ workbench: $(objects)/workbench
 
 # The assembler says no more than "info" when it has the products of a warp group wait for each other, which makes a kernel slower.
 # And a kernel that is to wait for the one ahead of it (overlap.h) does not, without a word, in code that was translated for Ampere.
+not_serialized = cat $@.said >&2; if grep -q 'instructions are serialized' $@.said; then rm $@; exit 1; fi
 $(objects)/%.o: $(here)/src/%.cu
 	@mkdir -p $(@D)
 	$(compiling)
 	$(quiet)$(NVCC) $(flags) $(target) $(flags_$*) -MMD -MP -c $< -o $@ 2>$@.said || { cat $@.said >&2; exit 1; }
-	@cat $@.said >&2; if grep -q 'instructions are serialized' $@.said; then rm $@; exit 1; fi
+	@$(not_serialized)
 	@if grep -q '/overlap\.h' $(@:.o=.d) && ! echo '$(target)' | grep -q compute_90a; then \
 	  echo "build.mk: $* launches kernels that overlap and is not translated for Hopper; name it in overlapping" >&2; rm $@; exit 1; fi
 
@@ -75,7 +76,9 @@ ort_include ?= $(shell cd $(ops) && $(GO) list -m -f '{{.Dir}}' github.com/yalue
 $(objects)/ep/%.o: $(provider)/%.cu
 	@mkdir -p $(@D)
 	$(compiling)
-	$(quiet)$(NVCC) $(flags) $(ampere) $(hopper) -isystem $(ort_include) -MMD -MP -c $< -o $@
+	$(quiet)$(NVCC) $(flags) $(if $(filter $*,$(hopper_alone)),,$(ampere)) $(hopper) -isystem $(ort_include) -MMD -MP -c $< -o $@ 2>$@.said || \
+	  { cat $@.said >&2; exit 1; }
+	@$(not_serialized)
 
 $(objects)/ep/%.o: $(provider)/%.cc
 	@mkdir -p $(@D)
@@ -128,7 +131,7 @@ check: all products
 # everything is required it must be there.
 required := $(findstring ops,$(COSETQ_REQUIRE))
 disassembler := $(wildcard $(dir $(shell command -v $(NVCC)))cuobjdump)
-products: $(hopper_alone:%=$(objects)/%.o)
+products: $(filter $(hopper_alone:%=$(objects)/%.o) $(hopper_alone:%=$(objects)/ep/%.o),$(library_objects))
 	@$(if $(disassembler),cd $(ops) && $(GO) run ../scripts/products $(disassembler) $(abspath $^),\
 	  echo "$(if $(required),build.mk,skip): products under way: no cuobjdump beside $(NVCC)" >&2; test -z "$(required)")
 

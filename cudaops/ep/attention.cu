@@ -10,6 +10,11 @@
 #include "attention_tensor.cuh"
 #include "launch.h"
 
+#ifdef __CUDACC__
+#include "attention_groups.h"
+#include "row_map.h"
+#endif
+
 namespace cosetq::ep {
 namespace {
 
@@ -132,14 +137,15 @@ __global__ void __launch_bounds__(kCombineThreads) CombineSplits(const __grid_co
   y[d] = FromFloat<T>(rules.Result(whole, all));
 }
 
-// Launches a kernel for rows of so many at a time, with what a block needs of shared memory beyond its own, and adds up its splits.
-template <typename T>
-void LaunchAttend(Call& call, const Rules<T>& rules, Division division, void (*kernel)(Rules<T>, Division), int rows, unsigned threads,
-                  int least_keys, size_t shared) {
+// Launches a kernel for rows of so many at a time, with what a block needs of shared memory beyond its own, and adds up its splits. blocks: how many a
+// processor should have.
+template <typename T, typename... Maps>
+void LaunchAttend(Call& call, const Rules<T>& rules, Division division, void (*kernel)(Rules<T>, Division, Maps...), int rows, unsigned threads, int blocks,
+                  int least_keys, size_t shared, const Maps&... maps) {
   const Attention& a = rules.a;
   const int tiles = (division.rows - 1) / rows + 1, heads = a.batches * a.kv_heads;
   // Enough blocks for all processors, unless there are few keys for each.
-  const auto wanted = static_cast<int>(2 * cuda::CurrentDevice().processors / std::max<int64_t>(1, int64_t{tiles} * heads));
+  const auto wanted = static_cast<int>(blocks * cuda::CurrentDevice().processors / std::max<int64_t>(1, int64_t{tiles} * heads));
   division.splits = Most(1, Least(Least(wanted, kMaxSplits), a.keys / least_keys));
   Tensor partial;
   if (division.splits > 1) {
@@ -150,7 +156,7 @@ void LaunchAttend(Call& call, const Rules<T>& rules, Division division, void (*k
   constexpr int kMaxGrid = 65535;
   for (division.first = 0; division.first < heads; division.first += kMaxGrid) {
     const dim3 grid(static_cast<unsigned>(tiles), static_cast<unsigned>(Least(kMaxGrid, heads - division.first)), static_cast<unsigned>(division.splits));
-    Launch(call.stream, kernel, grid, threads, shared, rules, division);
+    Launch(call.stream, kernel, grid, threads, shared, rules, division, maps...);
   }
   if (division.splits > 1) Launch(call.stream, CombineSplits<T>, CheckedCount(int64_t{heads} * division.rows), kCombineThreads, 0, rules, division);
 }
@@ -178,7 +184,7 @@ void LaunchTensor(Call& call, const Rules<T>& rules, const Division& division) {
     Launch(call.stream, FindHidden<T>, dim3(static_cast<unsigned>(tiles), static_cast<unsigned>(batches)), kHiddenThreads, 0, rules, division.group, division.rows,
            kTensorRows, kKeys, own.key_tiles, hidden.data<uint8_t>());
   }
-  LaunchAttend<T>(call, rules, own, kernel, kTensorRows, kTensorThreads, 2 * kKeys, kBytes);
+  LaunchAttend<T>(call, rules, own, kernel, kTensorRows, kTensorThreads, 2, 2 * kKeys, kBytes);
 }
 
 template <typename T, int kWidth, bool kAcross>
@@ -187,10 +193,30 @@ void LaunchTensor(Call& call, const Rules<T>& rules, const Division& division) {
   (plain ? LaunchTensor<T, kWidth, kAcross, true> : LaunchTensor<T, kWidth, kAcross, false>)(call, rules, division);
 }
 
+// Whether the copy engine can fetch rows of heads that lie at multiples of 16 bytes: not if all heads or batches have the same.
+bool CanFetch(const Places& at, const Attention& a) {
+  return at.token > 0 && (a.kv_heads == 1 || at.head > 0) && (a.batches == 1 || at.batch > 0);
+}
+
+bool FitsGroups(const Attention& a, const Division& division) {
+  return cuda::CurrentDevice().hopper && Most(a.width, a.value_width) <= 128 && division.rows > kGroupRows && division.whole && a.k_step == 1 &&
+         a.mask_kind == Attention::kNone && a.cap == 0 && a.scale > 0 && CanFetch(a.k_at, a) && CanFetch(a.v_at, a);
+}
+
+void LaunchGroups(Call& call, const Rules<Half>& rules, const Division& division) {
+  const Attention& a = rules.a;
+  const auto map = [&](const void* data, int width, const Places& at) {
+    return cuda::HeadMap(static_cast<const __half*>(data), {width, a.keys, a.kv_heads, a.batches}, {at.token, at.head, at.batch}, kGroupsKeys);
+  };
+  const GroupsKernel& kernel = GroupsKernelFor(Most(a.width, a.value_width));
+  LaunchAttend<Half>(call, rules, division, kernel.run, kGroupsRows, kGroupsThreads, 1, 2 * kGroupsKeys, kernel.shared, map(a.k, a.width, a.k_at),
+                     map(a.v, a.value_width, a.v_at));
+}
+
 template <typename T, int kRows, int kWidth>
 void LaunchFew(Call& call, const Rules<T>& rules, const Division& division) {
   constexpr int kLeastKeys = 32;
-  LaunchAttend<T>(call, rules, division, AttendFewKernel<T, kRows, kWidth>, kRows, kFewThreads, kLeastKeys, 0);
+  LaunchAttend<T>(call, rules, division, AttendFewKernel<T, kRows, kWidth>, kRows, kFewThreads, 2, kLeastKeys, 0);
 }
 
 template <typename T, int kWidth>
@@ -228,6 +254,9 @@ void AttendOnDevice(Call& call, const Attention& a) {
   division.whole = all_lie(kPiece) && lies(a.y, a.y_at, 2);
   // Steps begin at multiples of pieces.
   division.whole_across = (a.k_step | a.keys | a.k_at.batch | a.k_at.head) % kPiece == 0 && a.k_at.token == 1 && !a.causal && reinterpret_cast<uintptr_t>(a.k) % 16 == 0;
+  if constexpr (sizeof(T) == 2) {
+    if (FitsGroups(a, division)) return LaunchGroups(call, rules, division);
+  }
   const int width = Most(a.width, a.value_width);
   if (width <= 64) {
     LaunchWidth<T, 64>(call, rules, division);

@@ -1,6 +1,6 @@
 // Command products looks in the machine code of Hopper's kernels for what touches registers of products that are under way: sums that
 // are read before the wait for them, or numbers that are written over while they are multiplied. The compiler does not know that such
-// products go on by themselves, and has moved copies of sums ahead of the wait (see Keep in cudaops/cuda/src/slice_ring.cuh); results are
+// products go on by themselves, and has moved copies of sums ahead of the wait (see Keep in cudaops/cuda/src/wgmma.cuh); results are
 // then wrong now and then.
 //
 //	go run ./scripts/products CUOBJDUMP OBJECT...
@@ -68,11 +68,13 @@ var (
 	noResult    = regexp.MustCompile(`^(ST|RED|SYNCS|CCTL|BRA|UBLK|R2UR|WARP|BAR|NOP)`)
 )
 
-// registers of products that are under way.
-type registers struct {
-	sums   map[int]bool
-	groups []map[int]bool // of A, of each group that was committed, the oldest first, and of the one that is not yet
-}
+// group has the registers of products that are committed together.
+type group struct{ sums, a map[int]bool }
+
+func newGroup() group { return group{map[int]bool{}, map[int]bool{}} }
+
+// registers are those of products under way: of each group that was committed, the oldest first, and of the one that is not yet.
+type registers []group
 
 // check reads what cuobjdump -sass prints, takes instructions in the order in which they lie, which for a loop is that of each time round, and
 // returns the number of kernels that have products, and what touches these.
@@ -111,43 +113,37 @@ func check(code io.Reader) (kernels int, touches []string) {
 
 // begin adds a product with so many sums from a register on, of four registers of A if it has them there. The last of a group commits it.
 func (r *registers) begin(sums, first int, a string, last bool) {
-	if r.sums == nil {
-		r.sums = map[int]bool{}
+	if len(*r) == 0 {
+		*r = registers{newGroup()}
 	}
-	if len(r.groups) == 0 {
-		r.groups = []map[int]bool{{}}
-	}
+	g := (*r)[len(*r)-1]
 	for i := range sums {
-		r.sums[first+i] = true
+		g.sums[first+i] = true
 	}
 	if a != "" {
 		for i := range 4 {
-			r.groups[len(r.groups)-1][number(a)+i] = true
+			g.a[number(a)+i] = true
 		}
 	}
 	if last {
-		r.groups = append(r.groups, map[int]bool{})
+		*r = append(*r, newGroup())
 	}
 }
 
 // end waits until so many groups are left.
 func (r *registers) end(left int) {
-	if committed := len(r.groups) - 1; committed > left {
-		r.groups = r.groups[committed-left:]
-	}
-	if left == 0 {
-		r.sums = nil
+	if committed := len(*r) - 1; committed > left {
+		*r = (*r)[committed-left:]
 	}
 }
 
 // touchedBy says whether an instruction reads or writes sums, or writes A.
-func (r *registers) touchedBy(text string) bool {
-	if r.sums == nil {
-		return false
-	}
+func (r registers) touchedBy(text string) bool {
 	for _, m := range register.FindAllStringSubmatch(text, -1) {
-		if r.sums[number(m[1])] {
-			return true
+		for _, g := range r {
+			if g.sums[number(m[1])] {
+				return true
+			}
 		}
 	}
 	m := result.FindStringSubmatch(text)
@@ -162,8 +158,8 @@ func (r *registers) touchedBy(text string) bool {
 		width = 2
 	}
 	for i := range width {
-		for _, a := range r.groups {
-			if a[number(m[2])+i] {
+		for _, g := range r {
+			if g.a[number(m[2])+i] {
 				return true
 			}
 		}

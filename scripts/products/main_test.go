@@ -24,6 +24,7 @@ func TestCheck(t *testing.T) {
 	const (
 		wait   = "        /*0300*/ WARPGROUP.DEPBAR.LE gsb0, 0x0 ;\n"
 		copied = "        /*0200*/ @P1 IMAD.MOV.U32 R68, RZ, RZ, R24 ;\n"
+		others = "        /*0200*/ HGMMA.64x64x16.F32 R104, gdesc[UR20], !UPT, gsb0 ;\n        /*0210*/ WARPGROUP.DEPBAR.LE gsb0, 0x1 ;\n"
 	)
 	for name, test := range map[string]struct{ code, want string }{
 		"sums after the wait":    {loop + wait + copied, ""},
@@ -34,6 +35,8 @@ func TestCheck(t *testing.T) {
 		"A overwritten in part":  {loop + "        /*0200*/ LDG.E.128.CONSTANT R84, desc[UR8][R58.64] ;\n" + wait, "R84"},
 		"of two groups ago":      {loop + "        /*0200*/ LDS R75, [R100] ;\n" + wait, ""},
 		"with a predicate first": {loop + "        /*0200*/ IADD3 P3, PT, R86, R1, R2, RZ ;\n" + wait, "R86"},
+		"sums of a group ended":  {loop + others + copied + wait, ""},
+		"sums of another":        {loop + others + "        /*0220*/ FMUL R2, R104, R3 ;\n" + wait, "R104"},
 		"the next kernel":        {loop + "\n\t\tFunction : Other\n" + copied, ""},
 	} {
 		kernels, touches := check(strings.NewReader(test.code))

@@ -2,28 +2,24 @@
 // time, and a warp of a third has the copy engine keep keys and values coming. While a group makes weights of scores, the other one
 // multiplies, and its own products by the values of the step before go on.
 
-#ifndef COSETQ_EP_ATTENTION_GROUPS_CUH_
-#define COSETQ_EP_ATTENTION_GROUPS_CUH_
+#include "attention_groups.h"
 
 #include "attention_tensor.cuh"
-
-#ifdef __CUDACC__
-
 #include "pipeline.cuh"
 #include "row_map.h"
 #include "wgmma.cuh"
 
 namespace cosetq::ep {
+namespace {
 
-constexpr int kGroups = 2, kGroupsThreads = 128 * (kGroups + 1), kGroupRows = 64, kGroupsRows = kGroups * kGroupRows;
-constexpr int kGroupsKeys = 128, kGroupsStages = 2, kLine = 64;  // numbers that lie together in shared memory
+constexpr int kStages = 2, kLine = 64;  // numbers that lie together in shared memory
 
 template <int kWidth>
 struct GroupsMemory {
   Half q[kGroups][kWidth / kLine][kGroupRows][kLine];
-  Half k[kGroupsStages][kWidth / kLine][kGroupsKeys][kLine];
-  Half v[kGroupsStages][kWidth / kLine][kGroupsKeys][kLine];
-  uint64_t full_k[kGroupsStages], full_v[kGroupsStages], empty_k[kGroupsStages], empty_v[kGroupsStages], landed;
+  Half k[kStages][kWidth / kLine][kGroupsKeys][kLine];
+  Half v[kStages][kWidth / kLine][kGroupsKeys][kLine];
+  uint64_t full_k[kStages], full_v[kStages], empty_k[kStages], empty_v[kStages], landed;
 };
 
 __device__ __forceinline__ uint32_t SharedAddress(const void* p) { return static_cast<uint32_t>(__cvta_generic_to_shared(p)); }
@@ -57,7 +53,7 @@ __global__ void __launch_bounds__(kGroupsThreads, 1)
   const auto empty_v = [&](int stage) { return SharedAddress(&memory.empty_v[stage]); };
   const uint32_t landed = SharedAddress(&memory.landed);
   if (thread == 0) {
-    for (int i = 0; i < kGroupsStages; ++i) {
+    for (int i = 0; i < kStages; ++i) {
       cuda::InitBarrier(full_k(i), 1);
       cuda::InitBarrier(full_v(i), 1);
       cuda::InitBarrier(empty_k(i), 4 * kGroups);
@@ -85,7 +81,7 @@ __global__ void __launch_bounds__(kGroupsThreads, 1)
     if (warp > 4 * kGroups) return;
     const int written = rules.Keys(batch);
     for (int i = 0; i < steps; ++i) {
-      const int stage = i % kGroupsStages, phase = i / kGroupsStages % 2, key0 = first + i * kGroupsKeys;
+      const int stage = i % kStages, phase = i / kStages % 2, key0 = first + i * kGroupsKeys;
       // What lies behind the last key may be anything, and 0 times that too.
       const bool cut = key0 + kGroupsKeys > written && written < a.keys;
       if (lane == 0) {
@@ -148,7 +144,7 @@ __global__ void __launch_bounds__(kGroupsThreads, 1)
   const uint32_t q_at = SharedAddress(memory.q[group]);
   using Scores = float[kGroupsKeys / 2];
   const auto multiply_keys = [&](int step, Scores& score) {
-    const int stage = step % kGroupsStages;
+    const int stage = step % kStages;
     const uint32_t k_at = SharedAddress(memory.k[stage]);
 #pragma unroll
     for (int d = 0; d < kWidth; d += 16) {
@@ -163,7 +159,7 @@ __global__ void __launch_bounds__(kGroupsThreads, 1)
     cuda::CommitProducts();
   };
   const auto multiply_values = [&](int step) {
-    const uint32_t at = SharedAddress(memory.v[step % kGroupsStages]);
+    const uint32_t at = SharedAddress(memory.v[step % kStages]);
 #pragma unroll
     for (int i = 0; i < kGroupsKeys / 16; ++i) cuda::MultiplyRows(out, weights[i], cuda::Rows(at + i * 16 * kLine * 2, kBoxBytes));
     cuda::CommitProducts();
@@ -216,7 +212,7 @@ __global__ void __launch_bounds__(kGroupsThreads, 1)
       }
     }
   };
-  const auto wait_for = [&](uint32_t barrier, int step) { cuda::Wait(barrier, step / kGroupsStages % 2); };
+  const auto wait_for = [&](uint32_t barrier, int step) { cuda::Wait(barrier, step / kStages % 2); };
   if (steps > 0) {
     if (group == 1) PassTurn(1);
     Scores score;
@@ -231,8 +227,8 @@ __global__ void __launch_bounds__(kGroupsThreads, 1)
     weigh(0, score);
     pack(score);
     for (int step = 1; step < steps; ++step) {
-      wait_for(full_k(step % kGroupsStages), step);
-      wait_for(full_v((step - 1) % kGroupsStages), step - 1);
+      wait_for(full_k(step % kStages), step);
+      wait_for(full_v((step - 1) % kStages), step - 1);
       AwaitTurn(group);
       cuda::Keep(out);
       cuda::Keep(weights);
@@ -242,12 +238,12 @@ __global__ void __launch_bounds__(kGroupsThreads, 1)
       if (group == 0 || step + 1 < steps) PassTurn(group);
       cuda::WaitForProducts<1>();
       cuda::Keep(score);
-      if (lane == 0) cuda::Arrive(empty_k(step % kGroupsStages));
+      if (lane == 0) cuda::Arrive(empty_k(step % kStages));
       weigh(step, score);
       cuda::WaitForProducts<0>();
       cuda::Keep(out);
       cuda::Keep(weights);
-      if (lane == 0) cuda::Arrive(empty_v((step - 1) % kGroupsStages));
+      if (lane == 0) cuda::Arrive(empty_v((step - 1) % kStages));
 #pragma unroll
       for (int n = 0; n < kWidth / 8; ++n) {
 #pragma unroll
@@ -255,7 +251,7 @@ __global__ void __launch_bounds__(kGroupsThreads, 1)
       }
       pack(score);
     }
-    wait_for(full_v((steps - 1) % kGroupsStages), steps - 1);
+    wait_for(full_v((steps - 1) % kStages), steps - 1);
     cuda::Keep(out);
     cuda::Keep(weights);
     cuda::BeginProducts();
@@ -279,8 +275,19 @@ __global__ void __launch_bounds__(kGroupsThreads, 1)
 #endif
 }
 
+template <int kWidth>
+const GroupsKernel& Kernel() {
+  static const GroupsKernel kernel = [] {
+    const GroupsKernel k{AttendGroupsKernel<kWidth>, static_cast<int>(sizeof(GroupsMemory<kWidth>))};
+    if (cudaFuncSetAttribute(k.run, cudaFuncAttributeMaxDynamicSharedMemorySize, k.shared) != cudaSuccess)
+      throw DeviceError("attention needs more shared memory than this GPU gives");
+    return k;
+  }();
+  return kernel;
+}
+
+}  // namespace
+
+const GroupsKernel& GroupsKernelFor(int width) { return width <= 64 ? Kernel<64>() : Kernel<128>(); }
+
 }  // namespace cosetq::ep
-
-#endif
-
-#endif  // COSETQ_EP_ATTENTION_GROUPS_CUH_
