@@ -8,8 +8,8 @@
 
 namespace cosetq::ep {
 
-COSETQ_HD int Least(int a, int b) { return a < b ? a : b; }
-COSETQ_HD int Most(int a, int b) { return a > b ? a : b; }
+COSETQ_HD inline int Least(int a, int b) { return a < b ? a : b; }
+COSETQ_HD inline int Most(int a, int b) { return a > b ? a : b; }
 
 // What a query sees of a key.
 template <typename T>
@@ -52,7 +52,7 @@ struct Rules {
 };
 
 // exp(x - largest), where nothing has been seen as long as the largest is -infinity.
-COSETQ_HD float Weight(float x, float largest) { return x == -INFINITY ? 0 : expf(x - largest); }
+COSETQ_HD inline float Weight(float x, float largest) { return x == -INFINITY ? 0 : expf(x - largest); }
 
 constexpr int kPartEnd = 4;  // numbers behind the sums of a part
 
