@@ -174,14 +174,15 @@ def main():
     ort.register_execution_provider_library("coset", arguments.library)
     device = next(d for d in ort.get_ep_devices() if d.ep_name == "CosetExecutionProvider")
     peer = Torch()
-    contexts, prompt = (128, 1024, 4000), 512
+    contexts, prompts = (128, 1024, 4000), (512, 2048)
 
     def report(who, what, ms, count):
         print(f"{who}: {what}: {ms:.3f} ms, {1e3 * count / ms:.0f} tokens/s", flush=True)
 
     for context in contexts:
         report("PyTorch float16", f"one token after {context}", peer.time(1, context), 1)
-    report("PyTorch float16", f"prompt of {prompt}", peer.time(prompt, 0), prompt)
+    for prompt in prompts:
+        report("PyTorch float16", f"prompt of {prompt}", peer.time(prompt, 0), prompt)
     for path in arguments.models:
         reference = Processor(path, arguments.ops)
         ours = Ours(path, arguments.ops, device, "1")
@@ -190,8 +191,9 @@ def main():
         print(f"{path}: error {reference.error_of_token(ours):.1e}", flush=True)
         for accuracy, bits in ("1", "16"), ("4", "8"):
             ours = Ours(path, arguments.ops, device, accuracy)
-            report(path, f"prompt of {prompt}, activations of {bits} bits", ours.time([0] * prompt, [1] * prompt), prompt)
-            print(f"{path}: error {reference.error_of_prompt(prompt, ours):.1e}", flush=True)
+            for prompt in prompts:
+                report(path, f"prompt of {prompt}, activations of {bits} bits", ours.time([0] * prompt, [1] * prompt), prompt)
+                print(f"{path}: error {reference.error_of_prompt(prompt, ours):.1e}", flush=True)
 
 
 if __name__ == "__main__":
