@@ -131,7 +131,7 @@ func classify(err error) (kind Kind, hint string) {
 	case errors.As(err, &pattern):
 		return Usage, "`cosetq inspect MODEL --layers` lists the names"
 	case errors.As(err, &format):
-		return BadModel, ""
+		return BadModel, dataHint(err)
 	case errors.Is(err, rewrite.ErrNothing):
 		return Nothing, ""
 	case errors.Is(err, ort.ErrModel):

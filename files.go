@@ -60,7 +60,25 @@ const pointerStart = "version https://git-lfs.github.com/"
 
 // checkModel makes it an error when a model is not well formed.
 func checkModel(m *onnx.Model) error {
-	problems := onnx.Check(m)
+	return notWellFormed(m, onnx.Check(m))
+}
+
+// checkExternal makes it an error when external data of a model are not there, all of them. Of that ONNX Runtime says less.
+func checkExternal(m *onnx.Model) error {
+	var problems []*onnx.Problem
+	for ref := range m.Tensors() {
+		if !ref.Tensor.IsExternal() {
+			continue
+		}
+		if p := ref.Check(); p != nil {
+			problems = append(problems, p)
+		}
+	}
+	return notWellFormed(m, problems)
+}
+
+// notWellFormed is the error of a model with problems, nil where there are none.
+func notWellFormed(m *onnx.Model, problems []*onnx.Problem) error {
 	if len(problems) == 0 {
 		return nil
 	}
@@ -71,14 +89,24 @@ func checkModel(m *onnx.Model) error {
 	case more > 1:
 		err = fmt.Errorf("%w (and %d more problems)", err, more)
 	}
-	hint := "the model is damaged or was edited wrongly; export it again"
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		hint = "copy the external data next to the model, under the name it had"
-	case errors.Is(err, onnx.ErrLocation):
-		hint = "save the model again with its data in its own folder"
+	hint := dataHint(err)
+	if hint == "" {
+		hint = "the model was edited wrongly or is damaged; export it again"
 	}
 	return fail(BadModel, err, "%s", hint)
+}
+
+// dataHint is what to do about data of a model that are not there or not to be had; "" for other errors.
+func dataHint(err error) string {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return "copy the external data next to the model, under the name it had"
+	case errors.Is(err, onnx.ErrLocation):
+		return "save the model again with its data in its own folder"
+	case errors.Is(err, onnx.ErrTensorSize):
+		return "copy the model again, with all of its data, or export it again"
+	}
+	return ""
 }
 
 // checkQuantizable makes it an error when a model is not well formed, or cannot be rewritten.
@@ -97,35 +125,31 @@ func checkQuantizable(m *onnx.Model) error {
 	return fail(BadModel, fmt.Errorf("%s: %w", m.Path(), err), "%s", hint)
 }
 
-// externalFiles lists the files that tensors of a model lie in. With the error of a malformed entry come those of all others.
-func externalFiles(m *onnx.Model) (files []string, err error) {
+// externalFiles lists the files that tensors of a model lie in, but for entries that are malformed.
+func externalFiles(m *onnx.Model) (files []string) {
 	seen := map[string]bool{}
 	for ref := range m.Tensors() {
 		if !ref.Tensor.IsExternal() {
 			continue
 		}
-		path, refErr := ref.Tensor.ExternalPath()
-		if refErr != nil {
-			err = fail(BadModel, refErr, "")
-		} else if !seen[path] {
+		if path, err := ref.Tensor.ExternalPath(); err == nil && !seen[path] {
 			seen[path] = true
 			files = append(files, path)
 		}
 	}
-	return files, err
+	return files
 }
 
-// modelBytes returns the size of a model's file and of every file its tensors lie in.
+// modelBytes returns the size of a model's file and of every file its tensors lie in, and makes sure that they are all there.
 func modelBytes(m *onnx.Model) (int64, error) {
-	files, err := externalFiles(m)
-	if err != nil {
+	if err := checkExternal(m); err != nil {
 		return 0, err
 	}
 	var total int64
-	for _, f := range append(files, m.Path()) {
+	for _, f := range append(externalFiles(m), m.Path()) {
 		info, err := os.Stat(f)
 		if err != nil {
-			return 0, fail(BadModel, fmt.Errorf("%s: external data: %w", m.Path(), err), "copy the external data next to the model, under the name it had")
+			return 0, fail(BadModel, err, "leave the files alone while they are in use, and run again")
 		}
 		total += info.Size()
 	}

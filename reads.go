@@ -30,8 +30,7 @@ func (r Reads) files() (list []readFile) {
 		if err != nil {
 			continue
 		}
-		external, _ := externalFiles(m)
-		for _, f := range external {
+		for _, f := range externalFiles(m) {
 			list = append(list, readFile{f, "where the weights of " + path + " lie"})
 		}
 		_ = m.Close()

@@ -81,15 +81,14 @@ func (l *Loaded) judged() eval.Model {
 	return eval.Model{Path: l.Path, Runner: l.Session, Inputs: l.Inputs, Outputs: l.Outputs}
 }
 
-// signature reads a model's inputs and outputs without loading it, and makes sure that its data are there: of that ONNX Runtime says
-// less.
+// signature reads a model's inputs and outputs without loading it, and makes sure that its data are there.
 func signature(path string) (inputs, outputs []tensor.Spec, err error) {
 	m, err := OpenModel(path)
 	if err != nil {
 		return nil, nil, err
 	}
 	defer m.Close()
-	if _, err := modelBytes(m); err != nil {
+	if err := checkExternal(m); err != nil {
 		return nil, nil, err
 	}
 	if inputs, outputs, err = ort.Signature(m); err != nil {

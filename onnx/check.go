@@ -282,7 +282,20 @@ func (c *checker) tensor(r TensorRef) {
 	if r.Attribute == nil && r.Role == RoleInitializer && t.Name == "" {
 		c.add(r.Scope.Path, fmt.Errorf("%w: an initializer has no name", ErrIncomplete))
 	}
-	if err := t.Validate(); err != nil {
-		c.add(r.Where(), err)
+	if p := r.Check(); p != nil {
+		c.problems = append(c.problems, p)
 	}
+}
+
+// Check returns what keeps the data of the tensor from being read, as [Tensor.Validate] does; nil for nothing.
+func (r TensorRef) Check() *Problem {
+	err := r.Tensor.Validate()
+	if err == nil {
+		return nil
+	}
+	var fe *FormatError
+	if errors.As(err, &fe) {
+		err = fe.Err // which tensor it is stands in front
+	}
+	return &Problem{r.Where(), err}
 }

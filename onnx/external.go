@@ -63,7 +63,7 @@ func (t *Tensor) external() (ExternalRef, error) {
 			}
 		}
 		if err != nil {
-			return r, fmt.Errorf("external data: %s is %q, not a number of bytes: %w", e.Key, e.Value, ErrLocation)
+			return r, fmt.Errorf("%w: %s %q is no number of bytes", ErrLocation, e.Key, e.Value)
 		}
 	}
 	if r.Location == "" {
@@ -115,7 +115,7 @@ func (d *document) openExternal(location string) (*mapping, error) {
 	mp, err := mapFile(path)
 	if err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
-			return nil, fmt.Errorf("external data file %s is missing; it belongs beside the model, in %s: %w", location, d.dir, err)
+			return nil, fmt.Errorf("external data file %s is missing: %w", location, err)
 		}
 		return nil, fmt.Errorf("cannot open external data: %w", err)
 	}
