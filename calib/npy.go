@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -44,7 +45,7 @@ const maxNPYHeader = 1 << 16
 func parseNPY(data store, size int64) (*npyArray, error) {
 	var lead [12]byte
 	n, err := data.ReadAt(lead[:], 0)
-	if err != nil && err != io.EOF || n < 10 || string(lead[:6]) != "\x93NUMPY" {
+	if err != nil && err != io.EOF || n < 10 || string(lead[:6]) != npyMagic {
 		return nil, errors.New("is not in NumPy's format")
 	}
 	start, length := int64(10), int64(binary.LittleEndian.Uint16(lead[8:]))
@@ -100,7 +101,7 @@ func (a *npyArray) read(from, to int64) (*tensor.Tensor, error) {
 // ints reads a whole array of integers, as labels are.
 func (a *npyArray) ints() ([]int, error) {
 	if !a.typ.Integer() {
-		return nil, fmt.Errorf("holds %s, not integers", a.typ)
+		return nil, fmt.Errorf("holds %s, not integers; save y.astype(\"int64\"), or y.argmax(-1) of one number per class", a.typ)
 	}
 	n, err := tensor.Count(a.shape)
 	if err != nil {
@@ -134,21 +135,28 @@ func openNPYFile(path string) (*npyArray, error) {
 	return a, nil
 }
 
-// archive is an open .npz file: a zip file of .npy files.
+// archive is an open .npz file: a zip file of .npy files. A .npy file alone is one of a single array, which has the name of the file.
 type archive struct {
 	file store
-	zip  *zip.Reader
+	zip  *zip.Reader // nil for a single array
 	path string
 }
+
+// npyMagic is how an array starts.
+const npyMagic = "\x93NUMPY"
 
 func openArchive(path string) (*archive, error) {
 	f, size, err := openFile(path)
 	if err != nil {
 		return nil, err
 	}
+	var start [len(npyMagic)]byte
+	if n, _ := f.ReadAt(start[:], 0); string(start[:n]) == npyMagic {
+		return &archive{file: f, path: path}, nil
+	}
 	z, err := zip.NewReader(f, size)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("%s is not a NumPy archive: %w", path, err), f.Close())
+		return nil, errors.Join(fmt.Errorf("%s is not a NumPy archive (.npz), nor an array (.npy): %w", path, err), f.Close())
 	}
 	return &archive{file: f, zip: z, path: path}, nil
 }
@@ -157,6 +165,9 @@ func (a *archive) Close() error { return a.file.Close() }
 
 // names lists the arrays, in alphabetical order.
 func (a *archive) names() []string {
+	if a.zip == nil {
+		return []string{strings.TrimSuffix(filepath.Base(a.path), ".npy")}
+	}
 	var names []string
 	for _, f := range a.zip.File {
 		if n, ok := strings.CutSuffix(f.Name, ".npy"); ok {
@@ -176,7 +187,12 @@ func (a *archive) array(name string) (*npyArray, error) {
 		}
 		name = names[0]
 	}
-	if !slices.Contains(names, name) {
+	switch {
+	case a.zip == nil && name != names[0]:
+		return nil, fmt.Errorf("%s is a single array and has none named %q beside it; numpy.savez(\"samples.npz\", x=x, y=y) stores several", a.path, name)
+	case a.zip == nil:
+		return openNPYFile(a.path)
+	case !slices.Contains(names, name):
 		return nil, fmt.Errorf("%s has no array %q%s", a.path, name, didYouMean(name, names))
 	}
 	for _, f := range a.zip.File {

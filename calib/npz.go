@@ -2,6 +2,7 @@ package calib
 
 import (
 	"errors"
+	"slices"
 
 	"github.com/cosetq/cosetq/tensor"
 )
@@ -117,7 +118,11 @@ func (r *Recipe) readLabels(arc *archive, samples int64) ([]int, error) {
 		return nil, r.fail("labels", "array %s %w", r.Labels, err)
 	}
 	if int64(len(labels)) != samples {
-		return nil, r.fail("labels", "array %s holds %d labels for %d samples", r.Labels, len(labels), samples)
+		return nil, r.fail("labels", "array %s holds %d labels for %d samples; it needs the number of its class for each", r.Labels, len(labels), samples)
+	}
+	if i := slices.IndexFunc(labels, func(l int) bool { return l < 0 }); i >= 0 {
+		return nil, r.fail("labels", "array %s has label %d for sample %d; classes count from 0, so leave out samples without one, or `labels` where none is needed",
+			r.Labels, labels[i], i)
 	}
 	return labels, nil
 }

@@ -157,6 +157,18 @@ func TestNPZ(t *testing.T) {
 	}
 }
 
+// A .npy file is data as an archive with that array alone is, and several match a pattern.
+func TestNPY(t *testing.T) {
+	one, two := npy("<f4", "1, 2", "\x00\x00\x80\x3f\x00\x00\x00\x40"), npy("<f4", "1, 2", "\x00\x00\x00\x40\x00\x00\x80\x3f")
+	dir := folder(t, map[string]string{"a.npy": one, "b.npy": two})
+	for recipe, want := range map[string][]float64{"a.npy": {1, 2}, "a.npy\narray: a": {1, 2}, "'*.npy'": {2, 1}} {
+		r := mustOpen(t, dir, "kind: npz\nfile: "+recipe, calib.Options{}, input("x", tensor.Float32, -1, 2))
+		if v, _, _ := values(t, r, r.Len()-1, "x"); !slices.Equal(v, want) {
+			t.Errorf("%q: %v, want %v", recipe, v, want)
+		}
+	}
+}
+
 func TestImages(t *testing.T) {
 	m := image.NewRGBA(image.Rect(0, 0, 4, 2))
 	for i := range 8 {
@@ -279,8 +291,10 @@ func TestTokens(t *testing.T) {
 func TestBadData(t *testing.T) {
 	dir := folder(t, map[string]string{
 		"i": idxImages, "cut": idxImages[:20], "long": idxImages + "x", "l": idxLabels, "l3": "\x00\x00\x08\x01\x00\x00\x00\x03\x01\x01\x01", "junk": "junk and nothing else", "100%done": "junk",
-		"a.npz":    npz(t, map[string]string{"x": npy("<f4", "2, 2", "short"), "y": npy("<c8", "1,", "12345678")}),
-		"l3.npz":   npz(t, map[string]string{"x": npy("|u1", "2, 6", "abcdefabcdef"), "l": npy("|u1", "3,", "abc")}),
+		"a.npz":  npz(t, map[string]string{"x": npy("<f4", "2, 2", "short"), "y": npy("<c8", "1,", "12345678")}),
+		"l3.npz": npz(t, map[string]string{"x": npy("|u1", "2, 6", "abcdefabcdef"), "l": npy("|u1", "3,", "abc")}),
+		"l.npz":  npz(t, map[string]string{"x": npy("|u1", "2, 6", "abcdefabcdef"), "less": npy("|i1", "2,", "\x00\xff"), "float": npy("<f4", "2,", "\x00\x00\x80\x3f\x00\x00\x00\x40")}),
+		"x.npy":  npy("|u1", "2, 6", "abcdefabcdef"), "cut.npy": npy("<f4", "2, 6", "short"),
 		"huge.npy": npy("<i8", "4611686018427387904, 4", ""), "t.bin": "\xff\xff\xff\xff\xff\xff\xff\xff",
 		"l.csv": "file,label\nno.png,1\n", "bad.csv": "name,class\n", "t.txt": "abcdefgh",
 	})
@@ -304,6 +318,10 @@ func TestBadData(t *testing.T) {
 		{"kind: npz\nfile: a.npz\narray: x", "too short", x},
 		{"kind: npz\nfile: a.npz\narray: y", "<c8", x},
 		{"kind: npz\nfile: l3.npz\narray: x\nlabels: l\nshape: [-1, 2, 3]", "3 labels for 2 samples", x},
+		{"kind: npz\nfile: l.npz\narray: x\nlabels: less\nshape: [-1, 2, 3]", "array less has label -1 for sample 1; classes count from 0", x},
+		{"kind: npz\nfile: l.npz\narray: x\nlabels: float\nshape: [-1, 2, 3]", "holds float32, not integers; save y.astype", x},
+		{"kind: npz\nfile: x.npy\nlabels: y.npy\nshape: [-1, 2, 3]", "numpy.savez", x},
+		{"kind: npz\nfile: cut.npy", "cut.npy announces [2,6] elements and is too short", x},
 		{"kind: idx\nimages: long", "cut or damaged", x},
 		{"kind: images\ndir: .\nlabels: l.csv", "no.png", x},
 		{"kind: images\ndir: .\nlabels: bad.csv", "first line is file,label", x},
