@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 
 	"github.com/cosetq/cosetq/calib"
@@ -20,9 +21,9 @@ type EvaluateOptions struct {
 	Session  ort.SessionOptions
 	Progress Progress // may be nil
 
-	// MaxDrop, unless 0, makes it a failure of kind [Quality] when a model is worse than the first by more than this: bits per
-	// token, points of top-1 accuracy, or for [eval.TaskAgreement] the share of error in the outputs' energy.
-	MaxDrop float64
+	// MaxDrop, unless nil, makes it a failure of kind [Quality] when a model is worse than the first by more than this: bits per
+	// token, points of top-1 accuracy, or for [eval.TaskAgreement] the share of error in the outputs' energy. 0 allows no loss.
+	MaxDrop *float64
 }
 
 // Evaluate runs models over the same data, a recipe or random:N, and measures how well they do the task, one of [eval.Tasks].
@@ -37,9 +38,9 @@ func Evaluate(ctx context.Context, task, data string, paths []string, o Evaluate
 		return nil, usage(fmt.Errorf("--limit %d is negative", o.Samples), "0 takes all samples")
 	case o.Batch < 0:
 		return nil, usage(fmt.Errorf("--batch %d is negative", o.Batch), "0 leaves the choice to the task")
-	case !(o.MaxDrop >= 0):
-		return nil, usage(fmt.Errorf("--max-drop %v is no drop", o.MaxDrop), "give a positive number")
-	case o.MaxDrop > 0 && len(paths) < 2:
+	case o.MaxDrop != nil && !(*o.MaxDrop >= 0 && *o.MaxDrop < math.Inf(1)):
+		return nil, usage(fmt.Errorf("--max-drop %v is no drop", *o.MaxDrop), "give a number from 0, which allows no loss at all")
+	case o.MaxDrop != nil && len(paths) < 2:
 		return nil, usage(errors.New("--max-drop compares with the first model, and there is no second"), "name the float model first and the quantized one after it")
 	case len(paths) == 0:
 		return nil, usage(errors.New("no model is given"), "name one or more")
@@ -74,13 +75,13 @@ func Evaluate(ctx context.Context, task, data string, paths []string, o Evaluate
 
 // gate fails when a model is worse than the first by more than MaxDrop.
 func (o *EvaluateOptions) gate(r *eval.Report) error {
-	if o.MaxDrop == 0 {
+	if o.MaxDrop == nil {
 		return nil
 	}
 	for _, m := range r.Models[1:] {
-		if drop := dropOf(r.Models[0].Metrics, m.Metrics); !(drop <= o.MaxDrop) {
+		if drop := dropOf(r.Models[0].Metrics, m.Metrics); !(drop <= *o.MaxDrop) {
 			return fail(Quality, fmt.Errorf("%s is worse than %s by %.4g %s (%.4f against %.4f), --max-drop allows %v",
-				m.Path, r.Models[0].Path, drop, unitOf(metricOf(r.Task)), valueOf(m.Metrics), valueOf(r.Models[0].Metrics), o.MaxDrop),
+				m.Path, r.Models[0].Path, drop, unitOf(metricOf(r.Task)), valueOf(m.Metrics), valueOf(r.Models[0].Metrics), *o.MaxDrop),
 				"use more bits or data; `cosetq compare` shows which layers to blame, `cosetq quantize --max-drop` finds the smallest file that passes")
 		}
 	}

@@ -14,6 +14,7 @@ func newEval(con *console) *cobra.Command {
 		o          cosetq.EvaluateOptions
 		run        runFlags
 		task, data string
+		maxDrop    float64
 	)
 	cmd := &cobra.Command{
 		Use:   "eval MODEL [MODEL...] --task TASK --data RECIPE",
@@ -35,6 +36,9 @@ agreement makes sense.`,
 			if o.Session, err = run.options(con); err != nil {
 				return err
 			}
+			if cmd.Flags().Changed("max-drop") {
+				o.MaxDrop = &maxDrop
+			}
 			o.Progress = con.follow()
 			report, err := cosetq.Evaluate(cmd.Context(), task, data, paths, o)
 			con.clearProgress()
@@ -52,7 +56,7 @@ agreement makes sense.`,
 	cmd.Flags().StringVar(&data, "data", "", "data recipe, or random:N")
 	cmd.Flags().IntVar(&o.Samples, "limit", 0, "number of samples (0: all); token windows are spread evenly")
 	cmd.Flags().Uint64Var(&o.Seed, "seed", 0, "seed of random data")
-	cmd.Flags().Var((*positive)(&o.MaxDrop), "max-drop", "fail with exit code 5 when a model is worse than the first by more: bits per token, points of top-1, or share of error in the outputs (agreement)")
+	cmd.Flags().Float64Var(&maxDrop, "max-drop", 0, "fail with exit code 5 when a model is worse than the first by more: bits per token, points of top-1, or share of error in the outputs (agreement); 0 allows no loss")
 	cmd.Flags().IntVar(&o.Batch, "batch", 0, "samples per run where the model allows it (0: chosen by task)")
 	return cmd
 }

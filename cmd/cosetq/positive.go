@@ -10,7 +10,7 @@ import (
 )
 
 // positive is a flag that takes a positive number. Its default, zero, stands for a flag that is not given: who writes
-// --max-drop 0 asks for a gate and would have none.
+// --target-bpw 0 asks for a target and would have none.
 type positive float64
 
 func (p *positive) String() string { return strconv.FormatFloat(float64(*p), 'g', -1, 64) }
