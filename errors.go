@@ -74,7 +74,7 @@ func ofData(err error, data string) error {
 var hints = map[Kind]string{
 	Internal:    "this is a bug: please report the command line, this message and the output of `cosetq doctor`",
 	Usage:       "--help shows the flags; docs/recipes.md has the keys of a data recipe",
-	BadModel:    "the file is damaged or no ONNX model: copy or export it again",
+	BadModel:    "copy or export it again",
 	Nothing:     "`cosetq inspect MODEL --layers` lists every node",
 	Quality:     "use more bits or data; `cosetq compare` shows which layers to leave out",
 	Unavailable: "run `cosetq doctor` to see what is missing",

@@ -9,11 +9,9 @@ import (
 	"math"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/cosetq/cosetq/calib"
 	"github.com/cosetq/cosetq/internal/atomicfile"
-	"github.com/cosetq/cosetq/internal/suggest"
 	"github.com/cosetq/cosetq/journal"
 	"github.com/cosetq/cosetq/onnx"
 	"github.com/cosetq/cosetq/ort"
@@ -36,8 +34,7 @@ func (o *QuantizeOptions) chooseMethod() error {
 		}
 	case RTN:
 	default:
-		methods := []string{RTN, LDLQ}
-		return usage(fmt.Errorf("--method %q%s", o.Method, suggest.DidYouMean(o.Method, methods)), "it is one of: %s", strings.Join(methods, ", "))
+		return oneOf("method", o.Method, RTN, LDLQ)
 	}
 	switch o.Rotate {
 	case "":
@@ -47,8 +44,7 @@ func (o *QuantizeOptions) chooseMethod() error {
 		}
 	case RotateAuto, RotateNone, RotateHadamard:
 	default:
-		modes := []string{RotateAuto, RotateNone, RotateHadamard}
-		return usage(fmt.Errorf("--rotate %q%s", o.Rotate, suggest.DidYouMean(o.Rotate, modes)), "it is one of: %s", strings.Join(modes, ", "))
+		return oneOf("rotate", o.Rotate, RotateAuto, RotateNone, RotateHadamard)
 	}
 	switch {
 	case o.Data != "" && o.Statistics != "" && !o.allocates():

@@ -152,7 +152,7 @@ func (s *StatisticsFile) read(r io.ReaderAt, size int64) error {
 		return fmt.Errorf("read the header of the statistics: %w", err)
 	}
 	if n < len(statisticsMagic) || string(header[:len(statisticsMagic)]) != statisticsMagic {
-		return fmt.Errorf("%w; `cosetq calibrate` writes them", ErrNotStatistics)
+		return ErrNotStatistics
 	} else if n < headerSize {
 		return corrupt("it ends within its header")
 	}

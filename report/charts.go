@@ -47,6 +47,7 @@ func newPlot(x, y string) *plot.Plot {
 	p.X.Tick.Marker, p.Y.Tick.Marker = plot.TickerFunc(ticks), plot.TickerFunc(ticks)
 	p.Legend.TextStyle.Color = ink
 	p.Legend.Top, p.Legend.Left = true, true
+	p.Legend.Padding = vg.Points(4) // lines would touch: they are as high as their letters
 	grid := plotter.NewGrid()
 	grid.Horizontal.Color, grid.Vertical.Color = faint, faint
 	p.Add(grid)

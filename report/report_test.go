@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"flag"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -64,6 +66,28 @@ func TestSelfContained(t *testing.T) {
 	}
 	if strings.Contains(string(page), "#0101") {
 		t.Error("a colour of the charts stayed a placeholder")
+	}
+}
+
+var legendLine = regexp.MustCompile(`(?s)<text x="[-0-9.]+" y="([-0-9.]+)"[^>]*font-size:([0-9.]+)px[^>]*>(limit for Gaussian|weights of)`)
+
+// Lines of a legend do not touch.
+func TestLegendsAreSpaced(t *testing.T) {
+	found := legendLine.FindAllSubmatch(write(t, sample(3)), -1)
+	if len(found) != 3 {
+		t.Fatalf("%d lines of a legend, want 3", len(found))
+	}
+	number := func(text []byte) float64 {
+		v, err := strconv.ParseFloat(string(text), 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+	for i, line := range found[1:] {
+		if apart, size := math.Abs(number(line[1])-number(found[i][1])), number(line[2]); apart < 1.3*size {
+			t.Errorf("lines %d and %d of the legend are %.1f apart, their letters %.1f high", i, i+1, apart, size)
+		}
 	}
 }
 

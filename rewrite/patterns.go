@@ -18,7 +18,7 @@ type pattern struct {
 // PatternError is a pattern that is malformed or matches no site.
 type PatternError struct {
 	Pattern string
-	Problem string // ends with what to do
+	Problem string
 }
 
 func (e *PatternError) Error() string { return fmt.Sprintf("pattern %q: %s", e.Pattern, e.Problem) }
@@ -36,7 +36,7 @@ func compile(texts []string, sites []Site) ([]*pattern, error) {
 			found = found || p.match(&sites[i])
 		}
 		if !found {
-			return nil, &PatternError{text, "it matches no MatMul, Gemm or 1×1 Conv" + didYouMean(text, sites) + "; list them with inspect --layers"}
+			return nil, &PatternError{text, "it matches no MatMul, Gemm or 1×1 Conv" + didYouMean(text, sites)}
 		}
 		patterns = append(patterns, p)
 	}

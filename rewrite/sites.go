@@ -305,9 +305,9 @@ func checkSize(s *Site) {
 	switch {
 	case s.Status != Candidate:
 	case s.Weights < MinWeights || s.K < MinColumns:
-		s.skip(TooSmall, "%d × %d weights; coding pays from %d weights and %d columns", s.N, s.K, MinWeights, MinColumns)
+		s.skip(TooSmall, "%d×%d weights; coding pays from %d in all and from K = %d", s.K, s.N, MinWeights, MinColumns)
 	case max(s.N, s.K) > maxSide: // no file could be read back
-		s.skip(UnsupportedAttr, "%d × %d weights; codes have at most %d rows and columns", s.N, s.K, maxSide)
+		s.skip(UnsupportedAttr, "%d×%d weights; neither K nor N may be more than %d", s.K, s.N, maxSide)
 	}
 }
 

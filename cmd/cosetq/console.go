@@ -123,6 +123,9 @@ func visible(s, keep string) string {
 	return b.String()
 }
 
+// longestName is how much of a name a table of names shows: one long one would widen every row. --json has them whole.
+const longestName = 60
+
 // shorten cuts the middle out of a long name.
 func shorten(s string, n int) string {
 	s = visible(s, "")

@@ -5,9 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"unicode"
 
 	"github.com/spf13/pflag"
 
@@ -83,6 +85,35 @@ func TestQuickstartInterrupted(t *testing.T) {
 		code := run(ctx, []string{"quickstart", force, "--dir", t.TempDir()}, &bytes.Buffer{}, &err)
 		if text := err.String(); code != exitInterrupted || !strings.Contains(text, "run the same command again") || strings.Contains(text, "--resume") {
 			t.Errorf("%s: exit code %d: %s", force, code, text)
+		}
+	}
+}
+
+// A hint says what to do next, and not once more what the message has said.
+func TestHintsDoNotRepeatMessages(t *testing.T) {
+	dir := t.TempDir()
+	model, garbage := filepath.Join(dir, "m.onnx"), filepath.Join(dir, "garbage.onnx")
+	if err := errors.Join(modelKinds["mlp"](model), modelKinds["garbage"](garbage), modelKinds["no-data"](filepath.Join(dir, "no-data.onnx"))); err != nil {
+		t.Fatal(err)
+	}
+	words := func(text string) []string {
+		return strings.FieldsFunc(strings.ToLower(text), func(r rune) bool { return !unicode.IsLetter(r) && !unicode.IsDigit(r) && r != '-' })
+	}
+	for _, args := range [][]string{
+		{"inspect", garbage}, {"inspect", filepath.Join(dir, "no-data.onnx")}, {"quantize", model, "--include", "none"}, {"quantize", model, "--calib", model},
+		{"quantize", model, "--bits", "5"}, {"quantize", model, "--layer", "*=5"}, {"quantize", model, "--codec", "d5:4"}, {"quantize", model, "--method", "fast"},
+	} {
+		var err bytes.Buffer
+		code := run(t.Context(), args, &bytes.Buffer{}, &err)
+		message, hint, found := strings.Cut(err.String(), "\n  hint: ")
+		if code == exitOK || !found {
+			t.Errorf("%q: exit code %d: %s", args, code, &err)
+		}
+		said := strings.Join(words(message), " ")
+		for w := words(hint); len(w) >= 3; w = w[1:] {
+			if again := strings.Join(w[:3], " "); strings.Contains(said, again) {
+				t.Errorf("%q: message and hint say %q: %s", args, again, &err)
+			}
 		}
 	}
 }

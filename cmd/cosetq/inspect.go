@@ -100,7 +100,7 @@ func printInspect(con *console, r *cosetq.InspectReport, layers bool) error {
 		t := con.table()
 		fmt.Fprintln(t, "node\top\tK×N\tdtype\tinitializer\tstatus")
 		for _, n := range r.Nodes {
-			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", visible(n.Node, ""), visible(n.Op, ""), shape(n.K, n.N), orDash(n.DType), visible(orDash(n.Initializer), ""), statusText(n.Status, n.Reason, n.Detail))
+			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", shorten(n.Node, longestName), visible(n.Op, ""), shape(n.K, n.N), orDash(n.DType), shorten(orDash(n.Initializer), longestName), statusText(n.Status, n.Reason, n.Detail))
 		}
 		return t.Flush()
 	}

@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
@@ -24,6 +25,7 @@ var modelKinds = map[string]func(path string) error{
 	"medium":   func(path string) error { return save(path, mlp(256, 256, 64), onnx.SaveOptions{}) },
 	"large":    func(path string) error { return save(path, mlp(2048, 2048, 2048), onnx.SaveOptions{}) },
 	"tied":     func(path string) error { return save(path, tied(), onnx.SaveOptions{}) },
+	"wordy":    func(path string) error { return save(path, wordy(), onnx.SaveOptions{}) },
 	"mixed":    func(path string) error { return save(path, mixed(), onnx.SaveOptions{}) },
 	"conv":     func(path string) error { return save(path, conv(), onnx.SaveOptions{}) },
 	"half":     func(path string) error { return save(path, half(), onnx.SaveOptions{}) },
@@ -235,6 +237,15 @@ func mixed() *onnx.Model {
 		onnx.NewNode("Transpose", []string{"y2"}, []string{"t"}),
 		onnx.NewNode("MatMul", []string{"y2", "t"}, []string{"gram"}))
 	g.Outputs = []*onnx.ValueInfo{onnx.NewValueInfo("gram", onnx.Float, "batch", "batch")}
+	return m
+}
+
+// wordy is an mlp with long names.
+func wordy() *onnx.Model {
+	m := mlp(96, 64, 32)
+	g := m.Graph
+	name := strings.Repeat("module.", 30)
+	g.Nodes[0].Name, g.Nodes[0].Inputs[1], g.Initializers[0].Name = name+"first", name+"weight", name+"weight"
 	return m
 }
 

@@ -216,7 +216,7 @@ func printQuantize(con *console, r *cosetq.QuantizeReport, layers bool) error {
 			if l.SQNR != nil {
 				db = fmt.Sprintf("%.1f", *l.SQNR)
 			}
-			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t", shorten(l.Node, 60), shape(l.K, l.N), bits, db)
+			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t", shorten(l.Node, longestName), shape(l.K, l.N), bits, db)
 			switch {
 			case r.Allocation == nil:
 			case l.PredictedLoss == nil:
@@ -255,7 +255,7 @@ func printQuantize(con *console, r *cosetq.QuantizeReport, layers bool) error {
 	}
 	fmt.Fprintf(con.out, "%s -> %s   %.3f bits per weight, everything counted", cosetq.Size(r.InputBytes), cosetq.Size(r.Bytes), r.BitsPerWeight)
 	if worst >= 0 {
-		fmt.Fprintf(con.out, "   worst SQNR %.1f dB (%s)", *r.Layers[worst].SQNR, visible(r.Layers[worst].Node, ""))
+		fmt.Fprintf(con.out, "   worst SQNR %.1f dB (%s)", *r.Layers[worst].SQNR, shorten(r.Layers[worst].Node, longestName))
 	}
 	fmt.Fprintln(con.out)
 	for _, file := range r.Files {
@@ -298,7 +298,7 @@ func printFallbacks(con *console, layers []cosetq.QuantizedLayer) {
 			if l.Method == cosetq.LDLQ {
 				how = l.Method
 			}
-			fmt.Fprintf(con.out, "  %-7s  %s: %s\n", how, shorten(l.Node, 60), l.Fallback)
+			fmt.Fprintf(con.out, "  %-7s  %s: %s\n", how, shorten(l.Node, longestName), l.Fallback)
 		}
 	}
 }
