@@ -141,6 +141,9 @@ func shortPrint(f string) string { return f[:min(len(f), len(fingerprintPrefix)+
 
 func mergeObservations(list []*Observation) (*Observation, error) {
 	merged := *list[0]
+	if len(list) == 1 && merged.Rows > 0 { // of one share: as it is, for a sum would have 0 in the place of -0
+		return &merged, nil
+	}
 	merged.Weights = slices.Clone(merged.Weights)
 	merged.Rows, merged.BadRows, merged.Weight, merged.Damping = 0, 0, 0, 0
 	var sum sumMoments

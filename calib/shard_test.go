@@ -2,6 +2,7 @@ package calib_test
 
 import (
 	"bytes"
+	"math"
 	"math/rand/v2"
 	"os"
 	"strings"
@@ -61,5 +62,40 @@ func TestMergeShares(t *testing.T) {
 	defer stored.Close()
 	if stored.Shard != "0/2" {
 		t.Errorf("the file is of share %q", stored.Shard)
+	}
+}
+
+// minusZeros are the moments of gradients behind a Relu, say: products of numbers below zero and of zeros.
+type minusZeros struct{}
+
+func (minusZeros) Mean(dst []float32) error { return minusZeros{}.Rows(dst, 0, 0) }
+func (minusZeros) Rows(dst []float32, _, _ int) error {
+	for i := range dst {
+		dst[i] = float32(math.Copysign(0, -1))
+	}
+	return nil
+}
+
+// Zeros keep their signs, and a weight all of its digits.
+func TestMergeSharesToTheBit(t *testing.T) {
+	var files [][]byte
+	zeros := func(shard string) *calib.Statistics {
+		s := statistics(&calib.Observation{Tag: "a", Activation: "a", Weights: []string{"w"}, Columns: 2, Rows: 49, Full: true, Weight: 0.1, Moments: minusZeros{}})
+		s.Shard = shard
+		return s
+	}
+	merged, err := calib.Merge(zeros("0/1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range []*calib.Statistics{zeros(""), merged} {
+		b, err := os.ReadFile(save(t, s))
+		if err != nil {
+			t.Fatal(err)
+		}
+		files = append(files, b)
+	}
+	if !bytes.Equal(files[0], files[1]) {
+		t.Error("a share that is all of the work makes another file when it is merged")
 	}
 }
