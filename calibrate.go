@@ -131,7 +131,10 @@ func MergeStatistics(output string, overwrite bool, inputs ...string) (*Calibrat
 // OpenStatistics opens a statistics file and verifies all of it.
 func OpenStatistics(path string) (*calib.StatisticsFile, error) {
 	file, err := calib.OpenStatistics(path)
-	if err != nil {
+	switch {
+	case errors.Is(err, calib.ErrCorrupt):
+		return nil, usage(err, "copy it again, or make it anew with `cosetq calibrate`")
+	case err != nil:
 		return nil, usage(err, "give a file that `cosetq calibrate` wrote")
 	}
 	for _, o := range slices.Concat(file.Observations, file.Gradients) {

@@ -2,6 +2,9 @@ package cosetq
 
 import (
 	"math"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/cosetq/cosetq/calib"
@@ -38,5 +41,23 @@ func TestInspectedFiguresAreOfTheActivation(t *testing.T) {
 		if math.Abs(r.Mean+1) > 1e-6 || math.Abs(r.RMS-math.Sqrt(5)) > 1e-6 || math.Abs(r.Peak-1.8) > 1e-6 {
 			t.Errorf("weight %v: mean %v, rms %v, peak %v; want -1, 2.236, 1.8", w, r.Mean, r.RMS, r.Peak)
 		}
+	}
+}
+
+// A statistics file that was cut off is one that calibrate wrote: what helps is another copy.
+func TestDamagedStatisticsHint(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "cut.cqs")
+	s := &calib.Statistics{Model: "m.onnx", Fingerprint: "cqs1:0", Observations: []*calib.Observation{
+		{Tag: "a", Activation: "a", Weights: []string{"w"}, Columns: 2, Rows: 1, Weight: 1, Moments: weighted{1, []float32{1, -3}}}}}
+	size, err := s.Save(path, false)
+	if err == nil {
+		err = os.Truncate(path, size-8)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = OpenStatistics(path)
+	if kind, hint := Classify(err); kind != Usage || !strings.Contains(hint, "copy it again") {
+		t.Errorf("%v: kind %d, hint %q", err, kind, hint)
 	}
 }

@@ -9,7 +9,7 @@ import (
 )
 
 // meant are words of other programs for ours, which no spelling brings near.
-var meant = map[string]string{"gpu": "cuda"}
+var meant = map[string]string{"gpu": "cuda", "--lr": "--rate", "--learning-rate": "--rate", "--batch-size": "--batch"}
 
 // Nearest returns the candidate with the smallest edit distance to name, or ""
 // when none is within a third of its length (at least 1, at most 3 edits).
