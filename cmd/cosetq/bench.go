@@ -20,12 +20,13 @@ func newBench(con *console) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "bench MODEL [MODEL...]",
 		Short: "Time models side by side",
-		Long: `bench runs models in turn on the same inputs, so that whatever slows the machine down slows
-all of them. It prints medians with their spread, what each model takes on disk and in memory,
-on which provider its nodes ran, and how many layers the native kernels ran.
+		Long: `bench runs models in turn on the same inputs, so that whatever slows the machine
+down slows all of them. It prints medians with their spread, what each model
+takes on disk and in memory, on which provider its nodes ran, and how many
+layers the native kernels ran.
 
-With --concurrency it puts each model under load in turn, and tells whether all callers got
-the same results and whether memory grew.`,
+With --concurrency it puts each model under load in turn, and tells whether all
+callers got the same results and whether memory grew.`,
 		Example: `  cosetq bench model.onnx model.q.onnx --peer fp16 --peer matmulnbits --data random:1,batch=1,seq=256 --threads 2`,
 		Args:    cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, paths []string) error {

@@ -20,15 +20,16 @@ func newCalibrate(con *console) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "calibrate MODEL --data RECIPE [-o FILE] | calibrate --merge FILE FILE... -o FILE",
 		Short: "Learn from data what the weights of a model are multiplied by",
-		Long: `calibrate runs the float model over data and sums up the second moments of what its
-weights are multiplied by. quantize --calib uses the file, for any number of bits, to
-round each weight such that the output suffers least. Memory does not grow with the
-amount of data.
+		Long: `calibrate runs the float model over data and sums up the second moments of what
+its weights are multiplied by. quantize --calib uses the file, for any number of
+bits, to round each weight such that the output suffers least. Memory does not
+grow with the amount of data.
 
---data is a recipe (YAML), or random:N for N made-up samples. --merge joins the files
-of several runs of the same model. With --shard i/n each of n machines sums up a share of
-the moments, which is most of the memory and of the work; each runs the model over all
-data. Merged, the shares give the same bytes as one run.`,
+--data is a recipe (YAML), or random:N for N made-up samples. --merge joins the
+files of several runs of the same model. With --shard i/n each of n machines
+sums up a share of the moments, which is most of the memory and of the work;
+each runs the model over all data. Merged, the shares give the same bytes as one
+run.`,
 		Example: `  cosetq calibrate model.onnx --data calib.yaml --samples 256 -o calib.cqs
   cosetq quantize model.onnx --bits 3 --calib calib.cqs
   cosetq calibrate --merge a.cqs b.cqs -o all.cqs`,

@@ -22,14 +22,17 @@ func newCompare(con *console) *cobra.Command {
 	)
 	cmd := &cobra.Command{
 		Use:   "compare FLOAT QUANTIZED --data RECIPE",
-		Short: "Show layer by layer what quantizing cost, and which layers to leave out",
-		Long: `compare runs a float model and the quantized one over the same data and shows the layers:
+		Short: "Show layer by layer what quantizing cost, and which to leave out",
+		Long: `compare runs a float model and the quantized one over the same data and shows
+the layers:
 
   local        of the layer alone: both forms read what the float model computes
-  accumulated  of the model up to here: the quantized one reads what it computed itself
+  accumulated  of the model up to here: the quantized one reads what it computed
+               itself
 
-The worst layers are then tried as float ones, one at a time; the last line is the --exclude
-that gained most. --bisect finds the first layer that breaks --min-sqnr.`,
+The worst layers are then tried as float ones, one at a time; the last line is
+the --exclude that gained most. --bisect finds the first layer that breaks
+--min-sqnr.`,
 		Example: `  cosetq compare model.onnx model.q.onnx --data recipe.yaml
   cosetq compare model.onnx model.q.onnx --data recipe.yaml --bisect --min-sqnr 20
   cosetq compare model.onnx model.q.onnx --data recipe.yaml --report report.html`,

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bytes"
+	"strings"
 	"testing"
 	"unicode/utf8"
 )
@@ -15,6 +17,32 @@ func TestShorten(t *testing.T) {
 		}
 		if shorten(name, len(name)) != name {
 			t.Errorf("%q is cut without need", name)
+		}
+	}
+}
+
+// Help fits a terminal of 80 columns, but for usage and example lines, which are to be copied, and the list of reasons.
+func TestHelpFits(t *testing.T) {
+	root := newRoot(&console{})
+	for _, c := range append(root.Commands(), root) {
+		if c.Name() == "completion" { // cobra's own
+			continue
+		}
+		var out bytes.Buffer
+		args := append(strings.Fields(c.CommandPath())[1:], "--help")
+		if code := run(t.Context(), args, &out, &out); code != exitOK || !strings.Contains(out.String(), "--json") {
+			t.Fatalf("%q: exit code %d: %s", args, code, &out)
+		}
+		section := ""
+		for line := range strings.Lines(out.String()) {
+			line = strings.TrimSuffix(line, "\n")
+			if strings.HasSuffix(line, ":") && !strings.HasPrefix(line, " ") {
+				section = line
+			}
+			copied := section == "Usage:" || section == "Examples:" || section == "Why a node is skipped:"
+			if n := utf8.RuneCountInString(line); n > 80 && !copied {
+				t.Errorf("%q: %d columns: %s", args, n, line)
+			}
 		}
 	}
 }

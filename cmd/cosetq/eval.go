@@ -23,8 +23,10 @@ func newEval(con *console) *cobra.Command {
 
 Tasks:
   classification  share of samples whose largest output is at their label
-  perplexity      how well each next token is predicted (bits per byte for byte data)
-  agreement       how near the outputs are to those of the first model; needs no labels
+  perplexity      how well each next token is predicted (bits per byte for byte
+                  data)
+  agreement       how near the outputs are to those of the first model; needs no
+                  labels
 
 --data is a recipe (YAML), or random:N for N made-up samples, with which only
 agreement makes sense.`,

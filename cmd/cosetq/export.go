@@ -18,14 +18,17 @@ func newExport(con *console) *cobra.Command {
 	)
 	cmd := &cobra.Command{
 		Use:   "export [MODEL] [-o OUTPUT --format FORMAT] [--ops-dir DIR]",
-		Short: "Turn a quantized model into plain ONNX, or write out the native library",
+		Short: "Make a quantized model plain ONNX, or write out the native library",
 		Long: `export writes a model that needs nothing of cosetq:
-  fp32         plain float32 weights; float16 where the model computes in float16
+  fp32         plain float32 weights; float16 where the model computes in
+               float16
   fp16         plain float16 weights, computed in the model's own type
-  matmulnbits  com.microsoft MatMulNBits, int4 in blocks; also straight from a float model
+  matmulnbits  com.microsoft MatMulNBits, int4 in blocks; also straight from a
+               float model
 
---ops-dir writes the native library, its header and loading snippets for Python, ONNX Runtime GenAI,
-C, C#, Node, browsers and Go, and the same for NVIDIA GPUs where it finds libcosetq_cuda.so (docs/gpu.md).`,
+--ops-dir writes the native library, its header and loading snippets for Python,
+ONNX Runtime GenAI, C, C#, Node, browsers and Go, and the same for NVIDIA GPUs
+where it finds libcosetq_cuda.so (docs/gpu.md).`,
 		Example: `  cosetq export model.q.onnx -o plain.onnx --format fp32
   cosetq export --ops-dir ops`,
 		Args: cobra.MaximumNArgs(1),

@@ -18,9 +18,9 @@ func newFinetune(con *console) *cobra.Command {
 		Use:   "finetune FLOAT [QUANTIZED] --data RECIPE [-o OUTPUT]",
 		Short: "Train a quantized model to win back what rounding lost",
 		Long: `finetune trains the codes, row scales, biases and normalisation parameters of a
-quantized model until it does what the float model does. A part of the data is held
-out; the codes that do best there are kept. With --labels it learns the labels of the
-data, or the next tokens, instead.
+quantized model until it does what the float model does. A part of the data is
+held out; the codes that do best there are kept. With --labels it learns the
+labels of the data, or the next tokens, instead.
 
 Without QUANTIZED the float model is quantized first, as --bits or --codec say.`,
 		Example: `  cosetq finetune model.onnx model.q.onnx --data train.yaml -o model.ft.onnx --max-time 30m

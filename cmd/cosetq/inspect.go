@@ -20,9 +20,10 @@ func newInspect(con *console) *cobra.Command {
 	)
 	cmd := &cobra.Command{
 		Use:   "inspect MODEL|STATISTICS",
-		Short: "Show what is in a model and what can be quantized, or what is in a statistics file",
-		Long: `inspect lists the MatMul, Gemm and 1×1 Conv nodes of a model, says of each whether it can be quantized,
-and predicts the size with each preset. It reads no weights.
+		Short: "Show what is in a model or statistics file, what can be quantized",
+		Long: `inspect lists the MatMul, Gemm and 1×1 Conv nodes of a model, says of each
+whether it can be quantized, and predicts the size with each preset. It reads no
+weights.
 
 Why a node is skipped:
 ` + reasonList() + `

@@ -71,22 +71,23 @@ func newRoot(con *console) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "cosetq",
 		Short: "Make ONNX models 4 to 8 times smaller with nested-lattice codes",
-		Long: `cosetq replaces the constant weights of MatMul, Gemm and 1×1 Conv in an ONNX model by
-nested-lattice codes of about 4, 3 or 2 bits per weight. The result runs in any
-ONNX Runtime, and faster with cosetq's native library.
+		Long: `cosetq replaces the constant weights of MatMul, Gemm and 1×1 Conv in an ONNX
+model by nested-lattice codes of about 4, 3 or 2 bits per weight. The result
+runs in any ONNX Runtime, and faster with cosetq's native library.
 
   cosetq quantize model.onnx -o model.q.onnx --bits 4
   cosetq eval model.onnx model.q.onnx --task classification --data recipe.yaml
 
-Exit codes: 0 done, 1 internal error, 2 usage or recipe, 3 unreadable model, 4 nothing
-to quantize or too little of it, 5 a quality gate failed, 6 runtime or device missing,
-7 out of memory or disk, 130 interrupted.`,
+Exit codes: 0 done, 1 internal error, 2 usage or recipe, 3 unreadable model, 4
+nothing to quantize or too little of it, 5 a quality gate failed, 6 runtime or
+device missing, 7 out of memory or disk, 130 interrupted.`,
 		SilenceErrors:     true,
 		SilenceUsage:      true,
 		PersistentPreRunE: notEmpty, // of every command
 	}
 	root.PersistentFlags().BoolVar(&con.json, "json", false, "print exactly one JSON object on stdout")
 	root.PersistentFlags().BoolVarP(&con.quiet, "quiet", "q", false, "no progress on stderr, only what must be known to trust the result")
+	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), ".FlagUsages |", ".FlagUsagesWrapped 80 |"))
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usage(flagError(cmd, err), "run `%s --help` for the flags", cmd.CommandPath())
 	})

@@ -15,8 +15,8 @@ func newMerge(con *console) *cobra.Command {
 		Use:   "merge MODEL [-o OUTPUT]",
 		Short: "Write the model that quantize --shard has coded the weights of",
 		Long: `merge puts together what the runs of quantize --shard left in the folder
-OUTPUT.journal, checks every part, and writes the same bytes as one run for the whole
-model would. All options but the output come from the journal.`,
+OUTPUT.journal, checks every part, and writes the same bytes as one run for the
+whole model would. All options but the output come from the journal.`,
 		Example: `  cosetq quantize model.onnx -o shared/model.q.onnx --shard 0/2
   cosetq quantize model.onnx -o shared/model.q.onnx --shard 1/2
   cosetq merge model.onnx -o shared/model.q.onnx`,

@@ -25,25 +25,28 @@ func newQuantize(con *console) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "quantize MODEL [-o OUTPUT]",
 		Short: "Quantize the weights of a model",
-		Long: `quantize replaces the constant weights of MatMul, Gemm and 1×1 Conv by nested-lattice codes
-and writes a new model. Nothing is changed in place, and each of them is
-accounted for: quantized, or skipped with a reason.
+		Long: `quantize replaces the constant weights of MatMul, Gemm and 1×1 Conv by
+nested-lattice codes and writes a new model. Nothing is changed in place, and
+each of them is accounted for: quantized, or skipped with a reason.
 
---bits 4, 3 or 2 chooses a preset codec; --codec names one, as in d4:4,4:g3,4,5,6
-(lattice, radices from the finest level, gains); --layer gives some layers another one.
+--bits 4, 3 or 2 chooses a preset codec; --codec names one, as in
+d4:4,4:g3,4,5,6 (lattice, radices from the finest level, gains); --layer gives
+some layers another one.
 
---target-bpw, --target-size and --max-drop choose a preset for each layer by what it
-costs the outputs of the model, measured on --data. --dry-run prints the plan.
+--target-bpw, --target-size and --max-drop choose a preset for each layer by
+what it costs the outputs of the model, measured on --data. --dry-run prints the
+plan.
 
-The options that made the model are written beside it, as OUTPUT.recipe.yaml, and into
-its metadata. --recipe reads such a file, or one of your own; its keys are the flags, and
-flags given on the command line win. The same recipe gives the same bytes; under another
-name, the .onnx differs by the name of its .data file.
+The options that made the model are written beside it, as OUTPUT.recipe.yaml,
+and into its metadata. --recipe reads such a file, or one of your own; its keys
+are the flags, and flags given on the command line win. The same recipe gives
+the same bytes; under another name, the .onnx differs by the name of its .data
+file.
 
-What is done is kept in the folder OUTPUT.journal until the model is written: after a
-crash or Ctrl-C, --resume goes on from there and gives the same bytes. --shard i/n does
-a share of the work; several machines that share a folder do one each, and merge writes
-the model.`,
+What is done is kept in the folder OUTPUT.journal until the model is written:
+after a crash or Ctrl-C, --resume goes on from there and gives the same bytes.
+--shard i/n does a share of the work; several machines that share a folder do
+one each, and merge writes the model.`,
 		Example: `  cosetq quantize model.onnx -o model.q.onnx --bits 4
   cosetq quantize model.onnx --target-bpw 3 --data calib.yaml --dry-run --layers
   cosetq quantize model.onnx --bits 3 --exclude 're:.*/lm_head/.*' --dry-run

@@ -38,11 +38,12 @@ func newQuickstart(con *console) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "quickstart",
 		Short: "Quantize and evaluate an embedded model, end to end",
-		Long: `quickstart writes a small digits classifier and its test images, quantizes it to 4, 3
-and 2 bits, and evaluates float against quantized, with the native library and without.
-It needs no network and no files. Run again, it keeps what it finds of its own and goes on
-where it was stopped. --force replaces quantized models that it did not write; another model,
-recipe or images under the names of its own are never replaced.`,
+		Long: `quickstart writes a small digits classifier and its test images, quantizes it to
+4, 3 and 2 bits, and evaluates float against quantized, with the native library
+and without. It needs no network and no files. Run again, it keeps what it finds
+of its own and goes on where it was stopped. --force replaces quantized models
+that it did not write; another model, recipe or images under the names of its
+own are never replaced.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			rows, err := quickstart(cmd.Context(), con, dir, force)
 			if err != nil {
