@@ -90,6 +90,17 @@ func Calibrate(ctx context.Context, model, data string, o CalibrateOptions) (*Ca
 	return r, r.write(s, o.Overwrite, start)
 }
 
+// countedTwice notes data that is used more than once, as far as names and numbers tell: one of the files may hold another's.
+func countedTwice(data []calib.DataUsed) (notes []string) {
+	for i, d := range data {
+		if slices.Index(data, d) < i {
+			notes = append(notes, fmt.Sprintf("%d samples of %s are in more than one of the files; if they are the same, as where a merged file is merged again with one of its parts, they count twice",
+				d.Samples, d.Recipe))
+		}
+	}
+	return notes
+}
+
 // MergeStatistics joins the statistics files of several runs of the same model into a new one.
 func MergeStatistics(output string, overwrite bool, inputs ...string) (*CalibrateReport, error) {
 	start := time.Now()
@@ -124,7 +135,7 @@ func MergeStatistics(output string, overwrite bool, inputs ...string) (*Calibrat
 		return nil, usage(err, "only runs of the same model, gathered in the same way, can be merged; `cosetq calibrate` notes where it weighs all rows alike, and why")
 	}
 	merged.Program = Version()
-	r := &CalibrateReport{Inputs: inputs, Output: output}
+	r := &CalibrateReport{Inputs: inputs, Output: output, Notes: countedTwice(merged.Data)}
 	return r, r.write(merged, overwrite, start)
 }
 
