@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -69,7 +70,7 @@ func addPatterns(cmd *cobra.Command, opts *rewrite.Options) {
 
 func printInspect(con *console, r *cosetq.InspectReport, layers bool) error {
 	fmt.Fprintf(con.out, "%s   opset %d   IR %d   %s\n", r.Path, r.Opset, r.IRVersion, cosetq.Size(r.Bytes))
-	fmt.Fprintf(con.out, "inputs   %s\noutputs  %s\n", strings.Join(r.Inputs, ", "), strings.Join(r.Outputs, ", "))
+	fmt.Fprintf(con.out, "inputs   %s\noutputs  %s\n", strings.Join(together(r.Inputs), ", "), strings.Join(together(r.Outputs), ", "))
 	count := map[string]int{}
 	reasons := map[string]int{}
 	ops := map[string]bool{}
@@ -106,6 +107,32 @@ func printInspect(con *console, r *cosetq.InspectReport, layers bool) error {
 		return t.Flush()
 	}
 	return nil
+}
+
+var digits = regexp.MustCompile(`[0-9]+`)
+
+// together makes one of three values or more that differ by the numbers in their names alone: the caches of a decoder's layers
+// would fill a screen.
+func together(values []string) []string {
+	family := func(value string) string {
+		name, shape, _ := strings.Cut(value, " ")
+		return digits.ReplaceAllString(name, "#") + " " + shape
+	}
+	members := map[string][]string{}
+	for _, v := range values {
+		members[family(v)] = append(members[family(v)], v)
+	}
+	var list []string
+	for _, v := range values {
+		switch all := members[family(v)]; {
+		case len(all) < 3:
+			list = append(list, v)
+		case v == all[0]:
+			first, _, _ := strings.Cut(v, " ")
+			list = append(list, fmt.Sprintf("%s … %s (%d of these)", first, all[len(all)-1], len(all)))
+		}
+	}
+	return list
 }
 
 // counted is a number of things.

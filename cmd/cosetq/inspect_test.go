@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -64,5 +65,18 @@ func TestInspectLarge(t *testing.T) {
 	}
 	if peak > 100e6 {
 		t.Errorf("peak memory %.0f MB, want less than 100", float64(peak)/1e6)
+	}
+}
+
+// Caches of many layers are shown as one of a kind; values that differ in more than numbers stay apart.
+func TestValuesAreShownTogether(t *testing.T) {
+	values := []string{"input_ids int64[batch,seq]", "x1 float32[4]", "x2 float32[4]"}
+	want := append(slices.Clone(values), "past.0.key … past.31.key float32[batch,4,past,32] (32 of these)",
+		"past.0.value … past.31.value float32[batch,4,past,32] (32 of these)")
+	for i := range 32 {
+		values = append(values, fmt.Sprintf("past.%d.key float32[batch,4,past,32]", i), fmt.Sprintf("past.%d.value float32[batch,4,past,32]", i))
+	}
+	if got := together(values); !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
 	}
 }
