@@ -28,11 +28,13 @@ QUALITY_DATA ?= ../shared/data
 PYTHON ?=
 # The GPU of this machine, as internal/testenv finds it; `make test GPU=` leaves it alone.
 GPU := $(wildcard /dev/nvidia[0-9]* /usr/lib/wsl/drivers/*/libcuda.so.1.1)
-# Passed on to every `go test`. Beside other stages a package may take longer than the ten minutes that Go allows.
-TESTFLAGS ?= -count=1 -timeout=20m
+# Passed on to every `go test`. Beside other stages a package may take longer than the ten minutes that Go allows. The stage vet
+# looks for all that `go test` would look for, once for every way of building.
+TESTFLAGS ?= -count=1 -timeout=20m -vet=off
 
-# Version control stamps fail in checkouts that belong to another user; the version is stamped below instead.
-export GOFLAGS := $(strip $(GOFLAGS) -buildvcs=false)
+# Version control stamps fail in checkouts that belong to another user; the version is stamped below instead. The tool names no
+# paths, and with other flags all is built again, down to Go's own packages: so the tests are built as the tool is.
+export GOFLAGS := $(strip $(GOFLAGS) -buildvcs=false -trimpath)
 export ORT_SHA256
 # Words of flags for the shell to split and not to read: they have semicolons.
 export LAYERBENCH
