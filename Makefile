@@ -76,7 +76,7 @@ bench-cuda: setup-cuda ## time the GPU kernels beside cuBLAS: docs/benchmarks.md
 	+@$(cuda) bench
 
 cuda-test: setup-cuda ## build the GPU kernels and what times them, and test them; skips the tests where there is no GPU
-	+@$(stage) "GPU kernels" $(cuda) check workbench workbench_for=hopper
+	+@$(stage) "GPU kernels" $(cuda) check workbench workbench_for=hopper $(if $(GPU),,quick=yes)
 
 setup-node: tools-present ## fetch ONNX Runtime for JavaScript into build/node, with which those snippets are tested
 	@$(GO) run ./scripts/setup node

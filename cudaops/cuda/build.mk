@@ -5,11 +5,14 @@
 #   make -f cudaops/cuda/build.mk check       the tests, which say so and pass where there is no GPU, and a look at the machine code
 #   make -f cudaops/cuda/build.mk sanitize    the same under compute-sanitizer (of the CUDA toolkit)
 #
+# quick=yes: does all compile, for the same machines, and link? Nothing is made fast but the kernels whose machine code is looked at, in
+# half the time. For where no GPU could run it; it lies apart, in build/ops/quick, so that nobody ships it.
+#
 # NVCC is the compiler: that of `make setup-cuda` if it is there, else the one on the path.
 
 here := $(patsubst %/,%,$(dir $(abspath $(lastword $(MAKEFILE_LIST)))))
 ops := $(here)/..
-out ?= $(ops)/../build/ops
+out ?= $(ops)/../build/ops$(if $(quick),/quick)
 include $(ops)/moved.mk
 include $(ops)/quiet.mk
 CXX ?= g++
@@ -27,7 +30,8 @@ overlapping := small small_lanes small_lanes_floats columns decode one_sided rot
 hopper_alone := middle columns_many wide wide_halves wide_bytes attention_groups
 target = $(if $(filter $*,$(hopper_alone)),$(hopper),$(if $(filter $*,$(overlapping)),$(ampere) $(hopper),$(both)))
 host := -fPIC,-fvisibility=hidden,-Wall,-ffp-contract=off,-ffile-prefix-map=$(ops)=cudaops
-flags := -std=c++17 -O3 --expt-relaxed-constexpr -I$(ops)/include -I$(ops)/src -I$(here)/src -ccbin $(CXX) \
+optimized = $(if $(quick),$(if $(filter $*,$(hopper_alone)),-O3,-O0 --Ofast-compile=max),-O3)
+flags := -std=c++17 --expt-relaxed-constexpr -I$(ops)/include -I$(ops)/src -I$(here)/src -ccbin $(CXX) \
   -Xcompiler $(host)
 # nvcc of the packages looks for its libraries where the toolkit's installer would have put them.
 libraries := $(if $(findstring $(fetched),$(NVCC)),-L$(fetched)/lib)
@@ -51,7 +55,7 @@ not_serialized = cat $@.said >&2; if grep -q 'instructions are serialized' $@.sa
 $(objects)/%.o: $(here)/src/%.cu
 	@mkdir -p $(@D)
 	$(compiling)
-	$(quiet)$(NVCC) $(flags) $(target) $(flags_$*) -MMD -MP -c $< -o $@ 2>$@.said || { cat $@.said >&2; exit 1; }
+	$(quiet)$(NVCC) $(flags) $(optimized) $(target) $(flags_$*) -MMD -MP -c $< -o $@ 2>$@.said || { cat $@.said >&2; exit 1; }
 	@$(not_serialized)
 	@if grep -q '/overlap\.h' $(@:.o=.d) && ! echo '$(target)' | grep -q compute_90a; then \
 	  echo "build.mk: $* launches kernels that overlap and is not translated for Hopper; name it in overlapping" >&2; rm $@; exit 1; fi
@@ -76,7 +80,7 @@ ort_include ?= $(shell cd $(ops) && $(GO) list -m -f '{{.Dir}}' github.com/yalue
 $(objects)/ep/%.o: $(provider)/%.cu
 	@mkdir -p $(@D)
 	$(compiling)
-	$(quiet)$(NVCC) $(flags) $(if $(filter $*,$(hopper_alone)),,$(ampere)) $(hopper) -isystem $(ort_include) -MMD -MP -c $< -o $@ 2>$@.said || \
+	$(quiet)$(NVCC) $(flags) $(optimized) $(if $(filter $*,$(hopper_alone)),,$(ampere)) $(hopper) -isystem $(ort_include) -MMD -MP -c $< -o $@ 2>$@.said || \
 	  { cat $@.said >&2; exit 1; }
 	@$(not_serialized)
 
@@ -100,12 +104,12 @@ $(objects)/shared/%.o: $(ops)/test/%.cc
 $(objects)/test/%.o: $(here)/test/%.cu
 	@mkdir -p $(@D)
 	$(compiling)
-	$(quiet)$(NVCC) $(flags) $(both) -I$(ops)/test -MMD -MP -c $< -o $@
+	$(quiet)$(NVCC) $(flags) $(optimized) $(both) -I$(ops)/test -MMD -MP -c $< -o $@
 
 $(objects)/bench/%.o: $(here)/bench/%.cu
 	@mkdir -p $(@D)
 	$(compiling)
-	$(quiet)$(NVCC) $(flags) $(if $(filter hopper,$(workbench_for)),,$(ampere)) $(hopper) -I$(ops)/test -MMD -MP -c $< -o $@
+	$(quiet)$(NVCC) $(flags) $(optimized) $(if $(filter hopper,$(workbench_for)),,$(ampere)) $(hopper) -I$(ops)/test -MMD -MP -c $< -o $@
 
 # Stripped: nvcc names symbols after its process, and the library is shipped.
 $(out)/libcosetq_cuda.so: $(here)/src/exports.map $(library_objects)
