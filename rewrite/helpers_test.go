@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/cosetq/cosetq/cudaops"
 	"github.com/cosetq/cosetq/internal/testenv"
 	"github.com/cosetq/cosetq/lattice"
 	"github.com/cosetq/cosetq/onnx"
@@ -118,6 +119,12 @@ func find(t testing.TB, m *onnx.Model) []rewrite.Site {
 func apply(t testing.TB, m *onnx.Model, matrices ...*quant.Matrix) *rewrite.Result {
 	t.Helper()
 	var replacements []rewrite.Replacement
+	options := quant.Options{Codec: parseCodec(t, "d4:4,4:g2,3,4,6")}
+	if library, err := cudaops.FindLibrary(""); err == nil { // the same weights in a fourth of the time
+		if options.Encoder, err = ort.OpenEncoder(library, options.Codec); err != nil {
+			t.Fatal(err)
+		}
+	}
 	coded := map[*rewrite.Weight]*quant.Matrix{}
 	for _, s := range find(t, m) {
 		if s.Status != rewrite.Candidate {
@@ -129,7 +136,7 @@ func apply(t testing.TB, m *onnx.Model, matrices ...*quant.Matrix) *rewrite.Resu
 			}
 		}
 		if coded[s.Weight] == nil {
-			r, err := quant.Quantize(context.Background(), s.Weight, quant.Options{Codec: parseCodec(t, "d4:4,4:g2,3,4,6")})
+			r, err := quant.Quantize(context.Background(), s.Weight, options)
 			if err != nil {
 				t.Fatal(err)
 			}
