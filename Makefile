@@ -160,10 +160,11 @@ vulncheck: $(govulncheck)
 generated:
 	@$(stage) "generated files" scripts/generated
 
-# The library part builds without cgo, and where there is no mmap.
+# The library part builds without cgo, and where there is no mmap; there all is compiled for this alone, Go's own packages too, so that it is
+# not made fast, nor told to debuggers.
 nocgo:
 	@$(stage) "build without cgo" env CGO_ENABLED=0 $(GO) build ./...
-	@$(stage) "build for windows" env CGO_ENABLED=0 GOOS=windows GOARCH=arm64 $(GO) build ./...
+	@$(stage) "build for windows" env CGO_ENABLED=0 GOOS=windows GOARCH=arm64 $(GO) build -gcflags='all=-N -l -dwarf=false' -ldflags=-s ./...
 
 unit:
 	+@$(stage) "provider on the host" $(native) provider
