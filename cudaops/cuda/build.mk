@@ -7,6 +7,7 @@
 #
 # quick=yes: does all compile, for the same machines, and link? Nothing is made fast but the kernels whose machine code is looked at, in
 # half the time. For where no GPU could run it; it lies apart, in build/ops/quick, so that nobody ships it.
+# Of the workbench's products ptxas then says that they are serialized, and so they are.
 #
 # NVCC is the compiler: that of `make setup-cuda` if it is there, else the one on the path.
 
