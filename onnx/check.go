@@ -236,10 +236,7 @@ func (c *checker) functions() {
 	}
 	calls := make(map[string][]string)
 	_ = c.m.Walk(func(s *Scope) error {
-		root := s
-		for root.Parent != nil {
-			root = root.Parent
-		}
+		root := s.Root()
 		if root.Function == nil {
 			return nil
 		}

@@ -40,6 +40,14 @@ func FuzzParse(f *testing.F) {
 			t.Fatalf("not written as it was:\n%x\n%x", b, got)
 		}
 		readEverything(t, m)
+		// With its functions inlined it is as well formed as before.
+		if len(Check(m)) == 0 {
+			inlined := Clone(m)
+			inlined.Inline(func(*Function) bool { return true })
+			if problems := Check(inlined); len(problems) > 0 {
+				t.Fatalf("inlining made %v", problems[0])
+			}
+		}
 		// After an edit it is still a model that means the same.
 		c := Clone(m)
 		c.DocString += "!"

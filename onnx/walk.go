@@ -30,6 +30,14 @@ func (s *Scope) nodes() *[]*Node {
 	return &s.Graph.Nodes
 }
 
+// Root is the scope that s is in and that is in no other.
+func (s *Scope) Root() *Scope {
+	for s.Parent != nil {
+		s = s.Parent
+	}
+	return s
+}
+
 // Walk calls f for every scope of the model, each before the scopes inside it:
 // the main graph first, then training graphs, then functions. It stops at the
 // first error and returns it. It follows what f changes inside the scope at

@@ -83,7 +83,7 @@ func (vs *values) follow(v *onnx.Value, depth int) (*constant, error) {
 	case v.Sparse != nil:
 		return nil, unsupported("%q is a sparse initializer; store it as a dense one", v.Name)
 	case v.Param:
-		return nil, unsupported("%q is an input of the model-local function; inline the functions first", v.Name)
+		return nil, unsupported("%q is an input of the model-local function, which was not inlined; inline the functions first", v.Name)
 	case v.Node == nil:
 		return nil, dynamic("%q is an input of the graph", v.Name)
 	}

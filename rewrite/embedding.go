@@ -36,8 +36,8 @@ func (vs *values) embedding(n *onnx.Node) (site Site, ok bool) {
 	site.Weight, site.linear, site.Activation = l.weight, l, n.Inputs[right]
 	site.N, site.K = l.weight.Dims()
 	switch {
-	case outermost(l.scope).Function != nil:
-		site.skip(UnsupportedAttr, "it is inside a model-local function; inline the functions first")
+	case l.scope.Root().Function != nil:
+		site.skip(UnsupportedAttr, insideFunction)
 	case l.activation == nil:
 		site.skip(UnsupportedAttr, "its indices are not known")
 	case len(n.Outputs) != 1 || n.Outputs[0] == "":

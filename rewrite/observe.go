@@ -47,7 +47,7 @@ func Observations(sites []Site) []Observation {
 	taken := map[string]bool{}
 	for i := range sites {
 		l := sites[i].linear
-		if l == nil || l.gather || outermost(l.scope).Function != nil {
+		if l == nil || l.gather || l.scope.Root().Function != nil {
 			continue
 		}
 		p := point{l.activation, fmt.Sprint(l.in)}

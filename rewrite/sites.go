@@ -249,8 +249,8 @@ func (vs *values) describeLinear(site *Site, n *onnx.Node) {
 	}
 	site.N, site.K = w.Dims()
 	switch s := vs.scopeOf[n]; {
-	case outermost(s).Function != nil:
-		site.skip(UnsupportedAttr, "it is inside a model-local function; inline the functions first")
+	case s.Root().Function != nil:
+		site.skip(UnsupportedAttr, insideFunction)
 	case len(n.Outputs) != 1 || n.Outputs[0] == "":
 		site.skip(UnsupportedAttr, "it has %d outputs, not 1", len(n.Outputs))
 	default:

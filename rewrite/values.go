@@ -79,18 +79,11 @@ func (vs *values) pinTraining() {
 func (vs *values) inferenceScopes() []*onnx.Scope {
 	var scopes []*onnx.Scope
 	for _, s := range vs.index.Scopes {
-		if root := outermost(s); root.Function != nil || root.Graph == vs.model.Graph {
+		if root := s.Root(); root.Function != nil || root.Graph == vs.model.Graph {
 			scopes = append(scopes, s)
 		}
 	}
 	return scopes
-}
-
-func outermost(s *onnx.Scope) *onnx.Scope {
-	for s.Parent != nil {
-		s = s.Parent
-	}
-	return s
 }
 
 // storedIn returns the tensor that v is: an initializer, or what a Constant node holds, which an export makes an initializer of the same
