@@ -2,63 +2,51 @@ package onnx
 
 import "slices"
 
-// maxInlined bounds the nodes that Inline makes: functions that call each other many times are small in a file, and nowhere else.
-const maxInlined = 1 << 17
+// What Inline makes is bounded in nodes, and calls inside calls by the length of the names they give: functions that call each other many times are
+// small in a file, and nowhere else.
+const (
+	maxInlined = 1 << 17
+	maxPrefix  = 1 << 10
+)
 
 // Inline puts the bodies of functions that want asks for in the place of the nodes of graphs that call them, and drops those that nothing calls any
 // more. Values and nodes of a body get the name of the call in front of their own. It returns how many calls it replaced. Calls stay as they are
-// where a function is of another version of an operator set than the model, calls itself, or is given more than it takes, and once
-// a hundred thousand nodes have come of others.
+// where a function is of another version of an operator set than the model, calls itself or one that does, or is given more than it takes, and once
+// a hundred thousand nodes have come of others, or calls or graphs lie too deep in each other.
 func (m *Model) Inline(want func(*Function) bool) int {
-	wanted := map[string]*Function{}
+	in := inliner{model: m, calls: m.calls(), wanted: map[string]*Function{}, depth: map[string]int{}}
+	finite := in.finite()
 	for _, f := range m.Functions {
-		if f != nil && wanted[f.ID()] == nil && m.imports(f) && want(f) {
-			wanted[f.ID()] = f
+		if f != nil && finite[f.ID()] && in.wanted[f.ID()] == nil && m.imports(f) && want(f) {
+			in.wanted[f.ID()] = f
 		}
 	}
-	calls := m.calls()
-	for id := range wanted {
-		if reaches(calls, id, id) {
-			delete(wanted, id)
-		}
-	}
-	if len(wanted) == 0 {
+	if len(in.wanted) == 0 {
 		return 0
 	}
-	in := inliner{names: NewNames(m), calls: calls}
-	replaced := 0
-	for again := true; again; {
-		again = false
-		for _, s := range m.Scopes() {
-			if s.Root().Function != nil {
-				continue
-			}
-			var nodes []*Node
-			for _, n := range s.Nodes() {
-				var body []*Node
-				if n != nil && wanted[n.OpID()] != nil {
-					body = in.body(wanted[n.OpID()], n, s.Graph)
-				}
-				if body == nil {
-					nodes = append(nodes, n)
-					continue
-				}
-				for _, o := range wanted[n.OpID()].OpsetImports {
-					if _, known := m.Opset(o.Domain); !known {
-						m.SetOpset(o.Domain, o.Version)
-					}
-				}
-				nodes = append(nodes, body...)
-				replaced++
-				again = true
-			}
-			s.SetNodes(nodes)
+	for _, s := range m.Scopes() {
+		depth := 0
+		for up := s; up.Parent != nil; up = up.Parent {
+			depth++
+		}
+		if f := s.Root().Function; f != nil {
+			in.depth[f.ID()] = max(in.depth[f.ID()], depth)
 		}
 	}
-	if replaced > 0 {
-		m.dropUncalled(wanted)
+	in.names = NewNames(m)
+	graphs := []*Graph{m.Graph}
+	for _, t := range m.TrainingInfo {
+		if t != nil {
+			graphs = append(graphs, t.Initialization, t.Algorithm)
+		}
 	}
-	return replaced
+	for _, g := range graphs {
+		in.graph(g, 0)
+	}
+	if in.replaced > 0 {
+		in.dropUncalled()
+	}
+	return in.replaced
 }
 
 // imports reports whether f has no operator set in another version than m.
@@ -94,49 +82,117 @@ func (m *Model) calls() map[string][]string {
 	return calls
 }
 
-// reaches reports whether from calls to, also by way of others.
-func reaches(calls map[string][]string, from, to string) bool {
-	seen := map[string]bool{}
-	for todo := []string{from}; len(todo) > 0; {
-		id := todo[len(todo)-1]
-		todo = todo[:len(todo)-1]
-		for _, callee := range calls[id] {
-			if callee == to {
-				return true
-			}
-			if !seen[callee] {
-				seen[callee] = true
-				todo = append(todo, callee)
-			}
-		}
-	}
-	return false
-}
-
-// dropUncalled drops those of some functions that no node is a call of, or none but of each other.
-func (m *Model) dropUncalled(some map[string]*Function) {
-	for dropped := true; dropped; {
-		called := map[string]bool{}
-		for _, s := range m.Scopes() {
-			for _, n := range s.Nodes() {
-				if n != nil {
-					called[n.OpID()] = true
-				}
-			}
-		}
-		before := len(m.Functions)
-		m.Functions = slices.DeleteFunc(m.Functions, func(f *Function) bool { return f != nil && some[f.ID()] == f && !called[f.ID()] })
-		dropped = len(m.Functions) < before
-	}
-}
-
 const opIdentity = "Identity"
 
-// inliner makes the nodes of calls.
+// inliner makes nodes of calls.
 type inliner struct {
-	names *Names
-	calls map[string][]string
-	made  int
+	model    *Model
+	wanted   map[string]*Function
+	calls    map[string][]string // of each function
+	depth    map[string]int      // of the graphs inside it
+	names    *Names
+	made     int
+	replaced int
+}
+
+// finite lists the functions that do not go on for ever: those that call none, and then those that call only such.
+func (in *inliner) finite() map[string]bool {
+	open, callers := map[string]int{}, map[string][]string{}
+	var ready []string
+	for id, calls := range in.calls {
+		for _, callee := range calls {
+			if _, is := in.calls[callee]; is {
+				open[id]++
+				callers[callee] = append(callers[callee], id)
+			}
+		}
+		if open[id] == 0 {
+			ready = append(ready, id)
+		}
+	}
+	finite := map[string]bool{}
+	for len(ready) > 0 {
+		id := ready[len(ready)-1]
+		ready = ready[:len(ready)-1]
+		finite[id] = true
+		for _, caller := range callers[id] {
+			if open[caller]--; open[caller] == 0 {
+				ready = append(ready, caller)
+			}
+		}
+	}
+	return finite
+}
+
+// graph replaces the calls in g and in the graphs that its nodes hold.
+func (in *inliner) graph(g *Graph, depth int) {
+	if g == nil || depth > maxNesting/3 { // one that holds itself
+		return
+	}
+	var nodes []*Node
+	todo := slices.Clone(g.Nodes) // the next one last
+	slices.Reverse(todo)
+	for len(todo) > 0 {
+		n := todo[len(todo)-1]
+		todo = todo[:len(todo)-1]
+		if n == nil {
+			nodes = append(nodes, n)
+			continue
+		}
+		if f := in.wanted[n.OpID()]; f != nil && depth+in.depth[f.ID()] <= maxNesting/3 {
+			if body := in.body(f, n, g); body != nil {
+				in.replaced++
+				slices.Reverse(body)
+				todo = append(todo, body...)
+				continue
+			}
+		}
+		for _, a := range n.Attributes {
+			if a == nil {
+				continue
+			}
+			for _, held := range append([]*Graph{a.G}, a.Graphs...) {
+				in.graph(held, depth+1)
+			}
+		}
+		nodes = append(nodes, n)
+	}
+	g.Nodes = nodes
+}
+
+// dropUncalled drops the wanted functions that neither a graph calls nor a function that is called.
+func (in *inliner) dropUncalled() {
+	called := map[string]bool{}
+	var todo []string
+	call := func(id string) {
+		if !called[id] {
+			called[id] = true
+			todo = append(todo, id)
+		}
+	}
+	for _, s := range in.model.Scopes() {
+		if s.Root().Function != nil {
+			continue
+		}
+		for _, n := range s.Nodes() {
+			if n != nil {
+				call(n.OpID())
+			}
+		}
+	}
+	for _, f := range in.model.Functions { // others stay, called or not
+		if f != nil && in.wanted[f.ID()] != f {
+			call(f.ID())
+		}
+	}
+	for len(todo) > 0 {
+		id := todo[len(todo)-1]
+		todo = todo[:len(todo)-1]
+		for _, callee := range in.calls[id] {
+			call(callee)
+		}
+	}
+	in.model.Functions = slices.DeleteFunc(in.model.Functions, func(f *Function) bool { return f != nil && in.wanted[f.ID()] == f && !called[f.ID()] })
 }
 
 // body returns what stands for call in graph g, nil if nothing can.
@@ -172,6 +228,9 @@ func (in *inliner) body(f *Function, call *Node, g *Graph) []*Node {
 			c.values[name], outputs[name] = call.Outputs[i], true
 		}
 	}
+	if len(c.prefix) > maxPrefix {
+		return nil
+	}
 	nodes := make([]*Node, 0, len(f.Nodes)+len(copies))
 	for _, n := range f.Nodes {
 		nodes = append(nodes, c.node(Clone(n)))
@@ -183,6 +242,11 @@ func (in *inliner) body(f *Function, call *Node, g *Graph) []*Node {
 		v = Clone(v)
 		v.Name = c.values[v.Name]
 		g.ValueInfo = append(g.ValueInfo, v)
+	}
+	for _, o := range f.OpsetImports {
+		if _, known := in.model.Opset(o.Domain); !known {
+			in.model.SetOpset(o.Domain, o.Version)
+		}
 	}
 	nodes = append(nodes, copies...)
 	in.made += len(in.calls[f.ID()]) + len(copies)

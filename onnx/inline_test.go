@@ -147,3 +147,28 @@ func TestInlineIsBounded(t *testing.T) {
 		t.Errorf("not well formed: %v", problems[0])
 	}
 }
+
+// A chain of functions, and one where each calls the next inside a graph, are long to follow and no more.
+func TestInlineOfLongChains(t *testing.T) {
+	const length = 50000
+	chain := func(node func(callee string) *onnx.Node) *onnx.Model {
+		functions := []*onnx.Function{function("F0", []string{"a"}, []string{"c"}, onnx.NewNode("Relu", []string{"a"}, []string{"c"}))}
+		for i := range length {
+			functions = append(functions, function(fmt.Sprintf("F%d", i+1), []string{"a"}, []string{"c"}, node(fmt.Sprintf("F%d", i))))
+		}
+		return calling(functions, call("f", fmt.Sprintf("F%d", length), []string{"x"}, []string{"y"}))
+	}
+	all := func(*onnx.Function) bool { return true }
+	m := chain(func(callee string) *onnx.Node { return call("n", callee, []string{"a"}, []string{"c"}) })
+	if got := m.Inline(all); got < 100 || len(m.Graph.Nodes) != 1 {
+		t.Errorf("%d calls replaced, %d nodes left", got, len(m.Graph.Nodes))
+	}
+	m = chain(func(callee string) *onnx.Node {
+		g := &onnx.Graph{Name: "g", Nodes: []*onnx.Node{call("", callee, []string{"a"}, []string{"z"})}, Outputs: []*onnx.ValueInfo{onnx.NewValueInfo("z", onnx.Float, 2, 2)}}
+		return onnx.NewNode("If", []string{"a"}, []string{"c"}, onnx.GraphAttr("then_branch", g))
+	})
+	m.Inline(all)
+	if err := m.Walk(func(*onnx.Scope) error { return nil }); err != nil {
+		t.Errorf("graphs lie too deep in each other: %v", err)
+	}
+}

@@ -25,8 +25,8 @@ func module(name, of string, inputs, outputs []string, attrs ...*onnx.Attribute)
 	return n
 }
 
-// TestInlineProducts codes the weights that calls of a function give it, inside another one and inside a graph as well.
-func TestInlineProducts(t *testing.T) {
+// TestInlineLayers codes the weights that calls of a function give it, inside another one and inside a graph as well.
+func TestInlineLayers(t *testing.T) {
 	testenv.ORT(t)
 	rng := rand.New(rand.NewPCG(92, 93))
 	const k, middle = 48, 32
@@ -59,7 +59,7 @@ func TestInlineProducts(t *testing.T) {
 	m.SetOpset("modules", 1)
 	m.Functions = []*onnx.Function{linear, block, activation}
 	before := onnx.Clone(m)
-	if got := rewrite.InlineProducts(m); got != 4 {
+	if got := rewrite.InlineLayers(m); got != 4 {
 		t.Errorf("%d calls replaced, want 4", got)
 	}
 	if len(m.Functions) != 1 || m.Functions[0] != activation {
@@ -81,8 +81,31 @@ func TestInlineProducts(t *testing.T) {
 	}
 }
 
-// TestInlineProductsLeaves what a runtime may have kernels for, and what decodes our own weights.
-func TestInlineProductsLeaves(t *testing.T) {
+// TestInlineEmbedding takes a table that a call of a function gives it.
+func TestInlineEmbedding(t *testing.T) {
+	embed := local("Embedding", []string{"table", "ids"}, []string{"rows"}, node("look", "Gather", []string{"table", "ids"}, []string{"rows"}))
+	m := newModel(8, 17, &onnx.Graph{
+		Inputs:       []*onnx.ValueInfo{onnx.NewValueInfo("ids", onnx.Int64, 2)},
+		Initializers: []*onnx.Tensor{floats("table", []int64{100, 64}, make([]float32, 6400))},
+		Nodes:        []*onnx.Node{module("words", "Embedding", []string{"table", "ids"}, []string{"y"})},
+		Outputs:      []*onnx.ValueInfo{onnx.NewValueInfo("y", onnx.Float, 2, 64)},
+	})
+	m.SetOpset("modules", 1)
+	m.Functions = []*onnx.Function{embed}
+	if got := rewrite.InlineLayers(m); got != 1 {
+		t.Errorf("%d calls replaced, want 1", got)
+	}
+	sites, err := rewrite.FindSites(m, rewrite.Options{Embedding: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(sites) != 1 || sites[0].Status != rewrite.Candidate || sites[0].Name != "words/look" {
+		t.Errorf("sites %+v, want the table", sites)
+	}
+}
+
+// TestInlineLayersLeaves what a runtime may have kernels for, and what decodes our own weights.
+func TestInlineLayersLeaves(t *testing.T) {
 	for _, domain := range []string{"com.microsoft", "ai.coset", ""} {
 		f := local("Dense", []string{"a", "b"}, []string{"c"}, node("", "MatMul", []string{"a", "b"}, []string{"c"}))
 		f.Domain = domain
@@ -90,7 +113,7 @@ func TestInlineProductsLeaves(t *testing.T) {
 		call.Domain = domain
 		m := newModel(8, 17, &onnx.Graph{Initializers: []*onnx.Tensor{floats("w", []int64{2, 2}, make([]float32, 4))}, Nodes: []*onnx.Node{call}})
 		m.Functions = []*onnx.Function{f}
-		if got := rewrite.InlineProducts(m); got != 0 || m.Graph.Nodes[0] != call {
+		if got := rewrite.InlineLayers(m); got != 0 || m.Graph.Nodes[0] != call {
 			t.Errorf("a call of %q was replaced", domain)
 		}
 	}
