@@ -198,7 +198,7 @@ func (in *inliner) dropUncalled() {
 // body returns what stands for call in graph g, nil if nothing can.
 func (in *inliner) body(f *Function, call *Node, g *Graph) []*Node {
 	if len(call.Inputs) > len(f.Inputs) || len(call.Outputs) > len(f.Outputs) || in.made+len(in.calls[f.ID()])+len(f.Outputs) > maxInlined ||
-		slices.Contains(f.Nodes, nil) {
+		slices.Contains(f.Nodes, nil) || !in.model.imports(f) { // operator sets may have come with other functions
 		return nil
 	}
 	c := &inlined{in: in, f: f, call: call, values: map[string]string{}, prefix: call.Name}

@@ -81,6 +81,8 @@ func TestInline(t *testing.T) {
 	outdated.SetOpset("", 16)
 	foreign := function("Foreign", []string{"a"}, []string{"c"}, onnx.NewNode("Relu", []string{"a"}, []string{"c"}))
 	foreign.SetOpset("elsewhere", 3)
+	newer := function("Newer", []string{"a"}, []string{"c"}, onnx.NewNode("Relu", []string{"a"}, []string{"c"}))
+	newer.SetOpset("elsewhere", 4)
 	plain := function("Plain", []string{"a"}, []string{"c"}, onnx.NewNode("Relu", []string{"a"}, []string{"c"}))
 	loop := function("Loop", []string{"a"}, []string{"c"}, call("again", "Loop", []string{"a"}, []string{"c"}))
 	withDefault := function("WithDefault", []string{"a"}, []string{"c"}, onnx.NewNode("LeakyRelu", []string{"a"}, []string{"c"}, onnx.RefAttr("alpha", "slope", onnx.AttrFloat)))
@@ -99,9 +101,11 @@ func TestInline(t *testing.T) {
 			2, []string{"m/t = MatMul(x, m/once)", "2/t = MatMul(w, 2/once)", "output 2/result"}, 0},
 		"a call inside a graph": {[]*onnx.Function{plain}, []*onnx.Node{yes, onnx.NewNode("If", []string{"yes"}, []string{"y"}, onnx.GraphAttr("then_branch", inside), onnx.GraphAttr("else_branch", onnx.Clone(inside)))},
 			2, []string{"z = Relu(x)"}, 0},
-		"a default":                 {[]*onnx.Function{withDefault}, []*onnx.Node{call("d", "WithDefault", []string{"x"}, []string{"y"})}, 1, []string{"y = LeakyRelu(x) {alpha=0.25}"}, 0},
-		"another version":           {[]*onnx.Function{outdated}, []*onnx.Node{call("o", "Outdated", []string{"x"}, []string{"y"})}, 0, []string{"y = modules.Outdated(x)"}, 1},
-		"another domain":            {[]*onnx.Function{foreign}, []*onnx.Node{call("o", "Foreign", []string{"x"}, []string{"y"})}, 1, []string{`import "elsewhere" 3`}, 0},
+		"a default":       {[]*onnx.Function{withDefault}, []*onnx.Node{call("d", "WithDefault", []string{"x"}, []string{"y"})}, 1, []string{"y = LeakyRelu(x) {alpha=0.25}"}, 0},
+		"another version": {[]*onnx.Function{outdated}, []*onnx.Node{call("o", "Outdated", []string{"x"}, []string{"y"})}, 0, []string{"y = modules.Outdated(x)"}, 1},
+		"another domain":  {[]*onnx.Function{foreign}, []*onnx.Node{call("o", "Foreign", []string{"x"}, []string{"y"})}, 1, []string{`import "elsewhere" 3`}, 0},
+		"another domain, two versions": {[]*onnx.Function{foreign, newer}, []*onnx.Node{call("o", "Foreign", []string{"x"}, []string{"z"}), call("n", "Newer", []string{"z"}, []string{"y"})},
+			1, []string{`import "elsewhere" 3`, "y = modules.Newer(z)"}, 1},
 		"calls itself":              {[]*onnx.Function{loop}, []*onnx.Node{call("l", "Loop", []string{"x"}, []string{"y"})}, 0, []string{"y = modules.Loop(x)"}, 1},
 		"more inputs than it has":   {[]*onnx.Function{plain}, []*onnx.Node{call("p", "Plain", []string{"x", "w"}, []string{"y"})}, 0, []string{"y = modules.Plain(x, w)"}, 1},
 		"a name that is taken":      {[]*onnx.Function{conditional}, []*onnx.Node{onnx.NewNode("Relu", []string{"x"}, []string{"c/once"}), call("c", "Conditional", []string{"c/once", "w"}, []string{"y"})}, 1, []string{"c/once_1 = Constant"}, 0},
