@@ -4,9 +4,11 @@ package lockfile_test
 
 import (
 	"errors"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -79,14 +81,19 @@ func TestManyAtOnce(t *testing.T) {
 // What a killed process leaves locks nothing, and is removed by the next one.
 func TestKilled(t *testing.T) {
 	if path := os.Getenv("LOCKFILE_TEST"); path != "" {
-		acquire(t, path, false)
+		l := acquire(t, path, false)
 		os.Stdout.WriteString("held\n")
-		select {}
+		_, _ = io.Copy(io.Discard, os.Stdin) // until it is killed: where all goroutines sleep for ever the program would end by itself
+		runtime.KeepAlive(l)
+		return
 	}
 	path := filepath.Join(t.TempDir(), "file")
 	cmd := exec.Command(os.Args[0], "-test.run", "^TestKilled$")
 	cmd.Env = append(os.Environ(), "LOCKFILE_TEST="+path)
 	out, err := cmd.StdoutPipe()
+	if err == nil {
+		_, err = cmd.StdinPipe()
+	}
 	if err == nil {
 		err = cmd.Start()
 	}
