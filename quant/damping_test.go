@@ -6,7 +6,6 @@ import (
 	"math/rand/v2"
 	"testing"
 
-	"github.com/cosetq/cosetq/internal/testenv"
 	"github.com/cosetq/cosetq/lattice"
 )
 
@@ -101,7 +100,6 @@ func TestCrossDamping(t *testing.T) {
 
 // The damping of a Hessian is used, even a large one, unless the options have one; without any there is a rule.
 func TestDampingOfAHessian(t *testing.T) {
-	testenv.Numbers(t)
 	c, err := lattice.ParseCodec("d4:4,4")
 	if err != nil {
 		t.Fatal(err)

@@ -5,7 +5,6 @@ import (
 	"math/rand/v2"
 	"testing"
 
-	"github.com/cosetq/cosetq/internal/testenv"
 	"github.com/cosetq/cosetq/lattice"
 	"github.com/cosetq/cosetq/quant"
 )
@@ -37,7 +36,6 @@ func relativeErrors(t *testing.T, n, k int, w []float32, o quant.Options) []floa
 // Rows with their weights in columns that are dead, or nearly, keep them: their scale does not go by what their zeros became in the
 // others.
 func TestRefitOfRowsInDeadColumns(t *testing.T) {
-	testenv.Numbers(t)
 	const n, k = 32, 512
 	rng := rand.New(rand.NewPCG(1, 2))
 	w := make([]float32, n*k)
@@ -78,7 +76,6 @@ func TestRefitOfRowsInDeadColumns(t *testing.T) {
 
 // Of a pruned matrix, which no code suits, the scales move a long way wherever that is the better for the weights too.
 func TestRefitOfPrunedRows(t *testing.T) {
-	testenv.Numbers(t)
 	const n, k = 64, 2048
 	rng := rand.New(rand.NewPCG(1, 2))
 	h := &quant.Hessian{K: k, Moments: make([]float64, k*k), Samples: 4 * k}

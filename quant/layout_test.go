@@ -4,14 +4,12 @@ import (
 	"context"
 	"testing"
 
-	"github.com/cosetq/cosetq/internal/testenv"
 	"github.com/cosetq/cosetq/lattice"
 	"github.com/cosetq/cosetq/quant"
 )
 
 // The sizes of what is stored follow from the codec and the shape, as docs/format.md says; a reader can tell a cut file by them.
 func TestLayoutSizes(t *testing.T) {
-	testenv.Numbers(t)
 	for _, tt := range []struct {
 		codec           string
 		perByte, stored int // gain indices in a byte, and bytes of codes per group

@@ -136,7 +136,6 @@ func TestIdentityHessianIsRoundingToNearest(t *testing.T) {
 
 // The bar of the default geometry is 0.26; eight neighbouring columns to a group would give 0.64 (docs/format.md).
 func TestAR1(t *testing.T) {
-	testenv.Numbers(t)
 	const n, k = 128, 256
 	src := gaussian(n, k, 3)
 	for _, c := range []struct {
@@ -158,7 +157,6 @@ func TestAR1(t *testing.T) {
 // What is reported is what the decoded weight loses with H as given, for odd sizes, dead columns, scales of either kind
 // and every lattice.
 func TestReportedLossIsThatOfTheDecodedWeight(t *testing.T) {
-	testenv.Numbers(t)
 	for _, c := range []struct {
 		codec string
 		n, k  int

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/cosetq/cosetq/internal/testenv"
 	"github.com/cosetq/cosetq/lattice"
 	"github.com/cosetq/cosetq/quant"
 )
@@ -69,7 +68,6 @@ func fewDirections(n, directions int, seed uint64) *quant.Hessian {
 
 // Rows make up for each other's errors where gradients tell how, and lose little in what the inputs alone say.
 func TestRowsMakeUpForEachOther(t *testing.T) {
-	testenv.Numbers(t)
 	const n, k = 256, 64
 	src, h := gaussian(n, k, 6), ar1(k, 0.8)
 	for name, g := range map[string]*quant.Hessian{"neighbours": ar1(n, 0.9), "few directions": fewDirections(n, 16, 5)} {
