@@ -114,6 +114,14 @@ type Traffic struct {
 	Downloads, DownloadBytes int64 // to the host
 }
 
+// Attentions counts attentions by the kernels that they were started with; recorded runs that are repeated do not count again.
+type Attentions struct {
+	Rows   int64 // one row of the result at a time: on the host, and heads wider than 256
+	Few    int64 // a few queries
+	Tiles  int64 // many, by warps
+	Groups int64 // many of float16, by the warp groups of Hopper
+}
+
 // Observation says what an ai.coset::Observe node has seen, apart from the moments themselves.
 type Observation struct {
 	Columns int   // K

@@ -11,12 +11,16 @@ package ort
 struct cosetq_ep_traffic {
   int64_t runs, uploads, upload_bytes, downloads, download_bytes;
 };
+struct cosetq_ep_attentions {
+  int64_t rows, few, tiles, groups;
+};
 typedef struct {
   int64_t (*device)(char *, int64_t, int64_t *);
   int64_t (*placement)(char *, int64_t);
   void (*traffic)(struct cosetq_ep_traffic *);
   int64_t (*repeats)(void);
   void (*joined)(int64_t *, int64_t *);
+  void (*attentions)(struct cosetq_ep_attentions *);
 } provider_functions;
 
 // open_provider loads the library, for good, and finds the functions.
@@ -28,7 +32,8 @@ static int open_provider(const char *path, provider_functions *f, const char **e
   f->traffic = (void (*)(struct cosetq_ep_traffic *))dlsym(lib, "cosetq_ep_traffic");
   f->repeats = (int64_t (*)(void))dlsym(lib, "cosetq_ep_repeats");
   f->joined = (void (*)(int64_t *, int64_t *))dlsym(lib, "cosetq_ep_joined");
-  if (f->device && f->placement && f->traffic && f->repeats && f->joined) return 0;
+  f->attentions = (void (*)(struct cosetq_ep_attentions *))dlsym(lib, "cosetq_ep_attentions");
+  if (f->device && f->placement && f->traffic && f->repeats && f->joined && f->attentions) return 0;
   *error = "it is no library of an execution provider of cosetq, or an older one";
   return -1;
 }
@@ -38,6 +43,7 @@ static int64_t call_placement(provider_functions *f, char *out, int64_t n) { ret
 static void call_traffic(provider_functions *f, struct cosetq_ep_traffic *t) { f->traffic(t); }
 static int64_t call_repeats(provider_functions *f) { return f->repeats(); }
 static void call_joined(provider_functions *f, int64_t *patterns, int64_t *elementwise) { f->joined(patterns, elementwise); }
+static void call_attentions(provider_functions *f, struct cosetq_ep_attentions *a) { f->attentions(a); }
 */
 import "C"
 
@@ -116,6 +122,13 @@ func (p *Provider) Joined() (patterns, elementwise int64) {
 	var a, b C.int64_t
 	C.call_joined(&p.functions, &a, &b)
 	return int64(a), int64(b)
+}
+
+// Attentions tells which kernels attentions were started with since the library was loaded.
+func (p *Provider) Attentions() Attentions {
+	var a C.struct_cosetq_ep_attentions
+	C.call_attentions(&p.functions, &a)
+	return Attentions{Rows: int64(a.rows), Few: int64(a.few), Tiles: int64(a.tiles), Groups: int64(a.groups)}
 }
 
 // text reads a text of a size that changes.

@@ -90,6 +90,9 @@ func (*Provider) Traffic() Traffic { return Traffic{} }
 // Joined is 0.
 func (*Provider) Joined() (patterns, elementwise int64) { return 0, 0 }
 
+// Attentions is zero.
+func (*Provider) Attentions() Attentions { return Attentions{} }
+
 // Observations reads what Observe nodes gathered; this build cannot make one.
 type Observations struct{}
 

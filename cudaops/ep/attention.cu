@@ -2,6 +2,7 @@
 // exponentials and the sum of values are kept, and scaled when a larger score comes.
 
 #include <algorithm>
+#include <atomic>
 
 #include "attention.h"
 #include "attention_few.cuh"
@@ -17,6 +18,8 @@
 
 namespace cosetq::ep {
 namespace {
+
+std::atomic<int64_t> by_rows, by_few, by_tiles, by_groups;
 
 // A block makes one row of the result from all of its scores, which wait in memory: on the host, and for heads that are too wide for the
 // kernel below.
@@ -56,6 +59,7 @@ struct AttendRow {
 
 template <typename T>
 void AttendByRows(Call& call, const Attention& a) {
+  ++by_rows;
   const int64_t rows = int64_t{a.batches} * a.heads * a.queries;
   const Tensor scores = call.Scratch(Type::kFloat, {rows, a.keys});
   ForEachBlock(call.stream, rows, a.keys, AttendRow<T>{Rules<T>{a}, scores.data<float>()});
@@ -63,7 +67,7 @@ void AttendByRows(Call& call, const Attention& a) {
 
 #ifdef __CUDACC__
 
-constexpr int kCombineThreads = 256, kMaxWidth = 256, kMaxSplits = 128;
+constexpr int kCombineThreads = 256, kMaxWidth = 256, kMaxSplits = 128, kMaxGrid = 65535;
 
 // Adds up what the splits have of a row, a block each: a warp those of every eighth split, a lane four columns or twice that. Sums are on their way
 // while weights are made.
@@ -153,13 +157,33 @@ void LaunchAttend(Call& call, const Rules<T>& rules, Division division, void (*k
     division.partial = partial.data<float>();
   }
   // In pieces where there are more heads than a grid takes, which have one split each.
-  constexpr int kMaxGrid = 65535;
   for (division.first = 0; division.first < heads; division.first += kMaxGrid) {
     const dim3 grid(static_cast<unsigned>(tiles), static_cast<unsigned>(Least(kMaxGrid, heads - division.first)), static_cast<unsigned>(division.splits));
     Launch(call.stream, kernel, grid, threads, shared, rules, division, maps...);
   }
   if (division.splits > 1) Launch(call.stream, CombineSplits<T>, CheckedCount(int64_t{heads} * division.rows), kCombineThreads, 0, rules, division);
 }
+
+// Finds what masks do to tiles of so many rows and keys, where that may pay: a mask for each head takes too long to look at, and a few blocks, of which
+// processors have no more than so many each, take as long as the one that sees all keys.
+template <int kKeys, typename T>
+Tensor FindTiles(Call& call, const Rules<T>& rules, int tile_rows, int blocks, Division* division) {
+  const Attention& a = rules.a;
+  const int tiles = (division->rows - 1) / tile_rows + 1, key_tiles = (a.keys - 1) / kKeys + 1;
+  const bool pays = int64_t{tiles} * a.batches * a.kv_heads >= blocks * cuda::CurrentDevice().processors && key_tiles > 1;
+  if (!pays || (a.mask_kind != Attention::kAdd && a.mask_kind != Attention::kKeep) || a.mask_at.head != 0 || a.window != 0 || key_tiles > kMaxKeyTiles) return {};
+  const int batches = a.mask_at.batch != 0 ? a.batches : 1;
+  if (batches > kMaxGrid) return {};
+  Tensor hidden = call.Scratch(Type::kUint8, {batches, tiles, key_tiles});
+  division->key_tiles = key_tiles;
+  division->hidden = hidden.data<uint8_t>();
+  const auto kernel = a.mask_kind == Attention::kKeep ? FindHidden<T, bool, kKeys> : FindHidden<T, T, kKeys>;
+  Launch(call.stream, kernel, dim3(static_cast<unsigned>(tiles), static_cast<unsigned>(key_tiles), static_cast<unsigned>(batches)), kHiddenThreads, 0, rules,
+         division->group, division->rows, tile_rows, hidden.data<uint8_t>());
+  return hidden;
+}
+
+bool IsPlain(const Attention& a) { return a.mask_kind == Attention::kNone && a.cap == 0; }
 
 template <typename T, int kWidth, bool kAcross, bool kPlain>
 void LaunchTensor(Call& call, const Rules<T>& rules, const Division& division) {
@@ -168,29 +192,17 @@ void LaunchTensor(Call& call, const Rules<T>& rules, const Division& division) {
   const auto kernel = AttendTensorKernel<T, kWidth, kAcross, kPlain>;
   // Once, as there is one device.
   static const bool allowed = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes) == cudaSuccess;
+  ++by_tiles;
   if (!allowed) throw DeviceError("attention needs more shared memory than this GPU gives");
   constexpr int kKeys = kTensorKeys<T, kWidth>;
   Division own = division;
-  Tensor hidden;
-  const Attention& a = rules.a;
-  own.key_tiles = (a.keys - 1) / kKeys + 1;
-  // A mask for each head takes too long to look at; and few blocks take as long as the one that sees all keys.
-  const int tiles = (division.rows - 1) / kTensorRows + 1;
-  if (!kPlain && int64_t{tiles} * a.batches * a.kv_heads >= 2 * cuda::CurrentDevice().processors && (a.mask_kind == Attention::kAdd || a.mask_kind == Attention::kKeep) && a.mask_at.head == 0 && a.window == 0 && own.key_tiles > 1 &&
-      own.key_tiles <= kMaxKeyTiles) {
-    const int batches = a.mask_at.batch != 0 ? a.batches : 1;
-    hidden = call.Scratch(Type::kUint8, {batches, tiles, own.key_tiles});
-    own.hidden = hidden.data<uint8_t>();
-    Launch(call.stream, FindHidden<T>, dim3(static_cast<unsigned>(tiles), static_cast<unsigned>(batches)), kHiddenThreads, 0, rules, division.group, division.rows,
-           kTensorRows, kKeys, own.key_tiles, hidden.data<uint8_t>());
-  }
+  const Tensor hidden = FindTiles<kKeys>(call, rules, kTensorRows, 2, &own);
   LaunchAttend<T>(call, rules, own, kernel, kTensorRows, kTensorThreads, 2, 2 * kKeys, kBytes);
 }
 
 template <typename T, int kWidth, bool kAcross>
 void LaunchTensor(Call& call, const Rules<T>& rules, const Division& division) {
-  const bool plain = rules.a.mask_kind == Attention::kNone && rules.a.cap == 0;
-  (plain ? LaunchTensor<T, kWidth, kAcross, true> : LaunchTensor<T, kWidth, kAcross, false>)(call, rules, division);
+  (IsPlain(rules.a) ? LaunchTensor<T, kWidth, kAcross, true> : LaunchTensor<T, kWidth, kAcross, false>)(call, rules, division);
 }
 
 // Whether the copy engine can fetch rows of heads that lie at multiples of 16 bytes: not if all heads or batches have the same.
@@ -198,24 +210,32 @@ bool CanFetch(const Places& at, const Attention& a) {
   return at.token > 0 && (a.kv_heads == 1 || at.head > 0) && (a.batches == 1 || at.batch > 0);
 }
 
+constexpr float kLeastScale = 1e-20f;  // masks are divided by it
+
 bool FitsGroups(const Attention& a, const Division& division) {
   return cuda::CurrentDevice().hopper && Most(a.width, a.value_width) <= 128 && division.rows > kGroupRows && division.whole && a.k_step == 1 &&
-         a.mask_kind == Attention::kNone && a.cap == 0 && a.scale > 0 && CanFetch(a.k_at, a) && CanFetch(a.v_at, a);
+         a.mask_kind != Attention::kPadding && a.scale > kLeastScale && CanFetch(a.k_at, a) && CanFetch(a.v_at, a);
 }
 
 void LaunchGroups(Call& call, const Rules<Half>& rules, const Division& division) {
+  ++by_groups;
   const Attention& a = rules.a;
   const auto map = [&](const void* data, int width, const Places& at) {
     return cuda::HeadMap(static_cast<const __half*>(data), {width, a.keys, a.kv_heads, a.batches}, {at.token, at.head, at.batch}, kGroupsKeys);
   };
-  const GroupsKernel& kernel = GroupsKernelFor(Most(a.width, a.value_width));
-  LaunchAttend<Half>(call, rules, division, kernel.run, kGroupsRows, kGroupsThreads, 1, 2 * kGroupsKeys, kernel.shared, map(a.k, a.width, a.k_at),
+  const GroupsKernel& kernel = GroupsKernelFor(Most(a.width, a.value_width), IsPlain(a));
+  Division own = division;
+  const size_t pair = a.mask_kind == Attention::kAdd ? 4 : 2;  // bytes
+  own.mask_pairs = a.mask_step == 1 && reinterpret_cast<uintptr_t>(a.mask) % pair == 0 && (a.mask_at.batch | a.mask_at.head | a.mask_at.token) % 2 == 0;
+  const Tensor hidden = FindTiles<kGroupsKeys>(call, rules, kGroupsRows, 2, &own);
+  LaunchAttend<Half>(call, rules, own, kernel.run, kGroupsRows, kGroupsThreads, 1, 2 * kGroupsKeys, kernel.shared, map(a.k, a.width, a.k_at),
                      map(a.v, a.value_width, a.v_at));
 }
 
 template <typename T, int kRows, int kWidth>
 void LaunchFew(Call& call, const Rules<T>& rules, const Division& division) {
   constexpr int kLeastKeys = 32;
+  ++by_few;
   LaunchAttend<T>(call, rules, division, AttendFewKernel<T, kRows, kWidth>, kRows, kFewThreads, 2, kLeastKeys, 0);
 }
 
@@ -280,6 +300,8 @@ void AttendAs(Call& call, const Attention& a) {
 }
 
 }  // namespace
+
+Attentions TotalAttentions() { return {by_rows, by_few, by_tiles, by_groups}; }
 
 void Attend(Call& call, Type type, const Attention& a) {
   if (a.batches == 0 || a.heads == 0 || a.queries == 0 || a.value_width == 0) return;

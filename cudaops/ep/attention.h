@@ -57,6 +57,12 @@ struct Attention {
 
 void Attend(Call& call, Type type, const Attention& a);
 
+// How often each kind of kernel was started, see cosetq/ep.h.
+struct Attentions {
+  int64_t rows, few, tiles, groups;
+};
+Attentions TotalAttentions();
+
 // softmax(scale q k^T + mask) v of a graph that has it in pieces: inputs are q, k^T (or k, where "across" is 0), v and perhaps the mask, of three
 // or four dimensions.
 const Operator& MatchedAttention();

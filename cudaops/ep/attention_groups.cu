@@ -4,6 +4,7 @@
 
 #include "attention_groups.h"
 
+#include "attention_hidden.cuh"
 #include "attention_tensor.cuh"
 #include "pipeline.cuh"
 #include "row_map.h"
@@ -14,12 +15,14 @@ namespace {
 
 constexpr int kStages = 2, kLine = 64;  // numbers that lie together in shared memory
 
-template <int kWidth>
+template <int kWidth, bool kPlain>
 struct GroupsMemory {
   Half q[kGroups][kWidth / kLine][kGroupRows][kLine];
   Half k[kStages][kWidth / kLine][kGroupsKeys][kLine];
   Half v[kStages][kWidth / kLine][kGroupsKeys][kLine];
   uint64_t full_k[kStages], full_v[kStages], empty_k[kStages], empty_v[kStages], landed;
+  uint16_t seen[kPlain ? 1 : kMaxKeyTiles];  // tiles of keys, the first bit set where the mask adds something
+  int steps;
 };
 
 __device__ __forceinline__ uint32_t SharedAddress(const void* p) { return static_cast<uint32_t>(__cvta_generic_to_shared(p)); }
@@ -36,15 +39,18 @@ __device__ __forceinline__ void AwaitTurn(int group) { asm volatile("bar.sync %0
 __device__ __forceinline__ void PassTurn(int group) { asm volatile("bar.arrive %0, %1;" ::"r"(2 - group), "n"(kGroups * 128) : "memory"); }
 __device__ __forceinline__ void MeetGroup(int group) { asm volatile("bar.sync %0, 128;" ::"r"(3 + group) : "memory"); }
 
-// Neither a mask nor a cap; a scale above 0.
-template <int kWidth>
+// 1 - 2 / (1 + e^2x), to an absolute 2^-22.
+__device__ __forceinline__ float Tanh(float x) { return 1 - __fdividef(2, 1 + PowerOfTwo(2.8853900817779268f * x)); }
+
+// kPlain: neither a mask nor a cap. A scale above 0.
+template <int kWidth, bool kPlain>
 __global__ void __launch_bounds__(kGroupsThreads, 1)
     AttendGroupsKernel(const __grid_constant__ Rules<Half> rules, const __grid_constant__ Division division, const __grid_constant__ CUtensorMap keys,
                        const __grid_constant__ CUtensorMap values) {
 #if __CUDA_ARCH_FEAT_SM90_ALL
   constexpr int kLines = kWidth / kLine, kBoxBytes = kGroupsKeys * kLine * 2;
   extern __shared__ __align__(16) unsigned char shared[];  // at a multiple of 1024
-  auto& memory = *reinterpret_cast<GroupsMemory<kWidth>*>(shared);
+  auto& memory = *reinterpret_cast<GroupsMemory<kWidth, kPlain>*>(shared);
   const Attention& a = rules.a;
   const int thread = static_cast<int>(threadIdx.x), warp = thread / 32, lane = thread % 32, group_of_heads = division.group;
   const auto full_k = [&](int stage) { return SharedAddress(&memory.full_k[stage]); };
@@ -66,22 +72,45 @@ __global__ void __launch_bounds__(kGroupsThreads, 1)
   Begin();
   // Where the last rows see most keys, those of all heads come first.
   const auto block = static_cast<int>(blockIdx.y * gridDim.x + blockIdx.x), heads = static_cast<int>(gridDim.y);
-  const int tile = a.causal ? static_cast<int>(gridDim.x) - 1 - block / heads : static_cast<int>(blockIdx.x);
-  const int place = a.causal ? block % heads : static_cast<int>(blockIdx.y), both = division.first + place, batch = both / a.kv_heads, kv_head = both % a.kv_heads;
+  const bool uneven = a.causal || (!kPlain && division.hidden != nullptr);
+  const int tile = uneven ? static_cast<int>(gridDim.x) - 1 - block / heads : static_cast<int>(blockIdx.x);
+  const int place = uneven ? block % heads : static_cast<int>(blockIdx.y), both = division.first + place, batch = both / a.kv_heads, kv_head = both % a.kv_heads;
   const int block_row = tile * kGroupsRows, block_rows = Least(kGroupsRows, division.rows - block_row);
   int first, end, unused;
   rules.Range(batch, block_row / group_of_heads, &first, &unused);
   rules.Range(batch, (block_row + block_rows - 1) / group_of_heads, &unused, &end);
   division.Cut(static_cast<int>(blockIdx.z), kGroupsKeys, &first, &end);
+  const bool listed = !kPlain && division.hidden != nullptr;
+  if constexpr (!kPlain) {
+    if (listed) {
+      if (warp == 0) {
+        const uint8_t* own = division.hidden + (static_cast<int64_t>(a.mask_at.batch != 0 ? batch : 0) * gridDim.x + tile) * division.key_tiles;
+        bool anchored = false;
+        for (int i = first / kGroupsKeys + lane; i * kGroupsKeys < end; i += 32) anchored = anchored || (own[i] & kAnchor) != 0;
+        anchored = __any_sync(0xffffffffu, anchored);
+        int count = 0;
+        for (int key0 = first; key0 < end; key0 += 32 * kGroupsKeys) {
+          const int i = key0 / kGroupsKeys + lane, state = i * kGroupsKeys < end ? own[i] : kHidden;
+          const bool sees = !Hides(state, anchored);
+          const unsigned seen = __ballot_sync(0xffffffffu, sees);
+          if (sees) memory.seen[count + __popc(seen & ((1u << lane) - 1))] = static_cast<uint16_t>(2 * i + ((state & 3) != kClear));
+          count += __popc(seen);
+        }
+        if (lane == 0) memory.steps = count;
+      }
+      __syncthreads();
+    }
+  }
   // From the first lane, since the compiler would else take loops for ones that lanes leave alone, in which it has no products overlap.
-  const int steps = __shfl_sync(0xffffffffu, end > first ? (end - first - 1) / kGroupsKeys + 1 : 0, 0);
+  const int steps = __shfl_sync(0xffffffffu, listed ? memory.steps : end > first ? (end - first - 1) / kGroupsKeys + 1 : 0, 0);
+  const auto key_of = [&](int step) { return listed ? __shfl_sync(0xffffffffu, memory.seen[step] / 2, 0) * kGroupsKeys : first + step * kGroupsKeys; };
 
   if (warp >= 4 * kGroups) {
     cuda::ShrinkRegisters<24>();
     if (warp > 4 * kGroups) return;
     const int written = rules.Keys(batch);
     for (int i = 0; i < steps; ++i) {
-      const int stage = i % kStages, phase = i / kStages % 2, key0 = first + i * kGroupsKeys;
+      const int stage = i % kStages, phase = i / kStages % 2, key0 = key_of(i);
       // What lies behind the last key may be anything, and 0 times that too.
       const bool cut = key0 + kGroupsKeys > written && written < a.keys;
       if (lane == 0) {
@@ -132,6 +161,15 @@ __global__ void __launch_bounds__(kGroupsThreads, 1)
   rules.Range(batch, row0 / group_of_heads, &unused, &all_end);
   all_first = __shfl_sync(0xffffffffu, all_first, 0);
   all_end = __shfl_sync(0xffffffffu, all_end, 0);
+  // Where rows of the mask begin.
+  int64_t mask_at[2] = {};
+  if constexpr (!kPlain) {
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const int row = Least(row0 + warp % 4 * 16 + lane / 4 + 8 * i, division.rows - 1);
+      mask_at[i] = batch * a.mask_at.batch + (kv_head * group_of_heads + row % group_of_heads) * a.mask_at.head + row / group_of_heads * a.mask_at.token;
+    }
+  }
   WaitForCopies();
   cuda::FenceCopyEngine();
   MeetGroup(group);
@@ -164,9 +202,74 @@ __global__ void __launch_bounds__(kGroupsThreads, 1)
     for (int i = 0; i < kGroupsKeys / 16; ++i) cuda::MultiplyRows(out, weights[i], cuda::Rows(at + i * 16 * kLine * 2, kBoxBytes));
     cuda::CommitProducts();
   };
+  // What the mask adds to scores, of two keys each, asked for while products are made.
+  uint32_t added[2][kGroupsKeys / 8];
+  const auto look = [&](int step) {
+    if (kPlain || a.mask_kind == Attention::kNone) return false;
+    if (listed && (__shfl_sync(0xffffffffu, memory.seen[step], 0) & 1) == 0) return false;
+    const int step_key = key_of(step), key0 = step_key + 2 * t;
+    const bool pairs = division.mask_pairs && step_key + kGroupsKeys <= a.mask_keys;
+    constexpr uint32_t kNever = 0xfc00;  // -infinity
+    if (pairs && a.mask_kind == Attention::kAdd) {
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        const Half* const own = static_cast<const Half*>(a.mask) + mask_at[i] + key0;
+#pragma unroll
+        for (int n = 0; n < kGroupsKeys / 8; ++n) added[i][n] = *reinterpret_cast<const uint32_t*>(own + 8 * n);
+      }
+    } else if (pairs) {
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        const uint8_t* const own = static_cast<const uint8_t*>(a.mask) + mask_at[i] + key0;
+#pragma unroll
+        for (int n = 0; n < kGroupsKeys / 8; ++n) {
+          const uint32_t two = *reinterpret_cast<const uint16_t*>(own + 8 * n);
+          added[i][n] = (two & 0xff ? 0 : kNever) | (two >> 8 ? 0 : kNever << 16);
+        }
+      }
+    } else {
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+#pragma unroll
+        for (int n = 0; n < kGroupsKeys / 8; ++n) {
+          added[i][n] = 0;
+#pragma unroll
+          for (int e = 0; e < 2; ++e) {
+            const int key = key0 + 8 * n + e;
+            uint32_t x = kNever;
+            if (key < a.mask_keys) {
+              const int64_t at = mask_at[i] + key * a.mask_step;
+              x = a.mask_kind == Attention::kAdd ? static_cast<const uint16_t*>(a.mask)[at] : static_cast<const uint8_t*>(a.mask)[at] ? 0 : kNever;
+            }
+            added[i][n] |= x << 16 * e;
+          }
+        }
+      }
+    }
+    return true;
+  };
   // Makes weights of scores, and what sums so far are multiplied by.
-  const auto weigh = [&](int step, Scores& score) {
-    const int step_key = first + step * kGroupsKeys, key0 = step_key + 2 * t;
+  const auto weigh = [&](int step, Scores& score, bool looked) {
+    const int step_key = key_of(step), key0 = step_key + 2 * t;
+    if constexpr (!kPlain) {
+      if (a.cap != 0) {
+        const float inner = a.scale / a.cap, outer = a.cap / a.scale;
+#pragma unroll
+        for (int j = 0; j < kGroupsKeys / 2; ++j) score[j] = outer * Tanh(score[j] * inner);
+      }
+      if (looked) {
+        const float unit = 1 / a.scale;
+#pragma unroll
+        for (int i = 0; i < 2; ++i) {
+#pragma unroll
+          for (int n = 0; n < kGroupsKeys / 8; ++n) {
+            const float2 two = __half22float2(*reinterpret_cast<const __half2*>(&added[i][n]));
+            score[4 * n + 2 * i] = fmaf(two.x, unit, score[4 * n + 2 * i]);
+            score[4 * n + 2 * i + 1] = fmaf(two.y, unit, score[4 * n + 2 * i + 1]);
+          }
+        }
+      }
+    }
     if (step_key < all_first || step_key + kGroupsKeys > all_end) {
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
@@ -221,10 +324,11 @@ __global__ void __launch_bounds__(kGroupsThreads, 1)
     cuda::BeginProducts();
     multiply_keys(0, score);
     if (group == 0 || steps > 1) PassTurn(group);
+    const bool looked = look(0);
     cuda::WaitForProducts<0>();
     cuda::Keep(score);
     if (lane == 0) cuda::Arrive(empty_k(0));
-    weigh(0, score);
+    weigh(0, score, looked);
     pack(score);
     for (int step = 1; step < steps; ++step) {
       wait_for(full_k(step % kStages), step);
@@ -236,10 +340,11 @@ __global__ void __launch_bounds__(kGroupsThreads, 1)
       multiply_keys(step, score);
       multiply_values(step - 1);
       if (group == 0 || step + 1 < steps) PassTurn(group);
+      const bool looked_now = look(step);
       cuda::WaitForProducts<1>();
       cuda::Keep(score);
       if (lane == 0) cuda::Arrive(empty_k(step % kStages));
-      weigh(step, score);
+      weigh(step, score, looked_now);
       cuda::WaitForProducts<0>();
       cuda::Keep(out);
       cuda::Keep(weights);
@@ -275,10 +380,10 @@ __global__ void __launch_bounds__(kGroupsThreads, 1)
 #endif
 }
 
-template <int kWidth>
+template <int kWidth, bool kPlain>
 const GroupsKernel& Kernel() {
   static const GroupsKernel kernel = [] {
-    const GroupsKernel k{AttendGroupsKernel<kWidth>, static_cast<int>(sizeof(GroupsMemory<kWidth>))};
+    const GroupsKernel k{AttendGroupsKernel<kWidth, kPlain>, static_cast<int>(sizeof(GroupsMemory<kWidth, kPlain>))};
     if (cudaFuncSetAttribute(k.run, cudaFuncAttributeMaxDynamicSharedMemorySize, k.shared) != cudaSuccess)
       throw DeviceError("attention needs more shared memory than this GPU gives");
     return k;
@@ -288,6 +393,9 @@ const GroupsKernel& Kernel() {
 
 }  // namespace
 
-const GroupsKernel& GroupsKernelFor(int width) { return width <= 64 ? Kernel<64>() : Kernel<128>(); }
+const GroupsKernel& GroupsKernelFor(int width, bool plain) {
+  if (width <= 64) return plain ? Kernel<64, true>() : Kernel<64, false>();
+  return plain ? Kernel<128, true>() : Kernel<128, false>();
+}
 
 }  // namespace cosetq::ep

@@ -65,7 +65,8 @@ struct Division {
   bool whole_across;
   float* partial;  // [splits, batches * kv_heads, rows, stride]: sums, and at the end the largest score and the sum of exponentials; null for one split
 
-  const uint8_t* hidden;  // [batches of the mask, tiles of rows, tiles of keys]: whether the mask leaves nothing of them; null if nobody looked
+  bool mask_pairs;        // two keys of a mask lie together, at a multiple of two
+  const uint8_t* hidden;  // [batches of the mask, tiles of rows, tiles of keys]: see attention_hidden.cuh; null if nobody looked
   int key_tiles;
 
   // Sums begin at multiples of 16 bytes.

@@ -3,6 +3,7 @@
 #ifndef COSETQ_EP_ATTENTION_TENSOR_CUH_
 #define COSETQ_EP_ATTENTION_TENSOR_CUH_
 
+#include "attention_hidden.cuh"
 #include "attention_rules.cuh"
 
 #ifdef __CUDACC__
@@ -216,13 +217,14 @@ struct TensorMemory {
   __align__(16) T v[2][P::kKeys * P::kValueStride];
 };
 
-// Makes scores of what a lane has of the products of a row: keys from key0 on, two of each eight. All that is read for them is asked for at once.
+// Makes scores of what a lane has of the products of a row: keys from key0 on, two of each eight. All that is read for them is asked for at once. clear: the
+// mask adds nothing to any of them.
 template <bool kPlain, int kKeys, typename T>
 __device__ __forceinline__ void Finish(const Rules<T>& rules, float (&score)[kKeys / 8][4], int i, int batch, int head, int query, int key0,
-                                       int sees_first, int sees_end) {
+                                       int sees_first, int sees_end, bool clear) {
   constexpr int kTiles = kKeys / 8;
   const Attention& a = rules.a;
-  if (kPlain) {
+  if (kPlain || (clear && a.cap == 0)) {
 #pragma unroll
     for (int n = 0; n < kTiles; ++n) {
 #pragma unroll
@@ -311,12 +313,15 @@ __global__ void __launch_bounds__(kTensorThreads) AttendTensorKernel(Rules<T> ru
     return static_cast<const T*>(a.q) + batch * a.q_at.batch + (kv_head * group + row % group) * a.q_at.head + row / group * a.q_at.token;
   });
   // What a mask hides is neither loaded nor multiplied.
+  const uint8_t* states = nullptr;
+  bool anchored = false;
+  if (!kPlain && division.hidden != nullptr) {
+    states = division.hidden + (static_cast<int64_t>(a.mask_at.batch != 0 ? batch : 0) * gridDim.x + tile) * division.key_tiles;
+    for (int i = first / kKeys + lane; i * kKeys < end; i += 32) anchored = anchored || (states[i] & kAnchor) != 0;
+    anchored = __any_sync(0xffffffffu, anchored);
+  }
   const auto seen_from = [&](int key0) {
-    if constexpr (!kPlain) {
-      if (division.hidden == nullptr) return key0;
-      const uint8_t* own = division.hidden + (static_cast<int64_t>(a.mask_at.batch != 0 ? batch : 0) * gridDim.x + tile) * division.key_tiles;
-      while (key0 < end && own[key0 / kKeys] != 0) key0 += kKeys;
-    }
+    while (states != nullptr && key0 < end && Hides(states[key0 / kKeys], anchored)) key0 += kKeys;
     return key0;
   };
   int key0 = seen_from(first);
@@ -345,9 +350,10 @@ __global__ void __launch_bounds__(kTensorThreads) AttendTensorKernel(Rules<T> ru
     if (next < end) load(next, at ^ 1);
     float score[kTiles][4] = {};
     products.Scores(score, own, memory.k[at]);
+    const bool clear = states != nullptr && (states[key0 / kKeys] & 3) == kClear;
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
-      Finish<kPlain, kKeys>(rules, score, i, batch, head[i], query[i], key0 + 2 * t, sees_first[i], sees_end[i]);
+      Finish<kPlain, kKeys>(rules, score, i, batch, head[i], query[i], key0 + 2 * t, sees_first[i], sees_end[i], clear);
       float most = largest[i];
 #pragma unroll
       for (int n = 0; n < kTiles; ++n) most = fmaxf(most, fmaxf(score[n][2 * i], score[n][2 * i + 1]));

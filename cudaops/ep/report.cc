@@ -4,6 +4,7 @@
 #include <cstring>
 #include <mutex>
 
+#include "attention.h"
 #include "backend.h"
 #include "cosetq/ep.h"
 #include "program.h"
@@ -68,6 +69,11 @@ void cosetq_ep_joined(int64_t* patterns, int64_t* elementwise) {
   const cosetq::ep::Joined j = cosetq::ep::TotalJoined();
   *patterns = j.patterns;
   *elementwise = j.elementwise;
+}
+
+void cosetq_ep_attentions(struct cosetq_ep_attentions* out) {
+  const cosetq::ep::Attentions a = cosetq::ep::TotalAttentions();
+  *out = {a.rows, a.few, a.tiles, a.groups};
 }
 
 }  // extern "C"

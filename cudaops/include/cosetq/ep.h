@@ -38,6 +38,15 @@ COSETQ_EXPORT int64_t cosetq_ep_repeats(void);
  * library was loaded. */
 COSETQ_EXPORT void cosetq_ep_joined(int64_t* patterns, int64_t* elementwise);
 
+/* Which kernels attentions were started with since the library was loaded; recorded runs that are repeated do not count again. */
+struct cosetq_ep_attentions {
+  int64_t rows;   /* one row of the result at a time: on the host, and heads wider than 256 */
+  int64_t few;    /* a few queries */
+  int64_t tiles;  /* many, by warps */
+  int64_t groups; /* many of float16, by the warp groups of Hopper */
+};
+COSETQ_EXPORT void cosetq_ep_attentions(struct cosetq_ep_attentions* out);
+
 #ifdef __cplusplus
 }
 #endif
