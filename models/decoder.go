@@ -17,6 +17,7 @@ type Decoder struct {
 	Network            int // width of the gated network
 	Vocabulary, Tokens int // tokens that there are, and the most that one sequence has
 	Half               bool
+	Apart              bool // queries, keys and values are products of their own, as many exporters write them
 	Seed               uint64
 }
 
@@ -161,9 +162,17 @@ func (b *decoderBuilder) attention(layer int, name, x string) string {
 		b.graph.Inputs = append(b.graph.Inputs, onnx.NewValueInfo(past+part, b.kind, "batch_size", b.CacheHeads, "past_sequence_length", size))
 		b.graph.Outputs = append(b.graph.Outputs, onnx.NewValueInfo(present+part, b.kind, "batch_size", b.CacheHeads, "present_sequence_length", size))
 	}
-	qkv := b.product(name+".qkv", x, b.Width, (b.Heads+2*b.CacheHeads)*size, 1)
+	var operands [3]string
+	if b.Apart {
+		for i, part := range []string{"q", "k", "v"} {
+			heads := []int{b.Heads, b.CacheHeads, b.CacheHeads}[i]
+			operands[i] = b.product(name+"."+part, x, b.Width, heads*size, 1)
+		}
+	} else {
+		operands[0] = b.product(name+".qkv", x, b.Width, (b.Heads+2*b.CacheHeads)*size, 1)
+	}
 	b.append("com.microsoft", "GroupQueryAttention", name+".attention",
-		[]string{qkv, "", "", past + ".key", past + ".value", "last", "total", "cosines", "sines"},
+		append(operands[:], past+".key", past+".value", "last", "total", "cosines", "sines"),
 		[]string{name + ".attended", present + ".key", present + ".value"},
 		onnx.IntAttr("num_heads", int64(b.Heads)), onnx.IntAttr("kv_num_heads", int64(b.CacheHeads)), onnx.IntAttr("do_rotary", 1))
 	return b.product(name+".o", name+".attended", b.Width, b.Width, 0.5)

@@ -1,10 +1,12 @@
 #include <algorithm>
 #include <atomic>
 #include <optional>
+#include <utility>
 
 #include "chain.h"
 #include "cosetq/schema.h"
 #include "linear_ops.h"
+#include "movement.h"
 #include "patterns.h"
 #include "program.h"
 
@@ -17,6 +19,26 @@ std::atomic<int64_t> patterns, elementwise_nodes;
 }  // namespace
 
 Joined TotalJoined() { return {patterns, elementwise_nodes}; }
+
+// How often each value is used; what the graph puts out, more than once.
+std::vector<int> Program::Uses() const {
+  std::vector<int> uses(graph_.values.size(), 0);
+  for (const Step& step : steps_) {
+    for (int v : step.node->inputs) {
+      if (v >= 0) ++uses[static_cast<size_t>(v)];
+    }
+  }
+  for (int v : graph_.outputs) uses[static_cast<size_t>(v)] += 2;
+  return uses;
+}
+
+void Program::Leave(const std::vector<bool>& gone) {
+  std::vector<Step> left;
+  for (size_t s = 0; s < steps_.size(); ++s) {
+    if (!gone[s]) left.push_back(std::move(steps_[s]));
+  }
+  steps_ = std::move(left);
+}
 
 // Makes one step of those that stand for an operator.
 void Program::FusePatterns() {
@@ -57,14 +79,8 @@ void Program::FuseElementwise() {
     Type type;                  // of all numbers in it
     std::vector<size_t> taken;  // steps that it stands for, beside the last
   };
-  std::vector<int> uses(graph_.values.size(), 0), producer(graph_.values.size(), -1);
-  for (const Step& step : steps_) {
-    for (int v : step.node->inputs) {
-      if (v >= 0) ++uses[static_cast<size_t>(v)];
-    }
-  }
-  for (int v : graph_.outputs) uses[static_cast<size_t>(v)] += 2;
-
+  const std::vector<int> uses = Uses();
+  std::vector<int> producer(graph_.values.size(), -1);
   const auto type_of = [&](int v) { return graph_.values[static_cast<size_t>(v)].type; };
   // The type of the numbers that a step takes one element at a time, kNone if it is another kind of step.
   const auto elementwise = [&](const Step& step, Instruction* instruction) {
@@ -145,16 +161,13 @@ void Program::FuseElementwise() {
 }
 
 // Makes one step of two products of the same rows and what alone takes both results, as in gated networks.
-void Program::FuseProducts() {
+void Program::FuseGatedProducts() {
   const Operator* const linear = FindOperator(schema::kDomain, schema::kOpName);
-  std::vector<int> uses(graph_.values.size(), 0), producer(graph_.values.size(), -1);
+  const std::vector<int> uses = Uses();
+  std::vector<int> producer(graph_.values.size(), -1);
   for (size_t s = 0; s < steps_.size(); ++s) {
-    for (int v : steps_[s].node->inputs) {
-      if (v >= 0) ++uses[static_cast<size_t>(v)];
-    }
     if (steps_[s].op == linear) producer[static_cast<size_t>(steps_[s].node->outputs[0])] = static_cast<int>(s);
   }
-  for (int v : graph_.outputs) ++uses[static_cast<size_t>(v)];
   std::vector<bool> gone(steps_.size(), false);
   for (Step& step : steps_) {
     const std::vector<int>& inputs = step.node->inputs;
@@ -163,8 +176,8 @@ void Program::FuseProducts() {
     if (!made_for_this(inputs[0]) || !made_for_this(inputs[1])) continue;
     const auto first = static_cast<size_t>(producer[static_cast<size_t>(inputs[0])]), second = static_cast<size_t>(producer[static_cast<size_t>(inputs[1])]);
     const int rows = steps_[first].node->inputs[0];
-    if (rows != steps_[second].node->inputs[0]) continue;
-    std::unique_ptr<State> joined = JoinProducts(*steps_[first].state, *steps_[second].state, &step.state);
+    if (rows != steps_[second].node->inputs[0] || PartsOf(*steps_[first].state) != PartsOf(*steps_[second].state)) continue;
+    std::unique_ptr<State> joined = JoinProducts(*steps_[first].state, *steps_[second].state);
     if (joined == nullptr) continue;
     for (size_t product : {first, second}) steps_[product].state = nullptr;
     gone[first] = gone[second] = true;
@@ -172,14 +185,75 @@ void Program::FuseProducts() {
     node.inputs = {rows};
     step.node = &node;
     step.op = &JoinedOperator();
-    step.state = std::move(joined);
+    step.state = WithChain(std::move(joined), std::move(step.state));
     ++patterns;
   }
-  std::vector<Step> left;
+  Leave(gone);
+}
+
+// Makes one step of products of the same rows, such as queries, keys and values. Of many rows the results are copied to where they belong, which takes
+// longer than is gained where the weights are large.
+void Program::FuseProducts() {
+  constexpr int64_t kMostJoined = 16384;  // rows of a weight
+  const Operator* const linear = FindOperator(schema::kDomain, schema::kOpName);
+  std::vector<bool> gone(steps_.size(), false);
   for (size_t s = 0; s < steps_.size(); ++s) {
-    if (!gone[s]) left.push_back(std::move(steps_[s]));
+    if (steps_[s].op != linear || steps_[s].fixed || gone[s]) continue;
+    Node node = *steps_[s].node;
+    for (size_t next = s + 1; next < steps_.size() && node.outputs.size() < kMostParts; ++next) {
+      const Step& other = steps_[next];
+      if (other.op != linear || gone[next] || other.node->inputs[0] != node.inputs[0]) continue;
+      int64_t rows = 0;
+      for (const Step* step : {&std::as_const(steps_[s]), &other}) {
+        for (int64_t part : PartsOf(*step->state)) rows += part;
+      }
+      if (rows > kMostJoined) continue;
+      std::unique_ptr<State> joined = JoinProducts(*steps_[s].state, *other.state);
+      if (joined == nullptr) continue;
+      steps_[s].state = std::move(joined);
+      node.outputs.push_back(other.node->outputs[0]);
+      gone[next] = true;
+    }
+    if (node.outputs.size() == 1) continue;
+    node.inputs.resize(1);
+    steps_[s].node = &joined_.emplace_back(std::move(node));
+    steps_[s].op = &PartsOperator();
+    ++patterns;
   }
-  steps_ = std::move(left);
+  Leave(gone);
+}
+
+// Leaves queries, keys and values where one product has them, for an attention that takes them like that.
+void Program::FusePacked() {
+  const Operator* const attention = FindOperator("com.microsoft", "GroupQueryAttention");
+  const std::vector<int> uses = Uses();
+  for (Step& step : steps_) {
+    if (step.op != attention) continue;
+    const std::vector<int> own(step.node->inputs.begin(), step.node->inputs.begin() + 3);
+    const auto product = std::find_if(steps_.begin(), steps_.end(), [&](const Step& s) { return s.op == &PartsOperator() && s.node->outputs == own; });
+    if (product == steps_.end() || std::any_of(own.begin(), own.end(), [&](int v) { return uses[static_cast<size_t>(v)] != 1; })) continue;
+    const int64_t heads = step.node->attributes.Int("num_heads", 0), kv_heads = step.node->attributes.Int("kv_num_heads", 0);
+    const std::vector<int64_t>& parts = PartsOf(*product->state);
+    if (kv_heads < 1 || parts[1] != parts[2] || parts[1] % kv_heads != 0 || parts[0] != parts[1] / kv_heads * heads) continue;
+    Node& packed = joined_.emplace_back(*product->node);
+    packed.outputs = {NewValue(graph_.values[static_cast<size_t>(own[0])].type)};
+    product->node = &packed;
+    product->op = FindOperator(schema::kDomain, schema::kOpName);
+    Node& node = joined_.emplace_back(*step.node);
+    node.inputs[0] = packed.outputs[0];
+    node.inputs[1] = node.inputs[2] = -1;
+    step.node = &node;
+  }
+}
+
+int Program::NewValue(Type type) {
+  Value value;
+  value.type = type;
+  graph_.values.push_back(std::move(value));
+  constants_.emplace_back();
+  fixed_.push_back(false);
+  output_index_.push_back(-1);
+  return static_cast<int>(graph_.values.size()) - 1;
 }
 
 }  // namespace cosetq::ep

@@ -12,6 +12,7 @@
 #include "custom_op.h"
 #include "linear_op.h"
 #include "linear_ops.h"
+#include "movement.h"
 #include "operator.h"
 
 namespace cosetq::ep {
@@ -23,14 +24,18 @@ void CheckKernel(int result) {
 
 class CodedWeight : public State {
  public:
-  explicit CodedWeight(const cosetq_linear_node& node) : cols(node.cols), rows(node.rows) {
+  explicit CodedWeight(const cosetq_linear_node& node) : cols(node.cols), rows(node.rows), parts{node.rows} {
     CheckKernel(cosetq_cuda_weight_create(&node, &weight));
   }
-  // Of a weight that is there, which is its from now on.
-  CodedWeight(int64_t cols, int64_t rows, int32_t accuracy, cosetq_cuda_weight* weight) : cols(cols), rows(rows), accuracy(accuracy), weight(weight) {}
+  // Of a weight that is there, which is its from now on, and has the rows of both.
+  CodedWeight(const CodedWeight& first, const CodedWeight& second, cosetq_cuda_weight* weight)
+      : cols(first.cols), rows(first.rows + second.rows), parts(first.parts), accuracy(first.accuracy), weight(weight) {
+    parts.insert(parts.end(), second.parts.begin(), second.parts.end());
+  }
   ~CodedWeight() override { cosetq_cuda_weight_free(weight); }
 
   const int64_t cols, rows;
+  std::vector<int64_t> parts;  // rows of the weights that it is made of
   int32_t accuracy = schema::kAccuracyDefault;  // of products
   cosetq_cuda_weight* weight = nullptr;
 };
@@ -142,31 +147,67 @@ void RunLinear(Call& call) {
 
 class JoinedProducts : public State {
  public:
-  JoinedProducts(const CodedWeight& like, cosetq_cuda_weight* weight, std::unique_ptr<State> chain)
-      : both(like.cols, 2 * like.rows, like.accuracy, weight), chain(std::move(chain)) {}
+  JoinedProducts(std::unique_ptr<State> both, std::unique_ptr<State> chain) : both(std::move(both)), chain(std::move(chain)) {}
 
-  const CodedWeight both;
+  const std::unique_ptr<State> both;  // a CodedWeight
   const std::unique_ptr<State> chain;
 };
 
-// In parts of as many rows as leave the numbers of both products within what a kernel counts, which those of each are.
-void RunJoined(Call& call) {
-  const auto& joined = static_cast<const JoinedProducts&>(*call.state);
-  const CodedWeight& both = joined.both;
-  const Tensor& a = call.in(0);
-  const int64_t each = both.rows / 2, most = std::max<int64_t>(1, INT32_MAX / both.rows / 64 * 64);  // parts begin as aligned as the whole
-  const Tensor y = call.Out(0, a.type, ProductShape(both, a, each));
-  const int64_t rows = a.count() / both.cols;
+// Rows from one on, of a matrix of such a width.
+Tensor Rows(const Tensor& of, int64_t width, int64_t first, int64_t count) {
+  return {of.type, {count, width}, Buffer::Part(of.buffer, static_cast<size_t>(first * width) * SizeOf(of.type))};
+}
+
+// Gives the products of all parts of a weight to use(products, first, count), in runs of as many rows as leave the numbers of all within what a kernel
+// counts, which those of each are.
+template <typename Use>
+void MultiplyParts(Call& call, const CodedWeight& all, const Tensor& a, const Use& use) {
+  const int64_t most = std::max<int64_t>(1, INT32_MAX / all.rows / 64 * 64);  // runs begin as aligned as the whole
+  const int64_t rows = a.count() / all.cols;
   for (int64_t first = 0; first < rows; first += most) {
     const int64_t count = std::min(most, rows - first);
-    const auto part = [&](const Tensor& of, int64_t width) {
-      return Tensor{of.type, {count, width}, Buffer::Borrowed(of.data<char>() + static_cast<size_t>(first * width) * SizeOf(of.type))};
-    };
-    const Tensor products = call.Scratch(a.type, {count, both.rows});
-    Multiply(call, both, part(a, both.cols), products);
+    const Tensor products = call.Scratch(a.type, {count, all.rows});
+    Multiply(call, all, Rows(a, all.cols, first, count), products);
+    use(products, first, count);
+  }
+}
+
+void RunJoined(Call& call) {
+  const auto& joined = static_cast<const JoinedProducts&>(*call.state);
+  const auto& both = static_cast<const CodedWeight&>(*joined.both);
+  const Tensor& a = call.in(0);
+  const int64_t each = both.rows / 2;
+  const Tensor y = call.Out(0, a.type, ProductShape(both, a, each));
+  MultiplyParts(call, both, a, [&](const Tensor& products, int64_t first, int64_t count) {
     const Shape strides = {both.rows, 1};
     RunChain(call.stream, *joined.chain,
-             {{products.data(), false, strides}, {products.data<char>() + static_cast<size_t>(each) * SizeOf(a.type), false, strides}}, part(y, each));
+             {{products.data(), false, strides}, {products.data<char>() + static_cast<size_t>(each) * SizeOf(a.type), false, strides}},
+             Rows(y, each, first, count));
+  });
+}
+
+// One row's products lie where they are to be.
+void RunParts(Call& call) {
+  const auto& all = static_cast<const CodedWeight&>(*call.state);
+  const Tensor& a = call.in(0);
+  std::vector<Shape> shapes;
+  for (int64_t rows : all.parts) shapes.push_back(ProductShape(all, a, rows));
+  if (a.count() != all.cols) {
+    std::vector<Tensor> to;
+    for (size_t i = 0; i < shapes.size(); ++i) to.push_back(call.Out(i, a.type, shapes[i]));
+    MultiplyParts(call, all, a, [&](const Tensor& products, int64_t first, int64_t count) {
+      std::vector<Tensor> own;
+      for (size_t i = 0; i < to.size(); ++i) own.push_back(Rows(to[i], all.parts[i], first, count));
+      SplitColumns(call.stream, products, own);
+    });
+    return;
+  }
+  const Tensor products = call.Scratch(a.type, {1, all.rows});
+  Multiply(call, all, a, products);
+  size_t first = 0;
+  for (size_t i = 0; i < shapes.size(); ++i) {
+    call.View(i, {a.type, shapes[i], Buffer::Part(products.buffer, first * SizeOf(a.type))}, shapes[i]);
+    first += static_cast<size_t>(all.parts[i]);
   }
 }
 
@@ -200,18 +241,29 @@ std::string CheckLinear(const Graph& graph, const Node& node) {
 
 }  // namespace
 
-std::unique_ptr<State> JoinProducts(const State& first, const State& second, std::unique_ptr<State>* chain) {
+const std::vector<int64_t>& PartsOf(const State& product) { return static_cast<const CodedWeight&>(product).parts; }
+
+std::unique_ptr<State> JoinProducts(const State& first, const State& second) {
   const auto &a = static_cast<const CodedWeight&>(first), &b = static_cast<const CodedWeight&>(second);
-  if (a.rows != b.rows || a.accuracy != b.accuracy) return nullptr;
+  if (a.accuracy != b.accuracy) return nullptr;
   cosetq_cuda_weight* joined = nullptr;
   // Without memory for a copy of both they stay what they are; whatever else fails here fails in what follows, too.
   if (cosetq_cuda_weight_join(a.weight, b.weight, &joined) != 0 || joined == nullptr) return nullptr;
-  return std::make_unique<JoinedProducts>(a, joined, std::move(*chain));
+  return std::make_unique<CodedWeight>(a, b, joined);
+}
+
+std::unique_ptr<State> WithChain(std::unique_ptr<State> both, std::unique_ptr<State> chain) {
+  return std::make_unique<JoinedProducts>(std::move(both), std::move(chain));
 }
 
 const Operator& JoinedOperator() {
   static const Operator* joined = new Operator{"", RunJoined, {kFloats}};
   return *joined;
+}
+
+const Operator& PartsOperator() {
+  static const Operator* parts = new Operator{"", RunParts, {kFloats}};
+  return *parts;
 }
 
 std::vector<Operator> LinearOperators() {

@@ -24,6 +24,24 @@ struct MoveKernel {
   }
 };
 
+template <typename T>
+struct SplitKernel {
+  const T* from;
+  Divisor width;
+  int parts, columns;
+  int ends[kMostParts];  // columns
+  T* to[kMostParts];
+  COSETQ_HD void operator()(int i) const {
+    const int row = width.Of(i), column = i - row * columns;
+    int begin = 0;
+COSETQ_UNROLL
+    for (int p = 0; p < static_cast<int>(kMostParts); ++p) {
+      if (p < parts && column >= begin && column < ends[p]) to[p][static_cast<int64_t>(row) * (ends[p] - begin) + column - begin] = from[i];
+      begin = ends[p];
+    }
+  }
+};
+
 #ifdef __CUDACC__
 
 constexpr int kTile = 32, kTileRows = 8;
@@ -304,6 +322,23 @@ void Move(Call& call, const Shape& shape, const Tensor& x, int64_t x_first, cons
     const T* const x_elements = reinterpret_cast<const T*>(from);
     T* const y_elements = reinterpret_cast<T*>(to);
     if (!SwapOnDevice(call.stream, layout, count, x_elements, y_elements)) ForEach(call.stream, count, MoveKernel<T>{layout, x_elements, y_elements});
+  });
+}
+
+void SplitColumns(Stream& stream, const Tensor& from, const std::vector<Tensor>& to) {
+  const size_t size = SizeOf(from.type);
+  size_t run = sizeof(Piece) / size;
+  for (const Tensor& part : to) run = std::min(run, Together(size, {part.shape.back()}, {from.data(), part.data()}));
+  ForSize(run * size, [&](auto element) {
+    using T = decltype(element);
+    SplitKernel<T> split = {from.data<T>(), {}, static_cast<int>(to.size()), 0, {}, {}};
+    for (size_t p = 0; p < to.size(); ++p) {
+      split.columns += static_cast<int>(to[p].shape.back() / static_cast<int64_t>(run));
+      split.ends[p] = split.columns;
+      split.to[p] = to[p].data<T>();
+    }
+    split.width = Divisor(split.columns);
+    ForEach(stream, from.count() / static_cast<int64_t>(run), split);
   });
 }
 

@@ -44,6 +44,10 @@ void ForSize(size_t bytes, const Use& use) {
 void Move(Call& call, const Shape& shape, const Tensor& x, int64_t x_first, const Shape& x_strides,
           const Tensor& y, int64_t y_first, const Shape& y_strides);
 
+// Copies the columns of a matrix to matrices of as many rows, which have them one after the other: no more than so many.
+constexpr size_t kMostParts = 4;
+void SplitColumns(Stream& stream, const Tensor& from, const std::vector<Tensor>& to);
+
 }  // namespace cosetq::ep
 
 #endif  // COSETQ_EP_MOVEMENT_H_

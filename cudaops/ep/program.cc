@@ -48,7 +48,9 @@ Program::Program(Graph graph, const Settings& settings) : graph_(std::move(graph
   FusePatterns();
   FuseElementwise();
   ReadConstants(settings);
+  FuseGatedProducts();
   FuseProducts();
+  FusePacked();
   FindLastUses();
 }
 

@@ -92,7 +92,12 @@ class Program {
   void FusePatterns();
   void FuseElementwise();
   void ReadConstants(const Settings& settings);
+  std::vector<int> Uses() const;
+  void Leave(const std::vector<bool>& gone);
+  int NewValue(Type type);
+  void FuseGatedProducts();
   void FuseProducts();
+  void FusePacked();
   void FindLastUses();
   void EndRun(Stream& stream, bool repeated);
   void WaitForRuns();

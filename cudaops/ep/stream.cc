@@ -86,6 +86,12 @@ std::shared_ptr<Buffer> Buffer::Borrowed(void* data) {
   return std::shared_ptr<Buffer>(new Buffer(Kind::kBorrowed, data, nullptr));
 }
 
+std::shared_ptr<Buffer> Buffer::Part(std::shared_ptr<Buffer> of, size_t offset) {
+  auto part = Borrowed(static_cast<char*>(of->data()) + offset);
+  part->whole_ = std::move(of);
+  return part;
+}
+
 Stream& Stream::Host() {
   static auto* host = new Stream(OfHost());
   return *host;

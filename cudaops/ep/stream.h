@@ -39,6 +39,8 @@ class Buffer {
   static std::shared_ptr<Buffer> OnHost(size_t bytes);
   static std::shared_ptr<Buffer> OnDevice(std::shared_ptr<Arena> arena, size_t bytes);
   static std::shared_ptr<Buffer> Borrowed(void* data);
+  // What begins so many bytes behind another one's begin, which stays as long.
+  static std::shared_ptr<Buffer> Part(std::shared_ptr<Buffer> of, size_t offset);
   ~Buffer();
   Buffer(const Buffer&) = delete;
   Buffer& operator=(const Buffer&) = delete;
@@ -51,6 +53,7 @@ class Buffer {
   Kind kind_;
   void* data_;
   std::shared_ptr<Arena> arena_;
+  std::shared_ptr<Buffer> whole_;
 };
 
 // Where work goes: a stream of the device, or the host itself, which the small integer computations

@@ -21,6 +21,7 @@ func main() {
 	flag.IntVar(&d.Vocabulary, "vocabulary", 32000, "tokens that there are")
 	flag.IntVar(&d.Tokens, "tokens", 4096, "most tokens of a sequence")
 	flag.BoolVar(&d.Half, "half", false, "weights and activations of float16")
+	flag.BoolVar(&d.Apart, "apart", false, "queries, keys and values as products of their own")
 	flag.Usage = func() {
 		fmt.Fprintln(os.Stderr, "usage: decoder [flags] FILE.onnx")
 		flag.PrintDefaults()
