@@ -21,6 +21,7 @@ typedef struct {
   int64_t (*repeats)(void);
   void (*joined)(int64_t *, int64_t *);
   void (*attentions)(struct cosetq_ep_attentions *);
+  int64_t (*moves)(void);
 } provider_functions;
 
 // open_provider loads the library, for good, and finds the functions.
@@ -33,7 +34,8 @@ static int open_provider(const char *path, provider_functions *f, const char **e
   f->repeats = (int64_t (*)(void))dlsym(lib, "cosetq_ep_repeats");
   f->joined = (void (*)(int64_t *, int64_t *))dlsym(lib, "cosetq_ep_joined");
   f->attentions = (void (*)(struct cosetq_ep_attentions *))dlsym(lib, "cosetq_ep_attentions");
-  if (f->device && f->placement && f->traffic && f->repeats && f->joined && f->attentions) return 0;
+  f->moves = (int64_t (*)(void))dlsym(lib, "cosetq_ep_moves");
+  if (f->device && f->placement && f->traffic && f->repeats && f->joined && f->attentions && f->moves) return 0;
   *error = "it is no library of an execution provider of cosetq, or an older one";
   return -1;
 }
@@ -44,6 +46,7 @@ static void call_traffic(provider_functions *f, struct cosetq_ep_traffic *t) { f
 static int64_t call_repeats(provider_functions *f) { return f->repeats(); }
 static void call_joined(provider_functions *f, int64_t *patterns, int64_t *elementwise) { f->joined(patterns, elementwise); }
 static void call_attentions(provider_functions *f, struct cosetq_ep_attentions *a) { f->attentions(a); }
+static int64_t call_moves(provider_functions *f) { return f->moves(); }
 */
 import "C"
 
@@ -130,6 +133,9 @@ func (p *Provider) Attentions() Attentions {
 	C.call_attentions(&p.functions, &a)
 	return Attentions{Rows: int64(a.rows), Few: int64(a.few), Tiles: int64(a.tiles), Groups: int64(a.groups)}
 }
+
+// Moves is how many copies were started since the library was loaded that do no more than have numbers lie in another order.
+func (p *Provider) Moves() int64 { return int64(C.call_moves(&p.functions)) }
 
 // text reads a text of a size that changes.
 func text(read func(out *C.char, n C.int64_t) C.int64_t) string {

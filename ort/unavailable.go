@@ -93,6 +93,9 @@ func (*Provider) Joined() (patterns, elementwise int64) { return 0, 0 }
 // Attentions is zero.
 func (*Provider) Attentions() Attentions { return Attentions{} }
 
+// Moves is 0.
+func (*Provider) Moves() int64 { return 0 }
+
 // Observations reads what Observe nodes gathered; this build cannot make one.
 type Observations struct{}
 

@@ -109,6 +109,7 @@ std::vector<Operator> MultiHeadOperators() {
   multi_head.domain = "com.microsoft";
   multi_head.check = CheckMultiHead;
   multi_head.attributes = "mask_filter_value num_heads scale unidirectional";
+  multi_head.strided_inputs = 0b111;
   multi_head.outputs = 3;
   multi_head.heavy = true;
   return {multi_head};

@@ -20,15 +20,29 @@ void Want(const Call& call, size_t input, const Shape& shape) {
 
 bool Wants(const Call& call, size_t output) { return output < call.node.outputs.size() && call.node.outputs[output] >= 0; }
 
-Operand Read(const Call& call, size_t input, int64_t heads) {
+Operand Read(Call& call, size_t input, int64_t heads) {
   const Tensor& x = call.in(input);
   if (x.shape.empty() || x.shape[0] != call.in(0).shape[0])
     throw std::invalid_argument(call.node.op + ": input " + std::to_string(input) + " is " + Text(x.shape) + ", for queries of " + Text(call.in(0).shape));
-  if (x.shape.size() == 4)
-    return {x.data(), Extent(x.shape[1]), Extent(x.shape[2]), Extent(x.shape[3]), Places::ByHead(x.shape[1], x.shape[2], x.shape[3])};
-  if (x.shape.size() != 3) throw std::invalid_argument(call.node.op + " of " + Text(x.shape));
-  const int64_t width = Quotient(call, x.shape[2], heads);
-  return {x.data(), Extent(heads), Extent(x.shape[1]), Extent(width), Places::ByToken(heads, x.shape[1], width)};
+  const bool by_head = x.shape.size() == 4;
+  if (!by_head && x.shape.size() != 3) throw std::invalid_argument(call.node.op + " of " + Text(x.shape));
+  if (by_head) heads = x.shape[1];
+  const int64_t tokens = x.shape[by_head ? 2 : 1], width = by_head ? x.shape[3] : Quotient(call, x.shape[2], heads);
+  Operand operand = {x.data(), Extent(heads), Extent(tokens), Extent(width), by_head ? Places::ByHead(heads, tokens, width) : Places::ByToken(heads, tokens, width)};
+  if (call.lies(input) == nullptr) return operand;
+  const std::optional<Strided> own = by_head ? *call.lies(input) : call.lies(input)->Reshaped({x.shape[0], tokens, heads, width});
+  const std::optional<Shape> steps = own ? own->Simple() : std::nullopt;
+  if (!steps || (width > 1 && steps->back() != 1)) {
+    operand.data = call.Whole(input).data();
+    return operand;
+  }
+  const auto step = [&](size_t d, int64_t* place) {
+    if ((*own)[d].size() == 1) *place = (*steps)[d];
+  };
+  step(0, &operand.at.batch);
+  step(by_head ? 1 : 2, &operand.at.head);
+  step(by_head ? 2 : 1, &operand.at.token);
+  return operand;
 }
 
 void ReadMask(const Call& call, size_t input, const Attention& a, Places* at, int* keys) {

@@ -21,7 +21,7 @@ struct Operand {
   Places at;
 };
 
-Operand Read(const Call& call, size_t input, int64_t heads);
+Operand Read(Call& call, size_t input, int64_t heads);
 
 // A mask or bias that is repeated along batches, heads and queries where it has one of them.
 void ReadMask(const Call& call, size_t input, const Attention& a, Places* at, int* keys);

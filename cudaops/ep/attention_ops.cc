@@ -45,12 +45,12 @@ void RunAttention(Call& call) {
 }
 
 // The queries, keys and values of one tensor, [batch, tokens, (heads + 2 kv_heads) * width].
-void Unpack(const Call& call, int64_t heads, int64_t kv_heads, Operand* q, Operand* k, Operand* v) {
+void Unpack(Call& call, int64_t heads, int64_t kv_heads, Operand* q, Operand* k, Operand* v) {
   const Operand all = Read(call, 0, heads + 2 * kv_heads);
-  const size_t head = static_cast<size_t>(all.width) * SizeOf(call.in(0).type);
+  const int64_t head = all.at.head * static_cast<int64_t>(SizeOf(call.in(0).type));
   const auto from = [&](int64_t first, int64_t count) {
     Operand o = all;
-    o.data = static_cast<const char*>(all.data) + static_cast<size_t>(first) * head;
+    o.data = static_cast<const char*>(all.data) + first * head;
     o.heads = Extent(count);
     return o;
   };
@@ -174,6 +174,7 @@ std::vector<Operator> AttentionOperators() {
       "causal do_rotary k_norm_epsilon k_quant_type kv_cache_bit_width kv_num_heads local_window_size num_heads q_norm_epsilon qk_norm_epsilon "
       "qk_output rotary_interleaved scale sliding_window_cache smooth_softmax softcap v_quant_type";
   for (Operator* op : {&attention, &group_query}) {
+    op->strided_inputs = 0b111;
     op->outputs = 3;
     op->heavy = true;
   }

@@ -301,8 +301,17 @@ void Run(Call& call) {
   }
   const Tensor y = call.Out(0, type, BroadcastShape(shapes));
   std::vector<ChainOperand> operands;
-  for (size_t i = 0; i < call.inputs(); ++i)
-    operands.push_back({call.in(i).data(), call.in(i).type == Type::kBool, BroadcastStrides(call.in(i).shape, y.shape)});
+  for (size_t i = 0; i < call.inputs(); ++i) {
+    // Numbers that follow each other in the result are to do so in memory, or to be the same.
+    std::optional<Shape> own = call.AsItLies(i).Simple();
+    if (call.lies(i) != nullptr && (!own || (!own->empty() && own->back() != 0 && own->back() != 1))) call.Whole(i), own = call.AsItLies(i).Simple();
+    Shape strides = BroadcastStrides(call.in(i).shape, y.shape);
+    const size_t shift = strides.size() - own->size();
+    for (size_t d = 0; d < own->size(); ++d) {
+      if (strides[shift + d] != 0) strides[shift + d] = (*own)[d];
+    }
+    operands.push_back({call.in(i).data(), call.in(i).type == Type::kBool, strides});
+  }
   RunChain(call.stream, *call.state, operands, y);
 }
 
@@ -348,7 +357,11 @@ bool Chain::Take(const Instruction& step) {
 }
 
 const Operator& ChainOperator() {
-  static const Operator* chain = new Operator{"", Run, {kFloats | kBool}};
+  static const Operator* chain = [] {
+    auto* op = new Operator{"", Run, {kFloats | kBool}};
+    op->strided_inputs = ~0u;
+    return op;
+  }();
   return *chain;
 }
 

@@ -6,7 +6,6 @@
 #include "chain.h"
 #include "cosetq/schema.h"
 #include "linear_ops.h"
-#include "movement.h"
 #include "patterns.h"
 #include "program.h"
 
@@ -191,16 +190,17 @@ void Program::FuseGatedProducts() {
   Leave(gone);
 }
 
-// Makes one step of products of the same rows, such as queries, keys and values. Of many rows the results are copied to where they belong, which takes
-// longer than is gained where the weights are large.
+// Makes one step of products of the same rows, such as queries, keys and values. Of many rows most operators copy the results to where they want them,
+// which takes longer than is gained where the weights are large.
 void Program::FuseProducts() {
   constexpr int64_t kMostJoined = 16384;  // rows of a weight
+  constexpr int kMostParts = 4;
   const Operator* const linear = FindOperator(schema::kDomain, schema::kOpName);
   std::vector<bool> gone(steps_.size(), false);
   for (size_t s = 0; s < steps_.size(); ++s) {
     if (steps_[s].op != linear || steps_[s].fixed || gone[s]) continue;
     Node node = *steps_[s].node;
-    for (size_t next = s + 1; next < steps_.size() && node.outputs.size() < kMostParts; ++next) {
+    for (size_t next = s + 1; next < steps_.size() && static_cast<int>(node.outputs.size()) < kMostParts; ++next) {
       const Step& other = steps_[next];
       if (other.op != linear || gone[next] || other.node->inputs[0] != node.inputs[0]) continue;
       int64_t rows = 0;
@@ -221,39 +221,6 @@ void Program::FuseProducts() {
     ++patterns;
   }
   Leave(gone);
-}
-
-// Leaves queries, keys and values where one product has them, for an attention that takes them like that.
-void Program::FusePacked() {
-  const Operator* const attention = FindOperator("com.microsoft", "GroupQueryAttention");
-  const std::vector<int> uses = Uses();
-  for (Step& step : steps_) {
-    if (step.op != attention) continue;
-    const std::vector<int> own(step.node->inputs.begin(), step.node->inputs.begin() + 3);
-    const auto product = std::find_if(steps_.begin(), steps_.end(), [&](const Step& s) { return s.op == &PartsOperator() && s.node->outputs == own; });
-    if (product == steps_.end() || std::any_of(own.begin(), own.end(), [&](int v) { return uses[static_cast<size_t>(v)] != 1; })) continue;
-    const int64_t heads = step.node->attributes.Int("num_heads", 0), kv_heads = step.node->attributes.Int("kv_num_heads", 0);
-    const std::vector<int64_t>& parts = PartsOf(*product->state);
-    if (kv_heads < 1 || parts[1] != parts[2] || parts[1] % kv_heads != 0 || parts[0] != parts[1] / kv_heads * heads) continue;
-    Node& packed = joined_.emplace_back(*product->node);
-    packed.outputs = {NewValue(graph_.values[static_cast<size_t>(own[0])].type)};
-    product->node = &packed;
-    product->op = FindOperator(schema::kDomain, schema::kOpName);
-    Node& node = joined_.emplace_back(*step.node);
-    node.inputs[0] = packed.outputs[0];
-    node.inputs[1] = node.inputs[2] = -1;
-    step.node = &node;
-  }
-}
-
-int Program::NewValue(Type type) {
-  Value value;
-  value.type = type;
-  graph_.values.push_back(std::move(value));
-  constants_.emplace_back();
-  fixed_.push_back(false);
-  output_index_.push_back(-1);
-  return static_cast<int>(graph_.values.size()) - 1;
 }
 
 }  // namespace cosetq::ep

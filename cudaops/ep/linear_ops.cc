@@ -186,28 +186,31 @@ void RunJoined(Call& call) {
   });
 }
 
-// One row's products lie where they are to be.
 void RunParts(Call& call) {
   const auto& all = static_cast<const CodedWeight&>(*call.state);
   const Tensor& a = call.in(0);
-  std::vector<Shape> shapes;
-  for (int64_t rows : all.parts) shapes.push_back(ProductShape(all, a, rows));
-  if (a.count() != all.cols) {
+  const Shape shape = ProductShape(all, a, all.rows);
+  if (Count(shape) > INT32_MAX) {
     std::vector<Tensor> to;
-    for (size_t i = 0; i < shapes.size(); ++i) to.push_back(call.Out(i, a.type, shapes[i]));
+    for (size_t i = 0; i < all.parts.size(); ++i) to.push_back(call.Out(i, a.type, ProductShape(all, a, all.parts[i])));
     MultiplyParts(call, all, a, [&](const Tensor& products, int64_t first, int64_t count) {
-      std::vector<Tensor> own;
-      for (size_t i = 0; i < to.size(); ++i) own.push_back(Rows(to[i], all.parts[i], first, count));
-      SplitColumns(call.stream, products, own);
+      int64_t column = 0;
+      for (size_t i = 0; i < to.size(); ++i) {
+        const Tensor own = Rows(to[i], all.parts[i], first, count);
+        Move(call.stream, own.shape, products, column, {all.rows, 1}, own, 0, Strides(own.shape));
+        column += all.parts[i];
+      }
     });
     return;
   }
-  const Tensor products = call.Scratch(a.type, {1, all.rows});
+  const Tensor products = call.Scratch(a.type, shape);
   Multiply(call, all, a, products);
-  size_t first = 0;
-  for (size_t i = 0; i < shapes.size(); ++i) {
-    call.View(i, {a.type, shapes[i], Buffer::Part(products.buffer, first * SizeOf(a.type))}, shapes[i]);
-    first += static_cast<size_t>(all.parts[i]);
+  int64_t first = 0;
+  for (size_t i = 0; i < all.parts.size(); ++i) {
+    int64_t begin = 0;
+    const Strided part = *Strided(shape).Cut(shape.size() - 1, first, all.parts[i], 1, &begin);
+    Rearrange(call, i, From(products, begin), part);
+    first += all.parts[i];
   }
 }
 

@@ -1,6 +1,7 @@
 // Operators that move elements without looking at them.
 
 #include <algorithm>
+#include <atomic>
 #include <numeric>
 #include <stdexcept>
 #include <utility>
@@ -12,6 +13,8 @@
 namespace cosetq::ep {
 namespace {
 
+std::atomic<int64_t> moves;
+
 template <typename T>
 struct MoveKernel {
   Layout<2> layout;
@@ -21,24 +24,6 @@ struct MoveKernel {
     int at[2];
     layout.At(i, at);
     y[at[1]] = x[at[0]];
-  }
-};
-
-template <typename T>
-struct SplitKernel {
-  const T* from;
-  Divisor width;
-  int parts, columns;
-  int ends[kMostParts];  // columns
-  T* to[kMostParts];
-  COSETQ_HD void operator()(int i) const {
-    const int row = width.Of(i), column = i - row * columns;
-    int begin = 0;
-COSETQ_UNROLL
-    for (int p = 0; p < static_cast<int>(kMostParts); ++p) {
-      if (p < parts && column >= begin && column < ends[p]) to[p][static_cast<int64_t>(row) * (ends[p] - begin) + column - begin] = from[i];
-      begin = ends[p];
-    }
   }
 };
 
@@ -105,29 +90,19 @@ bool SwapOnDevice(Stream& stream, const Layout<2>& layout, int64_t count, const 
 }
 
 void RunTranspose(Call& call) {
-  const Tensor& x = call.in(0);
-  const size_t rank = x.shape.size();
+  const size_t rank = call.in(0).shape.size();
   std::vector<int64_t> order = call.node.attributes.Ints("perm");
   if (order.empty()) {
     for (size_t d = rank; d-- > 0;) order.push_back(static_cast<int64_t>(d));
   }
-  if (order.size() != rank) throw std::invalid_argument("Transpose of " + Text(x.shape) + " by perm " + Text(order));
-  const Shape own = Strides(x.shape);
-  Shape shape, strides;
-  for (size_t d : Axes(order, rank)) {
-    shape.push_back(x.shape[d]);
-    strides.push_back(own[d]);
-  }
-  const Tensor y = call.Out(0, x.type, shape);
-  Move(call, shape, x, 0, strides, y, 0, Strides(shape));
+  if (order.size() != rank) throw std::invalid_argument("Transpose of " + Text(call.in(0).shape) + " by perm " + Text(order));
+  Rearrange(call, 0, call.in(0), call.AsItLies(0).Transposed(Axes(order, rank)));
 }
 
 void RunExpand(Call& call) {
-  const Tensor& x = call.in(0);
-  const Shape shape = BroadcastShape({x.shape, call.Integers(1)});
-  if (shape == x.shape) return call.View(0, x, shape);
-  const Tensor y = call.Out(0, x.type, shape);
-  Move(call, shape, x, 0, BroadcastStrides(x.shape, shape), y, 0, Strides(shape));
+  const Shape shape = BroadcastShape({call.in(0).shape, call.Integers(1)});
+  if (call.AsItLies(0).Expanded(shape).sizes().size() > static_cast<size_t>(kMaxRank)) call.Whole(0);
+  Rearrange(call, 0, call.in(0), call.AsItLies(0).Expanded(shape));
 }
 
 // The shape of x repeated along each dimension.
@@ -145,7 +120,7 @@ void RepeatInto(Call& call, const Tensor& x, const std::vector<int64_t>& repeats
     walk.insert(walk.end(), {repeats[d], x.shape[d]});
     strides.insert(strides.end(), {0, own[d]});
   }
-  Move(call, walk, x, 0, strides, y, 0, Strides(walk));
+  Move(call.stream, walk, x, 0, strides, y, 0, Strides(walk));
 }
 
 // The first of the dimensions up to end that one walk can repeat, those after them being done. Those that are not repeated it joins with their
@@ -195,7 +170,10 @@ void RunSlice(Call& call) {
   const std::vector<int64_t> steps = call.has(4) ? call.Integers(4) : std::vector<int64_t>(starts.size(), 1);
   if (starts.size() != dims.size() || ends.size() != dims.size() || steps.size() != dims.size())
     throw std::invalid_argument("Slice of " + Text(x.shape) + " from " + Text(starts) + " to " + Text(ends) + " along " + Text(axes) + " by " + Text(steps));
-  Shape shape = x.shape, strides = Strides(x.shape);
+  Strided lies = call.AsItLies(0);
+  for (size_t d : dims) {
+    if (lies[d].size() > 1) call.Whole(0), lies = call.AsItLies(0);
+  }
   int64_t first = 0;
   for (size_t i = 0; i < dims.size(); ++i) {
     const size_t d = dims[i];
@@ -210,13 +188,11 @@ void RunSlice(Call& call) {
     const int64_t stop = step < 0 && (ends[i] == INT32_MAX || ends[i] == INT64_MAX) ? INT64_MIN : ends[i];
     const int64_t end = step > 0 ? clamp(stop, 0, n) : clamp(std::max(stop, -n - 1), -1, n - 1);
     const int64_t last = end - start - (step > 0 ? 1 : -1);  // from start; of the other sign than step where there is nothing
-    shape[d] = last != 0 && (last > 0) != (step > 0) ? 0 : last / step + 1;
-    first += start * strides[d];
-    if (shape[d] > 1) strides[d] *= step;
+    int64_t begin = 0;
+    lies = *lies.Cut(d, start, last != 0 && (last > 0) != (step > 0) ? 0 : last / step + 1, step, &begin);
+    first += begin;
   }
-  if (shape == x.shape && first == 0 && strides == Strides(x.shape)) return call.View(0, x, shape);
-  const Tensor y = call.Out(0, x.type, shape);
-  Move(call, shape, x, first, strides, y, 0, Strides(shape));
+  Rearrange(call, 0, From(x, first), lies);
 }
 
 void RunConcat(Call& call) {
@@ -237,10 +213,17 @@ void RunConcat(Call& call) {
   const Shape strides = Strides(shape);
   int64_t first = 0;
   for (size_t i = 0; i < call.inputs(); ++i) {
+    if (!call.AsItLies(i).Simple()) call.Whole(i);
     const Tensor& x = call.in(i);
-    Move(call, x.shape, x, 0, Strides(x.shape), y, first * strides[axis], strides);
+    Move(call.stream, x.shape, x, 0, *call.AsItLies(i).Simple(), y, first * strides[axis], strides);
     first += x.shape[axis];
   }
+}
+
+// A part of a dimension of the first input, which is copied first if it lies so that there is none.
+Strided Cut(Call& call, size_t axis, int64_t first, int64_t size, int64_t step, int64_t* begin) {
+  if (call.AsItLies(0)[axis].size() > 1) call.Whole(0);
+  return *call.AsItLies(0).Cut(axis, first, size, step, begin);
 }
 
 void RunSplit(Call& call) {
@@ -257,13 +240,11 @@ void RunSplit(Call& call) {
   for (int64_t size : sizes) left = size < 0 || size > left ? -1 : left - size;
   if (left != 0 || sizes.size() != parts)
     throw std::invalid_argument("Split of " + std::to_string(x.shape[axis]) + " into " + std::to_string(parts) + " parts of " + Text(sizes));
-  const Shape strides = Strides(x.shape);
   int64_t first = 0;
   for (size_t i = 0; i < parts; ++i) {
-    Shape shape = x.shape;
-    shape[axis] = sizes[i];
-    const Tensor y = call.Out(i, x.type, shape);
-    Move(call, shape, x, first * strides[axis], strides, y, 0, Strides(shape));
+    int64_t begin = 0;
+    const Strided part = Cut(call, axis, first, sizes[i], 1, &begin);
+    Rearrange(call, i, From(x, begin), part);
     first += sizes[i];
   }
 }
@@ -282,7 +263,7 @@ void RunBlocks(Call& call, bool into) {
   const Shape deep = column_first ? Shape{by_channel[0], by_channel[1], by_channel[4], by_channel[2], by_channel[5], by_channel[3]}
                                   : Shape{by_block[0], by_block[3], by_block[4], by_block[1], by_block[5], by_block[2]};
   const Tensor y = call.Out(0, x.type, into ? Shape{n, c, h * size, w * size} : Shape{n, c * size * size, h, w});
-  Move(call, walk, x, 0, into ? deep : wide, y, 0, into ? wide : deep);
+  Move(call.stream, walk, x, 0, into ? deep : wide, y, 0, into ? wide : deep);
 }
 
 void RunDepthToSpace(Call& call) { RunBlocks(call, true); }
@@ -295,9 +276,10 @@ std::string CheckDepthToSpace(const Graph&, const Node& node) {
 
 }  // namespace
 
-void Move(Call& call, const Shape& shape, const Tensor& x, int64_t x_first, const Shape& x_strides,
+void Move(Stream& stream, const Shape& shape, const Tensor& x, int64_t x_first, const Shape& x_strides,
           const Tensor& y, int64_t y_first, const Shape& y_strides) {
   if (Count(shape) == 0) return;
+  if (!stream.on_host()) ++moves;
   Layout<2> layout = MakeLayout<2>(shape, {x_strides, y_strides});
   const size_t size = SizeOf(x.type);
   const char* const from = x.data<char>() + x_first * static_cast<int64_t>(size);
@@ -305,7 +287,7 @@ void Move(Call& call, const Shape& shape, const Tensor& x, int64_t x_first, cons
   int64_t count = Count(shape);
   size_t run = 1;  // elements that move as one
   if (layout.strides[0][0] == 1 && layout.strides[1][0] == 1) {
-    if (layout.rank == 1) return call.stream.Copy(to, from, static_cast<size_t>(count) * size);
+    if (layout.rank == 1) return stream.Copy(to, from, static_cast<size_t>(count) * size);
     int64_t shared = layout.dims[0];  // has the factors of all dimensions and strides
     for (int d = 1; d < layout.rank; ++d) shared = std::gcd(std::gcd(shared, layout.strides[0][d]), layout.strides[1][d]);
     run = Together(size, {shared}, {from, to});
@@ -321,26 +303,19 @@ void Move(Call& call, const Shape& shape, const Tensor& x, int64_t x_first, cons
     using T = decltype(element);
     const T* const x_elements = reinterpret_cast<const T*>(from);
     T* const y_elements = reinterpret_cast<T*>(to);
-    if (!SwapOnDevice(call.stream, layout, count, x_elements, y_elements)) ForEach(call.stream, count, MoveKernel<T>{layout, x_elements, y_elements});
+    if (!SwapOnDevice(stream, layout, count, x_elements, y_elements)) ForEach(stream, count, MoveKernel<T>{layout, x_elements, y_elements});
   });
 }
 
-void SplitColumns(Stream& stream, const Tensor& from, const std::vector<Tensor>& to) {
-  const size_t size = SizeOf(from.type);
-  size_t run = sizeof(Piece) / size;
-  for (const Tensor& part : to) run = std::min(run, Together(size, {part.shape.back()}, {from.data(), part.data()}));
-  ForSize(run * size, [&](auto element) {
-    using T = decltype(element);
-    SplitKernel<T> split = {from.data<T>(), {}, static_cast<int>(to.size()), 0, {}, {}};
-    for (size_t p = 0; p < to.size(); ++p) {
-      split.columns += static_cast<int>(to[p].shape.back() / static_cast<int64_t>(run));
-      split.ends[p] = split.columns;
-      split.to[p] = to[p].data<T>();
-    }
-    split.width = Divisor(split.columns);
-    ForEach(stream, from.count() / static_cast<int64_t>(run), split);
-  });
+int64_t TotalMoves() { return moves; }
+
+void Rearrange(Call& call, size_t i, const Tensor& of, const Strided& lies) {
+  if (call.Lie(i, of, lies)) return;
+  const Shape sizes = lies.sizes();
+  Move(call.stream, sizes, of, 0, lies.strides(), call.Out(i, of.type, lies.shape()), 0, Strides(sizes));
 }
+
+Tensor From(const Tensor& of, int64_t first) { return {of.type, of.shape, Buffer::Part(of.buffer, static_cast<size_t>(first) * SizeOf(of.type))}; }
 
 std::vector<Operator> MovementOperators() {
   std::vector<Operator> all = {
@@ -354,6 +329,11 @@ std::vector<Operator> MovementOperators() {
       {"DepthToSpace", RunDepthToSpace, {kAny}},
   };
   all.back().check = CheckDepthToSpace;
+  for (Operator& op : all) {
+    const std::string name = op.name;
+    if (name == "Concat") op.strided_inputs = ~0u;
+    if (name == "Transpose" || name == "Expand" || name == "Slice" || name == "Split") op.strided_inputs = 1;
+  }
   return all;
 }
 

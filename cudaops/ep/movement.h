@@ -41,12 +41,16 @@ void ForSize(size_t bytes, const Use& use) {
 }
 
 // Copies elements from x to y, each with its first element and its strides, walking over shape.
-void Move(Call& call, const Shape& shape, const Tensor& x, int64_t x_first, const Shape& x_strides,
+void Move(Stream& stream, const Shape& shape, const Tensor& x, int64_t x_first, const Shape& x_strides,
           const Tensor& y, int64_t y_first, const Shape& y_strides);
 
-// Copies the columns of a matrix to matrices of as many rows, which have them one after the other: no more than so many.
-constexpr size_t kMostParts = 4;
-void SplitColumns(Stream& stream, const Tensor& from, const std::vector<Tensor>& to);
+// How many of those copies were started, see cosetq/ep.h.
+int64_t TotalMoves();
+
+// Gives output i of the numbers of a tensor as they lie, where they are or else as a copy.
+void Rearrange(Call& call, size_t i, const Tensor& of, const Strided& lies);
+// A tensor's numbers from one on.
+Tensor From(const Tensor& of, int64_t first);
 
 }  // namespace cosetq::ep
 

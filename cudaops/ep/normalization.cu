@@ -106,7 +106,7 @@ Tensor Repeated(Call& call, size_t i, const Shape& shape) {
   if (own.count() == Count(shape)) return own;
   while (own.shape.size() > shape.size() && own.shape[0] == 1) own.shape.erase(own.shape.begin());
   const Tensor all = call.Scratch(own.type, shape);
-  Move(call, shape, own, 0, BroadcastStrides(own.shape, shape), all, 0, Strides(shape));
+  Move(call.stream, shape, own, 0, BroadcastStrides(own.shape, shape), all, 0, Strides(shape));
   return all;
 }
 

@@ -10,6 +10,7 @@
 
 #include "chain.h"
 #include "graph.h"
+#include "strided.h"
 #include "tensor.h"
 
 namespace cosetq::ep {
@@ -41,10 +42,19 @@ class Call {
   // The axes of an operator that has them as an attribute in old versions and as an input in new ones.
   std::vector<int64_t> Axes(size_t input, const char* attribute = "axes") const;
 
+  // How an input that the operator takes as it lies does so: null where as its shape says. Its first number is where its data are.
+  const Strided* lies(size_t i) const { return lies_.at(i).get(); }
+  Strided AsItLies(size_t i) const { return lies(i) != nullptr ? *lies(i) : Strided(in(i).shape); }
+  // Such an input, copied to lie as its shape says.
+  virtual Tensor Whole(size_t i) = 0;
+
   // Makes output i.
   virtual Tensor Out(size_t i, Type type, const Shape& shape) = 0;
   // Makes output i of an input with another shape, without a copy where that is possible.
   virtual void View(size_t i, const Tensor& of, const Shape& shape) = 0;
+  // Leaves output i where its numbers are, from the data of a tensor on, for others to copy or to read as they lie. False, and nothing is done, where they
+  // may not stay there.
+  virtual bool Lie(size_t i, const Tensor& of, const Strided& lies) = 0;
   // Memory for the time of the call.
   Tensor Scratch(Type type, const Shape& shape) const;
 
@@ -52,6 +62,7 @@ class Call {
   Call(const Node& node, Stream& stream, const State* state)
       : node(node), stream(stream), state(state) {}
   std::vector<const Tensor*> data_;  // null where left out
+  std::vector<std::shared_ptr<const Strided>> lies_;
 };
 
 using TypeSet = uint32_t;
@@ -89,6 +100,7 @@ struct Operator {
   // Makes the state, given the constants by input on the host, null where there are none.
   std::unique_ptr<State> (*prepare)(const Node& node, const std::vector<const Tensor*>& constants,
                                     const Settings& settings) = nullptr;
+  uint32_t strided_inputs = 0;  // bit i: input i is taken as it lies
 };
 
 // Null when there is no such operator here.

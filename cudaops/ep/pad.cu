@@ -138,7 +138,7 @@ void RunPad(Call& call) {
   const Shape out = Strides(shape);
   int64_t y_first = 0;
   for (size_t d = 0; d < rank; ++d) y_first += std::max<int64_t>(before[d], 0) * out[d];
-  Move(call, walk, x, x_first, strides, y, y_first, out);
+  Move(call.stream, walk, x, x_first, strides, y, y_first, out);
 }
 
 std::string CheckPad(const Graph& graph, const Node& node) {

@@ -5,6 +5,7 @@
 #include <stdexcept>
 
 #include "backend.h"
+#include "movement.h"
 
 namespace cosetq::ep {
 namespace {
@@ -50,7 +51,6 @@ Program::Program(Graph graph, const Settings& settings) : graph_(std::move(graph
   ReadConstants(settings);
   FuseGatedProducts();
   FuseProducts();
-  FusePacked();
   FindLastUses();
 }
 
@@ -177,6 +177,7 @@ class Program::Execution {
     Slot& slot = At(value);
     Tensor tensor{slot.type, slot.shape, nullptr};
     if (!slot.host) {
+      OnDevice(value);
       slot.host = Buffer::OnHost(tensor.bytes());
       if (tensor.bytes() > 0) {
         backend::CopyToHost(slot.host->data(), slot.device->data(), tensor.bytes(), stream_.handle());
@@ -191,14 +192,32 @@ class Program::Execution {
 
   Tensor OnDevice(int value) {
     Slot& slot = At(value);
+    const Tensor there = AsItLies(value);
+    if (slot.lies == nullptr) return there;
+    const Tensor whole{slot.type, slot.shape, Buffer::OnDevice(stream_.arena(), there.bytes())};
+    Move(stream_, slot.lies->sizes(), there, 0, slot.lies->strides(), whole, 0, Strides(slot.lies->sizes()));
+    slot.device = whole.buffer;
+    slot.lies = nullptr;
+    return whole;
+  }
+
+  Tensor AsItLies(int value) {
+    Slot& slot = At(value);
     if (!slot.device) slot.device = Upload({slot.type, slot.shape, slot.host}, stream_).buffer;
     return {slot.type, slot.shape, slot.device};
+  }
+
+  // What the graph is given may be written to by a node that has it as its output too.
+  bool IsInput(const Tensor& tensor) { return std::find(inputs_.begin(), inputs_.end(), tensor.buffer->begin()) != inputs_.end(); }
+  void SetInput(int value, const Tensor& tensor) {
+    At(value) = {tensor.type, tensor.shape, nullptr, tensor.buffer, nullptr};
+    inputs_.push_back(tensor.data());
   }
 
   // Memory for what a step makes; a graph's output is written where ONNX Runtime wants it.
   Tensor Make(const Step& step, int value, Type type, const Shape& shape) {
     Slot& slot = At(value);
-    slot = {type, shape, nullptr, nullptr};
+    slot = {type, shape, nullptr, nullptr, nullptr};
     Tensor tensor{type, shape, nullptr};
     const size_t bytes = tensor.bytes();
     if (step.on_host) {
@@ -231,6 +250,7 @@ class Program::Execution {
   }
 
   Stream& stream() { return stream_; }
+  bool IsOutput(int value) const { return program_.output_index_[static_cast<size_t>(value)] >= 0; }
 
  private:
   Program& program_;
@@ -239,6 +259,7 @@ class Program::Execution {
   const MakeOutput& make_output_;
   std::vector<Slot> slots_;
   std::vector<void*> written_;
+  std::vector<const void*> inputs_;
 };
 
 class Program::StepCall : public Call {
@@ -249,6 +270,7 @@ class Program::StepCall : public Call {
     const size_t count = node.inputs.size();
     tensors_.resize(count);
     data_.assign(count, nullptr);
+    lies_.resize(count);
     for (size_t i = 0; i < count; ++i) {
       if (node.inputs[i] < 0 || Bit(step.op->constant_inputs, i)) continue;
       if (TellsShape(node)) {
@@ -256,6 +278,9 @@ class Program::StepCall : public Call {
         tensors_[i] = {slot.type, slot.shape, nullptr};
       } else if (step.on_host || Bit(step.op->host_inputs, i)) {
         tensors_[i] = execution.OnHost(node.inputs[i]);
+      } else if (Bit(step.op->strided_inputs, i)) {
+        tensors_[i] = execution.AsItLies(node.inputs[i]);
+        lies_[i] = execution.At(node.inputs[i]).lies;
       } else {
         tensors_[i] = execution.OnDevice(node.inputs[i]);
       }
@@ -268,10 +293,30 @@ class Program::StepCall : public Call {
     return Scratch(type, shape);
   }
 
+  Tensor Whole(size_t i) override {
+    if (lies(i) != nullptr) {
+      tensors_[i] = execution_.OnDevice(node.inputs[i]);
+      lies_[i] = nullptr;
+    }
+    return in(i);
+  }
+
   void View(size_t i, const Tensor& of, const Shape& shape) override {
     Slot& slot = execution_.At(node.outputs.at(i));
-    slot = {of.type, shape, nullptr, nullptr};
+    slot = {of.type, shape, nullptr, nullptr, nullptr};
     (step_.on_host ? slot.host : slot.device) = of.buffer;
+  }
+
+  bool Lie(size_t i, const Tensor& of, const Strided& lies) override {
+    if (lies.whole()) {
+      View(i, of, lies.shape());
+      return true;
+    }
+    const Shape sizes = lies.sizes();
+    if (step_.on_host || step_.fixed || execution_.IsOutput(node.outputs.at(i)) || sizes.size() > static_cast<size_t>(kMaxRank) || Count(sizes) == 0 || execution_.IsInput(of))
+      return false;
+    execution_.At(node.outputs[i]) = {of.type, lies.shape(), nullptr, of.buffer, std::make_shared<const Strided>(lies)};
+    return true;
   }
 
  private:
@@ -320,10 +365,7 @@ Program::Memory& Program::Recall(const std::vector<Tensor>& inputs) {
 
 void Program::Enqueue(Memory& memory, Stream& stream, const std::vector<Tensor>& inputs, const MakeOutput& make_output) {
   Execution execution(*this, memory, stream, make_output);
-  for (size_t i = 0; i < inputs.size(); ++i) {
-    Slot& slot = execution.At(graph_.inputs[i]);
-    slot = {inputs[i].type, inputs[i].shape, nullptr, inputs[i].buffer};
-  }
+  for (size_t i = 0; i < inputs.size(); ++i) execution.SetInput(graph_.inputs[i], inputs[i]);
   for (const Step& step : steps_) {
     if (step.fixed && memory.complete) continue;
     StepCall call(execution, step);

@@ -62,6 +62,7 @@ class Program {
     Type type = Type::kNone;
     Shape shape;
     std::shared_ptr<Buffer> host, device;
+    std::shared_ptr<const Strided> lies;  // on the device, null for as the shape says
   };
   // Where the inputs and outputs of a run are.
   struct Ends {
@@ -94,10 +95,8 @@ class Program {
   void ReadConstants(const Settings& settings);
   std::vector<int> Uses() const;
   void Leave(const std::vector<bool>& gone);
-  int NewValue(Type type);
   void FuseGatedProducts();
   void FuseProducts();
-  void FusePacked();
   void FindLastUses();
   void EndRun(Stream& stream, bool repeated);
   void WaitForRuns();

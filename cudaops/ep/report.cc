@@ -7,6 +7,7 @@
 #include "attention.h"
 #include "backend.h"
 #include "cosetq/ep.h"
+#include "movement.h"
 #include "program.h"
 
 namespace cosetq::ep {
@@ -75,5 +76,7 @@ void cosetq_ep_attentions(struct cosetq_ep_attentions* out) {
   const cosetq::ep::Attentions a = cosetq::ep::TotalAttentions();
   *out = {a.rows, a.few, a.tiles, a.groups};
 }
+
+int64_t cosetq_ep_moves(void) { return cosetq::ep::TotalMoves(); }
 
 }  // extern "C"

@@ -47,8 +47,13 @@ void LaunchRuns(Call& call, const Tensor& y, const Layout<3>& layout, int width)
 
 template <typename T>
 void LaunchHalves(Call& call) {
+  for (size_t i = 0; i < 3; ++i) {
+    const std::optional<Shape> steps = call.AsItLies(i).Simple();
+    // Halves of a head are found next to each other.
+    if (!steps || (i == 0 && call.lies(0) != nullptr && steps->back() != 1)) call.Whole(i);
+  }
   const Tensor& x = call.in(0);
-  Shape own = x.shape, steps = Strides(x.shape);
+  Shape own = x.shape, steps = *call.AsItLies(0).Simple();
   if (call.node.attributes.Int("swapped", 0) != 0) {
     std::swap(own.at(1), own.at(2));
     std::swap(steps.at(1), steps.at(2));
@@ -59,10 +64,11 @@ void LaunchHalves(Call& call) {
   if (shape.back() != own.back()) throw std::invalid_argument("halves of " + Text(own) + " turned to " + Text(shape));
   CheckedCount(y.count());  // where x is repeated as well there can be more places than anything is read from
   const int width = CheckedCount(shape.back());
-  Shape x_strides(shape.size(), 0);
-  const size_t ahead = shape.size() - own.size();
-  for (size_t d = 0; d < own.size(); ++d) x_strides[ahead + d] = own[d] == 1 ? 0 : steps[d];
-  const Layout<3> layout = MakeLayout<3>(shape, {x_strides, BroadcastStrides(call.in(1).shape, shape), BroadcastStrides(call.in(2).shape, shape)});
+  const auto over = [&](Shape own_steps) {
+    own_steps.insert(own_steps.begin(), shape.size() - own_steps.size(), 0);
+    return own_steps;
+  };
+  const Layout<3> layout = MakeLayout<3>(shape, {over(steps), over(*call.AsItLies(1).Simple()), over(*call.AsItLies(2).Simple())});
   constexpr int kRun = 16 / sizeof(T);
   bool whole = width / 2 % kRun == 0;
   for (const auto& strides : layout.strides) {
@@ -77,7 +83,11 @@ void RunHalves(Call& call) { COSETQ_EP_FLOATS(call, call.in(0).type, LaunchHalve
 }  // namespace
 
 const Operator& MatchedRotation() {
-  static const Operator* matched = new Operator{"", RunHalves, {kFloats}};
+  static const Operator* matched = [] {
+    auto* op = new Operator{"", RunHalves, {kFloats}};
+    op->strided_inputs = 0b111;
+    return op;
+  }();
   return *matched;
 }
 

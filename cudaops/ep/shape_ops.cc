@@ -24,6 +24,15 @@ void RunSize(Call& call) {
   *call.Out(0, Type::kInt64, {}).data<int64_t>() = call.in(0).count();
 }
 
+// Gives the first input another shape, where it lies unless it has to be copied for that.
+void GiveShape(Call& call, const Shape& shape) {
+  if (call.lies(0) != nullptr) {
+    const std::optional<Strided> lies = call.lies(0)->Reshaped(shape);
+    if (lies && call.Lie(0, call.in(0), *lies)) return;
+  }
+  call.View(0, call.Whole(0), shape);
+}
+
 void RunReshape(Call& call) {
   const Tensor& x = call.in(0);
   Shape shape = call.Axes(1, "shape");
@@ -42,7 +51,7 @@ void RunReshape(Call& call) {
   }
   if (Count(shape) != x.count())
     throw std::invalid_argument("Reshape of " + Text(x.shape) + " to " + Text(shape));
-  call.View(0, x, shape);
+  GiveShape(call, shape);
 }
 
 void RunFlatten(Call& call) {
@@ -51,7 +60,7 @@ void RunFlatten(Call& call) {
   int64_t axis = call.node.attributes.Int("axis", 1);
   if (axis != rank) axis = Axis(axis, x.shape.size());
   const auto cut = x.shape.begin() + axis;
-  call.View(0, x, {Count(Shape(x.shape.begin(), cut)), Count(Shape(cut, x.shape.end()))});
+  GiveShape(call, {Count(Shape(x.shape.begin(), cut)), Count(Shape(cut, x.shape.end()))});
 }
 
 void RunSqueeze(Call& call) {
@@ -67,7 +76,7 @@ void RunSqueeze(Call& call) {
   for (size_t d = 0; d < x.shape.size(); ++d) {
     if (!drop[d]) shape.push_back(x.shape[d]);
   }
-  call.View(0, x, shape);
+  GiveShape(call, shape);
 }
 
 void RunUnsqueeze(Call& call) {
@@ -79,15 +88,15 @@ void RunUnsqueeze(Call& call) {
   for (int64_t& dim : shape) {
     if (dim < 0) dim = x.shape.at(next++);
   }
-  call.View(0, x, shape);
+  GiveShape(call, shape);
 }
 
-void RunIdentity(Call& call) { call.View(0, call.in(0), call.in(0).shape); }
+void RunIdentity(Call& call) { GiveShape(call, call.in(0).shape); }
 
 }  // namespace
 
 std::vector<Operator> ShapeOperators() {
-  return {
+  std::vector<Operator> all = {
       {"Shape", RunShape, {kAny}},
       {"Size", RunSize, {kAny}},
       {"Reshape", RunReshape, {kAny, kIndices}, 2},
@@ -96,6 +105,8 @@ std::vector<Operator> ShapeOperators() {
       {"Unsqueeze", RunUnsqueeze, {kAny, kIndices}, 2},
       {"Identity", RunIdentity, {kAny}},
   };
+  for (Operator& op : all) op.strided_inputs = 1;
+  return all;
 }
 
 }  // namespace cosetq::ep

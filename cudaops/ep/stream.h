@@ -46,6 +46,8 @@ class Buffer {
   Buffer& operator=(const Buffer&) = delete;
 
   void* data() const { return data_; }
+  // Where the block begins that this is a part of, or all.
+  const void* begin() const { return whole_ != nullptr ? whole_->begin() : data_; }
 
  private:
   enum class Kind { kHost, kDevice, kBorrowed };

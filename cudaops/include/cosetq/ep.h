@@ -47,6 +47,9 @@ struct cosetq_ep_attentions {
 };
 COSETQ_EXPORT void cosetq_ep_attentions(struct cosetq_ep_attentions* out);
 
+/* How many copies were started since then that do no more than have a tensor's numbers lie in another order. */
+COSETQ_EXPORT int64_t cosetq_ep_moves(void);
+
 #ifdef __cplusplus
 }
 #endif
