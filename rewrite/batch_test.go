@@ -1,0 +1,242 @@
+package rewrite_test
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/cosetq/cosetq/internal/testenv"
+	"github.com/cosetq/cosetq/onnx"
+	"github.com/cosetq/cosetq/quant"
+	"github.com/cosetq/cosetq/rewrite"
+	"github.com/cosetq/cosetq/tensor"
+)
+
+// batchN and batchK are the sizes of the matrices of a batch, the smallest that are taken apart.
+const batchN, batchK = 132, 128
+
+// batchForm is a graph with one product of x and a batch of constant matrices [.., K, N], or [.., N, K] on the left.
+type batchForm struct {
+	name     string
+	x        []int64 // shape of x without the axes of a matrix
+	declared []any   // the same as declared; nil for no shape
+	lead     []int64 // axes of the batch
+	left     bool
+	opset    int64 // 0 for 17
+	op       string
+	attrs    []*onnx.Attribute
+	through  string // a node between the stored weight and the product: Transpose or Cast
+}
+
+func elements(dims []int64) int {
+	n := 1
+	for _, d := range dims {
+		n *= int(d)
+	}
+	return n
+}
+
+// anything declares shapes as they are.
+func anything(dims []int64) []any {
+	list := make([]any, len(dims))
+	for i, d := range dims {
+		list[i] = d
+	}
+	return list
+}
+
+// grid are matrices that codes stand for exactly, and their numbers.
+type grid struct {
+	matrices []*quant.Matrix
+	rows     []rows
+}
+
+func newGrid(t testing.TB, rng *rand.Rand, count int) (g grid) {
+	for range count {
+		m, r := onGrid(t, rng, "d4:4,4:g2,3,4,6", batchN, batchK)
+		g.matrices, g.rows = append(g.matrices, m), append(g.rows, r)
+	}
+	return g
+}
+
+// model returns the graph with the first matrices of g, and inputs for it. Its second output is the shape of the first.
+func (f batchForm) model(rng *rand.Rand, g grid) (*onnx.Model, map[string]*tensor.Tensor) {
+	const tokens = 3
+	transposed := f.through == "Transpose"
+	matrix, places := []int64{batchK, batchN}, []int64{tokens, batchK}
+	if f.left {
+		matrix, places = []int64{batchN, batchK}, []int64{batchK, tokens}
+	}
+	if transposed {
+		slices.Reverse(matrix)
+	}
+	for _, a := range f.attrs {
+		if a.Name == "transA" && !f.left || a.Name == "transB" && f.left {
+			slices.Reverse(places)
+		} else if strings.HasPrefix(a.Name, "trans") {
+			slices.Reverse(matrix)
+		}
+	}
+	var v []float32
+	for i := range elements(f.lead) {
+		if r := g.rows[i]; matrix[0] == batchK {
+			v = append(v, r.transposed()...)
+		} else {
+			v = append(v, r.v...)
+		}
+	}
+	shape := append(slices.Clone(f.x), places...)
+	info := onnx.NewValueInfo("x", onnx.Float, onnx.UnknownRank)
+	if f.declared != nil {
+		info = onnx.NewValueInfo("x", onnx.Float, append(slices.Clone(f.declared), anything(places)...)...)
+	}
+	graph := &onnx.Graph{Inputs: []*onnx.ValueInfo{info}, Initializers: []*onnx.Tensor{floats("w", append(slices.Clone(f.lead), matrix...), v)}}
+	weight := "w"
+	switch f.through {
+	case "Transpose":
+		perm := make([]int64, len(f.lead)+2)
+		for i := range perm {
+			perm[i] = int64(i)
+		}
+		perm[len(perm)-1], perm[len(perm)-2] = perm[len(perm)-2], perm[len(perm)-1]
+		graph.Nodes = append(graph.Nodes, node("turn", "Transpose", []string{"w"}, []string{"wt"}, onnx.IntsAttr("perm", perm...)))
+		weight = "wt"
+	case "Cast":
+		graph.Nodes = append(graph.Nodes, node("cast", "Cast", []string{"w"}, []string{"wt"}, onnx.IntAttr("to", int64(onnx.Float))))
+		weight = "wt"
+	}
+	inputs := []string{"x", weight}
+	if f.left {
+		slices.Reverse(inputs)
+	}
+	product := node("experts", "MatMul", inputs, []string{"y"}, f.attrs...)
+	product.DocString = "of all experts"
+	opset := f.opset
+	if opset == 0 {
+		opset = 17
+	}
+	graph.Nodes = append(graph.Nodes, product,
+		node("", "Shape", []string{"y"}, []string{"shape"}), node("", "Cast", []string{"shape"}, []string{"dims"}, onnx.IntAttr("to", int64(onnx.Float))))
+	graph.Outputs = []*onnx.ValueInfo{onnx.NewValueInfo("y", onnx.Float, onnx.UnknownRank), onnx.NewValueInfo("dims", onnx.Float, onnx.UnknownRank)}
+	m := newModel(8, opset, graph)
+	if f.op != "" {
+		product.OpType, product.Domain = f.op, "com.microsoft"
+		m.SetOpset("com.microsoft", 1)
+	}
+	return m, map[string]*tensor.Tensor{"x": tensor.Of(normal(rng, elements(shape)), shape...)}
+}
+
+// anyBatch returns a random form that is taken apart.
+func anyBatch(rng *rand.Rand) batchForm {
+	pick := func(n ...int64) int64 { return n[rng.IntN(len(n))] }
+	e := pick(2, 3)
+	f := batchForm{left: rng.IntN(4) == 0, opset: pick(8, 10, 11, 12, 13, 17, 18, 20, 21)}
+	f.lead = [][]int64{{e}, {e}, {1, e}, {e, 1}, {1, e, 1}}[rng.IntN(5)]
+	for i := range rng.IntN(4) { // axes of x, from the last on
+		d := pick(1, 2, 3)
+		if at := len(f.lead) - 1 - i; at >= 0 && f.lead[at] != 1 {
+			d = pick(1, e)
+		}
+		f.x = append([]int64{d}, f.x...)
+	}
+	f.declared = anything(f.x)
+	for i := range f.declared {
+		if rng.IntN(2) == 0 {
+			f.declared[i] = fmt.Sprintf("d%d", i)
+		}
+	}
+	f.through = []string{"", "", "Transpose", "Cast"}[rng.IntN(4)]
+	f.name = fmt.Sprintf("%v (%v) times %v, left %v, opset %d, %s", f.x, f.declared, f.lead, f.left, f.opset, f.through)
+	return f
+}
+
+// applyInOrder replaces the candidates by the matrices, in their order.
+func applyInOrder(t testing.TB, m *onnx.Model, matrices []*quant.Matrix) *rewrite.Result {
+	t.Helper()
+	var replacements []rewrite.Replacement
+	for i, s := range find(t, m) {
+		if s.Status != rewrite.Candidate || s.N != batchN || s.K != batchK || s.Initializer != "w" || s.Name != fmt.Sprintf("experts.%d", i) {
+			t.Fatalf("site %+v\n%s", s, dump(t, m))
+		}
+		replacements = append(replacements, rewrite.Replacement{Site: s, Matrix: matrices[i]})
+	}
+	result, err := rewrite.Apply(m, replacements, "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	wellFormed(t, m)
+	return result
+}
+
+// splitUp takes the one batch of m apart.
+func splitUp(t testing.TB, m *onnx.Model) {
+	t.Helper()
+	if got := rewrite.SplitBatches(m); got != 1 {
+		t.Fatalf("%d products taken apart, want 1: %+v", got, find(t, m))
+	}
+	wellFormed(t, m)
+}
+
+func marshal(t testing.TB, m *onnx.Model) []byte {
+	t.Helper()
+	b, err := m.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// TestBatches codes batches of matrices, one by one, without a loss: the outputs are those of the float model, and so are their shapes. What is not
+// coded becomes the node again that it was, and what is made plain again one product.
+func TestBatches(t *testing.T) {
+	testenv.ORT(t)
+	rng := rand.New(rand.NewPCG(90, 91))
+	g := newGrid(t, rng, 3)
+	forms := []batchForm{
+		{name: "tokens of each expert", x: []int64{3}, declared: []any{3}, lead: []int64{3}},
+		{name: "the same tokens", x: nil, declared: []any{}, lead: []int64{3}},
+		{name: "the same tokens, opset 7", x: nil, declared: []any{}, lead: []int64{3}, opset: 7},
+		{name: "the same tokens, opset 21", x: nil, declared: []any{}, lead: []int64{1, 3}, opset: 21},
+		{name: "symbolic", x: []int64{3}, declared: []any{"experts"}, lead: []int64{3}, opset: 8},
+		{name: "symbolic, but one", x: []int64{1}, declared: []any{"experts"}, lead: []int64{3}, opset: 18},
+		{name: "left", x: []int64{2, 3}, declared: []any{"b", 3}, lead: []int64{3}, left: true},
+		{name: "fused", x: []int64{3}, declared: []any{3}, lead: []int64{3}, op: "FusedMatMul", attrs: []*onnx.Attribute{onnx.IntAttr("transA", 1), onnx.FloatAttr("alpha", 1)}},
+		{name: "fused, transposed", x: []int64{3}, declared: []any{3}, lead: []int64{3}, op: "FusedMatMul", attrs: []*onnx.Attribute{onnx.IntAttr("transB", 1)}},
+	}
+	for range 40 {
+		forms = append(forms, anyBatch(rng))
+	}
+	for _, f := range forms {
+		t.Run(f.name, func(t *testing.T) {
+			m, fed := f.model(rng, g)
+			before := onnx.Clone(m)
+			splitUp(t, m)
+			undone := onnx.Clone(m)
+			if got := rewrite.JoinBatches(undone); got != 1 || !bytes.Equal(marshal(t, undone), marshal(t, before)) {
+				t.Errorf("%d put together again\n%s\nfrom\n%s", got, dump(t, undone), dump(t, before))
+			}
+			applyInOrder(t, m, g.matrices)
+			if rewrite.JoinBatches(m) != 0 || count(m, "MatMul") != 0 || m.Graph.Initializer("w") != nil || m.Graph.Initializer("w.1.codes") == nil && f.through == "" {
+				t.Errorf("left:\n%s", dump(t, m))
+			}
+			sameOutputs(t, before, m, fed, 2e-6)
+
+			m = reopen(t, m)
+			if _, err := rewrite.Export(m, rewrite.ExportOptions{Format: rewrite.FP32}); err != nil {
+				t.Fatal(err)
+			}
+			turned := f.left || f.attrs != nil && f.attrs[0].Name == "transA"
+			if got := rewrite.JoinBatches(m); got != 1 && !turned {
+				t.Errorf("%d products are one again\n%s", got, dump(t, m))
+			}
+			wellFormed(t, m)
+			sameOutputs(t, before, m, fed, 2e-6)
+			if bytes.Contains(marshal(t, m), []byte("cosetq")) {
+				t.Errorf("the export still speaks of us:\n%s", dump(t, m))
+			}
+		})
+	}
+}
