@@ -48,7 +48,7 @@ func (vs *values) batch(n *onnx.Node, c *constant, side int) (*batch, error) {
 	case b.count() > maxBatch:
 		return nil, rankError("the weight is a batch of %d matrices; up to %d are taken apart", b.count(), maxBatch)
 	case rows*cols < minBatchWeights || columns < MinColumns:
-		return nil, &notConstant{TooSmall, fmt.Sprintf("the weight is a batch of matrices %s; coding each pays from %d weights and from K = %d", dimsText(c.dims), minBatchWeights, MinColumns)}
+		return nil, rankError("the weight is a batch of matrices %s; coding each pays from %d weights and from K = %d", dimsText(c.dims), minBatchWeights, MinColumns)
 	case !known || rank < 2:
 		return nil, rankError("the weight is a batch of matrices %s, and the other factor a vector or of a rank that is not known", dimsText(c.dims))
 	}
@@ -216,6 +216,18 @@ func (sp *splitter) parts(around *surroundings, s *onnx.Scope, v *onnx.Value, b 
 	}
 	sp.pieces[key] = parts
 	return parts
+}
+
+// batchName names the batch that n is of, "" for none.
+func (vs *values) batchName(n *onnx.Node) string {
+	if len(n.Outputs) == 0 {
+		return ""
+	}
+	y := vs.local(vs.scopeOf[n], n.Outputs[0])
+	if y == nil || len(y.Uses) == 0 || y.Uses[0].Node == nil || !isMarked(y.Uses[0].Node) {
+		return ""
+	}
+	return firstOutput(y.Uses[0].Node)
 }
 
 // mark notes that n is of a batch that was taken apart.
