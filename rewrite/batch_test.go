@@ -10,6 +10,7 @@ import (
 
 	"github.com/cosetq/cosetq/internal/testenv"
 	"github.com/cosetq/cosetq/onnx"
+	"github.com/cosetq/cosetq/ort"
 	"github.com/cosetq/cosetq/quant"
 	"github.com/cosetq/cosetq/rewrite"
 	"github.com/cosetq/cosetq/tensor"
@@ -133,7 +134,7 @@ func (f batchForm) model(rng *rand.Rand, g grid) (*onnx.Model, map[string]*tenso
 func anyBatch(rng *rand.Rand) batchForm {
 	pick := func(n ...int64) int64 { return n[rng.IntN(len(n))] }
 	e := pick(2, 3)
-	f := batchForm{left: rng.IntN(4) == 0, opset: pick(8, 10, 11, 12, 13, 17, 18, 20, 21)}
+	f := batchForm{left: rng.IntN(4) == 0, opset: pick(8, 10, 11, 12, 13, 17, 18, 20, 21, 23, 25)}
 	f.lead = [][]int64{{e}, {e}, {1, e}, {e, 1}, {1, e, 1}}[rng.IntN(5)]
 	for i := range rng.IntN(4) { // axes of x, from the last on
 		d := pick(1, 2, 3)
@@ -239,4 +240,192 @@ func TestBatches(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestBatchesNatively runs the kernels of the native library on the pieces, in float32 and float16.
+func TestBatchesNatively(t *testing.T) {
+	testenv.Ops(t)
+	rng := rand.New(rand.NewPCG(92, 93))
+	g := newGrid(t, rng, 3)
+	f := batchForm{x: []int64{2, 3}, declared: []any{"b", "e"}, lead: []int64{1, 3}}
+	m, fed := f.model(rng, g)
+	before := onnx.Clone(m)
+	splitUp(t, m)
+	applyInOrder(t, m, g.matrices)
+	sameByBothPaths(t, before, m, fed, 2e-6)
+
+	m, fed = f.model(rng, g)
+	x, _ := tensor.View[float32](fed["x"])
+	halves := make([]tensor.Float16, len(x))
+	for i, v := range x {
+		halves[i] = tensor.Float16(onnx.Float16FromFloat32(v))
+	}
+	fed["x"] = tensor.Of(halves, fed["x"].Shape...)
+	w, _ := m.Graph.Initializer("w").Float32s()
+	*m.Graph.Initializer("w") = *onnx.NewFloat16Tensor("w", m.Graph.Initializer("w").Dims, w)
+	m.Graph.Inputs[0] = onnx.NewValueInfo("x", onnx.Float16, "b", "e", 3, batchK)
+	m.Graph.Outputs[0] = onnx.NewValueInfo("y", onnx.Float16, onnx.UnknownRank)
+	before = onnx.Clone(m)
+	splitUp(t, m)
+	applyInOrder(t, m, g.matrices)
+	sameByBothPaths(t, before, m, fed, 3e-3)
+}
+
+// TestBatchesThatStay names the reason, and changes nothing.
+func TestBatchesThatStay(t *testing.T) {
+	rng := rand.New(rand.NewPCG(94, 95))
+	ofRank := func(dims ...int64) *onnx.Tensor { return floats("w", dims, normal(rng, elements(dims))) }
+	for _, f := range []struct {
+		detail string
+		x      *onnx.ValueInfo
+		w      *onnx.Tensor
+		opset  int64
+		attr   *onnx.Attribute
+	}{
+		{detail: "rank that is not known", x: onnx.NewValueInfo("x", onnx.Float, onnx.UnknownRank), w: ofRank(2, 128, 128)},
+		{detail: "a vector", x: onnx.NewValueInfo("x", onnx.Float, 128), w: ofRank(2, 128, 128)},
+		{detail: "several axes", x: onnx.NewValueInfo("x", onnx.Float, 2, 2, 1, 128), w: ofRank(2, 2, 128, 128)},
+		{detail: "up to 256", x: onnx.NewValueInfo("x", onnx.Float, 257, 1, 16), w: ofRank(257, 16, 1024)},
+		{detail: "coding each pays from", x: onnx.NewValueInfo("x", onnx.Float, 2, 1, 128), w: ofRank(2, 128, 127)},
+		{detail: "K = 16", x: onnx.NewValueInfo("x", onnx.Float, 2, 1, 15), w: ofRank(2, 15, 2048)},
+		{detail: "no Expand", x: onnx.NewValueInfo("x", onnx.Float, "e", 1, 128), w: ofRank(2, 128, 128), opset: 7},
+		{detail: "the other factor one of 3", x: onnx.NewValueInfo("x", onnx.Float, 3, 1, 128), w: ofRank(2, 128, 128)},
+		{detail: "moves the axes", x: onnx.NewValueInfo("x", onnx.Float, 2, 1, 128), w: ofRank(2, 128, 128), attr: onnx.IntAttr("transBatchB", 1)},
+	} {
+		t.Run(f.detail, func(t *testing.T) {
+			product := node("experts", "MatMul", []string{"x", "w"}, []string{"y"})
+			m := newModel(8, max(f.opset, 7), &onnx.Graph{Inputs: []*onnx.ValueInfo{f.x}, Initializers: []*onnx.Tensor{f.w}, Nodes: []*onnx.Node{product},
+				Outputs: []*onnx.ValueInfo{onnx.NewValueInfo("y", onnx.Float, onnx.UnknownRank)}})
+			if f.opset == 0 {
+				m.SetOpset("", 17)
+			}
+			if f.attr != nil {
+				product.OpType, product.Domain = "FusedMatMul", "com.microsoft"
+				product.SetAttr(f.attr)
+			}
+			before := marshal(t, m)
+			if got := rewrite.SplitBatches(m); got != 0 || !bytes.Equal(before, marshal(t, m)) {
+				t.Errorf("%d taken apart:\n%s", got, dump(t, m))
+			}
+			if s := find(t, m); len(s) != 1 || s[0].Status != rewrite.Skipped || !strings.Contains(s[0].Detail, f.detail) {
+				t.Errorf("sites %+v, want one skipped because of %q", s, f.detail)
+			}
+		})
+	}
+}
+
+// TestBatchObserved gathers what each matrix is multiplied by, and once what all are.
+func TestBatchObserved(t *testing.T) {
+	rng := rand.New(rand.NewPCG(96, 97))
+	const count, tokens = 3, 3
+	for _, x := range [][]int64{{2, count}, {2, 1}} {
+		f := batchForm{x: x, declared: anything(x), lead: []int64{count}}
+		m, fed := f.model(rng, newGrid(t, rng, count))
+		splitUp(t, m)
+		list, gathered := observed(t, m, ort.SessionOptions{Threads: 1}, fed)
+		if len(list) != int(x[1]) {
+			t.Fatalf("%d observations: %+v", len(list), list)
+		}
+		v, _ := tensor.View[float32](fed["x"])
+		for e, o := range list {
+			var want []float32
+			for b := range int(x[0]) {
+				at := (b*len(list) + e) * tokens * batchK
+				want = append(want, v[at:at+tokens*batchK]...)
+			}
+			checkMoments(t, gathered, o.Tag, want, batchK)
+			if len(o.Sites) != count/len(list) {
+				t.Errorf("observation %d is of the sites %v", e, o.Sites)
+			}
+		}
+	}
+}
+
+// TestSharedBatches takes two products of the same activations, and two with the same weights in the branches of an If, apart.
+func TestSharedBatches(t *testing.T) {
+	testenv.ORT(t)
+	rng := rand.New(rand.NewPCG(98, 99))
+	g := newGrid(t, rng, 3)
+	f := batchForm{x: []int64{3}, declared: []any{3}, lead: []int64{3}}
+	m, fed := f.model(rng, g)
+	gate := onnx.Clone(m.Graph.Nodes[0])
+	gate.Name, gate.Outputs, gate.Inputs[1] = "gate", []string{"z"}, "v"
+	v := onnx.Clone(m.Graph.Initializer("w"))
+	v.Name = "v"
+	m.Graph.Initializers = append(m.Graph.Initializers, v)
+	branch := func(name, x string) *onnx.Graph {
+		return &onnx.Graph{Name: name, Nodes: []*onnx.Node{node(name, "MatMul", []string{x, "u"}, []string{"in_" + name})},
+			Outputs: []*onnx.ValueInfo{onnx.NewValueInfo("in_"+name, onnx.Float, onnx.UnknownRank)}}
+	}
+	u := onnx.Clone(v)
+	u.Name = "u"
+	m.Graph.Initializers = append(m.Graph.Initializers, u, onnx.NewTensor("yes", nil, []bool{true}))
+	m.Graph.Nodes = append(m.Graph.Nodes, gate, node("choose", "If", []string{"yes"}, []string{"chosen"},
+		onnx.GraphAttr("then_branch", branch("then", "x")), onnx.GraphAttr("else_branch", branch("else", "x"))))
+	for _, name := range []string{"z", "chosen"} {
+		m.Graph.Outputs = append(m.Graph.Outputs, onnx.NewValueInfo(name, onnx.Float, onnx.UnknownRank))
+	}
+	before := onnx.Clone(m)
+	if got := rewrite.SplitBatches(m); got != 4 {
+		t.Fatalf("%d taken apart", got)
+	}
+	wellFormed(t, m)
+	splits := 0
+	for _, n := range m.Graph.Nodes {
+		if n.OpType == "Split" && n.Inputs[0] == "x" {
+			splits++
+		}
+	}
+	if splits != 1 {
+		t.Errorf("x is split %d times\n%s", splits, dump(t, m))
+	}
+	undone := onnx.Clone(m)
+	if rewrite.JoinBatches(undone) != 4 || !bytes.Equal(marshal(t, undone), marshal(t, before)) {
+		t.Errorf("not as before:\n%s", dump(t, undone))
+	}
+	// One batch stays float, because one of its matrices is left out.
+	sites, err := rewrite.FindSites(m, rewrite.Options{Exclude: []string{"gate.1"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var replacements []rewrite.Replacement
+	for i, s := range sites {
+		if s.Status == rewrite.Candidate {
+			replacements = append(replacements, rewrite.Replacement{Site: sites[i], Matrix: g.matrices[i%3]})
+		} else if s.Initializer != "v" || s.Batch != "z" {
+			t.Errorf("site %+v", s)
+		}
+	}
+	if len(replacements) != 9 {
+		t.Fatalf("%d candidates", len(replacements))
+	}
+	if _, err := rewrite.Apply(m, replacements, "test"); err != nil {
+		t.Fatal(err)
+	}
+	if rewrite.JoinBatches(m) != 1 || count(m, "MatMul") != 1 || m.Graph.Initializer("v") == nil || m.Graph.Initializer("w") != nil || m.Graph.Initializer("u") != nil {
+		t.Errorf("left:\n%s", dump(t, m))
+	}
+	wellFormed(t, m)
+	sameOutputs(t, before, m, fed, 2e-6)
+}
+
+// TestBatchInHalfPrecision stacks weights of float16 behind one Cast.
+func TestBatchInHalfPrecision(t *testing.T) {
+	rng := rand.New(rand.NewPCG(100, 101))
+	g := newGrid(t, rng, 2)
+	f := batchForm{x: []int64{2}, declared: []any{2}, lead: []int64{2}}
+	m, fed := f.model(rng, g)
+	before := onnx.Clone(m)
+	splitUp(t, m)
+	applyInOrder(t, m, g.matrices)
+	if _, err := rewrite.Export(m, rewrite.ExportOptions{Format: rewrite.FP16}); err != nil {
+		t.Fatal(err)
+	}
+	if rewrite.JoinBatches(m) != 1 || count(m, "Cast") != 2 || count(m, "MatMul") != 1 {
+		t.Errorf("exported:\n%s", dump(t, m))
+	}
+	if w := m.Graph.Initializer("w"); w == nil || w.DataType != onnx.Float16 || !slices.Equal(w.Dims, []int64{2, batchK, batchN}) {
+		t.Errorf("the weight is %v", w)
+	}
+	sameOutputs(t, before, m, fed, 1e-3)
 }
