@@ -71,10 +71,13 @@ func TestExperts(t *testing.T) {
 	if plan.Bytes != r.Bytes || len(r.Layers) != 6 || r.Coverage != 0.5 {
 		t.Errorf("%d bytes planned, %d written; coverage %v of %d layers", plan.Bytes, r.Bytes, r.Coverage, len(r.Layers))
 	}
-	before, after := open(t, float), open(t, partly.Output)
-	if !onnx.Equal(before.Graph.Nodes[0], after.Graph.Nodes[0]) || after.Graph.Initializer("up") == nil || after.Graph.Initializer("down") != nil {
-		t.Errorf("the first node has become %+v", after.Graph.Nodes[0])
+	untouched := func(path string) {
+		before, after := open(t, float), open(t, path)
+		if !onnx.Equal(before.Graph.Nodes[0], after.Graph.Nodes[0]) || after.Graph.Initializer("up") == nil || after.Graph.Initializer("down") != nil {
+			t.Errorf("%s: the first node has become %+v", path, after.Graph.Nodes[0])
+		}
 	}
+	untouched(partly.Output)
 
 	statistics := at("experts.cqs")
 	if _, err := cosetq.Calibrate(t.Context(), float, data, cosetq.CalibrateOptions{Output: statistics}); err != nil {
@@ -122,9 +125,10 @@ func TestExperts(t *testing.T) {
 
 	tuned := cosetq.FinetuneOptions{Data: "random:40,tokens=9", Output: trained}
 	tuned.Train.Steps = 2
-	if _, err := cosetq.Finetune(t.Context(), float, whole, tuned); err != nil {
+	if _, err := cosetq.Finetune(t.Context(), float, partly.Output, tuned); err != nil {
 		t.Fatal(err)
 	}
+	untouched(trained)
 	if _, err := cosetq.Export(t.Context(), trained, cosetq.ExportOptions{Output: plain, Format: rewrite.FP32}); err != nil {
 		t.Fatal(err)
 	}
@@ -139,7 +143,7 @@ func TestExperts(t *testing.T) {
 	if db := e.Models[1].Metrics.(eval.Agreement).SQNR; db < 60 {
 		t.Errorf("the export differs from the trained model by %v dB", db)
 	}
-	if db := e.Models[2].Metrics.(eval.Agreement).SQNR; db < 6 || db > 30 {
+	if db := e.Models[2].Metrics.(eval.Agreement).SQNR; db < 15 || db > 40 {
 		t.Errorf("the trained model has %v dB", db)
 	}
 }
