@@ -3,9 +3,11 @@ package cosetq_test
 import (
 	"bytes"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/cosetq/cosetq"
@@ -145,5 +147,36 @@ func TestExperts(t *testing.T) {
 	}
 	if db := e.Models[2].Metrics.(eval.Agreement).SQNR; db < 15 || db > 40 {
 		t.Errorf("the trained model has %v dB", db)
+	}
+}
+
+// A batch with a matrix that cannot be coded stays float: the codes of the others would come on top.
+func TestBrokenExpert(t *testing.T) {
+	dir := t.TempDir()
+	float, output := filepath.Join(dir, "broken.onnx"), filepath.Join(dir, "q.onnx")
+	expertModel(t, filepath.Join(dir, "experts.onnx"))
+	m := open(t, filepath.Join(dir, "experts.onnx"))
+	up, err := m.Graph.Initializer("up").Float32s()
+	if err != nil {
+		t.Fatal(err)
+	}
+	up[len(up)/2] = float32(math.NaN())
+	*m.Graph.Initializer("up") = *onnx.NewTensor("up", m.Graph.Initializer("up").Dims, up)
+	if _, err := m.Save(float, onnx.SaveOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	r, err := cosetq.Quantize(t.Context(), float, cosetq.QuantizeOptions{Output: output, Bits: 4})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var reasons []string
+	for _, l := range r.Layers {
+		reasons = append(reasons, l.Reason)
+	}
+	if want := []string{"shared-with-float", "non-finite", "shared-with-float", "", "", ""}; !slices.Equal(reasons, want) || r.Coverage != 0.5 {
+		t.Errorf("reasons %q, coverage %v", reasons, r.Coverage)
+	}
+	if n := open(t, output).Graph.Nodes[0]; n.OpType != "MatMul" || n.Inputs[1] != "up" {
+		t.Errorf("the first node is %+v", n)
 	}
 }

@@ -27,7 +27,7 @@ const (
 	DynamicB         Reason = "dynamic-b"         // no side is a constant that can be followed
 	Unfolded         Reason = "unfolded"          // it is computed from constants, by an operator that is not followed
 	Replaceable      Reason = "replaceable"       // the constant is only the default of a graph input
-	Rank             Reason = "rank"              // the constant is a vector or a batch of matrices
+	Rank             Reason = "rank"              // the constant is a vector, or a batch of matrices that is not taken apart
 	TooSmall         Reason = "too-small"         // fewer than MinWeights weights or MinColumns columns
 	Excluded         Reason = "excluded"          // by Options.Include or Exclude
 	FusedOp          Reason = "fused-op"          // an operator of another tool that holds the weights
