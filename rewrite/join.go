@@ -115,10 +115,16 @@ func (j *joiner) whole(pieces []*onnx.Node, side int) string {
 			return ""
 		}
 	}
-	for from.Node != nil && isMarked(from.Node) && !standard(from.Node, "Concat") {
+	for range maxChain {
+		if from == nil {
+			return ""
+		}
+		if from.Node == nil || !isMarked(from.Node) || standard(from.Node, "Concat") {
+			return from.Name
+		}
 		from = j.values.input(from.Node, 0)
 	}
-	return from.Name
+	return ""
 }
 
 // stack makes one constant of the weights that the products have at the right, and returns its name and the Cast behind it, where each of them
