@@ -242,7 +242,7 @@ func TestBatches(t *testing.T) {
 	}
 }
 
-// TestBatchesNatively runs the kernels of the native library on the pieces, in float32 and float16.
+// TestBatchesNatively runs the kernels of the native library on the pieces, in float32 and float16, and the execution provider.
 func TestBatchesNatively(t *testing.T) {
 	testenv.Ops(t)
 	rng := rand.New(rand.NewPCG(92, 93))
@@ -253,7 +253,21 @@ func TestBatchesNatively(t *testing.T) {
 	splitUp(t, m)
 	applyInOrder(t, m, g.matrices)
 	sameByBothPaths(t, before, m, fed, 2e-6)
+	library := testenv.Provider(t)
+	want := run(t, before, ort.OptimizeDisabled, fed)["y"]
+	for _, opset := range []int64{11, 17, 21} {
+		f.opset = opset
+		m, _ := f.model(rng, g)
+		splitUp(t, m)
+		applyInOrder(t, m, g.matrices)
+		m.Graph.Outputs = m.Graph.Outputs[:1] // shapes are for the host
+		got := runWith(t, m, ort.SessionOptions{OpsLibrary: testenv.Ops(t), Provider: library, Config: map[string]string{"ai.coset.accuracy": "1"}}, fed)["y"]
+		if e := relativeError(want, got); !(e <= 1e-3) {
+			t.Errorf("provider, opset %d: differs by %.2g of the largest value", opset, e)
+		}
+	}
 
+	f.opset = 0
 	m, fed = f.model(rng, g)
 	x, _ := tensor.View[float32](fed["x"])
 	halves := make([]tensor.Float16, len(x))
