@@ -101,6 +101,13 @@ func (c *comparison) tryLayers(ctx context.Context, r *CompareReport) error {
 		order[i] = i
 	}
 	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(r.Layers[a].Local, r.Layers[b].Local) })
+	tried := map[string]bool{} // batches: their layers stay float together
+	order = slices.DeleteFunc(order, func(i int) bool {
+		batch := c.sites[c.pairs[i].Site].Batch
+		again := batch != "" && tried[batch]
+		tried[batch] = true
+		return again
+	})
 	order = order[:min(c.options.Top, len(order))]
 	if len(order) == 0 {
 		return nil
@@ -116,14 +123,23 @@ func (c *comparison) tryLayers(ctx context.Context, r *CompareReport) error {
 	}
 	step := c.options.Progress.stage("trying layers as float", int64(len(order)))
 	for _, i := range order {
-		others := slices.Delete(slices.Clone(c.pairs), i, i+1)
+		l, batch := &r.Layers[i], c.sites[c.pairs[i].Site].Batch
+		t := LayerTrial{Node: l.Node, Exclude: patternOf(c.sites, c.pairs[i].Site)}
+		var others []rewrite.Pair // without what stays float with it
+		for k, p := range c.pairs {
+			if k != i && (batch == "" || c.sites[p.Site].Batch != batch) {
+				others = append(others, p)
+			} else {
+				t.Bytes += r.Layers[k].FloatBytes - r.Layers[k].Bytes
+			}
+		}
 		sqnr, err := c.trial(ctx, reference, others, nil)
 		if err != nil {
 			return err
 		}
-		l := &r.Layers[i]
-		t := LayerTrial{Node: l.Node, Exclude: patternOf(c.sites, c.pairs[i].Site), Bytes: l.FloatBytes - l.Bytes, SQNR: sqnr, Gain: gain(all, sqnr)}
+		t.SQNR, t.Gain = sqnr, gain(all, sqnr)
 		if bits, codec := c.finer(i); codec != nil {
+			others = slices.Delete(slices.Clone(c.pairs), i, i+1)
 			sqnr, err := c.trial(ctx, reference, others, func(m *onnx.Model) error { return c.recode(ctx, m, i, codec) })
 			if err != nil {
 				return err

@@ -96,6 +96,7 @@ func Export(ctx context.Context, input string, o ExportOptions) (*ExportReport, 
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", input, err)
 	}
+	rewrite.JoinBatches(m)
 	var ops *opsFiles
 	if o.OpsDir != "" {
 		if ops, err = gatherOps(o.OpsDir, o.Overwrite); err != nil {

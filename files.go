@@ -32,12 +32,14 @@ func savedFiles(saved []onnx.SavedFile) (files []File, total int64) {
 	return files, total
 }
 
-// OpenModel opens a model, with the functions inlined that have layers in them ([rewrite.InlineLayers]). Whatever keeps it from being read is a [BadModel].
+// OpenModel opens a model, with the functions inlined that have layers in them ([rewrite.InlineLayers]) and products with batches of matrices
+// taken apart ([rewrite.SplitBatches]); what is saved of it goes through [rewrite.JoinBatches] first. Whatever keeps it from being read is a [BadModel].
 func OpenModel(path string) (*onnx.Model, error) {
 	m, err := onnx.Open(path)
 	switch {
 	case err == nil:
 		rewrite.InlineLayers(m)
+		rewrite.SplitBatches(m)
 		return m, nil
 	case errors.Is(err, os.ErrNotExist):
 		return nil, fail(BadModel, err, "check the path")

@@ -345,6 +345,7 @@ func (t *training) save(output string, r *finetune.Result) ([]File, error) {
 		}
 	}
 	t.noteTraining(r)
+	rewrite.JoinBatches(t.quantized) // of layers that were left float
 	saved, err := t.quantized.Save(output, onnx.SaveOptions{External: onnx.ExternalAlways, ExternalThreshold: pageSize, Overwrite: t.options.Overwrite || t.options.Train.Resume})
 	if err != nil {
 		return nil, err

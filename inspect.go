@@ -23,7 +23,8 @@ type InspectedNode struct {
 	Initializer string `json:"initializer"`
 	K           int    `json:"k"`
 	N           int    `json:"n"`
-	DType       string `json:"dtype"` // "" where there is no constant
+	DType       string `json:"dtype"`           // "" where there is no constant
+	Batch       string `json:"batch,omitempty"` // what the node computes with others of a batch of matrices
 	Status      string `json:"status"`
 	Reason      string `json:"reason,omitempty"`
 	Detail      string `json:"detail,omitempty"`
@@ -101,7 +102,7 @@ func Inspect(path string, opts rewrite.Options) (*InspectReport, error) {
 	}
 	for i := range sites {
 		s := &sites[i]
-		n := InspectedNode{Node: s.Name, Op: s.Op, Initializer: s.Initializer, K: s.K, N: s.N, Status: string(s.Status), Reason: string(s.Reason), Detail: s.Detail}
+		n := InspectedNode{Node: s.Name, Op: s.Op, Initializer: s.Initializer, K: s.K, N: s.N, Batch: s.Batch, Status: string(s.Status), Reason: string(s.Reason), Detail: s.Detail}
 		if s.DType != onnx.Undefined {
 			n.DType = s.DType.String()
 		}

@@ -65,6 +65,7 @@ func (o *QuantizeOptions) sizeWith(input, output string, codec *lattice.Codec, s
 	if err != nil {
 		return size{}, err
 	}
+	rewrite.JoinBatches(m)
 	s := size{codes: done.Bytes, weights: done.Weights}
 	if err := o.noteRecipe(m, codec); err != nil {
 		return size{}, err

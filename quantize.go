@@ -176,6 +176,7 @@ func (r *QuantizeReport) assemble(ctx context.Context, o *QuantizeOptions, m *on
 	if err != nil {
 		return fail(BadModel, err, "")
 	}
+	rewrite.JoinBatches(m)
 	r.BitsPerWeight = done.BitsPerWeight()
 	if err := o.noteRecipe(m, codec); err != nil {
 		return err

@@ -115,11 +115,20 @@ func layerOf(s *rewrite.Site) QuantizedLayer {
 func (r *QuantizeReport) describe(sites []rewrite.Site, results map[*rewrite.Weight]*codedWeight) []rewrite.Replacement {
 	var replacements []rewrite.Replacement
 	noted := map[*codedWeight]bool{}
+	broken := map[string]rewrite.Site{} // batches, by what cannot be coded of them
+	for i := range sites {
+		if res := results[sites[i].Weight]; res != nil && res.NonFinite != "" && sites[i].Batch != "" {
+			broken[sites[i].Batch] = sites[i]
+		}
+	}
 	for i := range sites {
 		s := &sites[i]
 		res := results[s.Weight]
 		if s.Status == rewrite.Candidate && res != nil && res.NonFinite != "" {
 			s.Status, s.Reason, s.Detail = rewrite.Skipped, reasonNonFinite, res.NonFinite
+		} else if b, ok := broken[s.Batch]; ok && s.Status == rewrite.Candidate {
+			s.Status, s.Reason = rewrite.Skipped, rewrite.SharedWithFloat
+			s.Detail = fmt.Sprintf("%s, of the same batch, holds numbers that are not finite, so that %q stays", b.Name, s.Initializer)
 		}
 		layer := layerOf(s)
 		if s.Status == rewrite.Candidate && res != nil {

@@ -33,7 +33,7 @@ var reasonTexts = map[string]string{
 	string(rewrite.DynamicB):         "no constant side",
 	string(rewrite.Unfolded):         "computed from constants; save the model with constants folded, and quantize that",
 	string(rewrite.Replaceable):      "the weight is listed among the graph inputs, where a caller may replace it",
-	string(rewrite.Rank):             "the constant is not a matrix",
+	string(rewrite.Rank):             "the constant is no matrix, nor a batch of them that is taken apart",
 	string(rewrite.TooSmall):         "too small to gain from coding",
 	string(rewrite.Excluded):         "excluded by a pattern",
 	string(rewrite.FusedOp):          "fused operator of another tool; export the model without fusions",

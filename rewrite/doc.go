@@ -17,6 +17,8 @@
 // by several nodes: nodes that use it in the same orientation and with the same alpha share one [Weight] and, within a graph,
 // one set of codes. The same tensor used both as W and as Wᵀ is coded twice, because the codes run along the columns.
 //
+// Of a batch of matrices [SplitBatches] first makes a product for each; [JoinBatches] puts together again what was not coded, or is plain again.
+//
 // In a model-local function there are no weights, only parameters: [InlineLayers] first puts the bodies of those with layers in the place of their calls.
 //
 // A Weight is a view. Nothing is materialised before [Weight.Rows] asks for rows, and then only those.

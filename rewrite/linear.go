@@ -1,6 +1,7 @@
 package rewrite
 
 import (
+	"cmp"
 	"slices"
 
 	"github.com/cosetq/cosetq/onnx"
@@ -52,14 +53,7 @@ const (
 // linear reads a MatMul, a Gemm, what ONNX Runtime makes of them, or a pointwise Conv. The error is a *notConstant, or names why the form is unsupported; c, the constant
 // factor, is returned with it as far as it is known.
 func (vs *values) linear(n *onnx.Node) (*linear, *constant, error) {
-	side := right
-	c, err := vs.constant(vs.input(n, right))
-	if err != nil && n.OpType != "Conv" {
-		// The reason of the right side is told unless the left one is the weight.
-		if l, lerr := vs.constant(vs.input(n, left)); lerr == nil {
-			side, c, err = left, l, nil
-		}
-	}
+	c, side, err := vs.factor(n)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -87,6 +81,17 @@ func (vs *values) linear(n *onnx.Node) (*linear, *constant, error) {
 	return l, c, err
 }
 
+// factor returns the constant that n multiplies by, and its side. The error is that of the right side unless the left one is constant.
+func (vs *values) factor(n *onnx.Node) (c *constant, side int, err error) {
+	c, err = vs.constant(vs.input(n, right))
+	if err != nil && n.OpType != "Conv" {
+		if l, lerr := vs.constant(vs.input(n, left)); lerr == nil {
+			return l, left, nil
+		}
+	}
+	return c, right, err
+}
+
 // weightUse returns the input through which the node reads its weight.
 func (l *linear) weightUse() onnx.Use { return onnx.Use{Scope: l.scope, Node: l.node, Input: l.side} }
 
@@ -95,7 +100,8 @@ func (vs *values) matMul(l *linear, c *constant, side int) error {
 	n := l.node
 	if r := len(c.dims); r > 2 {
 		if product(c.dims[:r-2]) != 1 {
-			return rankError("the weight is a batch of matrices %s", dimsText(c.dims))
+			_, err := vs.batch(n, c, side)
+			return cmp.Or(err, rankError("the weight is a batch of matrices %s; take it apart first", dimsText(c.dims)))
 		}
 		// Leading ones do not change the result, unless they lengthen its shape.
 		if a, ok := vs.rank(l.activation); !ok || a < r {

@@ -41,7 +41,7 @@ func (vs *values) inferRank(v *onnx.Value, depth int) (int, bool) {
 		}
 	case "Relu", "LeakyRelu", "Elu", "Selu", "Sigmoid", "Tanh", "Gelu", "Erf", "Sqrt", "Exp", "Log", "Neg", "Abs", "Clip", "Cast",
 		"Identity", "Dropout", "Softmax", "LogSoftmax", "LayerNormalization", "BatchNormalization", "Slice",
-		"Conv", "MaxPool", "AveragePool", "GlobalAveragePool", "Pad", "Concat", "Softplus", "Reciprocal", "Not":
+		"Conv", "MaxPool", "AveragePool", "GlobalAveragePool", "Pad", "Concat", "Split", "Softplus", "Reciprocal", "Not":
 		return first()
 	case "Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "Where":
 		return vs.widest(n, depth)
@@ -59,6 +59,11 @@ func (vs *values) inferRank(v *onnx.Value, depth int) (int, bool) {
 	case "Reshape":
 		if want, err := vs.ints(n, 1, "shape", depth); err == nil {
 			return len(want), true
+		}
+	case "Expand":
+		r, ok := first()
+		if shape, err := vs.ints(n, 1, "shape", depth); ok && err == nil {
+			return max(r, len(shape)), true
 		}
 	case "Unsqueeze", "Squeeze":
 		axes, err := vs.ints(n, 1, "axes", depth)

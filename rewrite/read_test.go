@@ -125,6 +125,19 @@ func FuzzModel(f *testing.F) {
 		}
 		f.Add(b)
 	}
+	rng := rand.New(rand.NewPCG(62, 63))
+	batch, _ := batchForm{x: []int64{2}, declared: []any{"experts"}, lead: []int64{1, 2}}.model(rng, newGrid(f, rng, 2))
+	whole, err := batch.Marshal()
+	if err != nil {
+		f.Fatal(err)
+	}
+	rewrite.SplitBatches(batch)
+	apart, err := batch.Marshal()
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(whole)
+	f.Add(apart)
 	files, err := filepath.Glob(filepath.Join("testdata", "compat", "*", "*.onnx"))
 	if err != nil {
 		f.Fatal(err)
@@ -141,10 +154,12 @@ func FuzzModel(f *testing.F) {
 		if err != nil {
 			return
 		}
+		rewrite.SplitBatches(m)
 		sites, err := rewrite.FindSites(m, rewrite.Options{})
 		if err != nil {
 			t.Fatal(err)
 		}
+		rewrite.JoinBatches(onnx.Clone(m))
 		for _, s := range sites {
 			if s.Weight != nil && s.K < 1<<16 {
 				_ = s.Weight.Rows(make([]float32, s.K), 0, 1)

@@ -27,7 +27,7 @@ const (
 	DynamicB         Reason = "dynamic-b"         // no side is a constant that can be followed
 	Unfolded         Reason = "unfolded"          // it is computed from constants, by an operator that is not followed
 	Replaceable      Reason = "replaceable"       // the constant is only the default of a graph input
-	Rank             Reason = "rank"              // the constant is a vector or a batch of matrices
+	Rank             Reason = "rank"              // the constant is a vector, or a batch of matrices that is not taken apart
 	TooSmall         Reason = "too-small"         // fewer than MinWeights weights or MinColumns columns
 	Excluded         Reason = "excluded"          // by Options.Include or Exclude
 	FusedOp          Reason = "fused-op"          // an operator of another tool that holds the weights
@@ -75,6 +75,8 @@ type Site struct {
 	// Output is the value that the node computes, together with the bias Add that is folded into it; "" unless there is a
 	// Weight. It keeps its name when the site is replaced.
 	Output string
+	// Batch names the value that the products of a batch of matrices are joined to, if this is one of them: all are coded, or none.
+	Batch string
 	// K and N are the columns and rows of the weight as coded, 0 when it is no matrix. Weights is the number of constant
 	// weights; sites that share a weight report it each.
 	K, N    int
@@ -185,7 +187,7 @@ func (vs *values) sites(embeddings bool) []Site {
 			}
 			for _, n := range s.Nodes() {
 				if site, ok := describe(n); ok {
-					site.node = n
+					site.node, site.Batch = n, vs.batchName(n)
 					sites = append(sites, site)
 				}
 			}

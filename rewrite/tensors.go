@@ -22,6 +22,9 @@ type codedWeight struct {
 // store adds the tensors of m, the code of l's weight, to the graph of l, once.
 func (e *editor) store(m *quant.Matrix, l *linear) *codedWeight {
 	owner, base := l.scope.Graph, l.weight.Name()
+	if v := e.index.Lookup(e.index.GraphScope(owner), l.node.Inputs[l.side]); v != nil && v.Node != nil && isMarked(v.Node) {
+		base = v.Name // one of a batch: all have the same tensor behind them
+	}
 	if c := e.coded[placed[*quant.Matrix]{m, owner}]; c != nil {
 		return c
 	}

@@ -101,12 +101,31 @@ func printInspect(con *console, r *cosetq.InspectReport, layers bool) error {
 	if layers {
 		t := con.table()
 		fmt.Fprintln(t, "node\top\tK×N\tdtype\tinitializer\tstatus")
-		for _, n := range r.Nodes {
-			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", shorten(n.Node, longestName), visible(n.Op, ""), shape(n.K, n.N), orDash(n.DType), shorten(orDash(n.Initializer), longestName), statusText(n.Status, n.Reason, n.Detail))
+		for rest := r.Nodes; len(rest) > 0; {
+			n, count := rest[0], alike(rest)
+			name := shorten(n.Node, longestName)
+			if count > 1 {
+				last := rest[count-1].Node
+				name += " … " + last[strings.LastIndex(last, ".")+1:]
+			}
+			rest = rest[count:]
+			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", name, visible(n.Op, ""), shape(n.K, n.N), orDash(n.DType), shorten(orDash(n.Initializer), longestName), statusText(n.Status, n.Reason, n.Detail))
 		}
 		return t.Flush()
 	}
 	return nil
+}
+
+// alike counts the first nodes that are of one batch and differ by their names alone: a line for each expert would fill a screen.
+func alike(nodes []cosetq.InspectedNode) int {
+	count := 1
+	for ; nodes[0].Batch != "" && count < len(nodes); count++ {
+		n := nodes[count]
+		if n.Node, n.Initializer = nodes[0].Node, nodes[0].Initializer; n != nodes[0] {
+			break
+		}
+	}
+	return count
 }
 
 var digits = regexp.MustCompile(`[0-9]+`)

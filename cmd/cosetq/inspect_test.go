@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cosetq/cosetq"
 	"github.com/cosetq/cosetq/onnx"
 )
 
@@ -65,6 +66,26 @@ func TestInspectLarge(t *testing.T) {
 	}
 	if peak > 100e6 {
 		t.Errorf("peak memory %.0f MB, want less than 100", float64(peak)/1e6)
+	}
+}
+
+// The matrices of a batch are one line where they differ by their names alone.
+func TestBatchesAreOneLine(t *testing.T) {
+	var nodes []cosetq.InspectedNode
+	for i := range 5 {
+		nodes = append(nodes, cosetq.InspectedNode{Node: fmt.Sprintf("experts.%d", i), Initializer: fmt.Sprintf("w.%d", i), Batch: "y", Status: "candidate"})
+	}
+	nodes[3].Status = "skipped"
+	for i, want := range map[int]int{0: 3, 3: 1, 4: 1} {
+		if got := alike(nodes[i:]); got != want {
+			t.Errorf("%d from %d on, want %d", got, i, want)
+		}
+	}
+	for i := range nodes {
+		nodes[i].Batch = ""
+	}
+	if got := alike(nodes); got != 1 {
+		t.Errorf("%d that are of no batch", got)
 	}
 }
 
