@@ -15,7 +15,7 @@ import (
 // Attentions run on the kernels that are made for them, which nothing but time would tell apart from others.
 func TestProviderAttentionKernels(t *testing.T) {
 	library, about, device := aboutProvider(t)
-	hopper := strings.Contains(device, "NVIDIA H") || strings.Contains(device, "GH200")
+	hopper := isHopper(device)
 	none := func(*attentionCase) string { return "" }
 	adds := func(c *attentionCase) string { return c.floats("mask", c.queries, c.past+c.queries) }
 	keeps := func(c *attentionCase) string {
@@ -69,6 +69,10 @@ func TestProviderAttentionKernels(t *testing.T) {
 			}
 		})
 	}
+}
+
+func isHopper(device string) bool {
+	return strings.Contains(device, "NVIDIA H") || strings.Contains(device, "GH200")
 }
 
 func kernels(a ort.Attentions) string { return strings.TrimSuffix(fmt.Sprintf("%+v", a), "}")[1:] }

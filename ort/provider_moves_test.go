@@ -164,7 +164,7 @@ func TestProviderLeavesMoves(t *testing.T) {
 // Attention reads queries, keys and values where exporters' graphs have them: heads behind tokens, parts of one product, heads of keys and values that are
 // repeated for several of queries, and keys that are turned by way of three dimensions. None is copied, nor what has four of these as its shape.
 func TestProviderAttendsWhereThingsLie(t *testing.T) {
-	library, about, _ := aboutProvider(t)
+	library, about, device := aboutProvider(t)
 	const batch, kv, heads, width, keys = 2, 2, 6, 16, 70
 	type form struct {
 		name             string
@@ -256,7 +256,7 @@ func TestProviderAttendsWhereThingsLie(t *testing.T) {
 				}
 				o.Provider = library
 				got := session(t, path, o)
-				before := about.Moves()
+				before, started := about.Moves(), about.Attentions()
 				for range 4 {
 					out, err := got.Run(context.Background(), c.inputs)
 					if err != nil {
@@ -274,6 +274,9 @@ func TestProviderAttendsWhereThingsLie(t *testing.T) {
 				}
 				if n := about.Moves() - before; n != 0 {
 					t.Errorf("%d copies", n)
+				}
+				if kind == tensor.Float16Type && f.queries > 64 && isHopper(device) && about.Attentions().Groups == started.Groups {
+					t.Error("not by warp groups")
 				}
 			})
 		}

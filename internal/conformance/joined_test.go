@@ -240,7 +240,11 @@ func TestProviderJoinsProducts(t *testing.T) {
 					if after, _ := about.Joined(); after-before != c.joined {
 						t.Errorf("%d products joined, want %d", after-before, c.joined)
 					}
-					if len(got) != len(want) || relative(want, got) > 2e-3 {
+					limit := 2e-3
+					if c.order != nil && dtype == onnx.Float16 {
+						limit = 5e-3 // queries and keys are rounded, and so are scores of some size
+					}
+					if len(got) != len(want) || relative(want, got) > limit {
 						t.Errorf("%v: %d numbers with a relative error of %g", shape, len(got), relative(want, got))
 					}
 				}
