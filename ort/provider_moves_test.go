@@ -47,7 +47,7 @@ func (c *movesCase) step() {
 		return
 	}
 	d := c.rng.IntN(rank)
-	switch c.rng.IntN(12) {
+	switch c.rng.IntN(13) {
 	case 0, 1:
 		perm := c.rng.Perm(rank)
 		order, moved := make([]int64, rank), make([]int64, rank)
@@ -105,6 +105,15 @@ func (c *movesCase) step() {
 	case 10:
 		c.keep(c.node("Neg", []string{x}), shape...)
 	case 11:
+		index := fmt.Sprintf("index%d", len(c.graph.Nodes))
+		at := c.rng.Int64N(2*shape[d]) - shape[d]
+		if c.coin() {
+			c.graph.Initializers = append(c.graph.Initializers, onnx.NewTensor(index, nil, []int64{at}))
+		} else {
+			c.graph.Initializers = append(c.graph.Initializers, onnx.NewTensor(index, nil, []int32{int32(at)}))
+		}
+		c.keep(c.node("Gather", []string{x, index}, onnx.IntAttr("axis", int64(d))), slices.Delete(shape, d, d+1)...)
+	case 12:
 		w := c.constant(fmt.Sprintf("w%d", len(c.graph.Nodes)), []int64{shape[rank-1], 5}, c.floats(5*shape[rank-1])...)
 		shape[rank-1] = 5
 		c.keep(c.node("MatMul", []string{x, w}), shape...)

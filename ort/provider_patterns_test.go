@@ -247,16 +247,48 @@ func (c *patternCase) rotation() {
 	c.output(c.node("Add", c.either(plain, product)))
 }
 
+// sum is what is added, perhaps broadcast, and its norm, of which others may want the sum too.
+func (c *patternCase) sum() {
+	width := c.oneOf(1, 6, 48, 700)
+	shape := []int64{2, 3, width}
+	other := [][]int64{shape, shape, shape, {3, width}, {2, 1, width}, {width}, {1, 1, 1}}[c.rng.IntN(7)]
+	x := c.node("Add", c.either(c.input("x", c.floats(shape...), shape...), c.input("y", c.floats(other...), other...)))
+	for _, in := range c.graph.Inputs {
+		if dims := in.Type.Tensor.Shape.Dims; dims[len(dims)-1] != nil && c.rng.IntN(6) > 0 {
+			dims[len(dims)-1] = &onnx.Dim{Value: c.inputs[in.Name].Shape[len(dims)-1], HasValue: true}
+		}
+	}
+	if c.rng.IntN(4) == 0 {
+		c.output(x)
+	}
+	inputs := []string{x, c.constant("scale", []int64{width}, c.floats(width)...)}
+	if c.rng.IntN(6) == 0 {
+		inputs[1] = c.input("scale_given", c.floats(width), width)
+	}
+	if c.coin() {
+		inputs = append(inputs, c.constant("shift", []int64{width}, c.floats(width)...))
+	}
+	y := c.node("LayerNormalization", inputs, onnx.IntAttr("axis", c.oneOf(-1, -1, -1, 2, 1)), onnx.FloatAttr("epsilon", 1e-3))
+	if n := c.graph.Nodes[len(c.graph.Nodes)-1]; n.Int("axis", -1) == 1 { // over two dimensions, which rows are broadcast to
+		c.output(n.Outputs[0])
+		return
+	}
+	if c.coin() {
+		y = c.node("Add", c.either(x, c.node("Neg", []string{y})))
+	}
+	c.output(y)
+}
+
 // Attention, normalizations and rotary embeddings that a graph has in pieces are what they are on the CPU, however the provider joins them, and so is what only
 // looks like one.
 func TestProviderJoinsPatterns(t *testing.T) {
 	library, about, _ := aboutProvider(t)
 	before, _ := about.Joined()
-	for seed := range uint64(360) {
+	for seed := range uint64(480) {
 		c := &patternCase{rng: rand.New(rand.NewPCG(seed, 13)), inputs: map[string]*tensor.Tensor{}}
 		path := modelOf(t, 18, func(g *onnx.Graph) {
 			g.Inputs, c.graph = nil, g
-			[]func(){c.norm, c.attention, c.rotation}[seed%3]()
+			[]func(){c.norm, c.attention, c.rotation, c.sum}[seed%4]()
 		})
 		o := ort.SessionOptions{Optimization: ort.OptimizeDisabled, Threads: 1}
 		want := session(t, path, o)
@@ -282,7 +314,7 @@ func TestProviderJoinsPatterns(t *testing.T) {
 			}
 		}
 	}
-	const whole = 159 // have all of an operator, and nothing else looks into it
+	const whole = 207 // have all of an operator, and nothing else looks into it
 	if after, _ := about.Joined(); after-before != whole {
 		t.Errorf("%d of these graphs were joined, want %d", after-before, whole)
 	}

@@ -6,6 +6,7 @@
 #include "chain.h"
 #include "cosetq/schema.h"
 #include "linear_ops.h"
+#include "movement.h"
 #include "patterns.h"
 #include "program.h"
 
@@ -69,6 +70,68 @@ void Program::FusePatterns() {
     left.push_back(std::move(step));
   }
   steps_ = std::move(left);
+}
+
+// Reads constant single indices of Gather now, so that what they name is known without a look at the device.
+void Program::FindPicks() {
+  const Operator* const gather = FindOperator("", "Gather");
+  for (Step& step : steps_) {
+    if (step.op != gather || step.fixed || step.on_host) continue;
+    const Value& index = graph_.values[static_cast<size_t>(step.node->inputs[1])];
+    if (index.constant == nullptr || index.rank != 0) continue;
+    const Tensor number = ReadConstant(index.constant);
+    const int64_t at = number.type == Type::kInt32 ? *number.data<int32_t>() : *number.data<int64_t>();
+    if (at < INT32_MIN || at > INT32_MAX) continue;
+    Node& node = joined_.emplace_back(*step.node);
+    node.inputs.resize(1);
+    node.attributes.Set("index", static_cast<int>(at));
+    step.node = &node;
+    step.op = &PickOperator();
+  }
+}
+
+// Makes one step of a sum and the norm of its last dimension, which may be broadcast.
+void Program::FuseSums() {
+  const std::vector<int> uses = Uses();
+  std::vector<int> producer(graph_.values.size(), -1);
+  for (size_t s = 0; s < steps_.size(); ++s) {
+    for (int v : steps_[s].node->outputs) {
+      if (v >= 0) producer[static_cast<size_t>(v)] = static_cast<int>(s);
+    }
+  }
+  const auto value = [&](int v) -> const Value& { return graph_.values[static_cast<size_t>(v)]; };
+  const Operator *const add = FindOperator("", "Add"), *const layer = FindOperator("", "LayerNormalization"), *const root = FindOperator("", "RMSNormalization"),
+                 *const simplified = FindOperator("", "SimplifiedLayerNormalization");
+  std::vector<bool> gone(steps_.size(), false);
+  for (size_t s = 0; s < steps_.size(); ++s) {
+    Step& norm = steps_[s];
+    const Node& own = *norm.node;
+    if (norm.fixed || norm.on_host || (norm.op != layer && norm.op != root && norm.op != simplified)) continue;
+    const int x = own.inputs[0], from = producer[static_cast<size_t>(x)];
+    if (from < 0 || gone[static_cast<size_t>(from)]) continue;
+    Step& sum = steps_[static_cast<size_t>(from)];
+    const Value& of = value(x);
+    const int64_t axis = own.attributes.Int("axis", -1), width = of.shape.empty() ? -1 : of.shape.back();
+    if (sum.op != add || sum.fixed || sum.on_host || width < 1 || (axis != -1 && axis != of.rank - 1) || (Set(of.type) & kFloats) == 0) continue;
+    const auto row = [&](size_t i) { return value(own.inputs[i]).constant != nullptr && value(own.inputs[i]).type == of.type && Count(value(own.inputs[i]).shape) == width; };
+    bool rows = own.inputs.size() > 1;
+    for (size_t i = 1; rows && i < own.inputs.size(); ++i) rows = own.inputs[i] < 0 ? i > 1 : row(i);
+    for (size_t i = 1; rows && i < own.outputs.size(); ++i) rows = own.outputs[i] < 0;
+    Instruction instruction;
+    if (!rows || !sum.op->step(*sum.node, &instruction)) continue;
+    Node& node = joined_.emplace_back(own);
+    node.inputs.erase(node.inputs.begin());
+    node.inputs.insert(node.inputs.begin(), sum.node->inputs.begin(), sum.node->inputs.end());
+    node.attributes.Set("centre", norm.op == layer ? 1 : 0);
+    node.outputs = {own.outputs[0], uses[static_cast<size_t>(x)] == 1 ? -1 : x};
+    // Where the sum was, which others may use before the norm.
+    sum.state = ChainStateOf({{Instruction::kLoad, 0}, {Instruction::kLoad, 1}, instruction});
+    sum.node = &node;
+    sum.op = &SumNormOperator();
+    gone[s] = true;
+    ++patterns;
+  }
+  Leave(gone);
 }
 
 // Makes one step of elementwise ones each of which alone uses what the one before it gives.

@@ -249,6 +249,19 @@ void RunSplit(Call& call) {
   }
 }
 
+void RunPick(Call& call) {
+  const Tensor& x = call.in(0);
+  const auto axis = static_cast<size_t>(Axis(call.node.attributes.Int("axis", 0), x.shape.size()));
+  const int64_t n = x.shape[axis], index = call.node.attributes.Int("index", 0), at = index < 0 ? index + n : index;
+  if (at < 0 || at >= n) throw std::invalid_argument("index " + std::to_string(index) + " of " + std::to_string(n));
+  int64_t begin = 0;
+  const Strided one = Cut(call, axis, at, 1, 1, &begin);
+  Shape shape = x.shape;
+  shape.erase(shape.begin() + static_cast<std::ptrdiff_t>(axis));
+  // Without a dimension of 1 nothing lies elsewhere; of nothing nothing has to.
+  Rearrange(call, 0, From(x, begin), one.Reshaped(shape).value_or(Strided(shape)));
+}
+
 // Where the numbers of the blocks of a place go: into it, or out of it, as channels ahead of the others ("CRD") or behind.
 void RunBlocks(Call& call, bool into) {
   const Tensor& x = call.in(0);
@@ -305,6 +318,15 @@ void Move(Stream& stream, const Shape& shape, const Tensor& x, int64_t x_first, 
     T* const y_elements = reinterpret_cast<T*>(to);
     if (!SwapOnDevice(stream, layout, count, x_elements, y_elements)) ForEach(stream, count, MoveKernel<T>{layout, x_elements, y_elements});
   });
+}
+
+const Operator& PickOperator() {
+  static const Operator* pick = [] {
+    auto* op = new Operator{"", RunPick, {kAny}};
+    op->strided_inputs = 1;
+    return op;
+  }();
+  return *pick;
 }
 
 int64_t TotalMoves() { return moves; }

@@ -49,6 +49,9 @@ int64_t TotalMoves();
 
 // Gives output i of the numbers of a tensor as they lie, where they are or else as a copy.
 void Rearrange(Call& call, size_t i, const Tensor& of, const Strided& lies);
+// Gather of one index, the attribute "index", of its input.
+const Operator& PickOperator();
+
 // A tensor's numbers from one on.
 Tensor From(const Tensor& of, int64_t first);
 

@@ -182,6 +182,36 @@ void LaunchSkipNorm(Call& call, bool centre) {
   if (x.count() > 0) Normalize(call.stream, x.count() / f.n, f);
 }
 
+// Inputs: what is added, scale, for LayerNorm perhaps shift. Outputs: the result, the sum.
+template <typename T>
+void LaunchSumNorm(Call& call) {
+  const Tensor &a = call.in(0), &b = call.in(1);
+  const Shape shape = BroadcastShape({a.shape, b.shape});
+  const bool wants_sum = call.node.outputs[1] >= 0;
+  for (size_t i = 2; i < 4; ++i) WantCount(call, i, shape.back());
+  NormKernel<T> f = {};
+  f.n = CheckedCount(shape.back());
+  Tensor sum;
+  if (a.shape == b.shape) {
+    f.x = a.data<T>();
+    f.skip = b.data<T>();
+    f.skip_rows = a.count() > 0 ? CheckedCount(a.count() / f.n) : 0;
+    if (wants_sum) f.sum = call.Out(1, a.type, shape).data<T>();
+  } else {
+    sum = wants_sum ? call.Out(1, a.type, shape) : call.Scratch(a.type, shape);
+    RunChain(call.stream, *call.state, {{a.data(), false, BroadcastStrides(a.shape, shape)}, {b.data(), false, BroadcastStrides(b.shape, shape)}}, sum);
+    f.x = sum.data<T>();
+  }
+  f.scale = Optional<T>(call, 2);
+  f.shift = Optional<T>(call, 3);
+  f.y = call.Out(0, a.type, shape).data<T>();
+  f.epsilon = call.node.attributes.Float("epsilon", 1e-5f);
+  f.centre = call.node.attributes.Int("centre", 0) != 0;
+  if (Count(shape) > 0) Normalize(call.stream, Count(shape) / f.n, f);
+}
+
+void RunSumNorm(Call& call) { COSETQ_EP_FLOATS(call, call.in(0).type, LaunchSumNorm, call) }
+
 template <bool centre>
 void RunSkipNorm(Call& call) {
   COSETQ_EP_FLOATS(call, call.in(0).type, LaunchSkipNorm, call, centre)
@@ -233,6 +263,11 @@ std::string CheckBatchNorm(const Graph& graph, const Node& node) {
 }
 
 }  // namespace
+
+const Operator& SumNormOperator() {
+  static const Operator* sum = new Operator{"", RunSumNorm, {kFloats}};
+  return *sum;
+}
 
 std::vector<Operator> NormalizationOperators() {
   std::vector<Operator> all = {

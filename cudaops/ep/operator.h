@@ -129,6 +129,9 @@ std::vector<Operator> AttentionOperators();
 std::vector<Operator> MultiHeadOperators();
 std::vector<Operator> LinearOperators();
 
+// A sum and its norm (normalization.cu).
+const Operator& SumNormOperator();
+
 [[noreturn]] void ThrowType(const Call& call, Type type);
 
 }  // namespace cosetq::ep

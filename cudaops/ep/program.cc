@@ -46,7 +46,9 @@ Program::Program(Graph graph, const Settings& settings) : graph_(std::move(graph
   for (size_t i = 0; i < graph_.outputs.size(); ++i)
     output_index_[static_cast<size_t>(graph_.outputs[i])] = static_cast<int>(i);
   Place();
+  FindPicks();
   FusePatterns();
+  FuseSums();
   FuseElementwise();
   ReadConstants(settings);
   FuseGatedProducts();

@@ -90,7 +90,9 @@ class Program {
   class Execution;
 
   void Place();
+  void FindPicks();
   void FusePatterns();
+  void FuseSums();
   void FuseElementwise();
   void ReadConstants(const Settings& settings);
   std::vector<int> Uses() const;
