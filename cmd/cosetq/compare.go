@@ -30,9 +30,9 @@ the layers:
   accumulated  of the model up to here: the quantized one reads what it computed
                itself
 
-The worst layers are then tried as float ones, one at a time; the last line is
-the --exclude that gained most. --bisect finds the first layer that breaks
---min-sqnr.`,
+The worst layers are then tried as float ones, one at a time, and with more
+bits; the last lines are the options that gained most. --bisect finds the first
+layer that breaks --min-sqnr.`,
 		Example: `  cosetq compare model.onnx model.q.onnx --data recipe.yaml
   cosetq compare model.onnx model.q.onnx --data recipe.yaml --bisect --min-sqnr 20
   cosetq compare model.onnx model.q.onnx --data recipe.yaml --report report.html`,
@@ -127,18 +127,19 @@ func printCompare(con *console, r *cosetq.CompareReport, all bool) error {
 		layers = slices.DeleteFunc(layers, func(l cosetq.ComparedLayer) bool { return l.Local > limit })
 		fmt.Fprintf(con.out, "the worst %d of %d layers (--layers lists all)\n", len(layers), len(r.Layers))
 	}
-	t := con.table()
-	fmt.Fprintln(t, "layer\tK×N\tlocal dB\tcosine\taccumulated dB\tcosine\tmax abs err")
+	t := con.namesTable()
+	fmt.Fprintln(t, "\t\tlocal\t\taccumulated") // which, ending its line, widens no column
+	fmt.Fprintln(t, "layer\tK×N\tdB\tcosine\tdB\tcosine\tmax abs err")
 	for _, l := range layers {
-		fmt.Fprintf(t, "%s\t%s\t%s\t%.5f\t%s\t%.5f\t%.3g\n", shorten(l.Node, 50), shape(l.K, l.N), decibels(l.Local), l.LocalCosine, decibels(l.SQNR), l.Cosine, l.MaxAbsErr)
+		fmt.Fprintf(t, "%s\t%s\t%s\t%.5f\t%s\t%.5f\t%.3g\n", shorten(l.Node, longestName), shape(l.K, l.N), decibels(l.Local), l.LocalCosine, decibels(l.SQNR), l.Cosine, l.MaxAbsErr)
 	}
-	if err := t.Flush(); err != nil {
+	if err := t.flush(); err != nil {
 		return err
 	}
 	for _, name := range r.NotCompared {
 		fmt.Fprintf(con.out, "not compared: %s, which is no MatMul, Gemm or 1×1 Conv of the main graph\n", name)
 	}
-	fmt.Fprintf(con.out, "outputs over %d samples: SQNR %s dB   cosine %.6f   top-1 agreement %.2f %%   KL %.3g\n",
+	fmt.Fprintf(con.out, "outputs over %d samples: SQNR %s dB   cosine %.6f\n  top-1 agreement %.2f %%   KL %.3g\n",
 		r.Samples, decibels(r.Output.SQNR), r.Output.Cosine, 100*r.Output.Top1, r.Output.KL)
 	if b := r.Bisect; b != nil {
 		printBisect(con, b)
@@ -146,13 +147,19 @@ func printCompare(con *console, r *cosetq.CompareReport, all bool) error {
 	if len(r.Trials) == 0 {
 		return nil
 	}
-	fmt.Fprintln(con.out, "one at a time, kept in float, or with more bits to nearest where that helps:")
+	fmt.Fprintln(con.out, "one layer at a time in float, or with more bits to nearest where that helps:")
+	t = con.namesTable()
+	fmt.Fprintln(t, "\tfloat\t\t\tmore bits")
+	fmt.Fprintln(t, "layer\tdB\tgain\tfile\tbits\tdB\tgain\tfile")
 	for _, x := range r.Trials {
-		fmt.Fprintf(con.out, "  %-40s %s dB (%s)   %s", shorten(x.Node, 40), gained(x.Gain), decibels(x.SQNR), grown(x.Bytes))
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s", shorten(x.Node, longestName), decibels(x.SQNR), gained(x.Gain), grown(x.Bytes))
 		if f := x.Finer; f != nil && f.Gain > 0 {
-			fmt.Fprintf(con.out, "   or with %s bits %s dB (%s)   %s", f.Layer[len(f.Layer)-1:], gained(f.Gain), decibels(f.SQNR), grown(f.Bytes))
+			fmt.Fprintf(t, "\t%s\t%s\t%s\t%s", f.Layer[len(f.Layer)-1:], decibels(f.SQNR), gained(f.Gain), grown(f.Bytes))
 		}
-		fmt.Fprintln(con.out)
+		fmt.Fprintln(t)
+	}
+	if err := t.flush(); err != nil {
+		return err
 	}
 	best := r.Trials[0]
 	if best.Gain <= 0 {
