@@ -47,7 +47,7 @@ type ComparedLayer struct {
 	N           int           `json:"n"`
 	Codec       string        `json:"codec,omitempty"` // "" where it has none
 	FloatBytes  int64         `json:"float_bytes"`
-	Bytes       int64         `json:"bytes"` // of the weight in the other model
+	Bytes       int64         `json:"bytes"` // of the weight in the other model; layers that share one report it each
 	Local       eval.Decibels `json:"local_sqnr_db"`
 	LocalCosine eval.Number   `json:"local_cosine"`
 	SQNR        eval.Decibels `json:"accumulated_sqnr_db"`
@@ -55,12 +55,14 @@ type ComparedLayer struct {
 	MaxAbsErr   eval.Number   `json:"max_abs_err"` // accumulated
 }
 
-// LayerTrial is what keeping one layer in float would cost and gain.
+// LayerTrial is what keeping one layer in float would cost and gain, with those that have the same weight: where one of them needs it in
+// float, none is quantized.
 type LayerTrial struct {
 	Node    string        `json:"node"`
-	Exclude string        `json:"exclude"` // the pattern for QuantizeOptions.Sites or --exclude
-	Bytes   int64         `json:"bytes"`   // by which the file would grow
-	SQNR    eval.Decibels `json:"sqnr_db"` // of the outputs then
+	With    []string      `json:"with,omitempty"` // the others
+	Exclude string        `json:"exclude"`        // the pattern for QuantizeOptions.Sites or --exclude
+	Bytes   int64         `json:"bytes"`          // by which the file would grow
+	SQNR    eval.Decibels `json:"sqnr_db"`        // of the outputs then
 	Gain    eval.Decibels `json:"gain_db"`
 	Finer   *FinerTrial   `json:"finer,omitempty"` // nil for a layer that has the finest preset, or no codec
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 
 	"al.essio.dev/pkg/shellescape"
 	"github.com/spf13/cobra"
@@ -161,6 +162,11 @@ func printCompare(con *console, r *cosetq.CompareReport, all bool) error {
 	if err := t.flush(); err != nil {
 		return err
 	}
+	for _, x := range r.Trials {
+		if len(x.With) > 0 {
+			fmt.Fprintf(con.out, "%s goes with %s, which multiply by the same weight\n", shorten(x.Node, longestName), listOf(x.With))
+		}
+	}
 	best := r.Trials[0]
 	if best.Gain <= 0 {
 		_, err := fmt.Fprintln(con.out, "suggest: none; no single layer is to blame, more bits or data help all of them")
@@ -171,6 +177,19 @@ func printCompare(con *console, r *cosetq.CompareReport, all bool) error {
 		fmt.Fprintf(con.out, "     or: --layer %s   %s, %s dB\n", shellescape.Quote(f.Layer), grown(f.Bytes), gained(f.Gain))
 	}
 	return nil
+}
+
+// listOf names a few of many.
+func listOf(names []string) string {
+	const few = 3
+	var list []string
+	for _, name := range names[:min(few, len(names))] {
+		list = append(list, shorten(name, longestName))
+	}
+	if n := len(names) - few; n > 0 {
+		list = append(list, fmt.Sprintf("%d more", n))
+	}
+	return strings.Join(list, ", ")
 }
 
 func printBisect(con *console, b *cosetq.BisectReport) {
