@@ -29,7 +29,7 @@ const (
 	Quality                 // a quality gate failed
 	Unavailable             // ONNX Runtime, the native library or a device is missing
 	Resources               // out of memory or disk
-	Interrupted             // the context was cancelled
+	Interrupted             // the context was cancelled, or its time was up
 )
 
 // Error is a failure that says what to do about it.
@@ -106,7 +106,7 @@ func classify(err error) (kind Kind, hint string) {
 	switch {
 	case errors.As(err, &known):
 		return known.Kind, known.Hint
-	case errors.Is(err, context.Canceled):
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return Interrupted, ""
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT), errors.Is(err, syscall.EFBIG):
 		return Resources, "free some disk space, or choose another folder with -o, and with TMPDIR for temporary files; no half-written file was left behind"

@@ -42,6 +42,7 @@ func TestClassify(t *testing.T) {
 		{fmt.Errorf("map: %w", syscall.ENOMEM), cosetq.Resources},
 		{&calib.RecipeError{Msg: "cannot be unpacked", Err: syscall.ENOSPC}, cosetq.Resources},
 		{fmt.Errorf("quantize: %w", context.Canceled), cosetq.Interrupted},
+		{fmt.Errorf("quantize: %w", context.DeadlineExceeded), cosetq.Interrupted},
 	} {
 		kind, hint := cosetq.Classify(tt.err)
 		if kind != tt.want || hint == "" {
