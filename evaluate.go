@@ -26,6 +26,7 @@ type EvaluateOptions struct {
 }
 
 // Evaluate runs models over the same data, a recipe or random:N, and measures how well they do the task, one of [eval.Tasks].
+// A failure of MaxDrop comes with the report.
 func Evaluate(ctx context.Context, task, data string, paths []string, o EvaluateOptions) (*eval.Report, error) {
 	if err := oneOf("task", task, eval.Tasks()...); err != nil {
 		return nil, err
@@ -67,10 +68,7 @@ func Evaluate(ctx context.Context, task, data string, paths []string, o Evaluate
 	if err != nil {
 		return nil, ofData(err, data)
 	}
-	if err := o.gate(report); err != nil {
-		return nil, err
-	}
-	return report, nil
+	return report, o.gate(report)
 }
 
 // gate fails when a model is worse than the first by more than MaxDrop.

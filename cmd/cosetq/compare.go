@@ -49,10 +49,13 @@ layer that breaks --min-sqnr.`,
 			o.Progress = con.follow()
 			r, err := cosetq.Compare(cmd.Context(), paths[0], paths[1], o)
 			con.clearProgress()
-			if err != nil {
+			if r == nil {
 				return err
 			}
-			if !con.json { // before the page, which may fail
+			failed := err
+			if failed != nil {
+				failed = con.gate(err, r, func(con *console) error { return printCompare(con, r, all) })
+			} else if !con.json { // before the page, which may fail
 				if err := printCompare(con, r, all); err != nil {
 					return err
 				}
@@ -65,10 +68,10 @@ layer that breaks --min-sqnr.`,
 				}
 				con.logf("wrote %s", page.path)
 			}
-			if con.json {
+			if con.json && failed == nil {
 				return con.printJSON(r)
 			}
-			return nil
+			return failed
 		},
 	}
 	run.add(cmd)

@@ -44,8 +44,11 @@ agreement makes sense.`,
 			o.Progress = con.follow()
 			report, err := cosetq.Evaluate(cmd.Context(), task, data, paths, o)
 			con.clearProgress()
-			if err != nil {
+			if report == nil {
 				return err
+			}
+			if err != nil {
+				return con.gate(err, report, func(con *console) error { return printEval(con, report) })
 			}
 			if con.json {
 				return con.printJSON(report)
