@@ -151,10 +151,15 @@ func printCompare(con *console, r *cosetq.CompareReport, all bool) error {
 	if len(r.Trials) == 0 {
 		return nil
 	}
-	fmt.Fprintln(con.out, "one layer at a time in float, or with more bits to nearest where that helps:")
 	t = con.namesTable()
-	fmt.Fprintln(t, "\tfloat\t\t\tmore bits")
-	fmt.Fprintln(t, "layer\tdB\tgain\tfile\tbits\tdB\tgain\tfile")
+	if slices.ContainsFunc(r.Trials, func(x cosetq.LayerTrial) bool { return x.Finer != nil && x.Finer.Gain > 0 }) {
+		fmt.Fprintln(con.out, "one layer at a time in float, or with more bits to nearest where that helps:")
+		fmt.Fprintln(t, "\tfloat\t\t\tmore bits")
+		fmt.Fprintln(t, "layer\tdB\tgain\tfile\tbits\tdB\tgain\tfile")
+	} else {
+		fmt.Fprintln(con.out, "one layer at a time in float:")
+		fmt.Fprintln(t, "layer\tdB\tgain\tfile")
+	}
 	for _, x := range r.Trials {
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s", shorten(x.Node, longestName), decibels(x.SQNR), gained(x.Gain), grown(x.Bytes))
 		if f := x.Finer; f != nil && f.Gain > 0 {
@@ -171,7 +176,11 @@ func printCompare(con *console, r *cosetq.CompareReport, all bool) error {
 		}
 	}
 	best := r.Trials[0]
-	if best.Gain <= 0 {
+	switch {
+	case math.IsInf(float64(r.Output.SQNR), 1):
+		_, err := fmt.Fprintln(con.out, "suggest: none; nothing is lost on this data")
+		return err
+	case best.Gain <= 0:
 		_, err := fmt.Fprintln(con.out, "suggest: none; no single layer is to blame, more bits or data help all of them")
 		return err
 	}

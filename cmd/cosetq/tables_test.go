@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"math"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -64,5 +65,19 @@ func TestTablesFit(t *testing.T) {
 				t.Errorf("%s: %d lines are of %s", what, n, name)
 			}
 		}
+	}
+}
+
+// Where nothing is lost compare blames nothing, and where more bits help nowhere it has no columns for them.
+func TestCompareOfEqualOutputs(t *testing.T) {
+	inf := eval.Decibels(math.Inf(1))
+	r := &cosetq.CompareReport{Output: eval.Agreement{SQNR: inf}, Layers: []cosetq.ComparedLayer{{Node: "fc", Local: inf, SQNR: inf}},
+		Trials: []cosetq.LayerTrial{{Node: "fc", Exclude: "fc", SQNR: inf}}}
+	var out bytes.Buffer
+	if err := printCompare(&console{out: &out, err: &out}, r, true); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(out.String(), "nothing is lost") || strings.Contains(out.String(), "bits") {
+		t.Errorf("equal outputs:\n%s", &out)
 	}
 }
