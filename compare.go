@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/cosetq/cosetq/calib"
@@ -195,10 +196,22 @@ func (c *comparison) open(path string) (err error) {
 	if err != nil {
 		return err
 	}
+	inputs, err := c.sameInputs(m)
+	if err != nil {
+		return err
+	}
 	for i := range quantized {
 		s := &quantized[i]
-		if s.Status == rewrite.Quantized && !slices.ContainsFunc(c.pairs, func(p rewrite.Pair) bool { return p.Holds(s) }) {
+		if s.Status != rewrite.Quantized {
+			continue
+		}
+		at := slices.IndexFunc(c.pairs, func(p rewrite.Pair) bool { return p.Holds(s) })
+		if at < 0 {
 			c.notCompared = append(c.notCompared, s.Name)
+			continue
+		}
+		if f := c.site(at); f.K != s.K || f.N != s.N {
+			return c.notMadeFrom("the weight of %s has %d columns and %d rows in the one, %d and %d in the other", f.Name, s.K, s.N, f.K, f.N)
 		}
 	}
 	if len(c.pairs) == 0 {
@@ -208,10 +221,6 @@ func (c *comparison) open(path string) (err error) {
 		}
 		return usage(fmt.Errorf("%s has no layer in common with %s that differs", path, c.float), "%s", hint)
 	}
-	inputs, _, err := ort.Signature(m)
-	if err != nil {
-		return err
-	}
 	if c.reader, err = openSamples(c.options.Data, inputs, calib.Options{Limit: c.options.Samples, Seed: c.options.Seed}); err != nil {
 		return err
 	}
@@ -220,6 +229,31 @@ func (c *comparison) open(path string) (err error) {
 	}
 	c.dir, err = tempDir("cosetq-compare-")
 	return err
+}
+
+// sameInputs returns the inputs of the float model, and makes it an error when the other has others: layers are paired by the names of
+// what they compute, which unrelated models may share.
+func (c *comparison) sameInputs(float *onnx.Model) ([]tensor.Spec, error) {
+	var names [2][]string
+	var inputs [2][]tensor.Spec
+	for i, m := range []*onnx.Model{c.other, float} {
+		var err error
+		if inputs[i], _, err = ort.Signature(m); err != nil {
+			return nil, err
+		}
+		for _, s := range inputs[i] {
+			names[i] = append(names[i], s.Name)
+		}
+		slices.Sort(names[i])
+	}
+	if !slices.Equal(names[0], names[1]) {
+		return nil, c.notMadeFrom("the inputs of the one are %s, of the other %s", strings.Join(names[0], ", "), strings.Join(names[1], ", "))
+	}
+	return inputs[1], nil
+}
+
+func (c *comparison) notMadeFrom(why string, args ...any) error {
+	return usage(fmt.Errorf("%s was not made from %s: %s", c.other.Path(), c.float, fmt.Sprintf(why, args...)), "give the float model first and the one that was made from it second")
 }
 
 func (c *comparison) close() {

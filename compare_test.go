@@ -286,3 +286,33 @@ func TestCompareSharedWeight(t *testing.T) {
 		}
 	}
 }
+
+// Models that have values of the same names, but are not one and its quantized form, are refused for what they are.
+func TestCompareOtherModels(t *testing.T) {
+	runtime(t)
+	dir := t.TempDir()
+	model := func(name, input string, hidden int64) string {
+		t.Helper()
+		m := onnx.NewModel(8, 17, "two layers")
+		m.Graph.Inputs = []*onnx.ValueInfo{onnx.NewValueInfo(input, onnx.Float, "batch", 64)}
+		m.Graph.Outputs = []*onnx.ValueInfo{onnx.NewValueInfo("y", onnx.Float, "batch", 64)}
+		m.Graph.Initializers = []*onnx.Tensor{onnx.NewTensor("w", []int64{64, hidden}, make([]float32, 64*hidden)), onnx.NewTensor("v", []int64{hidden, 64}, make([]float32, 64*hidden))}
+		m.Graph.Nodes = []*onnx.Node{onnx.NewNode("MatMul", []string{input, "w"}, []string{"h"}), onnx.NewNode("MatMul", []string{"h", "v"}, []string{"y"})}
+		path := filepath.Join(dir, name+".onnx")
+		if _, err := m.Save(path, onnx.SaveOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	float := model("float", "x", 128)
+	for other, want := range map[string]string{model("input", "z", 128): "inputs of the one are z", model("size", "x", 96): "96 rows in the one, 64 and 128"} {
+		q := other + ".q"
+		if _, err := cosetq.Quantize(t.Context(), other, cosetq.QuantizeOptions{Output: q}); err != nil {
+			t.Fatal(err)
+		}
+		_, err := cosetq.Compare(t.Context(), float, q, cosetq.CompareOptions{Data: "random:2"})
+		if kind, _ := cosetq.Classify(err); kind != cosetq.Usage || !strings.Contains(err.Error(), "was not made from") || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: error %v of kind %d", other, err, kind)
+		}
+	}
+}
