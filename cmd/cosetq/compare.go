@@ -116,6 +116,9 @@ func grown(n int64) string {
 	return "+" + cosetq.Size(n)
 }
 
+// leastGain is what a suggestion is worth, in dB: less is shown as 0.0.
+const leastGain = 0.05
+
 // listed is how many layers compare prints unless asked for all.
 const listed = 10
 
@@ -180,12 +183,12 @@ func printCompare(con *console, r *cosetq.CompareReport, all bool) error {
 	case math.IsInf(float64(r.Output.SQNR), 1):
 		_, err := fmt.Fprintln(con.out, "suggest: none; nothing is lost on this data")
 		return err
-	case best.Gain <= 0:
+	case best.Gain < leastGain:
 		_, err := fmt.Fprintln(con.out, "suggest: none; no single layer is to blame, more bits or data help all of them")
 		return err
 	}
 	fmt.Fprintf(con.out, "suggest: --exclude %s   %s, %s dB\n", shellescape.Quote(best.Exclude), grown(best.Bytes), gained(best.Gain))
-	if f := best.Finer; f != nil && f.Gain > 0 {
+	if f := best.Finer; f != nil && f.Gain >= leastGain {
 		fmt.Fprintf(con.out, "     or: --layer %s   %s, %s dB\n", shellescape.Quote(f.Layer), grown(f.Bytes), gained(f.Gain))
 	}
 	return nil

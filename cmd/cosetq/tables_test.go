@@ -77,6 +77,11 @@ func TestCompareOfEqualOutputs(t *testing.T) {
 	if err := printCompare(&console{out: &out, err: &out}, r, true); err != nil {
 		t.Fatal(err)
 	}
+	few := &bytes.Buffer{}
+	r.Trials[0].Gain, r.Trials[0].SQNR, r.Output.SQNR = 0.01, 20.01, 20
+	if err := printCompare(&console{out: few, err: few}, r, true); err != nil || strings.Contains(few.String(), "suggest: --exclude") {
+		t.Errorf("a gain of 0.01 dB is suggested: %v\n%s", err, few)
+	}
 	if !strings.Contains(out.String(), "nothing is lost") || strings.Contains(out.String(), "bits") {
 		t.Errorf("equal outputs:\n%s", &out)
 	}
