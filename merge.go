@@ -1,7 +1,9 @@
 package cosetq
 
 import (
+	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -9,12 +11,12 @@ import (
 	"path/filepath"
 	"reflect"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
 	"al.essio.dev/pkg/shellescape"
 
+	"github.com/cosetq/cosetq/internal/atomicfile"
 	"github.com/cosetq/cosetq/journal"
 	"github.com/cosetq/cosetq/lattice"
 	"github.com/cosetq/cosetq/onnx"
@@ -140,8 +142,14 @@ func recallOptions(m *onnx.Model, j *journal.Journal) (*QuantizeOptions, *lattic
 	if err != nil {
 		return nil, nil, err
 	}
-	if o.Statistics != "" { // the journal knows it by its name only
-		o.Statistics = filepath.Join(filepath.Dir(j.Dir()), o.Statistics)
+	note, err := readRunNote(j)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, p := range []struct{ name, path *string }{{&o.Data, &note.Data}, {&o.Statistics, &note.Statistics}} { // the settings have names only
+		if *p.name != "" && !isRandom(*p.name) {
+			*p.name = besideRecipe(filepath.Dir(j.Dir()), cmp.Or(*p.path, *p.name))
+		}
 	}
 	if o.allocates() {
 		return o, nil, nil
@@ -153,10 +161,11 @@ func recallOptions(m *onnx.Model, j *journal.Journal) (*QuantizeOptions, *lattic
 // notDone is the error of a merge that found weights missing: it names the shares that have them, and the command that does one.
 func (o *QuantizeOptions) notDone(missing, weights []numbered, input, output string, j *journal.Journal) error {
 	left := fmt.Sprintf("%d of %d weights are missing, the first is %q", len(missing), len(weights), missing[0].Name())
-	count, err := shareCount(j)
+	note, err := readRunNote(j)
 	if err != nil {
 		return err
 	}
+	count := note.Shares
 	if count == 0 {
 		return usage(fmt.Errorf("%s is of a run for the whole model that is not done: %s", j.Dir(), left), "run `%s` to its end", o.commandOf(input, output, "--resume"))
 	}
@@ -183,7 +192,7 @@ func (o *QuantizeOptions) notDone(missing, weights []numbered, input, output str
 	return usage(fmt.Errorf("shares %s are not done: %s", named, left), hint+"; so for each of them", command)
 }
 
-// commandOf is the command line that continues the run of a journal, whose data and statistics it knows by their names alone.
+// commandOf is the command line that continues the run of a journal.
 func (o *QuantizeOptions) commandOf(input, output string, args ...string) string {
 	line := []string{"cosetq", "quantize", input, "-o", output}
 	for _, f := range o.named() {
@@ -201,19 +210,49 @@ func (o *QuantizeOptions) commandOf(input, output string, args ...string) string
 	return shellescape.QuoteCommand(append(line, args...))
 }
 
-// shareCount is what note kept, 0 where the journal is of a run for all of the work.
-func shareCount(j *journal.Journal) (int, error) {
-	path := filepath.Join(j.Dir(), sharesInJournal)
+// runNote is what a merge has to know of a run beside its settings. That of the first share stands: by any division into shares it can
+// be told who would do what is left.
+type runNote struct {
+	Shares     int    `json:"shares,omitempty"` // 0 where the run is for all of the work
+	Data       string `json:"data,omitempty"`   // this and the next are paths from the folder of the output, as in a recipe
+	Statistics string `json:"calib,omitempty"`
+}
+
+func (o *QuantizeOptions) noteRun(j *journal.Journal) error {
+	note := runNote{Shares: o.Shard.Count}
+	for _, p := range []struct{ to, from *string }{{&note.Data, &o.Data}, {&note.Statistics, &o.Statistics}} {
+		if *p.from != "" && !isRandom(*p.from) {
+			*p.to = fileNamed(pathFrom(filepath.Dir(j.Dir()), *p.from))
+		}
+	}
+	text, err := json.Marshal(note)
+	if err != nil {
+		return err
+	}
+	err = atomicfile.WriteNew(filepath.Join(j.Dir(), runInJournal), 0o666, func(f *os.File) error {
+		_, err := f.Write(text)
+		return err
+	})
+	if errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	return err
+}
+
+func readRunNote(j *journal.Journal) (note runNote, err error) {
+	path := filepath.Join(j.Dir(), runInJournal)
 	text, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return 0, nil
+		return note, nil
+	}
+	if err == nil {
+		err = json.Unmarshal(text, &note)
+	}
+	if err == nil && (note.Shares < 0 || note.Shares > maxShards) {
+		err = fmt.Errorf("%d shares", note.Shares)
 	}
 	if err != nil {
-		return 0, err
+		return note, usage(fmt.Errorf("%s: %w", path, err), "delete it, and run a share again: what is done is kept")
 	}
-	count, err := strconv.Atoi(strings.TrimSpace(string(text)))
-	if err != nil || count < 1 || count > maxShards {
-		return 0, usage(fmt.Errorf("%s does not say of how many shares: it holds %q", path, text), "delete it, and run the shares again: what is done is kept")
-	}
-	return count, nil
+	return note, nil
 }

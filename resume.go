@@ -23,13 +23,13 @@ import (
 // JournalEnding is what the folder of a journal adds to the name of the output.
 const JournalEnding = ".journal"
 
-// Files in it that are not the journal's: what --data gave, and of how many shares the first one was.
+// Files in it that are not the journal's: what --data gave, and what merge has to know of the run beside the settings.
 const (
 	statisticsInJournal = "statistics" + StatisticsEnding
-	sharesInJournal     = "shares"
+	runInJournal        = "run.json"
 )
 
-var ownInJournal = []string{statisticsInJournal, statisticsInJournal + notesEnding, sharesInJournal}
+var ownInJournal = []string{statisticsInJournal, statisticsInJournal + notesEnding, runInJournal}
 
 // Names of the settings that a run and its journal must agree in, beside those of the recipe.
 const (

@@ -2,17 +2,11 @@ package cosetq
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 
-	"github.com/cosetq/cosetq/internal/atomicfile"
-	"github.com/cosetq/cosetq/journal"
 	"github.com/cosetq/cosetq/onnx"
 	"github.com/cosetq/cosetq/rewrite"
 )
@@ -198,20 +192,4 @@ func (r *QuantizeReport) describeShare(m *onnx.Model, s Shard, sites []rewrite.S
 	r.describe(mine, results)
 	_, r.Coverage = rewrite.Coverage(sites)
 	return nil
-}
-
-// note keeps of how many shares this is one, for what a merge has to say where some are missing. The first share's word stands: by
-// any division into shares it can be told who would do what is left.
-func (s Shard) note(j *journal.Journal) error {
-	if s.Count == 0 {
-		return nil
-	}
-	err := atomicfile.WriteNew(filepath.Join(j.Dir(), sharesInJournal), 0o666, func(f *os.File) error {
-		_, err := fmt.Fprintln(f, s.Count)
-		return err
-	})
-	if errors.Is(err, fs.ErrExist) {
-		return nil
-	}
-	return err
 }
