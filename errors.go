@@ -112,6 +112,8 @@ func classify(err error) (kind Kind, hint string) {
 		return Resources, "free some disk space, or choose another folder with -o, and with TMPDIR for temporary files; no half-written file was left behind"
 	case errors.Is(err, syscall.ENOMEM):
 		return Resources, "close other programs or use a machine with more memory"
+	case errors.Is(err, calib.ErrTemporary):
+		return Usage, "set TMPDIR to a folder that is there and that you may write to"
 	case errors.As(err, &recipe):
 		return Usage, "docs/recipes.md has the keys of every kind of data"
 	case errors.Is(err, onnx.ErrChanged):
