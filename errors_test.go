@@ -42,6 +42,7 @@ func TestClassify(t *testing.T) {
 		{fmt.Errorf("%w: no library", ort.ErrUnavailable), cosetq.Unavailable},
 		{fmt.Errorf("write: %w", syscall.ENOSPC), cosetq.Resources},
 		{fmt.Errorf("map: %w", syscall.ENOMEM), cosetq.Resources},
+		{&fs.PathError{Op: "open", Path: "x.layer", Err: syscall.EMFILE}, cosetq.Resources},
 		{&calib.RecipeError{Msg: "cannot be unpacked", Err: syscall.ENOSPC}, cosetq.Resources},
 		{fmt.Errorf("quantize: %w", context.Canceled), cosetq.Interrupted},
 		{fmt.Errorf("quantize: %w", context.DeadlineExceeded), cosetq.Interrupted},
