@@ -1,8 +1,8 @@
 package report
 
 import (
-	"cmp"
 	"bytes"
+	"cmp"
 	"fmt"
 	"html/template"
 	"image/color"
@@ -272,7 +272,8 @@ func sensitivityChart(page Page) (template.HTML, error) {
 		p.Legend.Add(line.name, l)
 	}
 	p.X.Tick.Marker = plot.TickerFunc(wholeTicks)
-	p.Y.Min, p.Y.Max = min(0, p.Y.Min), 1.15*p.Y.Max // room for the legend
+	p.Y.Min, p.Y.Max = min(0, p.Y.Min), max(0, p.Y.Max)
+	p.Y.Max += 0.15 * (p.Y.Max - p.Y.Min) // room for the legend
 	return svg(p, 3.2*vg.Inch, fmt.Sprintf("How the error builds up over %d layers; the numbers are in the table of layers", len(local)))
 }
 

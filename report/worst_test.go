@@ -1,6 +1,7 @@
 package report_test
 
 import (
+	"math"
 	"regexp"
 	"strings"
 	"testing"
@@ -31,5 +32,24 @@ func TestLayersAreWhole(t *testing.T) {
 		if len(axis) > 0 {
 			t.Errorf("%d layers: the chart counts %v", n, axis)
 		}
+	}
+}
+
+// Layers that lost more than there was, as the outputs of a broken model do, are within the chart, and a gain without end is no number.
+func TestNegativeRatios(t *testing.T) {
+	p := sample(2)
+	for i := range p.Layers[:2] {
+		local, accumulated := -3-float64(i), -4-float64(i)
+		p.Layers[i].Local, p.Layers[i].Accumulated = &local, &accumulated
+	}
+	p.Trials[0].Gain = math.Inf(1)
+	page := string(write(t, p))
+	_, chart, _ := strings.Cut(page, `id="sensitivity"`)
+	chart, _, _ = strings.Cut(chart, "</svg>")
+	if !strings.Contains(chart, ">0</text>") || !strings.Contains(chart, ">-5</text>") {
+		t.Error("the axis of the chart does not go from 0 to below -4 dB")
+	}
+	if !strings.Contains(page, ">&#43;∞<") {
+		t.Error("an infinite gain is not shown as one")
 	}
 }
