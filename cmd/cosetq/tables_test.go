@@ -13,7 +13,7 @@ import (
 
 // Tables of ordinary models fit a terminal of 80 columns, and what their names lose leaves them different.
 func TestTablesFit(t *testing.T) {
-	models := []string{"/work/models/meta-llama-3.1-8b-instruct.fp32/model.onnx", "/work/models/meta-llama-3.1-8b-instruct.int4/model.onnx", "fp16", "MatMulNBits int4 block 32"}
+	models := []string{"exported/models/meta-llama-3.1-8b-instruct.fp32/model.onnx", "exported/models/meta-llama-3.1-8b-instruct.int4/model.onnx", "fp16", "MatMulNBits int4 block 32"}
 	bench := &cosetq.BenchReport{Data: "random:1,batch=1,seq=256", Items: 256, Unit: "tokens", Device: "cpu", Threads: 16, Runtime: "1.30.0", Version: "v1.0.0"}
 	load := *bench
 	judged := map[string]*eval.Report{"classification": {}, "perplexity": {}, "agreement": {}}
