@@ -138,7 +138,7 @@ func printCompare(con *console, r *cosetq.CompareReport, all bool) error {
 	fmt.Fprintln(t, "\t\tlocal\t\taccumulated") // which, ending its line, widens no column
 	fmt.Fprintln(t, "layer\tK×N\tdB\tcosine\tdB\tcosine\tmax abs err")
 	for _, l := range layers {
-		fmt.Fprintf(t, "%s\t%s\t%s\t%.5f\t%s\t%.5f\t%.3g\n", shorten(l.Node, longestName), shape(l.K, l.N), decibels(l.Local), l.LocalCosine, decibels(l.SQNR), l.Cosine, l.MaxAbsErr)
+		fmt.Fprintf(t, "%s\t%s\t%s\t%.5f\t%s\t%.5f\t%.3g\n", visible(l.Node, ""), shape(l.K, l.N), decibels(l.Local), l.LocalCosine, decibels(l.SQNR), l.Cosine, l.MaxAbsErr)
 	}
 	if err := t.flush(); err != nil {
 		return err
@@ -164,7 +164,7 @@ func printCompare(con *console, r *cosetq.CompareReport, all bool) error {
 		fmt.Fprintln(t, "layer\tdB\tgain\tfile")
 	}
 	for _, x := range r.Trials {
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s", shorten(x.Node, longestName), decibels(x.SQNR), gained(x.Gain), grown(x.Bytes))
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s", visible(x.Node, ""), decibels(x.SQNR), gained(x.Gain), grown(x.Bytes))
 		if f := x.Finer; f != nil && f.Gain > 0 {
 			fmt.Fprintf(t, "\t%s\t%s\t%s\t%s", f.Layer[len(f.Layer)-1:], decibels(f.SQNR), gained(f.Gain), grown(f.Bytes))
 		}

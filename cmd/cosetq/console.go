@@ -98,15 +98,20 @@ func (t *namesTable) flush() error {
 	return out.Flush()
 }
 
-// shortNames cuts the names that lines begin with to a length. Where names that differ would look alike, less is kept of their heads, as
-// far as that helps, and then they stay longer.
+// shortNames cuts the names that lines begin with to a length. Where names that differ would look alike, they are cut elsewhere, as far
+// as that helps, and then they stay longer.
 func shortNames(lines [][]string, n int) []string {
 	whole := map[string]bool{}
 	for _, cells := range lines {
 		whole[cells[0]] = true
 	}
+	var first []string
 	for ; ; n++ {
-		for head := n/2 - 1; head >= 2; head-- {
+		for i := range n - 4 { // heads from half of n down, then from half of n up
+			head := n/2 - 1 - i
+			if head < 2 {
+				head = i + 2
+			}
 			short, names := map[string]bool{}, []string(nil)
 			for _, cells := range lines {
 				names = append(names, cut(cells[0], head, n-1-head))
@@ -115,6 +120,12 @@ func shortNames(lines [][]string, n int) []string {
 			if len(short) == len(whole) {
 				return names
 			}
+			if first == nil {
+				first = names
+			}
+		}
+		if n >= 2*longestName {
+			return first
 		}
 	}
 }

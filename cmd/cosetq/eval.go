@@ -77,19 +77,19 @@ func printEval(con *console, r *eval.Report) error {
 		fmt.Fprintf(t, "model\ttop-1\tcorrect\tdifference\tseconds\n")
 		for _, m := range r.Models {
 			c := m.Metrics.(eval.Classification)
-			fmt.Fprintf(t, "%s\t%.2f %%\t%d / %d\t%+.2f pt\t%.2f\n", shorten(m.Path, longestName), 100*c.Top1, c.Correct, c.Count, 100*(c.Top1-base.Top1), m.Seconds)
+			fmt.Fprintf(t, "%s\t%.2f %%\t%d / %d\t%+.2f pt\t%.2f\n", visible(m.Path, ""), 100*c.Top1, c.Correct, c.Count, 100*(c.Top1-base.Top1), m.Seconds)
 		}
 	case eval.Perplexity:
 		fmt.Fprintf(t, "model\tperplexity\tbits/token\tdifference\ttokens\tseconds\n")
 		for _, m := range r.Models {
 			p := m.Metrics.(eval.Perplexity)
-			fmt.Fprintf(t, "%s\t%.4f\t%.4f\t%+.4f\t%d\t%.2f\n", shorten(m.Path, longestName), p.Perplexity, p.BitsPerToken, p.BitsPerToken-base.BitsPerToken, p.Tokens, m.Seconds)
+			fmt.Fprintf(t, "%s\t%.4f\t%.4f\t%+.4f\t%d\t%.2f\n", visible(m.Path, ""), p.Perplexity, p.BitsPerToken, p.BitsPerToken-base.BitsPerToken, p.Tokens, m.Seconds)
 		}
 	case eval.Agreement:
 		fmt.Fprintf(t, "model\tsame top-1\tKL\tcosine\tSQNR dB\tmax err\tseconds\n")
 		for _, m := range r.Models {
 			a := m.Metrics.(eval.Agreement)
-			fmt.Fprintf(t, "%s\t%.2f %%\t%.3g\t%.6f\t%s\t%.3g\t%.2f\n", shorten(m.Path, longestName), 100*a.Top1, a.KL, a.Cosine, decibels(a.SQNR), a.MaxAbsErr, m.Seconds)
+			fmt.Fprintf(t, "%s\t%.2f %%\t%.3g\t%.6f\t%s\t%.3g\t%.2f\n", visible(m.Path, ""), 100*a.Top1, a.KL, a.Cosine, decibels(a.SQNR), a.MaxAbsErr, m.Seconds)
 		}
 	default:
 		return fmt.Errorf("metrics of an unknown type %T", first)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"fmt"
 	"math"
 	"strings"
 	"testing"
@@ -84,5 +85,31 @@ func TestCompareOfEqualOutputs(t *testing.T) {
 	}
 	if !strings.Contains(out.String(), "nothing is lost") || strings.Contains(out.String(), "bits") {
 		t.Errorf("equal outputs:\n%s", &out)
+	}
+}
+
+// Names are cut where they are alike, and however long they are the table is there.
+func TestNamesStayApart(t *testing.T) {
+	long := strings.Repeat("folder/", 9)
+	for what, names := range map[string][]string{
+		"middle": {long + "q3/" + long + "model.onnx", long + "q4/" + long + "model.onnx"}, "head": {"q3/" + long + "model.onnx", "q4/" + long + "model.onnx"},
+		"tail": {long + "model.q3", long + "model.q4"}, "length": {long, long + long},
+	} {
+		var out bytes.Buffer
+		table := (&console{out: &out}).namesTable()
+		for _, name := range names {
+			fmt.Fprintf(table, "%s\tx\n", name)
+		}
+		if err := table.flush(); err != nil {
+			t.Fatal(err)
+		}
+		if rows := strings.Split(out.String(), "\n"); len(rows) != 3 || rows[0] == rows[1] {
+			t.Errorf("%s: %q", what, rows)
+		}
+	}
+	far := strings.Repeat("x", 5000)
+	lines := [][]string{{far + "a" + far}, {far + "b" + far}}
+	if names := shortNames(lines, 20); len(names) != 2 || len(names[0]) > 30 {
+		t.Errorf("names that differ where no cut leaves it: %q", names)
 	}
 }
