@@ -19,9 +19,9 @@ import (
 
 // Allocation says how a target was met by giving layers different codecs.
 type Allocation struct {
-	TargetBits  float64 `json:"target_bits_per_weight,omitempty"`
-	TargetBytes int64   `json:"target_bytes,omitempty"`
-	MaxDrop     float64 `json:"max_drop,omitempty"`
+	TargetBits  float64  `json:"target_bits_per_weight,omitempty"`
+	TargetBytes int64    `json:"target_bytes,omitempty"`
+	MaxDrop     *float64 `json:"max_drop,omitempty"`
 
 	// Measure is what losses are in: "kl", nats of the divergence from the float model's predictions, or "output_error", the
 	// share of error in the energy of the outputs.
@@ -52,7 +52,7 @@ type LayerChoice struct {
 
 // allocates tells whether the codecs are chosen to meet a target.
 func (o *QuantizeOptions) allocates() bool {
-	return o.TargetBits != 0 || o.TargetBytes != 0 || o.MaxDrop != 0
+	return o.TargetBits != 0 || o.TargetBytes != 0 || o.MaxDrop != nil
 }
 
 // checkTarget refuses targets that make no sense.
@@ -61,7 +61,7 @@ func (o *QuantizeOptions) checkTarget() error {
 		return nil
 	}
 	given := 0
-	for _, yes := range []bool{o.TargetBits != 0, o.TargetBytes != 0, o.MaxDrop != 0} {
+	for _, yes := range []bool{o.TargetBits != 0, o.TargetBytes != 0, o.MaxDrop != nil} {
 		if yes {
 			given++
 		}
@@ -69,14 +69,14 @@ func (o *QuantizeOptions) checkTarget() error {
 	switch {
 	case given > 1:
 		return usage(errors.New("--target-bpw, --target-size and --max-drop exclude each other"), "give one of them")
-	case !(o.TargetBits >= 0 && o.TargetBits < math.Inf(1)) || o.TargetBytes < 0 || !(o.MaxDrop >= 0 && o.MaxDrop < math.Inf(1)):
-		return usage(errors.New("a target must be a positive number"), "as in --target-bpw 3, --target-size 12MB or --max-drop 0.01")
+	case !(o.TargetBits >= 0 && o.TargetBits < math.Inf(1)) || o.TargetBytes < 0:
+		return usage(errors.New("a target must be a positive number"), "as in --target-bpw 3 or --target-size 12MB")
 	case o.Bits != 0 || o.Codec != "":
 		return usage(errors.New("a target and --bits or --codec are both given"), "leave one of them out: a target chooses the codec of each layer; --layer fixes that of some")
 	case o.Data == "":
 		return usage(errors.New("a target needs data: what each layer costs is measured on the outputs"), "add --data RECIPE; together with --calib it only serves to measure")
 	}
-	return nil
+	return checkDrop(o.MaxDrop)
 }
 
 // candidateCodecs are what an allocation chooses from, by size.
@@ -262,7 +262,7 @@ func (a *allocator) plan(ctx context.Context) (*storedPlan, error) {
 		return nil, err
 	}
 	at := 0
-	if a.o.MaxDrop != 0 {
+	if a.o.MaxDrop != nil {
 		at, err = a.search(ctx)
 	} else {
 		at, err = a.fit()

@@ -58,7 +58,7 @@ func (a *allocator) uniform(codec *lattice.Codec) []*lattice.Codec {
 
 // checkReach makes it an error, before any work is done, when a target of bits or bytes is too small.
 func (a *allocator) checkReach() error {
-	if a.o.MaxDrop != 0 {
+	if a.o.MaxDrop != nil {
 		return nil
 	}
 	over, least, err := a.excess(a.uniform(a.candidates[0]))

@@ -114,7 +114,7 @@ func TestTargetBytes(t *testing.T) {
 func TestMaxDrop(t *testing.T) {
 	session := runtime(t)
 	for _, samples := range []int{100, 500} { // of the larger part the models are tried on some
-		files, r, err := allocated(t, cosetq.QuantizeOptions{MaxDrop: 0.5, Samples: samples})
+		files, r, err := allocated(t, cosetq.QuantizeOptions{MaxDrop: new(0.5), Samples: samples})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -151,7 +151,7 @@ func TestMaxDropOutOfReach(t *testing.T) {
 		t.Fatal(err)
 	}
 	// Without labels the error of the outputs counts.
-	o := cosetq.QuantizeOptions{Output: filepath.Join(dir, "q.onnx"), MaxDrop: 1e-5, Data: "random:16", Method: cosetq.RTN}
+	o := cosetq.QuantizeOptions{Output: filepath.Join(dir, "q.onnx"), MaxDrop: new(1e-5), Data: "random:16", Method: cosetq.RTN}
 	_, err = cosetq.Quantize(t.Context(), files.Model, o)
 	if kind, _ := cosetq.Classify(err); kind != cosetq.Quality {
 		t.Errorf("error %v of kind %v, want a quality gate", err, kind)
@@ -161,7 +161,7 @@ func TestMaxDropOutOfReach(t *testing.T) {
 			t.Errorf("%s is left behind", path)
 		}
 	}
-	o.MaxDrop = 0.02
+	o.MaxDrop = new(0.02)
 	r, err := cosetq.Quantize(t.Context(), files.Model, o)
 	if err != nil {
 		t.Fatal(err)
@@ -265,12 +265,12 @@ func TestTargetsThatMakeNoSense(t *testing.T) {
 		{TargetBits: 3},
 		{TargetBits: 3, Data: files.Calib, Bits: 3},
 		{TargetBits: 3, Data: files.Calib, Codec: "d4:4"},
-		{TargetBits: 3, Data: files.Calib, MaxDrop: 1},
+		{TargetBits: 3, Data: files.Calib, MaxDrop: new(1.0)},
 		{TargetBits: -3, Data: files.Calib},
 		{TargetBits: 2, Data: files.Calib},
 		{TargetBytes: 1000, Data: files.Calib},
 		{TargetBytes: -1, Data: files.Calib},
-		{MaxDrop: -1, Data: files.Calib},
+		{MaxDrop: new(-1.0), Data: files.Calib},
 		{TargetBits: 3, Data: files.Calib, Shard: cosetq.Shard{Index: 0, Count: 2}},
 		{TargetBits: 3, Data: files.Calib, Layers: []string{"fc1"}},
 	} {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/cosetq/cosetq/calib"
@@ -47,7 +48,7 @@ type ComparedLayer struct {
 	N           int           `json:"n"`
 	Codec       string        `json:"codec,omitempty"` // "" where it has none
 	FloatBytes  int64         `json:"float_bytes"`
-	Bytes       int64         `json:"bytes"` // of the weight in the other model
+	Bytes       int64         `json:"bytes"` // of the weight in the other model; layers that share one report it each
 	Local       eval.Decibels `json:"local_sqnr_db"`
 	LocalCosine eval.Number   `json:"local_cosine"`
 	SQNR        eval.Decibels `json:"accumulated_sqnr_db"`
@@ -55,12 +56,14 @@ type ComparedLayer struct {
 	MaxAbsErr   eval.Number   `json:"max_abs_err"` // accumulated
 }
 
-// LayerTrial is what keeping one layer in float would cost and gain.
+// LayerTrial is what keeping one layer in float would cost and gain, with those that have the same weight: where one of them needs it in
+// float, none is quantized.
 type LayerTrial struct {
 	Node    string        `json:"node"`
-	Exclude string        `json:"exclude"` // the pattern for QuantizeOptions.Sites or --exclude
-	Bytes   int64         `json:"bytes"`   // by which the file would grow
-	SQNR    eval.Decibels `json:"sqnr_db"` // of the outputs then
+	With    []string      `json:"with,omitempty"` // the others
+	Exclude string        `json:"exclude"`        // the pattern for QuantizeOptions.Sites or --exclude
+	Bytes   int64         `json:"bytes"`          // by which the file would grow
+	SQNR    eval.Decibels `json:"sqnr_db"`        // of the outputs then
 	Gain    eval.Decibels `json:"gain_db"`
 	Finer   *FinerTrial   `json:"finer,omitempty"` // nil for a layer that has the finest preset, or no codec
 }
@@ -101,7 +104,7 @@ type CompareReport struct {
 }
 
 // Compare runs a float model and one made from it over the same data and says, layer by layer, where they part, and which
-// layers would be worth keeping in float.
+// layers would be worth keeping in float. A failure of MinSQNR comes with the report, in which no layer was tried.
 func Compare(ctx context.Context, reference, path string, o CompareOptions) (*CompareReport, error) {
 	start := time.Now()
 	switch {
@@ -130,8 +133,8 @@ func Compare(ctx context.Context, reference, path string, o CompareOptions) (*Co
 		return nil, err
 	}
 	if o.MinSQNR != 0 && !o.Bisect && float64(r.Output.SQNR) < o.MinSQNR {
-		return nil, fail(Quality, fmt.Errorf("%s: its outputs keep %.1f dB of %s, --min-sqnr asks for %.1f; the worst layer is %s with %.1f dB",
-			path, r.Output.SQNR, reference, o.MinSQNR, r.worst().Node, r.worst().Local), "compare without --min-sqnr lists the layers and what excluding one would gain; --bisect finds the first that breaks it")
+		return r, fail(Quality, fmt.Errorf("%s: its outputs keep %.1f dB of %s, --min-sqnr asks for %.1f; the worst layer is %s with %.1f dB",
+			path, r.Output.SQNR, reference, o.MinSQNR, r.worst().Node, r.worst().Local), "without --min-sqnr compare also tells what excluding a layer would gain; --bisect finds the first that breaks it")
 	}
 	if o.Bisect {
 		var err error
@@ -193,10 +196,22 @@ func (c *comparison) open(path string) (err error) {
 	if err != nil {
 		return err
 	}
+	inputs, err := c.sameInputs(m)
+	if err != nil {
+		return err
+	}
 	for i := range quantized {
 		s := &quantized[i]
-		if s.Status == rewrite.Quantized && !slices.ContainsFunc(c.pairs, func(p rewrite.Pair) bool { return p.Holds(s) }) {
+		if s.Status != rewrite.Quantized {
+			continue
+		}
+		at := slices.IndexFunc(c.pairs, func(p rewrite.Pair) bool { return p.Holds(s) })
+		if at < 0 {
 			c.notCompared = append(c.notCompared, s.Name)
+			continue
+		}
+		if f := c.site(at); f.K != s.K || f.N != s.N {
+			return c.notMadeFrom("the weight of %s has %d columns and %d rows in the one, %d and %d in the other", f.Name, s.K, s.N, f.K, f.N)
 		}
 	}
 	if len(c.pairs) == 0 {
@@ -206,10 +221,6 @@ func (c *comparison) open(path string) (err error) {
 		}
 		return usage(fmt.Errorf("%s has no layer in common with %s that differs", path, c.float), "%s", hint)
 	}
-	inputs, _, err := ort.Signature(m)
-	if err != nil {
-		return err
-	}
 	if c.reader, err = openSamples(c.options.Data, inputs, calib.Options{Limit: c.options.Samples, Seed: c.options.Seed}); err != nil {
 		return err
 	}
@@ -218,6 +229,31 @@ func (c *comparison) open(path string) (err error) {
 	}
 	c.dir, err = tempDir("cosetq-compare-")
 	return err
+}
+
+// sameInputs returns the inputs of the float model, and makes it an error when the other has others: layers are paired by the names of
+// what they compute, which unrelated models may share.
+func (c *comparison) sameInputs(float *onnx.Model) ([]tensor.Spec, error) {
+	var names [2][]string
+	var inputs [2][]tensor.Spec
+	for i, m := range []*onnx.Model{c.other, float} {
+		var err error
+		if inputs[i], _, err = ort.Signature(m); err != nil {
+			return nil, err
+		}
+		for _, s := range inputs[i] {
+			names[i] = append(names[i], s.Name)
+		}
+		slices.Sort(names[i])
+	}
+	if !slices.Equal(names[0], names[1]) {
+		return nil, c.notMadeFrom("the inputs of the one are %s, of the other %s", strings.Join(names[0], ", "), strings.Join(names[1], ", "))
+	}
+	return inputs[1], nil
+}
+
+func (c *comparison) notMadeFrom(why string, args ...any) error {
+	return usage(fmt.Errorf("%s was not made from %s: %s", c.other.Path(), c.float, fmt.Sprintf(why, args...)), "give the float model first and the one that was made from it second")
 }
 
 func (c *comparison) close() {

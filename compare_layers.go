@@ -71,7 +71,8 @@ func (c *comparison) measure(ctx context.Context, r *CompareReport) error {
 		l := ComparedLayer{Node: s.Name, Initializer: s.Initializer, Op: s.Op, K: s.K, N: s.N, Codec: p.Codec(), FloatBytes: s.Weights * int64(s.DType.Bits()/8),
 			Local: judge.localErr[i].SQNR(), LocalCosine: eval.Number(judge.localErr[i].Cosine()),
 			SQNR: judge.accumulated[i].SQNR(), Cosine: eval.Number(judge.accumulated[i].Cosine()), MaxAbsErr: eval.Number(judge.accumulated[i].MaxAbsErr())}
-		for _, t := range p.Tensors(c.other) {
+		same := c.without(func(o *rewrite.Site) bool { return o.Weight != s.Weight })
+		for _, t := range p.Tensors(c.other, same) {
 			size, err := t.ByteSize()
 			if err != nil {
 				return fail(BadModel, err, "")

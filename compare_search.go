@@ -101,12 +101,15 @@ func (c *comparison) tryLayers(ctx context.Context, r *CompareReport) error {
 		order[i] = i
 	}
 	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(r.Layers[a].Local, r.Layers[b].Local) })
-	tried := map[string]bool{} // batches: their layers stay float together
+	seen := map[int]bool{} // the worst stands for all that stay float with it
 	order = slices.DeleteFunc(order, func(i int) bool {
-		batch := c.sites[c.pairs[i].Site].Batch
-		again := batch != "" && tried[batch]
-		tried[batch] = true
-		return again
+		if seen[i] {
+			return true
+		}
+		for _, k := range c.together(i) {
+			seen[k] = true
+		}
+		return false
 	})
 	order = order[:min(c.options.Top, len(order))]
 	if len(order) == 0 {
@@ -123,23 +126,31 @@ func (c *comparison) tryLayers(ctx context.Context, r *CompareReport) error {
 	}
 	step := c.options.Progress.stage("trying layers as float", int64(len(order)))
 	for _, i := range order {
-		l, batch := &r.Layers[i], c.sites[c.pairs[i].Site].Batch
+		l, site, group := &r.Layers[i], c.site(i), c.together(i)
 		t := LayerTrial{Node: l.Node, Exclude: patternOf(c.sites, c.pairs[i].Site)}
-		var others []rewrite.Pair // without what stays float with it
-		for k, p := range c.pairs {
-			if k != i && (batch == "" || c.sites[p.Site].Batch != batch) {
-				others = append(others, p)
-			} else {
-				t.Bytes += r.Layers[k].FloatBytes - r.Layers[k].Bytes
+		var out []*rewrite.Site
+		stored, coded := map[string]bool{}, map[*rewrite.Weight]bool{} // each once: nodes may share a weight, and its code where they multiply by it alike
+		for _, k := range group {
+			s := c.site(k)
+			out = append(out, s)
+			if k != i && s.Batch == "" { // of a batch one stands for all
+				t.With = append(t.With, s.Name)
 			}
+			if s.Batch == "" && !stored[s.Initializer] || s.Batch != "" && !coded[s.Weight] {
+				t.Bytes += r.Layers[k].FloatBytes
+			}
+			if !coded[s.Weight] {
+				t.Bytes -= r.Layers[k].Bytes
+			}
+			stored[s.Initializer], coded[s.Weight] = true, true
 		}
-		sqnr, err := c.trial(ctx, reference, others, nil)
+		sqnr, err := c.trial(ctx, reference, c.without(func(s *rewrite.Site) bool { return slices.Contains(out, s) }), nil)
 		if err != nil {
 			return err
 		}
 		t.SQNR, t.Gain = sqnr, gain(all, sqnr)
 		if bits, codec := c.finer(i); codec != nil {
-			others = slices.Delete(slices.Clone(c.pairs), i, i+1)
+			others := c.without(func(s *rewrite.Site) bool { return s.Weight == site.Weight })
 			sqnr, err := c.trial(ctx, reference, others, func(m *onnx.Model) error { return c.recode(ctx, m, i, codec) })
 			if err != nil {
 				return err
@@ -153,6 +164,29 @@ func (c *comparison) tryLayers(ctx context.Context, r *CompareReport) error {
 	return nil
 }
 
+// together lists the layers that stay float if one of them does: those of a batch of matrices, and those that need the same weight.
+func (c *comparison) together(layer int) []int {
+	group, member := []int{layer}, map[int]bool{layer: true}
+	for i := 0; i < len(group); i++ {
+		a := c.site(group[i])
+		for k := range c.pairs {
+			if b := c.site(k); !member[k] && (a.Initializer == b.Initializer || a.Batch != "" && a.Batch == b.Batch) {
+				group, member[k] = append(group, k), true
+			}
+		}
+	}
+	slices.Sort(group)
+	return group
+}
+
+// site is a layer's node in the float model.
+func (c *comparison) site(layer int) *rewrite.Site { return &c.sites[c.pairs[layer].Site] }
+
+// without returns the layers whose nodes are not left out.
+func (c *comparison) without(out func(*rewrite.Site) bool) []rewrite.Pair {
+	return slices.DeleteFunc(slices.Clone(c.pairs), func(p rewrite.Pair) bool { return out(&c.sites[p.Site]) })
+}
+
 // gain is what a trial gained: 0 where neither form has any error, whose ratios are infinite.
 func gain(before, after eval.Decibels) eval.Decibels {
 	if before == after {
@@ -163,9 +197,8 @@ func gain(before, after eval.Decibels) eval.Decibels {
 
 // finer returns the next preset above the codec that a layer has; none where there is no such preset or no codec.
 func (c *comparison) finer(layer int) (bits int, codec *lattice.Codec) {
-	p := &c.pairs[layer]
-	s := &c.sites[p.Site]
-	has, err := lattice.ParseCodec(p.Codec())
+	s := c.site(layer)
+	has, err := lattice.ParseCodec(c.pairs[layer].Codec())
 	if err != nil || s.Status != rewrite.Candidate {
 		return 0, nil
 	}
@@ -178,7 +211,7 @@ func (c *comparison) finer(layer int) (bits int, codec *lattice.Codec) {
 	return 0, nil
 }
 
-// recode puts weights as a codec decodes them into a layer of the float model.
+// recode puts weights as a codec decodes them into a layer of the float model, and into those that multiply by the same.
 func (c *comparison) recode(ctx context.Context, m *onnx.Model, layer int, codec *lattice.Codec) error {
 	sites, err := rewrite.FindSites(m, rewrite.Options{})
 	if err != nil {
@@ -187,7 +220,13 @@ func (c *comparison) recode(ctx context.Context, m *onnx.Model, layer int, codec
 	s := sites[c.pairs[layer].Site]
 	res, err := quant.Quantize(ctx, s.Weight, coding(codec))
 	if err == nil {
-		_, err = rewrite.Apply(m, []rewrite.Replacement{{Site: s, Matrix: res.Matrix}}, Version())
+		var replacements []rewrite.Replacement
+		for k := range c.pairs {
+			if c.site(k).Weight == c.site(layer).Weight {
+				replacements = append(replacements, rewrite.Replacement{Site: sites[c.pairs[k].Site], Matrix: res.Matrix})
+			}
+		}
+		_, err = rewrite.Apply(m, replacements, Version())
 	}
 	if err == nil {
 		_, err = rewrite.Export(m, rewrite.ExportOptions{Format: rewrite.FP32})

@@ -4,7 +4,9 @@ import (
 	"encoding/json"
 	"errors"
 	"math"
+	"math/rand/v2"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -213,5 +215,104 @@ func TestComparedLayerNotFinite(t *testing.T) {
 	})
 	if err != nil || strings.Count(string(text), "null") != 5 {
 		t.Errorf("%v, %s", err, text)
+	}
+}
+
+// What compare says of leaving out a layer, or giving it more bits, is what that does: layers that share a weight go together.
+func TestCompareSharedWeight(t *testing.T) {
+	session := runtime(t)
+	for name, transB := range map[string]bool{"the same code": false, "codes of their own": true} {
+		dir := t.TempDir()
+		m := onnx.NewModel(8, 17, "shared")
+		m.Graph.Inputs = []*onnx.ValueInfo{onnx.NewValueInfo("x", onnx.Float, "batch", 256)}
+		m.Graph.Outputs = []*onnx.ValueInfo{onnx.NewValueInfo("y", onnx.Float, "batch", 256)}
+		r, w := rand.New(rand.NewPCG(1, 2)), make([]float32, 256*256)
+		for i := range w {
+			w[i] = float32(r.NormFloat64()) / 16
+		}
+		other := slices.Clone(w)
+		slices.Reverse(other)
+		m.Graph.Initializers = []*onnx.Tensor{onnx.NewTensor("w", []int64{256, 256}, w), onnx.NewTensor("v", []int64{256, 256}, other)}
+		second := onnx.NewNode("MatMul", []string{"b", "w"}, []string{"y"})
+		if transB {
+			second = onnx.NewNode("Gemm", []string{"b", "w"}, []string{"y"})
+			second.SetAttr(onnx.IntAttr("transB", 1))
+		}
+		m.Graph.Nodes = []*onnx.Node{onnx.NewNode("MatMul", []string{"x", "w"}, []string{"a"}), onnx.NewNode("MatMul", []string{"a", "v"}, []string{"b"}), second}
+		for i, n := range []string{"first", "between", "last"} {
+			m.Graph.Nodes[i].Name = n
+		}
+		float, coarse, path := filepath.Join(dir, "m.onnx"), filepath.Join(dir, "c.onnx"), filepath.Join(dir, "t.onnx")
+		if _, err := m.Save(float, onnx.SaveOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		quantize := func(o cosetq.QuantizeOptions) int64 {
+			t.Helper()
+			r, err := cosetq.Quantize(t.Context(), float, o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return r.Bytes
+		}
+		bytes := quantize(cosetq.QuantizeOptions{Output: coarse, Bits: 2})
+		c, err := cosetq.Compare(t.Context(), float, coarse, cosetq.CompareOptions{Data: "random:8", Top: 3, Session: session})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(c.Trials) != 2 {
+			t.Fatalf("%s: %d trials of two weights: %+v", name, len(c.Trials), c.Trials)
+		}
+		check := func(what string, o cosetq.QuantizeOptions, bytesMore int64, want eval.Decibels) {
+			t.Helper()
+			o.Output, o.Bits, o.Overwrite = path, 2, true
+			more := quantize(o) - bytes
+			if d := more - bytesMore; d < -8192 || d > 8192 { // pages, and the names and the codebook of one more codec
+				t.Errorf("%s: %s grows the file by %d bytes, said to be %d", name, what, more, bytesMore)
+			}
+			e, err := cosetq.Evaluate(t.Context(), eval.TaskAgreement, "random:8", []string{float, path}, cosetq.EvaluateOptions{Session: session})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := e.Models[1].Metrics.(eval.Agreement).SQNR; math.Abs(float64(got-want)) > 0.1 {
+				t.Errorf("%s: with %s the outputs keep %.2f dB, said to be %.2f", name, what, got, want)
+			}
+		}
+		for _, trial := range c.Trials {
+			check("--exclude "+trial.Exclude, cosetq.QuantizeOptions{Sites: rewrite.Options{Exclude: []string{trial.Exclude}}}, trial.Bytes, trial.SQNR)
+			check("--layer "+trial.Finer.Layer, cosetq.QuantizeOptions{Layers: []string{trial.Finer.Layer}}, trial.Finer.Bytes, trial.Finer.SQNR)
+			if (trial.Node == "between") == (len(trial.With) > 0) {
+				t.Errorf("%s: %s goes with %q", name, trial.Node, trial.With)
+			}
+		}
+	}
+}
+
+// Models that have values of the same names, but are not one and its quantized form, are refused for what they are.
+func TestCompareOtherModels(t *testing.T) {
+	runtime(t)
+	dir := t.TempDir()
+	model := func(name, input string, hidden int64) string {
+		t.Helper()
+		m := onnx.NewModel(8, 17, "two layers")
+		m.Graph.Inputs = []*onnx.ValueInfo{onnx.NewValueInfo(input, onnx.Float, "batch", 64)}
+		m.Graph.Outputs = []*onnx.ValueInfo{onnx.NewValueInfo("y", onnx.Float, "batch", 64)}
+		m.Graph.Initializers = []*onnx.Tensor{onnx.NewTensor("w", []int64{64, hidden}, make([]float32, 64*hidden)), onnx.NewTensor("v", []int64{hidden, 64}, make([]float32, 64*hidden))}
+		m.Graph.Nodes = []*onnx.Node{onnx.NewNode("MatMul", []string{input, "w"}, []string{"h"}), onnx.NewNode("MatMul", []string{"h", "v"}, []string{"y"})}
+		path := filepath.Join(dir, name+".onnx")
+		if _, err := m.Save(path, onnx.SaveOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	float := model("float", "x", 128)
+	for other, want := range map[string]string{model("input", "z", 128): "inputs of the one are z", model("size", "x", 96): "96 rows in the one, 64 and 128"} {
+		q := other + ".q"
+		if _, err := cosetq.Quantize(t.Context(), other, cosetq.QuantizeOptions{Output: q}); err != nil {
+			t.Fatal(err)
+		}
+		_, err := cosetq.Compare(t.Context(), float, q, cosetq.CompareOptions{Data: "random:2"})
+		if kind, _ := cosetq.Classify(err); kind != cosetq.Usage || !strings.Contains(err.Error(), "was not made from") || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: error %v of kind %d", other, err, kind)
+		}
 	}
 }

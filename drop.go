@@ -28,6 +28,14 @@ const (
 	sizeTolerance = 0.01
 )
 
+// checkDrop refuses a loss that nothing can be measured against; nil is none.
+func checkDrop(allowed *float64) error {
+	if allowed != nil && !(*allowed >= 0 && *allowed < math.Inf(1)) {
+		return usage(fmt.Errorf("--max-drop %v is no drop", *allowed), "give a number from 0, which allows no loss at all")
+	}
+	return nil
+}
+
 // search returns the smallest point of the frontier whose model, evaluated on the data, drops by no more than MaxDrop. It
 // counts on the drop getting smaller with the size, and aims by the losses that were measured layer by layer. Where the data
 // is large, points are tried on a part of it. What all of it then says of the point found corrects the trials, since the part errs
@@ -50,7 +58,7 @@ func (a *allocator) search(ctx context.Context) (int, error) {
 		}
 		a.correction = verdicts[at] - a.tried[at]
 		a.trials += moreTrials
-		if verdicts[at] <= a.o.MaxDrop {
+		if verdicts[at] <= *a.o.MaxDrop {
 			best = min(best, at)
 		}
 	}
@@ -74,9 +82,9 @@ func (a *allocator) verdict(ctx context.Context, at int) (drop float64, err erro
 			return 0, err
 		}
 	}
-	if at == a.frontier.Len()-1 && drop > a.o.MaxDrop {
+	if at == a.frontier.Len()-1 && drop > *a.o.MaxDrop {
 		return 0, fail(Quality, fmt.Errorf("--max-drop %v cannot be met: with %s throughout the model drops by %.4g %s (from %.4f)",
-			a.o.MaxDrop, a.candidates[len(a.candidates)-1], drop, unitOf(metricOf(a.task)), a.report.FloatMetric),
+			*a.o.MaxDrop, a.candidates[len(a.candidates)-1], drop, unitOf(metricOf(a.task)), a.report.FloatMetric),
 			"allow more, --exclude the layers that `cosetq compare` finds worst, or see docs/finetuning.md")
 	}
 	return drop, nil
@@ -90,7 +98,7 @@ func (a *allocator) narrow(ctx context.Context) (int, error) {
 		next := trial{at: above.at}
 		switch {
 		case !known:
-		case above.drop > a.o.MaxDrop || above.at-below.at <= 1 || len(a.tried) >= a.trials || a.alike(below, above):
+		case above.drop > *a.o.MaxDrop || above.at-below.at <= 1 || len(a.tried) >= a.trials || a.alike(below, above):
 			return above.at, nil
 		default:
 			next.at = min(max(a.aim(below, above), below.at+1), above.at-1)
@@ -108,12 +116,12 @@ func (a *allocator) bracket() (above, below trial) {
 	above, below = trial{at: a.frontier.Len() - 1}, trial{at: -1}
 	above.drop = a.tried[above.at] + a.correction
 	for at, drop := range a.tried {
-		if drop += a.correction; drop <= a.o.MaxDrop && at < above.at {
+		if drop += a.correction; drop <= *a.o.MaxDrop && at < above.at {
 			above = trial{at, drop}
 		}
 	}
 	for at, drop := range a.tried {
-		if drop += a.correction; drop > a.o.MaxDrop && at > below.at && at < above.at {
+		if drop += a.correction; drop > *a.o.MaxDrop && at > below.at && at < above.at {
 			below = trial{at, drop}
 		}
 	}
@@ -145,10 +153,10 @@ func (a *allocator) aim(below, above trial) int {
 	case above.drop <= 0 || len(a.tried)%3 == 0:
 		return a.frontier.Within(low.Bytes + (high.Bytes-low.Bytes)/2)
 	case below.at < 0:
-		return a.frontier.Below(high.Loss * a.o.MaxDrop / above.drop)
+		return a.frontier.Below(high.Loss * *a.o.MaxDrop / above.drop)
 	}
 	power := math.Log(low.Loss/high.Loss) / math.Log(below.drop/above.drop)
-	return a.frontier.Below(high.Loss * math.Pow(a.o.MaxDrop/above.drop, power))
+	return a.frontier.Below(high.Loss * math.Pow(*a.o.MaxDrop/above.drop, power))
 }
 
 // What losses and drops are measured in.

@@ -28,8 +28,8 @@ const (
 	Nothing                 // nothing could be quantized, or less than was asked for
 	Quality                 // a quality gate failed
 	Unavailable             // ONNX Runtime, the native library or a device is missing
-	Resources               // out of memory or disk
-	Interrupted             // the context was cancelled
+	Resources               // out of memory, disk or open files
+	Interrupted             // the context was cancelled, or its time was up
 )
 
 // Error is a failure that says what to do about it.
@@ -90,6 +90,19 @@ func Classify(err error) (kind Kind, hint string) {
 	return kind, hint
 }
 
+// outOf says what to do about an error of a machine that has no more of something, and "" of any other.
+func outOf(err error) string {
+	switch {
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT), errors.Is(err, syscall.EFBIG):
+		return "free some disk space, or choose another folder with -o, and with TMPDIR for temporary files; no half-written file was left behind"
+	case errors.Is(err, syscall.ENOMEM):
+		return "close other programs or use a machine with more memory"
+	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
+		return "let the program open more files, as with `ulimit -n 1024`, or close other programs"
+	}
+	return ""
+}
+
 // classify is Classify where the hint may be missing.
 func classify(err error) (kind Kind, hint string) {
 	var (
@@ -106,12 +119,12 @@ func classify(err error) (kind Kind, hint string) {
 	switch {
 	case errors.As(err, &known):
 		return known.Kind, known.Hint
-	case errors.Is(err, context.Canceled):
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return Interrupted, ""
-	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT), errors.Is(err, syscall.EFBIG):
-		return Resources, "free some disk space, or choose another folder with -o, and with TMPDIR for temporary files; no half-written file was left behind"
-	case errors.Is(err, syscall.ENOMEM):
-		return Resources, "close other programs or use a machine with more memory"
+	case outOf(err) != "":
+		return Resources, outOf(err)
+	case errors.Is(err, calib.ErrTemporary):
+		return Usage, "set TMPDIR to a folder that is there and that you may write to"
 	case errors.As(err, &recipe):
 		return Usage, "docs/recipes.md has the keys of every kind of data"
 	case errors.Is(err, onnx.ErrChanged):

@@ -14,9 +14,11 @@ import (
 	"github.com/cosetq/cosetq"
 	"github.com/cosetq/cosetq/calib"
 	"github.com/cosetq/cosetq/eval"
+	"github.com/cosetq/cosetq/models"
 	"github.com/cosetq/cosetq/onnx"
 	"github.com/cosetq/cosetq/ort"
 	"github.com/cosetq/cosetq/rewrite"
+	"github.com/cosetq/cosetq/tensor"
 )
 
 // Whatever goes wrong has a kind and says what to do.
@@ -40,8 +42,10 @@ func TestClassify(t *testing.T) {
 		{fmt.Errorf("%w: no library", ort.ErrUnavailable), cosetq.Unavailable},
 		{fmt.Errorf("write: %w", syscall.ENOSPC), cosetq.Resources},
 		{fmt.Errorf("map: %w", syscall.ENOMEM), cosetq.Resources},
+		{&fs.PathError{Op: "open", Path: "x.layer", Err: syscall.EMFILE}, cosetq.Resources},
 		{&calib.RecipeError{Msg: "cannot be unpacked", Err: syscall.ENOSPC}, cosetq.Resources},
 		{fmt.Errorf("quantize: %w", context.Canceled), cosetq.Interrupted},
+		{fmt.Errorf("quantize: %w", context.DeadlineExceeded), cosetq.Interrupted},
 	} {
 		kind, hint := cosetq.Classify(tt.err)
 		if kind != tt.want || hint == "" {
@@ -50,6 +54,19 @@ func TestClassify(t *testing.T) {
 	}
 	if _, hint := cosetq.Classify(fmt.Errorf("%w: %w", ort.ErrRun, ort.ErrOutput)); !strings.Contains(hint, "zipmap") {
 		t.Errorf("the hint of outputs that are no tensors is %q", hint)
+	}
+}
+
+// Data is not blamed for a folder of temporary files that is missing.
+func TestNoTemporaryFolder(t *testing.T) {
+	files, err := models.WriteQuickstart(t.TempDir()) // whose images are compressed
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("TMPDIR", filepath.Join(t.TempDir(), "missing"))
+	_, err = calib.Open(files.Data, []tensor.Spec{{Name: "image", Type: tensor.Float32, Ranked: true, Shape: []tensor.Dim{{Size: -1}, {Size: 784}}}}, calib.Options{})
+	if kind, hint := cosetq.Classify(err); kind != cosetq.Usage || !strings.Contains(err.Error(), "TMPDIR") || !strings.Contains(hint, "TMPDIR") {
+		t.Errorf("%v, kind %d, hint %q", err, kind, hint)
 	}
 }
 

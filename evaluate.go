@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"strings"
 
 	"github.com/cosetq/cosetq/calib"
@@ -27,6 +26,7 @@ type EvaluateOptions struct {
 }
 
 // Evaluate runs models over the same data, a recipe or random:N, and measures how well they do the task, one of [eval.Tasks].
+// A failure of MaxDrop comes with the report.
 func Evaluate(ctx context.Context, task, data string, paths []string, o EvaluateOptions) (*eval.Report, error) {
 	if err := oneOf("task", task, eval.Tasks()...); err != nil {
 		return nil, err
@@ -38,12 +38,13 @@ func Evaluate(ctx context.Context, task, data string, paths []string, o Evaluate
 		return nil, usage(fmt.Errorf("--limit %d is negative", o.Samples), "0 takes all samples")
 	case o.Batch < 0:
 		return nil, usage(fmt.Errorf("--batch %d is negative", o.Batch), "0 leaves the choice to the task")
-	case o.MaxDrop != nil && !(*o.MaxDrop >= 0 && *o.MaxDrop < math.Inf(1)):
-		return nil, usage(fmt.Errorf("--max-drop %v is no drop", *o.MaxDrop), "give a number from 0, which allows no loss at all")
 	case o.MaxDrop != nil && len(paths) < 2:
 		return nil, usage(errors.New("--max-drop compares with the first model, and there is no second"), "name the float model first and the quantized one after it")
 	case len(paths) == 0:
 		return nil, usage(errors.New("no model is given"), "name one or more")
+	}
+	if err := checkDrop(o.MaxDrop); err != nil {
+		return nil, err
 	}
 	models, err := loadAll(ctx, paths, o.Session)
 	if err != nil {
@@ -67,10 +68,7 @@ func Evaluate(ctx context.Context, task, data string, paths []string, o Evaluate
 	if err != nil {
 		return nil, ofData(err, data)
 	}
-	if err := o.gate(report); err != nil {
-		return nil, err
-	}
-	return report, nil
+	return report, o.gate(report)
 }
 
 // gate fails when a model is worse than the first by more than MaxDrop.

@@ -33,7 +33,8 @@ func savedFiles(saved []onnx.SavedFile) (files []File, total int64) {
 }
 
 // OpenModel opens a model, with the functions inlined that have layers in them ([rewrite.InlineLayers]) and products with batches of matrices
-// taken apart ([rewrite.SplitBatches]); what is saved of it goes through [rewrite.JoinBatches] first. Whatever keeps it from being read is a [BadModel].
+// taken apart ([rewrite.SplitBatches]); what is saved of it goes through [rewrite.JoinBatches] first. Whatever else keeps it from being read
+// than a lack of memory is a [BadModel].
 func OpenModel(path string) (*onnx.Model, error) {
 	m, err := onnx.Open(path)
 	switch {
@@ -45,6 +46,8 @@ func OpenModel(path string) (*onnx.Model, error) {
 		return nil, fail(BadModel, err, "check the path")
 	case errors.Is(err, fs.ErrPermission):
 		return nil, fail(BadModel, err, "you may not read it: change its permissions, or ask its owner")
+	case outOf(err) != "":
+		return nil, err
 	case !isRegular(path):
 		return nil, fail(BadModel, err, "name the file of a model: folders and pipes cannot be mapped into memory")
 	case filestart.Is(path, pointerStart):

@@ -126,6 +126,9 @@ func (o *QuantizeOptions) write(ctx context.Context, r *QuantizeReport, m *onnx.
 		return err
 	}
 	defer func() { err = o.leaveJournal(j, err) }()
+	if err := o.noteRun(j); err != nil {
+		return err
+	}
 	h, err := o.openHessians(ctx, r, m, sites, j)
 	if err != nil {
 		return err

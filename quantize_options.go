@@ -43,11 +43,11 @@ type QuantizeOptions struct {
 	// preset that is best for the whole: least loss with so many bits per weight, all stored bits counted; least loss in files
 	// of so many bytes; or the smallest file whose metric, evaluated on Data, is worse than that of the float model by no more
 	// than MaxDrop: bits per token, points of top-1 accuracy, or without tokens and labels the share of error in the outputs'
-	// energy. What a layer costs is measured on the outputs of the model, so Data is needed; with Statistics as well it only
-	// serves to measure.
+	// energy; 0 allows no loss. What a layer costs is measured on the outputs of the model, so Data is needed; with Statistics
+	// as well it only serves to measure.
 	TargetBits  float64  `yaml:"target-bpw"`
 	TargetBytes ByteSize `yaml:"target-size"`
-	MaxDrop     float64  `yaml:"max-drop"`
+	MaxDrop     *float64 `yaml:"max-drop"`
 
 	// Rotate is RotateNone, RotateHadamard or RotateAuto, which rotates the weights that lose less by it; "" is RotateAuto with
 	// LDLQ and RotateNone without.

@@ -39,7 +39,7 @@ var reasonTexts = map[string]string{
 	string(rewrite.FusedOp):          "fused operator of another tool; export the model without fusions",
 	string(rewrite.AlreadyQuantized): "quantized by another tool; start from the float model",
 	string(rewrite.DType):            "neither float32 nor float16",
-	string(rewrite.SharedWithFloat):  "another node needs the float weight; if that is an embedding, --embedding takes both",
+	string(rewrite.SharedWithFloat):  "needed in float too, by another node or as an output; --embedding takes embeddings",
 	string(rewrite.UnsupportedAttr):  "a form that is not rewritten",
 	reasonConvolution:                "convolutions stay float, but for 1×1 ones",
 	reasonEmbedding:                  "a table of rows; --embedding takes it",

@@ -22,6 +22,21 @@ func TestRecipeKeepsNames(t *testing.T) {
 	}
 }
 
+// A recipe is not read into the number that the caller's options point to, and a drop of 0 is written and read as one.
+func TestRecipeOfDrop(t *testing.T) {
+	mine := 0.5
+	o := QuantizeOptions{MaxDrop: &mine}
+	if err := o.parseRecipe([]byte("max-drop: 0\n"), []string{"max-drop"}); err != nil || o.MaxDrop != &mine || mine != 0.5 {
+		t.Errorf("%v, the flag's 0.5 became %v", err, mine)
+	}
+	if err := o.parseRecipe([]byte("max-drop: 0\n"), nil); err != nil || mine != 0.5 || *o.MaxDrop != 0 {
+		t.Errorf("%v, the recipe's 0 is %v, the caller's 0.5 is %v", err, *o.MaxDrop, mine)
+	}
+	if text, err := o.recipe(); err != nil || text != "max-drop: 0\n" && text != "max-drop: 0.0\n" {
+		t.Errorf("%v, the recipe of a drop of 0 is %q", err, text)
+	}
+}
+
 // A file is not taken for made-up data because of its name.
 func TestRecipeOfFileNamedRandom(t *testing.T) {
 	dir := t.TempDir()

@@ -23,10 +23,13 @@ import (
 // JournalEnding is what the folder of a journal adds to the name of the output.
 const JournalEnding = ".journal"
 
-// statisticsInJournal is the file in it that keeps what --data gave, and ownInJournal all files in it that are not the journal's.
-const statisticsInJournal = "statistics" + StatisticsEnding
+// Files in it that are not the journal's: what --data gave, and what merge has to know of the run beside the settings.
+const (
+	statisticsInJournal = "statistics" + StatisticsEnding
+	runInJournal        = "run.json"
+)
 
-var ownInJournal = []string{statisticsInJournal, statisticsInJournal + notesEnding}
+var ownInJournal = []string{statisticsInJournal, statisticsInJournal + notesEnding, runInJournal}
 
 // Names of the settings that a run and its journal must agree in, beside those of the recipe.
 const (

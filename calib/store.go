@@ -56,10 +56,13 @@ func openMember(f *zip.File) (store, int64, error) {
 	return spool(f.Name, r)
 }
 
+// ErrTemporary says that there is no folder for temporary files, into which data is unpacked.
+var ErrTemporary = errors.New("no temporary file can be made where TMPDIR says")
+
 func spool(name string, r io.Reader) (store, int64, error) {
 	tmp, err := os.CreateTemp("", "cosetq-data-*")
 	if err != nil {
-		return nil, 0, err
+		return nil, 0, fmt.Errorf("unpack %s: %w: %w", name, ErrTemporary, err)
 	}
 	err = os.Remove(tmp.Name()) // the open file stays readable
 	size, copyErr := io.Copy(tmp, r)

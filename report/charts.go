@@ -2,6 +2,7 @@ package report
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"html/template"
 	"image/color"
@@ -31,7 +32,7 @@ var variables = strings.NewReplacer("#010101", "var(--ink)", "#020202", "var(--f
 const (
 	chartWidth = 7 * vg.Inch
 	rowHeight  = 0.17 * vg.Inch
-	// mostRows is how many layers a chart shows; more are in the table only.
+	// mostRows is how many layers a chart shows: the worst. More are in the table only.
 	mostRows = 150
 )
 
@@ -63,6 +64,11 @@ func ticks(low, high float64) []plot.Tick {
 		}
 	}
 	return list
+}
+
+// wholeTicks are those of things that are counted.
+func wholeTicks(low, high float64) []plot.Tick {
+	return slices.DeleteFunc(ticks(low, high), func(t plot.Tick) bool { return t.Value != math.Trunc(t.Value) })
 }
 
 // textSize is how much smaller text is written than it was measured: whatever font a reader has, it then fits.
@@ -183,25 +189,49 @@ func rows(names []string, values []float64, label string, fill color.Color) (*pl
 	return p, vg.Length(len(names)+1)*rowHeight + 0.7*vg.Inch, nil
 }
 
-// layerChart shows a row for every layer: its SQNR, of the output where that was measured.
-func layerChart(page Page) (template.HTML, error) {
-	var names []string
-	var values []float64
-	label := "SQNR of the weights, dB"
-	for _, l := range page.Layers {
-		v := l.SQNR
-		if l.Local != nil {
-			v, label = l.Local, "SQNR of the layer's output alone, dB"
-		}
-		if v != nil {
-			names, values = append(names, short(l.Node)), append(values, *v)
-		}
+// lost is the SQNR of a layer, of the output where that was measured.
+func (l Layer) lost() *float64 {
+	if l.Local != nil {
+		return l.Local
 	}
-	if len(names) == 0 {
+	return l.SQNR
+}
+
+// measured lists the layers whose SQNR is known.
+func (p Page) measured() []Layer {
+	return slices.DeleteFunc(slices.Clone(p.Layers), func(l Layer) bool { return l.lost() == nil })
+}
+
+// WorstOf says of how many layers the chart of them shows the worst; "" where it shows all.
+func (p Page) WorstOf() string {
+	n := len(p.measured())
+	if n <= mostRows {
+		return ""
+	}
+	return fmt.Sprintf("The %d of %d layers that lost most.", mostRows, n)
+}
+
+// layerChart shows a row for every layer, or the worst of many.
+func layerChart(page Page) (template.HTML, error) {
+	layers := page.measured()
+	if len(layers) == 0 {
 		return "", nil
 	}
-	if len(names) > mostRows {
-		names, values = names[:mostRows], values[:mostRows]
+	label := "SQNR of the weights, dB"
+	if page.HasLocal() {
+		label = "SQNR of the layer's output alone, dB"
+	}
+	order := make([]int, len(layers))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(*layers[a].lost(), *layers[b].lost()) })
+	order = order[:min(mostRows, len(order))]
+	slices.Sort(order)
+	var names []string
+	var values []float64
+	for _, i := range order {
+		names, values = append(names, short(layers[i].Node)), append(values, *layers[i].lost())
 	}
 	description := fmt.Sprintf("%s, of %d layers in the order of the model; the numbers are in the table of layers", label, len(names))
 	p, height, err := rows(names, values, label, first)
@@ -241,7 +271,9 @@ func sensitivityChart(page Page) (template.HTML, error) {
 		}
 		p.Legend.Add(line.name, l)
 	}
-	p.Y.Min, p.Y.Max = min(0, p.Y.Min), 1.15*p.Y.Max // room for the legend
+	p.X.Tick.Marker = plot.TickerFunc(wholeTicks)
+	p.Y.Min, p.Y.Max = min(0, p.Y.Min), max(0, p.Y.Max)
+	p.Y.Max += 0.15 * (p.Y.Max - p.Y.Min) // room for the legend
 	return svg(p, 3.2*vg.Inch, fmt.Sprintf("How the error builds up over %d layers; the numbers are in the table of layers", len(local)))
 }
 

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"html/template"
 	"io"
+	"math"
 	"slices"
 	"strings"
 )
@@ -57,6 +58,14 @@ type Histogram struct {
 	Name           string
 	Low, High      float64
 	Weights, Coded []float64 // shares, one per bin
+}
+
+// Gained prints the gain: an error that is gone altogether gains infinity.
+func (t Trial) Gained() string {
+	if math.IsInf(t.Gain, 1) {
+		return "+∞"
+	}
+	return fmt.Sprintf("%+.2f", t.Gain)
 }
 
 // Speed is how long one run takes.

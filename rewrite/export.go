@@ -2,11 +2,15 @@ package rewrite
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"math"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 
 	"github.com/cosetq/cosetq/cudaops"
 	"github.com/cosetq/cosetq/onnx"
@@ -211,9 +215,12 @@ type decoded struct {
 	table bool
 }
 
-// decodedBuffer bounds the numbers held while Wᵀ is written: the rows of W are decoded once for every stretch of columns
-// that fits.
-const decodedBuffer = 1 << 24
+// decodedBuffer bounds the numbers held while rows are written, and turnedBuffer those of Wᵀ: the rows of W are decoded once for every
+// stretch of columns that fits, and a head of a language model has half a billion.
+const (
+	decodedBuffer = 1 << 24
+	turnedBuffer  = 1 << 26
+)
 
 // Size returns the number of bytes.
 func (d *decoded) Size() int64 {
@@ -226,24 +233,14 @@ func (d *decoded) WriteTo(w io.Writer) (int64, error) {
 	if d.table {
 		return d.writeRows(w)
 	}
-	stretch := min(max(decodedBuffer/m.N, 1), m.K)
-	rows := make([]float32, min(m.Tile, m.N)*m.K)
+	stretch := min(max(turnedBuffer/m.N, 1), m.K)
 	turned := make([]float32, stretch*m.N) // [columns of the stretch × N]
 	var out []byte
 	var written int64
 	for k0 := 0; k0 < m.K; k0 += stretch {
 		count := min(stretch, m.K-k0)
-		for n0 := 0; n0 < m.N; n0 += m.Tile {
-			n1 := min(n0+m.Tile, m.N)
-			if err := m.DecodeRows(rows[:(n1-n0)*m.K], n0, n1); err != nil {
-				return written, err
-			}
-			for j := range count {
-				column := turned[j*m.N+n0 : j*m.N+n1]
-				for r := range column {
-					column[r] = rows[r*m.K+k0+j]
-				}
-			}
+		if err := turn(turned, m, k0, count); err != nil {
+			return written, err
 		}
 		for j := range count {
 			out = appendFloats(out[:0], d.dtype, turned[j*m.N:(j+1)*m.N])
@@ -255,6 +252,35 @@ func (d *decoded) WriteTo(w io.Writer) (int64, error) {
 		}
 	}
 	return written, nil
+}
+
+// turn writes columns k0 … k0+count−1 of the weight to dst, [count × N]. Tiles of rows are decoded on all cores.
+func turn(dst []float32, m *quant.Matrix, k0, count int) error {
+	tiles := (m.N + m.Tile - 1) / m.Tile
+	errs := make([]error, min(runtime.GOMAXPROCS(0), tiles))
+	var next atomic.Int64
+	var group sync.WaitGroup
+	for worker := range errs {
+		group.Go(func() {
+			rows := make([]float32, min(m.Tile, m.N)*m.K)
+			for errs[worker] == nil {
+				n0 := (int(next.Add(1)) - 1) * m.Tile
+				if n0 >= m.N {
+					return
+				}
+				n1 := min(n0+m.Tile, m.N)
+				errs[worker] = m.DecodeRows(rows[:(n1-n0)*m.K], n0, n1)
+				for j := range count {
+					column := dst[j*m.N+n0 : j*m.N+n1]
+					for r := range column {
+						column[r] = rows[r*m.K+k0+j]
+					}
+				}
+			}
+		})
+	}
+	group.Wait()
+	return errors.Join(errs...)
 }
 
 // writeRows writes W, a tile at a time.

@@ -100,15 +100,18 @@ func (p *Pair) Codec() string {
 	return ""
 }
 
-// Tensors returns the constants that only the layer itself reads in the model it is from, other, but for its bias: the weight in
-// the form it has there.
-func (p *Pair) Tensors(other *onnx.Model) []*onnx.Tensor {
+// Tensors returns the constants that the layer reads in the model it is from, other, but for its bias and for what others read than
+// those that have the same weight: the weight in the form it has there.
+func (p *Pair) Tensors(other *onnx.Model, same []Pair) []*onnx.Tensor {
 	x := onnx.NewIndex(other)
 	scope := x.GraphScope(other.Graph)
+	own := func(u onnx.Use) bool {
+		return slices.Contains(p.nodes, u.Node) || slices.ContainsFunc(same, func(s Pair) bool { return slices.Contains(s.nodes, u.Node) })
+	}
 	var list []*onnx.Tensor
 	for _, n := range p.nodes {
 		for i, in := range n.Inputs {
-			if v := x.Lookup(scope, in); v != nil && v.Initializer != nil && len(v.Uses) == 1 && !isBias(n, i) {
+			if v := x.Lookup(scope, in); v != nil && v.Initializer != nil && !isBias(n, i) && !slices.ContainsFunc(v.Uses, func(u onnx.Use) bool { return !own(u) }) {
 				list = append(list, v.Initializer)
 			}
 		}

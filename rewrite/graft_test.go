@@ -53,7 +53,7 @@ func TestGraft(t *testing.T) {
 		t.Fatalf("pairs %+v: want the layers up to h, with its bias, and y", pairs)
 	}
 	var stored []string
-	for _, x := range pairs[0].Tensors(coded) {
+	for _, x := range pairs[0].Tensors(coded, nil) {
 		stored = append(stored, x.Name)
 	}
 	if pairs[0].Codec() != "d4:4,4:g2,3,4,6" || !slices.Contains(stored, "w1.codes") || slices.Contains(stored, "b1") || slices.Contains(stored, "codebook") {

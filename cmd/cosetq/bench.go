@@ -67,13 +67,20 @@ func printBench(con *console, r *cosetq.BenchReport) error {
 	if r.Load != nil {
 		return printLoad(con, r)
 	}
-	t := con.table()
-	fmt.Fprintf(t, "model\tp50 ms\tp95 ms\t%s/s\tagainst the first\tload s\tfile\tmemory\tnative layers\n", r.Unit)
+	t := con.namesTable()
+	fmt.Fprintf(t, "model\tp50 ms\tp95 ms\t%s/s\tagainst the first\n", r.Unit)
 	for i, m := range r.Models {
-		fmt.Fprintf(t, "%s\t%.3f\t%.3f\t%.1f\t%s\t%.2f\t%s\t%s\t%d\n", shorten(m.Name, 40), m.Median, m.P95, m.PerSecond, r.Against(i),
-			m.LoadSeconds, cosetq.Size(m.Bytes), cosetq.Size(m.Memory), m.NativeLayers)
+		fmt.Fprintf(t, "%s\t%.3f\t%.3f\t%.1f\t%s\n", visible(m.Name, ""), m.Median, m.P95, m.PerSecond, r.Against(i))
 	}
-	if err := t.Flush(); err != nil {
+	if err := t.flush(); err != nil {
+		return err
+	}
+	t = con.namesTable()
+	fmt.Fprintln(t, "model\tload s\tfile\tmemory\tnative layers")
+	for _, m := range r.Models {
+		fmt.Fprintf(t, "%s\t%.2f\t%s\t%s\t%d\n", visible(m.Name, ""), m.LoadSeconds, cosetq.Size(m.Bytes), cosetq.Size(m.Memory), m.NativeLayers)
+	}
+	if err := t.flush(); err != nil {
 		return err
 	}
 	for _, m := range r.Models {
@@ -81,7 +88,7 @@ func printBench(con *console, r *cosetq.BenchReport) error {
 		for _, p := range slices.Sorted(maps.Keys(m.Providers)) {
 			nodes = append(nodes, fmt.Sprintf("%d on %s", m.Providers[p], p))
 		}
-		fmt.Fprintf(con.out, "nodes of %s: %s\n", shorten(m.Name, 40), strings.Join(nodes, ", "))
+		fmt.Fprintf(con.out, "nodes of %s: %s\n", visible(m.Name, ""), strings.Join(nodes, ", "))
 		for _, why := range slices.Sorted(maps.Keys(m.LeftToCPU)) {
 			fmt.Fprintf(con.out, "  %d left to the CPU: %s\n", m.LeftToCPU[why], why)
 		}
@@ -90,11 +97,20 @@ func printBench(con *console, r *cosetq.BenchReport) error {
 }
 
 func printLoad(con *console, r *cosetq.BenchReport) error {
-	t := con.table()
-	fmt.Fprintf(t, "model\tcallers\tseconds\truns\t%s/s\tp50 ms\tp95 ms\tp99 ms\tslowest\tother results\tmemory warm\tat the end\tpeak\n", r.Unit)
+	fmt.Fprintf(con.out, "%s at once, on each model in turn\n", counted(r.Load[0].Callers, "caller"))
+	t := con.namesTable()
+	fmt.Fprintf(t, "model\tseconds\t%s/s\tp50 ms\tp95 ms\tp99 ms\tslowest\n", r.Unit)
 	for _, l := range r.Load {
-		fmt.Fprintf(t, "%s\t%d\t%.0f\t%d\t%.1f\t%.3f\t%.3f\t%.3f\t%.1f\t%d\t%s\t%s\t%s\n", shorten(l.Name, 40), l.Callers, l.Seconds, l.Runs, l.PerSecond,
-			l.Median, l.P95, l.P99, l.Slowest, l.Different, cosetq.Size(l.MemoryWarm), cosetq.Size(l.MemoryEnd), cosetq.Size(l.MemoryPeak))
+		fmt.Fprintf(t, "%s\t%.0f\t%.1f\t%.3f\t%.3f\t%.3f\t%.1f\n", visible(l.Name, ""), l.Seconds, l.PerSecond, l.Median, l.P95, l.P99, l.Slowest)
 	}
-	return t.Flush()
+	if err := t.flush(); err != nil {
+		return err
+	}
+	t = con.namesTable()
+	fmt.Fprintln(t, "model\truns\tother results\tmemory warm\tat the end\tpeak")
+	for _, l := range r.Load {
+		fmt.Fprintf(t, "%s\t%d\t%d\t%s\t%s\t%s\n", visible(l.Name, ""), l.Runs, l.Different,
+			cosetq.Size(l.MemoryWarm), cosetq.Size(l.MemoryEnd), cosetq.Size(l.MemoryPeak))
+	}
+	return t.flush()
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 
 	"al.essio.dev/pkg/shellescape"
 	"github.com/spf13/cobra"
@@ -30,9 +31,9 @@ the layers:
   accumulated  of the model up to here: the quantized one reads what it computed
                itself
 
-The worst layers are then tried as float ones, one at a time; the last line is
-the --exclude that gained most. --bisect finds the first layer that breaks
---min-sqnr.`,
+The worst layers are then tried as float ones, one at a time, and with more
+bits; the last lines are the options that gained most. --bisect finds the first
+layer that breaks --min-sqnr.`,
 		Example: `  cosetq compare model.onnx model.q.onnx --data recipe.yaml
   cosetq compare model.onnx model.q.onnx --data recipe.yaml --bisect --min-sqnr 20
   cosetq compare model.onnx model.q.onnx --data recipe.yaml --report report.html`,
@@ -48,10 +49,13 @@ the --exclude that gained most. --bisect finds the first layer that breaks
 			o.Progress = con.follow()
 			r, err := cosetq.Compare(cmd.Context(), paths[0], paths[1], o)
 			con.clearProgress()
-			if err != nil {
+			if r == nil {
 				return err
 			}
-			if !con.json { // before the page, which may fail
+			failed := err
+			if failed != nil {
+				failed = con.gate(err, r, func(con *console) error { return printCompare(con, r, all) })
+			} else if !con.json { // before the page, which may fail
 				if err := printCompare(con, r, all); err != nil {
 					return err
 				}
@@ -64,10 +68,10 @@ the --exclude that gained most. --bisect finds the first layer that breaks
 				}
 				con.logf("wrote %s", page.path)
 			}
-			if con.json {
+			if con.json && failed == nil {
 				return con.printJSON(r)
 			}
-			return nil
+			return failed
 		},
 	}
 	run.add(cmd)
@@ -112,6 +116,9 @@ func grown(n int64) string {
 	return "+" + cosetq.Size(n)
 }
 
+// leastGain is what a suggestion is worth, in dB: less is shown as 0.0.
+const leastGain = 0.05
+
 // listed is how many layers compare prints unless asked for all.
 const listed = 10
 
@@ -127,18 +134,19 @@ func printCompare(con *console, r *cosetq.CompareReport, all bool) error {
 		layers = slices.DeleteFunc(layers, func(l cosetq.ComparedLayer) bool { return l.Local > limit })
 		fmt.Fprintf(con.out, "the worst %d of %d layers (--layers lists all)\n", len(layers), len(r.Layers))
 	}
-	t := con.table()
-	fmt.Fprintln(t, "layer\tK×N\tlocal dB\tcosine\taccumulated dB\tcosine\tmax abs err")
+	t := con.namesTable()
+	fmt.Fprintln(t, "\t\tlocal\t\taccumulated") // which, ending its line, widens no column
+	fmt.Fprintln(t, "layer\tK×N\tdB\tcosine\tdB\tcosine\tmax abs err")
 	for _, l := range layers {
-		fmt.Fprintf(t, "%s\t%s\t%s\t%.5f\t%s\t%.5f\t%.3g\n", shorten(l.Node, 50), shape(l.K, l.N), decibels(l.Local), l.LocalCosine, decibels(l.SQNR), l.Cosine, l.MaxAbsErr)
+		fmt.Fprintf(t, "%s\t%s\t%s\t%.5f\t%s\t%.5f\t%.3g\n", visible(l.Node, ""), shape(l.K, l.N), decibels(l.Local), l.LocalCosine, decibels(l.SQNR), l.Cosine, l.MaxAbsErr)
 	}
-	if err := t.Flush(); err != nil {
+	if err := t.flush(); err != nil {
 		return err
 	}
 	for _, name := range r.NotCompared {
 		fmt.Fprintf(con.out, "not compared: %s, which is no MatMul, Gemm or 1×1 Conv of the main graph\n", name)
 	}
-	fmt.Fprintf(con.out, "outputs over %d samples: SQNR %s dB   cosine %.6f   top-1 agreement %.2f %%   KL %.3g\n",
+	fmt.Fprintf(con.out, "outputs over %d samples: SQNR %s dB   cosine %.6f\n  top-1 agreement %.2f %%   KL %.3g\n",
 		r.Samples, decibels(r.Output.SQNR), r.Output.Cosine, 100*r.Output.Top1, r.Output.KL)
 	if b := r.Bisect; b != nil {
 		printBisect(con, b)
@@ -146,24 +154,57 @@ func printCompare(con *console, r *cosetq.CompareReport, all bool) error {
 	if len(r.Trials) == 0 {
 		return nil
 	}
-	fmt.Fprintln(con.out, "one at a time, kept in float, or with more bits to nearest where that helps:")
+	t = con.namesTable()
+	if slices.ContainsFunc(r.Trials, func(x cosetq.LayerTrial) bool { return x.Finer != nil && x.Finer.Gain > 0 }) {
+		fmt.Fprintln(con.out, "one layer at a time in float, or with more bits to nearest where that helps:")
+		fmt.Fprintln(t, "\tfloat\t\t\tmore bits")
+		fmt.Fprintln(t, "layer\tdB\tgain\tfile\tbits\tdB\tgain\tfile")
+	} else {
+		fmt.Fprintln(con.out, "one layer at a time in float:")
+		fmt.Fprintln(t, "layer\tdB\tgain\tfile")
+	}
 	for _, x := range r.Trials {
-		fmt.Fprintf(con.out, "  %-40s %s dB (%s)   %s", shorten(x.Node, 40), gained(x.Gain), decibels(x.SQNR), grown(x.Bytes))
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s", visible(x.Node, ""), decibels(x.SQNR), gained(x.Gain), grown(x.Bytes))
 		if f := x.Finer; f != nil && f.Gain > 0 {
-			fmt.Fprintf(con.out, "   or with %s bits %s dB (%s)   %s", f.Layer[len(f.Layer)-1:], gained(f.Gain), decibels(f.SQNR), grown(f.Bytes))
+			fmt.Fprintf(t, "\t%s\t%s\t%s\t%s", f.Layer[len(f.Layer)-1:], decibels(f.SQNR), gained(f.Gain), grown(f.Bytes))
 		}
-		fmt.Fprintln(con.out)
+		fmt.Fprintln(t)
+	}
+	if err := t.flush(); err != nil {
+		return err
+	}
+	for _, x := range r.Trials {
+		if len(x.With) > 0 {
+			fmt.Fprintf(con.out, "%s goes with %s, which multiply by the same weight\n", shorten(x.Node, longestName), listOf(x.With))
+		}
 	}
 	best := r.Trials[0]
-	if best.Gain <= 0 {
+	switch {
+	case math.IsInf(float64(r.Output.SQNR), 1):
+		_, err := fmt.Fprintln(con.out, "suggest: none; nothing is lost on this data")
+		return err
+	case best.Gain < leastGain:
 		_, err := fmt.Fprintln(con.out, "suggest: none; no single layer is to blame, more bits or data help all of them")
 		return err
 	}
 	fmt.Fprintf(con.out, "suggest: --exclude %s   %s, %s dB\n", shellescape.Quote(best.Exclude), grown(best.Bytes), gained(best.Gain))
-	if f := best.Finer; f != nil && f.Gain > 0 {
+	if f := best.Finer; f != nil && f.Gain >= leastGain {
 		fmt.Fprintf(con.out, "     or: --layer %s   %s, %s dB\n", shellescape.Quote(f.Layer), grown(f.Bytes), gained(f.Gain))
 	}
 	return nil
+}
+
+// listOf names a few of many.
+func listOf(names []string) string {
+	const few = 3
+	var list []string
+	for _, name := range names[:min(few, len(names))] {
+		list = append(list, shorten(name, longestName))
+	}
+	if n := len(names) - few; n > 0 {
+		list = append(list, fmt.Sprintf("%d more", n))
+	}
+	return strings.Join(list, ", ")
 }
 
 func printBisect(con *console, b *cosetq.BisectReport) {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -9,6 +10,7 @@ import (
 	"text/tabwriter"
 	"time"
 	"unicode"
+	"unicode/utf8"
 
 	"github.com/schollz/progressbar/v3"
 	"golang.org/x/term"
@@ -47,7 +49,86 @@ func (o *output) Write(b []byte) (int, error) {
 }
 
 // table starts an aligned table on out; the caller flushes it.
-func (c *console) table() *tabwriter.Writer { return tabwriter.NewWriter(c.out, 0, 4, 2, ' ', 0) }
+func (c *console) table() *tabwriter.Writer {
+	return tabwriter.NewWriter(c.out, 0, 4, columnGap, ' ', 0)
+}
+
+// namesTable is a table whose first column has names, which give way where it would not fit a terminal.
+type namesTable struct {
+	con *console
+	bytes.Buffer
+}
+
+// namesTable starts a table on out whose lines begin with names that are visible; the caller flushes it.
+func (c *console) namesTable() *namesTable { return &namesTable{con: c} }
+
+const (
+	terminalWidth = 80
+	columnGap     = 2
+	leastName     = 16 // of which a name shows no less, whatever stands beside it
+)
+
+// flush writes the table. Names are cut so far that it fits, unless they could not be told apart then.
+func (t *namesTable) flush() error {
+	var lines [][]string
+	var widths []int // of the columns after the first, which what ends a line does not widen
+	for line := range strings.Lines(t.String()) {
+		cells := strings.Split(strings.TrimSuffix(line, "\n"), "\t")
+		lines = append(lines, cells)
+		for i := 1; i < len(cells)-1; i++ {
+			if i > len(widths) {
+				widths = append(widths, 0)
+			}
+			widths[i-1] = max(widths[i-1], utf8.RuneCountInString(cells[i])+columnGap)
+		}
+	}
+	room := terminalWidth
+	for _, cells := range lines {
+		beside := columnGap + utf8.RuneCountInString(cells[len(cells)-1])
+		for _, w := range widths[:max(len(cells)-2, 0)] {
+			beside += w
+		}
+		room = min(room, terminalWidth-beside)
+	}
+	out := t.con.table()
+	short := shortNames(lines, max(room, leastName))
+	for i, cells := range lines {
+		fmt.Fprintln(out, strings.Join(append([]string{short[i]}, cells[1:]...), "\t"))
+	}
+	return out.Flush()
+}
+
+// shortNames cuts the names that lines begin with to a length. Where names that differ would look alike, they are cut elsewhere, as far
+// as that helps, and then they stay longer.
+func shortNames(lines [][]string, n int) []string {
+	whole := map[string]bool{}
+	for _, cells := range lines {
+		whole[cells[0]] = true
+	}
+	var first []string
+	for ; ; n++ {
+		for i := range n - 4 { // heads from half of n down, then from half of n up
+			head := n/2 - 1 - i
+			if head < 2 {
+				head = i + 2
+			}
+			short, names := map[string]bool{}, []string(nil)
+			for _, cells := range lines {
+				names = append(names, cut(cells[0], head, n-1-head))
+				short[names[len(names)-1]] = true
+			}
+			if len(short) == len(whole) {
+				return names
+			}
+			if first == nil {
+				first = names
+			}
+		}
+		if n >= 2*longestName {
+			return first
+		}
+	}
+}
 
 // logf writes a line to err unless --quiet.
 func (c *console) logf(format string, args ...any) {
@@ -127,10 +208,12 @@ func visible(s, keep string) string {
 const longestName = 60
 
 // shorten cuts the middle out of a long name.
-func shorten(s string, n int) string {
-	s = visible(s, "")
-	if len(s) <= n {
+func shorten(s string, n int) string { return cut(visible(s, ""), n/2-1, n-n/2) }
+
+// cut leaves the head and the tail of what is longer than both and an ellipsis.
+func cut(s string, head, tail int) string {
+	if len(s) <= head+1+tail {
 		return s
 	}
-	return strings.ToValidUTF8(s[:n/2-1], "") + "…" + strings.ToValidUTF8(s[len(s)-n/2:], "")
+	return strings.ToValidUTF8(s[:head], "") + "…" + strings.ToValidUTF8(s[len(s)-tail:], "")
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -70,5 +71,22 @@ exits 2 cosetq quantize m.onnx -o disk/other.onnx
 `)
 	if n := strings.Count(out, "error E_RESOURCES: "); n != 5 || strings.Count(out, "\n  hint: ") != 6 || strings.Contains(out, "goroutine") {
 		t.Errorf("%d errors about the disk, want 5, each with a hint:\n%s", n, out)
+	}
+}
+
+// A model that the memory left does not let map is no fault of the model's.
+func TestOutOfMemory(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "large.onnx")
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(f.Truncate(16<<30), f.Close()); err != nil { // a hole
+		t.Fatal(err)
+	}
+	cmd := exec.Command("sh", "-c", `ulimit -v 8000000 && exec cosetq inspect "$0"`, path)
+	out, err := cmd.CombinedOutput()
+	if cmd.ProcessState == nil || cmd.ProcessState.ExitCode() != exitResources || !strings.Contains(string(out), "E_RESOURCES") {
+		t.Errorf("%v, want exit code %d: %s", err, exitResources, out[:min(len(out), 400)])
 	}
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"regexp"
@@ -37,6 +36,26 @@ var codeNames = map[int]string{
 type silentError struct{ code int }
 
 func (e *silentError) Error() string { return "exit code " + fmt.Sprint(e.code) }
+
+// gateError is a quality gate that failed, beside what it was told from.
+type gateError struct {
+	error
+	report any
+}
+
+func (e *gateError) Unwrap() error { return e.error }
+
+// gate tells what was measured where a gate failed: in the object of the error, or where errors go, as only success prints results.
+func (c *console) gate(failed error, report any, print func(*console) error) error {
+	if !c.json {
+		to := *c
+		to.out = &output{w: c.err}
+		if err := print(&to); err != nil {
+			return err
+		}
+	}
+	return &gateError{failed, report}
+}
 
 // exitCodes are the exit codes of the kinds of failure.
 var exitCodes = map[cosetq.Kind]int{
@@ -83,10 +102,13 @@ func (c *console) fail(err error) int {
 	kind, hint := cosetq.Classify(err)
 	code := exitCodes[kind]
 	if c.json {
-		enc := json.NewEncoder(c.out)
-		enc.SetEscapeHTML(false)
-		_ = enc.Encode(map[string]any{"schema": "cosetq/v1/error", "exit_code": code,
-			"error": map[string]string{"code": codeNames[code], "message": err.Error(), "hint": hint}})
+		object := map[string]any{"schema": "cosetq/v1/error", "exit_code": code,
+			"error": map[string]string{"code": codeNames[code], "message": err.Error(), "hint": hint}}
+		var gate *gateError
+		if errors.As(err, &gate) {
+			object["report"] = gate.report
+		}
+		_ = c.printJSON(object)
 	}
 	c.warnf("error %s: %s", codeNames[code], err)
 	if hint != "" {

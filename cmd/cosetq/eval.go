@@ -44,8 +44,11 @@ agreement makes sense.`,
 			o.Progress = con.follow()
 			report, err := cosetq.Evaluate(cmd.Context(), task, data, paths, o)
 			con.clearProgress()
-			if err != nil {
+			if report == nil {
 				return err
+			}
+			if err != nil {
+				return con.gate(err, report, func(con *console) error { return printEval(con, report) })
 			}
 			if con.json {
 				return con.printJSON(report)
@@ -67,29 +70,29 @@ func printEval(con *console, r *eval.Report) error {
 	if r.Random {
 		con.warnf("note: the data was made up (random inputs)")
 	}
-	t := con.table()
+	t := con.namesTable()
 	first := r.Models[0].Metrics
 	switch base := first.(type) {
 	case eval.Classification:
 		fmt.Fprintf(t, "model\ttop-1\tcorrect\tdifference\tseconds\n")
 		for _, m := range r.Models {
 			c := m.Metrics.(eval.Classification)
-			fmt.Fprintf(t, "%s\t%.2f %%\t%d / %d\t%+.2f pt\t%.2f\n", m.Path, 100*c.Top1, c.Correct, c.Count, 100*(c.Top1-base.Top1), m.Seconds)
+			fmt.Fprintf(t, "%s\t%.2f %%\t%d / %d\t%+.2f pt\t%.2f\n", visible(m.Path, ""), 100*c.Top1, c.Correct, c.Count, 100*(c.Top1-base.Top1), m.Seconds)
 		}
 	case eval.Perplexity:
 		fmt.Fprintf(t, "model\tperplexity\tbits/token\tdifference\ttokens\tseconds\n")
 		for _, m := range r.Models {
 			p := m.Metrics.(eval.Perplexity)
-			fmt.Fprintf(t, "%s\t%.4f\t%.4f\t%+.4f\t%d\t%.2f\n", m.Path, p.Perplexity, p.BitsPerToken, p.BitsPerToken-base.BitsPerToken, p.Tokens, m.Seconds)
+			fmt.Fprintf(t, "%s\t%.4f\t%.4f\t%+.4f\t%d\t%.2f\n", visible(m.Path, ""), p.Perplexity, p.BitsPerToken, p.BitsPerToken-base.BitsPerToken, p.Tokens, m.Seconds)
 		}
 	case eval.Agreement:
-		fmt.Fprintf(t, "model\ttop-1 agreement\tKL\tcosine\tSQNR dB\tmax abs err\tseconds\n")
+		fmt.Fprintf(t, "model\tsame top-1\tKL\tcosine\tSQNR dB\tmax err\tseconds\n")
 		for _, m := range r.Models {
 			a := m.Metrics.(eval.Agreement)
-			fmt.Fprintf(t, "%s\t%.2f %%\t%.3g\t%.6f\t%s\t%.3g\t%.2f\n", m.Path, 100*a.Top1, a.KL, a.Cosine, decibels(a.SQNR), a.MaxAbsErr, m.Seconds)
+			fmt.Fprintf(t, "%s\t%.2f %%\t%.3g\t%.6f\t%s\t%.3g\t%.2f\n", visible(m.Path, ""), 100*a.Top1, a.KL, a.Cosine, decibels(a.SQNR), a.MaxAbsErr, m.Seconds)
 		}
 	default:
 		return fmt.Errorf("metrics of an unknown type %T", first)
 	}
-	return t.Flush()
+	return t.flush()
 }

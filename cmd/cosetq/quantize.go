@@ -20,6 +20,7 @@ func newQuantize(con *console) *cobra.Command {
 		o              cosetq.QuantizeOptions
 		dryRun, layers bool
 		shard, recipe  string
+		maxDrop        float64
 		page           pageFlag
 	)
 	cmd := &cobra.Command{
@@ -58,6 +59,9 @@ one each, and merge writes the model.`,
 				return err
 			}
 			given := changed(cmd)
+			if slices.Contains(given, "max-drop") {
+				o.MaxDrop = &maxDrop
+			}
 			if slices.ContainsFunc([]string{"target-bpw", "target-size", "max-drop"}, func(name string) bool { return slices.Contains(given, name) }) &&
 				!slices.Contains(given, "bits") {
 				o.Bits = 0 // the flag's default
@@ -131,7 +135,7 @@ one each, and merge writes the model.`,
 	fs.StringArrayVar(&o.Layers, "layer", nil, "PATTERN=CODEC: bits (2, 3 or 4) or a codec for the layers that match, as in 're:lm_head=4'; the last that matches counts")
 	fs.Var((*positive)(&o.TargetBits), "target-bpw", "give each layer the preset that is best for the whole at so many bits per weight, everything counted; needs --data")
 	fs.TextVar(&o.TargetBytes, "target-size", cosetq.ByteSize(0), "the same for files of this `size` in all, as in 12MB or 1.5GiB; needs --data")
-	fs.Var((*positive)(&o.MaxDrop), "max-drop", "the smallest file that on --data loses no more than this: bits per token, points of top-1 accuracy, or share of error in the outputs")
+	fs.Float64Var(&maxDrop, "max-drop", 0, "the smallest file that on --data loses no more than this: bits per token, points of top-1 accuracy, or share of error in the outputs; 0 allows no loss")
 	fs.StringVar(&o.Method, "method", "", "rtn: round to nearest, needs no data; ldlq: round for the outputs that the data gives (default with data)")
 	fs.StringVar(&o.Rotate, "rotate", "", "code weights under a random block Hadamard rotation: auto (those that lose less by it; default with data), none, hadamard (all)")
 	fs.StringVar(&o.Data, "data", "", "calibrate on this data first: a recipe, or random:N")
