@@ -195,6 +195,52 @@ void RunSlice(Call& call) {
   Rearrange(call, 0, From(x, first), lies);
 }
 
+// Rows of a result, each of which has one of every tensor after the other.
+template <typename T>
+struct JoinKernel {
+  static constexpr int kMost = 4;
+  const T* from[kMost];
+  T* to;
+  Divisor width;
+  int tensors, columns;
+  int ends[kMost];  // columns
+  COSETQ_HD void operator()(int i) const {
+    const int row = width.Of(i), column = i - row * columns;
+    int begin = 0;
+COSETQ_UNROLL
+    for (int t = 0; t < kMost; ++t) {
+      if (t < tensors && column >= begin && column < ends[t]) to[i] = from[t][static_cast<int64_t>(row) * (ends[t] - begin) + column - begin];
+      begin = ends[t];
+    }
+  }
+};
+
+// By one kernel where a few inputs lie whole, and it may count their numbers.
+bool JoinAtOnce(Call& call, const std::vector<size_t>& inputs, int64_t width, const Tensor& y) {
+  if (call.stream.on_host() || inputs.empty() || inputs.size() > JoinKernel<Piece>::kMost || y.count() > INT32_MAX || y.count() == 0) return false;
+  const size_t size = SizeOf(y.type);
+  const int64_t rows = y.count() / width;
+  size_t run = Together(size, {}, {y.data()});
+  for (size_t i : inputs) {
+    if (call.lies(i) != nullptr) return false;
+    run = std::min(run, Together(size, {call.in(i).count() / rows}, {call.in(i).data()}));
+  }
+  ForSize(run * size, [&](auto element) {
+    using T = decltype(element);
+    JoinKernel<T> join = {};
+    for (size_t i : inputs) {
+      join.from[join.tensors] = call.in(i).data<T>();
+      join.columns += static_cast<int>(call.in(i).count() / rows / static_cast<int64_t>(run));
+      join.ends[join.tensors++] = join.columns;
+    }
+    join.to = y.data<T>();
+    join.width = Divisor(join.columns);
+    ++moves;
+    ForEach(call.stream, y.count() / static_cast<int64_t>(run), join);
+  });
+  return true;
+}
+
 void RunConcat(Call& call) {
   Shape shape = call.in(0).shape;
   const auto axis = static_cast<size_t>(Axis(call.node.attributes.Int("axis", 1), shape.size()));
@@ -209,10 +255,16 @@ void RunConcat(Call& call) {
     }
     throw std::invalid_argument("Concat along axis " + std::to_string(axis) + " of " + Text(call.in(0).shape) + " and " + Text(call.in(i).shape));
   }
+  std::vector<size_t> there;
+  for (size_t i = 0; i < call.inputs(); ++i) {
+    if (call.in(i).shape[axis] > 0) there.push_back(i);
+  }
+  if (there.size() == 1) return Rearrange(call, 0, call.in(there[0]), call.AsItLies(there[0]));
   const Tensor y = call.Out(0, call.in(0).type, shape);
   const Shape strides = Strides(shape);
+  if (JoinAtOnce(call, there, shape[axis] * strides[axis], y)) return;
   int64_t first = 0;
-  for (size_t i = 0; i < call.inputs(); ++i) {
+  for (size_t i : there) {
     if (!call.AsItLies(i).Simple()) call.Whole(i);
     const Tensor& x = call.in(i);
     Move(call.stream, x.shape, x, 0, *call.AsItLies(i).Simple(), y, first * strides[axis], strides);
