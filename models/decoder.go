@@ -18,6 +18,7 @@ type Decoder struct {
 	Vocabulary, Tokens int // tokens that there are, and the most that one sequence has
 	Half               bool
 	Apart              bool // queries, keys and values are products of their own, as many exporters write them
+	Pieces             bool // attention is in the pieces that PyTorch's exporter writes, over caches that grow, without attention_mask; they are Apart
 	Seed               uint64
 }
 
@@ -39,11 +40,15 @@ func (c Decoder) ONNX() *onnx.Model {
 		b.table = append(b.table, float32(b.random.normal()))
 	}
 	g := b.graph
-	g.Inputs = []*onnx.ValueInfo{onnx.NewValueInfo(tokensName, onnx.Int64, "batch_size", "sequence_length"),
-		onnx.NewValueInfo("attention_mask", onnx.Int64, "batch_size", "total_sequence_length")}
+	g.Inputs = []*onnx.ValueInfo{onnx.NewValueInfo(tokensName, onnx.Int64, "batch_size", "sequence_length")}
 	g.Outputs = []*onnx.ValueInfo{onnx.NewValueInfo(outputName, b.kind, "batch_size", "sequence_length", c.Vocabulary)}
-	b.lengths()
 	b.rotary()
+	if c.Pieces {
+		b.positions()
+	} else {
+		g.Inputs = append(g.Inputs, onnx.NewValueInfo("attention_mask", onnx.Int64, "batch_size", "total_sequence_length"))
+		b.lengths()
+	}
 	sum := b.node("", "Gather", "embedding", b.weight("embedding.weight", c.Vocabulary, c.Width, math.Sqrt(float64(c.Vocabulary))), tokensName)
 	x := b.node("", "SimplifiedLayerNormalization", "layer0.norm1", sum, b.ones("layer0.norm1.weight"))
 	for i := range c.Layers {
@@ -163,13 +168,16 @@ func (b *decoderBuilder) attention(layer int, name, x string) string {
 		b.graph.Outputs = append(b.graph.Outputs, onnx.NewValueInfo(present+part, b.kind, "batch_size", b.CacheHeads, "present_sequence_length", size))
 	}
 	var operands [3]string
-	if b.Apart {
+	if b.Apart || b.Pieces {
 		for i, part := range []string{"q", "k", "v"} {
 			heads := []int{b.Heads, b.CacheHeads, b.CacheHeads}[i]
 			operands[i] = b.product(name+"."+part, x, b.Width, heads*size, 1)
 		}
 	} else {
 		operands[0] = b.product(name+".qkv", x, b.Width, (b.Heads+2*b.CacheHeads)*size, 1)
+	}
+	if b.Pieces {
+		return b.product(name+".o", b.inPieces(name, past, present, operands[0], operands[1], operands[2]), b.Width, b.Width, 0.5)
 	}
 	b.append("com.microsoft", "GroupQueryAttention", name+".attention",
 		append(operands[:], past+".key", past+".value", "last", "total", "cosines", "sines"),

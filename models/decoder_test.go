@@ -19,17 +19,31 @@ import (
 
 var smallDecoder = models.Decoder{Layers: 2, Width: 64, Heads: 4, CacheHeads: 2, Network: 96, Vocabulary: 50, Tokens: 16, Seed: 1}
 
-// TestDecoder writes on token by token as it reads all of them at once.
+// TestDecoder writes on token by token as it reads all of them at once, and the same in pieces as with the operator for attention.
 func TestDecoder(t *testing.T) {
+	writesOn(t, smallDecoder)
+	apart, pieces := smallDecoder, smallDecoder
+	apart.Apart, pieces.Pieces = true, true
+	want, got := writesOn(t, apart), writesOn(t, pieces)
+	for i := range want {
+		if d := math.Abs(float64(want[i] - got[i])); d > 1e-4 {
+			t.Errorf("logit %d: %g, in pieces %g", i, want[i], got[i])
+		}
+	}
+}
+
+// writesOn gives the logits after some tokens.
+func writesOn(t *testing.T, decoder models.Decoder) []float32 {
+	t.Helper()
 	rt, err := ort.Open(ort.Options{Library: testenv.ORT(t)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	data, err := smallDecoder.ONNX().Marshal()
+	data, err := decoder.ONNX().Marshal()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if again, err := smallDecoder.ONNX().Marshal(); err != nil || !bytes.Equal(data, again) {
+	if again, err := decoder.ONNX().Marshal(); err != nil || !bytes.Equal(data, again) {
 		t.Errorf("it comes out differently the second time, %v", err)
 	}
 	s, err := rt.NewSessionFromBytes(data, "", ort.SessionOptions{})
@@ -41,7 +55,7 @@ func TestDecoder(t *testing.T) {
 	run := func(ids []int64) []float32 {
 		seen := int64(len(ids))
 		inputs := map[string]*tensor.Tensor{"input_ids": tensor.Of(ids, 1, int64(len(ids)))}
-		for i := range smallDecoder.Layers {
+		for i := range decoder.Layers {
 			for _, part := range []string{"key", "value"} {
 				name := fmt.Sprintf("past_key_values.%d.%s", i, part)
 				if inputs[name] = cache[name]; inputs[name] == nil {
@@ -50,12 +64,14 @@ func TestDecoder(t *testing.T) {
 			}
 		}
 		seen += inputs["past_key_values.0.key"].Shape[2]
-		inputs["attention_mask"] = tensor.Of(slices.Repeat([]int64{1}, int(seen)), 1, seen)
+		if !decoder.Pieces {
+			inputs["attention_mask"] = tensor.Of(slices.Repeat([]int64{1}, int(seen)), 1, seen)
+		}
 		out, err := s.Run(context.Background(), inputs)
 		if err != nil {
 			t.Fatal(err)
 		}
-		for i := range smallDecoder.Layers {
+		for i := range decoder.Layers {
 			for _, part := range []string{"key", "value"} {
 				cache[fmt.Sprintf("past_key_values.%d.%s", i, part)] = out[fmt.Sprintf("present.%d.%s", i, part)]
 			}
@@ -83,6 +99,7 @@ func TestDecoder(t *testing.T) {
 	if largest < 0.5 || largest > 50 {
 		t.Errorf("the largest logit is %g: activations grow or vanish", largest)
 	}
+	return want
 }
 
 // TestDecoderCommand runs the command that documents show, with a smaller model.

@@ -5,10 +5,14 @@ package ort_test
 import (
 	"context"
 	"fmt"
+	"maps"
 	"math/rand/v2"
+	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
+	"github.com/cosetq/cosetq/models"
 	"github.com/cosetq/cosetq/onnx"
 	"github.com/cosetq/cosetq/ort"
 	"github.com/cosetq/cosetq/tensor"
@@ -322,6 +326,64 @@ func TestProviderAttendsWhereThingsLie(t *testing.T) {
 					t.Error("not by warp groups")
 				}
 			})
+		}
+	}
+}
+
+// A language model whose attention is in pieces writes on, over caches that grow, as it does on the CPU, all of it on the device.
+func TestProviderRunsDecodersInPieces(t *testing.T) {
+	library, about, _ := aboutProvider(t)
+	for _, half := range []bool{false, true} {
+		c := models.Decoder{Layers: 2, Width: 64, Heads: 4, CacheHeads: 2, Network: 96, Vocabulary: 50, Tokens: 100, Half: half, Pieces: true, Seed: 3}
+		path := filepath.Join(t.TempDir(), "decoder.onnx")
+		if _, err := c.ONNX().Save(path, onnx.SaveOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		limit := 2e-5
+		if half {
+			limit = 1e-2
+		}
+		sessions := []*ort.Session{session(t, path, ort.SessionOptions{}), session(t, path, ort.SessionOptions{Provider: library})}
+		caches := []map[string]*tensor.Tensor{{}, {}}
+		for _, s := range sessions[0].Inputs() {
+			if len(s.Shape) == 4 {
+				empty, err := tensor.New(s.Type, 2, s.Shape[1].Size, 0, s.Shape[3].Size)
+				if err != nil {
+					t.Fatal(err)
+				}
+				caches[0][s.Name], caches[1][s.Name] = empty, empty
+			}
+		}
+		before := about.Traffic()
+		const steps = 6
+		for step := range int64(steps) {
+			ids := make([]int64, 2*[]int64{70, 1, 1, 3, 1, 1}[step])
+			for i := range ids {
+				ids[i] = (int64(i)*7 + step*5) % 50
+			}
+			var out [2]map[string]*tensor.Tensor
+			for i, s := range sessions {
+				inputs := maps.Clone(caches[i])
+				inputs["input_ids"] = tensor.Of(ids, 2, int64(len(ids)/2))
+				var err error
+				if out[i], err = s.Run(context.Background(), inputs); err != nil {
+					t.Fatal(err)
+				}
+				for name, x := range out[i] {
+					if layer, ok := strings.CutPrefix(name, "present."); ok {
+						caches[i]["past_key_values."+layer] = x
+					}
+				}
+			}
+			for name, x := range out[0] {
+				if d := distance(t, x, out[1][name]); !(d < limit) {
+					t.Errorf("half %v, step %d: %s is off by %g", half, step, name, d)
+				}
+			}
+		}
+		after := about.Traffic()
+		if after.Runs-before.Runs != steps || after.Downloads != before.Downloads {
+			t.Errorf("%d of %d runs on the device, %d copies to the host in the middle of the graph", after.Runs-before.Runs, steps, after.Downloads-before.Downloads)
 		}
 	}
 }

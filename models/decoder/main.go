@@ -22,6 +22,7 @@ func main() {
 	flag.IntVar(&d.Tokens, "tokens", 4096, "most tokens of a sequence")
 	flag.BoolVar(&d.Half, "half", false, "weights and activations of float16")
 	flag.BoolVar(&d.Apart, "apart", false, "queries, keys and values as products of their own")
+	flag.BoolVar(&d.Pieces, "pieces", false, "attention in the pieces that PyTorch's exporter writes, over caches that grow")
 	flag.Usage = func() {
 		fmt.Fprintln(os.Stderr, "usage: decoder [flags] FILE.onnx")
 		flag.PrintDefaults()
