@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <iterator>
+#include <utility>
 
 #include "launch.h"
 #include "operator.h"
@@ -302,15 +303,20 @@ void Run(Call& call) {
   const Tensor y = call.Out(0, type, BroadcastShape(shapes));
   std::vector<ChainOperand> operands;
   for (size_t i = 0; i < call.inputs(); ++i) {
-    // Numbers that follow each other in the result are to do so in memory, or to be the same.
-    std::optional<Shape> own = call.AsItLies(i).Simple();
-    if (call.lies(i) != nullptr && (!own || (!own->empty() && own->back() != 0 && own->back() != 1))) call.Whole(i), own = call.AsItLies(i).Simple();
     Shape strides = BroadcastStrides(call.in(i).shape, y.shape);
-    const size_t shift = strides.size() - own->size();
-    for (size_t d = 0; d < own->size(); ++d) {
-      if (strides[shift + d] != 0) strides[shift + d] = (*own)[d];
+    if (call.lies(i) != nullptr) {
+      // Numbers that follow each other in the result are to do so in memory, or to be the same.
+      const std::optional<Shape> own = call.lies(i)->Simple();
+      if (own && (own->empty() || own->back() == 0 || own->back() == 1)) {
+        for (size_t d = own->size(); d-- > 0;) {
+          int64_t& stride = strides[strides.size() - own->size() + d];
+          if (stride != 0) stride = (*own)[d];
+        }
+      } else {
+        call.Whole(i);
+      }
     }
-    operands.push_back({call.in(i).data(), call.in(i).type == Type::kBool, strides});
+    operands.push_back({call.in(i).data(), call.in(i).type == Type::kBool, std::move(strides)});
   }
   RunChain(call.stream, *call.state, operands, y);
 }

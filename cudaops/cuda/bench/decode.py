@@ -4,8 +4,8 @@
     cosetq quantize decoder.onnx -o decoder.q.onnx --device cuda
     python3 decode.py libcosetq.so libcosetq_cuda.so MODEL.onnx...
 
-Models are those of models/decoder with its default sizes, float16. Caches have room for 4096 tokens and are used in place; a time is the median
-for one token after `context` others, or for a prompt, with the host waiting for each. PyTorch runs the same layers on weights of its own,
+Models are those of models/decoder with its default sizes, float16. Caches have room for 4096 tokens and are used in place, or, of those made with
+`-pieces`, grow by each token; a time is the median for one token after `context` others, or for a prompt, with the host waiting for each. PyTorch runs the same layers on weights of its own,
 as one CUDA graph. The error is that of the logits after 16 tokens and one more, against ONNX Runtime on the processor. A prompt is timed with
 activations of 8 bits as well, `ai.coset.accuracy` 4; the error of that is of all its logits.
 """
@@ -42,8 +42,7 @@ class Ours:
     """A model on the GPU, its caches and everything else bound to memory there."""
 
     def __init__(self, path, ops, device, accuracy):
-        options = ort.SessionOptions()
-        options.register_custom_ops_library(ops)
+        options = custom_ops(ops)
         options.add_session_config_entry("ai.coset.accuracy", accuracy)
         options.add_provider_for_devices([device], {})
         self.session = ort.InferenceSession(path, options)
@@ -67,6 +66,12 @@ class Ours:
             binding.bind_ortvalue_output(name.replace("past_key_values", "present"), cache)
         return binding, logits
 
+    def time_of_token(self, context):
+        return self.time([0], [1] * (context + 1) + [0] * (ROOM - context - 1))
+
+    def time_of_prompt(self, count):
+        return self.time([0] * count, [1] * count)
+
     def time(self, tokens, mask):
         binding, _ = self.bind(tokens, mask)
         return median(lambda: self.session.run_with_iobinding(binding), binding.synchronize_outputs)
@@ -77,39 +82,96 @@ class Ours:
         binding.synchronize_outputs()
         return logits.numpy()
 
+    def logits_of_prompt(self, count):
+        return self.logits(prompt_of(count), [1] * count)
 
-def prompt_of(count):
-    return [(7 * i) % VOCABULARY for i in range(count)]
+    def logits_of_token(self, count):
+        """Of one token more, after the runs of one token are recorded."""
+        self.logits_of_prompt(count)
+        mask = [1] * (count + 1) + [0] * (ROOM - count - 1)
+        return [self.logits([5], mask) for _ in range(4)][-1]
+
+
+class Growing(Ours):
+    """One whose caches grow: every token writes new ones, which memory is there for beforehand."""
+
+    def grow(self, tokens, caches, total):
+        binding = self.session.io_binding()
+        binding.bind_ortvalue_input("input_ids", self.put(np.array([tokens], np.int64)))
+        logits = ort.OrtValue.ortvalue_from_shape_and_type([1, len(tokens), VOCABULARY], np.float16, "gpu", 0, NVIDIA)
+        binding.bind_ortvalue_output("logits", logits)
+        grown = {name: ort.OrtValue.ortvalue_from_shape_and_type([1, CACHE_HEADS, total, SIZE], np.float16, "gpu", 0, NVIDIA) for name in caches}
+        for name, cache in caches.items():
+            binding.bind_ortvalue_input(name, cache)
+            binding.bind_ortvalue_output(name.replace("past_key_values", "present"), grown[name])
+        return binding, grown, logits
+
+    def zeros(self, count):
+        return {name: self.put(np.zeros([1, CACHE_HEADS, count, SIZE], np.float16)) for name in self.caches}
+
+    def time_of_token(self, context):
+        caches, bindings = self.zeros(context), []
+        for token in range(70):
+            binding, caches, _ = self.grow([0], caches, context + token + 1)
+            bindings.append((binding, caches))
+        at = iter(bindings)
+
+        def step():
+            self.last = next(at)[0]
+            self.session.run_with_iobinding(self.last)
+
+        return median(step, lambda: self.last.synchronize_outputs())
+
+    def time_of_prompt(self, count):
+        binding, _, _ = self.grow([0] * count, self.zeros(0), count)
+        return median(lambda: self.session.run_with_iobinding(binding), binding.synchronize_outputs)
+
+    def run(self, tokens, caches, total):
+        binding, grown, logits = self.grow(tokens, caches, total)
+        self.session.run_with_iobinding(binding)
+        binding.synchronize_outputs()
+        return logits.numpy(), grown
+
+    def logits_of_prompt(self, count):
+        return self.run(prompt_of(count), self.zeros(0), count)[0]
+
+    def logits_of_token(self, count):
+        _, caches = self.run(prompt_of(count), self.zeros(0), count)
+        return self.run([5], caches, count + 1)[0]
+
+
+def custom_ops(library):
+    options = ort.SessionOptions()
+    options.register_custom_ops_library(library)
+    return options
 
 
 class Processor:
     """The same model in ONNX Runtime on the processor, to compare with: errors are relative to the largest logit."""
 
     def __init__(self, path, ops):
-        options = ort.SessionOptions()
-        options.register_custom_ops_library(ops)
-        self.session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        self.session = ort.InferenceSession(path, custom_ops(ops), providers=["CPUExecutionProvider"])
+        self.masked = any(i.name == "attention_mask" for i in self.session.get_inputs())
         self.names = [o.name for o in self.session.get_outputs()]
 
     def run(self, tokens, past):
         count = len(tokens) + next(iter(past.values())).shape[2]
-        feeds = {"input_ids": np.array([tokens]), "attention_mask": np.ones([1, count], np.int64), **past}
+        feeds = {"input_ids": np.array([tokens]), **past}
+        if self.masked:
+            feeds["attention_mask"] = np.ones([1, count], np.int64)
         return dict(zip(self.names, self.session.run(self.names, feeds)))
 
     def prompt(self, count, ours):
         return self.run(prompt_of(count), {name: np.zeros([1, CACHE_HEADS, 0, SIZE], np.float16) for name in ours.caches})
 
     def error_of_token(self, ours):
-        """Of the token after 16, once the runs of one token are recorded."""
+        """Of the token after 16."""
         out = self.prompt(16, ours)
         past = {name: out[name.replace("past_key_values", "present")] for name in ours.caches}
-        want = self.run([5], past)["logits"]
-        ours.logits(prompt_of(16), [1] * 16)
-        mask = [1] * 17 + [0] * (ROOM - 17)
-        return difference([ours.logits([5], mask) for _ in range(4)][-1], want)
+        return difference(ours.logits_of_token(16), self.run([5], past)["logits"])
 
     def error_of_prompt(self, count, ours):
-        return difference(ours.logits(prompt_of(count), [1] * count), self.prompt(count, ours)["logits"])
+        return difference(ours.logits_of_prompt(count), self.prompt(count, ours)["logits"])
 
 
 def difference(got, want):
@@ -185,14 +247,15 @@ def main():
         report("PyTorch float16", f"prompt of {prompt}", peer.time(prompt, 0), prompt)
     for path in arguments.models:
         reference = Processor(path, arguments.ops)
-        ours = Ours(path, arguments.ops, device, "1")
+        kind = Ours if reference.masked else Growing
+        ours = kind(path, arguments.ops, device, "1")
         for context in contexts:
-            report(path, f"one token after {context}", ours.time([0], [1] * (context + 1) + [0] * (ROOM - context - 1)), 1)
+            report(path, f"one token after {context}", ours.time_of_token(context), 1)
         print(f"{path}: error {reference.error_of_token(ours):.1e}", flush=True)
         for accuracy, bits in ("1", "16"), ("4", "8"):
-            ours = Ours(path, arguments.ops, device, accuracy)
+            ours = kind(path, arguments.ops, device, accuracy)
             for prompt in prompts:
-                report(path, f"prompt of {prompt}, activations of {bits} bits", ours.time([0] * prompt, [1] * prompt), prompt)
+                report(path, f"prompt of {prompt}, activations of {bits} bits", ours.time_of_prompt(prompt), prompt)
                 print(f"{path}: error {reference.error_of_prompt(prompt, ours):.1e}", flush=True)
 
 
