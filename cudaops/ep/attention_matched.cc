@@ -22,7 +22,7 @@ struct Matrices {
     Matrices m{of.data(), {}, {}};
     for (size_t d = lies.rank(); d < 4; ++d) m.shape.push_back(1), m.steps.push_back(0);
     for (size_t d = 0; d < lies.rank(); ++d) {
-      const Strided::Dimension& own = lies[d];
+      const Strided::Dimension own = lies[d];
       const bool repeated = m.shape.size() == 1 && !own.empty() && own.back().stride == 0;
       if (own.size() > (repeated ? 2 : 1)) return std::nullopt;
       if (repeated) m.alike = own.back().size;

@@ -24,6 +24,12 @@ class State {
 // One run of one node. Data inputs and outputs are where the node runs: in the stream's memory.
 class Call {
  public:
+  // What a node is given, as long as it runs. Kept from one to the next, with the memory that its lists have.
+  struct Given {
+    std::vector<Tensor> tensors;
+    std::vector<const Tensor*> data;  // null where left out
+    std::vector<std::shared_ptr<const Strided>> lies;
+  };
   virtual ~Call() = default;
 
   const Node& node;
@@ -32,9 +38,9 @@ class Call {
 
   size_t inputs() const { return node.inputs.size(); }
   bool has(size_t i) const { return i < node.inputs.size() && node.inputs[i] >= 0; }
-  const Tensor& in(size_t i) const { return *data_.at(i); }
+  const Tensor& in(size_t i) const { return *given_.data.at(i); }
   // An input that the operator declares as one for the host.
-  const Tensor& host(size_t i) const { return *data_.at(i); }
+  const Tensor& host(size_t i) const { return *given_.data.at(i); }
   // One that has a single number.
   const Tensor& Number(size_t i) const;
   // A host input as integers, whatever integer type it has.
@@ -43,7 +49,7 @@ class Call {
   std::vector<int64_t> Axes(size_t input, const char* attribute = "axes") const;
 
   // How an input that the operator takes as it lies does so: null where as its shape says. Its first number is where its data are.
-  const Strided* lies(size_t i) const { return lies_.at(i).get(); }
+  const Strided* lies(size_t i) const { return given_.lies.at(i).get(); }
   Strided AsItLies(size_t i) const { return lies(i) != nullptr ? *lies(i) : Strided(in(i).shape); }
   // Such an input, copied to lie as its shape says.
   virtual Tensor Whole(size_t i) = 0;
@@ -59,10 +65,9 @@ class Call {
   Tensor Scratch(Type type, const Shape& shape) const;
 
  protected:
-  Call(const Node& node, Stream& stream, const State* state)
-      : node(node), stream(stream), state(state) {}
-  std::vector<const Tensor*> data_;  // null where left out
-  std::vector<std::shared_ptr<const Strided>> lies_;
+  Call(const Node& node, Stream& stream, const State* state, Given& given)
+      : node(node), stream(stream), state(state), given_(given) {}
+  Given& given_;
 };
 
 using TypeSet = uint32_t;

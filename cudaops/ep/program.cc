@@ -252,6 +252,7 @@ class Program::Execution {
   }
 
   Stream& stream() { return stream_; }
+  Call::Given given;
   bool IsOutput(int value) const { return program_.output_index_[static_cast<size_t>(value)] >= 0; }
 
  private:
@@ -267,27 +268,31 @@ class Program::Execution {
 class Program::StepCall : public Call {
  public:
   StepCall(Execution& execution, const Step& step)
-      : Call(*step.node, step.on_host ? Stream::Host() : execution.stream(), step.state.get()),
+      : Call(*step.node, step.on_host ? Stream::Host() : execution.stream(), step.state.get(), execution.given),
         execution_(execution), step_(step) {
     const size_t count = node.inputs.size();
-    tensors_.resize(count);
-    data_.assign(count, nullptr);
-    lies_.resize(count);
+    if (given_.tensors.size() < count) given_.tensors.resize(count);
+    given_.data.assign(count, nullptr);
+    given_.lies.assign(count, nullptr);
     for (size_t i = 0; i < count; ++i) {
       if (node.inputs[i] < 0 || Bit(step.op->constant_inputs, i)) continue;
       if (TellsShape(node)) {
         const Slot& slot = execution.At(node.inputs[i]);
-        tensors_[i] = {slot.type, slot.shape, nullptr};
+        Give(i, {slot.type, slot.shape, nullptr});
       } else if (step.on_host || Bit(step.op->host_inputs, i)) {
-        tensors_[i] = execution.OnHost(node.inputs[i]);
+        Give(i, execution.OnHost(node.inputs[i]));
       } else if (Bit(step.op->strided_inputs, i)) {
-        tensors_[i] = execution.AsItLies(node.inputs[i]);
-        lies_[i] = execution.At(node.inputs[i]).lies;
+        Give(i, execution.AsItLies(node.inputs[i]));
+        given_.lies[i] = execution.At(node.inputs[i]).lies;
       } else {
-        tensors_[i] = execution.OnDevice(node.inputs[i]);
+        Give(i, execution.OnDevice(node.inputs[i]));
       }
-      data_[i] = &tensors_[i];
     }
+  }
+  // Memory that nobody uses any more is for the next node.
+  ~StepCall() override {
+    for (size_t i = 0; i < node.inputs.size(); ++i) given_.tensors[i].buffer = nullptr;
+    given_.lies.clear();
   }
 
   Tensor Out(size_t i, Type type, const Shape& shape) override {
@@ -297,8 +302,8 @@ class Program::StepCall : public Call {
 
   Tensor Whole(size_t i) override {
     if (lies(i) != nullptr) {
-      tensors_[i] = execution_.OnDevice(node.inputs[i]);
-      lies_[i] = nullptr;
+      Give(i, execution_.OnDevice(node.inputs[i]));
+      given_.lies[i] = nullptr;
     }
     return in(i);
   }
@@ -322,9 +327,13 @@ class Program::StepCall : public Call {
   }
 
  private:
+  void Give(size_t i, const Tensor& tensor) {
+    given_.tensors[i] = tensor;
+    given_.data[i] = &given_.tensors[i];
+  }
+
   Execution& execution_;
   const Step& step_;
-  std::vector<Tensor> tensors_;
 };
 
 void Program::EndRun(Stream& stream, bool repeated) {

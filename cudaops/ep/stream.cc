@@ -74,16 +74,16 @@ Buffer::~Buffer() {
 std::shared_ptr<Buffer> Buffer::OnHost(size_t bytes) {
   void* data = std::malloc(bytes == 0 ? 1 : bytes);
   if (data == nullptr) throw std::bad_alloc();
-  return std::shared_ptr<Buffer>(new Buffer(Kind::kHost, data, nullptr));
+  return std::make_shared<Buffer>(Kind::kHost, data, nullptr);
 }
 
 std::shared_ptr<Buffer> Buffer::OnDevice(std::shared_ptr<Arena> arena, size_t bytes) {
   void* data = arena->Allocate(bytes);
-  return std::shared_ptr<Buffer>(new Buffer(Kind::kDevice, data, std::move(arena)));
+  return std::make_shared<Buffer>(Kind::kDevice, data, std::move(arena));
 }
 
 std::shared_ptr<Buffer> Buffer::Borrowed(void* data) {
-  return std::shared_ptr<Buffer>(new Buffer(Kind::kBorrowed, data, nullptr));
+  return std::make_shared<Buffer>(Kind::kBorrowed, data, nullptr);
 }
 
 std::shared_ptr<Buffer> Buffer::Part(std::shared_ptr<Buffer> of, size_t offset) {

@@ -35,7 +35,11 @@ class Arena {
 
 // A block of memory, freed with its last owner.
 class Buffer {
+  enum class Kind { kHost, kDevice, kBorrowed };
+
  public:
+  // By the functions below.
+  Buffer(Kind kind, void* data, std::shared_ptr<Arena> arena);
   static std::shared_ptr<Buffer> OnHost(size_t bytes);
   static std::shared_ptr<Buffer> OnDevice(std::shared_ptr<Arena> arena, size_t bytes);
   static std::shared_ptr<Buffer> Borrowed(void* data);
@@ -50,8 +54,6 @@ class Buffer {
   const void* begin() const { return whole_ != nullptr ? whole_->begin() : data_; }
 
  private:
-  enum class Kind { kHost, kDevice, kBorrowed };
-  Buffer(Kind kind, void* data, std::shared_ptr<Arena> arena);
   Kind kind_;
   void* data_;
   std::shared_ptr<Arena> arena_;

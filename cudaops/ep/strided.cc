@@ -12,59 +12,63 @@ int64_t SizeOf(const Strided::Dimension& dim) {
   return size;
 }
 
-// Adds a factor within those that are there, of which it may continue the last one.
-void Add(Strided::Dimension* dim, const Strided::Factor& f) {
+// Adds a factor within those from one on, of which it may continue the last one.
+void Add(std::vector<Strided::Factor>* to, size_t from, const Strided::Factor& f) {
   if (f.size == 1) return;
-  if (!dim->empty() && dim->back().stride == f.size * f.stride) {
-    dim->back() = {dim->back().size * f.size, f.stride};
+  if (to->size() > from && to->back().stride == f.size * f.stride) {
+    to->back() = {to->back().size * f.size, f.stride};
   } else {
-    dim->push_back(f);
+    to->push_back(f);
   }
+}
+
+// All of them, as few as there can be.
+std::vector<Strided::Factor> Merged(const std::vector<Strided::Factor>& factors) {
+  std::vector<Strided::Factor> all;
+  all.reserve(factors.size());
+  for (const Strided::Factor& f : factors) Add(&all, 0, f);
+  return all;
 }
 
 }  // namespace
 
 Strided::Strided(const Shape& shape) {
+  factors_.reserve(shape.size());
+  ends_.reserve(shape.size());
   const Shape own = Strides(shape);
   for (size_t d = 0; d < shape.size(); ++d) {
-    dims_.emplace_back();
-    if (shape[d] != 1) dims_.back().push_back({shape[d], own[d]});
+    if (shape[d] != 1) factors_.push_back({shape[d], own[d]});
+    End();
   }
 }
 
 Shape Strided::shape() const {
   Shape shape;
-  for (const Dimension& dim : dims_) shape.push_back(SizeOf(dim));
+  for (size_t d = 0; d < rank(); ++d) shape.push_back(SizeOf((*this)[d]));
   return shape;
 }
 
 bool Strided::whole() const {
-  Dimension all;
-  for (const Dimension& dim : dims_) {
-    for (const Factor& f : dim) Add(&all, f);
-  }
+  const std::vector<Factor> all = Merged(factors_);
   return all.empty() || (all.size() == 1 && all[0].stride == 1);
 }
 
 Shape Strided::sizes() const {
   Shape sizes;
-  for (const Dimension& dim : dims_) {
-    for (const Factor& f : dim) sizes.push_back(f.size);
-  }
+  for (const Factor& f : factors_) sizes.push_back(f.size);
   return sizes;
 }
 
 Shape Strided::strides() const {
   Shape strides;
-  for (const Dimension& dim : dims_) {
-    for (const Factor& f : dim) strides.push_back(f.stride);
-  }
+  for (const Factor& f : factors_) strides.push_back(f.stride);
   return strides;
 }
 
 std::optional<Shape> Strided::Simple() const {
   Shape strides;
-  for (const Dimension& dim : dims_) {
+  for (size_t d = 0; d < rank(); ++d) {
+    const Dimension dim = (*this)[d];
     if (dim.size() > 1) return std::nullopt;
     strides.push_back(dim.empty() ? 0 : dim[0].stride);
   }
@@ -72,58 +76,72 @@ std::optional<Shape> Strided::Simple() const {
 }
 
 Strided Strided::Transposed(const std::vector<size_t>& order) const {
-  Strided out{Shape()};
-  for (size_t d : order) out.dims_.push_back(dims_.at(d));
+  Strided out;
+  for (size_t d : order) {
+    const Dimension dim = (*this)[d];
+    out.factors_.insert(out.factors_.end(), dim.begin(), dim.end());
+    out.End();
+  }
   return out;
 }
 
 Strided Strided::Expanded(const Shape& shape) const {
   const Shape own = this->shape();
   if (own.size() > shape.size()) throw std::invalid_argument(Text(own) + " cannot be broadcast to " + Text(shape));
-  Strided out{Shape()};
+  Strided out;
   const size_t shift = shape.size() - own.size();
   for (size_t d = 0; d < shape.size(); ++d) {
     const bool there = d >= shift && own[d - shift] == shape[d];
     if (!there && d >= shift && own[d - shift] != 1) throw std::invalid_argument(Text(own) + " cannot be broadcast to " + Text(shape));
-    out.dims_.push_back(there ? dims_[d - shift] : shape[d] == 1 ? Dimension() : Dimension{{shape[d], 0}});
+    if (there) {
+      const Dimension dim = (*this)[d - shift];
+      out.factors_.insert(out.factors_.end(), dim.begin(), dim.end());
+    } else if (shape[d] != 1) {
+      out.factors_.push_back({shape[d], 0});
+    }
+    out.End();
   }
   return out;
 }
 
 std::optional<Strided> Strided::Reshaped(const Shape& shape) const {
-  Dimension all;
-  for (const Dimension& dim : dims_) {
-    for (const Factor& f : dim) Add(&all, f);
-  }
-  if (Count(shape) != SizeOf(all) || Count(shape) == 0) return std::nullopt;
-  Strided out{Shape()};
+  std::vector<Factor> all = Merged(factors_);
+  if (Count(shape) != SizeOf({all.data(), all.data() + all.size()}) || Count(shape) == 0) return std::nullopt;
+  Strided out;
   size_t next = 0;
   for (int64_t left : shape) {
-    Dimension dim;
+    const size_t from = out.factors_.size();
     while (left > 1) {
       Factor& f = all.at(next);
       if (left % f.size == 0) {
         left /= f.size;
-        Add(&dim, f);
+        Add(&out.factors_, from, f);
         ++next;
         continue;
       }
       if (f.size % left != 0) return std::nullopt;
       f.size /= left;
-      Add(&dim, {left, f.stride * f.size});
+      Add(&out.factors_, from, {left, f.stride * f.size});
       left = 1;
     }
-    out.dims_.push_back(std::move(dim));
+    out.End();
   }
   return out;
 }
 
 std::optional<Strided> Strided::Cut(size_t dim, int64_t first, int64_t size, int64_t step, int64_t* begin) const {
-  if (dims_.at(dim).size() > 1) return std::nullopt;
-  const int64_t stride = dims_[dim].empty() ? 0 : dims_[dim][0].stride;
-  Strided out = *this;
-  out.dims_[dim].clear();
-  if (size != 1) out.dims_[dim].push_back({size, stride * step});
+  if ((*this)[dim].size() > 1) return std::nullopt;
+  const int64_t stride = (*this)[dim].empty() ? 0 : (*this)[dim][0].stride;
+  Strided out;
+  for (size_t d = 0; d < rank(); ++d) {
+    if (d == dim) {
+      if (size != 1) out.factors_.push_back({size, stride * step});
+    } else {
+      const Dimension own = (*this)[d];
+      out.factors_.insert(out.factors_.end(), own.begin(), own.end());
+    }
+    out.End();
+  }
   *begin = first * stride;
   return out;
 }

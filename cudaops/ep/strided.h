@@ -17,14 +17,26 @@ class Strided {
   struct Factor {
     int64_t size, stride;
   };
-  using Dimension = std::vector<Factor>;
+  class Dimension {
+   public:
+    Dimension(const Factor* begin, const Factor* end) : begin_(begin), end_(end) {}
+    const Factor* begin() const { return begin_; }
+    const Factor* end() const { return end_; }
+    size_t size() const { return static_cast<size_t>(end_ - begin_); }
+    bool empty() const { return begin_ == end_; }
+    const Factor& operator[](size_t i) const { return begin_[i]; }
+    const Factor& back() const { return end_[-1]; }
+
+   private:
+    const Factor *begin_, *end_;
+  };
 
   // As a tensor of that shape lies.
   explicit Strided(const Shape& shape);
 
   Shape shape() const;
-  size_t rank() const { return dims_.size(); }
-  const Dimension& operator[](size_t d) const { return dims_[d]; }
+  size_t rank() const { return ends_.size(); }
+  Dimension operator[](size_t d) const { return {factors_.data() + (d == 0 ? 0 : ends_.at(d - 1)), factors_.data() + ends_.at(d)}; }
   // Whether it lies as a tensor of its shape does.
   bool whole() const;
   // Sizes and strides of the walk over all factors.
@@ -42,7 +54,11 @@ class Strided {
   std::optional<Strided> Cut(size_t dim, int64_t first, int64_t size, int64_t step, int64_t* begin) const;
 
  private:
-  std::vector<Dimension> dims_;
+  Strided() = default;
+  void End() { ends_.push_back(factors_.size()); }
+
+  std::vector<Factor> factors_;
+  std::vector<size_t> ends_;  // of the factors of each dimension
 };
 
 }  // namespace cosetq::ep
