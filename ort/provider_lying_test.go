@@ -151,6 +151,26 @@ func (c *lyingCase) attention() string {
 	return y
 }
 
+// fused is an attention that is a node, of keys and values behind tokens or by heads.
+func (c *lyingCase) fused() string {
+	batches, heads, queries, keys, width, wide := c.oneOf(1, 2), c.oneOf(1, 2, 4), c.oneOf(1, 5), c.oneOf(1, 6), c.oneOf(2, 8), c.oneOf(1, 4)
+	inputs := []string{c.lying(c.rng.IntN(5), batches, queries, heads*width)}
+	byHead := c.coin()
+	if byHead {
+		wide = width // as ONNX Runtime wants them
+	}
+	for _, own := range []int64{width, wide} {
+		if byHead {
+			inputs = append(inputs, c.lying(c.rng.IntN(5), batches, heads, keys, own))
+		} else {
+			inputs = append(inputs, c.lying(c.rng.IntN(5), batches, keys, heads*own))
+		}
+	}
+	y := c.node("MultiHeadAttention", inputs, onnx.IntAttr("num_heads", heads))
+	c.graph.Nodes[len(c.graph.Nodes)-1].Domain = "com.microsoft"
+	return y
+}
+
 func (c *lyingCase) rotation() string {
 	batches, heads, tokens, width := c.oneOf(1, 2), c.oneOf(1, 3), c.oneOf(1, 4), c.oneOf(2, 6, 8)
 	var x string
@@ -207,7 +227,7 @@ func TestProviderReadsNumbersAsTheyLie(t *testing.T) {
 		path := modelOf(t, 18, func(g *onnx.Graph) {
 			g.Inputs, c.graph = nil, g
 			for range 1 + c.rng.IntN(2) {
-				c.output([]func() string{c.attention, c.attention, c.rotation, c.elementwise, c.joined}[c.rng.IntN(5)]())
+				c.output([]func() string{c.attention, c.attention, c.fused, c.rotation, c.elementwise, c.joined}[c.rng.IntN(6)]())
 			}
 		})
 		o := ort.SessionOptions{Optimization: ort.OptimizeDisabled, Threads: 1}
