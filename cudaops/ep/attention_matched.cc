@@ -1,5 +1,7 @@
 // Attention that a graph has in pieces, which patterns.cc finds.
 
+#include <algorithm>
+#include <cstdint>
 #include <limits>
 #include <optional>
 #include <stdexcept>
@@ -64,7 +66,9 @@ void RunMatched(Call& call) {
   int64_t queries = q.shape[2];
   Shape mask_steps;
   if (call.has(3)) {
-    if (!call.AsItLies(3).Simple()) call.Whole(3);
+    const std::optional<Shape> own = call.AsItLies(3).Simple();
+    // Kernels count its keys forwards, and in int.
+    if (!own || own->back() < 0 || own->back() > INT32_MAX / std::max<int64_t>(1, k.shape[key_rows])) call.Whole(3);
     Shape mask = call.in(3).shape;
     mask_steps = *call.AsItLies(3).Simple();
     mask.insert(mask.begin(), 4 - mask.size(), 1);

@@ -120,6 +120,9 @@ void Program::FuseSums() {
     Instruction instruction;
     if (!rows || !sum.op->step(*sum.node, &instruction)) continue;
     Node& node = joined_.emplace_back(own);
+    // Of the shapes that a run brings only those of the sum may not go together.
+    node.name = sum.node->name;
+    node.op = sum.node->op;
     node.inputs.erase(node.inputs.begin());
     node.inputs.insert(node.inputs.begin(), sum.node->inputs.begin(), sum.node->inputs.end());
     node.attributes.Set("centre", norm.op == layer ? 1 : 0);

@@ -305,7 +305,7 @@ void RunPick(Call& call) {
   const Tensor& x = call.in(0);
   const auto axis = static_cast<size_t>(Axis(call.node.attributes.Int("axis", 0), x.shape.size()));
   const int64_t n = x.shape[axis], index = call.node.attributes.Int("index", 0), at = index < 0 ? index + n : index;
-  if (at < 0 || at >= n) throw std::invalid_argument("index " + std::to_string(index) + " of " + std::to_string(n));
+  if (at < 0 || at >= n) throw std::invalid_argument("index " + std::to_string(index) + " along axis " + std::to_string(axis) + " of " + Text(x.shape));
   int64_t begin = 0;
   const Strided one = Cut(call, axis, at, 1, 1, &begin);
   Shape shape = x.shape;

@@ -209,7 +209,7 @@ class Program::Execution {
     return {slot.type, slot.shape, slot.device};
   }
 
-  // What the graph is given may be written to by a node that has it as its output too.
+  // What the graph is given may be written to by a node that has it as its output too, after others have read it.
   bool IsInput(const Tensor& tensor) { return std::find(inputs_.begin(), inputs_.end(), tensor.buffer->begin()) != inputs_.end(); }
   void SetInput(int value, const Tensor& tensor) {
     At(value) = {tensor.type, tensor.shape, nullptr, tensor.buffer, nullptr};
@@ -315,13 +315,15 @@ class Program::StepCall : public Call {
   }
 
   bool Lie(size_t i, const Tensor& of, const Strided& lies) override {
-    if (lies.whole()) {
+    if (node.outputs.at(i) < 0) return true;  // left out
+    const bool whole = lies.whole();
+    if (execution_.IsInput(of) && !(whole && lies.shape() == of.shape)) return false;
+    if (whole) {
       View(i, of, lies.shape());
       return true;
     }
     const Shape sizes = lies.sizes();
-    if (step_.on_host || step_.fixed || execution_.IsOutput(node.outputs.at(i)) || sizes.size() > static_cast<size_t>(kMaxRank) || Count(sizes) == 0 || execution_.IsInput(of))
-      return false;
+    if (step_.on_host || step_.fixed || execution_.IsOutput(node.outputs.at(i)) || sizes.size() > static_cast<size_t>(kMaxRank) || Count(sizes) == 0) return false;
     execution_.At(node.outputs[i]) = {of.type, lies.shape(), nullptr, of.buffer, std::make_shared<const Strided>(lies)};
     return true;
   }
