@@ -314,7 +314,7 @@ func TestProviderAttendsWhereThingsLie(t *testing.T) {
 				}
 				copies := int64(0)
 				if f.cached {
-					copies = 2 * 4 // to the caches, of each run but those that repeat a recording
+					copies = 2 * 6 // to the caches, of each of four runs, some of which are recorded first
 					if f.past > 0 {
 						copies *= 2 // what is added lies otherwise
 					}
