@@ -146,6 +146,10 @@ def custom_ops(library):
     return options
 
 
+def prompt_of(count):
+    return [(7 * i) % VOCABULARY for i in range(count)]
+
+
 class Processor:
     """The same model in ONNX Runtime on the processor, to compare with: errors are relative to the largest logit."""
 
@@ -228,8 +232,9 @@ class Torch:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("ops")
-    parser.add_argument("library", type=os.path.abspath)  # ONNX Runtime looks beside itself for others
+    # ONNX Runtime looks beside itself for what has no folder.
+    parser.add_argument("ops", type=os.path.abspath)
+    parser.add_argument("library", type=os.path.abspath)
     parser.add_argument("models", nargs="+", metavar="MODEL.onnx")
     arguments = parser.parse_args()
     print(torch.cuda.get_device_name(), "ONNX Runtime", ort.__version__, "PyTorch", torch.__version__)
