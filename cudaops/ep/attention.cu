@@ -213,7 +213,7 @@ bool CanFetch(const Places& at, const Attention& a) {
 constexpr float kLeastScale = 1e-20f;  // masks are divided by it
 
 bool FitsGroups(const Attention& a, const Division& division) {
-  return cuda::CurrentDevice().hopper && Most(a.width, a.value_width) <= 128 && division.rows > kGroupRows && division.whole && a.k_step == 1 &&
+  return cuda::CurrentDevice().hopper && a.keys > 0 && Most(a.width, a.value_width) <= 128 && division.rows > kGroupRows && division.whole && a.k_step == 1 &&
          a.mask_kind != Attention::kPadding && a.scale > kLeastScale && CanFetch(a.k_at, a) && CanFetch(a.v_at, a);
 }
 

@@ -45,8 +45,8 @@ struct Attention {
   int window = 0;               // a query sees that many keys up to its own, unless 0
   enum { kNone, kAdd, kKeep, kPadding } mask_kind = kNone;
   const void* mask = nullptr;   // kAdd: of the tensors' type; kKeep: bool; kPadding: int32, none above 0 adds the filter
-  Places mask_at;               // "token" is a query; keys lie together
-  int mask_step = 1;            // 0 for one number for all keys
+  Places mask_at;               // "token" is a query
+  int mask_step = 1;            // from one key to the next; 0 for one number for all keys
   int mask_keys = 0;            // those that follow are hidden
   float filter = 0;
   const void* sink = nullptr;   // [heads]: a score beside those of the keys, without a value

@@ -256,8 +256,8 @@ void Program::FuseGatedProducts() {
   Leave(gone);
 }
 
-// Makes one step of products of the same rows, such as queries, keys and values. Of many rows most operators copy the results to where they want them,
-// which takes longer than is gained where the weights are large.
+// Makes one step of products of the same rows, such as queries, keys and values. Operators that do not read the results as they lie copy them, which of many
+// rows takes longer than is gained where the weights are large.
 void Program::FuseProducts() {
   constexpr int64_t kMostJoined = 16384;  // rows of a weight
   constexpr int kMostParts = 4;

@@ -1,4 +1,4 @@
-// The copy that most of the moving operators are.
+// The copies that most of the moving operators are.
 
 #ifndef COSETQ_EP_MOVEMENT_H_
 #define COSETQ_EP_MOVEMENT_H_
@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <initializer_list>
+#include <vector>
 
 #include "operator.h"
 
@@ -43,6 +44,9 @@ void ForSize(size_t bytes, const Use& use) {
 // Copies elements from x to y, each with its first element and its strides, walking over shape.
 void Move(Stream& stream, const Shape& shape, const Tensor& x, int64_t x_first, const Shape& x_strides,
           const Tensor& y, int64_t y_first, const Shape& y_strides);
+
+// Has rows of y, so wide, be one of every tensor after the other, by one kernel. False, and nothing is done, for more tensors or numbers than that takes.
+bool Join(Stream& stream, const std::vector<const Tensor*>& tensors, int64_t width, const Tensor& y);
 
 // How many of those copies were started, see cosetq/ep.h.
 int64_t TotalMoves();

@@ -24,8 +24,8 @@ struct Traffic {
 };
 Traffic TotalTraffic();
 
-// What became one step in programs since the library was loaded: operators in pieces and products of the same rows, and elementwise nodes that others
-// took in.
+// What became one step in programs since the library was loaded: operators in pieces, products of the same rows, sums with their norms, and elementwise
+// nodes that others took in.
 struct Joined {
   int64_t patterns = 0, elementwise = 0;
 };

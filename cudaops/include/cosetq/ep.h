@@ -34,8 +34,8 @@ COSETQ_EXPORT void cosetq_ep_traffic(struct cosetq_ep_traffic* out);
 /* How many of the runs repeated a recorded one as a whole, instead of launching kernel after kernel. */
 COSETQ_EXPORT int64_t cosetq_ep_repeats(void);
 
-/* How many operators were found in pieces, and how many elementwise nodes became part of the one behind them, in all sessions since the
- * library was loaded. */
+/* How many operators were found in pieces, products of the same rows and sums with their norms among them, and how many elementwise nodes became part
+ * of the one behind them, in all sessions since the library was loaded. */
 COSETQ_EXPORT void cosetq_ep_joined(int64_t* patterns, int64_t* elementwise);
 
 /* Which kernels attentions were started with since the library was loaded; recorded runs that are repeated do not count again. */
