@@ -3,14 +3,12 @@
 package ort_test
 
 import (
-	"context"
 	"fmt"
 	"math/rand/v2"
 	"slices"
 	"testing"
 
 	"github.com/cosetq/cosetq/onnx"
-	"github.com/cosetq/cosetq/ort"
 	"github.com/cosetq/cosetq/tensor"
 )
 
@@ -230,28 +228,7 @@ func TestProviderReadsNumbersAsTheyLie(t *testing.T) {
 				c.output([]func() string{c.attention, c.attention, c.fused, c.rotation, c.elementwise, c.joined}[c.rng.IntN(6)]())
 			}
 		})
-		o := ort.SessionOptions{Optimization: ort.OptimizeDisabled, Threads: 1}
-		a, err := session(t, path, o).Run(context.Background(), c.inputs)
-		if err != nil {
-			t.Fatalf("seed %d on the CPU: %v", seed, err)
-		}
-		o.Provider, o.Config = library, map[string]string{"ai.coset.gpu_nodes": "all"}
-		got := session(t, path, o)
-		for range 4 {
-			b, err := got.Run(context.Background(), c.inputs)
-			if err != nil {
-				t.Fatalf("seed %d: %v", seed, err)
-			}
-			for name := range a {
-				if d := distance(t, a[name], b[name]); !(d < 3e-5) {
-					var ops []string
-					for _, n := range c.graph.Nodes {
-						ops = append(ops, n.OpType)
-					}
-					t.Errorf("seed %d, %v: %s is off by %g", seed, ops, name, d)
-				}
-			}
-		}
+		c.compare(t, library, seed, path, 3e-5)
 	}
 	if after, _ := about.Joined(); after-before < 600 {
 		t.Errorf("%d attentions, rotary embeddings and norms were joined", after-before)

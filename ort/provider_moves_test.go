@@ -164,28 +164,7 @@ func TestProviderLeavesMoves(t *testing.T) {
 		if len(c.graph.Nodes) == 0 {
 			continue
 		}
-		o := ort.SessionOptions{Optimization: ort.OptimizeDisabled, Threads: 1}
-		a, err := session(t, path, o).Run(context.Background(), c.inputs)
-		if err != nil {
-			t.Fatalf("seed %d on the CPU: %v", seed, err)
-		}
-		o.Provider, o.Config = library, map[string]string{"ai.coset.gpu_nodes": "all"}
-		got := session(t, path, o)
-		for range 4 {
-			b, err := got.Run(context.Background(), c.inputs)
-			if err != nil {
-				t.Fatalf("seed %d: %v", seed, err)
-			}
-			for name := range a {
-				if d := distance(t, a[name], b[name]); !(d < 1e-5) {
-					var ops []string
-					for _, n := range c.graph.Nodes {
-						ops = append(ops, n.OpType)
-					}
-					t.Errorf("seed %d, %v: %s is off by %g", seed, ops, name, d)
-				}
-			}
-		}
+		c.compare(t, library, seed, path, 1e-5)
 	}
 }
 

@@ -279,6 +279,33 @@ func (c *patternCase) sum() {
 	c.output(y)
 }
 
+// compare runs the graph on the provider several times, so that runs are recorded and repeated, and on the CPU.
+func (c *patternCase) compare(t *testing.T, library string, seed uint64, path string, limit float64) {
+	t.Helper()
+	o := ort.SessionOptions{Optimization: ort.OptimizeDisabled, Threads: 1}
+	a, err := session(t, path, o).Run(context.Background(), c.inputs)
+	if err != nil {
+		t.Fatalf("seed %d on the CPU: %v", seed, err)
+	}
+	o.Provider, o.Config = library, map[string]string{"ai.coset.gpu_nodes": "all"}
+	got := session(t, path, o)
+	for range 4 {
+		b, err := got.Run(context.Background(), c.inputs)
+		if err != nil {
+			t.Fatalf("seed %d: %v", seed, err)
+		}
+		for name := range a {
+			if d := distance(t, a[name], b[name]); !(d < limit) {
+				var ops []string
+				for _, n := range c.graph.Nodes {
+					ops = append(ops, n.OpType)
+				}
+				t.Errorf("seed %d, %v: %s is off by %g", seed, ops, name, d)
+			}
+		}
+	}
+}
+
 // Attention, normalizations and rotary embeddings that a graph has in pieces are what they are on the CPU, however the provider joins them, and so is what only
 // looks like one.
 func TestProviderJoinsPatterns(t *testing.T) {
@@ -290,29 +317,7 @@ func TestProviderJoinsPatterns(t *testing.T) {
 			g.Inputs, c.graph = nil, g
 			[]func(){c.norm, c.attention, c.rotation, c.sum}[seed%4]()
 		})
-		o := ort.SessionOptions{Optimization: ort.OptimizeDisabled, Threads: 1}
-		want := session(t, path, o)
-		a, err := want.Run(context.Background(), c.inputs)
-		if err != nil {
-			t.Fatalf("seed %d on the CPU: %v", seed, err)
-		}
-		o.Provider, o.Config = library, map[string]string{"ai.coset.gpu_nodes": "all"}
-		got := session(t, path, o)
-		for range 4 {
-			b, err := got.Run(context.Background(), c.inputs)
-			if err != nil {
-				t.Fatalf("seed %d: %v", seed, err)
-			}
-			for name := range a {
-				if d := distance(t, a[name], b[name]); !(d < 3e-5) {
-					var ops []string
-					for _, n := range c.graph.Nodes {
-						ops = append(ops, n.OpType)
-					}
-					t.Errorf("seed %d, %v: %s is off by %g", seed, ops, name, d)
-				}
-			}
-		}
+		c.compare(t, library, seed, path, 3e-5)
 	}
 	const whole = 207 // have all of an operator, and nothing else looks into it
 	if after, _ := about.Joined(); after-before != whole {

@@ -33,6 +33,8 @@ Joined TotalJoined();
 
 // A copy on the device of a tensor of the host, which counts as traffic.
 Tensor Upload(const Tensor& tensor, Stream& stream);
+// Counts a copy in the other direction.
+void CountDownload(size_t bytes);
 
 // Constants are on the device from the start. What depends on the shapes of the inputs alone (masks,
 // positions, shapes themselves) is computed at the first run with those shapes and kept: on the host
