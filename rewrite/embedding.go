@@ -94,7 +94,7 @@ func functionsOf(before []*Linear) functions {
 		if l.Gather {
 			kind = &f.gather
 		}
-		all := forms{padded: true, packed: true, turned: l.stored[signsInput] != nil}
+		all := forms{padded: true, ragged: true, packed: true, turned: l.stored[signsInput] != nil}
 		if *kind != nil {
 			all = all.or(**kind)
 		}
