@@ -31,12 +31,20 @@ type forms struct {
 	ragged bool // gains or scales past the last, in the last byte
 	packed bool // digits that share an element, or do not use all its values
 	turned bool // a rotation
+
+	largest, total int64 // weights of the largest matrix and of all
 }
+
+// lone reports whether one matrix is so much of a model that the memory which the Einsum of two takes for a while counts for more than one value more
+// of every matrix: 13 bytes per weight of the one against 4 of all.
+func (f forms) lone() bool { return f.largest > f.total/3 }
 
 // formsOf returns what the codes of a matrix need.
 func formsOf(m *quant.Matrix) forms {
 	l := quant.LayoutOf(m.Codec)
 	f := forms{padded: m.Tiles()*m.Tile != m.N || m.Groups*lattice.GroupSize != m.K, turned: m.Rotation != nil}
+	f.total = int64(m.N) * int64(m.K)
+	f.largest = f.total
 	f.ragged = m.Groups%len(l.GainDivisors) != 0 || len(m.Scales) != m.N && m.N%2 != 0 || f.padded
 	for _, s := range l.Slots {
 		f.packed = f.packed || s.Divisor != 1 || s.Modulus != 1<<(8*l.ElementBytes)
@@ -45,7 +53,7 @@ func formsOf(m *quant.Matrix) forms {
 }
 
 func (f forms) or(g forms) forms {
-	return forms{f.padded || g.padded, f.ragged || g.ragged, f.packed || g.packed, f.turned || g.turned}
+	return forms{f.padded || g.padded, f.ragged || g.ragged, f.packed || g.packed, f.turned || g.turned, max(f.largest, g.largest), f.total + g.total}
 }
 
 func (b *body) op(op, out string, inputs []string, attrs ...*onnx.Attribute) string {
@@ -319,12 +327,16 @@ func (b *body) weight() string {
 		}
 		factor = b.binary("Mul", "factor", "gain", column)
 	}
-	if b.einsum() { // m level, b block, g group, n row, d place; group g holds columns g, g+G, …
+	switch { // m level, b block, g group, n row, d place; group g holds columns g, g+G, …
+	case b.opset >= 12 && !b.forms.lone():
 		b.op("Einsum", "turned", []string{"parts", factor}, onnx.StringAttr("equation", "mbgnd,ng->bdgn"))
-	} else {
-		b.sum("centred", "parts", "zero", 0)
-		b.unary("Transpose", "centred_turned", "centred", onnx.IntsAttr("perm", 0, 3, 1, 2))
-		b.binary("Mul", "turned", "centred_turned", b.unary("Transpose", "factor_turned", factor, onnx.IntsAttr("perm", 1, 0)))
+	case b.opset >= 12:
+		b.unary("Einsum", "centred", "parts", onnx.StringAttr("equation", "mbgnd->bdgn"))
+	default:
+		b.unary("Transpose", "centred", b.sum("centred_by_row", "parts", "zero", 0), onnx.IntsAttr("perm", 0, 3, 1, 2))
+	}
+	if b.opset < 12 || b.forms.lone() {
+		b.binary("Mul", "turned", "centred", b.unary("Transpose", "factor_turned", factor, onnx.IntsAttr("perm", 1, 0)))
 	}
 	if !b.forms.padded {
 		return b.unary("Flatten", "scaled", "turned", onnx.IntAttr("axis", 3)) // [8·G, rows] = [K, N]
@@ -333,9 +345,6 @@ func (b *body) weight() string {
 	b.crop("unscaled", "padded")
 	return b.binary("Mul", "scaled", "unscaled", "scale")
 }
-
-// einsum reports whether one Einsum takes the place of sum, gains and transposition: it exists from opset 12.
-func (b *body) einsum() bool { return b.opset >= 12 }
 
 // scales unpacks the scales of the rows: value "scale", [N], or [N, 1] where none is past the last.
 func (b *body) scales() {
