@@ -35,9 +35,9 @@ type forms struct {
 	largest, total int64 // weights of the largest matrix and of all
 }
 
-// lone reports whether one matrix is so much of a model that the memory which the Einsum of two takes for a while counts for more than one value more
-// of every matrix: 13 bytes per weight of the one against 4 of all.
-func (f forms) lone() bool { return f.largest > f.total/3 }
+// lone reports whether one matrix is so much of a model that the memory which its Einsum takes for a while counts for more than two values more of every
+// matrix: 17 bytes per weight of the one against 8 of all.
+func (f forms) lone() bool { return f.largest > f.total/2 }
 
 // formsOf returns what the codes of a matrix need.
 func formsOf(m *quant.Matrix) forms {
@@ -327,15 +327,11 @@ func (b *body) weight() string {
 		}
 		factor = b.binary("Mul", "factor", "gain", column)
 	}
-	switch { // m level, b block, g group, n row, d place; group g holds columns g, g+G, …
-	case b.opset >= 12 && !b.forms.lone():
+	// m level, b block, g group, n row, d place; group g holds columns g, g+G, …
+	if b.opset >= 12 && !b.forms.lone() {
 		b.op("Einsum", "turned", []string{"parts", factor}, onnx.StringAttr("equation", "mbgnd,ng->bdgn"))
-	case b.opset >= 12:
-		b.unary("Einsum", "centred", "parts", onnx.StringAttr("equation", "mbgnd->bdgn"))
-	default:
+	} else { // not by an Einsum of the parts alone, which ONNX Runtime 1.24 gets wrong
 		b.unary("Transpose", "centred", b.sum("centred_by_row", "parts", "zero", 0), onnx.IntsAttr("perm", 0, 3, 1, 2))
-	}
-	if b.opset < 12 || b.forms.lone() {
 		b.binary("Mul", "turned", "centred", b.unary("Transpose", "factor_turned", factor, onnx.IntsAttr("perm", 1, 0)))
 	}
 	if !b.forms.padded {
