@@ -94,8 +94,7 @@ func functionsOf(before []*Linear) functions {
 		if l.Gather {
 			kind = &f.gather
 		}
-		weights := int64(l.Matrix.N) * int64(l.Matrix.K)
-		all := forms{padded: true, ragged: true, packed: true, turned: l.stored[signsInput] != nil, largest: weights, total: weights}
+		all := forms{padded: true, packed: true, turned: l.stored[signsInput] != nil}
 		if *kind != nil {
 			all = all.or(**kind)
 		}
