@@ -126,6 +126,19 @@ std::vector<std::string> Attributes::Names() const {
   return names;
 }
 
+std::string Attributes::Key() const {
+  std::string key;
+  const auto add = [&](const std::string& name, const void* data, size_t bytes) {
+    key += name + ' ' + std::to_string(bytes) + ' ';
+    key.append(static_cast<const char*>(data), bytes);
+  };
+  for (const auto& [name, list] : ints_) add(name, list.data(), list.size() * sizeof(list[0]));
+  for (const auto& [name, list] : floats_) add(name, list.data(), list.size() * sizeof(list[0]));
+  for (const auto& [name, text] : strings_) add(name, text.data(), text.size());
+  for (const auto& [name, tensor] : tensors_) add(name + Text(tensor.shape), tensor.data(), tensor.bytes());
+  return key;
+}
+
 int64_t Attributes::Int(const std::string& name, int64_t value) const {
   const auto* found = Find(ints_, name);
   return found != nullptr && !found->empty() ? found->front() : value;

@@ -30,6 +30,8 @@ class Attributes {
   void Set(const std::string& name, int value) { ints_[name] = {value}; }
   void Set(const std::string& name, float value) { floats_[name] = {value}; }
   std::vector<std::string> Names() const;
+  // Alike for attributes that are.
+  std::string Key() const;
   // A subgraph, or something else without a getter.
   bool has_other() const { return has_other_; }
 

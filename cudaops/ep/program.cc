@@ -5,6 +5,7 @@
 #include <stdexcept>
 
 #include "backend.h"
+#include "common.h"
 #include "execution.h"
 
 namespace cosetq::ep {
@@ -54,7 +55,9 @@ Program::Program(Graph graph, const Settings& settings) : graph_(std::move(graph
   ReadConstants(settings);
   FuseGatedProducts();
   FuseProducts();
+  FuseAppends();
   FindLastUses();
+  FindKinds();
 }
 
 Program::~Program() = default;
@@ -109,6 +112,7 @@ void Program::ReadConstants(const Settings& settings) {
   }
   for (int v : graph_.outputs) on_device[static_cast<size_t>(v)] = true;
   Stream& stream = Stream::At(nullptr);
+  std::map<std::pair<std::string, Shape>, int> numbers;
   const auto read = [&](size_t v) {
     const Tensor tensor = ReadConstant(graph_.values[v].constant);
     constants_[v].type = tensor.type;
@@ -127,6 +131,9 @@ void Program::ReadConstants(const Settings& settings) {
     if (on_host[v]) {
       constants_[v].host = Buffer::OnHost(tensor.bytes());
       Stream::Host().Copy(constants_[v].host->data(), tensor.data(), tensor.bytes());
+      const std::string bytes(tensor.data<char>(), tensor.bytes());
+      constants_[v].number = numbers.emplace(std::make_pair(static_cast<char>(tensor.type) + bytes, tensor.shape), constant_numbers_ + 1).first->second;
+      constant_numbers_ = std::max(constant_numbers_, constants_[v].number);
     }
     if (!on_device[v]) continue;
     constants_[v].device = Buffer::OnDevice(constant_memory_, tensor.bytes());
@@ -159,6 +166,16 @@ void Program::FindLastUses() {
         if (!fixed_[static_cast<size_t>(v)]) steps_[s].finished.push_back(v);
       }
     }
+  }
+}
+
+void Program::FindKinds() {
+  std::map<std::string, int> kinds;
+  for (Step& step : steps_) {
+    if (!step.fixed || !step.on_host || step.state != nullptr) continue;
+    std::string what = std::to_string(reinterpret_cast<uintptr_t>(step.op)) + ' ' + std::to_string(step.node->version) + ' ' + step.node->attributes.Key();
+    for (int v : step.node->outputs) what += v < 0 ? '-' : '+';
+    step.kind = kinds.emplace(what, static_cast<int>(kinds.size()) + 1).first->second;
   }
 }
 
@@ -203,15 +220,19 @@ Program::Memory& Program::Recall(const std::vector<Tensor>& inputs) {
 void Program::Enqueue(Memory& memory, Stream& stream, const std::vector<Tensor>& inputs, const MakeOutput& make_output) {
   Execution execution(*this, memory, stream, make_output);
   for (size_t i = 0; i < inputs.size(); ++i) execution.SetInput(graph_.inputs[i], inputs[i]);
+  Common common(execution, constant_numbers_);
   for (const Step& step : steps_) {
     if (step.fixed && memory.complete) continue;
-    StepCall call(execution, step);
-    try {
-      step.op->run(call);
-    } catch (const std::bad_alloc&) {
-      throw;
-    } catch (const std::exception& e) {
-      throw std::runtime_error(step.node->op + " node " + step.node->name + ": " + e.what());
+    if (!common.Take(step)) {
+      StepCall call(execution, step);
+      try {
+        step.op->run(call);
+      } catch (const std::bad_alloc&) {
+        throw;
+      } catch (const std::exception& e) {
+        throw std::runtime_error(step.node->op + " node " + step.node->name + ": " + e.what());
+      }
+      common.Keep(step);
     }
     execution.Forget(step.finished);
   }

@@ -57,6 +57,7 @@ class Program {
     std::unique_ptr<State> state;
     bool on_host = false;
     bool fixed = false;         // its outputs depend on the shapes of the graph's inputs alone
+    int kind = 0;               // what it does, alike for steps that give the same of the same numbers; 0 for one that is always run
     std::vector<int> finished;  // values that no later step uses
   };
   // A value in a run: its shape, and where it is so far.
@@ -65,6 +66,7 @@ class Program {
     Shape shape;
     std::shared_ptr<Buffer> host, device;
     std::shared_ptr<const Strided> lies;  // on the device, null for as the shape says
+    int number = 0;                       // of what is on the host, alike where that is; 0 where nobody knows
   };
   // Where the inputs and outputs of a run are.
   struct Ends {
@@ -90,6 +92,7 @@ class Program {
   };
   class StepCall;
   class Execution;
+  class Common;
 
   void Place();
   void FindPicks();
@@ -101,7 +104,9 @@ class Program {
   void Leave(const std::vector<bool>& gone);
   void FuseGatedProducts();
   void FuseProducts();
+  void FuseAppends();
   void FindLastUses();
+  void FindKinds();
   void EndRun(Stream& stream, bool repeated);
   void WaitForRuns();
   void WaitForRepeats();
@@ -115,6 +120,7 @@ class Program {
   std::list<Node> joined_;  // nodes in place of several of the graph's
   std::vector<Step> steps_;
   std::vector<Slot> constants_;     // by value
+  int constant_numbers_ = 0;        // so many different ones on the host
   std::vector<bool> fixed_;         // by value
   std::vector<int> output_index_;   // by value, -1 for none
   std::shared_ptr<Arena> constant_memory_ = std::make_shared<Arena>();

@@ -10,6 +10,9 @@ namespace cosetq::ep {
 struct Operator;
 // The rotary embedding of a graph that has it in pieces: inputs are x, whose halves are turned, and what is as cosines and sines broadcast over it.
 const Operator& MatchedRotation();
+// Those of queries and keys, by the same cosines and sines, and Concats of earlier keys and values with the new ones along the third of four dimensions: inputs
+// are queries, keys, values, cosines, sines and the earlier two, outputs the queries and all keys and values. Attributes "queries_swapped", "keys_swapped".
+const Operator& AppendOperator();
 
 // Cosines and sines of the angles, [positions, turned / 2] each, of the first turned coordinates.
 struct Angles {

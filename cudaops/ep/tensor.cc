@@ -100,6 +100,7 @@ Layout<N> MakeLayout(const Shape& shape, const std::array<Shape, N>& strides) {
 template Layout<1> MakeLayout(const Shape&, const std::array<Shape, 1>&);
 template Layout<2> MakeLayout(const Shape&, const std::array<Shape, 2>&);
 template Layout<3> MakeLayout(const Shape&, const std::array<Shape, 3>&);
+template Layout<4> MakeLayout(const Shape&, const std::array<Shape, 4>&);
 template Layout<6> MakeLayout(const Shape&, const std::array<Shape, 6>&);
 
 Shape BroadcastStrides(const Shape& from, const Shape& to) {

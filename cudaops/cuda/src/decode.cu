@@ -211,7 +211,7 @@ template <Form kForm, bool kAligned, typename T>
 void LaunchForm(const PackedView& w, int first, int last, T* out, cudaStream_t stream) {
   constexpr int kShared = TableWords(kForm) * 4;
   const auto kernel = DecodePacked<kForm, kAligned, T>;
-  Check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kShared), "reserve shared memory");
+  AllowSharedMemory(kernel, kShared);
   LaunchOverlapped("decode weights", kernel, dim3(DecodeBlocks(w, last - first)), kThreads, kShared, CurrentDevice().hopper, stream, w, first,
                    last, out);
 }

@@ -2,6 +2,8 @@
 
 #include <array>
 #include <mutex>
+#include <set>
+#include <utility>
 
 #include "errors.h"
 
@@ -31,6 +33,17 @@ const Device& CurrentDevice() {
     }
   });
   return devices[i];
+}
+
+void AllowSharedMemory(const void* kernel, int bytes) {
+  static std::mutex mutex;
+  static auto* allowed = new std::set<std::pair<int, const void*>>;
+  int id = 0;
+  Check(cudaGetDevice(&id), "find the current device");
+  std::lock_guard<std::mutex> lock(mutex);
+  if (allowed->count({id, kernel}) != 0) return;
+  Check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes), "reserve shared memory");
+  allowed->emplace(id, kernel);
 }
 
 }  // namespace cosetq::cuda

@@ -215,7 +215,7 @@ __global__ void AddChunks(PackedView w, const float* partial, float* y) {
 template <Form kForm>
 void Launch(const PackedView& w, const float* query, float* partial, float* y, cudaStream_t stream) {
   constexpr int kShared = Tables<kForm>::kBytes;
-  Check(cudaFuncSetAttribute(Products<kForm>, cudaFuncAttributeMaxDynamicSharedMemorySize, kShared), "reserve shared memory");
+  AllowSharedMemory(Products<kForm>, kShared);
   const Device& device = CurrentDevice();
   // Two blocks on each multiprocessor; every block has tables to make before it begins.
   const int blocks = std::max(1, std::min(2 * device.processors / w.chunks, (w.tiles + kWarps - 1) / kWarps));

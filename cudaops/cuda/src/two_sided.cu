@@ -129,8 +129,7 @@ void LaunchTwoSided(const PackedView& a, const PackedView& b, float* y, cudaStre
   constexpr size_t kShared = sizeof(int16_t) * kDigits * kDigits;
   if (static_cast<int>(kShared) > CurrentDevice().shared_limit)
     throw Error("the device has too little shared memory for two-sided tables");
-  Check(cudaFuncSetAttribute(Pairs<kForm>, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(kShared)),
-        "reserve shared memory");
+  AllowSharedMemory(Pairs<kForm>, static_cast<int>(kShared));
   const int64_t work = static_cast<int64_t>(a.tiles) * b.rows;
   const auto blocks = static_cast<unsigned>(std::min<int64_t>(CurrentDevice().processors, (work + 15) / 16));
   Pairs<kForm><<<blocks, kThreads, kShared, stream>>>(a, b, y);

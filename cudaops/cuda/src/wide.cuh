@@ -389,7 +389,7 @@ void LaunchWide(const PackedView& w, const WideActivations& x, const CUtensorMap
                 const Results& y, cudaStream_t stream) {
   const auto kernel = Wide<kForm, kBytes, kColumns, kDivided, kLying>;
   constexpr int kShared = WideSharedBytes<kBytes, kColumns>(kForm);
-  Check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kShared), "reserve shared memory");
+  AllowSharedMemory(kernel, kShared);
   LaunchClusters("multiply a wide batch", kernel, dim3(static_cast<unsigned>(cut.blocks)), kWideThreads, kShared,
                  static_cast<unsigned>(cut.splits * cut.peers), true, stream, w, x, handover, cut, y, rows);
 }
