@@ -112,8 +112,13 @@ const (
 	AttrRotation      = "rotation" // B, only with the input signs
 )
 
-// Attributes that only the function body reads: shape from opset 10 on, the others in opsets 7 to 9, whose Slice has attributes.
+// Attributes that only the function body reads. The first four spare every node of every model the steps that would derive them from the others
+// (docs/ops.md); shape is there from opset 10 on, the rest in opsets 7 to 9, whose Slice has attributes.
 const (
+	AttrTableFactors    = "table_factors"
+	AttrTableShift      = "table_shift"
+	AttrTableRows       = "table_rows"
+	AttrDigitsShape     = "digits_shape"
 	AttrShape           = "shape"
 	AttrShapeInts       = "shape_ints"
 	AttrRowsInts        = "rows_ints"
@@ -127,6 +132,7 @@ func Attributes() []string {
 	return []string{
 		AttrK, AttrN, AttrCodec, AttrSlots, AttrLevelWeights, AttrCentre, AttrGainValues, AttrGainDivisors,
 		AttrScaleDivisors, AttrComputeType, AttrRotation,
+		AttrTableFactors, AttrTableShift, AttrTableRows, AttrDigitsShape,
 		AttrShape, AttrShapeInts, AttrRowsInts, AttrShapeGroupsInts, AttrRotationInts, AttrColumnsInts,
 	}
 }

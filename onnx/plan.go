@@ -40,7 +40,7 @@ func (s *saver) plan() error {
 		}
 	}
 	s.enc = encoder{replace: make(map[*Tensor]*Tensor)}
-	shared := make(map[any]int64)
+	var large, small []*Tensor
 	for r := range s.m.Tensors() {
 		t := r.Tensor
 		if s.enc.replace[t] != nil || t.DataType == String || !t.DataType.known() {
@@ -48,8 +48,14 @@ func (s *saver) plan() error {
 		}
 		switch {
 		case external && s.goesOut(r):
-			if err := s.moveOut(t, shared); err != nil {
+			size, err := t.ByteSize()
+			if err != nil {
 				return err
+			}
+			if size >= pagedFrom {
+				large = append(large, t)
+			} else {
+				small = append(small, t)
 			}
 		case t.IsExternal():
 			b, err := t.RawBytes()
@@ -59,6 +65,17 @@ func (s *saver) plan() error {
 			in := *t
 			in.RawData, in.ExternalData, in.DataLocation = b, nil, LocationDefault
 			s.enc.replace[t] = &in
+		}
+	}
+	shared := make(map[any]int64)
+	for _, t := range large {
+		if err := s.moveOut(t, shared, pageAlign); err != nil {
+			return err
+		}
+	}
+	for _, t := range small {
+		if err := s.moveOut(t, shared, lineAlign); err != nil {
+			return err
 		}
 	}
 	s.enc.message(s.m)
@@ -119,8 +136,11 @@ func identity(t *Tensor, size int64) any {
 	return nil
 }
 
-// moveOut gives t a place in the external file and encodes it as a reference there.
-func (s *saver) moveOut(t *Tensor, shared map[any]int64) error {
+// moveOut gives t a place in the external file, a multiple of align, and encodes it as a reference there.
+func (s *saver) moveOut(t *Tensor, shared map[any]int64, align int64) error {
+	if s.enc.replace[t] != nil {
+		return nil // it stands in the model twice
+	}
 	size, err := t.ByteSize()
 	if err != nil {
 		return err
@@ -128,11 +148,11 @@ func (s *saver) moveOut(t *Tensor, shared map[any]int64) error {
 	offset, found := int64(0), false
 	if key := identity(t, size); key != nil {
 		if offset, found = shared[key]; !found {
-			shared[key] = alignUp(s.dataEnd)
+			shared[key] = alignUp(s.dataEnd, align)
 		}
 	}
 	if !found {
-		offset = alignUp(s.dataEnd)
+		offset = alignUp(s.dataEnd, align)
 		s.entries = append(s.entries, dataEntry{t, offset, size})
 		s.dataEnd = offset + size
 	}
@@ -158,4 +178,4 @@ func (s *saver) moveOut(t *Tensor, shared map[any]int64) error {
 	return nil
 }
 
-func alignUp(n int64) int64 { return (n + dataAlign - 1) / dataAlign * dataAlign }
+func alignUp(n, align int64) int64 { return (n + align - 1) / align * align }

@@ -59,9 +59,13 @@ const (
 	defaultThreshold = 1 << 10
 	autoLimit        = 1 << 30
 	protobufLimit    = 1<<31 - 1
-	// dataAlign is the alignment of tensors in the external file: that of memory
-	// pages, so that runtimes can use them from a mapping.
-	dataAlign = 4096
+	// Tensors of pagedFrom bytes or more stand first in the external file, each at
+	// a multiple of pageAlign: the pages of a mapping then hold one of them alone.
+	// A page for each smaller one would be mostly zeros, so these follow, at
+	// multiples of lineAlign: a cache line, as the memory of runtimes is aligned.
+	pagedFrom = 64 << 10
+	pageAlign = 4096
+	lineAlign = 64
 )
 
 // SavedFile is a file written by [Model.Save].
@@ -72,9 +76,9 @@ type SavedFile struct {
 }
 
 // Save writes the model to path and, where the options ask for it, the data of
-// its tensors to one file beside it, in which each tensor starts at a multiple
-// of 4096 bytes. It returns the files written, the model first. The model in
-// memory is not changed.
+// its tensors to one file beside it: first those of 64 KiB or more, each at a
+// multiple of 4096 bytes, then the smaller ones at multiples of 64. It returns
+// the files written, the model first. The model in memory is not changed.
 //
 // Data are streamed: the heap needed does not grow with the weights. Both files
 // are written under temporary names in the folder of path, flushed to disk,
@@ -292,7 +296,7 @@ var createFile = func(path string) (tempFile, error) {
 func (s *saver) writeData(o *output) error {
 	w := &pageDropper{bufio.NewWriterSize(o, 256<<10), s.docs}
 	var at int64
-	zero := make([]byte, dataAlign)
+	zero := make([]byte, pageAlign)
 	for _, e := range s.entries {
 		n, err := w.Write(zero[:e.offset-at])
 		if err != nil {

@@ -150,6 +150,32 @@ func TestSaveLayouts(t *testing.T) {
 	leftovers(t, dir, "one.onnx", "two.onnx", "two.onnx.data", "again.onnx", "again.onnx.data", "back.onnx", "low.onnx", "w.bin")
 }
 
+// Large tensors have pages of their own, small ones none that would be mostly zeros.
+func TestSavePlaces(t *testing.T) {
+	m := tinyModel()
+	sizes := []int64{5000, 70001, 65535, 65536, 1}
+	for i, n := range sizes {
+		raw := bytes.Repeat([]byte{byte(i + 1)}, int(n))
+		m.Graph.Initializers = append(m.Graph.Initializers, NewRawTensor(fmt.Sprint("w", n), Uint8, []int64{n}, raw))
+	}
+	twice := &Tensor{Name: "twice", DataType: Float, Dims: []int64{3}, FloatData: Pack[float32](1, 2, 3)}
+	m.Graph.Initializers = append(m.Graph.Initializers, twice, twice)
+	path := filepath.Join(t.TempDir(), "m.onnx")
+	files := save(t, m, path, SaveOptions{External: ExternalAlways, ExternalThreshold: 1})
+	saved := open(t, path)
+	sameData(t, m, saved)
+	var places []string
+	for r := range saved.Tensors() {
+		if ref, err := r.Tensor.External(); err == nil {
+			places = append(places, fmt.Sprintf("%s %d", r.Tensor.Name, ref.Offset))
+		}
+	}
+	want := []string{"W 139264", "b 139328", "w5000 139392", "w70001 0", "w65535 144448", "w65536 73728", "w1 209984", "twice 210048", "twice 210048"}
+	if !slices.Equal(places, want) || files[1].Bytes != 210060 {
+		t.Errorf("places %v of %d bytes, want %v of 210060", places, files[1].Bytes, want)
+	}
+}
+
 func TestSavedBytes(t *testing.T) {
 	dir := t.TempDir()
 	m := weightModel()

@@ -102,6 +102,7 @@ func Apply(m *onnx.Model, replacements []Replacement, version string) (*Result, 
 		})
 	}
 	e.finish()
+	e.tabulate(before)
 	if needed.linear != nil && needed.linear.turned {
 		e.rotateAll()
 	}

@@ -94,7 +94,8 @@ func functionsOf(before []*Linear) functions {
 		if l.Gather {
 			kind = &f.gather
 		}
-		all := forms{padded: true, packed: true, turned: l.stored[signsInput] != nil}
+		weights := int64(l.Matrix.N) * int64(l.Matrix.K)
+		all := forms{padded: true, ragged: true, packed: true, turned: l.stored[signsInput] != nil, largest: weights, total: weights}
 		if *kind != nil {
 			all = all.or(**kind)
 		}

@@ -28,14 +28,24 @@ type body struct {
 // step costs memory while loading.
 type forms struct {
 	padded bool // rows or columns past the end of a matrix
+	ragged bool // gains or scales past the last, in the last byte
 	packed bool // digits that share an element, or do not use all its values
 	turned bool // a rotation
+
+	largest, total int64 // weights of the largest matrix and of all
 }
+
+// lone reports whether one matrix is so much of a model that the memory which its Einsum takes for a while counts for more than two values more of every
+// matrix: 17 bytes per weight of the one against 8 of all.
+func (f forms) lone() bool { return f.largest > f.total/2 }
 
 // formsOf returns what the codes of a matrix need.
 func formsOf(m *quant.Matrix) forms {
 	l := quant.LayoutOf(m.Codec)
 	f := forms{padded: m.Tiles()*m.Tile != m.N || m.Groups*lattice.GroupSize != m.K, turned: m.Rotation != nil}
+	f.total = int64(m.N) * int64(m.K)
+	f.largest = f.total
+	f.ragged = m.Groups%len(l.GainDivisors) != 0 || len(m.Scales) != m.N && m.N%2 != 0 || f.padded
 	for _, s := range l.Slots {
 		f.packed = f.packed || s.Divisor != 1 || s.Modulus != 1<<(8*l.ElementBytes)
 	}
@@ -43,7 +53,7 @@ func formsOf(m *quant.Matrix) forms {
 }
 
 func (f forms) or(g forms) forms {
-	return forms{f.padded || g.padded, f.packed || g.packed, f.turned || g.turned}
+	return forms{f.padded || g.padded, f.ragged || g.ragged, f.packed || g.packed, f.turned || g.turned, max(f.largest, g.largest), f.total + g.total}
 }
 
 func (b *body) op(op, out string, inputs []string, attrs ...*onnx.Attribute) string {
@@ -81,6 +91,14 @@ func (b *body) ints(out string, v ...int64) string { return b.integers(out, []in
 
 func (b *body) index(out string, v int64) string { return b.integers(out, nil, []int64{v}) }
 
+// int32 is a constant of one int32.
+func (b *body) int32(out string, v int32) string {
+	if b.opset >= 9 {
+		return b.op("Constant", out, nil, onnx.TensorAttr("value", onnx.NewTensor("", []int64{1}, []int32{v})))
+	}
+	return b.cast(out, b.ints(out+"_long", int64(v)), onnx.Int32)
+}
+
 func (b *body) integers(out string, dims, v []int64) string {
 	if b.opset >= 9 {
 		return b.op("Constant", out, nil, onnx.TensorAttr("value", onnx.NewTensor("", dims, v)))
@@ -101,6 +119,14 @@ func (b *body) parameter(out, name string) string {
 // integerParameter is a tensor attribute of small integers, which travel as float.
 func (b *body) integerParameter(out, name string, to onnx.DataType) string {
 	return b.cast(out, b.parameter(out+"_f", name), to)
+}
+
+// typedParameter is a tensor attribute of small integers that travel as themselves where a Constant can hold them.
+func (b *body) typedParameter(out, name string, to onnx.DataType) string {
+	if b.opset < 9 {
+		return b.integerParameter(out, name, to)
+	}
+	return b.parameter(out, name)
 }
 
 // head keeps the first columns of a matrix: the sizes are the value sizes or, before opset 10, the attribute ints.
@@ -140,11 +166,12 @@ func (b *body) mod(out, x, y string) string {
 // newFunction returns the model-local function ai.coset::HNLQLinear for models of the given opset: the decoder of
 // docs/format.md in standard operators, then MatMul and Add.
 //
-// Memory while loading is what shapes it. ONNX Runtime folds the decoders of all nodes in one pass and keeps every value
-// that it computed until the pass is over. So all that can be done on the small tables is done there: level weights and
-// centre are worked into one table, whose rows the digits then name, and gains are unpacked by a table of all bytes. What
-// is left of values as large as the weight, in bytes per weight for two levels of D4: digits 5, leaders 8, and 4 for each
-// of their combination and its reshape; packed digits cost 4 more, padding 16.
+// Loading is what shapes it. ONNX Runtime keeps the nodes that are ready in a sorted list, which it walks for every other one: its time is the
+// product of all nodes of a model and those of them that only constants feed. So what is known when a node is written is an attribute of it, and the
+// forms leave out what no node needs. And ONNX Runtime folds the decoders of all nodes in one pass and keeps every value that it computed until the pass
+// is over. So all that can be done on the small tables is done there: level weights and centre are worked into one table, whose rows the digits then name,
+// and gains are unpacked by a table of all bytes. What is left of values as large as the weight, in bytes per weight for two levels of D4: digits 5,
+// leaders 8, and 4 for each of their combination and its reshape; packed digits cost 4 more, padding 8.
 func newFunction(opset int64, f forms) *onnx.Function {
 	b := &body{opset: opset, forms: f}
 	b.unary("Cast", "weight", b.decoded(), onnx.RefAttr("to", cudaops.AttrComputeType, onnx.AttrInt))
@@ -212,105 +239,81 @@ func (b *body) constants() {
 	b.ints("any", -1)
 	b.ints("zero", 0)
 	b.ints("one", 1)
-	b.ints("three", 3)
 	b.ints("column", -1, 1)
-	b.ints("last_pair", 1, 1)
 	if b.opset >= 10 {
 		b.ints("origin", 0, 0)
 		b.ints("column_axis_first", 1, 0)
 		b.ints("all_rows", maxShapeRows)
 		b.integerParameter("size", cudaops.AttrShape, onnx.Int64) // (N, K)
 	}
-	b.parameter("level_weights", cudaops.AttrLevelWeights)
-	b.unary("Shape", "levels", "level_weights")
 }
 
 // table builds the value "table", [M·rows, d]: row r of the codebook as level m uses it, times the level's weight and less
 // its part of the centre, stands at m·rows + r.
 func (b *body) table() {
-	b.unary("Shape", "codebook_shape", cudaops.InputCodebook)
-	b.binary("Gather", "rows", "codebook_shape", "zero", onnx.IntAttr("axis", 0))
-	b.binary("Gather", "dimension", "codebook_shape", "one", onnx.IntAttr("axis", 0))
 	b.cast("codebook_float", cudaops.InputCodebook, onnx.Float)
-	b.ints("level_axis", -1, 1, 1)
-	b.binary("Mul", "weighted", b.binary("Reshape", "level_weights_3", "level_weights", "level_axis"), "codebook_float") // [M, rows, d]
-	b.op("Concat", "centre_shape", []string{"any", "dimension"}, onnx.IntAttr("axis", 0))
-	b.binary("Reshape", "centres", b.parameter("centre", cudaops.AttrCentre), "centre_shape") // every block has the same
-	b.binary("Gather", "block_centre", "centres", "zero", onnx.IntAttr("axis", 0))
-	b.binary("Div", "centre_part", "block_centre", b.cast("levels_float", "levels", onnx.Float))
-	b.binary("Sub", "table_by_level", "weighted", "centre_part")
-	b.binary("Reshape", "table", "table_by_level", "centre_shape")
-	// The number of a level is the number of smaller level weights.
-	b.binary("Reshape", "level_column", "level_weights", "column")
-	b.cast("smaller_float", b.binary("Greater", "smaller", "level_column", "level_weights"), onnx.Float)
-	b.sum("level_number", "smaller_float", "one", 1)
-	b.binary("Mul", "level_start_float", "level_number", b.cast("rows_float", "rows", onnx.Float))
-	b.cast("level_start", b.binary("Reshape", "level_start_column", "level_start_float", "column"), onnx.Int32) // [M, 1]
+	b.binary("Mul", "weighted", b.parameter("table_factors", cudaops.AttrTableFactors), "codebook_float") // [M, rows, d]
+	b.binary("Sub", "table_by_level", "weighted", b.parameter("table_shift", cudaops.AttrTableShift))
+	b.unary("Flatten", "table", "table_by_level", onnx.IntAttr("axis", 2))
 }
 
-// points decodes the digits: value "centred", [tiles, T, G, 8/d, d].
+// points decodes the digits: value "parts", [M, 8/d, G, rows, d].
 func (b *body) points() {
 	b.table()
-	b.unary("Transpose", "by_row", cudaops.InputCodes, onnx.IntsAttr("perm", 0, 3, 1, 2)) // [tiles, T, G, E]
-	b.integerParameter("slots", cudaops.AttrSlots, onnx.Int32)
-	b.op("Concat", "slots_shape", []string{b.ints("slot_fields", cudaops.SlotFields), "levels", "any"}, onnx.IntAttr("axis", 0))
-	b.binary("Reshape", "slots_by_level", "slots", "slots_shape") // [4, M, 8/d]
+	b.typedParameter("table_rows", cudaops.AttrTableRows, onnx.Int32)                         // [M, 8/d, 1, 1]
+	b.unary("Transpose", "by_element", cudaops.InputCodes, onnx.IntsAttr("perm", 2, 1, 0, 3)) // [E, G, tiles, T]
+	digit := b.digits()
+	b.binary("Add", "entry", digit, "table_rows")
+	b.binary("Gather", "parts", "table", "entry", onnx.IntAttr("axis", 0))
+}
+
+// digits are the digits, [M, 8/d, G, rows]: the elements themselves where each is one digit.
+func (b *body) digits() string {
+	if !b.forms.packed {
+		b.binary("Reshape", "digit_byte", "by_element", b.typedParameter("digits_shape", cudaops.AttrDigitsShape, onnx.Int64))
+		return b.cast("digit", "digit_byte", onnx.Int32)
+	}
+	b.unary("Shape", "slot_shape", "table_rows")
+	b.op("Concat", "slots_shape", []string{b.ints("slot_fields", cudaops.SlotFields), "slot_shape"}, onnx.IntAttr("axis", 0))
+	b.binary("Reshape", "slots_by_level", b.integerParameter("slots", cudaops.AttrSlots, onnx.Int32), "slots_shape") // [4, M, 8/d, 1, 1]
 	field := func(name string, row int64) string {
 		return b.binary("Gather", name, "slots_by_level", b.index(name+"_row", row), onnx.IntAttr("axis", 0))
 	}
-	b.cast("slot_element_long", field("slot_element", cudaops.SlotElement), onnx.Int64)
-	b.binary("Gather", "element_byte", "by_row", "slot_element_long", onnx.IntAttr("axis", 3)) // [tiles, T, G, M, 8/d]
+	b.binary("Reshape", "slot_element", field("slot_element_padded", cudaops.SlotElement), b.ints("first_two", 0, 0))
+	b.binary("Reshape", "element_rows", "by_element", b.ints("join_rows", 0, 0, -1))            // [E, G, rows]
+	b.binary("Gather", "element_byte", "element_rows", "slot_element", onnx.IntAttr("axis", 0)) // [M, 8/d, G, rows]
 	b.cast("element", "element_byte", onnx.Int32)
-	digit := "element"
-	if b.forms.packed {
-		b.binary("Div", "shifted", "element", field("slot_divisor", cudaops.SlotDivisor))
-		digit = b.mod("digit", "shifted", field("slot_modulus", cudaops.SlotModulus))
-	}
-	b.binary("Add", "slot_start", field("slot_base", cudaops.SlotBase), "level_start")
-	b.binary("Add", "entry", digit, "slot_start")
-	b.binary("Gather", "parts", "table", "entry", onnx.IntAttr("axis", 0)) // [tiles, T, G, M, 8/d, d]
-	if !b.einsum() {
-		b.sum("centred", "parts", "three", 3)
-	}
+	b.binary("Div", "shifted", "element", field("slot_divisor", cudaops.SlotDivisor))
+	return b.mod("digit", "shifted", field("slot_modulus", cudaops.SlotModulus))
 }
 
-// einsum reports whether one Einsum takes the place of sum, gains and transposition. It exists from opset 12, and wants a factor
-// for every row of the tiles.
-func (b *body) einsum() bool { return b.opset >= 12 && !b.forms.padded }
-
-// gains unpacks the gain of every group: value "gain", [tiles, T, G, 1, 1], or all ones with a single gain.
+// gains unpacks the gain of every group: value "gain", [rows, G], or a single one.
 func (b *body) gains() {
-	bytes := make([]int64, 256)
+	bytes := make([]float32, 256)
 	for i := range bytes {
-		bytes[i] = int64(i)
+		bytes[i] = float32(i)
 	}
-	b.cast("every_byte", b.binary("Reshape", "every_byte_column", b.ints("every_byte_long", bytes...), "column"), onnx.Int32)
-	b.integerParameter("gain_divisors", cudaops.AttrGainDivisors, onnx.Int32)
-	b.binary("Div", "gain_shifted", "every_byte", "gain_divisors")
+	b.op("Constant", "every_byte", nil, onnx.TensorAttr("value", onnx.NewTensor("", []int64{256, 1}, bytes)))
 	b.parameter("gain_values", cudaops.AttrGainValues)
-	b.cast("gain_count", b.unary("Shape", "gain_values_shape", "gain_values"), onnx.Int32)
-	b.mod("gain_index", "gain_shifted", "gain_count")
-	b.binary("Gather", "gains_of_byte", "gain_values", "gain_index", onnx.IntAttr("axis", 0)) // [256, p]
+	b.binary("Div", "gain_shifted", "every_byte", b.parameter("gain_divisors", cudaops.AttrGainDivisors))
+	b.cast("gain_index", "gain_shifted", onnx.Int32)
+	b.binary("Tile", "gain_cycle", "gain_values", b.ints("cycles", 256))                     // what is above an index in its byte counts for nothing
+	b.binary("Gather", "gains_of_byte", "gain_cycle", "gain_index", onnx.IntAttr("axis", 0)) // [256, p]
 
 	b.unary("Transpose", "gains_by_row", cudaops.InputGains, onnx.IntsAttr("perm", 0, 2, 1)) // [tiles, T, bytes]
-	b.unary("Shape", "gain_byte_shape", "gains_by_row")
 	b.cast("gain_bytes", "gains_by_row", onnx.Int32)
 	b.binary("Gather", "gain_unpacked", "gains_of_byte", "gain_bytes", onnx.IntAttr("axis", 0)) // [tiles, T, bytes, p]
-	b.unary("Shape", "gain_divisor_count", "gain_divisors")
-	b.ints("two", 2)
-	b.binary("Gather", "gain_width_bytes", "gain_byte_shape", "two", onnx.IntAttr("axis", 0))
-	b.binary("Mul", "gain_width", "gain_width_bytes", "gain_divisor_count")
-	b.op("Concat", "gain_rows", []string{"any", "gain_width"}, onnx.IntAttr("axis", 0))
-	b.binary("Reshape", "gain_by_row", "gain_unpacked", "gain_rows")
-	b.unary("Shape", "codes_shape", cudaops.InputCodes)
-	b.binary("Gather", "groups", "codes_shape", "one", onnx.IntAttr("axis", 0))
+	if !b.forms.ragged {
+		b.unary("Flatten", "gain", "gain_unpacked", onnx.IntAttr("axis", 2))
+		return
+	}
+	b.unary("Flatten", "gain_by_row", "gain_unpacked", onnx.IntAttr("axis", 2))
 	if b.opset >= 10 {
+		b.unary("Shape", "codes_shape", cudaops.InputCodes)
+		b.binary("Gather", "groups", "codes_shape", "one", onnx.IntAttr("axis", 0))
 		b.op("Concat", "group_size", []string{"all_rows", "groups"}, onnx.IntAttr("axis", 0))
 	}
-	b.head("gain_exact", "gain_by_row", "group_size", cudaops.AttrShapeGroupsInts)
-	b.binary("Gather", "gain_tiles", "gain_byte_shape", b.ints("first_two", 0, 1), onnx.IntAttr("axis", 0))
-	b.op("Concat", "gain_shape", []string{"gain_tiles", "any", "last_pair"}, onnx.IntAttr("axis", 0))
-	b.binary("Reshape", "gain", "gain_exact", "gain_shape")
+	b.head("gain", "gain_by_row", "group_size", cudaops.AttrShapeGroupsInts)
 }
 
 // weight puts the groups back into rows of Wᵀ, drops the padding and scales the columns: value [K, N].
@@ -318,36 +321,40 @@ func (b *body) weight() string {
 	b.scales()
 	factor := "gain"
 	if !b.forms.padded { // one scale for every row of the tiles: work it into the gains, which are smaller than the weight
-		b.binary("Gather", "code_tiles", "codes_shape", b.ints("first_and_last", 0, 3), onnx.IntAttr("axis", 0)) // a single gain has no rows
-		b.op("Concat", "tile_shape", []string{"code_tiles", "last_pair", "one"}, onnx.IntAttr("axis", 0))
-		factor = b.binary("Mul", "factor", "gain", b.binary("Reshape", "scale_by_tile", "scale", "tile_shape"))
+		column := "scale"
+		if b.forms.ragged {
+			column = b.binary("Reshape", "scale_column", "scale", "column")
+		}
+		factor = b.binary("Mul", "factor", "gain", column)
 	}
-	if b.einsum() { // t tile, n row, g group, m level, b block, d place; group g holds columns g, g+G, …
-		b.op("Einsum", "turned", []string{"parts", factor}, onnx.StringAttr("equation", "tngmbd,tngxy->bdgtn"))
-	} else {
-		b.binary("Mul", "grouped", "centred", factor)
-		b.unary("Transpose", "turned", "grouped", onnx.IntsAttr("perm", 3, 4, 2, 0, 1))
+	// m level, b block, g group, n row, d place; group g holds columns g, g+G, …
+	if b.opset >= 12 && !b.forms.lone() {
+		b.op("Einsum", "turned", []string{"parts", factor}, onnx.StringAttr("equation", "mbgnd,ng->bdgn"))
+	} else { // not by an Einsum of the parts alone, which ONNX Runtime 1.24 gets wrong
+		b.unary("Transpose", "centred", b.sum("centred_by_row", "parts", "zero", 0), onnx.IntsAttr("perm", 0, 3, 1, 2))
+		b.binary("Mul", "turned", "centred", b.unary("Transpose", "factor_turned", factor, onnx.IntsAttr("perm", 1, 0)))
 	}
-	b.binary("Mul", "padded_columns", "groups", b.ints("eight", cudaops.GroupSize))
-	b.op("Concat", "padded_shape", []string{"padded_columns", "any"}, onnx.IntAttr("axis", 0))
 	if !b.forms.padded {
-		return b.binary("Reshape", "scaled", "turned", "padded_shape") // [8·G, tiles·T] = [K, N]
+		return b.unary("Flatten", "scaled", "turned", onnx.IntAttr("axis", 3)) // [8·G, rows] = [K, N]
 	}
-	b.binary("Reshape", "padded", "turned", "padded_shape")
+	b.unary("Flatten", "padded", "turned", onnx.IntAttr("axis", 3))
 	b.crop("unscaled", "padded")
 	return b.binary("Mul", "scaled", "unscaled", "scale")
 }
 
-// scales unpacks the scales of the rows: value "scale", [N].
+// scales unpacks the scales of the rows: value "scale", [N], or [N, 1] where none is past the last.
 func (b *body) scales() {
-	b.cast("scale_bytes", cudaops.InputScaleIndex, onnx.Int32)
+	b.cast("scale_bytes", cudaops.InputScaleIndex, onnx.Float)
 	b.binary("Reshape", "scale_bytes_column", "scale_bytes", "column")
-	b.integerParameter("scale_divisors", cudaops.AttrScaleDivisors, onnx.Int32)
-	b.binary("Div", "scale_shifted", "scale_bytes_column", "scale_divisors")
-	b.cast("table_size", b.ints("table_size_long", cudaops.ScaleTableSize), onnx.Int32)
-	b.mod("scale_entry", "scale_shifted", "table_size")
+	b.binary("Div", "scale_shifted", "scale_bytes_column", b.parameter("scale_divisors", cudaops.AttrScaleDivisors))
+	b.cast("scale_whole", "scale_shifted", onnx.Int32)
+	b.mod("scale_entry", "scale_whole", b.int32("table_size", cudaops.ScaleTableSize))
 	b.cast("scales_float", cudaops.InputScales, onnx.Float)
 	b.binary("Gather", "scale_gathered", "scales_float", "scale_entry", onnx.IntAttr("axis", 0))
+	if !b.forms.ragged {
+		b.binary("Reshape", "scale", "scale_gathered", "column")
+		return
+	}
 	b.binary("Reshape", "scale_all", "scale_gathered", "any") // N, or N+1 of them
 	if b.opset >= 10 {
 		b.binary("Gather", "matrix_rows", "size", "zero", onnx.IntAttr("axis", 0))

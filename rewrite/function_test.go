@@ -3,6 +3,8 @@ package rewrite_test
 import (
 	"fmt"
 	"math/rand/v2"
+	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/cosetq/cosetq/internal/testenv"
@@ -80,6 +82,83 @@ func TestBodyAtEveryOpset(t *testing.T) {
 			}
 			sameOutputs(t, before, m, inputs, 1e-5)
 		})
+	}
+}
+
+// TestFormsOfTheBody runs the forms that a function has for models of one kind of weight: steps that none of them needs are left out, and one that is
+// most of its model is put together in another way than one of many.
+func TestFormsOfTheBody(t *testing.T) {
+	testenv.ORT(t)
+	rng := rand.New(rand.NewPCG(104, 5))
+	for _, c := range []struct {
+		codec string
+		side  int
+	}{
+		{"d4:4,4:g2,3,4,6", 64}, // nothing left over
+		{"d4:2,4:g2,3,4,6", 64}, // digits that share a byte
+		{"d4:4,4:g2,3,4,6", 72}, // gains left over
+		{"d4:4", 64},            // one level, no gains
+		{"z1:16", 100},          // columns left over, no gains
+		{"e8:2,2:g1,2,3", 100},
+		{"d4:4,4,4", 63}, // rows left over
+	} {
+		matrix, w := onGrid(t, rng, c.codec, c.side, c.side)
+		for _, opset := range []int64{7, 9, 11, 12, 13, 17, 25} {
+			for _, count := range []int{1, 4} {
+				m, inputs := chainModel(opset, onnx.Float, slices.Repeat([]rows{w}, count)...)
+				before := onnx.Clone(m)
+				if r := apply(t, m, matrix); r.Nodes != count {
+					t.Fatalf("%s %d opset %d: %d nodes of %d", c.codec, c.side, opset, r.Nodes, count)
+				}
+				sameOutputs(t, before, m, inputs, 1e-5)
+			}
+		}
+	}
+}
+
+// TestBodyIsShort: ONNX Runtime takes time to load by the number of nodes of a model times that of the nodes which only constants feed.
+func TestBodyIsShort(t *testing.T) {
+	rng := rand.New(rand.NewPCG(105, 5))
+	matrix, w := onGrid(t, rng, "d4:4,4:g3,4,5,6", 64, 64)
+	m, _ := chainModel(17, onnx.Float, w, w)
+	apply(t, m, matrix)
+	fed := map[string]bool{"A": true} // by other nodes
+	nodes, first := 0, 0
+	for _, n := range m.Functions[0].Nodes {
+		if n.OpType == "Constant" {
+			continue
+		}
+		nodes++
+		if !slices.ContainsFunc(n.Inputs, func(in string) bool { return fed[in] }) {
+			first++
+		}
+		fed[n.Outputs[0]] = true
+	}
+	if nodes > 31 || first > 7 {
+		t.Errorf("%d nodes, %d of them fed by constants alone:\n%s", nodes, first, dump(t, m))
+	}
+}
+
+// TestNodesOfOldFiles: nodes that were written when the function read other attributes run beside new ones, on the function that takes the place of theirs.
+func TestNodesOfOldFiles(t *testing.T) {
+	testenv.ORT(t)
+	rng := rand.New(rand.NewPCG(106, 5))
+	for _, name := range []string{"d4", "d4_packed", "z2_odd", "d4_turned"} {
+		m, err := onnx.Open(filepath.Join("testdata", "compat", "v1", name+".onnx"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer m.Close()
+		k := int(m.Graph.Nodes[0].Int("K", 0))
+		matrix, w := onGrid(t, rng, "d4:4,4:g2,3,4,6", 40, k)
+		m.Graph.Initializers = append(m.Graph.Initializers, floats("new", []int64{int64(k), 40}, w.transposed()))
+		m.Graph.Nodes = append(m.Graph.Nodes, node("beside", "MatMul", []string{"x0", "new"}, []string{"y"}))
+		m.Graph.Outputs = append(m.Graph.Outputs, onnx.NewValueInfo("y", onnx.Float, 2, "sequence", 40))
+		before := onnx.Clone(m)
+		if r := apply(t, m, matrix); r.Nodes != 1 {
+			t.Fatalf("%s: %d nodes", name, r.Nodes)
+		}
+		sameOutputs(t, before, m, map[string]*tensor.Tensor{"x0": tensor.Of(normal(rng, 6*k), 2, 3, int64(k))}, 1e-6)
 	}
 }
 

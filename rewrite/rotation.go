@@ -10,12 +10,13 @@ import (
 // run costs no more than without a rotation. H_ij is −1 to the number of bits that i and j share. It names a value [K, N].
 func (b *body) turnBack(decoded string) string {
 	one := b.op("Constant", "one_float", nil, onnx.TensorAttr("value", onnx.NewTensor("", []int64{1}, []float32{1})))
-	b.cast("two_int", "two", onnx.Int32)
+	b.int32("two_int", 2)
+	b.cast("every_byte_int", "every_byte", onnx.Int32)
 	b.cast("bit_values", b.ints("bit_values_long", 1, 2, 4, 8, 16, 32, 64, 128), onnx.Int32)
 	b.parameter("block_float", cudaops.AttrRotation)
 	b.cast("block", "block_float", onnx.Int64)
 
-	b.first("index", "every_byte", "block", cudaops.AttrRotationInts)
+	b.first("index", "every_byte_int", "block", cudaops.AttrRotationInts)
 	b.bits("index_bits", "index")
 	b.unary("Transpose", "index_bits_turned", "index_bits", onnx.IntsAttr("perm", 1, 0))
 	b.cast("shared_bits", b.binary("MatMul", "shared_bits_float", "index_bits", "index_bits_turned"), onnx.Int32)

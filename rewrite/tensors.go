@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/cosetq/cosetq/cudaops"
+	"github.com/cosetq/cosetq/lattice"
 	"github.com/cosetq/cosetq/onnx"
 	"github.com/cosetq/cosetq/quant"
 )
@@ -128,6 +129,7 @@ func (e *editor) attributes(m *quant.Matrix, layout *quant.Layout, direct bool) 
 		floats(cudaops.AttrGainDivisors, layout.GainDivisors),
 		floats(cudaops.AttrScaleDivisors, scaleDivisors(direct)),
 	}
+	attributes = append(attributes, e.tableAttributes(m, layout)...)
 	if e.opset >= 10 {
 		return append(attributes, floats(cudaops.AttrShape, []float32{float32(n), float32(k)}))
 	}
@@ -135,6 +137,46 @@ func (e *editor) attributes(m *quant.Matrix, layout *quant.Layout, direct bool) 
 		onnx.IntsAttr(cudaops.AttrShapeInts, n, k),
 		onnx.IntsAttr(cudaops.AttrRowsInts, n),
 		onnx.IntsAttr(cudaops.AttrShapeGroupsInts, maxShapeRows, groups))
+}
+
+// tableAttributes returns what the function body would otherwise derive from the other attributes.
+func (e *editor) tableAttributes(m *quant.Matrix, layout *quant.Layout) []*onnx.Attribute {
+	levels, blocks := int64(len(layout.LevelWeights)), int64(lattice.GroupSize/layout.Dim)
+	shift := scaled(layout.Centre[:layout.Dim], m.Exponent)
+	for i := range shift {
+		shift[i] /= float32(levels)
+	}
+	rows := make([]int32, len(layout.Slots))
+	for i, s := range layout.Slots {
+		rows[i] = int32(i/int(blocks)*len(layout.Codebook)/layout.Dim + s.Base)
+	}
+	return []*onnx.Attribute{
+		onnx.TensorAttr(cudaops.AttrTableFactors, onnx.NewTensor("", []int64{levels, 1, 1}, scaled(layout.LevelWeights, m.Exponent))),
+		onnx.TensorAttr(cudaops.AttrTableShift, onnx.NewTensor("", []int64{int64(layout.Dim)}, shift)),
+		onnx.TensorAttr(cudaops.AttrTableRows, newIntegers(e.opset, []int64{levels, blocks, 1, 1}, rows)),
+		onnx.TensorAttr(cudaops.AttrDigitsShape, newIntegers(e.opset, []int64{4}, []int64{levels, blocks, int64(m.Groups), -1})),
+	}
+}
+
+// newIntegers returns an unnamed tensor of v, as float before the opset whose Constant holds integers.
+func newIntegers[T int32 | int64](opset int64, dims []int64, v []T) *onnx.Tensor {
+	if opset >= 9 {
+		return onnx.NewTensor("", dims, v)
+	}
+	f := make([]float32, len(v))
+	for i, x := range v {
+		f[i] = float32(x)
+	}
+	return onnx.NewTensor("", dims, f)
+}
+
+// tabulate gives the nodes that were there before, perhaps written when the function did not read them, these attributes.
+func (e *editor) tabulate(before []*Linear) {
+	for _, l := range before {
+		if l.Node.Attr(cudaops.AttrTableRows) == nil {
+			l.Node.Attributes = append(l.Node.Attributes, e.tableAttributes(l.Matrix, quant.LayoutOf(l.Matrix.Codec))...)
+		}
+	}
 }
 
 // scaleDivisors unpack the index of a row's scale from its byte: two to a byte, or the single zero of the direct form.

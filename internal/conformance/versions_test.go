@@ -167,10 +167,32 @@ func runtimes(t *testing.T) map[string]string {
 	return found
 }
 
+// alike quantizes four layers of one size: where none is most of the model, the function body is another.
+func alike(t *testing.T) string {
+	t.Helper()
+	m := onnx.NewModel(8, 17, "alike")
+	m.Graph.Inputs = []*onnx.ValueInfo{onnx.NewValueInfo("x0", onnx.Float, "batch", digitColumns)}
+	for i := range 4 {
+		in, weight, out := fmt.Sprint("x", i), fmt.Sprint("w", i), fmt.Sprint("x", i+1)
+		m.Graph.Initializers = append(m.Graph.Initializers,
+			onnx.NewTensor(weight, []int64{digitColumns, digitColumns}, numbers(uint64(i), digitColumns*digitColumns)))
+		m.Graph.Nodes = append(m.Graph.Nodes, onnx.NewNode("MatMul", []string{in, weight}, []string{out}))
+	}
+	m.Graph.Outputs = []*onnx.ValueInfo{onnx.NewValueInfo("x4", onnx.Float, "batch", digitColumns)}
+	path := filepath.Join(t.TempDir(), "alike.q.onnx")
+	quantize(t, m, path)
+	return path
+}
+
 // One library file and one model file give the same logits in every ONNX Runtime, with and without the library.
 func TestVersions(t *testing.T) {
+	t.Run("digits", func(t *testing.T) { testVersions(t, digits(t)) })
+	t.Run("alike", func(t *testing.T) { testVersions(t, alike(t)) })
+}
+
+func testVersions(t *testing.T, model string) {
 	testenv.Accurate(t)
-	lib, model := testenv.Ops(t), digits(t)
+	lib := testenv.Ops(t)
 	input := numbers(3, digitRows*digitColumns)
 	want := digitLogits(t, model, lib, input)
 	program := compile(t, filepath.Join("testdata", "logits.c"), "-ldl")
