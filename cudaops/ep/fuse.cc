@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <atomic>
+#include <cstdlib>
 #include <optional>
 #include <utility>
 
@@ -290,80 +291,98 @@ void Program::FuseProducts() {
   Leave(gone);
 }
 
+// Puts a node in place of several steps, and those that use what it gives behind it; false, and nothing is done, if it would have to wait for some of these.
+bool Program::JoinSteps(std::vector<size_t> steps, const Node& node, const Operator* op) {
+  std::sort(steps.begin(), steps.end());
+  const size_t first = steps.front(), end = steps.back() + 1;
+  std::vector<bool> of_it(graph_.values.size(), false);  // by value
+  const auto any = [&](const std::vector<int>& values) { return std::any_of(values.begin(), values.end(), [&](int v) { return v >= 0 && of_it[static_cast<size_t>(v)]; }); };
+  const auto mark = [&](const std::vector<int>& values) {
+    for (int v : values) {
+      if (v >= 0) of_it[static_cast<size_t>(v)] = true;
+    }
+  };
+  mark(node.outputs);
+  std::vector<size_t> ahead, behind;
+  for (size_t s = first; s < end; ++s) {
+    if (std::binary_search(steps.begin(), steps.end(), s)) continue;
+    const bool waits = any(steps_[s].node->inputs);
+    (waits ? behind : ahead).push_back(s);
+    if (waits) mark(steps_[s].node->outputs);
+  }
+  if (any(node.inputs)) return false;
+  std::vector<Step> ordered;
+  for (size_t s : ahead) ordered.push_back(std::move(steps_[s]));
+  Step& joined = ordered.emplace_back();
+  joined.node = &joined_.emplace_back(node);
+  joined.op = op;
+  for (size_t s : behind) ordered.push_back(std::move(steps_[s]));
+  const auto at = steps_.begin() + static_cast<std::ptrdiff_t>(first);
+  std::move(ordered.begin(), ordered.end(), at);
+  steps_.erase(at + static_cast<std::ptrdiff_t>(ordered.size()), steps_.begin() + static_cast<std::ptrdiff_t>(end));
+  ++patterns;
+  return true;
+}
+
 // Makes one step of what is done to queries, keys and values between their products and attention over a cache that grows: so many launches would take the
 // host longer than the GPU.
 void Program::FuseAppends() {
   const Operator* const concat = FindOperator("", "Concat");
   const std::vector<int> uses = Uses();
-  const size_t count = graph_.values.size(), none = steps_.size();
-  std::vector<size_t> maker(count, none), first_use(count, none);
-  for (size_t s = steps_.size(); s-- > 0;) {
-    for (int v : steps_[s].node->inputs) {
-      if (v >= 0) first_use[static_cast<size_t>(v)] = s;
-    }
-    for (int v : steps_[s].node->outputs) {
-      if (v >= 0) maker[static_cast<size_t>(v)] = s;
-    }
-  }
   const auto of = [&](int v) -> const Value& { return graph_.values[static_cast<size_t>(v)]; };
-  const auto is_turned = [&](size_t s) { return s != none && steps_[s].op == &MatchedRotation() && of(steps_[s].node->outputs[0]).rank == 4; };
-  const auto appends = [&](size_t s) {
-    const Node& node = *steps_[s].node;
-    if (steps_[s].op != concat || steps_[s].fixed || steps_[s].on_host || node.inputs.size() != 2) return false;
+  std::vector<const Step*> maker;
+  const auto find_makers = [&] {
+    maker.assign(graph_.values.size(), nullptr);
+    for (const Step& step : steps_) {
+      for (int v : step.node->outputs) {
+        if (v >= 0) maker[static_cast<size_t>(v)] = &step;
+      }
+    }
+  };
+  const auto turns = [&](const Step& step) { return step.op == &MatchedRotation() && of(step.node->outputs[0]).rank == 4; };
+  const auto added = [&](const Step& append) { return maker[static_cast<size_t>(append.node->inputs[1])]; };
+  const auto appends = [&](const Step& step, bool turned) {
+    const Node& node = *step.node;
+    if (step.op != concat || step.fixed || step.on_host || node.inputs.size() != 2) return false;
     const Value& all = of(node.outputs[0]);
     const int64_t axis = node.attributes.Int("axis", 1);
-    return all.rank == 4 && (axis == 2 || axis == -2) && (Set(all.type) & kFloats) != 0;
+    const Step* by = added(step);
+    return all.rank == 4 && (axis == 2 || axis == -2) && (Set(all.type) & kFloats) != 0 && (by != nullptr && turns(*by)) == turned;
   };
-  const auto added = [&](size_t s) { return maker[static_cast<size_t>(steps_[s].node->inputs[1])]; };
-  const auto appends_keys = [&](size_t s) { return appends(s) && is_turned(added(s)) && uses[static_cast<size_t>(steps_[s].node->inputs[1])] == 1; };
-  std::vector<bool> gone(steps_.size(), false), of_keys(steps_.size(), false);
-  for (size_t s = 0; s < steps_.size(); ++s) {
-    if (appends_keys(s)) of_keys[added(s)] = true;
-  }
-  // The step next to another one that is wanted, or none.
-  const auto nearest = [&](size_t to, const auto& wanted) {
-    size_t best = none;
-    const auto far = [&](size_t s) { return s > to ? s - to : to - s; };
-    for (size_t s = 0; s < steps_.size(); ++s) {
-      if (s != to && !gone[s] && wanted(s) && (best == none || far(s) < far(best))) best = s;
+  find_makers();
+  // The one next to another that is wanted.
+  const auto nearest = [&](const Step& to, const auto& wanted) -> const Step* {
+    const Step* best = nullptr;
+    const auto far = [&](const Step& step) { return std::abs(&step - &to); };
+    for (const Step& step : steps_) {
+      if (&step != &to && wanted(step) && (best == nullptr || far(step) < far(*best))) best = &step;
     }
     return best;
   };
-  for (size_t s = 0; s < steps_.size(); ++s) {
-    if (gone[s] || !appends_keys(s)) continue;
-    const size_t turned = added(s);
-    const Node &all_keys = *steps_[s].node, &keys = *steps_[turned].node;
-    const Type type = of(all_keys.outputs[0]).type;
-    const size_t q = nearest(turned, [&](size_t r) {
-      const std::vector<int>& inputs = steps_[r].node->inputs;
-      return is_turned(r) && !of_keys[r] && inputs[1] == keys.inputs[1] && inputs[2] == keys.inputs[2] && of(steps_[r].node->outputs[0]).type == type;
+  for (size_t s = 0; s < steps_.size();) {
+    const Step& all_keys = steps_[s++];
+    if (!appends(all_keys, true) || uses[static_cast<size_t>(all_keys.node->inputs[1])] != 1) continue;
+    const Step& keys = *added(all_keys);
+    const Type type = of(all_keys.node->outputs[0]).type;
+    const Step* queries = nearest(keys, [&](const Step& step) {
+      const std::vector<int>& inputs = step.node->inputs;
+      return turns(step) && inputs[1] == keys.node->inputs[1] && inputs[2] == keys.node->inputs[2] && of(step.node->outputs[0]).type == type;
     });
-    const size_t v = nearest(s, [&](size_t c) { return appends(c) && !is_turned(added(c)) && of(steps_[c].node->outputs[0]).type == type; });
-    if (q == none || v == none) continue;
-    const Node &queries = *steps_[q].node, &all_values = *steps_[v].node;
-    Node node = all_keys;
+    const Step* all_values = nearest(all_keys, [&](const Step& step) { return appends(step, false) && of(step.node->outputs[0]).type == type; });
+    if (queries == nullptr || all_values == nullptr) continue;
+    Node node = *all_keys.node;
     node.attributes = Attributes();
-    node.attributes.Set("queries_swapped", static_cast<int>(queries.attributes.Int("swapped", 0)));
-    node.attributes.Set("keys_swapped", static_cast<int>(keys.attributes.Int("swapped", 0)));
-    node.inputs = {queries.inputs[0], keys.inputs[0], all_values.inputs[1], keys.inputs[1], keys.inputs[2], all_keys.inputs[0], all_values.inputs[0]};
-    node.outputs = {queries.outputs[0], all_keys.outputs[0], all_values.outputs[0]};
-    // At the first of their places behind which no input is made, and ahead of which no output is used.
-    size_t at = none;
-    for (size_t place : {q, turned, s, v}) {
-      const bool made = std::all_of(node.inputs.begin(), node.inputs.end(), [&](int x) {
-        const size_t by = maker[static_cast<size_t>(x)];
-        return by == none || by < place;
-      });
-      if (made) at = std::min(at, place);
-    }
-    if (at == none || std::any_of(node.outputs.begin(), node.outputs.end(), [&](int y) { return first_use[static_cast<size_t>(y)] <= at; })) continue;
-    for (size_t place : {q, turned, s, v}) gone[place] = place != at;
-    for (int y : node.outputs) maker[static_cast<size_t>(y)] = at;
-    steps_[at].node = &joined_.emplace_back(std::move(node));
-    steps_[at].op = &AppendOperator();
-    ++patterns;
+    node.attributes.Set("queries_swapped", static_cast<int>(queries->node->attributes.Int("swapped", 0)));
+    node.attributes.Set("keys_swapped", static_cast<int>(keys.node->attributes.Int("swapped", 0)));
+    node.inputs = {queries->node->inputs[0],    keys.node->inputs[0],       all_values->node->inputs[1], keys.node->inputs[1], keys.node->inputs[2],
+                   all_keys.node->inputs[0], all_values->node->inputs[0]};
+    node.outputs = {queries->node->outputs[0], all_keys.node->outputs[0], all_values->node->outputs[0]};
+    std::vector<size_t> places;
+    for (const Step* step : {queries, &keys, &all_keys, all_values}) places.push_back(static_cast<size_t>(step - steps_.data()));
+    if (!JoinSteps(places, node, &AppendOperator())) continue;
+    find_makers();
+    s = *std::min_element(places.begin(), places.end());  // from which on steps have other places
   }
-  Leave(gone);
 }
 
 }  // namespace cosetq::ep

@@ -104,6 +104,7 @@ class Program {
   void Leave(const std::vector<bool>& gone);
   void FuseGatedProducts();
   void FuseProducts();
+  bool JoinSteps(std::vector<size_t> steps, const Node& node, const Operator* op);
   void FuseAppends();
   void FindLastUses();
   void FindKinds();
