@@ -13,6 +13,9 @@ type RowBatch struct {
 	// At holds the row of every item; nil means row i.
 	At    []int32
 	Steps []float32
+	// ID, if not 0, names what Weights and Width are: batches of one ID have the same, so that a coder with memory of its own
+	// copies them there once.
+	ID uint64
 }
 
 // RowCoder codes many rows at once. A *Codec is one, and says what the results of any other must be, bit for bit.

@@ -21,6 +21,8 @@ typedef struct {
   void (*free)(void *);
   int64_t (*encode)(const void *, const float *, int64_t, const int32_t *, const float *, int64_t, double *, uint16_t *,
     uint8_t *);
+  int64_t (*encode_again)(void *, int64_t, const float *, int64_t, const int32_t *, const float *, int64_t, double *, uint16_t *,
+    uint8_t *); // on the GPU
   void (*in_metric)(const void *, const float *, const float *, const float *, int64_t, uint16_t *, uint8_t *, float *, float *);
   const char *(*error)(void); // of the library of GPU kernels, which does not code groups in a metric
 } encode_functions;
@@ -33,12 +35,14 @@ static int open_encoder(const char *path, int cuda, encode_functions *f, const c
     dlsym(lib, cuda ? "cosetq_cuda_encoder_create" : "cosetq_encoder_create");
   f->free = (void (*)(void *))dlsym(lib, cuda ? "cosetq_cuda_encoder_free" : "cosetq_encoder_free");
   f->encode = (int64_t (*)(const void *, const float *, int64_t, const int32_t *, const float *, int64_t, double *, uint16_t *,
-    uint8_t *))dlsym(lib, cuda ? "cosetq_cuda_encode" : "cosetq_encode");
+    uint8_t *))(cuda ? NULL : dlsym(lib, "cosetq_encode"));
+  f->encode_again = (int64_t (*)(void *, int64_t, const float *, int64_t, const int32_t *, const float *, int64_t, double *, uint16_t *,
+    uint8_t *))(cuda ? dlsym(lib, "cosetq_cuda_encode_again") : NULL);
   f->in_metric = (void (*)(const void *, const float *, const float *, const float *, int64_t, uint16_t *, uint8_t *, float *, float *))
     (cuda ? NULL : dlsym(lib, "cosetq_encode_in_metric"));
   f->error = cuda ? (const char *(*)(void))dlsym(lib, "cosetq_cuda_error") : NULL;
   int (*devices)(void) = cuda ? (int (*)(void))dlsym(lib, "cosetq_cuda_device_count") : NULL;
-  if (!f->create || !f->free || !f->encode || (cuda ? !f->error || !devices : !f->in_metric)) {
+  if (!f->create || !f->free || (cuda ? !f->encode_again || !f->error || !devices : !f->encode || !f->in_metric)) {
     *error = "it is older than this program and cannot encode";
     return -1;
   }
@@ -52,8 +56,9 @@ static const char *call_error(encode_functions *f) { return f->error ? f->error(
 
 static void *call_create(encode_functions *f, const struct cosetq_codec *c, const int32_t *leaders) { return f->create(c, leaders); }
 static void call_free(encode_functions *f, void *e) { f->free(e); }
-static int64_t call_encode(encode_functions *f, const void *e, const float *rows, int64_t groups, const int32_t *at,
+static int64_t call_encode(encode_functions *f, void *e, int64_t id, const float *rows, int64_t groups, const int32_t *at,
     const float *steps, int64_t count, double *sse, uint16_t *indices, uint8_t *gains) {
+  if (f->encode_again) return f->encode_again(e, id, rows, groups, at, steps, count, sse, indices, gains);
   return f->encode(e, rows, groups, at, steps, count, sse, indices, gains);
 }
 static void call_in_metric(encode_functions *f, const void *e, const float *x, const float *steps, const float *metric, int64_t count,
@@ -171,7 +176,7 @@ func (e *Encoder) EncodeInMetric(g lattice.MetricGroups) error {
 func (e *Encoder) run(indices []uint16, gains []uint8, sse []float64, b lattice.RowBatch) error {
 	runtime.LockOSThread() // the message of an error is that of the thread
 	defer runtime.UnlockOSThread()
-	refused := C.call_encode(&e.functions, e.handle, (*C.float)(unsafe.SliceData(b.Weights)), C.int64_t(b.Width/lattice.GroupSize),
+	refused := C.call_encode(&e.functions, e.handle, C.int64_t(b.ID), (*C.float)(unsafe.SliceData(b.Weights)), C.int64_t(b.Width/lattice.GroupSize),
 		(*C.int32_t)(unsafe.SliceData(b.At)), (*C.float)(unsafe.SliceData(b.Steps)), C.int64_t(b.Len()),
 		(*C.double)(unsafe.SliceData(sse)), (*C.uint16_t)(unsafe.SliceData(indices)), (*C.uint8_t)(unsafe.SliceData(gains)))
 	runtime.KeepAlive(e)

@@ -286,7 +286,11 @@ type rows struct {
 	indices     []uint16  // [chunkRows][group][level][block]
 	gains       []uint8   // [chunkRows][group]
 	chunk       *chunk    // of LDLQ
+	id          uint64    // of what grouped holds
 }
+
+// batches counts those of this process.
+var batches atomic.Uint64
 
 // chunks calls do for chunks of rows, on several goroutines, and returns the error of the first chunk that failed.
 func (q *run) chunks(do func(*rows) error) error { return q.chunksOf(0, q.n, chunkRows, do) }
@@ -310,6 +314,7 @@ func (q *run) chunksOf(first, last, size int, do func(*rows) error) error {
 				}
 				if err == nil {
 					err = w.group()
+					w.id = batches.Add(1)
 				}
 				if err == nil {
 					err = do(w)
@@ -373,7 +378,7 @@ func (t *rows) row(r int) []float32 {
 // batch returns the rows of the chunk as work for a coder.
 func (t *rows) batch(steps []float32) lattice.RowBatch {
 	n := t.q.groups * lattice.GroupSize
-	return lattice.RowBatch{Weights: t.grouped[:(t.last-t.first)*n], Width: n, Steps: steps}
+	return lattice.RowBatch{Weights: t.grouped[:(t.last-t.first)*n], Width: n, Steps: steps, ID: t.id}
 }
 
 func sumSquares(row []float32) float64 {

@@ -241,7 +241,7 @@ func (t *scales) step(h uint16) float32 {
 // choose sets chosen to the scales for rows whose best steps are known: of the
 // two shared scales around a step, the one with the smaller error on the row.
 func (t *scales) choose(chosen []uint16, coder lattice.RowCoder, rows lattice.RowBatch) error {
-	trial := lattice.RowBatch{Weights: rows.Weights, Width: rows.Width}
+	trial := lattice.RowBatch{Weights: rows.Weights, Width: rows.Width, ID: rows.ID}
 	var pairs [][2]uint16
 	for r, step := range rows.Steps {
 		lo, hi := t.between(step)

@@ -201,9 +201,13 @@ extern "C" void cosetq_cuda_encoder_free(cosetq_cuda_encoder* encoder) { delete 
 
 extern "C" int64_t cosetq_cuda_encode(cosetq_cuda_encoder* encoder, const float* rows, int64_t groups, const int32_t* at,
                                       const float* steps, int64_t count, double* sse, uint16_t* indices, uint8_t* gains) {
+  return cosetq_cuda_encode_again(encoder, 0, rows, groups, at, steps, count, sse, indices, gains);
+}
+
+extern "C" int64_t cosetq_cuda_encode_again(cosetq_cuda_encoder* encoder, int64_t id, const float* rows, int64_t groups, const int32_t* at,
+                                            const float* steps, int64_t count, double* sse, uint16_t* indices, uint8_t* gains) {
   int64_t refused = 0;
-  const int status =
-      Guard([&] { refused = encoder->encoder.EncodeHost({rows, groups, at, steps, count, sse, indices, gains}); });
+  const int status = Guard([&] { refused = encoder->encoder.EncodeHost({rows, groups, at, steps, count, sse, indices, gains}, id); });
   return status == 0 ? refused : -1;
 }
 

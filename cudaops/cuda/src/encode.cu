@@ -4,8 +4,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
-#include <vector>
 
 #include "encode_block.cuh"
 #include "encode_runs.cuh"
@@ -231,17 +229,6 @@ __global__ void __launch_bounds__(kThreads) SumErrors(EncodeWork work, const flo
 
 }  // namespace
 
-DeviceEncoder::DeviceEncoder(const cosetq_codec& codec, const int32_t* leaders) {
-  const std::unique_ptr<Encoder> host = Encoder::Create(codec, leaders);
-  if (host == nullptr) throw Error("no encoder for this codec");
-  view_ = host->view();
-  for (int m = 0; m < view_.levels && view_.dim == kEncodeDim; ++m) {
-    leaders_[m] = Buffer<uint32_t>(view_.level[m].leaders, size_t{1} << (kEncodeDim * view_.level[m].shift));
-    view_.level[m].leaders = leaders_[m].get();
-    view_.level[m].columns = nullptr;
-  }
-}
-
 void DeviceEncoder::Encode(const EncodeWork& work, float* errors, cudaStream_t stream) const {
   if (work.count == 0 || work.groups == 0) return;
   const int64_t blocks = (work.count * work.groups + kThreads * kPer - 1) / (kThreads * kPer);
@@ -257,69 +244,6 @@ void DeviceEncoder::Encode(const EncodeWork& work, float* errors, cudaStream_t s
   const int64_t per_block = kThreads / 32;
   SumErrors<<<static_cast<unsigned>((work.count + per_block - 1) / per_block), kThreads, 0, stream>>>(work, errors);
   CheckLaunch("encode");
-}
-
-int64_t DeviceEncoder::EncodeHost(const EncodeWork& work) {
-  const std::lock_guard<std::mutex> lock(mutex_);
-  if (work.count == 0) return 0;
-  const int64_t row_bytes = work.groups * schema::kGroup * static_cast<int64_t>(sizeof(float));
-  const int64_t index_bytes = work.groups * EncodeSlots(view_) * static_cast<int64_t>(sizeof(uint16_t));
-  const bool codes = work.indices != nullptr;
-  const int64_t item_bytes = 4 * work.groups + (codes ? index_bytes + work.groups : 0) + 16;
-  int64_t rows = work.count;
-  if (work.at != nullptr) rows = *std::max_element(work.at, work.at + work.count) + 1;
-  // The rows, then the results of as many items as fit.
-  constexpr int64_t kRoom = int64_t{256} << 20;
-  const int64_t most = std::max<int64_t>(1, std::min(work.count, kRoom / item_bytes));
-  const auto align = [](int64_t bytes) { return (bytes + 255) / 256 * 256; };
-  const auto bytes = static_cast<size_t>(align(rows * row_bytes) + align(4 * most * work.groups) + 3 * align(8 * most) +
-                                         align(index_bytes * most) + align(work.groups * most));
-  if (scratch_.bytes() < bytes) {
-    scratch_ = {};
-    scratch_ = Buffer<unsigned char>(bytes);
-  }
-  unsigned char* next = scratch_.get();
-  const auto take = [&](int64_t n) {
-    unsigned char* p = next;
-    next += align(n);
-    return p;
-  };
-  const auto to_device = [](void* to, const void* from, int64_t n) {
-    Check(cudaMemcpyAsync(to, from, static_cast<size_t>(n), cudaMemcpyHostToDevice, cudaStreamPerThread), "copy to the device");
-  };
-  const auto to_host = [](void* to, const void* from, int64_t n) {
-    Check(cudaMemcpyAsync(to, from, static_cast<size_t>(n), cudaMemcpyDeviceToHost, cudaStreamPerThread), "copy from the device");
-  };
-  EncodeWork part = work;
-  auto* device_rows = reinterpret_cast<float*>(take(rows * row_bytes));
-  auto* errors = reinterpret_cast<float*>(take(4 * most * work.groups));
-  auto* steps = reinterpret_cast<float*>(take(8 * most));
-  auto* at = reinterpret_cast<int32_t*>(take(8 * most));
-  part.rows = device_rows;
-  part.steps = steps;
-  part.sse = reinterpret_cast<double*>(take(8 * most));
-  part.indices = codes ? reinterpret_cast<uint16_t*>(take(index_bytes * most)) : nullptr;
-  part.gains = codes ? take(work.groups * most) : nullptr;
-  to_device(device_rows, work.rows, rows * row_bytes);
-  for (int64_t first = 0; first < work.count; first += most) {
-    part.count = std::min(most, work.count - first);
-    to_device(steps, work.steps + first, 4 * part.count);
-    part.at = nullptr;
-    if (work.at != nullptr) {
-      to_device(at, work.at + first, 4 * part.count);
-      part.at = at;
-    } else {
-      part.rows = device_rows + first * work.groups * schema::kGroup;
-    }
-    Encode(part, errors, cudaStreamPerThread);
-    to_host(work.sse + first, part.sse, 8 * part.count);
-    if (codes) {
-      to_host(work.indices + first * work.groups * EncodeSlots(view_), part.indices, index_bytes * part.count);
-      to_host(work.gains + first * work.groups, part.gains, work.groups * part.count);
-    }
-    Check(cudaStreamSynchronize(cudaStreamPerThread), "encode");
-  }
-  return std::count(work.sse, work.sse + work.count, -1.0);
 }
 
 }  // namespace cosetq::cuda

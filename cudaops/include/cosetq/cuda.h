@@ -119,6 +119,12 @@ COSETQ_EXPORT int64_t cosetq_cuda_encode(struct cosetq_cuda_encoder* encoder, co
                                          const int32_t* at, const float* steps, int64_t count, double* sse, uint16_t* indices,
                                          uint8_t* gains);
 
+/* The same of rows that are asked about more than once: as long as their id, which is not 0, comes again now and then they stay on the device. All calls of
+ * an id and a number of groups have the same rows, of which each names some. */
+COSETQ_EXPORT int64_t cosetq_cuda_encode_again(struct cosetq_cuda_encoder* encoder, int64_t id, const float* rows, int64_t groups,
+                                               const int32_t* at, const float* steps, int64_t count, double* sse,
+                                               uint16_t* indices, uint8_t* gains);
+
 /* The same for rows, steps and results on the device, row i with step i; rows begin at a multiple of 16 bytes, indices of 4. errors holds
  * count * groups floats. */
 COSETQ_EXPORT int cosetq_cuda_encode_device(const struct cosetq_cuda_encoder* encoder, const float* rows, int64_t groups,
