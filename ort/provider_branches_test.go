@@ -5,6 +5,7 @@ package ort_test
 import (
 	"context"
 	"fmt"
+	"maps"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -121,16 +122,9 @@ func branchCases() []branchCase {
 			outer(g)
 			yes := body("yes", []string{"a", "x", "t", "t", "own"}, []*onnx.Node{node("MatMul", []string{"a", "v"}, []string{"t"})}, square("own", 3))
 			no := body("no", []string{"t", "own", "a", "x", "t"}, []*onnx.Node{node("Transpose", []string{"v"}, []string{"t"})}, square("own", 4))
-			add(g, branching("c", yes, no, "y", "z1", "b", "unused", "y2"), node("MatMul", []string{"b", "w"}, []string{"z2"}), node("MatMul", []string{"y2", "w"}, []string{"z3"}))
-			outputs(g, "y", "z1", "z2", "z3")
-		}},
-		// A constant of a body goes by the name of a value around it.
-		{name: "hidden", downloads: 1, build: func(g *onnx.Graph) {
-			outer(g)
-			yes := body("yes", []string{"t"}, []*onnx.Node{node("Add", []string{"x", "a"}, []string{"t"})}, onnx.NewTensor("a", []int64{1, 4}, []float32{1, 2, 3, 4}))
-			no := body("no", []string{"t"}, []*onnx.Node{node("Add", []string{"x", "a"}, []string{"t"})})
-			add(g, branching("c", yes, no, "y"))
-			outputs(g, "y", "a")
+			add(g, branching("c", yes, no, "y", "z1", "b", "unused", "y2"), node("MatMul", []string{"b", "w"}, []string{"z2"}), node("MatMul", []string{"y2", "w"}, []string{"z3"}),
+				node("MatMul", []string{"z1", "w"}, []string{"z4"}))
+			outputs(g, "y", "z1", "z2", "z3", "z4")
 		}},
 		{name: "other shapes", downloads: 1, build: func(g *onnx.Graph) {
 			outer(g)
@@ -154,6 +148,25 @@ func branchCases() []branchCase {
 			add(g, node("ReduceMax", []string{"x"}, []string{"m"}, integer("keepdims", 0)), node("Greater", []string{"m", "zero"}, []string{"big"}))
 			plain(g, "big")
 			outputs(g, "y", "b")
+		}},
+		// What an elementwise chain would take in, were it not the condition.
+		{name: "data in a chain", downloads: 1, unending: true, build: func(g *onnx.Graph) {
+			outer(g)
+			g.Initializers = append(g.Initializers, onnx.NewTensor("zero", []int64{}, []float32{0}))
+			add(g, node("ReduceMax", []string{"x"}, []string{"m"}, integer("keepdims", 0)), node("Log", []string{"m"}, []string{"l"}), node("IsNaN", []string{"l"}, []string{"small"}),
+				node("Where", []string{"small", "zero", "l"}, []string{"s"}), node("Add", []string{"s", "a"}, []string{"z"}))
+			g.Inputs = slices.Delete(g.Inputs, 1, 2)
+			plain(g, "small")
+			outputs(g, "y", "z")
+		}},
+		// A norm in one branch of a sum outside is not computed for the other.
+		{name: "a sum outside", downloads: 1, build: func(g *onnx.Graph) {
+			outer(g)
+			g.Initializers = append(g.Initializers, onnx.NewTensor("scale", []int64{4}, []float32{1, 2, 3, 4}))
+			add(g, node("Add", []string{"x", "z"}, []string{"sum"}))
+			yes := body("yes", []string{"t"}, []*onnx.Node{node("LayerNormalization", []string{"sum", "scale"}, []string{"t"}, onnx.FloatAttr("epsilon", 0.1))})
+			add(g, branching("c", yes, body("no", []string{"sum"}, nil), "b"), node("Add", []string{"a", "b"}, []string{"y"}))
+			outputs(g, "y")
 		}},
 		// What follows from shapes in a branch that is not always taken is kept from the first time that it is.
 		{name: "data and shapes", downloads: 1, unending: true, build: func(g *onnx.Graph) {
@@ -208,11 +221,13 @@ func TestProviderRunsBranches(t *testing.T) {
 	library, about, _ := aboutProvider(t)
 	for _, c := range branchCases() {
 		t.Run(c.name, func(t *testing.T) {
-			var switched bool
+			var given []string
 			path := modelOf(t, 17, func(g *onnx.Graph) {
 				g.Inputs = []*onnx.ValueInfo{value("x", onnx.Float, "rows", 4), value("z", onnx.Float, "rows", 4), value("c", onnx.Bool, 1)}
 				c.build(g)
-				switched = len(g.Inputs) > 3
+				for _, in := range g.Inputs {
+					given = append(given, in.Name)
+				}
 				named(g, "")
 			})
 			o := ort.SessionOptions{Threads: 1}
@@ -221,7 +236,11 @@ func TestProviderRunsBranches(t *testing.T) {
 			}
 			want := session(t, path, o)
 			o.Provider = library
+			patterns, _ := about.Joined()
 			got := session(t, path, o)
+			if joined, _ := about.Joined(); joined != patterns {
+				t.Errorf("%d patterns across branches", joined-patterns)
+			}
 			inputs := func(round int, yes bool) map[string]*tensor.Tensor {
 				rng := rand.New(rand.NewPCG(uint64(round), 9))
 				rows := int64(3)
@@ -237,10 +256,8 @@ func TestProviderRunsBranches(t *testing.T) {
 					}
 					return tensor.Of(v, rows, 4)
 				}
-				all := map[string]*tensor.Tensor{"x": make4(), "z": make4(), "c": tensor.Of([]bool{yes}, 1)}
-				if switched {
-					all["d"] = tensor.Of([]bool{round%3 != 0})
-				}
+				all := map[string]*tensor.Tensor{"x": make4(), "z": make4(), "c": tensor.Of([]bool{yes}, 1), "d": tensor.Of([]bool{round%3 != 0})}
+				maps.DeleteFunc(all, func(name string, _ *tensor.Tensor) bool { return !slices.Contains(given, name) })
 				return all
 			}
 			const rounds = 40
@@ -361,7 +378,7 @@ func (c *randomBranches) fill(g *onnx.Graph, values, truths []string, count int)
 	}
 	for range count {
 		var made string
-		switch c.rng.IntN(15) {
+		switch c.rng.IntN(18) {
 		case 0, 1:
 			made = add([]string{"Add", "Mul", "Sub"}[c.rng.IntN(3)], []string{pick(), pick()})
 		case 2, 3:
@@ -386,6 +403,12 @@ func (c *randomBranches) fill(g *onnx.Graph, values, truths []string, count int)
 		case 11:
 			rows := add("Gather", []string{add("Shape", []string{pick()}), constant(onnx.NewTensor("", nil, []int64{0}))})
 			truths = append(truths, add("Greater", []string{rows, constant(onnx.NewTensor("", nil, []int64{2}))}))
+		case 12:
+			truths = append(truths, add("IsNaN", []string{add("Log", []string{add("ReduceMean", []string{pick()}, onnx.IntAttr("keepdims", 0))})}))
+		case 13:
+			made = add("Where", []string{truths[c.rng.IntN(len(truths))], pick(), pick()})
+		case 14:
+			made = add("Expand", []string{constant(onnx.NewTensor("", nil, []float32{0.5})), add("Shape", []string{pick()})})
 		default:
 			if c.depth == 3 {
 				continue

@@ -44,7 +44,8 @@ void Program::Leave(const std::vector<bool>& gone) {
   steps_ = std::move(left);
 }
 
-// Makes one step of those that stand for an operator. Steps that become one, here and below, stand in the same branch.
+// Makes one step of those that stand for an operator, where the last of them was. What is made in a branch is used there, so what a branch alone uses
+// of what is around it is computed in it.
 void Program::FusePatterns() {
   std::vector<const Node*> nodes;
   for (const Step& step : steps_) nodes.push_back(step.fixed || step.on_host ? nullptr : step.node);
@@ -56,7 +57,7 @@ void Program::FusePatterns() {
     std::optional<Match> match = matcher.Norm(s);
     if (!match) match = matcher.Attention(s);
     if (!match) match = matcher.Rotation(s);
-    if (!match || std::any_of(match->taken.begin(), match->taken.end(), [&](size_t t) { return gone[t] || matches[t] || steps_[t].branch != steps_[s].branch; })) continue;
+    if (!match || std::any_of(match->taken.begin(), match->taken.end(), [&](size_t t) { return gone[t] || matches[t]; })) continue;
     for (size_t t : match->taken) gone[t] = true;
     const size_t last = *std::max_element(match->taken.begin(), match->taken.end());
     gone[last] = false;
@@ -185,7 +186,7 @@ void Program::FuseElementwise() {
       const int from = producer[static_cast<size_t>(v)];
       Chain longer = candidate.chain;
       if (from >= 0 && uses[static_cast<size_t>(v)] == 1 && candidates[static_cast<size_t>(from)] &&
-          steps_[static_cast<size_t>(from)].branch == steps_[s].branch && candidates[static_cast<size_t>(from)]->type == type && longer.Push(candidates[static_cast<size_t>(from)]->chain)) {
+          candidates[static_cast<size_t>(from)]->type == type && longer.Push(candidates[static_cast<size_t>(from)]->chain)) {
         candidate.chain = longer;
         candidate.taken.push_back(static_cast<size_t>(from));
       } else {
