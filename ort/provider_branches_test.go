@@ -8,10 +8,12 @@ import (
 	"maps"
 	"math"
 	"math/rand/v2"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/cosetq/cosetq/internal/testenv"
 	"github.com/cosetq/cosetq/onnx"
 	"github.com/cosetq/cosetq/ort"
 	"github.com/cosetq/cosetq/tensor"
@@ -510,5 +512,117 @@ func TestProviderRunsRandomBranches(t *testing.T) {
 	after := about.Traffic()
 	if n := after.Runs - before.Runs; n < int64(taken)*9/10 || branches < 200 || after.Repeats-before.Repeats < int64(taken)/20 {
 		t.Errorf("%d parts ran in %d runs of models with %d branches, %d of them recorded", n, taken, branches, after.Repeats-before.Repeats)
+	}
+}
+
+// inBranches puts the nodes of a graph into both branches of an If, in one of which floats that it gives are negated, under a new input.
+func inBranches(g *onnx.Graph) {
+	yes, no := &onnx.Graph{Name: "yes", Nodes: g.Nodes, ValueInfo: g.ValueInfo}, &onnx.Graph{Name: "no", Nodes: slices.Clone(g.Nodes), ValueInfo: g.ValueInfo}
+	var outputs []string
+	var given []*onnx.ValueInfo
+	for _, out := range g.Outputs {
+		own := *out
+		own.Name = "given_" + out.Name
+		outputs, given = append(outputs, own.Name), append(given, &own)
+		yes.Outputs = append(yes.Outputs, untyped(out.Name, out.Type.Tensor.ElemType))
+		name := out.Name
+		if out.Type.Tensor.ElemType == onnx.Float {
+			name += "_less"
+			no.Nodes = append(no.Nodes, onnx.NewNode("Neg", []string{out.Name}, []string{name}))
+		}
+		no.Outputs = append(no.Outputs, untyped(name, out.Type.Tensor.ElemType))
+	}
+	g.Inputs = append(g.Inputs, value("which_branch", onnx.Bool, 1))
+	g.ValueInfo = nil
+	g.Nodes, g.Outputs = []*onnx.Node{branching("which_branch", yes, no, outputs...)}, given
+}
+
+// runInTurn runs a model of such a graph on the CPU and on the provider, which is to take it whole.
+func runInTurn(t *testing.T, path string, o ort.SessionOptions, about *ort.Provider, limit float64, inputs func(s *ort.Session, round int) map[string]*tensor.Tensor) {
+	t.Helper()
+	library := o.Provider
+	o.Provider = ""
+	want := session(t, path, o)
+	o.Provider = library
+	got := session(t, path, o)
+	before := about.Traffic()
+	const rounds = 12
+	for round := range rounds {
+		in := inputs(want, round)
+		in["which_branch"] = tensor.Of([]bool{round%2 == 0 || round == 11}, 1)
+		a, err := want.Run(context.Background(), in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := got.Run(context.Background(), in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name := range a {
+			if d := distance(t, a[name], b[name]); !(d < limit) {
+				t.Errorf("run %d: %s is off by %g", round, name, d)
+			}
+		}
+	}
+	after := about.Traffic()
+	if after.Runs-before.Runs != rounds || after.Downloads-before.Downloads != rounds || after.Repeats-before.Repeats < 4 {
+		t.Errorf("%d parts ran on the device in %d runs, %d of them recorded, with %d copies to the host", after.Runs-before.Runs, rounds, after.Repeats-before.Repeats, after.Downloads-before.Downloads)
+	}
+}
+
+// What becomes one step becomes so in each branch, with the results of the CPU: whole models, and the start of attention over a cache.
+func TestProviderJoinsInBranches(t *testing.T) {
+	library, about, _ := aboutProvider(t)
+	joinedIn := func(path string, o ort.SessionOptions) [2]int64 {
+		patterns, elementwise := about.Joined()
+		o.Provider = library
+		session(t, path, o)
+		p, e := about.Joined()
+		return [2]int64{p - patterns, e - elementwise}
+	}
+	paths := []string{testenv.Data(t, "models/optimum_tests_tiny.onnx"), testenv.Data(t, "models/vnn23_vit_pgd_2_3_16.onnx")}
+	if testenv.Slow() {
+		paths = append(paths, testenv.Data(t, "models/vit_tiny_patch16_224.onnx"), testenv.Llama(t))
+	}
+	for _, whole := range paths {
+		t.Run(filepath.Base(whole), func(t *testing.T) {
+			m, err := onnx.Open(whole)
+			if err != nil {
+				t.Fatal(err)
+			}
+			inBranches(m.Graph)
+			path := filepath.Join(t.TempDir(), "branches.onnx")
+			if _, err := m.Save(path, onnx.SaveOptions{}); err != nil {
+				t.Fatal(err)
+			}
+			runInTurn(t, path, ort.SessionOptions{Provider: library}, about, 1e-5, func(s *ort.Session, _ int) map[string]*tensor.Tensor {
+				specs := slices.DeleteFunc(slices.Clone(s.Inputs()), func(s tensor.Spec) bool { return s.Name == "which_branch" })
+				return randomInputs(t, specs, 5, map[string]int64{"1": 6})
+			})
+			alone, both := joinedIn(whole, ort.SessionOptions{}), joinedIn(path, ort.SessionOptions{})
+			if both[0] != 2*alone[0] || both[1] < 2*alone[1] {
+				t.Errorf("%d patterns and elementwise nodes joined in branches, %d without", both, alone)
+			}
+		})
+	}
+	o := ort.SessionOptions{Optimization: ort.OptimizeDisabled, Threads: 1, Config: map[string]string{"ai.coset.gpu_nodes": "all"}}
+	for seed := range uint64(30) {
+		var inputs map[string]*tensor.Tensor
+		build := func(g *onnx.Graph) {
+			c := &patternCase{rng: rand.New(rand.NewPCG(seed, 43)), inputs: map[string]*tensor.Tensor{}, graph: g}
+			g.Inputs = nil
+			c.append()
+			inputs = c.inputs
+		}
+		alone := joinedIn(modelOf(t, 18, build), o)
+		path := modelOf(t, 18, func(g *onnx.Graph) {
+			build(g)
+			inBranches(g)
+		})
+		if both := joinedIn(path, o); both[0] != 2*alone[0] {
+			t.Errorf("seed %d: %d patterns joined in branches, %d without", seed, both[0], alone[0])
+		}
+		o.Provider = library
+		runInTurn(t, path, o, about, 3e-5, func(*ort.Session, int) map[string]*tensor.Tensor { return maps.Clone(inputs) })
 	}
 }
