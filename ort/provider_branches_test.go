@@ -182,6 +182,19 @@ func branchCases() []branchCase {
 			add(g, branching("big", yes, no, "b"), node("MatMul", []string{"b", "v"}, []string{"y"}))
 			outputs(g, "y", "b")
 		}},
+		// Nor is it mistaken for what was computed of shapes before.
+		{name: "data and more shapes", downloads: 1, unending: true, build: func(g *onnx.Graph) {
+			outer(g)
+			g.Initializers = append(g.Initializers, onnx.NewTensor("zero", []int64{}, []float32{0}), onnx.NewTensor("turned", []int64{2}, []int64{1, 0}), onnx.NewTensor("two", []int64{}, []int64{2}))
+			add(g, node("ReduceMin", []string{"x"}, []string{"m"}, integer("keepdims", 0)), node("Less", []string{"m", "zero"}, []string{"small"}),
+				node("Shape", []string{"x"}, []string{"s"}), node("Reshape", []string{"a", "s"}, []string{"same"}))
+			yes := body("yes", []string{"t"}, []*onnx.Node{node("Gather", []string{"s", "turned"}, []string{"g"}), node("Mul", []string{"s", "two"}, []string{"s2"}), node("Mul", []string{"g", "two"}, []string{"g2"}),
+				node("Sub", []string{"s2", "s"}, []string{"s1"}), node("Sub", []string{"g2", "g"}, []string{"g1"}),
+				node("Reshape", []string{"same", "s1"}, []string{"p"}), node("Reshape", []string{"a", "g1"}, []string{"q"}), node("MatMul", []string{"p", "q"}, []string{"t"})})
+			no := body("no", []string{"t"}, []*onnx.Node{node("MatMul", []string{"same", "w"}, []string{"t"})})
+			add(g, branching("small", yes, no, "y"))
+			outputs(g, "y")
+		}},
 		{name: "several inputs", downloads: 2, build: func(g *onnx.Graph) {
 			outer(g)
 			g.Inputs = append(g.Inputs, value("d", onnx.Bool))
@@ -606,6 +619,25 @@ func TestProviderJoinsInBranches(t *testing.T) {
 		})
 	}
 	o := ort.SessionOptions{Optimization: ort.OptimizeDisabled, Threads: 1, Config: map[string]string{"ai.coset.gpu_nodes": "all"}}
+	// A condition between what becomes one step, which it has to wait for.
+	c := &patternCase{rng: rand.New(rand.NewPCG(1, 43)), inputs: map[string]*tensor.Tensor{}}
+	path := modelOf(t, 18, func(g *onnx.Graph) {
+		g.Inputs, c.graph = nil, g
+		input := func(name string, dims ...int64) string { return c.input(name, c.floats(dims...), dims...) }
+		cosine, sine := input("cosine", 1, 1, 5, 6), input("sine", 1, 1, 5, 6)
+		q, k := input("q", 2, 4, 5, 6), input("k", 2, 2, 5, 6)
+		c.output(c.turned(q, cosine, sine, 6))
+		keys := c.node("Concat", []string{input("past_keys", 2, 2, 7, 6), c.turned(k, cosine, sine, 6)}, onnx.IntAttr("axis", 2))
+		c.output(keys)
+		big := c.node("Greater", []string{c.node("ReduceMax", []string{keys}, onnx.IntAttr("keepdims", 0)), c.constant("none", nil, 0)})
+		g.Nodes = append(g.Nodes, branching(big, body("yes", []string{"t"}, []*onnx.Node{onnx.NewNode("Neg", []string{"q"}, []string{"t"})}), body("no", []string{"t"}, []*onnx.Node{onnx.NewNode("Abs", []string{"q"}, []string{"t"})}), "either"))
+		c.output("either")
+		c.output(c.node("Concat", []string{input("past_values", 2, 2, 7, 6), input("v", 2, 2, 5, 6)}, onnx.IntAttr("axis", 2)))
+	})
+	c.compare(t, library, 1, path, 3e-5)
+	if got := joinedIn(path, o); got[0] != 3 {
+		t.Errorf("%d steps around a condition joined, want both rotary embeddings and what they are for", got[0])
+	}
 	for seed := range uint64(30) {
 		var inputs map[string]*tensor.Tensor
 		build := func(g *onnx.Graph) {

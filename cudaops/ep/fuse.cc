@@ -419,7 +419,6 @@ void Program::FuseAppends() {
     const Step& all_keys = steps_[s++];
     if (!appends(all_keys, true) || uses[static_cast<size_t>(all_keys.node->inputs[1])] != 1) continue;
     const Step& keys = *added(all_keys);
-    if (keys.branch != all_keys.branch) continue;
     const Type type = of(all_keys.node->outputs[0]).type;
     const Step* queries = nearest(keys, [&](const Step& step) {
       const std::vector<int>& inputs = step.node->inputs;
