@@ -195,6 +195,17 @@ func branchCases() []branchCase {
 			add(g, branching("small", yes, no, "y"))
 			outputs(g, "y")
 		}},
+		// What follows from the shape of what a branch gave takes nothing back to the host.
+		{name: "data, then shapes", downloads: 1, unending: true, disabled: true, build: func(g *onnx.Graph) {
+			outer(g)
+			g.Initializers = append(g.Initializers, onnx.NewTensor("zero", []int64{}, []float32{0}), onnx.NewTensor("first", []int64{1}, []int64{0}), onnx.NewTensor("parts", []int64{2}, []int64{2, 2}))
+			add(g, node("ReduceMax", []string{"x"}, []string{"m"}, integer("keepdims", 0)), node("Greater", []string{"m", "zero"}, []string{"big"}))
+			yes := body("yes", []string{"t"}, []*onnx.Node{node("Concat", []string{"a", "x", "a"}, []string{"t"}, integer("axis", 0))})
+			add(g, branching("big", yes, body("no", []string{"a"}, nil), "b"), node("Shape", []string{"b"}, []string{"s"}), node("Gather", []string{"s", "first"}, []string{"n"}),
+				node("Concat", []string{"n", "parts"}, []string{"to"}, integer("axis", 0)), node("Reshape", []string{"b", "to"}, []string{"p"}), node("Transpose", []string{"p"}, []string{"q"}, onnx.IntsAttr("perm", 2, 0, 1)),
+				node("Reshape", []string{"q", "s"}, []string{"r"}), node("MatMul", []string{"r", "v"}, []string{"y"}))
+			outputs(g, "y")
+		}},
 		{name: "several inputs", downloads: 2, build: func(g *onnx.Graph) {
 			outer(g)
 			g.Inputs = append(g.Inputs, value("d", onnx.Bool))

@@ -75,27 +75,32 @@ void Program::Place() {
   for (int v : graph_.inputs) fixed_shape[static_cast<size_t>(v)] = true;
   for (size_t i : switches_) fixed_[static_cast<size_t>(graph_.inputs[i])] = true;
   std::vector<bool> made(count, false);
-  for (Step& step : steps_) {
+  std::vector<bool> hosted = fixed_, hosts(steps_.size());  // by value, and by step: whether every run can have it on the host without a copy
+  for (size_t s = 0; s < steps_.size(); ++s) {
+    Step& step = steps_[s];
     bool decided = true;  // whether a run knows at its begin if it takes the branch
     ForEachCondition(step.branch, [&](size_t v) { decided = decided && fixed_[v], wanted_on_host[v] = true; });
     recordable_ = recordable_ && decided;
     // What two branches make in turn hangs on the condition too.
-    bool fixed = decided || !GivesOutput(*step.node), shape = fixed;
+    bool fixed = decided || !GivesOutput(*step.node), shape = fixed, host = true;
     for (size_t i = 0; i < step.node->inputs.size(); ++i) {
       if (step.node->inputs[i] < 0) continue;
       const auto v = static_cast<size_t>(step.node->inputs[i]);
       fixed = fixed && (TellsShape(*step.node) ? fixed_shape[v] : fixed_[v]);
+      host = host && (TellsShape(*step.node) || hosted[v]);
       if (Bit(step.op->host_inputs, i) && !fixed_[v]) recordable_ = false;
       shape = shape && (Bit(step.op->host_inputs, i) ? fixed_[v] : fixed_shape[v]);
       if (Bit(step.op->host_inputs, i)) wanted_on_host[v] = true;
     }
     step.fixed = fixed;
+    hosts[s] = host;
     step.on_host = TellsShape(*step.node);
     for (int v : step.node->outputs) {
       if (v < 0) continue;
       const bool again = made[static_cast<size_t>(v)];
       fixed_[static_cast<size_t>(v)] = fixed && (!again || fixed_[static_cast<size_t>(v)]);
       fixed_shape[static_cast<size_t>(v)] = shape && (!again || fixed_shape[static_cast<size_t>(v)]);
+      hosted[static_cast<size_t>(v)] = host && (!again || hosted[static_cast<size_t>(v)]);
       made[static_cast<size_t>(v)] = true;
     }
   }
@@ -106,7 +111,7 @@ void Program::Place() {
     Step& step = steps_[s];
     bool wanted = false;
     for (int v : step.node->outputs) wanted = wanted || (v >= 0 && wanted_on_host[static_cast<size_t>(v)]);
-    if (!wanted || !step.fixed || step.op->heavy || TellsShape(*step.node)) continue;
+    if (!wanted || !hosts[s] || step.op->heavy || TellsShape(*step.node)) continue;
     step.on_host = true;
     for (int v : step.node->inputs) {
       if (v >= 0) wanted_on_host[static_cast<size_t>(v)] = true;
