@@ -22,6 +22,7 @@ typedef struct {
   void (*joined)(int64_t *, int64_t *);
   void (*attentions)(struct cosetq_ep_attentions *);
   int64_t (*moves)(void);
+  int64_t (*weight_bytes)(void);
 } provider_functions;
 
 // open_provider loads the library, for good, and finds the functions.
@@ -35,7 +36,8 @@ static int open_provider(const char *path, provider_functions *f, const char **e
   f->joined = (void (*)(int64_t *, int64_t *))dlsym(lib, "cosetq_ep_joined");
   f->attentions = (void (*)(struct cosetq_ep_attentions *))dlsym(lib, "cosetq_ep_attentions");
   f->moves = (int64_t (*)(void))dlsym(lib, "cosetq_ep_moves");
-  if (f->device && f->placement && f->traffic && f->repeats && f->joined && f->attentions && f->moves) return 0;
+  f->weight_bytes = (int64_t (*)(void))dlsym(lib, "cosetq_ep_weight_bytes");
+  if (f->device && f->placement && f->traffic && f->repeats && f->joined && f->attentions && f->moves && f->weight_bytes) return 0;
   *error = "it is no library of an execution provider of cosetq, or an older one";
   return -1;
 }
@@ -47,6 +49,7 @@ static int64_t call_repeats(provider_functions *f) { return f->repeats(); }
 static void call_joined(provider_functions *f, int64_t *patterns, int64_t *elementwise) { f->joined(patterns, elementwise); }
 static void call_attentions(provider_functions *f, struct cosetq_ep_attentions *a) { f->attentions(a); }
 static int64_t call_moves(provider_functions *f) { return f->moves(); }
+static int64_t call_weight_bytes(provider_functions *f) { return f->weight_bytes(); }
 */
 import "C"
 
@@ -136,6 +139,9 @@ func (p *Provider) Attentions() Attentions {
 
 // Moves is how many copies were started since the library was loaded that do no more than have numbers lie in another order.
 func (p *Provider) Moves() int64 { return int64(C.call_moves(&p.functions)) }
+
+// WeightBytes is the memory of the GPU that coded weights take in all sessions that are open. Layers with the same weight share it.
+func (p *Provider) WeightBytes() int64 { return int64(C.call_weight_bytes(&p.functions)) }
 
 // text reads a text of a size that changes.
 func text(read func(out *C.char, n C.int64_t) C.int64_t) string {

@@ -19,6 +19,7 @@ namespace cosetq::ep {
 // Set when the library is registered, before anything else runs.
 extern const OrtApi* ort;
 extern const OrtEpApi* ort_ep;
+extern int ort_minor;  // of its version, 1.x
 
 constexpr char kProviderName[] = "CosetExecutionProvider";
 

@@ -14,8 +14,8 @@ namespace cosetq::ep {
 // Results by what was done (Step::kind) and with which numbers (Slot::number), or of which shape.
 class Program::Common {
  public:
-  // Numbers up to constants are those of constants.
-  Common(Execution& execution, int constants) : execution_(execution), last_(constants) {}
+  // Numbers up to the last are those of others.
+  Common(Execution& execution, int& last) : execution_(execution), last_(last) {}
 
   // Gives a step the results of an earlier one that did the same; false if it has to run.
   bool Take(const Step& step) {
@@ -52,7 +52,7 @@ class Program::Common {
   Execution& execution_;
   std::map<std::vector<int64_t>, const Node*> done_;
   std::vector<int64_t> key_;
-  int last_;
+  int& last_;
   bool asked_ = false;
 };
 

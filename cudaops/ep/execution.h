@@ -5,11 +5,13 @@
 
 #include <algorithm>
 #include <memory>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
 #include "backend.h"
+#include "branches.h"
 #include "movement.h"
 #include "program.h"
 
@@ -24,7 +26,18 @@ class Program::Execution {
  public:
   Execution(Program& program, Memory& memory, Stream& stream, const MakeOutput& make_output)
       : program_(program), memory_(memory), stream_(stream), make_output_(make_output),
-        slots_(program.graph_.values.size()), written_(program.graph_.outputs.size(), nullptr) {}
+        slots_(program.graph_.values.size()), written_(program.graph_.outputs.size(), nullptr), taken_(program.graph_.branches.size()) {}
+
+  // Whether what stands in a branch runs.
+  bool Takes(int branch) {
+    if (branch < 0) return true;
+    std::optional<bool>& taken = taken_[static_cast<size_t>(branch)];
+    if (!taken) {
+      const Branch& b = program_.graph_.branches[static_cast<size_t>(branch)];
+      taken = Takes(b.outer) && Truth(OnHost(b.condition)) == b.truth;
+    }
+    return *taken;
+  }
 
   Slot& At(int value) {
     const auto v = static_cast<size_t>(value);
@@ -69,7 +82,7 @@ class Program::Execution {
   // What the graph is given may be written to by a node that has it as its output too, after others have read it.
   bool IsInput(const Tensor& tensor) { return std::find(inputs_.begin(), inputs_.end(), tensor.buffer->begin()) != inputs_.end(); }
   void SetInput(int value, const Tensor& tensor) {
-    At(value) = {tensor.type, tensor.shape, nullptr, tensor.buffer, nullptr};
+    if (!program_.fixed_[static_cast<size_t>(value)]) At(value) = {tensor.type, tensor.shape, nullptr, tensor.buffer, nullptr};
     inputs_.push_back(tensor.data());
   }
 
@@ -120,6 +133,7 @@ class Program::Execution {
   std::vector<Slot> slots_;
   std::vector<void*> written_;
   std::vector<const void*> inputs_;
+  std::vector<std::optional<bool>> taken_;  // by branch, once asked for
 };
 
 class Program::StepCall : public Call {

@@ -1,5 +1,7 @@
 // The entry points that ONNX Runtime calls when the library is registered.
 
+#include <cstdio>
+
 #include "cosetq/cosetq.h"
 #include "api.h"
 #include "backend.h"
@@ -10,6 +12,7 @@ namespace cosetq::ep {
 
 const OrtApi* ort = nullptr;
 const OrtEpApi* ort_ep = nullptr;
+int ort_minor = 0;
 
 namespace {
 
@@ -113,6 +116,7 @@ COSETQ_EXPORT OrtStatus* CreateEpFactories(const char*, const OrtApiBase* base, 
   }
   ep::ort = api;
   ep::ort_ep = api->GetEpApi();
+  std::sscanf(base->GetVersionString(), "1.%d", &ep::ort_minor);
   return ep::Guard([&] {
     if (capacity < 1) throw std::invalid_argument("no room for a factory");
     factories[0] = new ep::Factory;

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdlib>
+#include <map>
 #include <optional>
 #include <utility>
 
@@ -22,7 +23,7 @@ std::atomic<int64_t> patterns, elementwise_nodes;
 
 Joined TotalJoined() { return {patterns, elementwise_nodes}; }
 
-// How often each value is used; what the graph puts out, more than once.
+// How often each value is used; what the graph puts out, or a branch hangs on, more than once.
 std::vector<int> Program::Uses() const {
   std::vector<int> uses(graph_.values.size(), 0);
   for (const Step& step : steps_) {
@@ -31,6 +32,7 @@ std::vector<int> Program::Uses() const {
     }
   }
   for (int v : graph_.outputs) uses[static_cast<size_t>(v)] += 2;
+  for (const Branch& b : graph_.branches) uses[static_cast<size_t>(b.condition)] += 2;
   return uses;
 }
 
@@ -42,7 +44,8 @@ void Program::Leave(const std::vector<bool>& gone) {
   steps_ = std::move(left);
 }
 
-// Makes one step of those that stand for an operator.
+// Makes one step of those that stand for an operator, where the last of them was. What is made in a branch is used there, so what a branch alone uses
+// of what is around it is computed in it.
 void Program::FusePatterns() {
   std::vector<const Node*> nodes;
   for (const Step& step : steps_) nodes.push_back(step.fixed || step.on_host ? nullptr : step.node);
@@ -114,7 +117,7 @@ void Program::FuseSums() {
     Step& sum = steps_[static_cast<size_t>(from)];
     const Value& of = value(x);
     const int64_t axis = own.attributes.Int("axis", -1), width = of.shape.empty() ? -1 : of.shape.back();
-    if (sum.op != add || sum.fixed || sum.on_host || width < 1 || (axis != -1 && axis != of.rank - 1) || (Set(of.type) & kFloats) == 0) continue;
+    if (sum.op != add || sum.branch != norm.branch || sum.fixed || sum.on_host || width < 1 || (axis != -1 && axis != of.rank - 1) || (Set(of.type) & kFloats) == 0) continue;
     const auto row = [&](size_t i) { return value(own.inputs[i]).constant != nullptr && value(own.inputs[i]).type == of.type && Count(value(own.inputs[i]).shape) == width; };
     bool rows = own.inputs.size() > 1;
     for (size_t i = 1; rows && i < own.inputs.size(); ++i) rows = own.inputs[i] < 0 ? i > 1 : row(i);
@@ -227,6 +230,30 @@ void Program::FuseElementwise() {
   steps_ = std::move(left);
 }
 
+// All steps with the weights of some products of the same rows: for each branch and rows one step of every weight. Nothing where a weight is used
+// otherwise: joined with others it would be on the device twice.
+std::vector<std::vector<size_t>> Program::Alike(const std::vector<size_t>& products) const {
+  std::map<std::pair<int, int>, std::vector<std::optional<size_t>>> found;  // by branch and rows
+  for (size_t i = 0; i < products.size(); ++i) {
+    for (size_t s = 0; s < steps_.size(); ++s) {
+      if (steps_[s].state != steps_[products[i]].state) continue;
+      std::vector<std::optional<size_t>>& group = found[{steps_[s].branch, steps_[s].node->inputs[0]}];
+      group.resize(products.size());
+      if (group[i]) return {};
+      group[i] = s;
+    }
+  }
+  std::vector<std::vector<size_t>> groups;
+  for (const auto& [unused, group] : found) {
+    groups.emplace_back();
+    for (const std::optional<size_t>& step : group) {
+      if (!step) return {};
+      groups.back().push_back(*step);
+    }
+  }
+  return groups;
+}
+
 // Makes one step of two products of the same rows and what alone takes both results, as in gated networks.
 void Program::FuseGatedProducts() {
   const Operator* const linear = FindOperator(schema::kDomain, schema::kOpName);
@@ -235,25 +262,38 @@ void Program::FuseGatedProducts() {
   for (size_t s = 0; s < steps_.size(); ++s) {
     if (steps_[s].op == linear) producer[static_cast<size_t>(steps_[s].node->outputs[0])] = static_cast<int>(s);
   }
-  std::vector<bool> gone(steps_.size(), false);
-  for (Step& step : steps_) {
-    const std::vector<int>& inputs = step.node->inputs;
-    if (step.op != &ChainOperator() || inputs.size() != 2) continue;
-    const auto made_for_this = [&](int v) { return uses[static_cast<size_t>(v)] == 1 && producer[static_cast<size_t>(v)] >= 0; };
+  std::map<std::vector<size_t>, size_t> gates;  // by the two products
+  for (size_t s = 0; s < steps_.size(); ++s) {
+    const std::vector<int>& inputs = steps_[s].node->inputs;
+    if (steps_[s].op != &ChainOperator() || inputs.size() != 2) continue;
+    const auto made_for_this = [&](int v) {
+      const int from = producer[static_cast<size_t>(v)];
+      return uses[static_cast<size_t>(v)] == 1 && from >= 0 && steps_[static_cast<size_t>(from)].branch == steps_[s].branch;
+    };
     if (!made_for_this(inputs[0]) || !made_for_this(inputs[1])) continue;
     const auto first = static_cast<size_t>(producer[static_cast<size_t>(inputs[0])]), second = static_cast<size_t>(producer[static_cast<size_t>(inputs[1])]);
-    const int rows = steps_[first].node->inputs[0];
-    if (rows != steps_[second].node->inputs[0] || PartsOf(*steps_[first].state) != PartsOf(*steps_[second].state)) continue;
-    std::unique_ptr<State> joined = JoinProducts(*steps_[first].state, *steps_[second].state);
+    if (steps_[first].node->inputs[0] == steps_[second].node->inputs[0] && PartsOf(*steps_[first].state) == PartsOf(*steps_[second].state)) gates[{first, second}] = s;
+  }
+  std::vector<bool> gone(steps_.size(), false);
+  for (const auto& [products, unused] : gates) {
+    if (gone[products[0]]) continue;
+    const std::vector<std::vector<size_t>> groups = Alike(products);
+    if (groups.empty() || std::any_of(groups.begin(), groups.end(), [&](const auto& group) { return gates.count(group) == 0; })) continue;
+    const std::shared_ptr<const State> joined = JoinProducts(*steps_[products[0]].state, *steps_[products[1]].state);
     if (joined == nullptr) continue;
-    for (size_t product : {first, second}) steps_[product].state = nullptr;
-    gone[first] = gone[second] = true;
-    Node& node = joined_.emplace_back(*step.node);
-    node.inputs = {rows};
-    step.node = &node;
-    step.op = &JoinedOperator();
-    step.state = WithChain(std::move(joined), std::move(step.state));
-    ++patterns;
+    for (const std::vector<size_t>& group : groups) {
+      Step& step = steps_[gates.at(group)];
+      Node& node = joined_.emplace_back(*step.node);
+      node.inputs = {steps_[group[0]].node->inputs[0]};
+      for (size_t product : group) {
+        steps_[product].state = nullptr;
+        gone[product] = true;
+      }
+      step.node = &node;
+      step.op = &JoinedOperator();
+      step.state = WithChain(joined, std::move(step.state));
+      ++patterns;
+    }
   }
   Leave(gone);
 }
@@ -262,31 +302,45 @@ void Program::FuseGatedProducts() {
 // rows takes longer than is gained where the weights are large.
 void Program::FuseProducts() {
   constexpr int64_t kMostJoined = 16384;  // rows of a weight
-  constexpr int kMostParts = 4;
+  constexpr size_t kMostParts = 4;
   const Operator* const linear = FindOperator(schema::kDomain, schema::kOpName);
   std::vector<bool> gone(steps_.size(), false);
   for (size_t s = 0; s < steps_.size(); ++s) {
     if (steps_[s].op != linear || steps_[s].fixed || gone[s]) continue;
-    Node node = *steps_[s].node;
-    for (size_t next = s + 1; next < steps_.size() && static_cast<int>(node.outputs.size()) < kMostParts; ++next) {
+    std::vector<size_t> products = {s};
+    std::shared_ptr<const State> all = steps_[s].state;
+    for (size_t next = s + 1; next < steps_.size() && products.size() < kMostParts; ++next) {
       const Step& other = steps_[next];
-      if (other.op != linear || gone[next] || other.node->inputs[0] != node.inputs[0]) continue;
+      if (other.op != linear || gone[next] || other.branch != steps_[s].branch || other.node->inputs[0] != steps_[s].node->inputs[0]) continue;
       int64_t rows = 0;
-      for (const Step* step : {&std::as_const(steps_[s]), &other}) {
-        for (int64_t part : PartsOf(*step->state)) rows += part;
+      for (const State* state : {all.get(), other.state.get()}) {
+        for (int64_t part : PartsOf(*state)) rows += part;
       }
       if (rows > kMostJoined) continue;
-      std::unique_ptr<State> joined = JoinProducts(*steps_[s].state, *other.state);
-      if (joined == nullptr) continue;
-      steps_[s].state = std::move(joined);
-      node.outputs.push_back(other.node->outputs[0]);
-      gone[next] = true;
+      products.push_back(next);
+      std::shared_ptr<const State> joined = Alike(products).empty() ? nullptr : JoinProducts(*all, *other.state);
+      if (joined != nullptr) {
+        all = std::move(joined);
+      } else {
+        products.pop_back();
+      }
     }
-    if (node.outputs.size() == 1) continue;
-    node.inputs.resize(1);
-    steps_[s].node = &joined_.emplace_back(std::move(node));
-    steps_[s].op = &PartsOperator();
-    ++patterns;
+    if (products.size() == 1) continue;
+    for (const std::vector<size_t>& group : Alike(products)) {
+      const size_t first = *std::min_element(group.begin(), group.end());
+      Node& node = joined_.emplace_back(*steps_[first].node);
+      node.inputs.resize(1);
+      node.outputs.clear();
+      for (size_t product : group) {
+        node.outputs.push_back(steps_[product].node->outputs[0]);
+        steps_[product].state = nullptr;
+        gone[product] = product != first;
+      }
+      steps_[first].node = &node;
+      steps_[first].op = &PartsOperator();
+      steps_[first].state = all;
+      ++patterns;
+    }
   }
   Leave(gone);
 }
@@ -306,7 +360,8 @@ bool Program::JoinSteps(std::vector<size_t> steps, const Node& node, const Opera
   std::vector<size_t> ahead, behind;
   for (size_t s = first; s < end; ++s) {
     if (std::binary_search(steps.begin(), steps.end(), s)) continue;
-    const bool waits = any(steps_[s].node->inputs);
+    bool waits = any(steps_[s].node->inputs);
+    ForEachCondition(steps_[s].branch, [&](size_t v) { waits = waits || of_it[v]; });
     (waits ? behind : ahead).push_back(s);
     if (waits) mark(steps_[s].node->outputs);
   }
@@ -316,6 +371,7 @@ bool Program::JoinSteps(std::vector<size_t> steps, const Node& node, const Opera
   Step& joined = ordered.emplace_back();
   joined.node = &joined_.emplace_back(node);
   joined.op = op;
+  joined.branch = node.branch;
   for (size_t s : behind) ordered.push_back(std::move(steps_[s]));
   const auto at = steps_.begin() + static_cast<std::ptrdiff_t>(first);
   std::move(ordered.begin(), ordered.end(), at);
@@ -366,9 +422,9 @@ void Program::FuseAppends() {
     const Type type = of(all_keys.node->outputs[0]).type;
     const Step* queries = nearest(keys, [&](const Step& step) {
       const std::vector<int>& inputs = step.node->inputs;
-      return turns(step) && inputs[1] == keys.node->inputs[1] && inputs[2] == keys.node->inputs[2] && of(step.node->outputs[0]).type == type;
+      return turns(step) && step.branch == all_keys.branch && inputs[1] == keys.node->inputs[1] && inputs[2] == keys.node->inputs[2] && of(step.node->outputs[0]).type == type;
     });
-    const Step* all_values = nearest(all_keys, [&](const Step& step) { return appends(step, false) && of(step.node->outputs[0]).type == type; });
+    const Step* all_values = nearest(all_keys, [&](const Step& step) { return appends(step, false) && step.branch == all_keys.branch && of(step.node->outputs[0]).type == type; });
     if (queries == nullptr || all_values == nullptr) continue;
     Node node = *all_keys.node;
     node.attributes = Attributes();

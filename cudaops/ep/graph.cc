@@ -1,5 +1,6 @@
 #include "graph.h"
 
+#include <algorithm>
 #include <cstring>
 #include <unordered_map>
 
@@ -194,33 +195,63 @@ Tensor ReadConstant(const OrtValueInfo* info) {
   return Borrow(value);
 }
 
-Graph Graph::Of(const OrtGraph* graph) {
-  Graph out;
-  std::unordered_map<std::string, int> index;
-  const auto add = [&](const OrtValueInfo* info) {
-    if (info == nullptr) return -1;
-    const char* name = nullptr;
-    Check(ort->GetValueInfoName(info, &name));
-    if (name == nullptr || *name == 0) return -1;
-    const auto [at, is_new] = index.emplace(name, static_cast<int>(out.values.size()));
-    if (is_new) out.values.push_back(ValueOf(info));
-    return at->second;
+bool Same(const Tensor& a, const Tensor& b) {
+  if (a.type != b.type || a.shape != b.shape) return false;
+  return a.bytes() == 0 || a.data() == b.data() || std::memcmp(a.data(), b.data(), a.bytes()) == 0;
+}
+
+namespace {
+
+// Reads a graph, and the bodies of its nodes with it.
+class Reader {
+ public:
+  explicit Reader(Graph* to) : to_(to) {}
+
+  // The values of a graph by name. A body sees those around it, unless it has others of their names.
+  struct Scope {
+    const Scope* outer = nullptr;
+    std::unordered_map<std::string, int> values = {};
   };
-  const auto list = [&](auto count_of, auto get, auto* from) {
+
+  template <typename Count, typename Get, typename From>
+  std::vector<int> Values(Scope* scope, Count count_of, Get get, const From* from, bool own = false) {
     size_t count = 0;
     Check(count_of(from, &count));
     std::vector<const OrtValueInfo*> infos(count);
     if (count > 0) Check(get(from, infos.data(), count));
     std::vector<int> ids;
-    for (const OrtValueInfo* info : infos) ids.push_back(add(info));
+    for (const OrtValueInfo* info : infos) ids.push_back(Find(scope, info, own));
     return ids;
-  };
-  out.inputs = list(ort->Graph_GetNumInputs, ort->Graph_GetInputs, graph);
-  size_t count = 0;
-  Check(ort->Graph_GetNumNodes(graph, &count));
-  std::vector<const OrtNode*> handles(count);
-  if (count > 0) Check(ort->Graph_GetNodes(graph, handles.data(), count));
-  for (const OrtNode* handle : handles) {
+  }
+
+  std::vector<Node> Nodes(Scope* scope, const OrtGraph* graph) {
+    size_t count = 0;
+    Check(ort->Graph_GetNumNodes(graph, &count));
+    std::vector<const OrtNode*> handles(count);
+    if (count > 0) Check(ort->Graph_GetNodes(graph, handles.data(), count));
+    std::vector<Node> nodes;
+    for (const OrtNode* handle : handles) nodes.push_back(Read(scope, handle));
+    return nodes;
+  }
+
+ private:
+  // Own values are new ones in a body, whatever is around it.
+  int Find(Scope* scope, const OrtValueInfo* info, bool own) {
+    if (info == nullptr) return -1;
+    const char* name = nullptr;
+    Check(ort->GetValueInfoName(info, &name));
+    if (name == nullptr || *name == 0) return -1;
+    for (const Scope* at = scope; at != nullptr; at = own ? nullptr : at->outer) {
+      const auto found = at->values.find(name);
+      if (found != at->values.end()) return found->second;
+    }
+    const int id = static_cast<int>(to_->values.size());
+    scope->values.emplace(name, id);
+    to_->values.push_back(ValueOf(info));
+    return id;
+  }
+
+  Node Read(Scope* scope, const OrtNode* handle) {
     Node node;
     node.handle = handle;
     const char* text = nullptr;
@@ -233,12 +264,39 @@ Graph Graph::Of(const OrtGraph* graph) {
     if (node.domain == "ai.onnx") node.domain.clear();
     Check(ort->Node_GetSinceVersion(handle, &node.version));
     node.attributes = Attributes::Of(handle);
-    node.inputs = list(ort->Node_GetNumInputs, ort->Node_GetInputs, handle);
-    node.outputs = list(ort->Node_GetNumOutputs, ort->Node_GetOutputs, handle);
-    node.implicit = list(ort->Node_GetNumImplicitInputs, ort->Node_GetImplicitInputs, handle);
-    out.nodes.push_back(std::move(node));
+    node.inputs = Values(scope, ort->Node_GetNumInputs, ort->Node_GetInputs, handle);
+    node.implicit = Values(scope, ort->Node_GetNumImplicitInputs, ort->Node_GetImplicitInputs, handle);
+    size_t count = 0;
+    Check(ort->Node_GetNumSubgraphs(handle, &count));
+    std::vector<const OrtGraph*> bodies(count);
+    std::vector<const char*> attributes(count);
+    if (count > 0) Check(ort->Node_GetSubgraphs(handle, bodies.data(), count, attributes.data()));
+    for (size_t i = 0; i < count; ++i) {
+      Scope inner{scope};
+      Values(&inner, ort->Graph_GetNumInitializers, ort->Graph_GetInitializers, bodies[i], true);
+      Values(&inner, ort->Graph_GetNumInputs, ort->Graph_GetInputs, bodies[i], true);
+      Body body;
+      body.attribute = attributes[i];
+      body.nodes = Nodes(&inner, bodies[i]);
+      body.outputs = Values(&inner, ort->Graph_GetNumOutputs, ort->Graph_GetOutputs, bodies[i]);
+      node.bodies.push_back(std::move(body));
+    }
+    node.outputs = Values(scope, ort->Node_GetNumOutputs, ort->Node_GetOutputs, handle, true);
+    return node;
   }
-  out.outputs = list(ort->Graph_GetNumOutputs, ort->Graph_GetOutputs, graph);
+
+  Graph* to_;
+};
+
+}  // namespace
+
+Graph Graph::Of(const OrtGraph* graph) {
+  Graph out;
+  Reader reader(&out);
+  Reader::Scope scope;
+  out.inputs = reader.Values(&scope, ort->Graph_GetNumInputs, ort->Graph_GetInputs, graph);
+  out.nodes = reader.Nodes(&scope, graph);
+  out.outputs = reader.Values(&scope, ort->Graph_GetNumOutputs, ort->Graph_GetOutputs, graph);
   return out;
 }
 

@@ -53,19 +53,38 @@ struct Value {
   const OrtValueInfo* constant = nullptr;  // an initializer that cannot be overridden
 };
 
+struct Node;
+
+// What a node holds in an attribute, such as a branch of an If. Its values stand among those of the graph around it.
+struct Body {
+  std::string attribute;
+  std::vector<Node> nodes;
+  std::vector<int> outputs;
+};
+
 struct Node {
   const OrtNode* handle = nullptr;
   std::string name, op, domain;
   int version = 0;  // since which the operator is as it is
   Attributes attributes;
   std::vector<int> inputs, outputs;  // indices of values, -1 where left out
-  std::vector<int> implicit;         // values that its subgraphs use
+  std::vector<int> implicit;         // values around it that its bodies use
+  std::vector<Body> bodies;
+  int branch = -1;  // the one that it stands in, see branches.h; -1: none
+};
+
+// What runs where a condition, a value, is true, or where it is not; and the branch that the condition stands in, -1 for none.
+struct Branch {
+  int condition;
+  bool truth;
+  int outer;
 };
 
 struct Graph {
   std::vector<Value> values;
   std::vector<Node> nodes;  // in topological order
   std::vector<int> inputs, outputs;
+  std::vector<Branch> branches;  // outer ones first
 
   static Graph Of(const OrtGraph* graph);
 };
@@ -76,6 +95,9 @@ Tensor ReadConstant(const OrtValueInfo* info);
 
 // A tensor of ONNX Runtime's in place.
 Tensor Borrow(const OrtValue* value);
+
+// Whether two tensors of the host are of one type and shape and have the same bytes.
+bool Same(const Tensor& a, const Tensor& b);
 
 }  // namespace cosetq::ep
 

@@ -102,6 +102,15 @@ int cosetq_cuda_weight_join(const struct cosetq_cuda_weight* first, const struct
 
 void cosetq_cuda_weight_free(struct cosetq_cuda_weight* weight) { delete weight; }
 
+// A weight that has the rows of several takes the memory of all, as it does on a GPU.
+int64_t cosetq_cuda_weight_bytes(const struct cosetq_cuda_weight* weight) {
+  size_t bytes = 0;
+  for (const auto& part : weight->parts) {
+    for (const std::vector<char>& copy : part->copies) bytes += copy.size();
+  }
+  return static_cast<int64_t>(bytes);
+}
+
 int cosetq_cuda_gather(const struct cosetq_cuda_weight* weight, const void* indices, int32_t index_bytes, int64_t count,
                        void* out, int32_t type, void*) {
   const cosetq::WeightView& w = weight->parts[0]->weight->view();

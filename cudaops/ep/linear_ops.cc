@@ -1,6 +1,7 @@
 // HNLQLinear, the product with a coded weight, and HNLQGather, rows of one, by the kernels behind cosetq/cuda.h.
 
 #include <algorithm>
+#include <atomic>
 #include <cstdint>
 #include <cstring>
 #include <stdexcept>
@@ -22,17 +23,24 @@ void CheckKernel(int result) {
   if (result != 0) throw DeviceError(cosetq_cuda_error());
 }
 
+std::atomic<int64_t> weight_bytes;
+
 class CodedWeight : public State {
  public:
   explicit CodedWeight(const cosetq_linear_node& node) : cols(node.cols), rows(node.rows), parts{node.rows} {
     CheckKernel(cosetq_cuda_weight_create(&node, &weight));
+    weight_bytes += cosetq_cuda_weight_bytes(weight);
   }
   // Of a weight that is there, which is its from now on, and has the rows of both.
   CodedWeight(const CodedWeight& first, const CodedWeight& second, cosetq_cuda_weight* weight)
       : cols(first.cols), rows(first.rows + second.rows), parts(first.parts), accuracy(first.accuracy), weight(weight) {
     parts.insert(parts.end(), second.parts.begin(), second.parts.end());
+    weight_bytes += cosetq_cuda_weight_bytes(weight);
   }
-  ~CodedWeight() override { cosetq_cuda_weight_free(weight); }
+  ~CodedWeight() override {
+    weight_bytes -= cosetq_cuda_weight_bytes(weight);
+    cosetq_cuda_weight_free(weight);
+  }
 
   const int64_t cols, rows;
   std::vector<int64_t> parts;  // rows of the weights that it is made of
@@ -147,10 +155,10 @@ void RunLinear(Call& call) {
 
 class JoinedProducts : public State {
  public:
-  JoinedProducts(std::unique_ptr<State> both, std::unique_ptr<State> chain) : both(std::move(both)), chain(std::move(chain)) {}
+  JoinedProducts(std::shared_ptr<const State> both, std::shared_ptr<const State> chain) : both(std::move(both)), chain(std::move(chain)) {}
 
-  const std::unique_ptr<State> both;  // a CodedWeight
-  const std::unique_ptr<State> chain;
+  const std::shared_ptr<const State> both;  // a CodedWeight
+  const std::shared_ptr<const State> chain;
 };
 
 // Rows from one on, of a matrix of such a width.
@@ -244,6 +252,8 @@ std::string CheckLinear(const Graph& graph, const Node& node) {
 
 }  // namespace
 
+int64_t WeightBytes() { return weight_bytes; }
+
 const std::vector<int64_t>& PartsOf(const State& product) { return static_cast<const CodedWeight&>(product).parts; }
 
 std::unique_ptr<State> JoinProducts(const State& first, const State& second) {
@@ -255,7 +265,7 @@ std::unique_ptr<State> JoinProducts(const State& first, const State& second) {
   return std::make_unique<CodedWeight>(a, b, joined);
 }
 
-std::unique_ptr<State> WithChain(std::unique_ptr<State> both, std::unique_ptr<State> chain) {
+std::unique_ptr<State> WithChain(std::shared_ptr<const State> both, std::shared_ptr<const State> chain) {
   return std::make_unique<JoinedProducts>(std::move(both), std::move(chain));
 }
 

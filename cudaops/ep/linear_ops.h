@@ -14,6 +14,9 @@ namespace cosetq::ep {
 // or they are of other accuracies.
 std::unique_ptr<State> JoinProducts(const State& first, const State& second);
 
+// Memory on the device of the coded weights of all sessions.
+int64_t WeightBytes();
+
 // The numbers of rows of the weights that such a state was made of.
 const std::vector<int64_t>& PartsOf(const State& product);
 
@@ -22,7 +25,7 @@ const Operator& PartsOperator();
 
 // Multiplies its input by two weights of as many rows at once, and runs the chain on the results. Its state is made of that of both and the chain's.
 const Operator& JoinedOperator();
-std::unique_ptr<State> WithChain(std::unique_ptr<State> both, std::unique_ptr<State> chain);
+std::unique_ptr<State> WithChain(std::shared_ptr<const State> both, std::shared_ptr<const State> chain);
 
 }  // namespace cosetq::ep
 

@@ -3,6 +3,8 @@
 #include <map>
 #include <stdexcept>
 
+#include "branches.h"
+
 namespace cosetq::ep {
 namespace {
 
@@ -48,6 +50,7 @@ const Operator* FindOperator(const std::string& domain, const std::string& name)
 }
 
 std::string Refusal(const Graph& graph, const Node& node) {
+  if (IsBranching(node)) return RefusalOfBodies(graph, node);
   const Operator* op = FindOperator(node.domain, node.op);
   if (op == nullptr) return "no GPU kernel for this operator";
   if (node.domain.empty() && node.version > kNewestVersion) return "a later version of this operator than the GPU kernel's";

@@ -20,6 +20,7 @@ Matcher::Matcher(const Graph& graph, const std::vector<const Node*>& nodes)
     }
   }
   for (int v : graph.outputs) uses_[static_cast<size_t>(v)] += 2;
+  for (const Branch& b : graph.branches) uses_[static_cast<size_t>(b.condition)] += 2;
   for (size_t i = 0; i < nodes.size(); ++i) {
     if (nodes[i] == nullptr) continue;
     for (int v : nodes[i]->outputs) {

@@ -5,9 +5,21 @@
 #include <map>
 #include <set>
 
+#include "branches.h"
 #include "operator.h"
 
 namespace cosetq::ep {
+namespace {
+
+// Whether a node that is taken is worth the way to the device.
+bool IsHeavy(const Node& node) {
+  if (!IsBranching(node)) return FindOperator(node.domain, node.op)->heavy;
+  bool heavy = false;
+  ForEachInside(node, [&](const Node& inner) { heavy = heavy || (!IsBranching(inner) && IsHeavy(inner)); });
+  return heavy;
+}
+
+}  // namespace
 
 // Taken nodes get even stages, others odd ones, and no edge leads to a lower stage. A path that leaves a
 // part through a node of another kind comes back in a later stage, so the taken nodes of one stage can be
@@ -32,7 +44,7 @@ Placement Place(const Graph& graph, bool all) {
     for (int v : node.outputs) {
       if (v >= 0) ready[static_cast<size_t>(v)] = stage[i];
     }
-    if (odd(i) == 0 && (all || FindOperator(node.domain, node.op)->heavy)) worth.insert(stage[i]);
+    if (odd(i) == 0 && (all || IsHeavy(node))) worth.insert(stage[i]);
   }
   // What would be left out goes along with those that use it, where it can: shapes and lengths that a later part asks for.
   constexpr int kNever = INT_MAX;

@@ -5,8 +5,10 @@
 #include <stdexcept>
 
 #include "backend.h"
+#include "branches.h"
 #include "common.h"
 #include "execution.h"
+#include "states.h"
 
 namespace cosetq::ep {
 namespace {
@@ -36,12 +38,13 @@ void CountDownload(size_t bytes) {
   download_bytes += static_cast<int64_t>(bytes);
 }
 
-Program::Program(Graph graph, const Settings& settings) : graph_(std::move(graph)) {
+Program::Program(Graph graph, const Settings& settings) : graph_(std::move(graph)), switches_(Switches(graph_)) {
   for (const Node& node : graph_.nodes) {
     Step step;
     step.node = &node;
     step.op = FindOperator(node.domain, node.op);
     if (step.op == nullptr) throw std::logic_error("no operator " + node.op);
+    step.branch = node.branch;
     steps_.push_back(std::move(step));
   }
   output_index_.assign(graph_.values.size(), -1);
@@ -56,6 +59,7 @@ Program::Program(Graph graph, const Settings& settings) : graph_(std::move(graph
   FuseGatedProducts();
   FuseProducts();
   FuseAppends();
+  GiveOutputs();
   FindLastUses();
   FindKinds();
 }
@@ -69,29 +73,45 @@ void Program::Place() {
   std::vector<bool> fixed_shape(count, false), wanted_on_host(count, false);
   for (size_t v = 0; v < count; ++v) fixed_[v] = fixed_shape[v] = graph_.values[v].constant != nullptr;
   for (int v : graph_.inputs) fixed_shape[static_cast<size_t>(v)] = true;
-  for (Step& step : steps_) {
-    bool fixed = true, shape = true;
+  for (size_t i : switches_) fixed_[static_cast<size_t>(graph_.inputs[i])] = true;
+  std::vector<bool> made(count, false);
+  std::vector<bool> hosted = fixed_, hosts(steps_.size());  // by value, and by step: whether every run can have it on the host without a copy
+  for (size_t s = 0; s < steps_.size(); ++s) {
+    Step& step = steps_[s];
+    bool decided = true;  // whether a run knows at its begin if it takes the branch
+    ForEachCondition(step.branch, [&](size_t v) { decided = decided && fixed_[v], wanted_on_host[v] = true; });
+    recordable_ = recordable_ && decided;
+    // What two branches make in turn hangs on the condition too.
+    bool fixed = decided || !GivesOutput(*step.node), shape = fixed, host = true;
     for (size_t i = 0; i < step.node->inputs.size(); ++i) {
       if (step.node->inputs[i] < 0) continue;
       const auto v = static_cast<size_t>(step.node->inputs[i]);
       fixed = fixed && (TellsShape(*step.node) ? fixed_shape[v] : fixed_[v]);
+      host = host && (TellsShape(*step.node) || hosted[v]);
       if (Bit(step.op->host_inputs, i) && !fixed_[v]) recordable_ = false;
       shape = shape && (Bit(step.op->host_inputs, i) ? fixed_[v] : fixed_shape[v]);
       if (Bit(step.op->host_inputs, i)) wanted_on_host[v] = true;
     }
     step.fixed = fixed;
+    hosts[s] = host;
     step.on_host = TellsShape(*step.node);
     for (int v : step.node->outputs) {
       if (v < 0) continue;
-      fixed_[static_cast<size_t>(v)] = fixed;
-      fixed_shape[static_cast<size_t>(v)] = shape;
+      const bool again = made[static_cast<size_t>(v)];
+      fixed_[static_cast<size_t>(v)] = fixed && (!again || fixed_[static_cast<size_t>(v)]);
+      fixed_shape[static_cast<size_t>(v)] = shape && (!again || fixed_shape[static_cast<size_t>(v)]);
+      hosted[static_cast<size_t>(v)] = host && (!again || hosted[static_cast<size_t>(v)]);
+      made[static_cast<size_t>(v)] = true;
     }
+  }
+  for (Step& step : steps_) {
+    if (step.branch >= 0 && step.node->outputs[0] >= 0) step.fixed = step.fixed && fixed_[static_cast<size_t>(step.node->outputs[0])];
   }
   for (size_t s = steps_.size(); s-- > 0;) {
     Step& step = steps_[s];
     bool wanted = false;
     for (int v : step.node->outputs) wanted = wanted || (v >= 0 && wanted_on_host[static_cast<size_t>(v)]);
-    if (!wanted || !step.fixed || step.op->heavy || TellsShape(*step.node)) continue;
+    if (!wanted || !hosts[s] || step.op->heavy || TellsShape(*step.node)) continue;
     step.on_host = true;
     for (int v : step.node->inputs) {
       if (v >= 0) wanted_on_host[static_cast<size_t>(v)] = true;
@@ -111,6 +131,7 @@ void Program::ReadConstants(const Settings& settings) {
     }
   }
   for (int v : graph_.outputs) on_device[static_cast<size_t>(v)] = true;
+  for (const Branch& b : graph_.branches) on_host[static_cast<size_t>(b.condition)] = true;
   Stream& stream = Stream::At(nullptr);
   std::map<std::pair<std::string, Shape>, int> numbers;
   const auto read = [&](size_t v) {
@@ -139,6 +160,7 @@ void Program::ReadConstants(const Settings& settings) {
     constants_[v].device = Buffer::OnDevice(constant_memory_, tensor.bytes());
     backend::CopyToDevice(constants_[v].device->data(), tensor.data(), tensor.bytes(), stream.handle());
   }
+  States states;
   for (Step& step : steps_) {
     if (step.op->prepare == nullptr) continue;
     std::vector<Tensor> tensors(step.node->inputs.size());
@@ -148,7 +170,7 @@ void Program::ReadConstants(const Settings& settings) {
       tensors[i] = read(static_cast<size_t>(step.node->inputs[i]));
       constants[i] = &tensors[i];
     }
-    step.state = step.op->prepare(*step.node, constants, settings);
+    step.state = states.Of(*step.node, *step.op, constants, settings);
   }
   backend::Synchronize(stream.handle());
   // What the constants came from is gone once this returns.
@@ -159,13 +181,17 @@ void Program::FindLastUses() {
   std::vector<bool> used(graph_.values.size(), false);
   for (int v : graph_.outputs) used[static_cast<size_t>(v)] = true;
   for (size_t s = steps_.size(); s-- > 0;) {
+    const auto use = [&](size_t v) {
+      if (used[v]) return;
+      used[v] = true;
+      if (!fixed_[v]) steps_[s].finished.push_back(static_cast<int>(v));
+    };
     for (const auto* list : {&steps_[s].node->inputs, &steps_[s].node->outputs}) {
       for (int v : *list) {
-        if (v < 0 || used[static_cast<size_t>(v)]) continue;
-        used[static_cast<size_t>(v)] = true;
-        if (!fixed_[static_cast<size_t>(v)]) steps_[s].finished.push_back(v);
+        if (v >= 0) use(static_cast<size_t>(v));
       }
     }
+    ForEachCondition(steps_[s].branch, use);
   }
 }
 
@@ -196,11 +222,11 @@ void Program::WaitForRepeats() {
   if (last_repeat_ != nullptr) backend::WaitOnHost(last_repeat_.get());
 }
 
-Program::Memory& Program::Recall(const std::vector<Tensor>& inputs) {
+Program::Memory& Program::Recall(const std::vector<Tensor>& inputs, std::vector<bool> switches) {
   std::vector<Shape> shapes;
   for (const Tensor& t : inputs) shapes.push_back(t.shape);
   const auto found = std::find_if(memories_.begin(), memories_.end(),
-                                  [&](const Memory& m) { return m.shapes == shapes; });
+                                  [&](const Memory& m) { return m.shapes == shapes && m.switches == switches; });
   if (found != memories_.end()) {
     memories_.splice(memories_.begin(), memories_, found);
     return memories_.front();
@@ -212,6 +238,15 @@ Program::Memory& Program::Recall(const std::vector<Tensor>& inputs) {
   Memory& memory = memories_.emplace_front();
   memory.shapes = std::move(shapes);
   memory.slots.resize(graph_.values.size());
+  memory.made.assign(steps_.size(), false);
+  memory.numbers = constant_numbers_;
+  for (size_t i = 0; i < switches_.size(); ++i) {
+    const Tensor& input = inputs[switches_[i]];
+    const std::shared_ptr<Buffer> truth = Buffer::OnHost(1);
+    *static_cast<bool*>(truth->data()) = switches[i];
+    memory.slots[static_cast<size_t>(graph_.inputs[switches_[i]])] = {input.type, input.shape, truth, nullptr, nullptr};
+  }
+  memory.switches = std::move(switches);
   memory.inputs_move.assign(inputs.size(), false);
   memory.outputs_move.assign(graph_.outputs.size(), false);
   return memory;
@@ -220,9 +255,15 @@ Program::Memory& Program::Recall(const std::vector<Tensor>& inputs) {
 void Program::Enqueue(Memory& memory, Stream& stream, const std::vector<Tensor>& inputs, const MakeOutput& make_output) {
   Execution execution(*this, memory, stream, make_output);
   for (size_t i = 0; i < inputs.size(); ++i) execution.SetInput(graph_.inputs[i], inputs[i]);
-  Common common(execution, constant_numbers_);
-  for (const Step& step : steps_) {
-    if (step.fixed && memory.complete) continue;
+  Common common(execution, memory.numbers);
+  for (size_t s = 0; s < steps_.size(); ++s) {
+    const Step& step = steps_[s];
+    if (step.fixed && memory.made[s]) continue;
+    if (!execution.Takes(step.branch)) {
+      execution.Forget(step.finished);
+      continue;
+    }
+    if (step.fixed) memory.made[s] = true, memory.complete = false;
     if (!common.Take(step)) {
       StepCall call(execution, step);
       try {
@@ -241,7 +282,7 @@ void Program::Enqueue(Memory& memory, Stream& stream, const std::vector<Tensor>&
 
 void Program::Run(Stream& stream, const std::vector<Tensor>& inputs, const MakeOutput& make_output) {
   std::lock_guard<std::mutex> lock(mutex_);
-  Memory& memory = Recall(inputs);
+  Memory& memory = Recall(inputs, ReadSwitches(stream, inputs));
   try {
     const bool repeated = RunRecorded(memory, stream, inputs, make_output);
     if (repeated) {

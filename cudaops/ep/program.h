@@ -39,7 +39,8 @@ void CountDownload(size_t bytes);
 // Constants are on the device from the start. What depends on the shapes of the inputs alone (masks,
 // positions, shapes themselves) is computed at the first run with those shapes and kept: on the host
 // where it decides about shapes, else on the device. So a run with known shapes copies nothing
-// between host and device, and after some such runs it is recorded, and repeated as a whole.
+// between host and device, and after some such runs it is recorded, and repeated as a whole. Inputs that tell which branches run are read
+// before each run, and count as shapes do.
 class Program {
  public:
   Program(Graph graph, const Settings& settings);
@@ -54,9 +55,10 @@ class Program {
   struct Step {
     const Node* node = nullptr;
     const Operator* op = nullptr;
-    std::unique_ptr<State> state;
+    std::shared_ptr<const State> state;
+    int branch = -1;  // that it stands in
     bool on_host = false;
-    bool fixed = false;         // its outputs depend on the shapes of the graph's inputs alone
+    bool fixed = false;         // its outputs depend on the shapes of the graph's inputs alone, and on its switches
     int kind = 0;               // what it does, alike for steps that give the same of the same numbers; 0 for one that is always run
     std::vector<int> finished;  // values that no later step uses
   };
@@ -80,11 +82,14 @@ class Program {
     std::vector<bool> inputs_stay, outputs_stay;
     std::shared_ptr<void> work;
   };
-  // What is kept for one set of input shapes.
+  // What is kept for one set of input shapes and switches.
   struct Memory {
     std::vector<Shape> shapes;
+    std::vector<bool> switches;
     std::vector<Slot> slots;  // of the fixed values, by value
-    bool complete = false;
+    std::vector<bool> made;   // by step: whether what is fixed is there
+    bool complete = false;    // whether all that is made can be used on every stream
+    int numbers = 0;          // that slots have
     int runs = 0, attempts = 0;  // runs without a recording, once complete, and attempts to record one
     Ends last;                   // of the last of these runs, without owning them
     std::vector<bool> inputs_move, outputs_move;  // those that have been elsewhere than they were
@@ -102,22 +107,31 @@ class Program {
   void ReadConstants(const Settings& settings);
   std::vector<int> Uses() const;
   void Leave(const std::vector<bool>& gone);
+  std::vector<std::vector<size_t>> Alike(const std::vector<size_t>& products) const;
   void FuseGatedProducts();
   void FuseProducts();
   bool JoinSteps(std::vector<size_t> steps, const Node& node, const Operator* op);
   void FuseAppends();
+  void GiveOutputs();
   void FindLastUses();
   void FindKinds();
   void EndRun(Stream& stream, bool repeated);
   void WaitForRuns();
   void WaitForRepeats();
-  Memory& Recall(const std::vector<Tensor>& inputs);
+  std::vector<bool> ReadSwitches(Stream& stream, const std::vector<Tensor>& inputs) const;
+  Memory& Recall(const std::vector<Tensor>& inputs, std::vector<bool> switches);
   void Enqueue(Memory& memory, Stream& stream, const std::vector<Tensor>& inputs, const MakeOutput& make_output);
   void Record(Memory& memory, const std::vector<Tensor>& inputs);
   bool RunRecorded(Memory& memory, Stream& stream, const std::vector<Tensor>& inputs, const MakeOutput& make_output);
   bool Repeat(Memory& memory, Stream& stream, const std::vector<Tensor>& inputs, const MakeOutput& make_output);
 
+  template <typename Use>
+  void ForEachCondition(int branch, const Use& use) const {
+    for (; branch >= 0; branch = graph_.branches[static_cast<size_t>(branch)].outer) use(static_cast<size_t>(graph_.branches[static_cast<size_t>(branch)].condition));
+  }
+
   Graph graph_;
+  std::vector<size_t> switches_;  // inputs that are read before a run
   std::list<Node> joined_;  // nodes in place of several of the graph's
   std::vector<Step> steps_;
   std::vector<Slot> constants_;     // by value

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "backend.h"
+#include "branches.h"
 #include "cosetq/schema.h"
 #include "memory.h"
 #include "placement.h"
@@ -30,15 +31,13 @@ std::string Entry(const OrtSessionOptions* options, const char* key) {
 }
 
 void Claim(const OrtGraph* handle, OrtEpGraphSupportInfo* support, bool all) {
-  const Graph graph = Graph::Of(handle);
+  // What runs inside of a node that is not taken with it would go to and fro.
   const OrtNode* parent = nullptr;
   Check(ort->Graph_GetParentNode(handle, &parent));
-  Placement placement = Place(graph, all);
-  if (parent != nullptr) {  // what runs inside a loop or a branch would go to and fro
-    placement.parts.clear();
-    placement.refusals.assign(graph.nodes.size(), "inside the body of another node");
-  }
-  ReportPlacement(graph, placement, parent != nullptr);
+  if (parent != nullptr) return;
+  const Graph graph = Graph::Of(handle);
+  const Placement placement = Place(graph, all);
+  ReportPlacement(graph, placement);
   for (const std::vector<size_t>& part : placement.parts) {
     std::vector<const OrtNode*> nodes;
     for (size_t i : part) nodes.push_back(graph.nodes[i].handle);
@@ -106,7 +105,7 @@ Provider::Provider(const OrtSessionOptions* options) : OrtEp{} {
     return Guard([&] {
       std::vector<std::unique_ptr<ProgramNode>> made;
       for (size_t i = 0; i < count; ++i) 
-        made.push_back(std::make_unique<ProgramNode>(Graph::Of(graphs[i]), static_cast<Provider*>(self)->settings));
+        made.push_back(std::make_unique<ProgramNode>(WithBranches(Graph::Of(graphs[i])), static_cast<Provider*>(self)->settings));
       for (size_t i = 0; i < count; ++i) infos[i] = made[i].release();
     });
   };

@@ -6,7 +6,9 @@
 
 #include "attention.h"
 #include "backend.h"
+#include "branches.h"
 #include "cosetq/ep.h"
+#include "linear_ops.h"
 #include "movement.h"
 #include "program.h"
 
@@ -33,13 +35,16 @@ std::string Field(std::string text) {
 
 }  // namespace
 
-void ReportPlacement(const Graph& graph, const Placement& placement, bool is_body) {
+void ReportPlacement(const Graph& graph, const Placement& placement) {
   std::lock_guard<std::mutex> lock(mutex);
-  if (!is_body) Lines().clear();
+  Lines().clear();
+  const auto add = [](const Node& node, const std::string& why) {
+    Lines() += Field(node.name) + Field((node.domain.empty() ? "" : node.domain + "::") + node.op) + why + "\n";
+  };
   for (size_t i = 0; i < graph.nodes.size(); ++i) {
-    const Node& node = graph.nodes[i];
-    Lines() += Field(node.name) + Field((node.domain.empty() ? "" : node.domain + "::") + node.op) +
-               placement.refusals[i] + "\n";
+    const std::string& why = placement.refusals[i];
+    add(graph.nodes[i], why);
+    ForEachInside(graph.nodes[i], [&](const Node& inner) { add(inner, why.empty() ? "" : "inside the body of another node, which stays on the CPU"); });
   }
 }
 
@@ -78,5 +83,7 @@ void cosetq_ep_attentions(struct cosetq_ep_attentions* out) {
 }
 
 int64_t cosetq_ep_moves(void) { return cosetq::ep::TotalMoves(); }
+
+int64_t cosetq_ep_weight_bytes(void) { return cosetq::ep::WeightBytes(); }
 
 }  // extern "C"

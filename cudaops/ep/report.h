@@ -8,9 +8,8 @@
 
 namespace cosetq::ep {
 
-// Remembers where the nodes of the graph that is being loaded go. A graph that is not the body of a node
-// begins a new list.
-void ReportPlacement(const Graph& graph, const Placement& placement, bool is_body);
+// Remembers where the nodes of the graph that is being loaded go, those inside of nodes too.
+void ReportPlacement(const Graph& graph, const Placement& placement);
 
 }  // namespace cosetq::ep
 
