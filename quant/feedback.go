@@ -91,7 +91,7 @@ func (c *chunk) putRow(p *packer, at int, code *coding, r int, indices []uint16,
 		copy(indices[g*slots:(g+1)*slots], code.indices[(r*groups+k)*slots:])
 		gains[g] = code.gains[r*groups+k]
 	}
-	p.putRow(at, indices, gains)
+	p.putRows(at, 1, indices, gains)
 }
 
 // setSteps prepares all rows for their scales.

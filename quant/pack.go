@@ -17,8 +17,13 @@ import (
 type packer struct {
 	m      *Matrix
 	layout *Layout
-	shift  []int // of each slot in its element
+	shift  []uint8 // of each slot in its element
+	offset []int   // of the element of each slot in those of a group
 }
+
+// packedGroups is how many groups of several rows are stored at a time: rows are stored side by side, so that a cache holds what
+// they write to.
+const packedGroups = 8
 
 func newPacker(m *Matrix) *packer {
 	l := LayoutOf(m.Codec)
@@ -26,7 +31,8 @@ func newPacker(m *Matrix) *packer {
 	m.Codes, m.Gains = make([]byte, codes), make([]byte, gains)
 	p := &packer{m: m, layout: l}
 	for _, s := range l.Slots {
-		p.shift = append(p.shift, int(math.Log2(float64(s.Divisor))))
+		p.shift = append(p.shift, uint8(math.Log2(float64(s.Divisor))))
+		p.offset = append(p.offset, s.Element*m.Tile)
 	}
 	return p
 }
@@ -42,23 +48,39 @@ func (m *Matrix) gainByte(l *Layout, r, g int) (at, place int) {
 	return (r/m.Tile*l.GainBytes(m.Groups)+g/per)*m.Tile + r%m.Tile, g % per
 }
 
-// putRow stores the digits [G][level][block] and the gain indices [G] of row r.
-func (p *packer) putRow(r int, indices []uint16, gains []uint8) {
+// putRows stores the digits [count][G][level][block] and the gain indices [count][G] of rows from first on.
+func (p *packer) putRows(first, count int, indices []uint16, gains []uint8) {
 	l, m := p.layout, p.m
-	for g := range m.Groups {
-		digits := indices[g*len(l.Slots):][:len(l.Slots)]
-		for s, slot := range l.Slots {
-			at := m.element(l, r, g, slot.Element)
-			if l.ElementBytes == 1 {
-				m.Codes[at] |= byte(digits[s] << p.shift[s])
+	slots, per, step := len(l.Slots), len(l.GainDivisors), l.Elements*m.Tile
+	offset, shift := p.offset[:slots], p.shift[:slots]
+	for g0 := 0; g0 < m.Groups; g0 += packedGroups {
+		n := min(packedGroups, m.Groups-g0)
+		for i := range count {
+			at := m.element(l, first+i, g0, 0)
+			digits := indices[(i*m.Groups+g0)*slots:][:n*slots]
+			for ; len(digits) >= slots && slots > 0; digits = digits[slots:] {
+				if own := digits[:slots]; l.ElementBytes == 1 {
+					for s, d := range own {
+						m.Codes[at+offset[s]] |= byte(d << (shift[s] & 15))
+					}
+				} else {
+					for s, d := range own {
+						to := m.Codes[2*(at+offset[s]):]
+						binary.LittleEndian.PutUint16(to, binary.LittleEndian.Uint16(to)|d<<(shift[s]&15))
+					}
+				}
+				at += step
+			}
+			if per == 1 {
 				continue
 			}
-			v := binary.LittleEndian.Uint16(m.Codes[2*at:]) | digits[s]<<p.shift[s]
-			binary.LittleEndian.PutUint16(m.Codes[2*at:], v)
-		}
-		if len(l.GainDivisors) > 1 {
-			at, place := m.gainByte(l, r, g)
-			m.Gains[at] |= gains[g] << (8 / len(l.GainDivisors) * place)
+			byteAt, place := m.gainByte(l, first+i, g0)
+			for _, gain := range gains[i*m.Groups+g0:][:n] {
+				m.Gains[byteAt] |= gain << (8 / per * place)
+				if place++; place == per {
+					byteAt, place = byteAt+m.Tile, 0
+				}
+			}
 		}
 	}
 }

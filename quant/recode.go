@@ -64,7 +64,7 @@ func NewRecoder(m *Matrix, coder lattice.RowCoder) (*Recoder, error) {
 	return r, nil
 }
 
-// unpack reads the digits [N][G][level][block] and gain indices [N][G] of all rows: what putRow stored.
+// unpack reads the digits [N][G][level][block] and gain indices [N][G] of all rows: what putRows stored.
 func (m *Matrix) unpack(l *Layout, indices []uint16, gains []uint8) {
 	slots := len(l.Slots)
 	for row := range m.N {
@@ -148,6 +148,14 @@ func (r *Recoder) Encode(values, weights []float32, n0, n1 int, s *RecodeScratch
 
 // group puts a row [K] into group order, zeros in the place of columns past K.
 func group(dst, row []float32, groups int) {
+	if len(row) == lattice.GroupSize*groups {
+		r0, r1, r2, r3 := row[:groups], row[groups:][:groups], row[2*groups:][:groups], row[3*groups:][:groups]
+		r4, r5, r6, r7 := row[4*groups:][:groups], row[5*groups:][:groups], row[6*groups:][:groups], row[7*groups:][:groups]
+		for i := range groups {
+			*(*[lattice.GroupSize]float32)(dst[i*lattice.GroupSize:]) = [...]float32{r0[i], r1[i], r2[i], r3[i], r4[i], r5[i], r6[i], r7[i]}
+		}
+		return
+	}
 	for j := range lattice.GroupSize {
 		part := row[min(j*groups, len(row)):min((j+1)*groups, len(row))]
 		for i, v := range part {
@@ -203,10 +211,6 @@ func (r *Recoder) Matrix() *Matrix {
 	m := r.matrix
 	m.Scales, m.ScaleIndex = slices.Clone(m.Scales), slices.Clone(m.ScaleIndex)
 	p := newPacker(&m)
-	slots := len(p.layout.Slots)
-	for row := range m.N {
-		at := row * m.Groups
-		p.putRow(row, r.indices[at*slots:(at+m.Groups)*slots], r.gains[at:at+m.Groups])
-	}
+	p.putRows(0, m.N, r.indices, r.gains)
 	return &m
 }

@@ -254,9 +254,7 @@ func (q *run) nearest() (*Result, error) {
 		if err := q.coder().EncodeRows(indices, gains, lost[t.first:t.last], t.batch(exact[:count])); err != nil {
 			return err
 		}
-		for i := range count {
-			p.putRow(t.first+i, indices[i*len(indices)/count:], gains[i*q.groups:])
-		}
+		p.putRows(t.first, count, indices, gains)
 		q.progress(t)
 		return nil
 	}); err != nil {
@@ -356,15 +354,12 @@ func (t *rows) group() error {
 	g := t.q.groups
 	for r := t.first; r < t.last; r++ {
 		raw := t.raw[(r-t.first)*t.q.k:][:t.q.k]
-		row := t.row(r)
-		for j := range lattice.GroupSize {
-			for i, v := range raw[min(j*g, len(raw)):min((j+1)*g, len(raw))] {
-				if v-v != 0 {
-					return &NonFiniteError{Row: r, Column: j*g + i, Value: v}
-				}
-				row[i*lattice.GroupSize+j] = v
+		for c, v := range raw {
+			if v-v != 0 {
+				return &NonFiniteError{Row: r, Column: c, Value: v}
 			}
 		}
+		group(t.row(r), raw, g)
 	}
 	return nil
 }
