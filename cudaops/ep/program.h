@@ -30,6 +30,8 @@ struct Joined {
   int64_t patterns = 0, elementwise = 0;
 };
 Joined TotalJoined();
+// Counts a pattern.
+void CountPattern();
 
 // A copy on the device of a tensor of the host, which counts as traffic.
 Tensor Upload(const Tensor& tensor, Stream& stream);
