@@ -140,7 +140,8 @@ func TestProviderSharesWeightsOfBranches(t *testing.T) {
 			}
 			single := bytes(branchedProducts(t, c.single, nil, c.gated))
 			before, _ := about.Joined()
-			if got := bytes(path); got != single || got == 0 {
+			const tables = 4096 // those of look-ups, which a GPU has once for weights that are joined
+			if got := bytes(path); got < single || got > single+tables || got == 0 {
 				t.Errorf("the weights take %d bytes, want %d", got, single)
 			}
 			if after, _ := about.Joined(); after-before != c.joined {
