@@ -189,6 +189,11 @@ func toFloat32(dst []float32, dt DataType, bits int, raw []byte, first int) {
 		}
 	case Float16:
 		table := float16s()
+		for len(dst) >= 4 && len(raw) >= 8 {
+			four := le.Uint64(raw)
+			dst[0], dst[1], dst[2], dst[3] = table[uint16(four)], table[uint16(four>>16)], table[uint16(four>>32)], table[uint16(four>>48)]
+			dst, raw = dst[4:], raw[8:]
+		}
 		for i := range dst {
 			dst[i] = table[le.Uint16(raw[2*i:])]
 		}

@@ -58,7 +58,14 @@ func (p *packer) putRows(first, count int, indices []uint16, gains []uint8) {
 		for i := range count {
 			at := m.element(l, first+i, g0, 0)
 			digits := indices[(i*m.Groups+g0)*slots:][:n*slots]
-			for ; len(digits) >= slots && slots > 0; digits = digits[slots:] {
+			if slots == l.Elements && l.ElementBytes == 1 { // one digit in each
+				for _, d := range digits {
+					m.Codes[at] = byte(d)
+					at += m.Tile
+				}
+				digits = nil
+			}
+			for ; len(digits) > 0; digits = digits[slots:] {
 				if own := digits[:slots]; l.ElementBytes == 1 {
 					for s, d := range own {
 						m.Codes[at+offset[s]] |= byte(d << (shift[s] & 15))

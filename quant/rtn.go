@@ -213,12 +213,15 @@ func (q *run) coder() lattice.RowCoder {
 	return q.opt.Codec
 }
 
-// rowSteps returns the step of least squared error and the energy Σw² of every row.
+// rowSteps returns the step of least squared error and the energy Σw² of every row. It is the first to read the weight, and
+// fails if that is not finite.
 func (q *run) rowSteps() (steps []float32, energy []float64, err error) {
 	steps, energy = make([]float32, q.n), make([]float64, q.n)
 	err = q.chunks(func(t *rows) error {
 		for r := t.first; r < t.last; r++ {
-			energy[r] = sumSquares(t.row(r))
+			if energy[r] = sumSquares(t.row(r)); energy[r]-energy[r] != 0 {
+				return t.nonFinite(r)
+			}
 		}
 		return q.searchSteps(steps[t.first:t.last], t.batch(nil), energy[t.first:t.last])
 	})
@@ -311,7 +314,7 @@ func (q *run) chunksOf(first, last, size int, do func(*rows) error) error {
 					err = q.src.Rows(w.raw[:(w.last-w.first)*q.k], w.first, w.last)
 				}
 				if err == nil {
-					err = w.group()
+					w.group()
 					w.id = batches.Add(1)
 				}
 				if err == nil {
@@ -350,18 +353,20 @@ func (q *run) newRows() *rows {
 }
 
 // group puts the rows as read into group order, and leaves zeros in place of the columns past K.
-func (t *rows) group() error {
-	g := t.q.groups
+func (t *rows) group() {
 	for r := t.first; r < t.last; r++ {
-		raw := t.raw[(r-t.first)*t.q.k:][:t.q.k]
-		for c, v := range raw {
-			if v-v != 0 {
-				return &NonFiniteError{Row: r, Column: c, Value: v}
-			}
-		}
-		group(t.row(r), raw, g)
+		group(t.row(r), t.raw[(r-t.first)*t.q.k:][:t.q.k], t.q.groups)
 	}
-	return nil
+}
+
+// nonFinite is the error of row r, whose energy is not finite: squares of float32 add up to less than what float64 holds.
+func (t *rows) nonFinite(r int) error {
+	for c, v := range t.raw[(r-t.first)*t.q.k:][:t.q.k] {
+		if v-v != 0 {
+			return &NonFiniteError{Row: r, Column: c, Value: v}
+		}
+	}
+	return fmt.Errorf("quant: row %d has an energy that is not finite", r)
 }
 
 // row returns row r in group order.
