@@ -182,6 +182,7 @@ void Program::GiveOutputs() {
     for (auto* list : {&node.inputs, &node.outputs}) std::transform(list->begin(), list->end(), list->begin(), named);
     step.node = &node;
   }
+  for (Branch& b : graph_.branches) b.condition = named(b.condition);
   Leave(gone);
 }
 
