@@ -187,6 +187,7 @@ void Program::FindLastUses() {
       if (!fixed_[v]) steps_[s].finished.push_back(static_cast<int>(v));
     };
     for (const auto* list : {&steps_[s].node->inputs, &steps_[s].node->outputs}) {
+      if (list == &steps_[s].node->inputs && TellsShape(*steps_[s].node)) continue;  // shapes are not forgotten
       for (int v : *list) {
         if (v >= 0) use(static_cast<size_t>(v));
       }
@@ -258,8 +259,7 @@ void Program::Enqueue(Memory& memory, Stream& stream, const std::vector<Tensor>&
   Common common(execution, memory.numbers);
   for (size_t s = 0; s < steps_.size(); ++s) {
     const Step& step = steps_[s];
-    if (step.fixed && memory.made[s]) continue;
-    if (!execution.Takes(step.branch)) {
+    if ((step.fixed && memory.made[s]) || !execution.Takes(step.branch)) {
       execution.Forget(step.finished);
       continue;
     }

@@ -62,7 +62,7 @@ class Program {
     bool on_host = false;
     bool fixed = false;         // its outputs depend on the shapes of the graph's inputs alone, and on its switches
     int kind = 0;               // what it does, alike for steps that give the same of the same numbers; 0 for one that is always run
-    std::vector<int> finished;  // values that no later step uses
+    std::vector<int> finished;  // values of which no later step uses more than the shape
   };
   // A value in a run: its shape, and where it is so far.
   struct Slot {
