@@ -79,7 +79,7 @@ void Program::Place() {
   for (size_t s = 0; s < steps_.size(); ++s) {
     Step& step = steps_[s];
     bool decided = true;  // whether a run knows at its begin if it takes the branch
-    ForEachCondition(step.branch, [&](size_t v) { decided = decided && fixed_[v], wanted_on_host[v] = true; });
+    ForEachCondition(graph_, step.branch, [&](size_t v) { decided = decided && fixed_[v], wanted_on_host[v] = true; });
     recordable_ = recordable_ && decided;
     // What two branches make in turn hangs on the condition too.
     bool fixed = decided || !GivesOutput(*step.node), shape = fixed, host = true;
@@ -192,7 +192,7 @@ void Program::FindLastUses() {
         if (v >= 0) use(static_cast<size_t>(v));
       }
     }
-    ForEachCondition(steps_[s].branch, use);
+    ForEachCondition(graph_, steps_[s].branch, use);
   }
 }
 

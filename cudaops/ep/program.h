@@ -127,11 +127,6 @@ class Program {
   bool RunRecorded(Memory& memory, Stream& stream, const std::vector<Tensor>& inputs, const MakeOutput& make_output);
   bool Repeat(Memory& memory, Stream& stream, const std::vector<Tensor>& inputs, const MakeOutput& make_output);
 
-  template <typename Use>
-  void ForEachCondition(int branch, const Use& use) const {
-    for (; branch >= 0; branch = graph_.branches[static_cast<size_t>(branch)].outer) use(static_cast<size_t>(graph_.branches[static_cast<size_t>(branch)].condition));
-  }
-
   Graph graph_;
   std::vector<size_t> switches_;  // inputs that are read before a run
   std::list<Node> joined_;  // nodes in place of several of the graph's
