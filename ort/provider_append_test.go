@@ -166,3 +166,43 @@ func TestProviderAsksShapesOnce(t *testing.T) {
 		}
 	}
 }
+
+// Nor do constants of other types with the same bytes pass for each other.
+func TestProviderTellsTypesApart(t *testing.T) {
+	library := aboutLibrary(t)
+	zero := func(name string, v *onnx.Tensor) *onnx.Node {
+		return onnx.NewNode("ConstantOfShape", []string{"rank"}, []string{name}, onnx.TensorAttr("value", v))
+	}
+	integers := func(from, to string) *onnx.Node {
+		return onnx.NewNode("Cast", []string{from}, []string{to}, onnx.IntAttr("to", int64(onnx.Int64)))
+	}
+	path := modelOf(t, 18, func(g *onnx.Graph) {
+		g.Inputs = []*onnx.ValueInfo{value("x", onnx.Float, "rows", "columns")}
+		g.Initializers = []*onnx.Tensor{onnx.NewTensor("two", nil, []float32{2}), onnx.NewTensor("three", nil, []int32{3})}
+		g.Nodes = []*onnx.Node{
+			onnx.NewNode("Shape", []string{"x"}, []string{"shape"}), onnx.NewNode("Shape", []string{"shape"}, []string{"rank"}),
+			zero("none", onnx.NewTensor("", []int64{1}, []int32{0})), onnx.NewNode("Add", []string{"none", "three"}, []string{"threes"}), integers("threes", "often"),
+			onnx.NewNode("Tile", []string{"x", "often"}, []string{"y"}),
+			zero("no", onnx.NewTensor("", []int64{1}, []float32{0})), onnx.NewNode("Add", []string{"no", "two"}, []string{"twos"}), integers("twos", "times"),
+			onnx.NewNode("Tile", []string{"x", "times"}, []string{"z"}),
+		}
+		g.Outputs = []*onnx.ValueInfo{untyped("y", onnx.Float), untyped("z", onnx.Float)}
+		named(g, "")
+	})
+	o := ort.SessionOptions{Optimization: ort.OptimizeDisabled, Threads: 1}
+	in := map[string]*tensor.Tensor{"x": tensor.Of([]float32{1, 2, 3, 4, 5, 6}, 2, 3)}
+	want, err := session(t, path, o).Run(context.Background(), in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.Provider, o.Config = library, map[string]string{"ai.coset.gpu_nodes": "all"}
+	got, err := session(t, path, o).Run(context.Background(), in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name := range want {
+		if d := distance(t, want[name], got[name]); !(d == 0) {
+			t.Errorf("%s is off by %g", name, d)
+		}
+	}
+}

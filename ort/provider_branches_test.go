@@ -223,6 +223,19 @@ func branchCases() []branchCase {
 			add(g, branching("c", yes, no, "y"))
 			outputs(g, "y")
 		}},
+		// A condition inside of a branch that the branch gives too.
+		{name: "a condition given on", downloads: 2, unending: true, build: func(g *onnx.Graph) {
+			outer(g)
+			g.Initializers = append(g.Initializers, onnx.NewTensor("limit", []int64{}, []float32{1}))
+			inner := branching("big", body("yes2", []string{"p"}, []*onnx.Node{node("Exp", []string{"a"}, []string{"p"})}), body("no2", []string{"p"}, []*onnx.Node{node("Neg", []string{"a"}, []string{"p"})}), "t")
+			yes := body("yes", []string{"t", "big"}, []*onnx.Node{node("ReduceMax", []string{"a"}, []string{"m"}, integer("keepdims", 0)), node("Greater", []string{"m", "limit"}, []string{"big"}), inner})
+			no := body("no", []string{"t", "small"}, []*onnx.Node{node("Neg", []string{"a"}, []string{"t"}), node("ReduceMin", []string{"x"}, []string{"m"}, integer("keepdims", 0)), node("Less", []string{"m", "limit"}, []string{"small"})})
+			for _, of := range []*onnx.Graph{yes, no} {
+				of.Outputs[1] = untyped(of.Outputs[1].Name, onnx.Bool)
+			}
+			add(g, branching("c", yes, no, "y", "truth"), node("Where", []string{"truth", "x", "a"}, []string{"z1"}))
+			outputs(g, "y", "z1")
+		}},
 		{name: "constant", disabled: true, build: func(g *onnx.Graph) {
 			outer(g)
 			g.Initializers = append(g.Initializers, onnx.NewTensor("always", []int64{1}, []bool{false}))

@@ -104,13 +104,10 @@ std::vector<size_t> Switches(const Graph& graph) {
     const bool single = value.rank >= 0 && std::all_of(value.shape.begin(), value.shape.end(), [](int64_t size) { return size == 1; });
     told[at(v)] = value.type == Type::kBool && (single || condition[at(v)]);
   }
-  const auto conditions = [&](const Node& node, const auto& use) {
-    for (int b = node.branch; b >= 0; b = graph.branches[at(b)].outer) use(at(graph.branches[at(b)].condition));
-  };
   for (const Node& node : graph.nodes) {
     bool own = true;
     for (int v : node.inputs) own = own && (v < 0 || TellsShape(node) || told[at(v)]);
-    conditions(node, [&](size_t v) { own = own && told[v]; });
+    ForEachCondition(graph, node.branch, [&](size_t v) { own = own && told[v]; });
     for (int v : node.outputs) {
       if (v < 0) continue;
       told[at(v)] = own && (!made[at(v)] || told[at(v)]);
@@ -123,7 +120,7 @@ std::vector<size_t> Switches(const Graph& graph) {
     for (int v : node->inputs) {
       if (v >= 0) wanted[at(v)] = true;
     }
-    conditions(*node, [&](size_t v) { wanted[v] = true; });
+    ForEachCondition(graph, node->branch, [&](size_t v) { wanted[v] = true; });
   }
   std::vector<size_t> switches;
   for (size_t i = 0; i < graph.inputs.size(); ++i) {
@@ -182,6 +179,7 @@ void Program::GiveOutputs() {
     for (auto* list : {&node.inputs, &node.outputs}) std::transform(list->begin(), list->end(), list->begin(), named);
     step.node = &node;
   }
+  for (Branch& b : graph_.branches) b.condition = named(b.condition);
   Leave(gone);
 }
 

@@ -18,6 +18,12 @@ bool IsBranching(const Node& node);
 // Whether it is an Identity at the end of a branch.
 inline bool GivesOutput(const Node& node) { return node.branch >= 0 && node.handle == nullptr; }
 
+// Calls use for the conditions, by value, that what stands in a branch hangs on.
+template <typename Use>
+void ForEachCondition(const Graph& graph, int branch, const Use& use) {
+  for (; branch >= 0; branch = graph.branches[static_cast<size_t>(branch)].outer) use(static_cast<size_t>(graph.branches[static_cast<size_t>(branch)].condition));
+}
+
 // A condition, on the host, as it is where it is a single truth.
 bool Truth(const Tensor& condition);
 

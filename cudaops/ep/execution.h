@@ -117,8 +117,12 @@ class Program::Execution {
     }
   }
 
+  // Gives up the memory of values, whose shapes may still be asked for.
   void Forget(const std::vector<int>& values) {
-    for (int v : values) slots_[static_cast<size_t>(v)] = Slot();
+    for (int v : values) {
+      Slot& slot = slots_[static_cast<size_t>(v)];
+      slot = {slot.type, slot.shape, nullptr, nullptr, nullptr};
+    }
   }
 
   Stream& stream() { return stream_; }

@@ -6,6 +6,7 @@
 #include <optional>
 #include <utility>
 
+#include "branches.h"
 #include "chain.h"
 #include "cosetq/schema.h"
 #include "linear_ops.h"
@@ -145,7 +146,7 @@ bool Program::JoinSteps(std::vector<size_t> steps, const Node& node, const Opera
   for (size_t s = first; s < end; ++s) {
     if (std::binary_search(steps.begin(), steps.end(), s)) continue;
     bool waits = any(steps_[s].node->inputs);
-    ForEachCondition(steps_[s].branch, [&](size_t v) { waits = waits || of_it[v]; });
+    ForEachCondition(graph_, steps_[s].branch, [&](size_t v) { waits = waits || of_it[v]; });
     (waits ? behind : ahead).push_back(s);
     if (waits) mark(steps_[s].node->outputs);
   }

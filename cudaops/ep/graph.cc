@@ -136,7 +136,7 @@ std::string Attributes::Key() const {
   for (const auto& [name, list] : ints_) add(name, list.data(), list.size() * sizeof(list[0]));
   for (const auto& [name, list] : floats_) add(name, list.data(), list.size() * sizeof(list[0]));
   for (const auto& [name, text] : strings_) add(name, text.data(), text.size());
-  for (const auto& [name, tensor] : tensors_) add(name + Text(tensor.shape), tensor.data(), tensor.bytes());
+  for (const auto& [name, tensor] : tensors_) add(name + ' ' + std::to_string(static_cast<int>(tensor.type)) + Text(tensor.shape), tensor.data(), tensor.bytes());
   return key;
 }
 

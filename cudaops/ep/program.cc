@@ -79,7 +79,7 @@ void Program::Place() {
   for (size_t s = 0; s < steps_.size(); ++s) {
     Step& step = steps_[s];
     bool decided = true;  // whether a run knows at its begin if it takes the branch
-    ForEachCondition(step.branch, [&](size_t v) { decided = decided && fixed_[v], wanted_on_host[v] = true; });
+    ForEachCondition(graph_, step.branch, [&](size_t v) { decided = decided && fixed_[v], wanted_on_host[v] = true; });
     recordable_ = recordable_ && decided;
     // What two branches make in turn hangs on the condition too.
     bool fixed = decided || !GivesOutput(*step.node), shape = fixed, host = true;
@@ -187,11 +187,12 @@ void Program::FindLastUses() {
       if (!fixed_[v]) steps_[s].finished.push_back(static_cast<int>(v));
     };
     for (const auto* list : {&steps_[s].node->inputs, &steps_[s].node->outputs}) {
+      if (list == &steps_[s].node->inputs && TellsShape(*steps_[s].node)) continue;  // shapes are not forgotten
       for (int v : *list) {
         if (v >= 0) use(static_cast<size_t>(v));
       }
     }
-    ForEachCondition(steps_[s].branch, use);
+    ForEachCondition(graph_, steps_[s].branch, use);
   }
 }
 
@@ -258,8 +259,7 @@ void Program::Enqueue(Memory& memory, Stream& stream, const std::vector<Tensor>&
   Common common(execution, memory.numbers);
   for (size_t s = 0; s < steps_.size(); ++s) {
     const Step& step = steps_[s];
-    if (step.fixed && memory.made[s]) continue;
-    if (!execution.Takes(step.branch)) {
+    if ((step.fixed && memory.made[s]) || !execution.Takes(step.branch)) {
       execution.Forget(step.finished);
       continue;
     }

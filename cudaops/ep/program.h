@@ -62,7 +62,7 @@ class Program {
     bool on_host = false;
     bool fixed = false;         // its outputs depend on the shapes of the graph's inputs alone, and on its switches
     int kind = 0;               // what it does, alike for steps that give the same of the same numbers; 0 for one that is always run
-    std::vector<int> finished;  // values that no later step uses
+    std::vector<int> finished;  // values of which no later step uses more than the shape
   };
   // A value in a run: its shape, and where it is so far.
   struct Slot {
@@ -126,11 +126,6 @@ class Program {
   void Record(Memory& memory, const std::vector<Tensor>& inputs);
   bool RunRecorded(Memory& memory, Stream& stream, const std::vector<Tensor>& inputs, const MakeOutput& make_output);
   bool Repeat(Memory& memory, Stream& stream, const std::vector<Tensor>& inputs, const MakeOutput& make_output);
-
-  template <typename Use>
-  void ForEachCondition(int branch, const Use& use) const {
-    for (; branch >= 0; branch = graph_.branches[static_cast<size_t>(branch)].outer) use(static_cast<size_t>(graph_.branches[static_cast<size_t>(branch)].condition));
-  }
 
   Graph graph_;
   std::vector<size_t> switches_;  // inputs that are read before a run
