@@ -175,8 +175,14 @@ std::unique_ptr<DeviceEncoder::Desk> DeviceEncoder::Take(int64_t id) {
 int64_t DeviceEncoder::EncodeHost(const EncodeWork& work, int64_t id) {
   if (work.count == 0) return 0;
   std::unique_ptr<Desk> desk = Take(id);
-  if (desk == nullptr) desk = std::make_unique<Desk>();
-  desk->Encode(*this, work, id);  // one that failed is given up
+  try {
+    if (desk == nullptr) desk = std::make_unique<Desk>();
+    desk->Encode(*this, work, id);
+  } catch (...) {  // it is given up
+    const std::lock_guard<std::mutex> lock(mutex_);
+    --made_;
+    throw;
+  }
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     desks_.push_back(std::move(desk));
