@@ -58,25 +58,25 @@ func (p *packer) putRows(first, count int, indices []uint16, gains []uint8) {
 		for i := range count {
 			at := m.element(l, first+i, g0, 0)
 			digits := indices[(i*m.Groups+g0)*slots:][:n*slots]
-			if slots == l.Elements && l.ElementBytes == 1 { // one digit in each
-				for _, d := range digits {
-					m.Codes[at] = byte(d)
-					at += m.Tile
-				}
-				digits = nil
-			}
-			for ; len(digits) > 0; digits = digits[slots:] {
-				if own := digits[:slots]; l.ElementBytes == 1 {
-					for s, d := range own {
-						m.Codes[at+offset[s]] |= byte(d << (shift[s] & 15))
-					}
-				} else {
-					for s, d := range own {
+			switch {
+			case l.ElementBytes > 1:
+				for ; len(digits) > 0; digits, at = digits[slots:], at+step {
+					for s, d := range digits[:slots] {
 						to := m.Codes[2*(at+offset[s]):]
 						binary.LittleEndian.PutUint16(to, binary.LittleEndian.Uint16(to)|d<<(shift[s]&15))
 					}
 				}
-				at += step
+			case slots == l.Elements: // one digit in each
+				for _, d := range digits {
+					m.Codes[at] = byte(d)
+					at += m.Tile
+				}
+			default:
+				for ; len(digits) > 0; digits, at = digits[slots:], at+step {
+					for s, d := range digits[:slots] {
+						m.Codes[at+offset[s]] |= byte(d << (shift[s] & 15))
+					}
+				}
 			}
 			if per == 1 {
 				continue
