@@ -30,6 +30,7 @@ type CalibrateOptions struct {
 	AllowUnreached bool            // write the file even when the data never reaches some weights
 	Seed           uint64          // of random data
 	Threads        int             // 0 takes all cores; the statistics do not depend on it
+	Device         string          // that the model runs on: "" or cpu, or [CUDA], where sums are rounded differently
 	Shard          Shard           // unless zero, observe a share of the activations only; MergeStatistics joins all shares
 	Progress       Progress        // may be nil
 }
@@ -64,6 +65,9 @@ func Calibrate(ctx context.Context, model, data string, o CalibrateOptions) (*Ca
 	if err := checkThreads(o.Threads); err != nil {
 		return nil, err
 	}
+	if err := checkDevice(o.Device); err != nil {
+		return nil, err
+	}
 	output, err := OutputPath(o.Output, Reads{Models: []string{model}, Data: []string{data}}, StatisticsEnding, o.Overwrite)
 	if err == nil {
 		err = atomicfile.Check(output)
@@ -71,7 +75,7 @@ func Calibrate(ctx context.Context, model, data string, o CalibrateOptions) (*Ca
 	if err != nil {
 		return nil, err
 	}
-	c, err := newCalibration(ctx, model, o.Sites, o.Threads, o.Shard)
+	c, err := newCalibration(ctx, model, calibrationOptions{o.Sites, o.Shard, o.Threads, o.Device})
 	if err != nil {
 		return nil, err
 	}

@@ -9,7 +9,7 @@ import (
 	"github.com/cosetq/cosetq/quant"
 )
 
-// CUDA is the device of [QuantizeOptions] that codes on the GPU.
+// CUDA is the device of [QuantizeOptions] and [CalibrateOptions] that is an NVIDIA GPU.
 const CUDA = "cuda"
 
 // codingOn is [coding] on a device: for [CUDA] rows are coded on the GPU, or the error is of the kind Unavailable where there is
@@ -19,16 +19,36 @@ func codingOn(device string, codec *lattice.Codec) (quant.Options, error) {
 	if device != CUDA {
 		return o, nil
 	}
-	path, err := cudaops.FindCUDALibrary("")
+	path, err := GPULibrary()
 	if err != nil {
-		return o, fail(Unavailable, err, "leave --device out to code on the CPU; `cosetq doctor` tells what the GPU needs")
+		return o, err
 	}
 	e, err := ort.OpenCUDAEncoder(path, codec)
 	if err != nil {
-		return o, fail(Unavailable, err, "leave --device out to code on the CPU; `cosetq doctor` tells what the GPU needs")
+		return o, noGPU(err)
 	}
 	o.Encoder = e
 	return o, nil
+}
+
+// GPULibrary returns the path of the library for NVIDIA GPUs, which finds one. Otherwise the error, of the kind Unavailable, says why.
+func GPULibrary() (string, error) {
+	path, err := cudaops.FindCUDALibrary("")
+	if err != nil {
+		return "", noGPU(err)
+	}
+	p, err := ort.OpenProvider(path)
+	if err == nil {
+		_, err = p.Device()
+	}
+	if err != nil {
+		return "", noGPU(err)
+	}
+	return path, nil
+}
+
+func noGPU(err error) error {
+	return fail(Unavailable, fmt.Errorf("--device cuda: %w", err), "leave --device out for the CPU; `cosetq doctor` tells what the GPU needs")
 }
 
 // NativeLibrary returns the path of the native library whose functions this program can call: one that was built from the same

@@ -218,11 +218,12 @@ func dimensions(shape []int64) []any {
 	return dims
 }
 
-// loaderWithOps loads graphs that lie beside the model at path, with the native library.
-func loaderWithOps(rt *ort.Runtime, dir, library string, threads int) grad.Loader {
+// loaderOf loads graphs whose files lie in dir.
+func loaderOf(rt *ort.Runtime, dir string, o ort.SessionOptions) grad.Loader {
 	return func(m *onnx.Model, literal bool) (grad.Session, error) {
-		o := ort.SessionOptions{Threads: threads, OpsLibrary: library, Config: withoutSpinning()}
+		o := o
 		if literal { // for one run: laying the weights out anew would take longer
+			o.Config = maps.Clone(o.Config)
 			o.Optimization, o.Config["session.disable_prepacking"] = ort.OptimizeDisabled, "1"
 		}
 		return loadGraph(rt, m, dir, o)

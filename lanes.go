@@ -8,9 +8,15 @@ import (
 	"github.com/cosetq/cosetq/ort"
 )
 
-// lanesOf is how many batches are observed at the same time: while one runs, the rows of another are added up. Most nodes of a
-// gradient are too small for several threads.
-func lanesOf(threads int) int { return min(threads, 2) }
+// lanes is how many batches are observed at the same time: while one runs, the rows of another are added up. Most nodes of a
+// gradient are too small for several threads. The GPU has one, which
+// adds up what it has at once: only rows of nodes that run on the processor are kept back.
+func (c *calibration) lanes() int {
+	if c.device == CUDA {
+		return 1
+	}
+	return min(c.threads, 2)
+}
 
 // lanes run batches at the same time and add their rows up in the order in which they were given, so that the sums are the same
 // with any number of threads.
@@ -31,11 +37,11 @@ type laneJob struct {
 }
 
 func (c *calibration) newLanes(ctx context.Context) (*lanes, error) {
-	count := lanesOf(c.threads)
+	count := c.lanes()
 	l := &lanes{threads: c.threads} // those of a lane that waits for its turn would be idle
 	l.ctx, l.fail = context.WithCancelCause(ctx)
 	for range count {
-		s, err := c.gathered.NewStaging()
+		s, err := c.gathered[0].NewStaging()
 		if err != nil {
 			l.close()
 			return nil, err

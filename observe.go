@@ -18,9 +18,8 @@ import (
 
 // calibration is a float model that is ready to be run with observers on the inputs of its weights.
 type calibration struct {
-	model        string // path
-	shard        Shard
-	threads      int
+	calibrationOptions
+	model        string      // path
 	file         *onnx.Model // open as long as its tensors are read
 	fingerprint  string
 	inputs       []tensor.Spec
@@ -30,9 +29,17 @@ type calibration struct {
 	observed     *onnx.Model  // with the observers
 	load         grad.Loader  // with the native library
 	session      grad.Session // of observed; nil as long as there is a gradient
-	gathered     *ort.Observations
+	gathered     gathered
 	importance   *importance // nil: no gradient
 	unweighted   string      // why, for people
+}
+
+// calibrationOptions say what is observed, and where.
+type calibrationOptions struct {
+	sites   rewrite.Options
+	shard   Shard
+	threads int
+	device  string // CUDA, or the processor
 }
 
 // observing has room for the one calibration that is at work: the native library keeps a single set of sums for the whole process.
@@ -41,7 +48,7 @@ var observing = make(chan struct{}, 1)
 // newCalibration loads the model at path with an observer on the input of every candidate. It waits for the calibrations before it
 // in this process to be released, or for ctx to end. No file is written: ONNX Runtime
 // gets the changed graph from memory, and the weights from where they are.
-func newCalibration(ctx context.Context, path string, patterns rewrite.Options, threads int, shard Shard) (*calibration, error) {
+func newCalibration(ctx context.Context, path string, o calibrationOptions) (*calibration, error) {
 	library, err := NativeLibrary()
 	if err != nil {
 		return nil, fmt.Errorf("calibration runs in the native library: %w", err)
@@ -50,14 +57,14 @@ func newCalibration(ctx context.Context, path string, patterns rewrite.Options, 
 	if err != nil {
 		return nil, err
 	}
-	c := &calibration{model: path, shard: shard, file: m}
+	c := &calibration{calibrationOptions: o, model: path, file: m}
 	select {
 	case observing <- struct{}{}:
 	case <-ctx.Done():
 		c.close()
 		return nil, ctx.Err()
 	}
-	if err := c.open(m, library, patterns, threads); err != nil {
+	if err := c.open(m, library); err != nil {
 		c.close()
 		c.release()
 		return nil, err
@@ -67,13 +74,11 @@ func newCalibration(ctx context.Context, path string, patterns rewrite.Options, 
 
 // release forgets what was gathered, which cannot be read any more, and lets the next calibration begin.
 func (c *calibration) release() {
-	if c.gathered != nil {
-		c.gathered.ResetAll()
-	}
+	c.gathered.reset()
 	<-observing
 }
 
-func (c *calibration) open(m *onnx.Model, library string, patterns rewrite.Options, threads int) error {
+func (c *calibration) open(m *onnx.Model, library string) error {
 	path := c.model
 	err := checkModel(m)
 	if err != nil {
@@ -85,6 +90,7 @@ func (c *calibration) open(m *onnx.Model, library string, patterns rewrite.Optio
 	if c.fingerprint, err = fingerprint(m); err != nil {
 		return err
 	}
+	patterns := c.sites
 	patterns.Embedding = true // what shares an embedding may be asked for later
 	sites, err := rewrite.FindSites(m, patterns)
 	if err != nil {
@@ -99,32 +105,40 @@ func (c *calibration) open(m *onnx.Model, library string, patterns rewrite.Optio
 	case err != nil:
 		return fmt.Errorf("%s: %w", path, err)
 	}
-	return c.prepare(m, library, threads)
+	return c.prepare(m, library)
 }
 
 // prepare gets everything ready to load models with observers.
-func (c *calibration) prepare(m *onnx.Model, library string, threads int) error {
+func (c *calibration) prepare(m *onnx.Model, library string) error {
 	rt, err := ort.Open(ort.Options{})
 	if err != nil {
 		return err
 	}
-	if c.gathered, err = ort.OpenObservations(library); err != nil {
+	o := ort.SessionOptions{OpsLibrary: library, Config: withoutSpinning()}
+	libraries := []string{library}
+	if c.device == CUDA {
+		if o.Provider, err = GPULibrary(); err != nil {
+			return err
+		}
+		libraries = append(libraries, o.Provider)
+	}
+	if c.gathered, err = openGathered(libraries...); err != nil {
 		return err
 	}
 	if c.products, err = ort.OpenProducts(library); err != nil {
 		return err
 	}
-	c.gathered.ResetAll()
-	if c.threads = threads; threads == 0 {
+	if c.threads == 0 {
 		c.threads = runtime.GOMAXPROCS(0)
 	}
+	o.Threads = c.threads - c.lanes() + 1
 	m.ReferToFile(pageSize)
 	c.importance.model.ReferToFile(pageSize)
 	folder, err := filepath.Abs(filepath.Dir(c.model))
 	if err != nil {
 		return err
 	}
-	c.observed, c.load = m, loaderWithOps(rt, folder, library, c.threads-lanesOf(c.threads)+1)
+	c.observed, c.load = m, loaderOf(rt, folder, o)
 	c.importance.load = c.load
 	return nil
 }
@@ -229,7 +243,7 @@ func (c *calibration) observe(ctx context.Context, lanes *lanes, b *calib.Batch,
 		}
 		c.importance.close()
 		c.importance, c.unweighted = nil, err.Error()
-		c.gathered.ResetAll() // what nodes saw before the failure they will see again
+		c.gathered.reset() // what nodes saw before the failure they will see again
 	}
 	if c.session == nil {
 		var err error
@@ -260,19 +274,15 @@ func (c *calibration) statistics(data calib.DataUsed) (*calib.Statistics, error)
 	if c.importance != nil {
 		gradients, s.Draws = c.importance.gradients, c.importance.draws
 	}
-	tags, err := c.gathered.Tags()
+	reached, err := c.gathered.holders()
 	if err != nil {
 		return nil, err
 	}
-	reached := map[string]bool{}
-	for _, tag := range tags {
-		reached[tag] = true
-	}
 	entryOf := func(o *rewrite.Observation) (*calib.Observation, error) {
 		entry := &calib.Observation{Tag: o.Tag, Activation: o.Activation, Weights: o.Weights, Columns: o.Columns, Full: o.Full}
-		moments := gatheredMoments{from: c.gathered, tag: o.Tag}
-		if reached[o.Tag] {
-			about, err := c.gathered.Get(o.Tag)
+		moments := gatheredMoments{from: reached[o.Tag], tag: o.Tag}
+		if moments.from != nil {
+			about, err := moments.from.get(o.Tag)
 			if err != nil {
 				return nil, err
 			}
@@ -296,7 +306,7 @@ func (c *calibration) statistics(data calib.DataUsed) (*calib.Statistics, error)
 		s.Observations = append(s.Observations, entry)
 	}
 	for i := range gradients {
-		if !reached[gradients[i].Tag] {
+		if reached[gradients[i].Tag] == nil {
 			continue // of another shard
 		}
 		entry, err := entryOf(&gradients[i])
@@ -321,34 +331,4 @@ func dataUsed(data string, reader calib.Reader, samples int) calib.DataUsed {
 		used.Kind = r.Kind
 	}
 	return used
-}
-
-// gatheredMoments reads means from the sums that the native library holds.
-type gatheredMoments struct {
-	from *ort.Observations
-	tag  string
-	rows int64 // 0: nothing was gathered, all is zero
-}
-
-func (g gatheredMoments) Mean(dst []float32) error {
-	return g.divide(dst, func(sums []float64) error { return g.from.Sums(g.tag, sums) })
-}
-
-func (g gatheredMoments) Rows(dst []float32, first, last int) error {
-	return g.divide(dst, func(sums []float64) error { return g.from.Moments(g.tag, first, last, sums) })
-}
-
-func (g gatheredMoments) divide(dst []float32, read func(sums []float64) error) error {
-	if g.rows == 0 {
-		clear(dst)
-		return nil
-	}
-	sums := make([]float64, len(dst))
-	if err := read(sums); err != nil {
-		return err
-	}
-	for i, v := range sums {
-		dst[i] = float32(v / float64(g.rows))
-	}
-	return nil
 }

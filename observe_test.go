@@ -37,7 +37,7 @@ func TestFirstGradientFailsMidway(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, data := tokenRows(t, dir, importanceSamples)
-	c, err := newCalibration(t.Context(), model, rewrite.Options{}, 1, Shard{})
+	c, err := newCalibration(t.Context(), model, calibrationOptions{threads: 1})
 	if err != nil {
 		t.Fatal(err)
 	}

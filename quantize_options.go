@@ -1,7 +1,6 @@
 package cosetq
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 
@@ -61,7 +60,7 @@ type QuantizeOptions struct {
 	MinCoverage float64         `yaml:"min-coverage"` // fail with Nothing when a smaller share of the weights can be quantized, 0 to 1
 	Seed        uint64          `yaml:"seed"`         // of random data and of rotations; recorded in the report
 	Threads     int             `yaml:"threads"`      // 0 takes all cores; the result does not depend on it
-	Device      string          `yaml:"device"`       // that codes the weights: "" or cpu, or cuda; the result does not depend on it
+	Device      string          `yaml:"device"`       // that runs the model over Data and codes the weights: "" or cpu, or cuda. It shows in the rounding of statistics alone: with those of a file the result does not depend on it
 	Progress    Progress        `yaml:"-"`            // may be nil
 
 	// Resume goes on where a run with the same options was killed: what it had done lies in the folder OUTPUT.journal.
@@ -111,7 +110,7 @@ func (o *QuantizeOptions) check() error {
 	if err := checkThreads(o.Threads); err != nil {
 		return err
 	}
-	if err := oneOf("device", cmp.Or(o.Device, "cpu"), "cpu", CUDA); err != nil {
+	if err := checkDevice(o.Device); err != nil {
 		return err
 	}
 	if !(o.MinCoverage >= 0 && o.MinCoverage <= 1) { // not even NaN

@@ -153,7 +153,10 @@ func (o *QuantizeOptions) effective(codec *lattice.Codec) *QuantizeOptions {
 	if codec != nil { // no target chooses
 		e.Codec = codec.String()
 	}
-	e.Threads, e.Device = 0, ""
+	e.Threads = 0
+	if o.Method != LDLQ || o.Data == "" || o.Statistics != "" || o.Device == "cpu" { // weights are coded alike on all, data leaves other sums
+		e.Device = ""
+	}
 	if e.Method == RTN && !e.allocates() { // knows no data
 		e.Data, e.Statistics = "", ""
 	}

@@ -1,6 +1,7 @@
 package cosetq
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -56,6 +57,8 @@ func checkThreads(n int) error {
 	}
 	return nil
 }
+
+func checkDevice(name string) error { return oneOf("device", cmp.Or(name, "cpu"), "cpu", CUDA) }
 
 // checkAccuracy refuses a wrong environment variable of our kernels, for which ONNX Runtime would blame the model.
 func checkAccuracy(o ort.SessionOptions) error {

@@ -171,7 +171,7 @@ func (h *hessians) open(path string, m *onnx.Model) error {
 
 // gather calibrates the model into a file of the journal, from which a resumed run goes on.
 func (o *QuantizeOptions) gather(ctx context.Context, model, path string) error {
-	c, err := newCalibration(ctx, model, o.Sites, o.Threads, Shard{})
+	c, err := newCalibration(ctx, model, calibrationOptions{o.Sites, Shard{}, o.Threads, o.Device})
 	if err != nil {
 		return err
 	}

@@ -64,11 +64,15 @@ func (c *attentionCase) numbers(name string, v []float32, dims ...int64) string 
 	if c.kind == tensor.Float32 {
 		return c.add(name, tensor.Of(v, dims...))
 	}
+	return c.add(name, tensor.Of(halves(v), dims...))
+}
+
+func halves(v []float32) []tensor.Float16 {
 	h := make([]tensor.Float16, len(v))
 	for i := range v {
 		h[i] = tensor.ToFloat16(v[i])
 	}
-	return c.add(name, tensor.Of(h, dims...))
+	return h
 }
 
 func (c *attentionCase) add(name string, x *tensor.Tensor) string {

@@ -58,6 +58,7 @@ run.`,
 	fs.IntVar(&o.Samples, "samples", cosetq.DefaultSamples, "number of samples (0: all), also called --limit; token windows are spread evenly")
 	fs.Uint64Var(&o.Seed, "seed", 0, "seed of random data")
 	fs.IntVar(&o.Threads, "threads", 0, "threads (0: all cores); the statistics do not depend on it")
+	fs.StringVar(&o.Device, "device", "cpu", "cpu, or cuda: an NVIDIA GPU, by libcosetq_cuda.so (docs/gpu.md), whose sums differ in rounding")
 	fs.StringVar(&shard, "shard", "", "observe share i of n of the activations only, i from 0, as in 0/4, or auto: as Kubernetes, Slurm or MPI say; --merge joins all shares")
 	fs.BoolVar(&merge, "merge", false, "join statistics files instead of running a model")
 	fs.BoolVar(&o.AllowUnreached, "allow-unreached", false, "write the file even when the data never reaches some weights")

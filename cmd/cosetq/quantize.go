@@ -145,7 +145,7 @@ one each, and merge writes the model.`,
 	fs.Float64Var(&o.MinCoverage, "min-coverage", 0, "fail with exit code 4 when a smaller share of the weights can be quantized")
 	fs.Uint64Var(&o.Seed, "seed", 0, "seed of random data and of rotations, recorded in the report")
 	fs.IntVar(&o.Threads, "threads", 0, "threads (0: all cores); the result does not depend on it")
-	fs.StringVar(&o.Device, "device", "cpu", "cpu, or cuda to code on an NVIDIA GPU, by libcosetq_cuda.so (docs/gpu.md); the result does not depend on it")
+	fs.StringVar(&o.Device, "device", "cpu", "cpu, or cuda to run --data and code on an NVIDIA GPU, by libcosetq_cuda.so (docs/gpu.md); statistics differ in rounding, codes made with the same ones do not")
 	fs.BoolVar(&dryRun, "dry-run", false, "say what would be done and how large the result would be, write nothing")
 	fs.BoolVar(&o.Overwrite, "force", false, "replace the output if it exists")
 	fs.BoolVar(&o.Resume, "resume", false, "go on where a run with the same options was stopped or killed")

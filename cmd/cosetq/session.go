@@ -2,7 +2,6 @@ package main
 
 import (
 	"errors"
-	"fmt"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -45,18 +44,6 @@ func optimizationNames() []string {
 	return names
 }
 
-// findGPU finds the GPU library and makes sure that it finds a GPU.
-func findGPU() (library string, err error) {
-	if library, err = cudaops.FindCUDALibrary(""); err != nil {
-		return "", err
-	}
-	p, err := ort.OpenProvider(library)
-	if err == nil {
-		_, err = p.Device()
-	}
-	return library, err
-}
-
 // options resolves the flags for a model, telling the user when the native library should be there and is not.
 func (f *runFlags) options(con *console) (ort.SessionOptions, error) {
 	var o ort.SessionOptions
@@ -73,8 +60,8 @@ func (f *runFlags) options(con *console) (ort.SessionOptions, error) {
 				"leave one of them out; the portable path runs on the CPU")
 		}
 		var err error
-		if o.Provider, err = findGPU(); err != nil {
-			return o, failure(cosetq.Unavailable, fmt.Errorf("--device cuda: %w", err), "leave --device out to run on the CPU; `cosetq doctor` tells what the GPU needs")
+		if o.Provider, err = cosetq.GPULibrary(); err != nil {
+			return o, err
 		}
 	}
 	found := false

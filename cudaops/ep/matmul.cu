@@ -5,6 +5,11 @@
 
 #include "launch.h"
 
+#ifdef __CUDACC__
+#include "cublas.h"
+#include "errors.h"
+#endif
+
 namespace cosetq::ep {
 namespace {
 
@@ -214,6 +219,72 @@ void LaunchTiles(Stream& stream, const Product& p, const T* a, const T* b, const
   Launch(stream, MultiplyKernel<T, kM, kN, kRows>, grid, Tile<kM, kN, kRows>::kThreads, 0, p, a, b, d, c);
 }
 
+// What a product begins with, beta * D, or ends with, f, where cuBLAS does what lies between.
+template <typename T>
+struct Around {
+  int m, n;
+  int64_t c_row, c_batch, d_row, d_column;
+  float beta;
+  UnaryFunction f;
+  const T* d;
+  T* c;
+
+  COSETQ_HD void operator()(int i) const {
+    const int column = i % n, row = i / n % m, batch = i / n / m;
+    T& at = c[batch * c_batch + row * c_row + column];
+    at = FromFloat<T>(d != nullptr ? beta * ToFloat(d[row * d_row + column * d_column]) : Apply(f, ToFloat(at)));
+  }
+};
+
+// A factor as cuBLAS takes it, which wants rows or columns to lie together.
+bool FactorOf(int64_t rows, int64_t columns, int64_t row, int64_t column, int64_t batch, const void* data, cuda::Factor* factor) {
+  if (columns == 1) column = 1;
+  if (rows == 1) row = column == 1 ? columns : 1;
+  const bool transposed = column != 1;
+  if (transposed && row != 1) return false;
+  *factor = {data, transposed ? column : row, transposed, batch};
+  return factor->ld >= (transposed ? rows : columns) && factor->ld <= INT32_MAX;
+}
+
+// Products that are worth it, by cuBLAS where the machine has it. False: not done.
+template <typename T>
+bool MultiplyByCublas(Stream& stream, const Product& p, const T* a, const T* b, const T* d, T* c) {
+  constexpr int64_t kFew = 4, kWorth = int64_t{1} << 25, kWorthFew = int64_t{1} << 23;  // products of two numbers; with few rows numbers of B
+  const int64_t numbers = int64_t{p.n} * p.k * p.batches;
+  if (p.m <= kFew ? numbers < kWorthFew : numbers * p.m < kWorth) return false;
+  if (p.batch.rank > 1 || int64_t{p.batches} * p.m * p.n > INT32_MAX) return false;
+  cuda::Products products;
+  const auto step = [&](size_t i) { return p.batches > 1 ? int64_t{p.batch.strides[i][0]} : 0; };
+  if (!FactorOf(p.m, p.k, p.a_row, p.a_column, step(0), a, &products.a) || !FactorOf(p.k, p.n, p.b_row, p.b_column, step(1), b, &products.b) ||
+      !cuda::HasCublas())
+    return false;
+  products.half = sizeof(T) == sizeof(Half);
+  products.m = p.m;
+  products.n = p.n;
+  products.k = p.k;
+  products.count = p.batches;
+  products.alpha = p.alpha;
+  products.add = d != nullptr && p.beta != 0;
+  products.c = c;
+  products.ldc = p.c_row;
+  products.c_batch = p.c_batch;
+  const Around<T> around{p.m, p.n, p.c_row, p.c_batch, p.d_row, p.d_column, p.beta, p.f, d, c};
+  const int64_t count = int64_t{p.batches} * p.m * p.n;
+  if (products.add) ForEach(stream, count, around);
+  const auto workspace = Buffer::OnDevice(stream.arena(), cuda::kCublasWorkspace);
+  try {
+    cuda::Multiply(products, workspace->data(), static_cast<cudaStream_t>(stream.handle()));
+  } catch (const cuda::Error& e) {
+    throw DeviceError(e.what());
+  }
+  if (p.f.kind != Unary::kIdentity) {
+    Around<T> after = around;
+    after.d = nullptr;
+    ForEach(stream, count, after);
+  }
+  return true;
+}
+
 #endif
 
 template <typename T>
@@ -223,6 +294,7 @@ void MultiplyAs(Stream& stream, const Product& p, const void* a, const void* b, 
 #ifdef __CUDACC__
   if (!stream.on_host()) {
     constexpr int kMaxGrid = 65535, kSmallest = 32, kFew = 4;
+    if (p.first == 0 && MultiplyByCublas(stream, p, at, bt, dt, ct)) return;
     if ((p.m - 1) / kSmallest >= kMaxGrid) throw DeviceError("a product of matrices with more than 2 million rows");
     if (p.batches > kMaxGrid) {  // in pieces
       Product piece = p;

@@ -26,7 +26,7 @@ const Table& Operators() {
     auto* all = new Table;
     for (auto list : {ElementwiseOperators, MovementOperators, PadOperators, IndexOperators, ScatterOperators, ChoiceOperators, ShapeOperators,
                       ReductionOperators, NormalizationOperators, GroupNormOperators, RotaryOperators, MatrixOperators,
-                      ConvolutionOperators, PoolingOperators, ResizeOperators, AttentionOperators, MultiHeadOperators, LinearOperators}) {
+                      ConvolutionOperators, PoolingOperators, ResizeOperators, AttentionOperators, MultiHeadOperators, LinearOperators, ObserveOperators}) {
       for (Operator& op : list()) {
         auto key = std::make_pair(std::string(op.domain), std::string(op.name));
         all->emplace(std::move(key), std::move(op));

@@ -106,6 +106,7 @@ struct Operator {
   std::unique_ptr<State> (*prepare)(const Node& node, const std::vector<const Tensor*>& constants,
                                     const Settings& settings) = nullptr;
   uint32_t strided_inputs = 0;  // bit i: input i is taken as it lies
+  bool remembers = false;       // what it adds up outlives the run, and may lie elsewhere in the next
 };
 
 // Null when there is no such operator here.
@@ -133,6 +134,7 @@ std::vector<Operator> ResizeOperators();
 std::vector<Operator> AttentionOperators();
 std::vector<Operator> MultiHeadOperators();
 std::vector<Operator> LinearOperators();
+std::vector<Operator> ObserveOperators();
 
 // A sum and its norm (normalization.cu).
 const Operator& SumNormOperator();

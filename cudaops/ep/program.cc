@@ -80,7 +80,7 @@ void Program::Place() {
     Step& step = steps_[s];
     bool decided = true;  // whether a run knows at its begin if it takes the branch
     ForEachCondition(graph_, step.branch, [&](size_t v) { decided = decided && fixed_[v], wanted_on_host[v] = true; });
-    recordable_ = recordable_ && decided;
+    recordable_ = recordable_ && decided && !step.op->remembers;
     // What two branches make in turn hangs on the condition too.
     bool fixed = decided || !GivesOutput(*step.node), shape = fixed, host = true;
     for (size_t i = 0; i < step.node->inputs.size(); ++i) {

@@ -136,7 +136,7 @@ class Program {
   std::vector<bool> fixed_;         // by value
   std::vector<int> output_index_;   // by value, -1 for none
   std::shared_ptr<Arena> constant_memory_ = std::make_shared<Arena>();
-  bool recordable_ = true;  // whether the host needs nothing that a run computes
+  bool recordable_ = true;  // whether the host needs nothing that a run computes, and nothing of it is remembered
   std::mutex mutex_;
   std::unique_ptr<Stream> recorder_;
   std::map<void*, std::shared_ptr<void>> ends_;  // by stream: an event, the end of the last run

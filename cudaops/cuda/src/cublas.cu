@@ -13,8 +13,8 @@ namespace {
 
 // As cublas_v2.h and library_types.h number them.
 constexpr int kNotTransposed = 0, kTransposed = 1;
-constexpr int kTypeFloat = 0, kTypeHalf = 2, kTypeInt8 = 3, kTypeInt32 = 10;
-constexpr int kComputeFloat = 68, kComputeInt = 72, kComputeTf32 = 77;
+constexpr int kTypeFloat = 0, kTypeHalf = 2;
+constexpr int kComputeFloat = 68, kComputeTf32 = 77;
 constexpr int kDefaultAlgorithm = -1;
 
 struct Functions {
@@ -22,8 +22,8 @@ struct Functions {
   int (*set_stream)(void* handle, cudaStream_t stream) = nullptr;
   int (*set_workspace)(void* handle, void* workspace, size_t bytes) = nullptr;
   int (*gemm)(void* handle, int op_a, int op_b, int m, int n, int k, const void* alpha, const void* a, int a_type, int lda,
-              const void* b, int b_type, int ldb, const void* beta, void* c, int c_type, int ldc, int compute,
-              int algorithm) = nullptr;
+              long long a_batch, const void* b, int b_type, int ldb, long long b_batch, const void* beta, void* c, int c_type, int ldc,
+              long long c_batch, int count, int compute, int algorithm) = nullptr;
   bool found = false;
 };
 
@@ -40,7 +40,7 @@ const Functions& Cublas() {
       void* library = dlopen(name, RTLD_NOW);
       if (library == nullptr) continue;
       f.found = Find(library, "cublasCreate_v2", &f.create) && Find(library, "cublasSetStream_v2", &f.set_stream) &&
-                Find(library, "cublasSetWorkspace_v2", &f.set_workspace) && Find(library, "cublasGemmEx", &f.gemm);
+                Find(library, "cublasSetWorkspace_v2", &f.set_workspace) && Find(library, "cublasGemmStridedBatchedEx", &f.gemm);
       if (f.found) break;
     }
     return f;
@@ -66,25 +66,19 @@ void* Handle() {
 
 bool HasCublas() { return Cublas().found; }
 
-void Multiply(Numbers numbers, int64_t m, int64_t n, int64_t k, const void* a, const void* b, void* c, int64_t ldc, bool add,
-              void* workspace, cudaStream_t stream) {
+void Multiply(const Products& p, void* workspace, cudaStream_t stream) {
   static std::mutex mutex;
   const std::lock_guard<std::mutex> lock(mutex);
   void* handle = Handle();
   CheckCublas(Cublas().set_stream(handle, stream), "choose a stream");
   CheckCublas(Cublas().set_workspace(handle, workspace, kCublasWorkspace), "give a workspace");
-  const int type = numbers == Numbers::kHalf ? kTypeHalf : numbers == Numbers::kFloat ? kTypeFloat : kTypeInt8;
-  const int out = numbers == Numbers::kInt8 ? kTypeInt32 : type;
-  const int compute = numbers == Numbers::kHalf ? kComputeFloat : numbers == Numbers::kFloat ? kComputeTf32 : kComputeInt;
-  const float one = 1, zero = 0, beta = add ? one : zero;
-  const int32_t int_one = 1, int_beta = add ? 1 : 0;
-  const bool ints = numbers == Numbers::kInt8;
-  const auto ld = static_cast<int>(k);
-  // Its matrices stand column after column, so it computes C^T = B * A^T.
-  CheckCublas(Cublas().gemm(handle, kTransposed, kNotTransposed, static_cast<int>(n), static_cast<int>(m),
-                            static_cast<int>(k), ints ? static_cast<const void*>(&int_one) : &one, b, type, ld, a, type, ld,
-                            ints ? static_cast<const void*>(&int_beta) : &beta, c, out, static_cast<int>(ldc), compute,
-                            kDefaultAlgorithm),
+  const int type = p.half ? kTypeHalf : kTypeFloat, compute = p.ten_bits && !p.half ? kComputeTf32 : kComputeFloat;
+  const float beta = p.add ? 1 : 0;
+  const auto way = [](const Factor& f) { return f.transposed ? kTransposed : kNotTransposed; };
+  // Its matrices stand column after column, so it computes C^T = B^T * A^T.
+  CheckCublas(Cublas().gemm(handle, way(p.b), way(p.a), static_cast<int>(p.n), static_cast<int>(p.m), static_cast<int>(p.k),
+                            &p.alpha, p.b.data, type, static_cast<int>(p.b.ld), p.b.batch, p.a.data, type, static_cast<int>(p.a.ld), p.a.batch, &beta,
+                            p.c, type, static_cast<int>(p.ldc), p.c_batch, static_cast<int>(p.count), compute, kDefaultAlgorithm),
               "multiply");
 }
 

@@ -11,18 +11,34 @@
 
 namespace cosetq::cuda {
 
-enum class Numbers { kHalf, kFloat, kInt8 };  // of the factors; products of kInt8 are int32
-
 // Memory that a product takes while it runs.
 constexpr size_t kCublasWorkspace = size_t{32} << 20;
 
 // Whether cuBLAS is there.
 bool HasCublas();
 
-// C [m, n] with rows of ldc = A [m, k] * B [n, k]^T; kFloat is multiplied with tensor cores' ten bits. With add, C += it.
+// One factor of several products: its rows (or, transposed, its columns) lie ld numbers apart, the matrices of two products batch.
+struct Factor {
+  const void* data = nullptr;
+  int64_t ld = 0;
+  bool transposed = false;
+  int64_t batch = 0;
+};
+
+// C [m, n] = alpha * A [m, k] * B [k, n] + beta * C, so many of them, in float16 or float, added up in float.
+struct Products {
+  bool half = false;
+  bool ten_bits = false;  // floats are cut to what tensor cores take of them
+  int64_t m = 0, n = 0, k = 0, count = 1;
+  float alpha = 1;
+  bool add = false;  // beta is 1, else 0
+  Factor a, b;
+  void* c = nullptr;
+  int64_t ldc = 0, c_batch = 0;
+};
+
 // Throws an Error.
-void Multiply(Numbers numbers, int64_t m, int64_t n, int64_t k, const void* a, const void* b, void* c, int64_t ldc, bool add,
-              void* workspace, cudaStream_t stream);
+void Multiply(const Products& products, void* workspace, cudaStream_t stream);
 
 }  // namespace cosetq::cuda
 

@@ -102,8 +102,18 @@ void LargeLinear(const DeviceWeight& w, const void* a, bool half_a, int64_t batc
     w.packed() ? Decode(w.packed_view(), first, count, decoded, p.half, stream)
                : Decode(w.general_view(), first, count, decoded, p.half, stream);
     void* to = static_cast<unsigned char*>(results) + first * (p.half ? 2 : 4);
-    Multiply(p.half ? Numbers::kHalf : Numbers::kFloat, batch, count, w.cols(), a, decoded, to, w.rows(), offsets != nullptr,
-             workspace, stream);
+    Products products;
+    products.half = p.half;
+    products.ten_bits = true;
+    products.m = batch;
+    products.n = count;
+    products.k = w.cols();
+    products.add = offsets != nullptr;
+    products.a = {a, w.cols()};
+    products.b = {decoded, w.cols(), true};
+    products.c = to;
+    products.ldc = w.rows();
+    Multiply(products, workspace, stream);
   }
   if (p.results > 0) {
     const int64_t count = batch * w.rows();
