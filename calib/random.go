@@ -95,6 +95,8 @@ func (r *randomReader) checkGiven() error {
 			}
 		}
 	}
+	slices.Sort(known)
+	known = slices.Compact(known)
 	for name := range r.given {
 		if !slices.Contains(known, name) {
 			return &RecipeError{Msg: fmt.Sprintf("random data: the model has no dynamic dimension and no integer scalar input %q%s", name, didYouMean(name, known))}
