@@ -37,6 +37,7 @@ type importance struct {
 	plain   grad.Session // observes samples without gradients
 	every   int          // how many samples there are for each with gradients
 	noise   *grad.Value
+	ahead   map[int]chan []float32 // by batch: noise that is made before it is its turn
 	// gradients are the observations of the gradients, once the model was differentiated, and draws the classes drawn for them.
 	gradients []rewrite.Observation
 	draws     int64
@@ -58,7 +59,7 @@ func (i *importance) close() {
 // the last one need another graph: settle is called before the one there is goes.
 func (i *importance) prepare(ctx context.Context, list []rewrite.Observation, n, batches int, inputs map[string]*tensor.Tensor, settle func() error) (grad.Session, map[string]*tensor.Tensor, error) {
 	if n == 0 || n%i.every == 0 {
-		fed, err := i.feed(ctx, list, inputs, settle)
+		fed, err := i.feed(ctx, list, n, inputs, settle)
 		if err == nil && n == 0 {
 			i.every = i.stride(batches)
 		}
@@ -86,15 +87,51 @@ func (i *importance) stride(batches int) int {
 	return max(1, int(int64(batches)/needed))
 }
 
-// feed returns what the model with its gradient is to be fed.
-func (i *importance) feed(ctx context.Context, list []rewrite.Observation, inputs map[string]*tensor.Tensor, settle func() error) (map[string]*tensor.Tensor, error) {
-	names := slices.Sorted(maps.Keys(inputs))
+// mostNoise bounds the noise that is made before it is its turn, in bytes.
+const mostNoise = 512 << 20
+
+// room tells whether noise of one more batch may be made on another thread.
+func (i *importance) room(threads int) bool {
+	return i != nil && i.session != nil && len(i.ahead) < threads && int64(len(i.ahead)+1)*4*i.noise.Count() <= mostNoise
+}
+
+// begin starts to make the noise of batch n where that is known to be wanted. A text with many tokens to choose from takes more time for
+// it than a GPU for all else.
+func (i *importance) begin(n int, inputs map[string]*tensor.Tensor) {
+	if i == nil || i.session == nil || n%i.every != 0 || shapesOf(inputs) != i.shapes {
+		return
+	}
+	noise := make(chan []float32, 1)
+	i.ahead[n] = noise
+	count := i.noise.Count()
+	go func() { noise <- gumbel(inputs, count) }()
+}
+
+func shapesOf(inputs map[string]*tensor.Tensor) string {
 	shapes := ""
-	hash := fnv.New64a()
-	for _, name := range names {
+	for _, name := range slices.Sorted(maps.Keys(inputs)) {
 		shapes += fmt.Sprint(name, inputs[name].Shape)
+	}
+	return shapes
+}
+
+// gumbel is noise that depends on the sample alone, so that parts of the data give parts of the sums.
+func gumbel(inputs map[string]*tensor.Tensor, count int64) []float32 {
+	hash := fnv.New64a()
+	for _, name := range slices.Sorted(maps.Keys(inputs)) {
 		hash.Write(inputs[name].Data)
 	}
+	rng := rand.New(rand.NewPCG(hash.Sum64(), 1))
+	noise := make([]float32, count)
+	for j := range noise {
+		noise[j] = float32(-math.Log(rng.ExpFloat64()))
+	}
+	return noise
+}
+
+// feed returns what the model with its gradient is to be fed in batch n.
+func (i *importance) feed(ctx context.Context, list []rewrite.Observation, n int, inputs map[string]*tensor.Tensor, settle func() error) (map[string]*tensor.Tensor, error) {
+	shapes := shapesOf(inputs)
 	if i.session == nil || shapes != i.shapes {
 		if err := settle(); err != nil {
 			return nil, err
@@ -108,11 +145,13 @@ func (i *importance) feed(ctx context.Context, list []rewrite.Observation, input
 			return nil, err
 		}
 	}
-	// What is drawn depends on the sample alone, so that parts of the data give parts of the sums.
-	rng := rand.New(rand.NewPCG(hash.Sum64(), 1))
-	noise := make([]float32, i.noise.Count())
-	for j := range noise {
-		noise[j] = float32(-math.Log(rng.ExpFloat64()))
+	var noise []float32
+	if made := i.ahead[n]; made != nil {
+		noise = <-made
+		delete(i.ahead, n)
+	}
+	if int64(len(noise)) != i.noise.Count() { // shapes have changed meanwhile
+		noise = gumbel(inputs, i.noise.Count())
 	}
 	i.draws += i.noise.Count() / i.noise.Shape[len(i.noise.Shape)-1]
 	fed := maps.Clone(inputs)

@@ -96,7 +96,7 @@ func (c *calibration) open(m *onnx.Model, library string) error {
 	if err != nil {
 		return err
 	}
-	c.importance = &importance{model: onnx.Clone(m), sites: sites}
+	c.importance = &importance{model: onnx.Clone(m), sites: sites, ahead: map[int]chan []float32{}}
 	c.corrected = correctedTags(sites)
 	c.observations, err = rewrite.Observe(m, sites, c.shard.observations)
 	switch {
@@ -198,7 +198,9 @@ func (c *calibration) run(ctx context.Context, reader calib.Reader, progress Pro
 	}
 	defer lanes.close()
 	done, halved := 0, reader.Len() < leastToHalve
-	for b, err := range calib.Batches(reader, size, fixed) {
+	begin := func(b *calib.Batch) { c.importance.begin(b.First/size, b.Inputs) }
+	room := func() bool { return c.importance.room(c.threads) }
+	for b, err := range ahead(calib.Batches(reader, size, fixed), begin, room) {
 		if err != nil {
 			return done, err
 		}

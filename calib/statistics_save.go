@@ -105,22 +105,24 @@ func (o *Observation) writePayload(w io.Writer) error {
 	if err := put(row); err != nil {
 		return err
 	}
-	if !o.Full {
-		if err := o.Moments.Rows(row, 0, o.Columns); err != nil {
+	// Many rows at a time: from a GPU one takes as long as many.
+	step := max(1, readNumbers/o.Columns)
+	rows := make([]float32, rowNumbers(o.Full, o.Columns, 0, min(step, o.Columns)))
+	for first := 0; first < o.Columns; first += step {
+		last := min(first+step, o.Columns)
+		some := rows[:rowNumbers(o.Full, o.Columns, first, last)]
+		if err := o.Moments.Rows(some, first, last); err != nil {
 			return err
 		}
-		return put(row)
-	}
-	for i := range o.Columns {
-		if err := o.Moments.Rows(row[:o.Columns-i], i, i+1); err != nil {
-			return err
-		}
-		if err := put(row[:o.Columns-i]); err != nil {
+		if err := put(some); err != nil {
 			return err
 		}
 	}
 	return nil
 }
+
+// readNumbers is about how many moments are read at a time.
+const readNumbers = 1 << 18
 
 // Spill writes what the statistics are now to a file in a folder, to be read as long as it is open; closing it removes it.
 func (s *Statistics) Spill(dir string) (*StatisticsFile, error) {

@@ -56,11 +56,13 @@ void Observation::Clear() {
   if (last_ != nullptr) backend::DestroyEvent(last_);
 }
 
-void Observation::Begin(Stream& stream) { backend::WaitOnStream(last_, stream.handle()); }
+void Observation::Begin(Stream& stream) {
+  is_known_ = false;
+  backend::WaitOnStream(last_, stream.handle());
+}
 void Observation::End(Stream& stream) { backend::Record(last_, stream.handle()); }
 
 void Observation::Read(const void* from, size_t bytes, void* to) {
-  const std::lock_guard<std::mutex> lock(mutex);
   backend::WaitOnHost(last_);
   void* stream = Stream::At(nullptr).handle();
   backend::CopyToHost(to, from, bytes, stream);
@@ -68,12 +70,17 @@ void Observation::Read(const void* from, size_t bytes, void* to) {
 }
 
 Totals Observation::ReadTotals() {
-  Totals out = {};
-  Read(totals_, sizeof(out), &out);
-  return out;
+  const std::lock_guard<std::mutex> lock(mutex);
+  if (!is_known_) Read(totals_, sizeof(known_), &known_);
+  is_known_ = true;
+  return known_;
 }
-void Observation::ReadSums(double* out) { Read(sums_, static_cast<size_t>(columns) * sizeof(double), out); }
+void Observation::ReadSums(double* out) {
+  const std::lock_guard<std::mutex> lock(mutex);
+  Read(sums_, static_cast<size_t>(columns) * sizeof(double), out);
+}
 void Observation::ReadMoments(int64_t first, int64_t last, double* out) {
+  const std::lock_guard<std::mutex> lock(mutex);
   Read(moments() + Place(first), static_cast<size_t>(Place(last) - Place(first)) * sizeof(double), out);
 }
 

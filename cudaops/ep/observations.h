@@ -54,6 +54,9 @@ class Observation {
   void Clear();
 
   void *totals_ = nullptr, *sums_ = nullptr, *moments_ = nullptr, *last_ = nullptr;
+  // What the device has, unless something was begun since: readers of few numbers ask for them each time.
+  Totals known_ = {};
+  bool is_known_ = true;
 };
 
 // The observation of that tag, made if there is none. Throws where there is one of another size or mode.
