@@ -26,7 +26,8 @@ type FinetuneOptions struct {
 	// Quantize says how to make the quantized model where none is given.
 	Quantize QuantizeOptions
 
-	Threads int // of the runtime and of the training; 0 takes all cores
+	Threads int    // of the runtime and of the training; 0 takes all cores
+	Device  string // that runs the graphs: "" or cpu, or [CUDA], which rounds differently
 }
 
 // FinetuneReport is the outcome of [Finetune].
@@ -76,6 +77,9 @@ func Finetune(ctx context.Context, float, quantized string, o FinetuneOptions) (
 		return nil, usage(errors.New("--blocks and --resume are both given"), "no state of a training by blocks is kept: start it anew, or go on from its output without --blocks")
 	}
 	if err := checkThreads(o.Threads); err != nil {
+		return nil, err
+	}
+	if err := checkDevice(o.Device); err != nil {
 		return nil, err
 	}
 	input := quantized
@@ -202,7 +206,7 @@ func quantizeFirst(ctx context.Context, float, output string, o FinetuneOptions)
 	}
 	remove = func() { _ = os.RemoveAll(dir) }
 	q := o.Quantize
-	q.Output, q.temporary = filepath.Join(dir, "start.onnx"), true
+	q.Output, q.temporary, q.Device = filepath.Join(dir, "start.onnx"), true, o.Device
 	if q.Data == "" && q.Statistics == "" && q.Method != RTN {
 		q.Data, q.Samples = o.Data, DefaultSamples
 	}

@@ -13,11 +13,13 @@ import (
 	"testing"
 
 	"github.com/cosetq/cosetq"
+	"github.com/cosetq/cosetq/cudaops"
 	"github.com/cosetq/cosetq/eval"
 	"github.com/cosetq/cosetq/finetune"
 	"github.com/cosetq/cosetq/internal/testenv"
 	"github.com/cosetq/cosetq/models"
 	"github.com/cosetq/cosetq/onnx"
+	"github.com/cosetq/cosetq/ort"
 )
 
 // coarseDigits writes the digits classifier and a quantized copy of it, 2 bits per weight rounded to nearest.
@@ -426,6 +428,37 @@ func TestFinetuneBlocks(t *testing.T) {
 	if blocks != 3 || r.Weights != 3 || r.Loss != "mse" || r.Best > 0.9*r.Start {
 		t.Errorf("%d blocks, %d weights, mean loss %s %v -> %v", blocks, r.Weights, r.Loss, r.Start, r.Best)
 	}
+}
+
+// On the device of the provider a training goes as on the processor, and twice the same; every graph of it runs there.
+func TestFinetuneOnDevice(t *testing.T) {
+	files, quantized := coarseDigits(t)
+	library := testenv.Provider(t)
+	t.Setenv(cudaops.EnvCUDALibrary, library)
+	provider, err := ort.OpenProvider(library)
+	if err != nil {
+		t.Fatal(err)
+	}
+	train := func(output, device string) *cosetq.FinetuneReport {
+		o := trainingOptions(files, output)
+		o.Device, o.Train.Steps, o.Train.Every = device, 20, 10
+		r, err := cosetq.Finetune(t.Context(), files.Model, quantized, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	want := train("cpu.onnx", "cpu")
+	before := provider.Traffic()
+	a := train("a.onnx", cosetq.CUDA)
+	passes := int64(a.Steps)*2 + int64(a.HeldOut/32) // the student's, the teacher's, and one at least of those that judge
+	if runs := provider.Traffic().Runs - before.Runs; runs < passes {
+		t.Errorf("%d runs of the provider, want %d at least", runs, passes)
+	}
+	if math.Abs(a.Start/want.Start-1) > 1e-3 || a.Best > 1.1*want.Best {
+		t.Errorf("the loss went from %v to %v, on the processor from %v to %v", a.Start, a.Best, want.Start, want.Best)
+	}
+	sameData(t, a, train("b.onnx", cosetq.CUDA))
 }
 
 // TestFinetuneFromFloat quantizes and learns labels.

@@ -82,7 +82,7 @@ func (t *training) open(float, quantized string) (err error) {
 		return err
 	}
 	t.graph.ReferToFile(pageSize)
-	load, err := graphLoader(quantized, t.options.Threads)
+	load, err := t.loader(quantized)
 	if err != nil {
 		return err
 	}
@@ -181,8 +181,8 @@ func (t *training) ofBatch(err error) error {
 		"leave --batch out, and let --accumulate make steps of several batches")
 }
 
-// graphLoader loads graphs whose external data lie beside the file at path.
-func graphLoader(path string, threads int) (grad.Loader, error) {
+// loader loads graphs whose external data lie beside the file at path.
+func (t *training) loader(path string) (grad.Loader, error) {
 	rt, err := ort.Open(ort.Options{})
 	if err != nil {
 		return nil, err
@@ -191,14 +191,14 @@ func graphLoader(path string, threads int) (grad.Loader, error) {
 	if err != nil {
 		return nil, err
 	}
-	return func(m *onnx.Model, literal bool) (grad.Session, error) {
-		o := ort.SessionOptions{Threads: threads, Config: withoutSpinning()}
-		o.Config["session.use_deterministic_compute"] = "1"
-		if literal {
-			o.Optimization = ort.OptimizeDisabled
+	o := ort.SessionOptions{Threads: t.options.Threads, Config: withoutSpinning()}
+	o.Config["session.use_deterministic_compute"] = "1"
+	if t.options.Device == CUDA {
+		if o.Provider, err = GPULibrary(); err != nil {
+			return nil, err
 		}
-		return loadGraph(rt, m, dir, o)
-	}, nil
+	}
+	return loaderOf(rt, dir, o), nil
 }
 
 // openTeacher loads the float model for the batch of the training, with the one output that teaches.
@@ -253,7 +253,7 @@ func (t *training) floatValue(ctx context.Context, inputs map[string]*tensor.Ten
 			_ = s.session.Close()
 			s.session = nil
 		}
-		load, err := graphLoader(t.float.Path(), t.options.Threads)
+		load, err := t.loader(t.float.Path())
 		if err != nil {
 			return nil, err
 		}

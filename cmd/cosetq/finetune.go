@@ -87,6 +87,7 @@ Without QUANTIZED the float model is quantized first, as --bits or --codec say.`
 	fs.Uint64Var(&o.Train.Seed, "seed", 0, "seed of the order of the samples")
 	fs.IntVar(&o.Threads, "threads", 0, "threads of the runtime (0: all cores)")
 	fs.BoolVar(&o.Train.Resume, "resume", false, "go on from the checkpoint of an interrupted training (of --blocks there is none)")
+	fs.StringVar(&o.Device, "device", "cpu", "cpu, or cuda: an NVIDIA GPU, by libcosetq_cuda.so (docs/gpu.md), which rounds differently")
 	fs.IntVar(&o.Quantize.Bits, "bits", 0, "without QUANTIZED: preset of 2, 3 or 4 bits per weight")
 	fs.StringVar(&o.Quantize.Codec, "codec", "", "without QUANTIZED: codec instead of a preset, as in d4:4,4")
 	fs.StringVar(&o.Quantize.Method, "method", "", "without QUANTIZED: rtn or ldlq (default ldlq, on the data)")
