@@ -338,7 +338,7 @@ func (o *QuantizeOptions) together(weights []numbered) (count, threads int) {
 	if threads == 0 {
 		threads = runtime.GOMAXPROCS(0)
 	}
-	if o.Device == CUDA || len(weights) == 0 {
+	if len(weights) == 0 {
 		return 1, threads
 	}
 	moments := func(w numbered) int {
