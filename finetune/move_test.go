@@ -5,6 +5,7 @@ import (
 	"math"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/cosetq/cosetq/calib"
 	"github.com/cosetq/cosetq/finetune/grad"
@@ -69,9 +70,22 @@ func TestMove(t *testing.T) {
 func TestRateAfterRetreat(t *testing.T) {
 	tr := &trainer{opt: Options{Rate: 1, WarmUp: 0.1}, retreats: 1, resumed: restart{Share: 0.5}}
 	for share, want := range map[float64]float64{0.5: 0, 0.55: 0.25 * schedule(0.55, 0.1), 0.7: 0.5 * schedule(0.7, 0.1)} {
-		if got := tr.rate(share); math.Abs(got-want) > 1e-12 {
+		if got := tr.rate(share, 2*DefaultRateSteps); math.Abs(got-want) > 1e-12 {
 			t.Errorf("at %v the rate is %v, want %v", share, got, want)
 		}
+	}
+}
+
+// The rate that is chosen for a training falls with the root of its steps, where those are many; one that was asked for does not.
+func TestRateOfLongTraining(t *testing.T) {
+	for steps, want := range map[float64]float64{10: 1, DefaultRateSteps: 1, 4 * DefaultRateSteps: 0.5} {
+		if got := (&trainer{opt: Options{Rate: 1}, chosen: true}).peak(steps); math.Abs(got-want) > 1e-12 {
+			t.Errorf("of %v steps the rate is %v, want %v", steps, got, want)
+		}
+	}
+	c := &clock{limit: 10 * time.Minute, before: time.Minute, begin: time.Now()}
+	if got := c.expected(99); math.Abs(got-995) > 1 { // 99 steps and a half in a tenth of the time
+		t.Errorf("%v steps are expected, want 995", got)
 	}
 }
 

@@ -21,12 +21,18 @@ const maxRetreats = 10
 // errNotFinite says that a step had no gradient to move by.
 var errNotFinite = errors.New("the gradient is not finite")
 
-// peak is the peak learning rate: half of what was asked for after every retreat.
-func (t *trainer) peak() float64 { return math.Ldexp(t.opt.Rate, -t.retreats) }
+// peak is the peak learning rate of a training of so many steps: half of what was asked for after every retreat.
+func (t *trainer) peak(steps float64) float64 {
+	r := math.Ldexp(t.opt.Rate, -t.retreats)
+	if t.chosen && steps > DefaultRateSteps {
+		r *= math.Sqrt(DefaultRateSteps / steps)
+	}
+	return r
+}
 
-// rate is the learning rate at a share of the training. After a retreat it rises anew.
-func (t *trainer) rate(share float64) float64 {
-	r := t.peak() * schedule(share, t.opt.WarmUp)
+// rate is the learning rate at a share of a training of so many steps. After a retreat it rises anew.
+func (t *trainer) rate(share, steps float64) float64 {
+	r := t.peak(steps) * schedule(share, t.opt.WarmUp)
 	if t.retreats > 0 && share-t.resumed.Share < t.opt.WarmUp {
 		r *= (share - t.resumed.Share) / t.opt.WarmUp
 	}
@@ -36,7 +42,7 @@ func (t *trainer) rate(share float64) float64 {
 // retreat goes back to the best state, forgets the moments that led away from it, and halves the rate.
 func (t *trainer) retreat(share float64) error {
 	if t.retreats == maxRetreats {
-		return &OptionError{fmt.Sprintf("step %d: the training diverges even at a rate of %.3g: give a lower one, look at the data, or train fewer weights", t.done, t.peak())}
+		return &OptionError{fmt.Sprintf("step %d: the training diverges even at a rate of %.3g: give a lower one, look at the data, or train fewer weights", t.done, math.Ldexp(t.opt.Rate, -t.retreats))}
 	}
 	t.retreats++
 	t.resumed = restart{Step: t.done, Share: share}

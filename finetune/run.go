@@ -54,7 +54,7 @@ func (t *trainer) run(ctx context.Context) (*Result, error) {
 	}
 	return &Result{
 		Matrices: t.best.matrices, Parameters: t.best.parameters, HeldOut: len(t.order.heldOut), Start: t.start, Best: t.best.loss, BestStep: t.best.step, Last: t.last,
-		Steps: t.done, Retreats: t.retreats, Rate: t.peak(), Seconds: c.elapsed().Seconds(), Memory: t.memory, Interrupted: interrupted,
+		Steps: t.done, Retreats: t.retreats, Rate: t.peak(c.expected(t.done)), Seconds: c.elapsed().Seconds(), Memory: t.memory, Interrupted: interrupted,
 		Keep: func() error { return t.checkpoint(c) },
 	}, nil
 }
@@ -75,6 +75,14 @@ func (c *clock) share(done int) float64 {
 		return (float64(done) + 0.5) / float64(c.steps)
 	}
 	return min(float64(c.elapsed())/float64(c.limit), 1)
+}
+
+// expected is how many steps there will have been in the end.
+func (c *clock) expected(done int) float64 {
+	if c.steps > 0 {
+		return float64(c.steps)
+	}
+	return (float64(done) + 0.5) / c.share(done)
 }
 
 func (c *clock) over(done int) bool {
@@ -107,7 +115,7 @@ func (t *trainer) loop(ctx context.Context, c *clock) (interrupted bool, err err
 			if err != nil {
 				return stopped(err)
 			}
-			err = t.move(t.rate(c.share(t.done)))
+			err = t.move(t.rate(c.share(t.done), c.expected(t.done)))
 			lost = errors.Is(err, errNotFinite) || errors.Is(err, lattice.ErrRange) // no gradient, or weights far beyond their scales
 			if err != nil && !lost {
 				return false, err

@@ -97,11 +97,13 @@ func setDefault[T comparable](x *T, otherwise T) {
 	}
 }
 
-// DefaultRate is the peak learning rate for steps that see at least DefaultRateRows rows of outputs (tokens, images). With fewer the
-// gradient is noisier, and the rate falls with the square root of their number.
+// DefaultRate is the peak learning rate for steps that see at least DefaultRateRows rows of outputs (tokens, images), of a training of
+// DefaultRateSteps steps at most. With fewer rows the gradient is noisier, with more steps codes stray further from what LDLQ found before
+// the rate falls: the rate then is less by the square root of either.
 const (
-	DefaultRate     = 0.04
-	DefaultRateRows = 1024
+	DefaultRate      = 0.04
+	DefaultRateRows  = 1024
+	DefaultRateSteps = 350
 )
 
 // Event is one line of the progress: a judgement on the samples held out.

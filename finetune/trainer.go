@@ -25,6 +25,7 @@ type trainer struct {
 	memory     Memory
 	step, eval *bound
 
+	chosen   bool    // the rate, as none was given
 	done     int     // steps
 	judged   int     // of them when the samples held out were last judged
 	start    float64 // loss of the samples held out before the first step
@@ -110,7 +111,7 @@ func (t *trainer) addParameter(g *grad.Graph, init *onnx.Tensor) error {
 func (t *trainer) build(g *grad.Graph, like *grad.Value, load grad.Loader) (*grad.Value, error) {
 	if t.opt.Rate == 0 {
 		rows := float64(t.opt.Accumulate) * float64(like.Count()) / float64(like.Shape[len(like.Shape)-1])
-		t.opt.Rate = DefaultRate * min(1, math.Sqrt(rows/DefaultRateRows))
+		t.opt.Rate, t.chosen = DefaultRate*min(1, math.Sqrt(rows/DefaultRateRows)), true
 	}
 	loss, target, err := g.AddLoss(t.opt.Loss, like.Name)
 	if err != nil {

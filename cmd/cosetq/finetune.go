@@ -78,7 +78,7 @@ Without QUANTIZED the float model is quantized first, as --bits or --codec say.`
 	fs.DurationVar(&o.Train.MaxTime, "max-time", 0, "time to train instead, as in 30m")
 	fs.IntVar(&o.Train.Batch, "batch", 0, "samples of a pass (0: what the model takes; of any number, 4 windows of tokens or 64 of anything else)")
 	fs.IntVar(&o.Train.Accumulate, "accumulate", 0, "passes whose gradients make a step (0: 1, and more where the model takes few samples at once and --batch is not given)")
-	fs.Float64Var(&o.Train.Rate, "rate", 0, fmt.Sprintf("peak learning rate, relative to the distance of weights from their codes (0: %v, less when a step sees fewer than %d tokens or images)", finetune.DefaultRate, finetune.DefaultRateRows))
+	fs.Float64Var(&o.Train.Rate, "rate", 0, fmt.Sprintf("peak learning rate, relative to the distance of weights from their codes (0: %v, less when a step sees fewer than %d tokens or images, or with more than %d steps)", finetune.DefaultRate, finetune.DefaultRateRows, finetune.DefaultRateSteps))
 	fs.Float64Var(&o.Train.WarmUp, "warm-up", finetune.DefaultWarmUp, "share of the training over which the rate rises; a cosine takes it down to 0 afterwards")
 	fs.Float64Var(&o.Train.Clip, "clip", finetune.DefaultClip, "bound on the norm of the gradient")
 	fs.IntVar(&o.Train.HeldOut, "held-out", finetune.DefaultHeldOut, "samples to judge by, never trained on: as many whole batches as that makes, and at least one")
