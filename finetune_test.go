@@ -130,6 +130,36 @@ func TestFinetuneTransformer(t *testing.T) {
 	sameData(t, a, train("b.onnx", 2))
 }
 
+// A language model as ONNX Runtime GenAI's builder writes it is trained through its attention.
+func TestFinetuneDecoder(t *testing.T) {
+	t.Setenv(testenv.EnvORT, testenv.ORT(t))
+	dir := t.TempDir()
+	path, quantized, data := filepath.Join(dir, "m.onnx"), filepath.Join(dir, "q.onnx"), filepath.Join(dir, "data.yaml")
+	decoder := models.Decoder{Layers: 1, Width: 64, Heads: 4, CacheHeads: 2, Network: 96, Vocabulary: 256, Tokens: 32, Seed: 1}
+	if _, err := decoder.ONNX().Save(path, onnx.SaveOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	text, err := filepath.Abs("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(data, fmt.Appendf(nil, "kind: bytes\nfile: %s\nseq: 32\n", text), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := cosetq.Quantize(context.Background(), path, cosetq.QuantizeOptions{Output: quantized, Bits: 2}); err != nil {
+		t.Fatal(err)
+	}
+	r, err := cosetq.Finetune(context.Background(), path, quantized, cosetq.FinetuneOptions{
+		Output: filepath.Join(dir, "ft.onnx"), Data: data, Threads: 1, Train: finetune.Options{Steps: 10, Batch: 4},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.Weights != 6 || r.BestStep == 0 || r.Best >= r.Start {
+		t.Errorf("%d weights, loss %v -> %v at step %d", r.Weights, r.Start, r.Best, r.BestStep)
+	}
+}
+
 // TestFinetuneLlama takes a few steps on the 24M Llama, twice, with another number of threads: the same codes.
 func TestFinetuneLlama(t *testing.T) {
 	if !testenv.Slow() {

@@ -34,6 +34,7 @@ type importance struct {
 	load    grad.Loader // loads with the native library
 	session grad.Session
 	shapes  string       // of the inputs that session is for
+	reads   []string     // inputs of session: of the model's, those that matter at these shapes, which an empty cache does not
 	plain   grad.Session // observes samples without gradients
 	every   int          // how many samples there are for each with gradients
 	noise   *grad.Value
@@ -154,7 +155,10 @@ func (i *importance) feed(ctx context.Context, list []rewrite.Observation, n int
 		noise = gumbel(inputs, i.noise.Count())
 	}
 	i.draws += i.noise.Count() / i.noise.Shape[len(i.noise.Shape)-1]
-	fed := maps.Clone(inputs)
+	fed := map[string]*tensor.Tensor{}
+	for _, name := range i.reads {
+		fed[name] = inputs[name]
+	}
 	fed[i.noise.Name] = tensor.Of(noise, i.noise.Shape...)
 	return fed, nil
 }
@@ -211,6 +215,10 @@ func (i *importance) build(ctx context.Context, list []rewrite.Observation, inpu
 	}
 	if err := m.Scopes()[0].Sort(); err != nil {
 		return err
+	}
+	i.reads = nil
+	for _, in := range m.Graph.Inputs {
+		i.reads = append(i.reads, in.Name)
 	}
 	i.session, err = i.load(m, false)
 	return err

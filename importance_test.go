@@ -13,6 +13,7 @@ import (
 	"github.com/cosetq/cosetq/cudaops"
 	"github.com/cosetq/cosetq/finetune/grad"
 	"github.com/cosetq/cosetq/internal/testenv"
+	"github.com/cosetq/cosetq/models"
 	"github.com/cosetq/cosetq/onnx"
 	"github.com/cosetq/cosetq/ort"
 	"github.com/cosetq/cosetq/quant"
@@ -143,6 +144,37 @@ func TestImportanceBehindAFunction(t *testing.T) {
 		return strings.Contains(note, "not known: no gradient is known for com.microsoft::FusedGemm")
 	}) {
 		t.Errorf("notes %q", r.Notes)
+	}
+}
+
+// A language model as ONNX Runtime GenAI's builder writes it has gradients in front of its attention too. Its empty cache, which they do not depend on,
+// is no input of them.
+func TestImportanceOfDecoder(t *testing.T) {
+	testenv.ORT(t)
+	testenv.Ops(t)
+	model := filepath.Join(t.TempDir(), "m.onnx")
+	decoder := models.Decoder{Layers: 2, Width: 64, Heads: 4, CacheHeads: 2, Network: 96, Vocabulary: 50, Tokens: 16, Seed: 1}
+	if _, err := decoder.ONNX().Save(model, onnx.SaveOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	r, err := Calibrate(t.Context(), model, "random:3,sequence_length=8,past_sequence_length=0,total_sequence_length=8", CalibrateOptions{Threads: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, note := range r.Notes {
+		if strings.Contains(note, "gradient") {
+			t.Error(note)
+		}
+	}
+	file, err := OpenStatistics(r.Output)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	for _, weight := range []string{"layer0.qkv.weight", "layer0.o.weight", "layer1.qkv.weight", "layer1.down.weight"} {
+		if g := file.Gradient("gradient of " + weight); g == nil || g.Rows != 3*8 {
+			t.Errorf("the gradients of %s are %v, want those of 24 rows", weight, g)
+		}
 	}
 }
 

@@ -19,7 +19,7 @@
 // # Rules
 //
 // A rule is a function of one operator: given the gradient of its outputs, emit that of its inputs ([MatMul, Gemm, Softmax, …]).
-// Operators that are compositions of others (fused normalisations, Gelu, rotary embeddings) are written out before
+// Operators that are compositions of others (fused normalisations, Gelu, rotary embeddings, attention) are written out before
 // differentiation instead, and a product with a matrix becomes a Gemm on flattened rows, whose transposed forms the backward pass
 // uses without moving data. Operators that are constant almost everywhere, such as Floor, comparisons and Shape, stop the
 // gradient.

@@ -306,7 +306,6 @@ func (g *Graph) concat(axis int, parts ...*Value) *Value {
 // oneHot is the matrix [depth × n] with a one at (indices[j], j), of type t. Negative indices count from the end.
 func (g *Graph) oneHot(indices *Value, depth int64, t onnx.DataType) *Value {
 	n := indices.Count()
-	flat := g.reshape(indices, n)
 	if known, ok := g.ints[indices.Name]; ok && depth*n <= 1<<20 && t == onnx.Float {
 		m := make([]float32, depth*n)
 		for j, i := range known {
@@ -315,6 +314,7 @@ func (g *Graph) oneHot(indices *Value, depth int64, t onnx.DataType) *Value {
 		return g.constant(fmt.Sprintf("one hot %v", known), onnx.NewTensor("", []int64{depth, n}, m))
 	}
 	values := g.concat(0, g.number(t, 0, 1), g.number(t, 1, 1))
+	flat := g.reshape(g.cast(indices, onnx.Int64), n) // ONNX Runtime has none of int32 beside such a depth
 	return g.put("OneHot", []*Value{flat, g.integers(depth), values}, t, []int64{depth, n}, onnx.IntAttr("axis", 0))
 }
 

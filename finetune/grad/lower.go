@@ -1,6 +1,7 @@
 package grad
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -28,8 +29,11 @@ func init() {
 		microsoft + "QuickGelu": quickGeluLowering, "HardSwish": hardSwishLowering,
 		"RMSNormalization": rmsLowering, "SimplifiedLayerNormalization": rmsLowering, microsoft + "SimplifiedLayerNormalization": rmsLowering,
 		microsoft + "SkipLayerNormalization": skipNormLowering, microsoft + "SkipSimplifiedLayerNormalization": skipRMSLowering,
-		microsoft + "RotaryEmbedding": microsoftRotaryLowering, "RotaryEmbedding": rotaryLowering,
-		"Attention": attentionLowering, microsoft + "FusedMatMul": fusedMatMulLowering,
+		microsoft + "EmbedLayerNormalization": embedNormLowering,
+		microsoft + "RotaryEmbedding":         microsoftRotaryLowering, "RotaryEmbedding": rotaryLowering,
+		"Attention": attentionLowering, microsoft + "GroupQueryAttention": groupQueryLowering,
+		microsoft + "MultiHeadAttention": multiHeadLowering, microsoft + "Attention": projectedAttentionLowering,
+		microsoft + "FusedMatMul": fusedMatMulLowering,
 	}
 }
 
@@ -48,6 +52,9 @@ func (g *Graph) lower(nodes []*onnx.Node) error {
 		}
 		if f := lowerings[opName(n)]; f != nil {
 			if err := f(l); err != nil {
+				if missing := (*NoRuleError)(nil); errors.As(err, &missing) {
+					return err
+				}
 				return fmt.Errorf("grad: %s: %w", describe(n), err)
 			}
 			continue
@@ -202,97 +209,42 @@ func skipRMSLowering(l *lowered) error {
 }
 
 func skipNormLowering(l *lowered) error {
-	g := l.g
-	if g.opset < 17 {
-		return fmt.Errorf("it is written out with LayerNormalization, which opset %d lacks; export the model with opset 17 or later", g.opset)
-	}
-	sum := l.skipSum(4)
-	in := []*Value{sum, l.x(2)}
-	if beta := l.x(3); beta != nil {
-		in = append(in, beta)
-	}
-	l.define(0, g.put("LayerNormalization", in, sum.Type, sum.Shape,
-		onnx.IntAttr("axis", -1), onnx.FloatAttr("epsilon", l.n.Float("epsilon", 1e-12))))
+	l.normalize(l.skipSum(4), l.x(2), l.x(3))
 	return nil
 }
 
-// com.microsoft: inputs x, position_ids, cos [positions × d/2], sin; x is [B, S, hidden] or [B, heads, S, d].
-func microsoftRotaryLowering(l *lowered) error {
-	return l.rotary(l.x(0), l.x(2), l.x(3), l.x(1), false)
+// normalize stores the layer normalization of the sum as output 0. ONNX Runtime takes that operator in models of any opset, but its optimizer
+// crashes where the bias is named as left out.
+func (l *lowered) normalize(sum, scale, bias *Value) {
+	in := []*Value{sum, scale}
+	if bias != nil {
+		in = append(in, bias)
+	}
+	l.define(0, l.g.put("LayerNormalization", in, sum.Type, sum.Shape, onnx.IntAttr("axis", -1), onnx.FloatAttr("epsilon", l.n.Float("epsilon", 1e-12))))
 }
 
-// ai.onnx: inputs x, cos, sin, position_ids.
-func rotaryLowering(l *lowered) error { return l.rotary(l.x(0), l.x(1), l.x(2), l.x(3), true) }
-
-// rotary turns pairs of numbers of every head by angles that depend on the position: (a, b) → (a·cos − b·sin, b·cos + a·sin).
-func (l *lowered) rotary(x, cos, sin, positions *Value, cached bool) error {
-	g := l.g
-	heads := l.n.Int("num_heads", 0)
-	shape := x.Shape
-	headsFirst := x.rank() == 4
-	if !headsFirst { // to [B, S, heads, d]
-		if heads == 0 && cached {
-			return fmt.Errorf("it lacks num_heads")
-		}
-		half := cos.Shape[cos.rank()-1]
-		if heads == 0 {
-			heads = shape[2] / (2 * half)
-		}
-		x = g.reshape(x, shape[0], shape[1], heads, shape[2]/heads)
+// The sum of three embeddings, normalized. Inputs: ids of tokens and segments, tables of tokens, positions and segments, scale and bias, mask,
+// positions. Outputs: the result, how many tokens the mask keeps, the sum.
+func embedNormLowering(l *lowered) error {
+	g, ids := l.g, l.x(0)
+	rows := func(table, at *Value) *Value {
+		return g.put("Gather", []*Value{table, at}, table.Type, append(slices.Clone(at.Shape), table.Shape[1]))
 	}
-	d := x.Shape[3]
-	turn := l.n.Int("rotary_embedding_dim", 0)
-	if turn == 0 {
-		turn = d
+	positions := l.x(8)
+	if positions == nil {
+		positions = g.reshape(g.integers(sequence(int(ids.Shape[1]))...), 1, ids.Shape[1])
 	}
-	cos, sin = l.angles(cos, positions, x, headsFirst), l.angles(sin, positions, x, headsFirst)
-	part := g.slice(x, 3, 0, turn)
-	var y *Value
-	if l.n.Int("interleaved", 0) != 0 {
-		pairs := g.reshape(part, part.Shape[0], part.Shape[1], part.Shape[2], turn/2, 2)
-		flat := slices.Clone(part.Shape)
-		flat[3] = turn / 2
-		a, b := g.reshape(g.slice(pairs, 4, 0, 1), flat...), g.reshape(g.slice(pairs, 4, 1, 2), flat...)
-		split := append(slices.Clone(flat), 1)
-		real, imaginary := g.turn(a, b, cos, sin)
-		y = g.reshape(g.concat(4, g.reshape(real, split...), g.reshape(imaginary, split...)), part.Shape...)
-	} else {
-		real, imaginary := g.turn(g.slice(part, 3, 0, turn/2), g.slice(part, 3, turn/2, turn), cos, sin)
-		y = g.concat(3, real, imaginary)
+	sum := g.add(rows(l.x(2), ids), rows(l.x(3), positions))
+	if segments := l.x(1); segments != nil {
+		sum = g.add(sum, rows(l.x(4), segments))
 	}
-	if turn < d {
-		y = g.concat(3, y, g.slice(x, 3, turn, d))
+	l.define(2, sum)
+	l.normalize(sum, l.x(5), l.x(6))
+	kept := g.constant("zeros", onnx.NewTensor("", ids.Shape[:1], make([]int32, ids.Shape[0])))
+	if mask := l.x(7); mask != nil {
+		one := g.constant("one", onnx.NewTensor("", nil, []int32{1}))
+		kept = g.reshape(g.reduce("ReduceSum", g.cast(g.compare("Equal", mask, one), onnx.Int32), 1), ids.Shape[0])
 	}
-	l.define(0, g.reshape(y, shape...))
+	l.define(1, kept)
 	return nil
-}
-
-func (g *Graph) turn(a, b, cos, sin *Value) (real, imaginary *Value) {
-	return g.sub(g.mul(a, cos), g.mul(b, sin)), g.add(g.mul(b, cos), g.mul(a, sin))
-}
-
-// angles looks up the cosines or sines of the positions and gives them the shape of x.
-func (l *lowered) angles(table, positions, x *Value, headsFirst bool) *Value {
-	g := l.g
-	seq := x.Shape[1]
-	if headsFirst {
-		seq = x.Shape[2]
-	}
-	half := table.Shape[table.rank()-1]
-	if table.rank() == 2 {
-		switch {
-		case positions == nil:
-			table = g.slice(table, 0, 0, seq)
-		case positions.Count() == 1: // an offset for all rows
-			at := g.add(g.integers(sequence(int(seq))...), g.reshape(g.cast(positions, onnx.Int64), 1))
-			table = g.put("Gather", []*Value{table, at}, table.Type, []int64{seq, half})
-		default:
-			table = g.put("Gather", []*Value{table, positions}, table.Type, append(slices.Clone(positions.Shape), half))
-		}
-	}
-	batch := table.Count() / (seq * half)
-	if headsFirst {
-		return g.reshape(table, batch, 1, seq, half)
-	}
-	return g.reshape(table, batch, seq, 1, half)
 }

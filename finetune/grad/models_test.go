@@ -275,3 +275,65 @@ func checkModel(t *testing.T, m *onnx.Model, load Loader, kind Loss, weights []s
 	}
 	t.Logf("largest relative error %.2g", worst)
 }
+
+// A decoder with GroupQueryAttention has the gradients of the same decoder whose attention is in pieces: of queries, keys and values of both layers,
+// and of the cache.
+func TestGroupQueryInPieces(t *testing.T) {
+	const batch, tokens, past, width, size = 1, 5, 3, 64, 16
+	var wrt []string
+	for layer := range 2 {
+		for _, part := range []string{"q", "k", "v"} {
+			wrt = append(wrt, fmt.Sprintf("layer%d.%s.out", layer, part))
+		}
+	}
+	for _, part := range []string{"key", "value"} {
+		wrt = append(wrt, "past_key_values.0."+part, "past_key_values.1."+part)
+	}
+	decoder := models.Decoder{Layers: 2, Width: width, Heads: width / size, CacheHeads: 2, Network: 96, Vocabulary: 50, Tokens: 16, Apart: true, Seed: 4}
+	r := rand.New(rand.NewPCG(5, 1))
+	fed := map[string]*tensor.Tensor{
+		"input_ids":      tensor.Of([]int64{3, 14, 15, 9, 26}, batch, tokens),
+		"attention_mask": tensor.Of([]int64{1, 1, 1, 1, 1, 1, 1, 1}, batch, past+tokens),
+	}
+	for _, name := range wrt[6:] {
+		fed[name] = tensor.Of(floats(r, &ruleCase{}, batch*2*past*size), batch, 2, past, size)
+	}
+	fed["target"] = tensor.Of(floats(r, &ruleCase{}, batch*tokens*50), batch, tokens, 50)
+	var results []map[string]*tensor.Tensor
+	for _, pieces := range []bool{true, false} {
+		decoder.Pieces = pieces
+		load := loader(t, "")
+		g, err := Trace(context.Background(), decoder.ONNX(), load, fed)
+		if err != nil {
+			t.Fatal(err)
+		}
+		loss, _, err := g.AddLoss(KL, "logits")
+		if err != nil {
+			t.Fatal(err)
+		}
+		gradients, err := g.Backward(loss, wrt, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m := g.Model(gradients...)
+		s, err := load(m, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		used := map[string]*tensor.Tensor{}
+		for _, in := range m.Graph.Inputs {
+			used[in.Name] = fed[in.Name]
+		}
+		out, err := s.Run(context.Background(), used)
+		if err != nil {
+			t.Fatal(err)
+		}
+		named := map[string]*tensor.Tensor{}
+		for i, name := range wrt {
+			named[name] = out[gradients[i].Name]
+		}
+		results = append(results, named)
+	}
+	sameOutputs(t, results[0], results[1])
+}
