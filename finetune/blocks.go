@@ -224,7 +224,7 @@ func (b *blockwise) pass(ctx context.Context, t *trainer, samples []blockSample)
 		for i := range numbers {
 			numbers[i] = first + i
 		}
-		out, _, err := t.pass(ctx, t.eval, numbers)
+		out, _, err := t.pass(ctx, t.eval, numbers, nil)
 		if err != nil {
 			return err
 		}

@@ -39,7 +39,7 @@ type trainer struct {
 // graphs names the values that the graphs of a training exchange.
 type graphs struct {
 	loss, output, target string
-	gradients            []string // of the trained latents, then of the parameters
+	sums                 map[string]*tensor.Tensor // of the gradients of a step, which latents and parameters read
 }
 
 // bound is a session with the names of the inputs it takes.
@@ -60,13 +60,13 @@ func bind(m *onnx.Model, load grad.Loader) (*bound, error) {
 	return b, nil
 }
 
-// run feeds what the session takes of all.
-func (b *bound) run(ctx context.Context, all map[string]*tensor.Tensor) (map[string]*tensor.Tensor, error) {
+// run feeds what the session takes of all. Outputs named in into are written there.
+func (b *bound) run(ctx context.Context, all, into map[string]*tensor.Tensor) (map[string]*tensor.Tensor, error) {
 	fed := map[string]*tensor.Tensor{}
 	for _, name := range b.inputs {
 		fed[name] = all[name]
 	}
-	return b.session.Run(ctx, fed)
+	return b.session.RunInto(ctx, fed, into)
 }
 
 func (b *bound) close() {
@@ -132,8 +132,8 @@ func (t *trainer) build(g *grad.Graph, like *grad.Value, load grad.Loader) (*gra
 	if err != nil {
 		return nil, err
 	}
-	for _, d := range outputs[1:] {
-		t.graphs.gradients = append(t.graphs.gradients, d.Name)
+	if err := t.holdGradients(outputs[1:]); err != nil {
+		return nil, err
 	}
 	if t.opt.Plan != nil {
 		t.opt.Plan(Plan{Weights: len(wrt) - len(t.parameters), Parameters: len(t.parameters), Train: len(t.order.train), HeldOut: len(t.order.heldOut), Memory: t.memory})
@@ -145,6 +145,35 @@ func (t *trainer) build(g *grad.Graph, like *grad.Value, load grad.Loader) (*gra
 		return nil, fmt.Errorf("finetune: load the graph of a step: %w", err)
 	}
 	return target, nil
+}
+
+// holdGradients makes room for the gradients of a step.
+func (t *trainer) holdGradients(gradients []*grad.Value) error {
+	t.graphs.sums = map[string]*tensor.Tensor{}
+	var sums [][]float32
+	for _, d := range gradients {
+		if t.graphs.sums[d.Name] == nil { // else the same for several
+			sum, err := tensor.New(tensor.Float32, d.Shape...)
+			if err != nil {
+				return err
+			}
+			t.graphs.sums[d.Name] = sum
+		}
+		values, err := floats(t.graphs.sums[d.Name])
+		if err != nil {
+			return err
+		}
+		sums = append(sums, values)
+	}
+	for _, l := range t.latents {
+		if !l.Frozen {
+			l.g, sums = sums[0], sums[1:]
+		}
+	}
+	for _, p := range t.parameters {
+		p.g, sums = sums[0], sums[1:]
+	}
+	return nil
 }
 
 // feed adds the values of weights and parameters to the inputs of a batch.
@@ -159,13 +188,13 @@ func (t *trainer) feed(inputs map[string]*tensor.Tensor) map[string]*tensor.Tens
 	return all
 }
 
-// pass runs a session on a batch and returns its outputs with the target.
-func (t *trainer) pass(ctx context.Context, s *bound, samples []int) (out map[string]*tensor.Tensor, target *tensor.Tensor, err error) {
+// pass runs a session on a batch and returns its outputs, some of them written where into says, with the target.
+func (t *trainer) pass(ctx context.Context, s *bound, samples []int, into map[string]*tensor.Tensor) (out map[string]*tensor.Tensor, target *tensor.Tensor, err error) {
 	inputs, err := t.source.batch(ctx, samples)
 	if err != nil {
 		return nil, nil, err
 	}
-	out, err = s.run(ctx, t.feed(inputs))
+	out, err = s.run(ctx, t.feed(inputs), into)
 	return out, inputs[t.graphs.target], err
 }
 
@@ -173,7 +202,7 @@ func (t *trainer) pass(ctx context.Context, s *bound, samples []int) (out map[st
 func (t *trainer) judge(ctx context.Context) (loss, agree float64, err error) {
 	same, rows, passes := 0, 0, 0
 	for part := range slices.Chunk(t.order.heldOut, t.order.size) {
-		out, target, err := t.pass(ctx, t.eval, part)
+		out, target, err := t.pass(ctx, t.eval, part, nil)
 		if err != nil {
 			return 0, 0, err
 		}
@@ -194,7 +223,11 @@ func (t *trainer) judge(ctx context.Context) (loss, agree float64, err error) {
 // accumulate runs the passes of a step and sums their gradients. It returns the mean loss.
 func (t *trainer) accumulate(ctx context.Context) (loss float64, err error) {
 	for i := range t.opt.Accumulate {
-		out, _, err := t.pass(ctx, t.step, t.order.batch(t.done*t.opt.Accumulate+i))
+		into := t.graphs.sums
+		if i > 0 {
+			into = nil
+		}
+		out, _, err := t.pass(ctx, t.step, t.order.batch(t.done*t.opt.Accumulate+i), into)
 		if err != nil {
 			return 0, err
 		}
@@ -203,33 +236,20 @@ func (t *trainer) accumulate(ctx context.Context) (loss float64, err error) {
 			return 0, err
 		}
 		loss += float64(l[0]) / float64(t.opt.Accumulate)
-		names := t.graphs.gradients
-		collect := func(sum *[]float32) error {
-			g, err := floats(out[names[0]])
-			names = names[1:]
+		if i == 0 {
+			continue
+		}
+		for name, to := range t.graphs.sums {
+			sum, err := floats(to)
 			if err != nil {
-				return err
+				return 0, err
 			}
-			if i == 0 {
-				*sum = g
-				return nil
+			g, err := floats(out[name])
+			if err != nil {
+				return 0, err
 			}
 			for j, x := range g {
-				(*sum)[j] += x
-			}
-			return nil
-		}
-		for _, l := range t.latents {
-			if l.Frozen {
-				continue
-			}
-			if err := collect(&l.g); err != nil {
-				return 0, err
-			}
-		}
-		for _, p := range t.parameters {
-			if err := collect(&p.g); err != nil {
-				return 0, err
+				sum[j] += x
 			}
 		}
 	}

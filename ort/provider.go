@@ -23,6 +23,7 @@ typedef struct {
   void (*attentions)(struct cosetq_ep_attentions *);
   int64_t (*moves)(void);
   int64_t (*weight_bytes)(void);
+  int64_t (*free_memory)(void);
 } provider_functions;
 
 // open_provider loads the library, for good, and finds the functions.
@@ -37,7 +38,8 @@ static int open_provider(const char *path, provider_functions *f, const char **e
   f->attentions = (void (*)(struct cosetq_ep_attentions *))dlsym(lib, "cosetq_ep_attentions");
   f->moves = (int64_t (*)(void))dlsym(lib, "cosetq_ep_moves");
   f->weight_bytes = (int64_t (*)(void))dlsym(lib, "cosetq_ep_weight_bytes");
-  if (f->device && f->placement && f->traffic && f->repeats && f->joined && f->attentions && f->moves && f->weight_bytes) return 0;
+  f->free_memory = (int64_t (*)(void))dlsym(lib, "cosetq_ep_free_memory");
+  if (f->device && f->placement && f->traffic && f->repeats && f->joined && f->attentions && f->moves && f->weight_bytes && f->free_memory) return 0;
   *error = "it is no library of an execution provider of cosetq, or an older one";
   return -1;
 }
@@ -49,6 +51,7 @@ static int64_t call_repeats(provider_functions *f) { return f->repeats(); }
 static void call_joined(provider_functions *f, int64_t *patterns, int64_t *elementwise) { f->joined(patterns, elementwise); }
 static void call_attentions(provider_functions *f, struct cosetq_ep_attentions *a) { f->attentions(a); }
 static int64_t call_moves(provider_functions *f) { return f->moves(); }
+static int64_t call_free_memory(provider_functions *f) { return f->free_memory(); }
 static int64_t call_weight_bytes(provider_functions *f) { return f->weight_bytes(); }
 */
 import "C"
@@ -142,6 +145,9 @@ func (p *Provider) Moves() int64 { return int64(C.call_moves(&p.functions)) }
 
 // WeightBytes is the memory of the GPU that coded weights take in all sessions that are open. Layers with the same weight share it.
 func (p *Provider) WeightBytes() int64 { return int64(C.call_weight_bytes(&p.functions)) }
+
+// FreeMemory is how many bytes of the GPU's memory are free, 0 where that is not known.
+func (p *Provider) FreeMemory() int64 { return int64(C.call_free_memory(&p.functions)) }
 
 // text reads a text of a size that changes.
 func text(read func(out *C.char, n C.int64_t) C.int64_t) string {

@@ -163,6 +163,11 @@ func (s *Session) Outputs() []tensor.Spec { return s.outputs }
 // Run feeds inputs by name and returns every output by name. Outputs are copies that belong to the caller.
 // When ctx ends during the run, the run stops after the node at work and ctx's error comes back.
 func (s *Session) Run(ctx context.Context, inputs map[string]*tensor.Tensor) (map[string]*tensor.Tensor, error) {
+	return s.RunInto(ctx, inputs, nil)
+}
+
+// RunInto is [Session.Run] that writes the outputs named in into to the tensors there, which have to be of their types and shapes.
+func (s *Session) RunInto(ctx context.Context, inputs, into map[string]*tensor.Tensor) (map[string]*tensor.Tensor, error) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	if s.native == nil {
@@ -175,11 +180,19 @@ func (s *Session) Run(ctx context.Context, inputs map[string]*tensor.Tensor) (ma
 	if err != nil {
 		return nil, err
 	}
+	outs := make([]*tensor.Tensor, len(s.outNames))
+	for name, t := range into {
+		i := slices.Index(s.outNames, name)
+		if i < 0 {
+			return nil, fmt.Errorf("%w: it has no output %q; its outputs are %s", ErrInput, name, specList(s.outputs))
+		}
+		outs[i] = t
+	}
 	options, stop, err := cancelWith(ctx)
 	if err != nil {
 		return nil, err
 	}
-	outputs, err := s.native.run(values, options)
+	outputs, err := s.native.run(values, outs, options)
 	stop()
 	if cause := ctx.Err(); err != nil && cause != nil {
 		return nil, cause

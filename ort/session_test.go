@@ -364,3 +364,47 @@ func ExampleOpen() {
 	out, err := s.Run(context.Background(), map[string]*tensor.Tensor{"x": tensor.Of([]float32{1, 2, 3}, 1, 3)})
 	fmt.Println(out, err)
 }
+
+// Outputs go where the caller wants them, or the run fails and says why.
+func TestRunInto(t *testing.T) {
+	path := model(t, func(g *onnx.Graph) {
+		g.Nodes = []*onnx.Node{onnx.NewNode("Neg", []string{"x"}, []string{"y"}), onnx.NewNode("Abs", []string{"y"}, []string{"z"})}
+		g.Outputs = []*onnx.ValueInfo{value("y", onnx.Float, "batch", 3), value("z", onnx.Float, "batch", 3)}
+	})
+	for name, o := range map[string]ort.SessionOptions{"cpu": {}, "provider": {Provider: testenv.Provider(t), Config: map[string]string{"ai.coset.gpu_nodes": "all"}}} {
+		s, err := openORT(t).NewSession(path, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		y := tensor.Of(make([]float32, 6), 2, 3)
+		for _, x := range [][]float32{{1, -2, 3, 4, -5, 6}, {6, 5, 4, 3, 2, -1}} {
+			got, err := s.RunInto(t.Context(), map[string]*tensor.Tensor{"x": tensor.Of(x, 2, 3)}, map[string]*tensor.Tensor{"y": y})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got["y"] != y || got["z"] == nil {
+				t.Fatalf("%s: outputs %v", name, got)
+			}
+			there, err := tensor.View[float32](y)
+			z, err2 := tensor.View[float32](got["z"])
+			if err := errors.Join(err, err2); err != nil {
+				t.Fatal(err)
+			}
+			for i, v := range x {
+				if there[i] != -v || z[i] != max(v, -v) {
+					t.Errorf("%s: of %v came %v and %v", name, x, there, z)
+				}
+			}
+		}
+		for what, into := range map[string]map[string]*tensor.Tensor{
+			"another name":  {"w": y},
+			"another shape": {"y": tensor.Of(make([]float32, 9), 3, 3)},
+			"another type":  {"y": tensor.Of(make([]int64, 6), 2, 3)},
+		} {
+			if _, err := s.RunInto(t.Context(), map[string]*tensor.Tensor{"x": tensor.Of(make([]float32, 6), 2, 3)}, into); err == nil {
+				t.Errorf("%s, %s: no error", name, what)
+			}
+		}
+	}
+}

@@ -117,9 +117,9 @@ func (n *nativeSession) free() {
 	n.in, n.out = nil, nil
 }
 
-// run feeds one value per input and returns one per output.
+// run feeds one value per input and returns one per output, in the memory of that of into which is not nil.
 // options is an OrtRunOptions or nil.
-func (n *nativeSession) run(inputs []*tensor.Tensor, options unsafe.Pointer) ([]*tensor.Tensor, error) {
+func (n *nativeSession) run(inputs, into []*tensor.Tensor, options unsafe.Pointer) ([]*tensor.Tensor, error) {
 	var pin runtime.Pinner // ONNX Runtime keeps the input pointers until the run ends
 	defer pin.Unpin()
 	var values []*C.OrtValue
@@ -143,6 +143,16 @@ func (n *nativeSession) run(inputs []*tensor.Tensor, options unsafe.Pointer) ([]
 			}
 		}
 	}()
+	for i, t := range into {
+		if t == nil {
+			continue
+		}
+		v, err := n.value(t, &pin)
+		if err != nil {
+			return nil, fmt.Errorf("output %s: %w", C.GoString(n.out[i]), err)
+		}
+		outs[i] = v
+	}
 	err := statusError(C.RunOrtSessionWithOptions((*C.OrtSession)(n.session), unsafe.SliceData(values), unsafe.SliceData(n.in),
 		C.int(len(values)), unsafe.SliceData(outs), unsafe.SliceData(n.out), C.int(len(outs)), (*C.OrtRunOptions)(options)))
 	if err != nil {
@@ -150,6 +160,9 @@ func (n *nativeSession) run(inputs []*tensor.Tensor, options unsafe.Pointer) ([]
 	}
 	result := make([]*tensor.Tensor, len(outs))
 	for i, v := range outs {
+		if result[i] = into[i]; result[i] != nil {
+			continue
+		}
 		if result[i], err = copyOut(v); err != nil {
 			return nil, fmt.Errorf("output %s: %w", C.GoString(n.out[i]), err)
 		}

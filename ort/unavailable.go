@@ -57,6 +57,11 @@ func (*Session) Run(context.Context, map[string]*tensor.Tensor) (map[string]*ten
 	return nil, unavailable()
 }
 
+// RunInto answers [ErrUnavailable].
+func (*Session) RunInto(context.Context, map[string]*tensor.Tensor, map[string]*tensor.Tensor) (map[string]*tensor.Tensor, error) {
+	return nil, unavailable()
+}
+
 // Close does nothing.
 func (*Session) Close() error { return nil }
 
@@ -95,6 +100,12 @@ func (*Provider) Attentions() Attentions { return Attentions{} }
 
 // Moves is 0.
 func (*Provider) Moves() int64 { return 0 }
+
+// WeightBytes is 0.
+func (*Provider) WeightBytes() int64 { return 0 }
+
+// FreeMemory is 0.
+func (*Provider) FreeMemory() int64 { return 0 }
 
 // Observations reads what Observe nodes gathered; this build cannot make one.
 type Observations struct{}

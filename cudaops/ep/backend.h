@@ -54,6 +54,9 @@ void* EndRecording(void* stream);  // throws if something was asked for that can
 void Repeat(void* recording, void* stream);
 void DestroyRecording(void* recording);
 
+// Bytes that could be allocated now, 0 where that is not known. Never throws.
+size_t FreeMemory();
+
 void* Allocate(size_t bytes);
 void Free(void* data);
 

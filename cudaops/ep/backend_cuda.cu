@@ -101,6 +101,13 @@ void Repeat(void* recording, void* stream) {
 
 void DestroyRecording(void* recording) { cudaGraphExecDestroy(static_cast<cudaGraphExec_t>(recording)); }
 
+size_t FreeMemory() {
+  size_t free = 0, total = 0;
+  if (cudaMemGetInfo(&free, &total) == cudaSuccess) return free;
+  cudaGetLastError();
+  return 0;
+}
+
 void* Allocate(size_t bytes) {
   void* data = nullptr;
   Check(cudaMalloc(&data, bytes), "allocate GPU memory");

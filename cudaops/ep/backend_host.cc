@@ -31,6 +31,8 @@ void* EndRecording(void*) { return nullptr; }
 void Repeat(void*, void*) {}
 void DestroyRecording(void*) {}
 
+size_t FreeMemory() { return 0; }
+
 void* Allocate(size_t bytes) {
   void* data = std::aligned_alloc(256, (bytes + 255) / 256 * 256);
   if (data == nullptr) throw std::bad_alloc();

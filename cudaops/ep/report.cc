@@ -84,6 +84,11 @@ void cosetq_ep_attentions(struct cosetq_ep_attentions* out) {
 
 int64_t cosetq_ep_moves(void) { return cosetq::ep::TotalMoves(); }
 
+int64_t cosetq_ep_free_memory(void) {
+  const cosetq::ep::backend::OnDevice on_device;
+  return static_cast<int64_t>(cosetq::ep::backend::FreeMemory());
+}
+
 int64_t cosetq_ep_weight_bytes(void) { return cosetq::ep::WeightBytes(); }
 
 }  // extern "C"

@@ -13,6 +13,8 @@ import (
 // Session is a loaded model. An ort.Session is one.
 type Session interface {
 	Run(ctx context.Context, inputs map[string]*tensor.Tensor) (map[string]*tensor.Tensor, error)
+	// RunInto is Run that writes some of the outputs where the caller wants them.
+	RunInto(ctx context.Context, inputs, into map[string]*tensor.Tensor) (map[string]*tensor.Tensor, error)
 	Close() error
 }
 

@@ -50,6 +50,9 @@ COSETQ_EXPORT void cosetq_ep_attentions(struct cosetq_ep_attentions* out);
 /* How many copies were started since then that do no more than have a tensor's numbers lie in another order. */
 COSETQ_EXPORT int64_t cosetq_ep_moves(void);
 
+/* Memory of the device that is free, in bytes; 0 where that is not known. */
+COSETQ_EXPORT int64_t cosetq_ep_free_memory(void);
+
 /* Memory of the device that coded weights take in all sessions that there are, in bytes. Layers with the same weight, such as those of both branches of an
  * If, share it. */
 COSETQ_EXPORT int64_t cosetq_ep_weight_bytes(void);
