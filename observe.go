@@ -32,6 +32,7 @@ type calibration struct {
 	gathered     gathered
 	importance   *importance // nil: no gradient
 	unweighted   string      // why, for people
+	widening
 }
 
 // calibrationOptions say what is observed, and where.
@@ -79,7 +80,6 @@ func (c *calibration) release() {
 }
 
 func (c *calibration) open(m *onnx.Model, library string) error {
-	path := c.model
 	err := checkModel(m)
 	if err != nil {
 		return err
@@ -90,20 +90,8 @@ func (c *calibration) open(m *onnx.Model, library string) error {
 	if c.fingerprint, err = fingerprint(m); err != nil {
 		return err
 	}
-	patterns := c.sites
-	patterns.Embedding = true // what shares an embedding may be asked for later
-	sites, err := rewrite.FindSites(m, patterns)
-	if err != nil {
+	if err := c.place(m, true); err != nil {
 		return err
-	}
-	c.importance = &importance{model: onnx.Clone(m), sites: sites, ahead: map[int]chan []float32{}}
-	c.corrected = correctedTags(sites)
-	c.observations, err = rewrite.Observe(m, sites, c.shard.observations)
-	switch {
-	case errors.Is(err, rewrite.ErrNothing):
-		return fail(Nothing, fmt.Errorf("%s: nothing to calibrate for: %s", path, leftOut(sites)), "`cosetq inspect %s --layers` lists every node", path)
-	case err != nil:
-		return fmt.Errorf("%s: %w", path, err)
 	}
 	return c.prepare(m, library)
 }
@@ -198,7 +186,11 @@ func (c *calibration) run(ctx context.Context, reader calib.Reader, progress Pro
 	}
 	defer lanes.close()
 	done, halved := 0, reader.Len() < leastToHalve
-	begin := func(b *calib.Batch) { c.importance.begin(b.First/size, b.Inputs) }
+	begin := func(b *calib.Batch) {
+		if inputs, err := c.widened(b.Inputs); err == nil { // or its turn will tell
+			c.importance.begin(b.First/size, inputs)
+		}
+	}
 	room := func() bool { return c.importance.room(c.threads) }
 	for b, err := range ahead(calib.Batches(reader, size, fixed), begin, room) {
 		if err != nil {
@@ -225,8 +217,12 @@ func (c *calibration) run(ctx context.Context, reader calib.Reader, progress Pro
 // without.
 func (c *calibration) observe(ctx context.Context, lanes *lanes, b *calib.Batch, n, batches int, step func(int)) error {
 	added := func() { step(len(b.Samples)) }
+	inputs, err := c.widened(b.Inputs)
+	if err != nil {
+		return err
+	}
 	if c.importance != nil {
-		session, fed, err := c.importance.prepare(ctx, c.observations, n, batches, b.Inputs, lanes.settle)
+		session, fed, err := c.importance.prepare(ctx, c.observations, n, batches, inputs, lanes.settle)
 		run := func() error {
 			_, err := session.Run(ctx, fed)
 			return err
@@ -248,25 +244,32 @@ func (c *calibration) observe(ctx context.Context, lanes *lanes, b *calib.Batch,
 		c.gathered.reset() // what nodes saw before the failure they will see again
 	}
 	if c.session == nil {
-		var err error
-		if c.session, err = c.load(c.observed, false); errors.Is(err, ort.ErrModel) {
+		if c.session, err = c.load(c.observed, false); errors.Is(err, ort.ErrModel) && c.wide {
+			if err := c.narrow(err); err != nil {
+				return err
+			}
+			return c.observe(ctx, lanes, b, n, batches, step)
+		} else if errors.Is(err, ort.ErrModel) {
 			return fail(BadModel, fmt.Errorf("%s: %w", c.model, err), "`cosetq inspect %s` shows what is in it", c.model)
 		} else if err != nil {
 			return err
 		}
 	}
 	return lanes.run(func() error {
-		_, err := c.session.Run(ctx, b.Inputs)
+		_, err := c.session.Run(ctx, inputs)
 		return err
 	}, added)
 }
 
 // notes says what a user should know of how it went.
-func (c *calibration) notes() []string {
-	if c.unweighted == "" {
-		return nil
+func (c *calibration) notes() (notes []string) {
+	if c.narrowed != "" {
+		notes = append(notes, "calibrated in the 16 bits that the model computes in, because ONNX Runtime does not load it in float32: "+c.narrowed)
 	}
-	return []string{"all rows of an activation weigh alike, because the gradient of the outputs is not known: " + c.unweighted}
+	if c.unweighted != "" {
+		notes = append(notes, "all rows of an activation weigh alike, because the gradient of the outputs is not known: "+c.unweighted)
+	}
+	return notes
 }
 
 // statistics returns what was gathered, read from the native library as it is asked for.

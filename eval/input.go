@@ -15,28 +15,13 @@ func (m *Model) inputs(batch map[string]*tensor.Tensor) (map[string]*tensor.Tens
 		if given == nil || given.Type == in.Type || !given.Type.Float() {
 			continue
 		}
-		values := make([]float64, given.Count())
-		if err := given.Floats(values, 0, int64(len(values))); err != nil {
-			return nil, err
-		}
-		var taken *tensor.Tensor
-		switch in.Type {
-		case tensor.Float32:
-			taken = converted(values, given.Shape, func(v float64) float32 { return float32(v) })
-		case tensor.Float16Type:
-			taken = converted(values, given.Shape, func(v float64) tensor.Float16 { return tensor.ToFloat16(float32(v)) })
-		default:
+		if in.Type != tensor.Float32 && in.Type != tensor.Float16Type {
 			continue
 		}
-		all[in.Name] = taken
+		var err error
+		if all[in.Name], err = given.Converted(in.Type); err != nil {
+			return nil, err
+		}
 	}
 	return all, nil
-}
-
-func converted[T tensor.Element](values []float64, shape []int64, to func(float64) T) *tensor.Tensor {
-	list := make([]T, len(values))
-	for i, v := range values {
-		list[i] = to(v)
-	}
-	return tensor.Of(list, shape...)
 }

@@ -140,6 +140,29 @@ func floats[T Element](dst []float64, t *Tensor, from, to int64, value func(T) f
 	return nil
 }
 
+// Converted returns the numbers of t as float32 or float16.
+func (t *Tensor) Converted(to Type) (*Tensor, error) {
+	values := make([]float64, t.Count())
+	if err := t.Floats(values, 0, int64(len(values))); err != nil {
+		return nil, err
+	}
+	switch to {
+	case Float32:
+		return converted(values, t.Shape, func(v float64) float32 { return float32(v) }), nil
+	case Float16Type:
+		return converted(values, t.Shape, func(v float64) Float16 { return ToFloat16(float32(v)) }), nil
+	}
+	return nil, fmt.Errorf("tensor: numbers are converted to float32 and float16, not to %s", to)
+}
+
+func converted[T Element](values []float64, shape []int64, to func(float64) T) *Tensor {
+	list := make([]T, len(values))
+	for i, v := range values {
+		list[i] = to(v)
+	}
+	return Of(list, shape...)
+}
+
 // Count is the number of elements of a shape. Negative dimensions and overflow are errors.
 func Count(shape []int64) (int64, error) {
 	n := int64(1)
