@@ -143,3 +143,24 @@ func TestArgMaxTakesTheFirst(t *testing.T) {
 		t.Errorf("place %d of one", at)
 	}
 }
+
+func TestConverted(t *testing.T) {
+	from := tensor.Of([]tensor.BFloat16{tensor.ToBFloat16(1.5), tensor.ToBFloat16(-3e38)}, 2, 1)
+	single, err := from.Converted(tensor.Float32)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if v, err := tensor.View[float32](single); err != nil || v[0] != 1.5 || v[1] != tensor.ToBFloat16(-3e38).Float32() || len(single.Shape) != 2 {
+		t.Errorf("%v %v, %v", v, single.Shape, err)
+	}
+	half, err := from.Converted(tensor.Float16Type)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if v, err := tensor.View[tensor.Float16](half); err != nil || v[0].Float32() != 1.5 || !math.IsInf(float64(v[1].Float32()), -1) {
+		t.Errorf("%v, %v", v, err)
+	}
+	if c, err := from.Converted(tensor.Int64); err == nil {
+		t.Errorf("converted to %v", c.Type)
+	}
+}
