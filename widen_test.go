@@ -1,6 +1,7 @@
 package cosetq
 
 import (
+	"fmt"
 	"math"
 	"math/rand/v2"
 	"path/filepath"
@@ -9,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/cosetq/cosetq/calib"
+	"github.com/cosetq/cosetq/cudaops"
 	"github.com/cosetq/cosetq/internal/testenv"
 	"github.com/cosetq/cosetq/onnx"
 	"github.com/cosetq/cosetq/rewrite"
@@ -58,14 +60,14 @@ func twin(t *testing.T, head, tail onnx.DataType) *onnx.Model {
 	return m
 }
 
-// learn calibrates m over data.
-func learn(t *testing.T, m *onnx.Model, data string) (*CalibrateReport, *calib.StatisticsFile) {
+// learn calibrates m over data, on a device.
+func learn(t *testing.T, m *onnx.Model, data, device string) (*CalibrateReport, *calib.StatisticsFile) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "m.onnx")
 	if _, err := m.Save(path, onnx.SaveOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	r, err := Calibrate(t.Context(), path, data, CalibrateOptions{Threads: 2})
+	r, err := Calibrate(t.Context(), path, data, CalibrateOptions{Threads: 2, Device: device})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -98,15 +100,20 @@ func TestCalibrateFloat16(t *testing.T) {
 	testenv.ORT(t)
 	testenv.Ops(t)
 	data := halfRows(t)
-	_, want := learn(t, twin(t, onnx.Float, onnx.Float), data)
+	_, want := learn(t, twin(t, onnx.Float, onnx.Float), data, "cpu")
 	if len(want.Observations) != 3 || len(want.Gradients) != 3 {
 		t.Fatalf("%d activations, %d gradients", len(want.Observations), len(want.Gradients))
 	}
-	for _, kinds := range [][2]onnx.DataType{{onnx.Float16, onnx.Float16}, {onnx.Float16, onnx.Float}, {onnx.Float, onnx.Float16}} {
-		m := twin(t, kinds[0], kinds[1])
-		r, got := learn(t, m, data)
+	t.Setenv(cudaops.EnvCUDALibrary, testenv.Provider(t))
+	for _, c := range []struct {
+		head, tail onnx.DataType
+		device     string
+	}{{onnx.Float16, onnx.Float16, "cpu"}, {onnx.Float16, onnx.Float, "cpu"}, {onnx.Float, onnx.Float16, "cpu"}, {onnx.Float16, onnx.Float16, CUDA}} {
+		kinds := fmt.Sprint(c)
+		m := twin(t, c.head, c.tail)
+		r, got := learn(t, m, data, c.device)
 		if len(r.Notes) > 0 {
-			t.Errorf("%v: notes %q", kinds, r.Notes)
+			t.Errorf("%s: notes %q", kinds, r.Notes)
 		}
 		for i, o := range slices.Concat(want.Observations, want.Gradients) {
 			a, err := o.Matrix()
@@ -118,7 +125,7 @@ func TestCalibrateFloat16(t *testing.T) {
 				found = got.Gradient(o.Tag)
 			}
 			if found == nil {
-				t.Fatalf("%v: nothing under %q", kinds, o.Tag)
+				t.Fatalf("%s: nothing under %q", kinds, o.Tag)
 			}
 			b, err := found.Matrix()
 			if err != nil {
@@ -129,7 +136,7 @@ func TestCalibrateFloat16(t *testing.T) {
 				off, all = off+(a[i]-b[i])*(a[i]-b[i]), all+a[i]*a[i]
 			}
 			if !(math.Sqrt(off/all) < 1e-5) {
-				t.Errorf("%v: the moments of %q are %.1e off", kinds, o.Tag, math.Sqrt(off/all))
+				t.Errorf("%s: the moments of %q are %.1e off", kinds, o.Tag, math.Sqrt(off/all))
 			}
 		}
 		sites, err := rewrite.FindSites(m, rewrite.Options{})
@@ -142,7 +149,7 @@ func TestCalibrateFloat16(t *testing.T) {
 		}
 		for i := range sites {
 			if g, err := h.gradients(sites[i].Weight); g == nil || err != nil {
-				t.Errorf("%v: quantizing finds no gradients of %s: %v", kinds, sites[i].Name, err)
+				t.Errorf("%s: quantizing finds no gradients of %s: %v", kinds, sites[i].Name, err)
 			}
 		}
 		if err := h.close(); err != nil {
@@ -165,7 +172,7 @@ func TestCalibrateFloat16AsItIs(t *testing.T) {
 	m.SetOpset("local", 1)
 	call := m.Graph.Nodes[2]
 	call.OpType, call.Domain, call.Attributes = "Convert", "local", []*onnx.Attribute{onnx.IntAttr("type", int64(onnx.Float16))}
-	r, got := learn(t, m, halfRows(t))
+	r, got := learn(t, m, halfRows(t), "cpu")
 	if len(r.Notes) != 2 || !strings.Contains(r.Notes[0], "does not load it in float32") || !strings.Contains(r.Notes[1], "weigh alike") {
 		t.Errorf("notes %q", r.Notes)
 	}
