@@ -119,6 +119,9 @@ func (c *calibration) prepare(m *onnx.Model, library string) error {
 	if c.threads == 0 {
 		c.threads = runtime.GOMAXPROCS(0)
 	}
+	if c.wide { // Casts of large weights as well are done while loading
+		o.Config["optimization.constant_folding_max_output_size_in_bytes"] = "0"
+	}
 	o.Threads = c.threads - c.lanes() + 1
 	m.ReferToFile(pageSize)
 	c.importance.model.ReferToFile(pageSize)
