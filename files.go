@@ -39,6 +39,9 @@ func OpenModel(path string) (*onnx.Model, error) {
 	m, err := onnx.Open(path)
 	switch {
 	case err == nil:
+		for _, s := range m.Scopes() {
+			_ = s.Sort() // as ONNX Runtime does; of a cycle checkModel tells
+		}
 		rewrite.InlineLayers(m)
 		rewrite.SplitBatches(m)
 		return m, nil
