@@ -31,7 +31,9 @@ const (
 type importance struct {
 	model   *onnx.Model
 	sites   []rewrite.Site
-	load    grad.Loader // loads with the native library
+	load    grad.Loader  // loads with the native library
+	free    func() int64 // bytes of memory that are, 0 where that is not known
+	again   bool         // activations are computed again block by block, as memory has no room for all
 	session grad.Session
 	shapes  string       // of the inputs that session is for
 	reads   []string     // inputs of session: of the model's, those that matter at these shapes, which an empty cache does not
@@ -193,28 +195,49 @@ func (i *importance) build(ctx context.Context, list []rewrite.Observation, inpu
 		}
 		of = append(of, places)
 	}
-	gradients, err := g.Backward(loss, wrt, nil)
+	assemble := func(g *grad.Graph, segments []grad.Segment) (*onnx.Model, int64, error) {
+		gradients, err := g.Backward(loss, wrt, segments)
+		if err != nil {
+			return nil, 0, err
+		}
+		i.noise = g.AddInput("noise", output.Type, output.Shape...)
+		values := append(slices.Clone(gradients), output)
+		for _, o := range list {
+			values = append(values, g.Value(o.Activation))
+		}
+		m := g.Model(values...)
+		i.draw(m, g.Logits(output), target)
+		names := make([][]string, len(list))
+		for n, places := range of {
+			for _, p := range places {
+				names[n] = append(names[n], gradients[p].Name)
+			}
+		}
+		if i.gradients, err = rewrite.ObserveGradients(m, list, names); err != nil {
+			return nil, 0, err
+		}
+		if err := m.Scopes()[0].Sort(); err != nil {
+			return nil, 0, err
+		}
+		return m, g.PeakOf(m), nil
+	}
+	m, need, err := assemble(g.Clone(), nil)
 	if err != nil {
 		return err
 	}
-	i.noise = g.AddInput("noise", output.Type, output.Shape...)
-	values := append(slices.Clone(gradients), output)
-	for _, o := range list {
-		values = append(values, g.Value(o.Activation))
-	}
-	m := g.Model(values...)
-	i.draw(m, g.Logits(output), target)
-	names := make([][]string, len(list))
-	for n, places := range of {
-		for _, p := range places {
-			names[n] = append(names[n], gradients[p].Name)
+	first := i.every == 0
+	if free := i.free() / 8 * 7; free > 0 { // a runtime takes more than adds up
+		need += i.held(list, first)
+		if need > free {
+			i.again = true
+			if m, need, err = assemble(g.Clone(), g.Segments(wrt, loss.Name)); err != nil {
+				return err
+			}
+			need += i.held(list, first)
 		}
-	}
-	if i.gradients, err = rewrite.ObserveGradients(m, list, names); err != nil {
-		return err
-	}
-	if err := m.Scopes()[0].Sort(); err != nil {
-		return err
+		if need > free && first { // other samples that are larger are tried all the same
+			return fmt.Errorf("it would take %s of memory, and there is room for %s; shorter samples take less", Size(need), Size(free))
+		}
 	}
 	i.reads = nil
 	for _, in := range m.Graph.Inputs {
@@ -222,6 +245,27 @@ func (i *importance) build(ctx context.Context, list []rewrite.Observation, inpu
 	}
 	i.session, err = i.load(m, false)
 	return err
+}
+
+// held is about how many bytes a calibration has yet to take besides the activations of a sample: for the weights in float32, at first of two sessions,
+// and at first the sums.
+func (i *importance) held(list []rewrite.Observation, first bool) int64 {
+	var bytes int64
+	for ref := range i.model.Tensors() {
+		if n, err := ref.Tensor.NumElements(); err == nil && ref.Tensor.DataType.IsFloat() {
+			bytes += 4 * n
+		}
+	}
+	if !first {
+		return bytes
+	}
+	bytes *= 2
+	for _, o := range slices.Concat(list, i.gradients) {
+		if o.Full {
+			bytes += 8 * int64(o.Columns) * int64(o.Columns+1) / 2
+		}
+	}
+	return bytes
 }
 
 // classes returns the output whose last axis is taken for classes: the first of float32 with two or more of them.

@@ -264,10 +264,29 @@ func (c *calibration) observe(ctx context.Context, lanes *lanes, b *calib.Batch,
 	}, added)
 }
 
+// freeMemory is how many bytes are free where the model runs, 0 where that is not known.
+func (c *calibration) freeMemory() int64 {
+	if c.device != CUDA {
+		return freeMemory()
+	}
+	path, err := GPULibrary()
+	if err != nil {
+		return 0
+	}
+	p, err := ort.OpenProvider(path)
+	if err != nil {
+		return 0
+	}
+	return p.FreeMemory()
+}
+
 // notes says what a user should know of how it went.
 func (c *calibration) notes() (notes []string) {
 	if c.narrowed != "" {
 		notes = append(notes, "calibrated in the 16 bits that the model computes in, because ONNX Runtime does not load it in float32: "+c.narrowed)
+	}
+	if c.importance != nil && c.importance.again {
+		notes = append(notes, "memory had no room for all activations of a sample: they were computed again block by block, which takes longer")
 	}
 	if c.unweighted != "" {
 		notes = append(notes, "all rows of an activation weigh alike, because the gradient of the outputs is not known: "+c.unweighted)

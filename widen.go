@@ -32,7 +32,7 @@ func (c *calibration) place(m *onnx.Model, wide bool) error {
 			return fmt.Errorf("%s: %w", c.model, err)
 		}
 	}
-	c.importance = &importance{model: onnx.Clone(m), sites: sites, ahead: map[int]chan []float32{}}
+	c.importance = &importance{model: onnx.Clone(m), sites: sites, ahead: map[int]chan []float32{}, free: c.freeMemory}
 	c.corrected = correctedTags(sites)
 	c.observations, err = rewrite.Observe(m, sites, c.shard.observations)
 	switch {

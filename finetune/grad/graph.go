@@ -47,27 +47,32 @@ func (g *Graph) Clone() *Graph {
 	return &c
 }
 
-// Peak is the number of bytes of the values that are alive together at most while the nodes behind the given outputs run in
-// their order. Inputs and initializers do not count. A runtime may order the nodes otherwise, or work in place.
-func (g *Graph) Peak(outputs ...*Value) int64 {
-	nodes := g.Model(outputs...).Graph.Nodes
+// Peak is [Graph.PeakOf] the nodes behind the given outputs.
+func (g *Graph) Peak(outputs ...*Value) int64 { return g.PeakOf(g.Model(outputs...)) }
+
+// PeakOf is the number of bytes of the values that are alive together at most while the nodes of m, which was made of g, run in
+// their order, its outputs to the end. Inputs, initializers and values that g does not know do not count. A runtime may order the
+// nodes otherwise, or work in place.
+func (g *Graph) PeakOf(m *onnx.Model) int64 {
+	nodes := m.Graph.Nodes
 	last := map[string]int{}
 	for i, n := range nodes {
 		for _, in := range reads(n) {
 			last[in] = i
 		}
 	}
-	for _, v := range outputs {
+	for _, v := range m.Graph.Outputs {
 		last[v.Name] = len(nodes)
 	}
 	ends := make([]int64, len(nodes)+1) // bytes that end with each node
 	var alive, peak int64
 	for i, n := range nodes {
 		for _, out := range n.Outputs {
-			if out == "" {
+			v := g.values[out]
+			if v == nil {
 				continue
 			}
-			size := g.values[out].bytes()
+			size := v.bytes()
 			alive += size
 			ends[max(last[out], i)] += size
 		}
