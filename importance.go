@@ -91,7 +91,7 @@ func (i *importance) stride(batches int) int {
 }
 
 // mostNoise bounds the noise that is made before it is its turn, in bytes.
-const mostNoise = 512 << 20
+const mostNoise = 1 << 30
 
 // room tells whether noise of one more batch may be made on another thread.
 func (i *importance) room(threads int) bool {
