@@ -460,6 +460,32 @@ func TestFinetuneBlocks(t *testing.T) {
 	}
 }
 
+// Gradients in float16 train as well, those of several passes added up in float32.
+func TestFinetuneFloat16(t *testing.T) {
+	t.Setenv(testenv.EnvORT, testenv.ORT(t))
+	dir := t.TempDir()
+	path, quantized := filepath.Join(dir, "m.onnx"), filepath.Join(dir, "q.onnx")
+	d := models.Decoder{Layers: 1, Width: 64, Heads: 4, CacheHeads: 2, Network: 96, Vocabulary: 50, Tokens: 32, Half: true, Pieces: true, Seed: 3}
+	if _, err := d.ONNX().Save(path, onnx.SaveOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := cosetq.Quantize(t.Context(), path, cosetq.QuantizeOptions{Output: quantized, Bits: 2}); err != nil {
+		t.Fatal(err)
+	}
+	for _, passes := range []int{1, 3} {
+		r, err := cosetq.Finetune(t.Context(), path, quantized, cosetq.FinetuneOptions{
+			Output: filepath.Join(dir, fmt.Sprint(passes, ".onnx")), Data: "random:60,sequence_length=16,past_sequence_length=0", Threads: 1,
+			Train: finetune.Options{Steps: 40, Batch: 12 / passes, Accumulate: passes, HeldOut: 12},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.Best > 0.95*r.Start {
+			t.Errorf("%d passes: the loss went from %v to %v", passes, r.Start, r.Best)
+		}
+	}
+}
+
 // On the device of the provider a training goes as on the processor, and twice the same; every graph of it runs there.
 func TestFinetuneOnDevice(t *testing.T) {
 	files, quantized := coarseDigits(t)

@@ -39,7 +39,8 @@ type trainer struct {
 // graphs names the values that the graphs of a training exchange.
 type graphs struct {
 	loss, output, target string
-	sums                 map[string]*tensor.Tensor // of the gradients of a step, which latents and parameters read
+	sums                 map[string][]float32      // of the gradients of a step, which latents and parameters read
+	into                 map[string]*tensor.Tensor // those that the runtime writes there itself, as it has them in float32
 }
 
 // bound is a session with the names of the inputs it takes.
@@ -132,9 +133,7 @@ func (t *trainer) build(g *grad.Graph, like *grad.Value, load grad.Loader) (*gra
 	if err != nil {
 		return nil, err
 	}
-	if err := t.holdGradients(outputs[1:]); err != nil {
-		return nil, err
-	}
+	t.holdGradients(outputs[1:])
 	if t.opt.Plan != nil {
 		t.opt.Plan(Plan{Weights: len(wrt) - len(t.parameters), Parameters: len(t.parameters), Train: len(t.order.train), HeldOut: len(t.order.heldOut), Memory: t.memory})
 	}
@@ -148,32 +147,26 @@ func (t *trainer) build(g *grad.Graph, like *grad.Value, load grad.Loader) (*gra
 }
 
 // holdGradients makes room for the gradients of a step.
-func (t *trainer) holdGradients(gradients []*grad.Value) error {
-	t.graphs.sums = map[string]*tensor.Tensor{}
-	var sums [][]float32
-	for _, d := range gradients {
-		if t.graphs.sums[d.Name] == nil { // else the same for several
-			sum, err := tensor.New(tensor.Float32, d.Shape...)
-			if err != nil {
-				return err
-			}
-			t.graphs.sums[d.Name] = sum
+func (t *trainer) holdGradients(gradients []*grad.Value) {
+	t.graphs.sums, t.graphs.into = map[string][]float32{}, map[string]*tensor.Tensor{}
+	for _, d := range gradients { // one may be that of several
+		if t.graphs.sums[d.Name] != nil {
+			continue
 		}
-		values, err := floats(t.graphs.sums[d.Name])
-		if err != nil {
-			return err
+		sum := make([]float32, d.Count())
+		t.graphs.sums[d.Name] = sum
+		if d.Type == onnx.Float {
+			t.graphs.into[d.Name] = tensor.Of(sum, d.Shape...)
 		}
-		sums = append(sums, values)
 	}
 	for _, l := range t.latents {
 		if !l.Frozen {
-			l.g, sums = sums[0], sums[1:]
+			l.g, gradients = t.graphs.sums[gradients[0].Name], gradients[1:]
 		}
 	}
 	for _, p := range t.parameters {
-		p.g, sums = sums[0], sums[1:]
+		p.g, gradients = t.graphs.sums[gradients[0].Name], gradients[1:]
 	}
-	return nil
 }
 
 // feed adds the values of weights and parameters to the inputs of a batch.
@@ -223,7 +216,7 @@ func (t *trainer) judge(ctx context.Context) (loss, agree float64, err error) {
 // accumulate runs the passes of a step and sums their gradients. It returns the mean loss.
 func (t *trainer) accumulate(ctx context.Context) (loss float64, err error) {
 	for i := range t.opt.Accumulate {
-		into := t.graphs.sums
+		into := t.graphs.into
 		if i > 0 {
 			into = nil
 		}
@@ -236,17 +229,16 @@ func (t *trainer) accumulate(ctx context.Context) (loss float64, err error) {
 			return 0, err
 		}
 		loss += float64(l[0]) / float64(t.opt.Accumulate)
-		if i == 0 {
-			continue
-		}
-		for name, to := range t.graphs.sums {
-			sum, err := floats(to)
-			if err != nil {
-				return 0, err
+		for name, sum := range t.graphs.sums {
+			if into[name] != nil {
+				continue
 			}
 			g, err := floats(out[name])
 			if err != nil {
 				return 0, err
+			}
+			if i == 0 {
+				clear(sum)
 			}
 			for j, x := range g {
 				sum[j] += x
