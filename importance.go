@@ -8,7 +8,10 @@ import (
 	"maps"
 	"math"
 	"math/rand/v2"
+	"runtime"
 	"slices"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/cosetq/cosetq/finetune/grad"
 	"github.com/cosetq/cosetq/onnx"
@@ -118,17 +121,30 @@ func shapesOf(inputs map[string]*tensor.Tensor) string {
 	return shapes
 }
 
+// noiseBlock is how many numbers of noise one thread makes.
+const noiseBlock = 1 << 22
+
 // gumbel is noise that depends on the sample alone, so that parts of the data give parts of the sums.
 func gumbel(inputs map[string]*tensor.Tensor, count int64) []float32 {
 	hash := fnv.New64a()
 	for _, name := range slices.Sorted(maps.Keys(inputs)) {
 		hash.Write(inputs[name].Data)
 	}
-	rng := rand.New(rand.NewPCG(hash.Sum64(), 1))
 	noise := make([]float32, count)
-	for j := range noise {
-		noise[j] = float32(-math.Log(rng.ExpFloat64()))
+	var group errgroup.Group
+	group.SetLimit(runtime.GOMAXPROCS(0))
+	stream := uint64(0)
+	for block := range slices.Chunk(noise, noiseBlock) {
+		stream++
+		rng := rand.New(rand.NewPCG(hash.Sum64(), stream))
+		group.Go(func() error {
+			for j := range block {
+				block[j] = float32(-math.Log(rng.ExpFloat64()))
+			}
+			return nil
+		})
 	}
+	_ = group.Wait() // nothing fails
 	return noise
 }
 

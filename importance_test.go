@@ -403,3 +403,30 @@ func TestClassesOfSoftmaxOverAnotherAxis(t *testing.T) {
 		}
 	}
 }
+
+// Noise is that of one stream up to a block, and each block has its own: the same on any number of threads, and nothing comes twice.
+func TestNoise(t *testing.T) {
+	inputs := map[string]*tensor.Tensor{"x": tensor.Of([]float32{1, 2}, 2)}
+	short, long := gumbel(inputs, 100), gumbel(inputs, noiseBlock+100)
+	if !slices.Equal(short, long[:100]) {
+		t.Error("more noise begins otherwise")
+	}
+	if slices.Equal(short, long[noiseBlock:]) {
+		t.Error("the second block is the first again")
+	}
+	if !slices.Equal(long, gumbel(inputs, noiseBlock+100)) {
+		t.Error("twice the same sample, and other noise")
+	}
+	if slices.Equal(short, gumbel(map[string]*tensor.Tensor{"x": tensor.Of([]float32{1, 3}, 2)}, 100)) {
+		t.Error("another sample, and the same noise")
+	}
+	var sum, squares float64
+	for _, v := range long {
+		sum += float64(v)
+		squares += float64(v) * float64(v)
+	}
+	n := float64(len(long))
+	if mean, variance := sum/n, squares/n-sum*sum/n/n; math.Abs(mean-0.5772) > 0.005 || math.Abs(variance-math.Pi*math.Pi/6) > 0.01 {
+		t.Errorf("mean %v and variance %v are not those of a Gumbel distribution", mean, variance)
+	}
+}
