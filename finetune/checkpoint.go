@@ -55,7 +55,7 @@ func (t *trainer) identify() ([]setting, error) {
 	add("the batch", t.opt.Batch)
 	add("the number of batches in a step", t.opt.Accumulate)
 	add("the loss", t.opt.Loss)
-	add("the rate", t.opt.Rate)
+	add("the rate", t.rateBefore())
 	add("the warm-up", t.opt.WarmUp)
 	add("the bound on the gradient", t.opt.Clip)
 	add("the number of samples to train on", len(t.order.train))
@@ -91,6 +91,14 @@ func (t *trainer) identify() ([]setting, error) {
 		}
 	}
 	return append(all, setting{"the parameters to start from", hex.EncodeToString(sum.Sum(nil)), true}), nil
+}
+
+// rateBefore says by which rate the training begins: a chosen one falls with the steps, which a training by time does not know yet.
+func (t *trainer) rateBefore() string {
+	if t.chosen && t.opt.Steps == 0 {
+		return fmt.Sprint(t.opt.Rate, " (less with many steps)")
+	}
+	return fmt.Sprint(t.peak(float64(t.opt.Steps)))
 }
 
 // same makes it an error when a checkpoint was made with other settings.

@@ -2,8 +2,10 @@ package finetune
 
 import (
 	"context"
+	"errors"
 	"math"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -86,6 +88,44 @@ func TestRateOfLongTraining(t *testing.T) {
 	c := &clock{limit: 10 * time.Minute, before: time.Minute, begin: time.Now()}
 	if got := c.expected(99); math.Abs(got-995) > 1 { // 99 steps and a half in a tenth of the time
 		t.Errorf("%v steps are expected, want 995", got)
+	}
+}
+
+// A checkpoint of a training whose rate was chosen is none of one that asks for a rate which moves weights further, nor the other way round.
+func TestCheckpointTellsRates(t *testing.T) {
+	header := func(o Options, chosen bool) *checkpointHeader {
+		tr := &trainer{opt: o, chosen: chosen, order: &order{}}
+		s, err := tr.identify()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return &checkpointHeader{Settings: s}
+	}
+	for _, c := range []struct {
+		o    Options
+		same bool
+	}{
+		{Options{Rate: 0.04, Steps: DefaultRateSteps}, true},
+		{Options{Rate: 0.04, Steps: 4 * DefaultRateSteps}, false},
+		{Options{Rate: 0.04, MaxTime: time.Hour}, false},
+	} {
+		chosen, given := header(c.o, true), header(c.o, false)
+		if err := chosen.same(chosen.Settings); err != nil {
+			t.Errorf("%+v: %v", c.o, err)
+		}
+		for _, err := range []error{chosen.same(given.Settings), given.same(chosen.Settings)} {
+			if same := err == nil; same != c.same || !same && !errors.Is(err, ErrCheckpoint) {
+				t.Errorf("%d steps, %v: %v", c.o.Steps, c.o.MaxTime, err)
+			}
+		}
+	}
+}
+
+// Who is told at which rate a training still diverges is told the rate that it had.
+func TestDivergesAtRate(t *testing.T) {
+	tr := &trainer{opt: Options{Rate: 1024}, chosen: true, retreats: maxRetreats}
+	if err := tr.retreat(0.5, 4*DefaultRateSteps); err == nil || !strings.Contains(err.Error(), "at a rate of 0.5:") {
+		t.Error(err)
 	}
 }
 

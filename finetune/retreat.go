@@ -40,9 +40,9 @@ func (t *trainer) rate(share, steps float64) float64 {
 }
 
 // retreat goes back to the best state, forgets the moments that led away from it, and halves the rate.
-func (t *trainer) retreat(share float64) error {
+func (t *trainer) retreat(share, steps float64) error {
 	if t.retreats == maxRetreats {
-		return &OptionError{fmt.Sprintf("step %d: the training diverges even at a rate of %.3g: give a lower one, look at the data, or train fewer weights", t.done, math.Ldexp(t.opt.Rate, -t.retreats))}
+		return &OptionError{fmt.Sprintf("step %d: the training diverges even at a rate of %.3g: give a lower one, look at the data, or train fewer weights", t.done, t.peak(steps))}
 	}
 	t.retreats++
 	t.resumed = restart{Step: t.done, Share: share}

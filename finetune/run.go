@@ -139,7 +139,7 @@ func (t *trainer) loop(ctx context.Context, c *clock) (interrupted bool, err err
 			e.Diverged = !(e.HeldOut <= divergence*t.start+divergenceSlack)
 			t.report(c, e)
 			if e.Diverged {
-				if err := t.retreat(c.share(t.done)); err != nil {
+				if err := t.retreat(c.share(t.done), c.expected(t.done)); err != nil {
 					return false, err
 				}
 			}
