@@ -36,6 +36,7 @@ type importance struct {
 	sites   []rewrite.Site
 	load    grad.Loader  // loads with the native library
 	free    func() int64 // bytes of memory that are, 0 where that is not known
+	mapped  bool         // tables of which rows are looked up stay in their files
 	again   bool         // activations are computed again block by block, as memory has no room for all
 	session grad.Session
 	shapes  string       // of the inputs that session is for
@@ -242,7 +243,8 @@ func (i *importance) build(ctx context.Context, list []rewrite.Observation, inpu
 		return err
 	}
 	first := i.every == 0
-	if free := i.free() / 8 * 7; free > 0 { // a runtime takes more than adds up
+	if free := i.free(); free > 0 {
+		free = free / 8 * 7 // a runtime takes more than adds up
 		need += i.held(list, first)
 		if need > free {
 			i.again = true
@@ -252,7 +254,7 @@ func (i *importance) build(ctx context.Context, list []rewrite.Observation, inpu
 			need += i.held(list, first)
 		}
 		if need > free && first { // other samples that are larger are tried all the same
-			return fmt.Errorf("it would take %s of memory, and there is room for %s; shorter samples take less", Size(need), Size(free))
+			return fmt.Errorf("%w; shorter samples take less", noRoom(need, free))
 		}
 	}
 	i.reads = nil
@@ -266,12 +268,7 @@ func (i *importance) build(ctx context.Context, list []rewrite.Observation, inpu
 // held is about how many bytes a calibration has yet to take besides the activations of a sample: for the weights in float32, at first of two sessions,
 // and at first the sums.
 func (i *importance) held(list []rewrite.Observation, first bool) int64 {
-	var bytes int64
-	for ref := range i.model.Tensors() {
-		if n, err := ref.Tensor.NumElements(); err == nil && ref.Tensor.DataType.IsFloat() {
-			bytes += 4 * n
-		}
-	}
+	bytes := floatBytes(i.model, i.mapped)
 	if !first {
 		return bytes
 	}
@@ -280,6 +277,29 @@ func (i *importance) held(list []rewrite.Observation, first bool) int64 {
 		if o.Full {
 			bytes += 8 * int64(o.Columns) * int64(o.Columns+1) / 2
 		}
+	}
+	return bytes
+}
+
+func noRoom(need, free int64) error {
+	return fmt.Errorf("it would take %s of memory, and there is room for %s", Size(need), Size(free))
+}
+
+// floatBytes is what a session takes for the weights of m in float32, without tables that it maps, as files of which it needs no more than some rows.
+func floatBytes(m *onnx.Model, mapped bool) (bytes int64) {
+	index := onnx.NewIndex(m)
+	for ref := range m.Tensors() {
+		n, err := ref.Tensor.NumElements()
+		if err != nil || !ref.Tensor.DataType.IsFloat() {
+			continue
+		}
+		if mapped && ref.Role == onnx.RoleInitializer && ref.Scope.Graph == m.Graph {
+			v := index.Lookup(index.Scopes[0], ref.Tensor.Name)
+			if v != nil && !slices.ContainsFunc(v.Uses, func(u onnx.Use) bool { return u.Node == nil || u.Node.OpType != "Gather" || u.Input != 0 }) {
+				continue
+			}
+		}
+		bytes += 4 * n
 	}
 	return bytes
 }

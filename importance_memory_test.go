@@ -26,7 +26,7 @@ func TestImportanceInLittleMemory(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer c.close()
-		c.importance.free = func() int64 { return free }
+		c.free = func() int64 { return free }
 		s, err := c.gather(t.Context(), "random:3", calib.Options{}, dir, nil)
 		if err != nil {
 			t.Fatal(err)
@@ -66,8 +66,10 @@ func TestImportanceInLittleMemory(t *testing.T) {
 	for i := range want.Observations {
 		sameStatistics(t, again.Observations[i], want.Observations[i])
 	}
-	few, notes := gather(1 << 10)
-	if len(few.Gradients) > 0 || len(notes) != 1 || !strings.Contains(notes[0], "of memory, and there is room for") {
-		t.Errorf("in a kilobyte: %d gradients, %q", len(few.Gradients), notes)
+	for _, free := range []int64{1 << 10, 1} { // 1: memory is full
+		few, notes := gather(free)
+		if len(few.Gradients) > 0 || len(notes) != 1 || !strings.Contains(notes[0], "of memory, and there is room for") {
+			t.Errorf("in %d bytes: %d gradients, %q", free, len(few.Gradients), notes)
+		}
 	}
 }

@@ -30,8 +30,9 @@ type calibration struct {
 	load         grad.Loader  // with the native library
 	session      grad.Session // of observed; nil as long as there is a gradient
 	gathered     gathered
-	importance   *importance // nil: no gradient
-	unweighted   string      // why, for people
+	importance   *importance  // nil: no gradient
+	unweighted   string       // why, for people
+	free         func() int64 // see freeMemory
 	widening
 }
 
@@ -59,6 +60,7 @@ func newCalibration(ctx context.Context, path string, o calibrationOptions) (*ca
 		return nil, err
 	}
 	c := &calibration{calibrationOptions: o, model: path, file: m}
+	c.free = c.freeMemory
 	select {
 	case observing <- struct{}{}:
 	case <-ctx.Done():
@@ -247,8 +249,14 @@ func (c *calibration) observe(ctx context.Context, lanes *lanes, b *calib.Batch,
 		c.gathered.reset() // what nodes saw before the failure they will see again
 	}
 	if c.session == nil {
-		if c.session, err = c.load(c.observed, false); errors.Is(err, ort.ErrModel) && c.wide {
+		if err := c.fits(); err != nil {
 			if err := c.narrow(err); err != nil {
+				return err
+			}
+			return c.observe(ctx, lanes, b, n, batches, step)
+		}
+		if c.session, err = c.load(c.observed, false); errors.Is(err, ort.ErrModel) && c.wide {
+			if err := c.narrow(fmt.Errorf("ONNX Runtime does not load it in float32: %w", err)); err != nil {
 				return err
 			}
 			return c.observe(ctx, lanes, b, n, batches, step)
@@ -283,7 +291,7 @@ func (c *calibration) freeMemory() int64 {
 // notes says what a user should know of how it went.
 func (c *calibration) notes() (notes []string) {
 	if c.narrowed != "" {
-		notes = append(notes, "calibrated in the 16 bits that the model computes in, because ONNX Runtime does not load it in float32: "+c.narrowed)
+		notes = append(notes, "calibrated in the 16 bits that the model computes in, because "+c.narrowed)
 	}
 	if c.importance != nil && c.importance.again {
 		notes = append(notes, "memory had no room for all activations of a sample: they were computed again block by block, which takes longer")

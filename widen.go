@@ -32,7 +32,7 @@ func (c *calibration) place(m *onnx.Model, wide bool) error {
 			return fmt.Errorf("%s: %w", c.model, err)
 		}
 	}
-	c.importance = &importance{model: onnx.Clone(m), sites: sites, ahead: map[int]chan []float32{}, free: c.freeMemory}
+	c.importance = &importance{model: onnx.Clone(m), sites: sites, ahead: map[int]chan []float32{}, free: func() int64 { return c.free() }, mapped: c.device != CUDA}
 	c.corrected = correctedTags(sites)
 	c.observations, err = rewrite.Observe(m, sites, c.shard.observations)
 	switch {
@@ -40,6 +40,18 @@ func (c *calibration) place(m *onnx.Model, wide bool) error {
 		return fail(Nothing, fmt.Errorf("%s: nothing to calibrate for: %s", c.model, leftOut(sites)), "`cosetq inspect %s --layers` lists every node", c.model)
 	case err != nil:
 		return fmt.Errorf("%s: %w", c.model, err)
+	}
+	return nil
+}
+
+// fits tells of a model that is wider than it was if memory has no room for it. As it was it may have run all the same.
+func (c *calibration) fits() error {
+	if !c.wide {
+		return nil
+	}
+	free := c.free()
+	if need, room := floatBytes(c.observed, c.device != CUDA), free/8*7; free > 0 && need > room {
+		return fmt.Errorf("in float32 %w", noRoom(need, room))
 	}
 	return nil
 }

@@ -185,3 +185,48 @@ func TestCalibrateFloat16AsItIs(t *testing.T) {
 		t.Errorf("%d activations", len(got.Observations))
 	}
 }
+
+// Where memory has room for a model of float16 but not for what it becomes in float32, it is calibrated as it is.
+func TestCalibrateFloat16InLittleMemory(t *testing.T) {
+	testenv.ORT(t)
+	testenv.Ops(t)
+	dir := t.TempDir()
+	path := filepath.Join(dir, "m.onnx")
+	if _, err := twin(t, onnx.Float16, onnx.Float16).Save(path, onnx.SaveOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	c, err := newCalibration(t.Context(), path, calibrationOptions{threads: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.release()
+	defer c.close()
+	c.free = func() int64 { return 1 << 10 }
+	s, err := c.gather(t.Context(), halfRows(t), calib.Options{}, dir, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if notes := c.notes(); c.wide || len(notes) != 2 || !strings.Contains(notes[0], "in the 16 bits that the model computes in, because in float32 it would take") {
+		t.Errorf("%q", notes)
+	}
+	for _, o := range s.Observations {
+		if o.Rows != importanceSamples*importanceTokens {
+			t.Errorf("%q: %d rows", o.Tag, o.Rows)
+		}
+	}
+}
+
+// A table of which rows are looked up stays in its file, unless something else reads it or a GPU does.
+func TestFloatBytes(t *testing.T) {
+	m := onnx.NewModel(8, 17, "m")
+	m.Graph.Initializers = []*onnx.Tensor{onnx.NewFloat16Tensor("table", []int64{4, 2}, make([]float32, 8)), onnx.NewTensor("w", []int64{2, 3}, make([]float32, 6)),
+		onnx.NewTensor("ids", []int64{1}, []int64{0})}
+	m.Graph.Nodes = []*onnx.Node{onnx.NewNode("Gather", []string{"table", "ids"}, []string{"row"}), onnx.NewNode("MatMul", []string{"row", "w"}, []string{"y"})}
+	if mapped, whole := floatBytes(m, true), floatBytes(m, false); mapped != 24 || whole != 56 {
+		t.Errorf("%d and %d bytes", mapped, whole)
+	}
+	m.Graph.Nodes = append(m.Graph.Nodes, onnx.NewNode("Transpose", []string{"table"}, []string{"z"}))
+	if mapped := floatBytes(m, true); mapped != 56 {
+		t.Errorf("shared: %d bytes", mapped)
+	}
+}
