@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/cosetq/cosetq/calib"
+	"github.com/cosetq/cosetq/tensor"
 )
 
 // Batches come in their order, each begun before its turn and once; as many wait as there is room for, and an error comes behind what was read before it.
@@ -45,6 +46,19 @@ func TestAhead(t *testing.T) {
 		}
 		if most != c.most || errors.Is(failure, broken) != c.fails {
 			t.Errorf("%+v: %d at once, %v", c, most, failure)
+		}
+	}
+	large := func(yield func(*calib.Batch, error) bool) {
+		for yield(&calib.Batch{Inputs: map[string]*tensor.Tensor{"x": {Data: make([]byte, mostAheadBytes/4)}}}, nil) {
+		}
+	}
+	begun := 0
+	for range ahead(large, func(*calib.Batch) { begun++ }, func() bool { return true }) {
+		if begun == 8 {
+			break
+		}
+		if begun > 7 {
+			t.Fatalf("%d large batches at once", begun)
 		}
 	}
 	for range ahead(func(yield func(*calib.Batch, error) bool) { yield(&calib.Batch{}, nil) }, func(*calib.Batch) {}, func() bool { return true }) {
