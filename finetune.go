@@ -1,6 +1,7 @@
 package cosetq
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -206,7 +207,7 @@ func quantizeFirst(ctx context.Context, float, output string, o FinetuneOptions)
 	}
 	remove = func() { _ = os.RemoveAll(dir) }
 	q := o.Quantize
-	q.Output, q.temporary, q.Device = filepath.Join(dir, "start.onnx"), true, o.Device
+	q.Output, q.temporary, q.Device = filepath.Join(dir, "start.onnx"), true, cmp.Or(q.Device, o.Device)
 	if q.Data == "" && q.Statistics == "" && q.Method != RTN {
 		q.Data, q.Samples = o.Data, DefaultSamples
 	}

@@ -534,6 +534,10 @@ func TestFinetuneFromFloat(t *testing.T) {
 	if _, err := cosetq.Finetune(context.Background(), files.Model, "", o); !errors.As(err, &full) || !strings.HasSuffix(err.Error(), "may take 1e-06") {
 		t.Errorf("a bound of one byte: %v", err)
 	}
+	o.Quantize.Device = "tpu" // which the weights are coded on, whatever trains them
+	if _, err := cosetq.Finetune(context.Background(), files.Model, "", o); err == nil || !strings.Contains(err.Error(), `device "tpu" is unknown`) {
+		t.Errorf("another device to quantize on: %v", err)
+	}
 }
 
 // What is stopped while it quantizes first has kept nothing, and says so.
