@@ -51,10 +51,14 @@ func (g *Graph) Clone() *Graph {
 func (g *Graph) Peak(outputs ...*Value) int64 { return g.PeakOf(g.Model(outputs...)) }
 
 // PeakOf is the number of bytes of the values that are alive together at most while the nodes of m, which was made of g, run in
-// their order, its outputs to the end. Inputs, initializers and values that g does not know do not count. A runtime may order the
-// nodes otherwise, or work in place.
+// their order, its outputs to the end. Inputs, initializers with their casts, which are done while loading, and values that g does not
+// know do not count. A runtime may order the nodes otherwise, or work in place.
 func (g *Graph) PeakOf(m *onnx.Model) int64 {
 	nodes := m.Graph.Nodes
+	stored := map[string]bool{}
+	for _, t := range m.Graph.Initializers {
+		stored[t.Name] = true
+	}
 	last := map[string]int{}
 	for i, n := range nodes {
 		for _, in := range reads(n) {
@@ -67,9 +71,10 @@ func (g *Graph) PeakOf(m *onnx.Model) int64 {
 	ends := make([]int64, len(nodes)+1) // bytes that end with each node
 	var alive, peak int64
 	for i, n := range nodes {
+		cast := n.OpType == "Cast" && stored[n.Inputs[0]]
 		for _, out := range n.Outputs {
 			v := g.values[out]
-			if v == nil {
+			if v == nil || cast {
 				continue
 			}
 			size := v.bytes()

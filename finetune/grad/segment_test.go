@@ -43,6 +43,26 @@ func residual(blocks int) (m *onnx.Model, inputs map[string]*tensor.Tensor, weig
 	return m, inputs, weights
 }
 
+// Weights that are cast while loading are none of the values of a run.
+func TestPeakWithoutCastWeights(t *testing.T) {
+	g := &Graph{values: map[string]*Value{}}
+	for _, name := range []string{"wide", "long", "y"} {
+		g.values[name] = &Value{name, onnx.Float, []int64{4}}
+	}
+	m := onnx.NewModel(8, 17, "m")
+	m.Graph.Initializers = []*onnx.Tensor{onnx.NewFloat16Tensor("w", []int64{4}, make([]float32, 4))}
+	m.Graph.Inputs = []*onnx.ValueInfo{onnx.NewValueInfo("x", onnx.Float16, 4)}
+	m.Graph.Nodes = []*onnx.Node{
+		onnx.NewNode("Cast", []string{"w"}, []string{"wide"}, onnx.IntAttr("to", int64(onnx.Float))),
+		onnx.NewNode("Cast", []string{"x"}, []string{"long"}, onnx.IntAttr("to", int64(onnx.Float))),
+		onnx.NewNode("Add", []string{"wide", "long"}, []string{"y"}),
+	}
+	m.Graph.Outputs = []*onnx.ValueInfo{onnx.NewValueInfo("y", onnx.Float, 4)}
+	if got := g.PeakOf(m); got != 32 {
+		t.Errorf("%d bytes, want 32: those of the input in float32 and of the sum", got)
+	}
+}
+
 // Activations that are computed again give the same gradients, and keep fewer bytes alive.
 func TestRecomputation(t *testing.T) {
 	const blocks = 6
