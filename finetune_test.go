@@ -515,6 +515,24 @@ func TestFinetuneOnDevice(t *testing.T) {
 		t.Errorf("the loss went from %v to %v, on the processor from %v to %v", a.Start, a.Best, want.Start, want.Best)
 	}
 	sameData(t, a, train("b.onnx", cosetq.CUDA))
+
+	// What was begun there goes on on the processor.
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	o := trainingOptions(files, "moved.onnx")
+	o.Device, o.Train.Steps, o.Train.Every = cosetq.CUDA, 20, 10
+	o.Train.Report = func(e finetune.Event) {
+		if e.Step == 10 {
+			stop()
+		}
+	}
+	if r, err := cosetq.Finetune(ctx, files.Model, quantized, o); err != nil || !r.Interrupted {
+		t.Fatalf("not interrupted, %v", err)
+	}
+	o.Device, o.Train.Report, o.Train.Resume = "cpu", nil, true
+	if r, err := cosetq.Finetune(t.Context(), files.Model, quantized, o); err != nil || r.Steps != 20 || r.Best > 1.1*want.Best {
+		t.Errorf("on the processor: %+v, %v", r, err)
+	}
 }
 
 // TestFinetuneFromFloat quantizes and learns labels.

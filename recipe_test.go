@@ -66,3 +66,18 @@ func TestCommandOfRecipe(t *testing.T) {
 		}
 	}
 }
+
+// Of the device a recipe tells where statistics are gathered on it, which shows in their last digits, and nowhere else.
+func TestRecipeTellsDeviceOfData(t *testing.T) {
+	for want, options := range map[string][]QuantizeOptions{
+		CUDA: {{Method: LDLQ, Data: "random:1", Device: CUDA}},
+		"": {{Method: LDLQ, Data: "random:1", Device: "cpu"}, {Method: RTN, Data: "random:1", Device: CUDA}, {Method: RTN, Device: CUDA},
+			{Method: LDLQ, Statistics: "s.cqs", Device: CUDA}, {Method: LDLQ, Statistics: "s.cqs", Data: "random:1", TargetBits: 3, Device: CUDA}},
+	} {
+		for _, o := range options {
+			if got := o.effective(nil).Device; got != want {
+				t.Errorf("%+v: device %q, want %q", o, got, want)
+			}
+		}
+	}
+}
