@@ -9,6 +9,7 @@ import (
 	"github.com/cosetq/cosetq/cudaops"
 	"github.com/cosetq/cosetq/internal/testenv"
 	"github.com/cosetq/cosetq/onnx"
+	"github.com/cosetq/cosetq/tensor"
 )
 
 // On the device of the provider a calibration learns what it learns on the processor, gradients included, and all of it there.
@@ -92,5 +93,61 @@ func sameStatistics(t *testing.T, got, want *calib.Observation) {
 	t.Logf("%s: off by %.1e of the largest moment", want.Tag, worst/largest)
 	if !(worst <= 1e-5*largest) {
 		t.Errorf("%s: a moment is off by %g, the largest is %g", want.Tag, worst, largest)
+	}
+}
+
+// What runs in a Loop stays on the processor: sums of both are told together, bad rows too, also where the model is run in float32 first.
+func TestCalibrateLoopOnDevice(t *testing.T) {
+	testenv.ORT(t)
+	testenv.Ops(t)
+	t.Setenv(cudaops.EnvCUDALibrary, testenv.Provider(t))
+	for _, float := range []onnx.DataType{onnx.Float, onnx.Float16} {
+		dir := t.TempDir()
+		x, data := tokenRows(t, dir, importanceSamples)
+		x[5] = float32(math.Inf(1)) // the first row, in front of the loop and in it
+		all := tensor.Of(x, importanceSamples, importanceTokens, importanceWidth)
+		if err := tensor.SaveNPZ(filepath.Join(dir, "x.npz"), []tensor.Spec{{Name: "x"}}, map[string]*tensor.Tensor{"x": all}); err != nil {
+			t.Fatal(err)
+		}
+		m := twin(t, float, float)
+		g := m.Graph
+		g.Nodes = g.Nodes[:3]
+		info := func(name string) *onnx.ValueInfo {
+			return onnx.NewValueInfo(name, float, "batch", importanceTokens, 2*importanceWidth)
+		}
+		square := make([]float32, 4*importanceWidth*importanceWidth)
+		for i := range square {
+			square[i] = float32(math.Sin(float64(i))) / 8
+		}
+		stored := onnx.NewTensor("square", []int64{2 * importanceWidth, 2 * importanceWidth}, square)
+		if float == onnx.Float16 {
+			stored = onnx.NewFloat16Tensor("square", stored.Dims, square)
+		}
+		g.Initializers = append(g.Initializers, stored, onnx.NewTensor("three", nil, []int64{3}), onnx.NewTensor("true", nil, []bool{true}))
+		body := &onnx.Graph{Name: "body",
+			Inputs:  []*onnx.ValueInfo{onnx.NewValueInfo("i", onnx.Int64), onnx.NewValueInfo("go", onnx.Bool), info("state")},
+			Nodes:   []*onnx.Node{onnx.NewNode("MatMul", []string{"state", "square"}, []string{"next"}), onnx.NewNode("Identity", []string{"go"}, []string{"go_on"})},
+			Outputs: []*onnx.ValueInfo{onnx.NewValueInfo("go_on", onnx.Bool), info("next")},
+		}
+		g.Nodes = append(g.Nodes, onnx.NewNode("Loop", []string{"three", "true", "cast"}, []string{"last"}, onnx.GraphAttr("body", body)))
+		g.Outputs = []*onnx.ValueInfo{info("last")}
+		var found [2]*calib.StatisticsFile
+		for i, device := range []string{"cpu", CUDA} {
+			r, s := learn(t, m, data, device)
+			if len(r.Notes) != 1 {
+				t.Errorf("%v, %s: notes %q", float, device, r.Notes)
+			}
+			found[i] = s
+		}
+		want, got := found[0].Observations, found[1].Observations
+		if len(want) != 2 || len(got) != 2 {
+			t.Fatalf("%v: %d and %d activations", float, len(want), len(got))
+		}
+		for i := range want {
+			sameStatistics(t, got[i], want[i])
+			if got[i].BadRows != want[i].BadRows || want[i].BadRows == 0 {
+				t.Errorf("%v: %q: %d bad rows, want %d", float, got[i].Tag, got[i].BadRows, want[i].BadRows)
+			}
+		}
 	}
 }
