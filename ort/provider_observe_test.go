@@ -317,3 +317,29 @@ func TestProviderObservesInBranches(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 }
+
+// Learned queries, which are the same in all runs of a size, are observed in each.
+func TestProviderObservesConstants(t *testing.T) {
+	library, _, _ := aboutProvider(t)
+	_, gpu := bothObservations(t, library)
+	m := observeModel(t, "constant", cudaops.ModeFull, 2, onnx.Float, 0, false)
+	m.Graph.Inputs = []*onnx.ValueInfo{value("y", onnx.Float, "rows", 2)}
+	m.Graph.Initializers = []*onnx.Tensor{onnx.NewTensor("learned", []int64{1, 2}, []float32{1, 3})}
+	m.Graph.Nodes = append([]*onnx.Node{
+		onnx.NewNode("Shape", []string{"y"}, []string{"size"}),
+		onnx.NewNode("Expand", []string{"learned", "size"}, []string{"x"}),
+		onnx.NewNode("MatMul", []string{"x", "w"}, []string{"z"}), // for which they are observed
+		onnx.NewNode("Add", []string{"y", "z"}, []string{"sum"}),
+	}, m.Graph.Nodes...)
+	m.Graph.Initializers = append(m.Graph.Initializers, onnx.NewTensor("w", []int64{2, 2}, []float32{1, 2, 3, 4}))
+	m.Graph.Outputs = append(m.Graph.Outputs, value("sum", onnx.Float, "rows", 2))
+	s := loadObserver(t, m, ort.SessionOptions{Provider: library})
+	for range 6 {
+		if _, err := s.Run(t.Context(), map[string]*tensor.Tensor{"y": tensor.Of([]float32{1, 2, 3, 4}, 2, 2)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := readSummed(t, gpu, "constant"); got.about.Rows != 12 || !slices.Equal(got.moments, []float64{12, 36, 108}) || !slices.Equal(got.sums, []float64{12, 36}) {
+		t.Errorf("%+v", got)
+	}
+}

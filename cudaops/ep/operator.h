@@ -106,7 +106,7 @@ struct Operator {
   std::unique_ptr<State> (*prepare)(const Node& node, const std::vector<const Tensor*>& constants,
                                     const Settings& settings) = nullptr;
   uint32_t strided_inputs = 0;  // bit i: input i is taken as it lies
-  bool remembers = false;       // what it adds up outlives the run, and may lie elsewhere in the next
+  bool remembers = false;       // what it adds up outlives the run, and may lie elsewhere in the next: to be done in each
 };
 
 // Null when there is no such operator here.

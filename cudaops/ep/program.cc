@@ -82,7 +82,8 @@ void Program::Place() {
     ForEachCondition(graph_, step.branch, [&](size_t v) { decided = decided && fixed_[v], wanted_on_host[v] = true; });
     recordable_ = recordable_ && decided && !step.op->remembers;
     // What two branches make in turn hangs on the condition too.
-    bool fixed = decided || !GivesOutput(*step.node), shape = fixed, host = true;
+    const bool told = decided || !GivesOutput(*step.node);
+    bool fixed = told && !step.op->remembers, shape = told, host = true;
     for (size_t i = 0; i < step.node->inputs.size(); ++i) {
       if (step.node->inputs[i] < 0) continue;
       const auto v = static_cast<size_t>(step.node->inputs[i]);
