@@ -36,6 +36,7 @@ type importance struct {
 	sites   []rewrite.Site
 	load    grad.Loader  // loads with the native library
 	free    func() int64 // bytes of memory that are, 0 where that is not known
+	lanes   int          // samples that are run at the same time
 	mapped  bool         // tables of which rows are looked up stay in their files
 	again   bool         // activations are computed again block by block, as memory has no room for all
 	session grad.Session
@@ -236,7 +237,7 @@ func (i *importance) build(ctx context.Context, list []rewrite.Observation, inpu
 		if err := m.Scopes()[0].Sort(); err != nil {
 			return nil, 0, err
 		}
-		return m, g.PeakOf(m), nil
+		return m, g.PeakOf(m) * int64(i.lanes), nil
 	}
 	m, need, err := assemble(g.Clone(), nil)
 	if err != nil {

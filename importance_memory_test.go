@@ -20,8 +20,8 @@ func TestImportanceInLittleMemory(t *testing.T) {
 	if _, err := (models.Transformer{Layers: 6, Width: 32, Heads: 2, Context: 64, Seed: 2}).ONNX().Save(model, onnx.SaveOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	gather := func(free int64) (*calib.Statistics, []string) {
-		c, err := newCalibration(t.Context(), model, calibrationOptions{threads: 1})
+	gatherBy := func(threads int, free int64) (*calib.Statistics, []string) {
+		c, err := newCalibration(t.Context(), model, calibrationOptions{threads: threads})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -40,6 +40,7 @@ func TestImportanceInLittleMemory(t *testing.T) {
 		c.release()
 		return &spilt.Statistics, notes
 	}
+	gather := func(free int64) (*calib.Statistics, []string) { return gatherBy(1, free) }
 	want, notes := gather(0)
 	if len(want.Gradients) == 0 || len(notes) > 0 {
 		t.Fatalf("%d gradients, %q", len(want.Gradients), notes)
@@ -49,16 +50,22 @@ func TestImportanceInLittleMemory(t *testing.T) {
 	}
 	// Between the least for all activations and for none there is room for a few.
 	var again *calib.Statistics
+	var enough int64
 	for free := int64(1 << 26); free > 1<<20 && again == nil; free = free / 8 * 7 {
 		switch s, notes := gather(free); {
 		case len(notes) == 1 && strings.Contains(notes[0], "computed again block by block"):
 			again = s
 		case len(notes) > 0:
 			t.Fatalf("with %d bytes: %q", free, notes)
+		default:
+			enough = free
 		}
 	}
 	if again == nil {
 		t.Fatal("activations were never computed again")
+	}
+	if _, notes := gatherBy(2, enough); len(notes) == 0 {
+		t.Errorf("%d bytes are enough for one sample, and for two at the same time", enough)
 	}
 	if len(again.Gradients) != len(want.Gradients) {
 		t.Errorf("%d gradients, want %d", len(again.Gradients), len(want.Gradients))

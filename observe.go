@@ -132,7 +132,7 @@ func (c *calibration) prepare(m *onnx.Model, library string) error {
 		return err
 	}
 	c.observed, c.load = m, loaderOf(rt, folder, o)
-	c.importance.load = c.load
+	c.importance.load, c.importance.lanes = c.load, c.lanes()
 	return nil
 }
 

@@ -65,7 +65,7 @@ func (c *calibration) narrow(cause error) error {
 	}
 	m.ReferToFile(pageSize)
 	c.importance.model.ReferToFile(pageSize)
-	c.observed, c.importance.load = m, c.load
+	c.observed, c.importance.load, c.importance.lanes = m, c.load, c.lanes()
 	return nil
 }
 
