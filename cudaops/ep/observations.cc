@@ -22,14 +22,14 @@ Registry& TheRegistry() {
   return *registry;
 }
 
-void* Zeros(size_t bytes) {
+// Allocates zeros, which are the owner's even if they cannot be written.
+void Zeros(size_t bytes, void** data) {
   const std::vector<char> zeros(std::min(bytes, size_t{16} << 20));
-  void* data = backend::Allocate(bytes);
+  *data = backend::Allocate(bytes);
   void* stream = Stream::At(nullptr).handle();
   for (size_t at = 0; at < bytes; at += zeros.size())
-    backend::CopyToDevice(static_cast<char*>(data) + at, zeros.data(), std::min(zeros.size(), bytes - at), stream);
+    backend::CopyToDevice(static_cast<char*>(*data) + at, zeros.data(), std::min(zeros.size(), bytes - at), stream);
   backend::Synchronize(stream);
-  return data;
 }
 
 }  // namespace
@@ -37,9 +37,9 @@ void* Zeros(size_t bytes) {
 Observation::Observation(int64_t columns, bool full) : columns(columns), full(full) {
   try {
     last_ = backend::CreateEvent();
-    totals_ = Zeros(sizeof(Totals));
-    sums_ = Zeros(static_cast<size_t>(columns) * sizeof(double));
-    moments_ = Zeros(static_cast<size_t>(Place(columns)) * sizeof(double));
+    Zeros(sizeof(Totals), &totals_);
+    Zeros(static_cast<size_t>(columns) * sizeof(double), &sums_);
+    Zeros(static_cast<size_t>(Place(columns)) * sizeof(double), &moments_);
   } catch (...) {
     Clear();
     throw;
