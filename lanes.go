@@ -9,8 +9,8 @@ import (
 )
 
 // lanes is how many batches are observed at the same time: while one runs, the rows of another are added up. Most nodes of a
-// gradient are too small for several threads. The GPU has one, which
-// adds up what it has at once: only rows of nodes that run on the processor are kept back.
+// gradient are too small for several threads. The GPU has one, which adds up what it has at once: only rows of nodes that run on the
+// processor are kept back.
 func (c *calibration) lanes() int {
 	if c.device == CUDA {
 		return 1

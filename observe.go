@@ -125,15 +125,20 @@ func (c *calibration) prepare(m *onnx.Model, library string) error {
 		o.Config["optimization.constant_folding_max_output_size_in_bytes"] = "0"
 	}
 	o.Threads = c.threads - c.lanes() + 1
-	m.ReferToFile(pageSize)
-	c.importance.model.ReferToFile(pageSize)
 	folder, err := filepath.Abs(filepath.Dir(c.model))
 	if err != nil {
 		return err
 	}
-	c.observed, c.load = m, loaderOf(rt, folder, o)
-	c.importance.load, c.importance.lanes = c.load, c.lanes()
+	c.load = loaderOf(rt, folder, o)
+	c.take(m)
 	return nil
+}
+
+// take makes m, with observers in it, the model that is run, and its importance's the one that is differentiated.
+func (c *calibration) take(m *onnx.Model) {
+	m.ReferToFile(pageSize)
+	c.importance.model.ReferToFile(pageSize)
+	c.observed, c.importance.load, c.importance.lanes = m, c.load, c.lanes()
 }
 
 func (c *calibration) close() {

@@ -63,9 +63,7 @@ func (c *calibration) narrow(cause error) error {
 	if err := c.place(m, false); err != nil {
 		return err
 	}
-	m.ReferToFile(pageSize)
-	c.importance.model.ReferToFile(pageSize)
-	c.observed, c.importance.load, c.importance.lanes = m, c.load, c.lanes()
+	c.take(m)
 	return nil
 }
 

@@ -401,6 +401,10 @@ func TestRandom(t *testing.T) {
 			t.Errorf("%s: %v", bad, err)
 		}
 	}
+	// A dimension that several inputs have is listed once.
+	if _, err := calib.Open("random:2,zzzzzzzz=5", []tensor.Spec{named, sr, named}, calib.Options{}); err == nil || strings.Count(err.Error(), "sequence") != 1 {
+		t.Errorf("got %v", err)
+	}
 }
 
 func TestBatches(t *testing.T) {
